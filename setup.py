@@ -1,0 +1,27 @@
+"What pip reads: everything comes from settings.ini, as in every nbdev project."
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+config = ConfigParser(delimiters=["="], interpolation=None)
+config.read(HERE / "settings.ini", encoding="utf-8")
+project = config["DEFAULT"]
+
+setup(
+    name=project["repo"],
+    version=project["version"],
+    description=project["description"],
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    author=project["author"],
+    keywords=project["keywords"].split(),
+    packages=find_packages(include=[project["lib_name"], project["lib_name"] + ".*"]),
+    package_data={project["lib_name"]: ["py.typed"]},
+    python_requires=">=" + project["min_python"],
+    install_requires=project["requirements"].split(),
+    extras_require={"dev": project["dev_requirements"].split()},
+    entry_points={"console_scripts": project["console_scripts"].split("\n")},
+)
