@@ -39,7 +39,7 @@ def outputs(cell: Any) -> list[tuple[str, str]]:
     shown: list[tuple[str, str]] = []
     for output in cell.get("outputs", []):
         data = output.get("data") or {output.get("name", output["output_type"]): output.get("text", "")}
-        for kind, lines in data.items():
+        for kind, lines in sorted(data.items()):
             joins = kind == "stdout" and bool(shown) and shown[-1][0] == kind
             before = shown.pop()[1] if joins else ""
             shown.append((kind, before + "".join(lines)))

@@ -59,11 +59,11 @@ class ControlFiles(Control):
             raise FileNotFoundError(f"no control file {name}")
         return self.files[name].encode("utf-8", "surrogateescape")
 
-# %% ../../nbs/support/03_control.ipynb #8aa54893
+# %% ../../nbs/support/03_control.ipynb #2c932c91
 def entries(
     control: Control,
     name: str,  # of a file with an entry on each line
-) -> list[str]:  # in the order of the file, in lower case; undecodable bytes as surrogate escapes
+) -> list[str]:  # in the order of the file, in lower case; undecodable bytes as surrogate escapes (PEP 383)
     "The entries of a list; `OSError` where it can't be read."
     text = control.read(name).decode("utf-8", "surrogateescape").lower()
     lines = [line.rstrip(" \t\r") for line in text.split("\n")]
