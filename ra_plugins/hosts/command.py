@@ -162,7 +162,7 @@ class Parser(argparse.ArgumentParser):
         "Say what is wrong with the command line, and end."
         self.exit(FAULT, f"{self.prog}: {message}\n")
 
-# %% ../../nbs/hosts/07_command.ipynb #36de8308
+# %% ../../nbs/hosts/07_command.ipynb #a1227f41
 def parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins`."
     top = Parser(prog="ra-plugins", description="Plugins for qmail-spp: list, install and try them.")
@@ -178,6 +178,7 @@ def parser() -> argparse.ArgumentParser:
     _install_options(add("install", install_plugins))
     _smtpd_options(add("smtpd", smtpd))
     _try_options(add("try", try_session))
+    commands.add_parser("overload-flag", help="Raise and lower the flag of the overload plugin; has options of its own.")
     add("demo", demo)
     return top
 

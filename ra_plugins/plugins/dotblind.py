@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['DotblindSettings', 'dotblind']
 
-# %% ../../nbs/plugins/dotblind.ipynb #dc602d41
+# %% ../../nbs/plugins/dotblind.ipynb #30b59fb6
 class DotblindSettings(Environment):
     "What dotblind can be told."
 
     strip: str = variable("DOTBLINDSTRIP", text, ".", "The characters to drop; empty drops none.")
     domains: str | None = variable(
-        "DOTBLINDDOMAINS", filename, None, "A list of the domains to do it in; without one, all that we accept mail for."
+        "DOTBLINDDOMAINS", filename, None, "A list of the domains to do it in; else those that we accept mail for."
     )
 
 # %% ../../nbs/plugins/dotblind.ipynb #3a8e8414

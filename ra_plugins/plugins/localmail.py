@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['LocalmailSettings', 'is_restricted', 'localmail']
 
-# %% ../../nbs/plugins/localmail.ipynb #f6c7a227
+# %% ../../nbs/plugins/localmail.ipynb #86199f63
 class LocalmailSettings(Environment):
     "What localmail can be told."
 
-    users: str = variable("LOCALMAILCONF", filename, "localonly", "The list of the users who may write to local domains only.")
+    users: str = variable(
+        "LOCALMAILCONF", filename, "localonly", "The list of the users who may write to local domains only."
+    )
 
 # %% ../../nbs/plugins/localmail.ipynb #a05da777
 def is_restricted(
@@ -41,7 +43,7 @@ def is_restricted(
         log(f"error opening {users}")
         return False
 
-# %% ../../nbs/plugins/localmail.ipynb #b54d9a16
+# %% ../../nbs/plugins/localmail.ipynb #21e6416d
 @plugin("rcpt", settings=LocalmailSettings)
 def localmail(
     session: Session, settings: LocalmailSettings, control: Control, log: Callable[[str], None]
@@ -50,10 +52,11 @@ def localmail(
     user = session.auth_user
     if not user:
         return None
-    address = recipient(session, log)
-    if address is None or not is_restricted(control, settings.users, user, log):
+    recipient(session, log)  # for the log
+    _, at, domain = (session.rcpt_to or "").rpartition("@")
+    if not at or not is_restricted(control, settings.users, user, log):
         return None
-    if is_local(control, address.domain, log) is not False:
+    if is_local(control, domain, log) is not False:
         return None
-    log(f"blocked from {user} to {address}")
+    log(f"blocked from {user} to {session.rcpt_to}")
     return Refuse("550 You are only allowed to send to local addresses.")

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['OverloadSettings', 'overload']
 
-# %% ../../nbs/plugins/overload.ipynb #820502cf
+# %% ../../nbs/plugins/overload.ipynb #b1f92101
 class OverloadSettings(Environment):
     "What overload can be told."
 
-    flag: str = variable("OVERLOADFILE", filename, "overloaded", "The file that is there while the server is overloaded.")
+    flag: str = variable(
+        "OVERLOADFILE", filename, "overloaded", "The file that is there while the server is overloaded."
+    )
 
 # %% ../../nbs/plugins/overload.ipynb #a948183d
 @plugin("mail", settings=OverloadSettings)

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['PlusaliasesSettings', 'cut', 'plusaliases']
 
-# %% ../../nbs/plugins/plusaliases.ipynb #0a4a937c
+# %% ../../nbs/plugins/plusaliases.ipynb #d2345484
 class PlusaliasesSettings(Environment):
     "What plusaliases can be told."
 
     chars: str = variable("PLUSALIASESCHARS", text, "+", "The characters at which a tag begins; empty cuts nothing.")
     domains: str | None = variable(
-        "PLUSALIASESDOMAINS", filename, None, "A list of the domains to do it in; without one, all that we accept mail for."
+        "PLUSALIASESDOMAINS", filename, None, "A list of the domains to do it in; else those that we accept mail for."
     )
 
 # %% ../../nbs/plugins/plusaliases.ipynb #54189724

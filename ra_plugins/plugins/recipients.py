@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['recipient', 'is_local', 'rewrite', 'change_local_part']
 
-# %% ../../nbs/plugins/recipients.ipynb #e9d69e0e
+# %% ../../nbs/plugins/recipients.ipynb #e2d06edd
 def recipient(
     session: Session,
     log: Callable[[str], None],
 ) -> Address | None:  # None where there is nothing to judge
-    "The address that RCPT named; a missing or malformed one is logged. `postmaster` is neither (RFC 5321, section 4.5.1)."
+    "The address that RCPT named. What isn't one is logged, except `postmaster` (RFC 5321, section 4.5.1)."
     named = session.rcpt_to
     if named is None:
         log("error: no SMTPRCPTTO")
