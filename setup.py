@@ -15,7 +15,7 @@ setup(
     description=project["description"],
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license=project["license"],
     author=project["author"],
     keywords=project["keywords"].split(),
     packages=find_packages(include=[project["lib_name"], project["lib_name"] + ".*"]),

@@ -1,17 +1,25 @@
-"""Run notebooks, and keep or compare what they print: `python tests/notebooks.py [NOTEBOOK …]` writes the outputs.
+"""Run notebooks, each in a process of its own: `python tests/notebooks.py [--check] [NOTEBOOK …]`.
 
-A notebook's stored outputs are part of the documentation, so they have to be what the code prints today.
+A notebook's stored outputs are part of the documentation, so they have to be what the code prints today. They are
+written; with `--check` they are compared, and every difference is shown. Without names: all notebooks.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 import sys
+from argparse import ArgumentParser
+from concurrent.futures import ThreadPoolExecutor
+from difflib import unified_diff
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from execnb.nbio import read_nb, write_nb
 from execnb.shell import CaptureShell
+from fastcore.ansi import strip_ansi
 from nbdev.clean import clean_nb
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,12 +31,25 @@ def title(path: Path) -> str:
     return path.relative_to(ROOT / "nbs").with_suffix("").as_posix()
 
 
+def is_run(cell: Any) -> bool:
+    "Is this a cell that runs? nbdev leaves out those that begin with `#| eval: false`."
+    return cell.cell_type == "code" and "#| eval: false" not in cell.source.splitlines()
+
+
 def run(path: Path) -> tuple[Any, Any]:
-    "The notebook as stored and as it is after a run, both clean; raises what a cell raises."
+    "The notebook as stored and as it is after a run, both clean; a cell that raises ends the process."
     before, after = read_nb(path), read_nb(path)
-    shell = CaptureShell(path)
+    sys.path.insert(0, str(ROOT))
     os.chdir(path.parent)
-    shell.run_all(after, exc_stop=True)
+    os.environ["COLUMNS"] = "80"  # argparse fills lines to the width of the terminal, where there is one
+    shell = CaptureShell(path)
+    for number, cell in enumerate(after.cells):
+        if is_run(cell):
+            cell.outputs = []  # the shell leaves the old ones to a cell that shows nothing
+            shell.cell(cell)
+        if shell.exc:
+            printed = "".join(text for _, text in outputs(cell))
+            sys.exit(f"{title(path)}, cell {number} raises an exception:\n\n{cell.source}\n\n{strip_ansi(printed)}")
     for notebook in (before, after):
         clean_nb(notebook)
     return before, after
@@ -47,22 +68,71 @@ def outputs(cell: Any) -> list[tuple[str, str]]:
 
 
 def differences(path: Path) -> list[str]:
-    "The cells whose stored output isn't what they print."
+    "The cells whose stored output isn't what they print, each with a line-by-line comparison."
     before, after = run(path)
-    return [
-        f"cell {number} of {title(path)}:\n{''.join(old.source)}\nstored:  {outputs(old)}\nprinted: {outputs(new)}"
-        for number, (old, new) in enumerate(zip(before.cells, after.cells, strict=True))
-        if outputs(old) != outputs(new)
-    ]
+    reports = []
+    for number, (old, new) in enumerate(zip(before.cells, after.cells, strict=True)):
+        lines = list(unified_diff(as_lines(outputs(old)), as_lines(outputs(new)), "stored", "printed now", n=1, lineterm=""))
+        if lines:
+            reports.append("\n".join([f"{title(path)}, cell {number}:\n", new.source, "", *lines, ""]))
+    return reports
 
 
-def main(names: list[str]) -> None:
-    for path in [Path(name).resolve() for name in names] or NOTEBOOKS:
+def as_lines(shown: list[tuple[str, str]]) -> list[str]:
+    "What `outputs` found, each line with its kind."
+    return [f"{kind}: {line}" for kind, text in shown for line in text.splitlines()]
+
+
+def is_local(host: str | bytes | None) -> bool:
+    "Does this name or address mean the machine itself?"
+    name = host.decode() if isinstance(host, bytes) else host or "localhost"
+    try:
+        return ip_address(name).is_loopback or ip_address(name).is_unspecified
+    except ValueError:
+        return name == "localhost"
+
+
+def refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
+    "An audit hook (PEP 578): the notebook finds itself on a machine without network."
+    if event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = arguments[0]
+    elif event in ("socket.connect", "socket.sendto", "socket.sendmsg") and isinstance(arguments[1], tuple):
+        host = arguments[1][0]  # not a tuple: the path of a Unix socket
+    else:
+        return
+    if not is_local(host):
+        raise OSError(errno.ENETUNREACH, f"notebooks run without network, and this one asks for {host!r}")
+
+
+def main() -> None:
+    parser = ArgumentParser(description="Run notebooks, and store what they print.")
+    parser.add_argument("--check", action="store_true", help="compare with what is stored, and store nothing")
+    parser.add_argument("notebook", nargs="*", type=Path)
+    options = parser.parse_args()
+    paths = [path.resolve() for path in options.notebook] or NOTEBOOKS
+    if len(paths) != 1:
+        run_each(paths, ["--check"] if options.check else [])
+        return
+    sys.addaudithook(refuse_network)
+    if options.check:
+        found = differences(paths[0])
+        sys.exit("\n".join([*found, "If that is as it should be: make notebooks, and commit."]) if found else 0)
+    _, after = run(paths[0])
+    write_nb(after, paths[0])
+
+
+def run_each(paths: list[Path], options: list[str]) -> None:
+    "Each notebook in a process of its own, as many at once as there are processors."
+
+    def one(path: Path) -> int:
+        done = subprocess.run([sys.executable, __file__, *options, path], check=False)
         if sys.stderr.isatty():
             print(title(path), file=sys.stderr)
-        _, after = run(path)
-        write_nb(after, path)
+        return done.returncode
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sys.exit(any(pool.map(one, paths)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,0 +1,67 @@
+# ra-plugins: `make` says what there is. Python 3.10 or later is all it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# What is installed: the project's own text says what that is, so a change to it installs again, and nothing else does.
+PROJECT := settings.ini setup.py pyproject.toml
+MADE := $(VENV)/.made-by-$(subst /,-,$(PYTHON))
+RUN := $(VENV)/.run
+DEV := $(VENV)/.dev
+
+# pip talks on a terminal, and is silent where its words would only fill a log.
+PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
+
+.PHONY: help demo test notebooks check lint hooks clean
+.NOTPARALLEL:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(RUN) ## a mail server with plugins, and four clients that call it
+	@$(BIN)/ra-plugins demo
+
+test: $(DEV) ## every test, the notebooks among them, then lint
+	@$(BIN)/pytest -n auto --maxprocesses 4
+	@$(MAKE) --no-print-directory lint
+
+notebooks: $(DEV) ## after a change to a notebook: export, run, clean, README.md
+	$(BIN)/nbdev_export
+	$(BIN)/python tests/notebooks.py
+	$(BIN)/nbdev_clean
+	$(BIN)/python docs/readme.py
+
+check: $(DEV) ## do package, README.md and notebooks agree?
+	@$(BIN)/pytest tests/test_project.py
+
+lint: $(DEV) ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+hooks: $(DEV) ## nbdev's git hooks: merge notebooks by cell, trust them after a merge
+	@test -d .git || { echo "nbdev installs its hooks in a clone, and this isn't one (a worktree?)" >&2; exit 1; }
+	@$(BIN)/nbdev_install_hooks
+	@git config merge.nbdev-merge.driver '$(BIN)/nbdev_merge %O %A %B %P'
+	@printf '#!/bin/sh\n$(BIN)/nbdev_trust\n' > .git/hooks/post-merge
+
+clean: ## remove what was made: the environment, caches
+	rm -rf $(VENV) *.egg-info build dist .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	|| { echo "ra-plugins needs Python 3.10 or later: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	|| { echo "$(PYTHON) lacks the module venv: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
+	@echo "Setting up $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(RUN): $(MADE) $(PROJECT)
+	@$(PIP) install --editable .
+	@touch $@
+
+$(DEV): $(MADE) $(PROJECT)
+	@$(PIP) install --editable '.[dev]'
+	@touch $@ $(RUN)
