@@ -13,7 +13,7 @@ DEV := $(VENV)/.dev
 # pip talks on a terminal, and is silent where its words would only fill a log.
 PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
 
-.PHONY: help demo test notebooks check lint hooks clean
+.PHONY: help demo test notebooks bench check lint hooks clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -31,6 +31,9 @@ notebooks: $(DEV) ## after a change to a notebook: export, run, clean, README.md
 	$(BIN)/python tests/notebooks.py
 	$(BIN)/nbdev_clean
 	$(BIN)/python docs/readme.py
+
+bench: $(DEV) ## measure against peers, as ratios in one run
+	@$(BIN)/python bench/run.py
 
 check: $(DEV) ## do package, README.md and notebooks agree?
 	@$(BIN)/pytest tests/test_project.py

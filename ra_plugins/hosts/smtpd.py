@@ -60,7 +60,7 @@ def connection_environ(
     told = {"TCPREMOTEIP": remote[0], "TCPREMOTEPORT": remote[1], "TCPLOCALIP": local[0], "TCPLOCALPORT": local[1]}
     return {**setup.environ, "PROTO": "TCP", "CONTROLDIR": setup.control.folder, **{k: str(v) for k, v in told.items()}}
 
-# %% ../../nbs/hosts/03_smtpd.ipynb #4ab57b12
+# %% ../../nbs/hosts/03_smtpd.ipynb #0fc5481a
 LINE_LIMIT = 65536  # bytes; a longer line is answered with 500, here as in DATA
 IDLE_LIMIT = 1200  # seconds without a command, as qmail-smtpd's own limit: timeoutsmtpd in qmail-smtpd(8)
 
@@ -175,9 +175,12 @@ class Server(SMTP):
 
     async def _log_in(self, method: str, result: AuthResult) -> AuthResult:
         "The credentials have been looked at. If they are right, the plugins at AUTH decide."
-        if not result.success or await self._answer(self.dialogue.auth(str(result.auth_data), method)):
+        if not result.success:
             return result
-        return AuthResult(success=False, handled=True)
+        if await self._answer(self.dialogue.auth(str(result.auth_data), method)):
+            self._session().authenticated = True
+            await self.push("235 ok, go ahead (#2.0.0)")
+        return AuthResult(success=False, handled=True)  # aiosmtpd's own reply to a success comes with a line in the log
 
     async def take(self, content: bytes) -> str:
         "A message has come: the reply to it."

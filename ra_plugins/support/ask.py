@@ -30,7 +30,7 @@ class Question:
 class Unanswered(Exception):
     "The answer to a question that couldn't be found out. It says why, and is raised where the question was asked."
 
-# %% ../../nbs/support/04_ask.ipynb #9269895b
+# %% ../../nbs/support/04_ask.ipynb #40a2e757
 def drive(
     decision: Decision[T],
     tell: Callable[[tuple[Question, ...]], Sequence[Any]],  # an answer, or `Unanswered`, to each question
@@ -39,7 +39,7 @@ def drive(
     try:
         questions = decision.send(None)
         while True:
-            questions = decision.send(tuple(tell(_questions(questions))))
+            questions = decision.send(tell(_checked(questions)))
     except StopIteration as end:
         result: T = end.value
         return result
@@ -47,8 +47,8 @@ def drive(
         decision.close()
 
 
-def _questions(asked: object) -> tuple[Question, ...]:
-    if not isinstance(asked, tuple) or not all(isinstance(question, Question) for question in asked):
+def _checked(asked: object) -> tuple[Question, ...]:
+    if not isinstance(asked, tuple):
         raise TypeError(f"a decision may only await questions, not {asked!r}")
     return asked
 
@@ -63,7 +63,7 @@ class Together:
         answers = yield self.questions
         return list(answers)
 
-# %% ../../nbs/support/04_ask.ipynb #9e16d840
+# %% ../../nbs/support/04_ask.ipynb #68ddfc2b
 async def adrive(
     decision: Decision[T],
     tell: Callable[[tuple[Question, ...]], Awaitable[Sequence[Any]]],  # as in `drive`, and awaited
@@ -72,7 +72,7 @@ async def adrive(
     try:
         questions = decision.send(None)
         while True:
-            questions = decision.send(tuple(await tell(_questions(questions))))
+            questions = decision.send(await tell(_checked(questions)))
     except StopIteration as end:
         result: T = end.value
         return result

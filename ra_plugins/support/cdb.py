@@ -30,10 +30,10 @@ def lookup(
     except (ValueError, StructError) as error:
         raise OSError(f"not a whole CDB: {error}") from None
 
-# %% ../../nbs/support/02_cdb.ipynb #26558ade
+# %% ../../nbs/support/02_cdb.ipynb #128ebf8e
 def _check_whole(reader: Reader) -> None:
     "Raise `ValueError` where a hash table lies outside the file."
     size = len(reader.data)
     for position, slots in reader.index:
-        if slots and not reader.pair_size * 256 <= position <= size - slots * reader.pair_size:
+        if not reader.pair_size * 256 <= position <= size - slots * reader.pair_size:
             raise ValueError("it is cut short, or something else")
