@@ -176,7 +176,7 @@ def write(
             break
     return b"".join(lines)
 
-# %% ../../nbs/spp/02_command.ipynb #17b4dde6
+# %% ../../nbs/spp/02_command.ipynb #4dce20d9
 def _argument(command: Command) -> bytes:
     "What goes behind the letter, without anything that could end the line."
     if isinstance(command, (Refuse, Disconnect, Later, Say)):
@@ -185,8 +185,8 @@ def _argument(command: Command) -> bytes:
         line = printable(_unfold(command.text[:HEADER_LIMIT])).encode()
         return line[:HEADER_LIMIT].decode("utf-8", "ignore").encode()
     if isinstance(command, SetVariable):
-        name, _, value = command.text.partition("=")
-        return f"{_name(name)}={printable(value)}".encode()
+        name, value = command.arguments
+        return f"{_name(str(name))}={printable(str(value))}".encode()
     if isinstance(command, UnsetVariable):
         return _name(command.text).encode()
     if isinstance(command, ChangeAddress) and any(char < " " or char == "\x7f" for char in command.text):

@@ -1,0 +1,50 @@
+"""What all tests share: a qmail home, servers on it, and how hypothesis looks for examples."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from mailserver import LOG_LINE, Home, Server
+
+from ra_plugins.hosts.catalogue import install
+
+settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ, print_blob=True)
+settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "A folder with all our plugins as programs."
+    folder = tmp_path_factory.mktemp("installed") / "plugins"
+    install(str(folder), [])
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, installed: Path) -> Home:
+    "A qmail home of its own for each test."
+    return Home(tmp_path / "qmail", installed)
+
+
+@pytest.fixture
+def serve(home: Home) -> Iterator[Callable[..., Server]]:
+    "Starts servers on `home`. They have to end well, and whatever nobody has read of their log has to be log lines."
+    with ExitStack() as servers:
+
+        def start(*options: str, **environ: str) -> Server:
+            server = Server(home, *options, environ=environ)
+            servers.callback(end, server)
+            return server
+
+        yield start
+
+
+def end(server: Server) -> None:
+    "Stop a server and look at the rest of its log."
+    for line in server.stop():
+        assert LOG_LINE.fullmatch(line) and line.isprintable(), line

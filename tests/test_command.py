@@ -1,0 +1,481 @@
+"""The command line, as processes: what it prints, how it ends, and that no fault shows as a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import pytest
+from mailserver import COMMAND, ENVIRON, PATIENCE, Home, Server, gone, until
+
+from ra_plugins.hosts.catalogue import catalogue
+
+FAULT = 3
+COMMANDS = ("list", "show", "install", "smtpd", "try", "demo", "overload-flag")
+SESSION = ("--ip", "192.0.2.1", "--helo", "mail.example.net", "--from", "ana@example.net")
+
+
+class Done:
+    "What a command said, and how it ended."
+
+    def __init__(
+        self,
+        *arguments: str | Path,
+        environ: dict[str, str] | None = None,
+        stdout: int | IO[bytes] = subprocess.PIPE,
+    ):
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            env={**ENVIRON, **(environ or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+        self.status = done.returncode
+        self.output = (done.stdout or b"").decode()
+        self.errors = (done.stderr or b"").decode()
+        assert "Traceback" not in self.output + self.errors, self.errors
+        assert "Exception ignored" not in self.errors, self.errors
+
+    def fails(self, message: str) -> bool:
+        "Is this the only thing it said, in one line, and its status a fault's?"
+        return (
+            self.status == FAULT
+            and not self.output
+            and re.fullmatch(f"ra-plugins.*: {message}\n", self.errors) is not None
+        )
+
+
+@pytest.fixture
+def attempt(home: Home) -> Callable[..., Done]:
+    "`ra-plugins try` on the test's home: one client, and the recipients and options given."
+
+    def run(*options: str, to: tuple[str, ...] = ("ben@example.org",), **environ: str) -> Done:
+        recipients = [word for recipient in to for word in ("--to", recipient)]
+        return Done("try", *SESSION, *recipients, "--control", home.control, *options, environ=environ)
+
+    return run
+
+
+# Help
+
+
+def test_help() -> None:
+    done = Done("--help")
+    assert done.status == 0 and not done.errors
+    assert [name for name in COMMANDS if not re.search(rf"^ +{name}\b", done.output, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command(command: str) -> None:
+    done = Done(command, "--help")
+    assert done.status == 0 and not done.errors
+    assert done.output.startswith(f"usage: ra-plugins {command} ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "nonsense",
+        "show",
+        "install",
+        "try",
+        "try --ip 192.0.2.1",
+        "smtpd --port x",
+        "smtpd --nonsense",
+        "list more",
+        "smtpd --like qmail",
+    ],
+)
+def test_wrong_command_lines(line: str) -> None:
+    assert Done(*line.split()).fails(".+")
+
+
+# list, show, install
+
+
+def test_list() -> None:
+    lines = Done("list").output.splitlines()
+    assert [line.split()[:2] for line in lines] == [[name, "/".join(each.stages)] for name, each in catalogue().items()]
+    assert all(line.endswith(".") for line in lines)
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_show(name: str) -> None:
+    plugin, done = catalogue()[name], Done("show", name)
+    assert done.status == 0 and done.output.startswith(f"{name}: ")
+    for expected in (f"[{plugin.stages[0]}]", f"plugins/{name}", *(each.name for each in plugin.settings.variables())):
+        assert expected in done.output
+
+
+def test_show_several_and_unknown() -> None:
+    pages = [Done("show", name).output for name in ("msa", "tarpit")]
+    assert Done("show", "msa", "tarpit").output == "\n".join(pages)
+    assert Done("show", "msa", "tarpet", "overlord").fails("no plugin tarpet, overlord; there are authlogger, .*")
+
+
+def test_install(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "plugins"
+    done = Done("install", folder)
+    assert (done.status, done.errors) == (0, "")
+    assert done.output.split() == [str(folder / name) for name in catalogue()]
+    assert {path.name for path in folder.iterdir()} == set(catalogue())
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o755}
+    assert Done("install", folder, "msa").status == 0  # again
+
+
+def test_install_goes_wrong(tmp_path: Path) -> None:
+    "Before anything is written."
+    folder = tmp_path / "plugins"
+    assert Done("install", folder, "msa", "tarpet").fails("no plugin tarpet; there are .*")
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "dotblind").write_text("#!/bin/sh\n")
+    assert Done("install", folder, "msa", "dotblind").fails(
+        "already there, and not ours: .*/dotblind; --force writes over them"
+    )
+    assert {path.name for path in folder.iterdir()} == {"dotblind"}
+    assert Done("install", folder, "dotblind", "--force").status == 0
+    assert Done("install", folder / "dotblind", "msa").fails("can't write there: .*")
+    assert Done("install", folder / "dotblind" / "below", "msa").fails("can't write there: .*")
+
+
+# try
+
+
+def test_try_as_text(home: Home, attempt: Callable[..., Done]) -> None:
+    home.plugins(
+        "[mail]", "plugins/overload", "[rcpt]", "plugins/tarpit", "plugins/plusaliases", "plugins/rcptchecksfile"
+    )
+    home.write(addresslist="ben@example.org\n")
+    done = attempt(
+        "--set",
+        "TARPITCOUNT=2",
+        "--set",
+        "TARPITDELAY=N",
+        to=("Ben+tea@example.org", "bob@example.org", "ben@example.org"),
+    )
+    assert (done.status, done.errors) == (1, "")
+    assert re.sub(r"pid \d+", "pid PID", done.output) == (
+        """C: (connects)
+S: 220 mail.example.org ESMTP
+C: EHLO mail.example.net
+S: 250 mail.example.org
+C: MAIL FROM:<ana@example.net>
+     plugins/overload
+S: 250 ok
+C: RCPT TO:<Ben+tea@example.org>
+     plugins/tarpit
+     plugins/plusaliases
+       answered  ChangeAddress('Ben@example.org')
+     plugins/rcptchecksfile
+       logged    rcptchecksfile: pid PID - Accepted recipient (Ben@example.org number 0 of 10000 )
+S: 250 ok
+C: RCPT TO:<bob@example.org>
+     plugins/tarpit
+       logged    tarpit: pid PID - started tarpitting
+       answered  Delay(2)
+     plugins/plusaliases
+     plugins/rcptchecksfile
+       logged    rcptchecksfile: pid PID - 511 sorry, no mailbox here by that name (bob@example.org)
+       answered  SetVariable('WRONGRCPTCOUNT', '1')
+       answered  Refuse('511 sorry, no mailbox here by that name (#5.1.1 - rcptchecksfile)')
+S: 511 sorry, no mailbox here by that name (#5.1.1 - rcptchecksfile)
+C: RCPT TO:<ben@example.org>
+     plugins/tarpit
+       answered  Delay(4)
+     plugins/plusaliases
+     plugins/rcptchecksfile
+       logged    rcptchecksfile: pid PID - Accepted recipient (ben@example.org number 1 of 10000 )
+S: 250 ok
+C: DATA
+S: 354 go ahead
+The session is refused, after 6 s of waiting.
+"""
+    )
+
+
+def test_try_as_json(home: Home, attempt: Callable[..., Done]) -> None:
+    home.plugins(
+        "[auth]",
+        "plugins/authlogger",
+        "[mail]",
+        "plugins/msa",
+        ':echo "HX-Test: $SMTPAUTHUSER"',
+        "[rcpt]",
+        ":kill -9 $$",
+    )
+    done = attempt("--json", "--like", "gentoo", "--auth", "ana", to=("ben@example.org", "eva@example.com"))
+    assert (done.status, done.errors) == (2, "")
+    told = json.loads(re.sub(r"pid \d+", "pid PID", done.output))
+    assert {key: value for key, value in told.items() if key != "steps"} == {
+        **{"verdict": "temporary", "delay": 0, "sender": "ana@example.net", "recipients": []},
+        "headers": ["X-Test: ana"],
+    }
+    failure = "451 qmail-spp failure: :kill -9 $$: child crashed (#4.3.0)"
+    assert [(step["command"], step["replies"]) for step in told["steps"]] == [
+        (None, ["220 mail.example.org ESMTP"]),
+        ("EHLO mail.example.net", ["250 mail.example.org"]),
+        ("AUTH PLAIN ana", ["235 ok, go ahead (#2.0.0)"]),
+        ("MAIL FROM:<ana@example.net>", ["250 ok"]),
+        ("RCPT TO:<ben@example.org>", [failure]),
+        ("RCPT TO:<eva@example.com>", [failure]),
+    ]
+    assert told["steps"][2]["plugins"] == [
+        {
+            **{"plugin": "plugins/authlogger", "asked": [], "answered": [], "failure": None},
+            "logged": ["authlogger: pid PID - authenticated as ana by plain from 192.0.2.1"],
+        }
+    ]
+    assert [run["answered"] for run in told["steps"][3]["plugins"]] == [
+        [],
+        [{"command": "AddHeader", "arguments": ["X-Test: ana"]}],
+    ]
+    assert told["steps"][4]["plugins"][0]["failure"] == "child crashed"
+
+
+@pytest.mark.parametrize(
+    "printed, status",
+    [
+        ("N", 0),
+        ("E550 no", 1),
+        ("E451 later", 2),
+        ("R421 bye", 2),
+        ("R554 bye", 1),
+        ("D", 2),
+        ("Eno code", 2),
+        ("LR452 later", 2),
+        ("LD554 no", 1),
+    ],
+)
+def test_verdict_of_try(home: Home, attempt: Callable[..., Done], printed: str, status: int) -> None:
+    home.plugins("[mail]", f":echo {printed}")
+    for options in ((), ("--json",)):
+        assert attempt(*options).status == status
+
+
+def test_try_keeps_to_bytes(home: Home, attempt: Callable[..., Done]) -> None:
+    "What isn't text, from a plugin, a file or the command line, is shown and harms nothing."
+    home.plugins(
+        "[mail]", ":printf 'P\\351\\033[2J\\n'; printf '\\351\\033[2J\\n' >&2", "[rcpt]", "plugins/rcptchecksfile"
+    )
+    home.write(addresslist=b"caf\xe9@example.org\n", me=b"caf\xe9.example.org\n")
+    for environ in ({}, {"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"PYTHONUTF8": "0", "LC_ALL": "nonsense"}):
+        for options in ((), ("--json",)):
+            done = attempt(*options, to=("caf\udce9@example.org", "señor@example.org"), **environ)
+            assert done.status == 1 and done.errors == "" and "\x1b" not in done.output
+
+
+@pytest.mark.parametrize(
+    "name, content", [("rcpthosts", None), ("me", None), ("badmailfrom", None), ("morercpthosts.cdb", b"cut")]
+)
+def test_try_with_a_control_file_that_cannot_be_read(
+    home: Home, attempt: Callable[..., Done], name: str, content: bytes | None
+) -> None:
+    "A folder of that name, or half a CDB: a line that says so, or a session that is refused for now, as on the server."
+    (home.control / name).unlink(missing_ok=True)
+    if content is None:
+        (home.control / name).mkdir()
+    else:
+        (home.control / name).write_bytes(content)
+    done = attempt(to=("eve@example.com",))
+    assert done.status in (2, FAULT) and len(done.errors.splitlines()) == (done.status == FAULT)
+
+
+@pytest.mark.parametrize("name", ["control/missing", "control", "control/me/below"])
+def test_try_with_another_file_that_is_not_there(attempt: Callable[..., Done], name: str) -> None:
+    assert attempt("--set", f"SPPCONFFILE={name}").fails(".*")
+
+
+def test_try_without_smtpplugins(home: Home, attempt: Callable[..., Done]) -> None:
+    (home.control / "smtpplugins").unlink()
+    assert attempt().fails("can't read .*/control/smtpplugins: No such file or directory")
+    (home.control / "smtpplugins").mkdir()
+    assert attempt().fails("can't read .*/control/smtpplugins: Is a directory")
+
+
+@pytest.mark.parametrize(
+    "options", ["--set A", "--set =b", "--set A-B=c", "--seconds x", "--seconds nan", "--seconds -1", "--like x"]
+)
+def test_options_that_make_no_sense(attempt: Callable[..., Done], options: str) -> None:
+    assert attempt(*options.split()).fails(".+")
+
+
+def test_a_slow_plugin_in_try(home: Home, attempt: Callable[..., Done]) -> None:
+    home.plugins("[mail]", ":sleep 1000")
+    done = attempt("--seconds", "0.1")
+    assert done.status == 2 and "no end after 0.1 seconds" in done.output
+
+
+def test_try_is_interrupted(home: Home) -> None:
+    "Control-C: the plugin that runs ends too, and there is no traceback."
+    home.plugins("[mail]", ":echo $$ > plugin; exec sleep 1000")
+    arguments = ["try", *SESSION, "--to", "ben@example.org", "--control", str(home.control)]
+    process = subprocess.Popen([*COMMAND, *arguments], env=ENVIRON, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    plugin = home.path / "plugin"
+    until(lambda: plugin.exists() and plugin.read_text().endswith("\n"), "the plugin runs")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=PATIENCE)
+    gone(int(plugin.read_text()))
+    assert process.returncode != 0 and b"Traceback" not in errors
+
+
+# smtpd
+
+
+def test_smtpd_without_control_files(tmp_path: Path) -> None:
+    assert Done("smtpd", "--control", tmp_path).fails(f"can't read {tmp_path}/me: No such file or directory")
+    (tmp_path / "me").mkdir()
+    assert Done("smtpd", "--control", tmp_path).fails(f"can't read {tmp_path}/me: Is a directory")
+
+
+def test_smtpd_without_users(home: Home) -> None:
+    missing = home.path / "missing"
+    assert Done("smtpd", "--control", home.control, "--users", missing).fails(
+        f"can't read {missing}: No such file or directory"
+    )
+
+
+def test_smtpd_at_a_port_in_use(home: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = Done("smtpd", "--control", home.control, "--port", port)
+    assert done.fails(f"can't listen at 127.0.0.1 port {port}: .*ddress already in use.*")
+
+
+@pytest.mark.parametrize(
+    "where", ["--port=99999", "--port=-1", "--host=192.0.2.1", "--host=nowhere.invalid", "--host=..", "--host=\u2028"]
+)
+def test_smtpd_where_it_cannot_listen(home: Home, where: str) -> None:
+    assert Done("smtpd", "--control", home.control, "--port=0", where).fails(".+")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_smtpd_ends_with_its_plugins(home: Home, serve: Callable[..., Server], name: str) -> None:
+    "A signal ends it with status 0, clients and plugins in the middle of something or not."
+    home.plugins("[mail]", ":echo $$ > plugin; exec sleep 1000")
+    server = serve()
+    wire = server.wire()
+    wire.reply()
+    wire.send(b"MAIL FROM:<>\r\n")
+    plugin = home.path / "plugin"
+    until(lambda: plugin.exists() and plugin.read_text().endswith("\n"), "the plugin runs")
+    idle = server.wire()
+    idle.reply()
+    server.process.send_signal(getattr(signal, name))
+    assert server.process.wait(PATIENCE) == 0
+    gone(int(plugin.read_text()))
+    assert wire.rest() == idle.rest() == b""
+    assert server.said() == []
+
+
+def test_smtpd_without_standard_input_and_output(home: Home) -> None:
+    "As a service manager may start it: descriptors 0 and 1 closed."
+    home.plugins("[mail]", ":echo E550 no")
+    arguments = " ".join(f"'{word}'" for word in (*COMMAND, "smtpd", "--control", home.control, "--port", "0"))
+    process = subprocess.Popen(
+        ["sh", "-c", f"exec {arguments} <&- >&-"], env=ENVIRON, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr
+    port = int(process.stderr.readline().split("port ")[1].split(",")[0])
+    with socket.create_connection(("127.0.0.1", port)) as client, client.makefile("rb") as heard:
+        client.sendall(b"MAIL FROM:<>\r\nQUIT\r\n")
+        assert heard.read().split(b"\r\n")[1] == b"550 no"
+    process.send_signal(signal.SIGTERM)
+    assert (process.wait(PATIENCE), process.stderr.read()) == (0, "")
+    process.stderr.close()
+
+
+# Where the output goes
+
+
+def test_nobody_reads_the_output() -> None:
+    "A closed pipe, as with `| head -0`."
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = Done("list", stdout=writer)
+    os.close(writer)
+    assert (done.status, done.errors) == (FAULT, "")
+
+
+def test_the_disk_is_full() -> None:
+    with open("/dev/full", "wb") as full:
+        assert Done("show", *catalogue(), stdout=full).fails(".*No space left on device")
+
+
+def test_demo() -> None:
+    "It shows four conversations and a dry run, and leaves nothing behind."
+    done = Done("demo")
+    assert (done.status, done.errors) == (0, "")
+    assert done.output.count("\n--- ") == 5
+    for line in (
+        "S: 250 ok",
+        "S: 451 Temporary Failure: Server overload",
+        "started tarpitting",
+        "The session is refused",
+    ):
+        assert line in done.output
+
+
+# overload-flag
+
+
+def test_overload_flag(home: Home) -> None:
+    "Up over 100 messages, down below 50, and as it was between."
+    flag = home.control / "overloaded"
+    line = "messages in queue but not yet preprocessed:"
+    for count, up in ((0, False), (100, False), (101, True), (51, True), (50, True), (49, False), (60, False)):
+        home.program("qstat", f"#!/bin/sh\necho messages in queue: 9999\necho {line} {count}\n")
+        done = Done("overload-flag", "--control", home.control, "--qstat", home.path / "qstat")
+        assert (done.status, done.output, flag.exists()) == (0, "", up), count
+        assert re.fullmatch(rf"(overload-flag: pid \d+ - (raised|lowered) {flag}: queue {count} .*\n)?", done.errors)
+
+
+def test_overload_flag_cannot_measure(home: Home) -> None:
+    "A count that can't be had changes nothing, and is told in the log."
+    for text in ("#!/bin/sh\nexit 1\n", "#!/bin/sh\necho nonsense\n", "not a program", "#!/bin/sh\nkill -9 $$\n"):
+        home.program("qstat", text)
+        done = Done("overload-flag", "--control", home.control, "--qstat", home.path / "qstat")
+        assert done.status == 1 and not done.output
+        assert re.fullmatch(r"overload-flag: pid \d+ - can't read queue: .*\n", done.errors)
+    assert not (home.control / "overloaded").exists()
+
+
+@pytest.mark.parametrize(
+    "line", ["--queue 1", "--queue 50 100", "--queue x 1", "--no-queue", "--every 0", "--nonsense", "more"]
+)
+def test_overload_flag_wrong_command_lines(line: str) -> None:
+    done = Done("overload-flag", *line.split())
+    assert done.status == 2 and done.errors.startswith("usage: ra-plugins overload-flag ")
+
+
+def test_overload_flag_goes_on_until_it_is_told(home: Home) -> None:
+    "The flag that it raises is the one that turns clients away."
+    home.program("qstat", "#!/bin/sh\necho messages in queue but not yet preprocessed: $(cat count)\n")
+    (home.path / "count").write_text("500")
+    process = subprocess.Popen(
+        [*COMMAND, "overload-flag", "--control", home.control, "--qstat", home.path / "qstat", "--every", "0.02"],
+        env=ENVIRON,
+        cwd=home.path,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr and b"raised" in process.stderr.readline()
+    home.plugins("[mail]", "plugins/overload")
+    attempt = ("try", *SESSION, "--to", "ben@example.org", "--control", home.control)
+    assert Done(*attempt).status == 2
+    (home.path / "count").write_text("1")
+    assert b"lowered" in process.stderr.readline()
+    assert Done(*attempt).status == 0
+    process.send_signal(signal.SIGTERM)
+    assert (process.wait(PATIENCE), process.stderr.read()) == (0, b"")
+    process.stderr.close()
