@@ -13,7 +13,7 @@ DEV := $(VENV)/.dev
 # pip talks on a terminal, and is silent where its words would only fill a log.
 PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
 
-.PHONY: help demo test notebooks bench check lint hooks clean
+.PHONY: help demo test notebooks bench fuzz check lint hooks clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -34,6 +34,10 @@ notebooks: $(DEV) ## after a change to a notebook: export, run, clean, README.md
 
 bench: $(DEV) ## measure against peers, as ratios in one run
 	@$(BIN)/python bench/run.py
+
+fuzz: $(DEV) ## fuzz the SPF record parser for a minute, with atheris; SECONDS=… for longer
+	@$(PIP) install 'atheris>=2.3'
+	@$(BIN)/python fuzz/record.py -max_total_time=$(or $(SECONDS),60)
 
 check: $(DEV) ## do package, README.md and notebooks agree?
 	@$(BIN)/pytest tests/test_project.py
@@ -65,6 +69,8 @@ $(RUN): $(MADE) $(PROJECT)
 	@$(PIP) install --editable .
 	@touch $@
 
-$(DEV): $(MADE) $(PROJECT)
+$(DEV): $(MADE) $(PROJECT) tests/pyspf.txt
 	@$(PIP) install --editable '.[dev]'
+	@$(PIP) download --no-deps --no-binary :all: --require-hashes --requirement tests/pyspf.txt --dest .cache \
+	|| echo "the suites in pyspf's archive can't be had, and are skipped" >&2
 	@touch $@ $(RUN)

@@ -193,7 +193,7 @@ class Parser(argparse.ArgumentParser):
         "Say what is wrong with the command line, and end."
         self.exit(FAULT, f"{self.prog}: {message}\n")
 
-# %% ../../nbs/hosts/07_command.ipynb #2d0e1a8f
+# %% ../../nbs/hosts/07_command.ipynb #67d48149
 def parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins`."
     top = Parser(prog="ra-plugins", description="Plugins for qmail-spp: list, install and try them.")
@@ -210,6 +210,7 @@ def parser() -> argparse.ArgumentParser:
     _smtpd_options(add("smtpd", smtpd))
     _try_options(add("try", try_session))
     commands.add_parser("overload-flag", help="Raise and lower the flag of the overload plugin; has options of its own.")
+    commands.add_parser("spf", help="With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.")
     add("demo", demo)
     return top
 
@@ -250,14 +251,20 @@ def _try_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--auth", default="", metavar="USER", help="the user who has logged in")
     command.add_argument("--json", action="store_true", help="tell it as JSON")
 
-# %% ../../nbs/hosts/07_command.ipynb #9cc28c0f
+# %% ../../nbs/hosts/07_command.ipynb #9e446b48
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run the command line; returns the exit status."
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ["overload-flag"]:
         from ra_plugins.hosts import overload_flag
 
-        return overload_flag.main(list(arguments[1:]))
+        return overload_flag.main(arguments[1:])
+    if arguments[:1] == ["spf"]:
+        if arguments[1:2] != ["explain"]:
+            parser().error("spf has one command, explain")
+        from ra_plugins.spf.spfquery import explain
+
+        return explain(arguments[2:])
     options = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what isn't text, or isn't in this locale

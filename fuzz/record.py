@@ -1,0 +1,90 @@
+"""Fuzz the parser of SPF records, the macro expander and the check with atheris: `python fuzz/record.py [OPTIONS]`.
+
+Options are libFuzzer's: -max_total_time=60 stops after a minute, a folder keeps what was found. What a run shows is an
+exception that isn't documented, or an input that takes longer than -timeout (10 s here).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import atheris
+
+with atheris.instrument_imports(include=["ra_plugins"]):
+    from ra_plugins.spf.check import EXPLANATION_LENGTH, Query, check_sender, kept_explanation, kept_record
+    from ra_plugins.spf.macro import MacroError, parse_macro
+    from ra_plugins.spf.record import RecordError, parse_record
+    from ra_plugins.support.ask import drive
+    from ra_plugins.support.dns import Lookup, Zone
+
+VALUES = dict.fromkeys("slodiphvcrt", "strong-bad.42@example.org")
+
+
+class Echo(Zone):
+    "Every name has the same records, and the question says a little about them."
+
+    def __init__(self, text: str):
+        super().__init__({})
+        self.text = text
+
+    def answer(self, lookup: Lookup) -> list[Any]:
+        if len(lookup.name) % 7 == 0:
+            return []
+        answers: dict[str, list[Any]] = {
+            "TXT": [self.text if lookup.name != "why.example.org" else self.text[7:]],
+            "A": ["192.0.2.1"],
+            "AAAA": ["2001:db8::1"],
+            "MX": [(1, "mx.example.org"), (0, "mail.example.org")],
+            "PTR": ["mail.example.org", "www.example.org"],
+        }
+        return answers[lookup.rdtype]
+
+
+def record(text: str) -> None:
+    try:
+        parse_record(f"v=spf1 {text}")
+    except RecordError as error:
+        if error.problem not in f"v=spf1 {text}"[error.place :]:
+            raise AssertionError(f"{error!r} at {error.place}") from error
+
+
+def macro(text: str) -> None:
+    for explanation in (False, True):
+        try:
+            parse_macro(text, explanation).expand(VALUES)
+        except MacroError:
+            continue
+
+
+def check(text: str) -> None:
+    words = text.split(" ", 3)
+    ip, sender, helo = "2001:db8::2" if len(text) % 2 else "192.0.2.2", words[0], words[1] if len(words) > 1 else ""
+    query = Query(ip, f"{sender}@example.org", helo, ahead=len(text) % 3 == 0)
+    found = drive(check_sender(query), Echo(f"v=spf1 {text} -all exp=why.example.org"))
+    line = found.explanation
+    if len(line) > EXPLANATION_LENGTH or not line.isascii() or not line.isprintable():
+        raise AssertionError(f"an explanation that isn't fit for an SMTP reply: {line!r}")
+
+
+TARGETS = [record, macro, check]
+
+
+def one(data: bytes) -> None:
+    "One input: its first byte says what to try, the rest is the text."
+    if data:
+        TARGETS[data[0] % len(TARGETS)](data[1:].decode("utf-8", "surrogateescape"))
+    kept_record.cache_clear()
+    kept_explanation.cache_clear()
+
+
+def main() -> None:
+    options = sys.argv[1:]
+    if not any(option.startswith("-timeout=") for option in options):
+        options.append("-timeout=10")
+    atheris.Setup([sys.argv[0], *options], one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""A nameserver on loopback that serves a zone, slowly or wrongly where a test wants it so, and counts.
+
+`with DnsServer(zone) as server` runs it in a thread; `with remote_server(zone) as server` in a process of its own,
+for measurements. Both listen on `server.port`, UDP and TCP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from functools import partial
+from multiprocessing.connection import Connection
+from types import SimpleNamespace
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rrset
+
+from ra_plugins.support.ask import Unanswered
+from ra_plugins.support.dns import CNAME_LIMIT, Lookup, Zone
+
+FAULTS = {
+    "drop": "no answer over UDP nor TCP",
+    "late": "the answer is held back until `release`",
+    "truncate": "over UDP, half of the answer with the flag that says so; over TCP, all of it",
+    "truncate always": "over TCP too",
+    "close": "truncated over UDP; over TCP, the connection is closed after the question",
+    "cut": "half of the packet, and no flag",
+    "garbage": "bytes that aren't a message",
+    "wrong id": "the answer to another question's number",
+    "wrong name": "the answer to a question about another name",
+    "wrong answer": "the question as asked, and records of another name",
+    "servfail": "SERVFAIL",
+    "refused": "REFUSED",
+}
+
+
+class DnsServer:
+    "A nameserver in a thread."
+
+    def __init__(
+        self,
+        zone: Zone,
+        delay: float = 0.0,  # seconds before each answer
+        fault: str = "",  # a key of `FAULTS`, for every answer
+        faults: dict[str, str] | None = None,  # for single names, in lower case
+        ttl: int = 300,  # seconds, of all records and of the SOA in negative answers
+        soa: bool = True,  # do negative answers have one?
+        links: int = 2 * CNAME_LIMIT,  # of a chain of CNAMEs that go into one answer
+    ):
+        self.zone, self.delay, self.fault, self.faults = zone, delay, fault, faults or {}
+        self.ttl, self.soa, self.links = ttl, soa, links
+        self.queries: list[tuple[str, str, str]] = []  # name, type, and `udp` or `tcp`
+        self.held: list[Any] = []  # functions that send what is held back
+        self.asked = threading.Condition()  # notified at each query
+        self.made: dict[Any, bytes] = {}  # answers by question, without their numbers
+        self.port = 0
+
+    # From a question to packets
+
+    def fault_for(self, query: bytes) -> str:
+        "The fault that the answer to a query is to have."
+        return self.faults.get(plain(dns.message.from_wire(query)).lower(), self.fault)
+
+    def packets(self, query: bytes, transport: str) -> list[bytes]:
+        "The answer to a query, and what a fault makes of it: one packet, or none."
+        message = dns.message.from_wire(query)
+        name, rdtype = plain(message), message.question[0].rdtype.name
+        fault = self.fault_for(query)
+        with self.asked:
+            self.queries.append((name, rdtype, transport))
+            self.asked.notify_all()
+        key = query[2:], transport, fault
+        if key not in self.made:
+            self.made[key] = self.answer(message, name, rdtype, transport, fault)[2:]
+        number = (message.id + 1) % 65536 if fault == "wrong id" else message.id
+        packet = number.to_bytes(2, "big") + self.made[key]
+        if fault == "drop" or (fault == "close" and transport == "tcp"):
+            return []
+        return [b"\xff" * 40 if fault == "garbage" else packet[: len(packet) // 2] if fault == "cut" else packet]
+
+    def answer(self, query: dns.message.Message, name: str, rdtype: str, transport: str, fault: str) -> bytes:
+        response = dns.message.make_response(query, recursion_available=True)
+        if fault in ("servfail", "refused"):
+            response.set_rcode(dns.rcode.from_text(fault))
+            return response.to_wire(max_size=65535)
+        if fault == "wrong name":
+            response.question[0] = dns.rrset.from_text("other.example.", 0, "IN", rdtype)
+        self.fill(response, name, rdtype, dns.name.from_text("other.example") if fault == "wrong answer" else None)
+        wire = response.to_wire(max_size=65535)
+        room = max(512, query.payload) if transport == "udp" else 65535
+        truncates = ("truncate", "truncate always", "close") if transport == "udp" else ("truncate always",)
+        if fault in truncates or len(wire) > room:
+            response.flags |= dns.flags.TC
+            response.answer = response.answer[: len(response.answer) // 2]
+            wire = response.to_wire(max_size=65535)
+        return wire
+
+    def fill(self, response: dns.message.Message, name: str, rdtype: str, owner: dns.name.Name | None) -> None:
+        "Put in what the zone has: CNAMEs, then records or, where there are none, the SOA."
+        for _ in range(self.links):
+            alias = self.zone.records.get((name.lower(), "CNAME"))
+            if self.zone.records.get((name.lower(), rdtype)) or not alias:
+                break
+            self.add(response, name, "CNAME", alias[:1])
+            name = alias[0]
+        else:
+            return
+        values = self.zone.answer(Lookup(name, rdtype))
+        if isinstance(values, Unanswered):
+            response.set_rcode(dns.rcode.SERVFAIL)
+        elif values:
+            self.add(response, owner or name, rdtype, values)
+        else:
+            if not any(known == name.lower() for known, _ in self.zone.records):
+                response.set_rcode(dns.rcode.NXDOMAIN)
+            if self.soa:
+                soa = f"ns.example. hostmaster.example. 1 7200 900 86400 {self.ttl}"
+                response.authority.append(dns.rrset.from_text(".", self.ttl, "IN", "SOA", soa))
+
+    def add(self, response: dns.message.Message, name: str | dns.name.Name, rdtype: str, values: list[Any]) -> None:
+        owner = absolute(name) if isinstance(name, str) else name
+        for value in values:  # one by one, since dnspython shuffles what belongs together
+            response.answer.append(dns.rrset.from_text(owner, self.ttl, "IN", rdtype, presentation(rdtype, value)))
+
+    # The server itself
+
+    def __enter__(self) -> DnsServer:
+        ready = threading.Event()
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.run, args=(ready,), daemon=True)
+        self.thread.start()
+        ready.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+
+    def run(self, ready: threading.Event) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(self.listen())
+        ready.set()
+        self.loop.run_forever()
+        self.loop.run_until_complete(self.shut())
+        self.loop.close()
+
+    async def listen(self) -> None:
+        for _ in range(20):  # until a port is free for both
+            self.tcp = await asyncio.start_server(self.converse, "127.0.0.1", 0)
+            self.port = self.tcp.sockets[0].getsockname()[1]
+            try:
+                self.udp, _ = await self.loop.create_datagram_endpoint(
+                    partial(Datagrams, self), local_addr=("127.0.0.1", self.port)
+                )
+                return
+            except OSError:
+                self.tcp.close()
+        raise OSError("no port")
+
+    async def shut(self) -> None:
+        self.udp.close()
+        self.tcp.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        "One question over TCP."
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+            packets = self.packets(query, "tcp")
+            await asyncio.sleep(self.delay)
+            for packet in packets:
+                writer.write(len(packet).to_bytes(2, "big") + packet)
+                await writer.drain()
+            if self.fault_for(query) == "drop":
+                await reader.read()  # until the client has had enough
+        writer.close()
+
+    def release(self) -> None:
+        "Send what is held back."
+        while self.held:
+            self.loop.call_soon_threadsafe(self.held.pop(0))
+
+    def wait_for(self, queries: int) -> bool:
+        "Wait until so many queries have come."
+        with self.asked:
+            return self.asked.wait_for(lambda: len(self.queries) >= queries, 30)
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    "Questions over UDP."
+
+    def __init__(self, server: DnsServer):
+        self.server = server
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, query: bytes, client: Any) -> None:
+        server = self.server
+        for packet in server.packets(query, "udp"):
+            if server.fault_for(query) == "late":
+                server.held.append(partial(self.transport.sendto, packet, client))
+            else:
+                server.loop.call_later(server.delay, self.transport.sendto, packet, client)
+
+
+def plain(query: dns.message.Message) -> str:
+    "The name that a query is about, as a zone has it."
+    return b".".join(query.question[0].name.labels[:-1]).decode("utf-8", "surrogateescape")
+
+
+def absolute(name: str) -> dns.name.Name:
+    "A name whose every character is meant; the root for none."
+    labels = name.split(".") if name else []
+    return dns.name.Name([label.encode("utf-8", "surrogateescape") for label in labels] + [b""])
+
+
+def presentation(rdtype: str, value: Any) -> str:
+    "A value of a zone, as a master file has it."
+    if rdtype == "TXT":
+        data = value.encode("utf-8", "surrogateescape")
+        strings = [data[start : start + 255] for start in range(0, len(data), 255)] or [b""]
+        return " ".join('"' + "".join(f"\\{byte:03}" for byte in string) + '"' for string in strings)
+    if rdtype == "MX":
+        return f"{value[0]} {absolute(value[1])}"
+    return str(absolute(value)) if rdtype in ("PTR", "CNAME") else str(value)
+
+
+@contextlib.contextmanager
+def remote_server(zone: Zone, delay: float = 0.0) -> Iterator[Any]:
+    "A server in a process of its own: `port`, and `count()`, the queries since it was last called."
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=_serve, args=(zone, delay, theirs), daemon=True)
+    process.start()
+
+    def count() -> int:
+        ours.send("count")
+        return int(ours.recv())
+
+    try:
+        yield SimpleNamespace(port=ours.recv(), count=count)
+    finally:
+        ours.send("stop")
+        process.join()
+
+
+def _serve(zone: Zone, delay: float, pipe: Connection) -> None:
+    with DnsServer(zone, delay) as server:
+        pipe.send(server.port)
+        while pipe.recv() == "count":
+            count = len(server.queries)
+            del server.queries[:count]
+            pipe.send(count)
