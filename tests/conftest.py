@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from ra_plugins.hosts.catalogue import install
 
 settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("tests")
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, and what we start would inherit that
 
 
 @pytest.fixture(scope="session")
