@@ -11,8 +11,10 @@ from statistics import median
 from time import perf_counter
 from typing import NamedTuple
 
-Side = Callable[[], object]  # does once what is timed, and raises where it didn't work
-Times = dict[str, list[float]]  # seconds that each side took, by its name, round by round
+# A side does once what is measured, and raises where it didn't work. What is measured is the time that it takes, in
+# seconds, unless it returns a float: a server's share of the work, say, or bytes.
+Side = Callable[[], object]
+Times = dict[str, list[float]]  # what was measured of each side, by its name, round by round
 PARTS = 3  # of a run, each judged by itself, to see by how much a figure varies
 
 
@@ -35,13 +37,14 @@ class Benchmark(NamedTuple):
     title: str
     sides: dict[str, Side]
     figures: list[Figure]
+    unit: str = "ms"  # in which the table shows what was measured
 
 
 class Result(NamedTuple):
     "A figure as measured."
 
     title: str
-    seconds: float  # median of its side
+    level: float  # median of its side
     value: float
     lowest: float  # of the parts of the run
     highest: float
@@ -73,8 +76,8 @@ def timed(
         for name in names if number % 2 else reversed(names):
             side = benchmark.sides[name]
             begin = perf_counter()
-            side()
-            times[name].append(perf_counter() - begin)
+            told = side()
+            times[name].append(told if isinstance(told, float) else perf_counter() - begin)
     return times
 
 
@@ -87,6 +90,6 @@ def results(benchmark: Benchmark, times: Times, rounds: int) -> list[Result]:
     found = []
     for figure in benchmark.figures:
         values = [figure.value(piece) for piece in pieces]
-        seconds, value = median(times[figure.side]), figure.value(times)
-        found.append(Result(figure.title, seconds, value, min(values), max(values), figure.bound))
+        level, value = median(times[figure.side]), figure.value(times)
+        found.append(Result(figure.title, level, value, min(values), max(values), figure.bound))
     return found

@@ -20,6 +20,7 @@ from measure import Benchmark, Result, Unmeasurable, results, timed
 
 HERE = Path(__file__).resolve().parent
 NAMES = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in ("run", "measure"))
+UNITS = {"ms": 1000, "µs": 1_000_000, "bytes": 1}  # of what is measured in seconds, or told by a side
 MISSED, UNMEASURED, INTERRUPTED = 1, 3, 130  # exit statuses; argparse's own, for a wrong command line, is 2
 
 
@@ -29,15 +30,15 @@ def show(progress: str) -> None:
         print(f"\r\033[K{progress}", end="", file=sys.stderr, flush=True)
 
 
-def measured(name: str, benchmark: Benchmark, rounds: int) -> tuple[str, str, list[Result]]:
-    "Run a benchmark: its file's name, its title, its figures."
+def measured(name: str, benchmark: Benchmark, rounds: int) -> tuple[str, Benchmark, list[Result]]:
+    "Run a benchmark: its file's name, what it is, its figures."
     title = f"{name}: {benchmark.title}"
     times = timed(benchmark, rounds, lambda done: show(f"{title}: round {done + 1} of {rounds}"))
     show("")
-    return name, benchmark.title, results(benchmark, times, rounds)
+    return name, benchmark, results(benchmark, times, rounds)
 
 
-def all_measured(names: Sequence[str], rounds: int) -> Iterator[tuple[str, str, list[Result]]]:
+def all_measured(names: Sequence[str], rounds: int) -> Iterator[tuple[str, Benchmark, list[Result]]]:
     "Run the benchmarks of several files."
     for name in names:
         with TemporaryDirectory() as folder:
@@ -45,19 +46,20 @@ def all_measured(names: Sequence[str], rounds: int) -> Iterator[tuple[str, str, 
                 yield measured(name, benchmark, rounds)
 
 
-def table(name: str, title: str, found: list[Result]) -> str:
+def table(name: str, benchmark: Benchmark, found: list[Result]) -> str:
     "The figures of a benchmark, for people."
-    lines = [f"{name}: {title}", f"  {'':50}{'ms':>9}{'ratio':>8}{'varied':>16}  bound"]
+    scale = UNITS[benchmark.unit]
+    lines = [f"{name}: {benchmark.title}", f"  {'':50}{benchmark.unit:>9}{'ratio':>8}{'varied':>16}  bound"]
     for each in found:
         varied = f"{each.lowest:.2f} to {each.highest:.2f}"
         bound = "" if each.bound is None else f"  {each.bound:<6g}{'ok' if each.ok else 'OVER'}"
-        lines.append(f"  {each.title:50}{each.seconds * 1000:9.1f}{each.value:8.2f}{varied:>16}{bound}")
+        lines.append(f"  {each.title:50}{each.level * scale:9.1f}{each.value:8.2f}{varied:>16}{bound}")
     return "\n".join(lines) + "\n"
 
 
-def data(name: str, title: str, found: list[Result]) -> dict[str, Any]:
+def data(name: str, benchmark: Benchmark, found: list[Result]) -> dict[str, Any]:
     "The same, for programs."
-    return {"file": name, "title": title, "figures": [{**each._asdict(), "ok": each.ok} for each in found]}
+    return {"file": name, "title": benchmark.title, "unit": benchmark.unit, "figures": [{**each._asdict(), "ok": each.ok} for each in found]}
 
 
 def positive(text: str) -> int:

@@ -140,7 +140,7 @@ class RuleBook:
         "Seconds for which a mark in the class called `name` is needed: its longest window, and 0 where there is none."
         return max((limit.seconds for rule in self.classes.get(name, ()) for limit in rule.limits), default=0)
 
-# %% ../../nbs/rater/00_limits.ipynb #fa7aae4b
+# %% ../../nbs/rater/00_limits.ipynb #4333763e
 class Verdict(NamedTuple):
     "The answer to a question: `marks` of `allowed`, and whether that is too many."
 
@@ -160,9 +160,10 @@ def judge(
     if not counts:
         return EXEMPT
     marks, allowed = counts[0], rule.limits[0].allowed
-    for other, limit in zip(counts[1:], rule.limits[1:], strict=True):
-        if _fullness(other, limit.allowed) > _fullness(marks, allowed):
-            marks, allowed = other, limit.allowed
+    if len(counts) > 1:
+        for other, limit in zip(counts, rule.limits, strict=True):
+            if _fullness(other, limit.allowed) > _fullness(marks, allowed):
+                marks, allowed = other, limit.allowed
     return Verdict(marks > allowed and not rule.watch, marks, allowed)
 
 

@@ -20,7 +20,7 @@ from .protocol import LINE_LIMIT
 
 # %% auto #0
 __all__ = ['BACKLOG', 'PATIENCE', 'READ', 'WRITE', 'CHUNK', 'SURPLUS', 'NOW', 'TICK', 'ACCEPTED', 'GRACE', 'listen',
-           'listen_unix', 'Asked', 'Service', 'Connection', 'Waiting', 'Server', 'answer']
+           'listen_unix', 'Asked', 'Service', 'Port', 'Connection', 'Waiting', 'Server']
 
 # %% ../../nbs/rater/06_server.ipynb #95b6f700
 BACKLOG = 1024  # connections that the kernel holds until they are accepted
@@ -81,7 +81,24 @@ class Service(Protocol):
     def answers(self, asked: Sequence[Any]) -> list[bytes]:
         "For each line that was read, what to send."
 
-# %% ../../nbs/rater/06_server.ipynb #a917fa53
+# %% ../../nbs/rater/06_server.ipynb #965e91d2
+class Port:
+    "A place where clients connect, who answers there, and what has been asked in this turn of the loop."
+
+    def __init__(self, listener: socket.socket, service: Service):
+        self.listener, self.service = listener, service
+        self.asked: list[tuple[Connection, Asked]] = []
+
+    def answer(self) -> None:
+        "Answer what has been asked."
+        asked, self.asked = self.asked, []
+        for (connection, _), line in zip(asked, self.service.answers([each for _, each in asked]), strict=True):
+            connection.output += line
+        for connection, _ in asked:
+            if connection.output:
+                connection.send()
+
+# %% ../../nbs/rater/06_server.ipynb #2885e86b
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 CHUNK = 4096  # bytes to read at once: several lines
 SURPLUS = 1 << 21  # bytes to ignore of a client that says more than it should
@@ -89,12 +106,12 @@ NOW = socket.MSG_DONTWAIT  # spares the system call that makes a socket non-bloc
 
 
 class Connection:
-    "A client. What it asks goes to `server.asked`."
+    "A client."
 
-    __slots__ = ("server", "socket", "number", "service", "deadline", "buffer", "output", "keep", "surplus", "events")
+    __slots__ = ("waiting", "socket", "number", "port", "deadline", "buffer", "output", "keep", "surplus", "events")
 
-    def __init__(self, server: Server, socket: socket.socket, service: Service):
-        self.server, self.socket, self.number, self.service = server, socket, socket.fileno(), service
+    def __init__(self, socket: socket.socket, port: Port, waiting: Waiting):
+        self.socket, self.number, self.port, self.waiting = socket, socket.fileno(), port, waiting
         self.deadline = 0.0
         self.buffer = self.output = b""  # what came and isn't a whole line yet; what couldn't be sent yet
         self.keep = False  # may more questions follow?
@@ -104,7 +121,7 @@ class Connection:
     def ready(self, events: int) -> None:
         "Go on, since the socket can be read, or written again."
         if events & WRITE:
-            self.send(b"")
+            self.send()
         else:
             self.receive()
 
@@ -113,15 +130,15 @@ class Connection:
         try:
             data = self.socket.recv(CHUNK, NOW)
         except BlockingIOError:
-            return self.server.waiting.watch(self, READ)
+            return self.waiting.watch(self, READ)
         except OSError:
             data = b""
         if not data:
-            self.server.waiting.close(self)
+            self.waiting.close(self)
         elif self.surplus:
             self.surplus -= min(len(data), self.surplus)
             if not self.surplus:
-                self.server.waiting.close(self)
+                self.waiting.close(self)
         else:
             self._take(self.buffer + data)
 
@@ -129,10 +146,10 @@ class Connection:
         line, newline, rest = data.partition(b"\n")
         if not newline and len(line) <= LINE_LIMIT + 1:  # a carriage return may be among them
             self.buffer = data
-            return self.server.waiting.watch(self, READ)
+            return self.waiting.watch(self, READ)
         while newline or len(line) > LINE_LIMIT + 1:
-            asked = self.service.read(line)
-            self.server.asked.append((self, asked))
+            asked = self.port.service.read(line)
+            self.port.asked.append((self, asked))
             self.keep = len(line) <= LINE_LIMIT + 1 and (self.keep or asked.keep)
             if not self.keep:
                 self.surplus = SURPLUS if rest or not newline or len(data) >= CHUNK else 0
@@ -141,25 +158,24 @@ class Connection:
         self.buffer = line
         return None
 
-    def send(self, output: bytes) -> None:
-        "Send an answer, as far as the client takes it, and decide how to go on."
-        self.output += output
+    def send(self) -> None:
+        "Send what there is to send, as far as the client takes it, and decide how to go on."
         try:
             self.output = self.output[self.socket.send(self.output, NOW) :]
         except BlockingIOError:
             pass
         except OSError:
-            return self.server.waiting.close(self)
+            return self.waiting.close(self)
         if self.output:
-            self.server.waiting.watch(self, WRITE)
+            self.waiting.watch(self, WRITE)
         elif self.keep:
-            self.server.waiting.watch(self, READ, again=True)
+            self.waiting.watch(self, READ, again=True)
         elif self.surplus:
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_WR)
-            self.server.waiting.watch(self, READ)
+            self.waiting.watch(self, READ)
         else:
-            self.server.waiting.close(self)
+            self.waiting.close(self)
         return None
 
 # %% ../../nbs/rater/06_server.ipynb #c549b92d
@@ -210,7 +226,7 @@ class Waiting:
             self.dropped += 1
             self.close(next(iter(self.connections.values())))
 
-# %% ../../nbs/rater/06_server.ipynb #35986b4f
+# %% ../../nbs/rater/06_server.ipynb #6887d30e
 TICK = 0.1  # seconds between two looks at deadlines
 ACCEPTED = 64  # connections to accept in one turn
 GRACE = 1.0  # seconds to answer what has arrived, when the server is told to stop
@@ -229,15 +245,14 @@ class Server:
         self.stopping = False  # set it, in a signal handler for instance, and `run` returns
         self.accepted = 0  # connections
         self.waiting = Waiting(limit, timeout)
-        self.asked: list[tuple[Connection, Asked]] = []
-        self._listeners: list[socket.socket] = []
+        self.ports: list[Port] = []
         self._tick = 0.0
 
     def serve(self, listener: socket.socket, service: Service) -> None:
         "Let `service` answer those who connect to `listener`."
         listener.setblocking(False)
-        self._listeners.append(listener)
-        self.waiting.selector.register(listener, READ, partial(self._accept, listener, service))
+        self.ports.append(Port(listener, service))
+        self.waiting.selector.register(listener, READ, partial(self._accept, self.ports[-1]))
 
     def run(self) -> None:
         "Serve until told to stop. Then answer what has arrived, and close everything."
@@ -250,8 +265,8 @@ class Server:
         finally:
             for connection in list(self.waiting.connections.values()):
                 self.waiting.close(connection)
-            for listener in self._listeners:
-                listener.close()
+            for port in self.ports:
+                port.listener.close()
             self.waiting.selector.close()
 
     def turn(
@@ -262,9 +277,9 @@ class Server:
         ready = self.waiting.selector.select(wait)
         for key, events in ready:
             key.data(events)
-        if self.asked:
-            asked, self.asked = self.asked, []
-            answer(asked)
+        for port in self.ports:
+            if port.asked:
+                port.answer()
         now = time.monotonic()
         if now >= self._tick:
             self._tick = now + TICK
@@ -272,10 +287,10 @@ class Server:
             self.often()
         return bool(ready)
 
-    def _accept(self, listener: socket.socket, service: Service, events: int) -> None:
+    def _accept(self, port: Port, events: int) -> None:
         for _ in range(ACCEPTED):
             try:
-                client, _ = listener.accept()
+                client, _ = port.listener.accept()
             except BlockingIOError:
                 break
             except OSError as error:
@@ -284,17 +299,4 @@ class Server:
                     break
             else:
                 self.accepted += 1
-                Connection(self, client, service).receive()
-
-# %% ../../nbs/rater/06_server.ipynb #ea3d0413
-def answer(asked: Sequence[tuple[Connection, Asked]]) -> None:
-    "Let each service answer what it was asked, and send the answers."
-    services: dict[Service, list[tuple[Connection, Asked]]] = {}
-    for each in asked:
-        services.setdefault(each[0].service, []).append(each)
-    for service, theirs in services.items():
-        outputs: dict[Connection, bytes] = {}
-        for (connection, _), line in zip(theirs, service.answers([each for _, each in theirs]), strict=True):
-            outputs[connection] = outputs.get(connection, b"") + line
-        for connection, output in outputs.items():
-            connection.send(output)
+                Connection(client, port, self.waiting).receive()
