@@ -19,18 +19,28 @@ from typing import Any, Protocol
 from .protocol import LINE_LIMIT
 
 # %% auto #0
-__all__ = ['BACKLOG', 'PATIENCE', 'READ', 'WRITE', 'CHUNK', 'SURPLUS', 'NOW', 'TICK', 'ACCEPTED', 'GRACE', 'listen',
-           'listen_unix', 'Asked', 'Service', 'Port', 'Connection', 'Waiting', 'Server']
+__all__ = ['BACKLOG', 'PATIENCE', 'READ', 'WRITE', 'CHUNK', 'SURPLUS', 'NOW', 'LAST', 'TICK', 'ACCEPTED', 'GRACE', 'Listener',
+           'listen', 'listen_unix', 'Asked', 'Service', 'Port', 'Connection', 'Waiting', 'Server']
 
-# %% ../../nbs/rater/06_server.ipynb #95b6f700
+# %% ../../nbs/rater/06_server.ipynb #dba930f0
+class Listener(socket.socket):
+    "A stream socket to listen on. `accept` makes enumerations of family and type unless they are plain integers."
+
+    family = type = 0  # type: ignore[assignment]
+
+    def __init__(self, family: int):
+        super().__init__(family, socket.SOCK_STREAM)
+        self.family, self.type = int(family), int(socket.SOCK_STREAM)
+
+# %% ../../nbs/rater/06_server.ipynb #e3d1b342
 BACKLOG = 1024  # connections that the kernel holds until they are accepted
 PATIENCE = 5  # seconds for which the kernel holds a connection that says nothing (TCP_DEFER_ACCEPT, tcp(7))
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> Listener:
     "Listen on a TCP port; 0 for a free one. It raises `OSError`."
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = Listener(family)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_DEFER_ACCEPT"):
@@ -42,13 +52,13 @@ def listen(host: str, port: int) -> socket.socket:
         raise
     return listener
 
-# %% ../../nbs/rater/06_server.ipynb #71d28c45
+# %% ../../nbs/rater/06_server.ipynb #e12beed4
 def listen_unix(
     path: str,
     mode: int = 0o666,  # who may connect: by default, everybody on this machine
-) -> socket.socket:
+) -> Listener:
     "Listen on a Unix socket, in place of one that a process left behind there. It raises `OSError`."
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = Listener(socket.AF_UNIX)
     try:
         if Path(path).is_socket():
             listener.settimeout(1)
@@ -81,11 +91,11 @@ class Service(Protocol):
     def answers(self, asked: Sequence[Any]) -> list[bytes]:
         "For each line that was read, what to send."
 
-# %% ../../nbs/rater/06_server.ipynb #965e91d2
+# %% ../../nbs/rater/06_server.ipynb #561af9e2
 class Port:
     "A place where clients connect, who answers there, and what has been asked in this turn of the loop."
 
-    def __init__(self, listener: socket.socket, service: Service):
+    def __init__(self, listener: Listener, service: Service):
         self.listener, self.service = listener, service
         self.asked: list[tuple[Connection, Asked]] = []
 
@@ -98,11 +108,12 @@ class Port:
             if connection.output:
                 connection.send()
 
-# %% ../../nbs/rater/06_server.ipynb #2885e86b
+# %% ../../nbs/rater/06_server.ipynb #8d37dcae
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 CHUNK = 4096  # bytes to read at once: several lines
 SURPLUS = 1 << 21  # bytes to ignore of a client that says more than it should
-NOW = socket.MSG_DONTWAIT  # spares the system call that makes a socket non-blocking
+NOW = int(socket.MSG_DONTWAIT)  # spares the system call that makes a socket non-blocking
+LAST = NOW | int(getattr(socket, "MSG_MORE", 0))  # lets the answer travel with the end of the connection, in one packet
 
 
 class Connection:
@@ -161,7 +172,8 @@ class Connection:
     def send(self) -> None:
         "Send what there is to send, as far as the client takes it, and decide how to go on."
         try:
-            self.output = self.output[self.socket.send(self.output, NOW) :]
+            sent = self.socket.send(self.output, NOW if self.keep or self.surplus else LAST)
+            self.output = self.output[sent:]
         except BlockingIOError:
             pass
         except OSError:
@@ -226,9 +238,9 @@ class Waiting:
             self.dropped += 1
             self.close(next(iter(self.connections.values())))
 
-# %% ../../nbs/rater/06_server.ipynb #6887d30e
+# %% ../../nbs/rater/06_server.ipynb #8df4aece
 TICK = 0.1  # seconds between two looks at deadlines
-ACCEPTED = 64  # connections to accept in one turn
+ACCEPTED = 64  # connections to accept at most in one turn
 GRACE = 1.0  # seconds to answer what has arrived, when the server is told to stop
 
 
@@ -248,7 +260,7 @@ class Server:
         self.ports: list[Port] = []
         self._tick = 0.0
 
-    def serve(self, listener: socket.socket, service: Service) -> None:
+    def serve(self, listener: Listener, service: Service) -> None:
         "Let `service` answer those who connect to `listener`."
         listener.setblocking(False)
         self.ports.append(Port(listener, service))
@@ -275,8 +287,14 @@ class Server:
     ) -> bool:  # had anything arrived?
         "Take what has arrived, and answer it."
         ready = self.waiting.selector.select(wait)
-        for key, events in ready:
-            key.data(events)
+        arrived = bool(ready)
+        for _ in range(ACCEPTED):
+            accepted = self.accepted
+            for key, events in ready:
+                key.data(events)
+            if self.accepted == accepted:
+                break
+            ready = self.waiting.selector.select(0)
         for port in self.ports:
             if port.asked:
                 port.answer()
@@ -285,18 +303,16 @@ class Server:
             self._tick = now + TICK
             self.waiting.expire(now)
             self.often()
-        return bool(ready)
+        return arrived
 
     def _accept(self, port: Port, events: int) -> None:
-        for _ in range(ACCEPTED):
-            try:
-                client, _ = port.listener.accept()
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self.waiting.drop_one()
-                    break
-            else:
-                self.accepted += 1
-                Connection(client, port, self.waiting).receive()
+        try:
+            client, _ = port.listener.accept()
+        except BlockingIOError:  # it has gone again
+            return
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self.waiting.drop_one()
+            return
+        self.accepted += 1
+        Connection(client, port, self.waiting).receive()
