@@ -81,7 +81,7 @@ def read_answer(
 NO_ANSWER = "No answer from rater"
 CANT_CONNECT = "Can't connect to rater"
 
-# %% ../../nbs/rater/10_client.ipynb #f9b5d082
+# %% ../../nbs/rater/10_client.ipynb #d2fa7692
 LINE_LIMIT = 1000  # bytes of a question, its newline included
 LARGEST_WEIGHT = 999_999_999
 
@@ -98,7 +98,7 @@ def question(
         raise ValueError(f"a class is a word that doesn't begin with a -, not {name!r:.60}")
     if not 1 <= weight <= LARGEST_WEIGHT:
         raise ValueError(f"a weight is a number from 1 to {LARGEST_WEIGHT}, not {weight!r:.60}")
-    options = [("-keep ", keep), ("-peek ", peek), (f"-weight={weight} ", weight != 1)]
+    options = [("-keep ", keep), ("-peek ", peek), (f"-weight={weight} ", weight != 1 and not peek)]
     return one_line("".join(option for option, wanted in options if wanted) + f"{name} {value}")
 
 
