@@ -15,7 +15,7 @@ from typing import IO
 import pytest
 from mailserver import COMMAND, ENVIRON, PATIENCE, Home, Server, gone, until
 
-from ra_plugins.hosts.catalogue import catalogue
+from ra_plugins.hosts.catalogue import catalogue, stages
 
 FAULT = 3
 COMMANDS = ("list", "show", "install", "smtpd", "try", "demo", "overload-flag")
@@ -106,7 +106,7 @@ def test_wrong_command_lines(line: str) -> None:
 
 def test_list() -> None:
     lines = Done("list").output.splitlines()
-    assert [line.split()[:2] for line in lines] == [[name, "/".join(each.stages)] for name, each in catalogue().items()]
+    assert [line.split()[:2] for line in lines] == [[name, stages(each)] for name, each in catalogue().items()]
     assert all(line.endswith(".") for line in lines)
 
 

@@ -17,10 +17,13 @@ from cdblib import Writer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mailserver import ENVIRON, LOG_LINE, Home, Server
+from rater_server import rater
 
 from ra_plugins.hosts import script
 from ra_plugins.hosts.catalogue import catalogue
 from ra_plugins.plugins.mailboxes import RecipientState
+from ra_plugins.plugins.throttle import Rate
+from ra_plugins.rater.client import Answer
 from ra_plugins.spp.command import (
     Accept,
     AddHeader,
@@ -43,20 +46,24 @@ from ra_plugins.spp.environment import Variable, shown, text
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import SAMPLE, Session, sample_session
 from ra_plugins.support.address import parse_address
+from ra_plugins.support.ask import Question
 from ra_plugins.support.control import Control
 
 PLUGINS = sorted(catalogue())
 LETTERS = {  # what each plugin may answer
     "authlogger": "",
     "dotblind": "C",
+    "ipthrottle": "R",
     "localmail": "E",
     "msa": "E",
     "overload": "R",
     "plusaliases": "C",
+    "rater": "R",
     "rcptcheckscdb": "SE",
     "rcptchecksfile": "SE",
     "senderchecksfile": "E",
     "tarpit": "",
+    "userthrottle": "R",
 }
 
 
@@ -269,27 +276,41 @@ def check_outcome(name: str, outcome: Outcome) -> None:
     assert 0 <= outcome.delay <= 999_999_999
 
 
+@pytest.fixture(scope="module")
+def raters() -> Iterator[st.SearchStrategy[bytes]]:
+    "Where RATER may lead: to one that refuses everybody, and to nobody."
+    with rater(ip="0 in 1m", user="0 in 1m", net="0 in 1m") as address:
+        yield st.sampled_from([address.encode(), b"/nowhere/rater"])
+
+
 @pytest.mark.parametrize("name", PLUGINS)
 @settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_the_environment_and_the_files_hold(name: str, tmp_path: Path, data: st.DataObject) -> None:
+def test_whatever_the_environment_and_the_files_hold(
+    name: str, tmp_path: Path, raters: st.SearchStrategy[bytes], data: st.DataObject
+) -> None:
     plugin = catalogue()[name]
-    control = tmp_path / "control"
+    control, peers = tmp_path / "control", tmp_path / "peers"
     furnish(control, data.draw(folders(), "files"))
-    environ = data.draw(environments(plugin), "environment") | {b"CONTROLDIR": os.fsencode(control)}
+    furnish(peers, {})
+    environ = data.draw(environments(plugin), "environment") | {b"RATER": data.draw(raters, "rater")}
+    environ |= {b"CONTROLDIR": os.fsencode(control), b"IPSVDIR": os.fsencode(peers)}
     check_outcome(name, run_here(plugin, environ))
 
 
 @pytest.mark.parametrize("name", PLUGINS)
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_the_process_does_the_same(name: str, tmp_path: Path, installed: Path, data: st.DataObject) -> None:
+def test_the_process_does_the_same(
+    name: str, tmp_path: Path, installed: Path, raters: st.SearchStrategy[bytes], data: st.DataObject
+) -> None:
     "The script prints, logs and ends as the decision in here."
     plugin = catalogue()[name]
     control = tmp_path / "control"
     furnish(control, data.draw(folders(), "files"))
-    environ = data.draw(environments(plugin), "environment")
-    environ |= {b"CONTROLDIR": os.fsencode(control), b"TARPITMAXDELAY": b"0"}  # nobody wants to wait here
+    environ = data.draw(environments(plugin), "environment") | {b"RATER": data.draw(raters, "rater")}
+    environ |= {b"CONTROLDIR": os.fsencode(control), b"IPSVDIR": b"/nowhere"}
+    environ |= {b"TARPITMAXDELAY": b"0"}  # nobody wants to wait here
     there, here = run_there(installed / name, environ), run_here(plugin, environ)
     check_outcome(name, there)
     pids = re.compile(rb": pid \d+ - ")
@@ -300,7 +321,8 @@ def test_the_process_does_the_same(name: str, tmp_path: Path, installed: Path, d
 @pytest.mark.parametrize("name", PLUGINS)
 def test_no_control_folder_at_all(name: str, installed: Path, tmp_path: Path) -> None:
     "It is missing, is a file, or can't have such a name: the mail goes on."
-    environ = {name.encode(): value.encode() for name, value in (SAMPLE | {"SMTPAUTHUSER": "ana"}).items()}
+    told = SAMPLE | {"SMTPAUTHUSER": "ana", "RATER": "/nowhere/rater"}
+    environ = {name.encode(): value.encode() for name, value in told.items()}
     (tmp_path / "file").touch()
     for folder in ("missing", "file", "x" * 5000):
         outcome = run_there(installed / name, environ | {b"CONTROLDIR": os.fsencode(tmp_path / folder)})
@@ -313,11 +335,16 @@ def test_no_control_folder_at_all(name: str, installed: Path, tmp_path: Path) ->
 
 NONSENSE = ("lots", "-1", "", "1.5", "0x10", "٥", "1000000000", "y" * 70, "two\nlines", "\udcff", "N ", " 2", "551")
 SCENES: list[dict[str, object]] = [  # between them, each plugin looks at each of its settings
-    {"rcpt_to": "a.b+c@example.org", "rcpt_count_all": 60},
+    {"rcpt_to": "a.b+c@example.org", "rcpt_count_all": 60, "IPSVDIR": "/etc/peers"},
     {"rcpt_to": "a.b+c@example.com", "auth_user": "ana", "rcpt_count_all": 60},
     {"rcpt_to": "zoe@mx.example.net", "mail_from": "zoe@example.org"},
 ]
 SETTINGS = [(name, each) for name in PLUGINS for each in catalogue()[name].settings.variables()]
+
+
+def too_much(questions: tuple[Question, ...]) -> list[object]:
+    "Answers to what plugins ask: rates are over their limits, and what is to be done can be done."
+    return [Answer(1, "2/1") if isinstance(question, Rate) else True for question in questions]
 
 
 def makes_no_sense(variable: Variable, value: str) -> bool:
@@ -339,7 +366,7 @@ def test_nonsense_is_logged_and_the_default_taken(name: str, variable: Variable,
 
     def decide(scene: dict[str, object], **setting: str) -> tuple[list[Command], list[str]]:
         lines: list[str] = []
-        return plugin(sample_session(**scene, **setting), control, lines.append), lines
+        return plugin(sample_session(**{**scene, **setting}), control, lines.append, too_much), lines
 
     bad = [value for value in NONSENSE if makes_no_sense(variable, value)]
     assert bad or variable.kind is text  # any text makes sense as text

@@ -332,7 +332,7 @@ async def aask(
     except (OSError, UnicodeError, asyncio.TimeoutError) as error:
         return silent(error) if talking else unreachable(address, error)
 
-# %% ../../nbs/rater/10_client.ipynb #68f31bf7
+# %% ../../nbs/rater/10_client.ipynb #8fd5e703
 USAGE = f"""\
 usage: raterclient [--address HOST:PORT|PATH] [--timeout SECONDS] [-peek] [-weight=N] CLASS VALUE
 
@@ -348,7 +348,6 @@ Asks rater about VALUE, which may be several words, and writes the answer to sta
 
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run `raterclient`; returns its exit status."
-    import contextlib
     import os
 
     rest = list(sys.argv[1:] if arguments is None else arguments)
@@ -366,6 +365,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return NO_VERDICT
     with client:
         answer = client.say(one_line(" ".join(rest)))
-    with contextlib.suppress(OSError):  # nobody reads it; the status still counts
+    try:
         print(answer, file=sys.stderr)
+    except OSError:  # nobody reads it; the status still counts
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     return answer.verdict

@@ -1,0 +1,464 @@
+"""rater's client: an answer in any case, in bounded time, with nothing left open.
+
+No time is measured. A server here goes on with what it does until its client has left, so that a client which had no
+deadline of its own would never be done.
+"""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mailserver import ENVIRON, PATIENCE, until
+from rater_server import Misbehaving, rater
+
+from ra_plugins.rater import client
+from ra_plugins.rater.client import ANSWER_LIMIT, LINE_LIMIT, Answer, Client, aask, ask, question, read_answer
+from ra_plugins.rater.protocol import read
+
+COMMAND = [sys.executable, "-c", "import sys; from ra_plugins.rater.client import main; sys.exit(main())"]
+SHORT = 0.2  # seconds that a client here waits for what never comes
+
+
+def asked_once(address: str, timeout: float = PATIENCE, value: str = "192.0.2.1") -> Answer:
+    return ask("ip", value, address=address, timeout=timeout)
+
+
+def asked_on_a_kept_connection(address: str, timeout: float = PATIENCE, value: str = "192.0.2.1") -> Answer:
+    with Client(address, timeout) as kept:
+        return kept.ask("ip", value)
+
+
+def asked_on_asyncio(address: str, timeout: float = PATIENCE, value: str = "192.0.2.1") -> Answer:
+    return asyncio.run(aask("ip", value, address=address, timeout=timeout))
+
+
+Way = Callable[..., Answer]
+each_way = pytest.mark.parametrize("asked", [asked_once, asked_on_a_kept_connection, asked_on_asyncio])
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[[Callable[[socket.socket], None]], Misbehaving]]:
+    "Starts misbehaving servers."
+    servers: list[Misbehaving] = []
+
+    def start(handle: Callable[[socket.socket], None]) -> Misbehaving:
+        servers.append(Misbehaving(handle))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+Serving = Callable[[Callable[[socket.socket], None]], Misbehaving]
+
+
+def silent(connection: socket.socket) -> None:
+    "Say nothing."
+
+
+def dripping(connection: socket.socket) -> None:
+    "Say a byte at a time, without an end."
+    connection.settimeout(0.01)
+    while True:
+        connection.send(b"0")
+        try:
+            if not connection.recv(1000):
+                return
+        except TimeoutError:
+            pass
+
+
+def half_an_answer(connection: socket.socket) -> None:
+    "Say the beginning of an answer, and no more."
+    connection.sendall(b"1 12/1")
+
+
+def hanging_up(connection: socket.socket) -> None:
+    "Hear a question, and say that there is nothing to come."
+    connection.recv(1000)
+    connection.shutdown(socket.SHUT_WR)
+
+
+def hanging_up_halfway(connection: socket.socket) -> None:
+    "The same, in the middle of an answer."
+    connection.recv(1000)
+    connection.sendall(b"1 12/1")
+    connection.shutdown(socket.SHUT_WR)
+
+
+def resetting(connection: socket.socket) -> None:
+    "Hear a question, and cut the connection."
+    connection.recv(1000)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def flooding(connection: socket.socket) -> None:
+    "Say a megabyte and no newline."
+    connection.sendall(b"0" * 1_000_000)
+
+
+def chattering(connection: socket.socket) -> None:
+    "Say more than was asked for."
+    connection.recv(1000)
+    connection.sendall(b"0 1/2\r\n0 1/2\r\n")
+
+
+def speaking_http(connection: socket.socket) -> None:
+    "Be something else."
+    connection.recv(1000)
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+MISBEHAVIOUR: dict[Callable[[socket.socket], None], str] = {
+    silent: "timed out",
+    dripping: "timed out",
+    half_an_answer: "timed out",
+    hanging_up: "the connection was closed",
+    hanging_up_halfway: "the connection was closed",
+    resetting: "Connection reset by peer",
+    flooding: "that makes no sense: b'0000",
+    chattering: r"that makes no sense: b'0 1/2\\r\\n0 1/2",
+    speaking_http: "that makes no sense: b'HTTP/1.1 400",
+}
+
+
+@each_way
+@pytest.mark.parametrize("handle", MISBEHAVIOUR, ids=lambda handle: handle.__name__)
+def test_servers_that_misbehave(asked: Way, handle: Callable[[socket.socket], None], serving: Serving) -> None:
+    "There is no verdict, the reason is told, and the connection is closed."
+    server = serving(handle)
+    waits = MISBEHAVIOUR[handle] == "timed out"
+    answer = asked(server.address, SHORT if waits else PATIENCE)
+    assert answer.verdict == 2 and not answer.why
+    assert answer.text.startswith(f"No answer from rater: {MISBEHAVIOUR[handle]}".replace("\\\\", "\\"))
+    assert server.has_left()
+
+
+@each_way
+def test_no_server(asked: Way, tmp_path: Path) -> None:
+    with rater(ip="1 in 1m") as gone:
+        pass
+    (tmp_path / "file").touch()
+    for address, why in (
+        (gone, "Connect"),  # asyncio puts it in other words
+        (str(tmp_path / "missing"), "No such file or directory"),
+        (str(tmp_path / "file"), "Connection refused"),
+        ("/" + "x" * 200, "AF_UNIX path too long"),
+        ("no.such.host.invalid:1999", ""),
+        ("a..b:1999", ""),
+    ):
+        answer = asked(address)
+        assert (answer.verdict, answer.text) == (2, "Can't connect to rater")
+        assert answer.why.startswith(f"{address}: {why}"), answer
+
+
+@each_way
+def test_a_port_where_nobody_accepts(asked: Way) -> None:
+    "The kernel takes the connection, as long as its queue has room, and then not even that."
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        address = "{}:{}".format(*listener.getsockname())
+        waiting = [_connecting(listener.getsockname()) for _ in range(4)]
+        assert asked(address, SHORT) == Answer(2, "Can't connect to rater", f"{address}: timed out")
+        for each in waiting:
+            each.close()
+
+
+def _connecting(where: tuple[str, int]) -> socket.socket:
+    "A socket that connects and doesn't wait for it."
+    connection = socket.socket()
+    connection.setblocking(False)
+    connection.connect_ex(where)
+    return connection
+
+
+@pytest.mark.parametrize("way", ["ask", "client"])
+def test_a_name_that_nobody_knows_in_time(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    "The system's call for names can't be told how long it may take, and we go on without it."
+    done, real = threading.Event(), _socket.getaddrinfo
+
+    def stuck(host: str, *arguments: Any) -> Any:
+        if host == "rater.example.org":
+            done.wait(PATIENCE)
+            raise socket.gaierror(-2, "late")
+        return real(host, *arguments)
+
+    monkeypatch.setattr(_socket, "getaddrinfo", stuck)
+    asked = asked_once if way == "ask" else asked_on_a_kept_connection
+    answer = asked("rater.example.org:1999", SHORT)
+    assert answer == Answer(2, "Can't connect to rater", "rater.example.org:1999: timed out")
+    done.set()
+
+
+def test_a_name() -> None:
+    with rater(ip="2 in 1m") as address:
+        port = address.rpartition(":")[2]
+        assert str(ask("ip", "192.0.2.1", address=f"localhost:{port}", timeout=PATIENCE)) == "0 1/2"
+
+
+def test_ipv6() -> None:
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 on this machine")
+    with listener:
+        address = f"[::1]:{listener.getsockname()[1]}"
+        answers: list[Answer] = []
+        asking = threading.Thread(target=lambda: answers.append(asked_once(address)))
+        asking.start()
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(1000) == b"ip 192.0.2.1\n"
+            connection.sendall(b"1 2/1\r\n")
+        asking.join(PATIENCE)
+    assert answers == [Answer(1, "2/1")]
+
+
+@each_way
+def test_unix_socket(asked: Way, tmp_path: Path) -> None:
+    with rater(tmp_path / "rater.sock", ip="2 in 1m") as address:
+        assert address == str(tmp_path / "rater.sock")
+        assert [str(asked(address)) for _ in range(3)] == ["0 1/2", "0 2/2", "1 3/2"]
+
+
+@each_way
+def test_nothing_stays_open(asked: Way, serving: Serving) -> None:
+    "Hundreds of questions to good servers and bad ones, and as many descriptors as before."
+    bad = [serving(handle) for handle in (hanging_up, resetting, chattering, speaking_http, silent)]
+    with rater(ip="1000 in 1m") as good:
+        addresses = [good, *(server.address for server in bad), "127.0.0.1:1", "/nowhere/rater"]
+        asked(good)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(40):
+            for address in addresses:
+                asked(address, 0.01)
+        for server in bad:
+            for _ in range(40):
+                assert server.has_left()
+        until(
+            lambda: len(os.listdir("/proc/self/fd")) <= before, "as few descriptors as before"
+        )  # the servers' are here, too
+
+
+def test_asked_by_many_at_once() -> None:
+    "Each gets an answer of its own, and together they have counted right."
+
+    async def all_at_once(address: str) -> list[Answer]:
+        return await asyncio.gather(*(aask("ip", "x", address=address, timeout=PATIENCE) for _ in range(300)))
+
+    with rater(ip="100 in 1m") as address:
+        answers = asyncio.run(all_at_once(address))
+    assert sorted(answer.count for answer in answers) == list(range(1, 301))
+    assert sum(answer.verdict for answer in answers) == 200
+
+
+def test_asyncio_goes_on_with_others(serving: Serving) -> None:
+    "While one question waits for a server that is silent, others are answered; and it can be cancelled."
+    server = serving(silent)
+
+    async def both(good: str) -> list[Answer]:
+        waiting = asyncio.create_task(aask("ip", "x", address=server.address, timeout=PATIENCE))
+        answers = [await aask("ip", "x", address=good, timeout=PATIENCE) for _ in range(20)]
+        assert not waiting.done()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return answers
+
+    with rater(ip="20 in 1m") as good:
+        assert [answer.verdict for answer in asyncio.run(both(good))] == [0] * 20
+    assert server.has_left()
+
+
+# One connection for many questions
+
+
+def test_many_questions_on_a_connection() -> None:
+    with rater(ip="500 in 1m") as address, Client(address, PATIENCE) as kept:
+        kept.ask("ip", "x")
+        connection = kept.connection
+        assert [kept.ask("ip", "x").count for _ in range(999)] == list(range(2, 1001))
+        assert kept.connection is connection
+        assert kept.ask("colour", "red") == Answer(2, "Class not found: colour")
+        assert kept.connection is connection
+
+
+def test_rater_is_started_anew() -> None:
+    "The connection has gone; the client makes another, once. With nobody there it says so, and tries again the next time."
+    with rater(ip="9 in 1m") as address:
+        kept = Client(address, PATIENCE)
+        assert str(kept.ask("ip", "x")) == "0 1/9"
+    with rater(int(address.rpartition(":")[2]), ip="9 in 1m"):
+        assert [str(kept.ask("ip", "x")) for _ in range(2)] == ["0 1/9", "0 2/9"]
+    assert kept.ask("ip", "x") == Answer(2, "Can't connect to rater", f"{address}: Connection refused")
+    with rater(int(address.rpartition(":")[2]), ip="9 in 1m"):
+        assert str(kept.ask("ip", "x")) == "0 1/9"
+    kept.close()
+    kept.close()
+
+
+def test_a_connection_that_is_out_of_step_is_dropped(serving: Serving) -> None:
+    "An answer that comes after the time-out must not be taken for that to the next question."
+    late = threading.Event()
+
+    def answering_late(connection: socket.socket) -> None:
+        value = connection.recv(1000).split()[-1]
+        if value == b"first":
+            late.wait(PATIENCE)
+            connection.sendall(b"1 9/1\r\n")
+        else:
+            connection.sendall(b"0 1/1\r\n")
+
+    server = serving(answering_late)
+    with Client(server.address, SHORT) as kept:
+        assert kept.ask("ip", "first").text == "No answer from rater: timed out"
+        late.set()
+        kept.timeout = PATIENCE
+        assert str(kept.ask("ip", "second")) == "0 1/1"
+    assert server.has_left() and server.has_left()
+
+
+def test_a_server_that_keeps_hanging_up_is_asked_twice_at_most(serving: Serving) -> None:
+    heard: list[bytes] = []
+
+    def once(connection: socket.socket) -> None:
+        heard.append(connection.recv(1000))
+        if len(heard) == 1:
+            connection.sendall(b"0 1/2\r\n")
+        connection.shutdown(socket.SHUT_RDWR)
+
+    with Client(serving(once).address, PATIENCE) as kept:
+        assert str(kept.ask("ip", "x")) == "0 1/2"
+        assert kept.ask("ip", "x").text == "No answer from rater: the connection was closed"
+    assert heard[1:] in ([b"-keep ip x\n"], [b"-keep ip x\n"] * 2)
+
+
+# What is sent, and what is heard
+
+
+anything = st.text(st.characters(exclude_categories=())) | st.binary().map(
+    lambda raw: raw.decode("utf-8", "surrogateescape")
+)
+
+
+@given(value=anything, weight=st.integers(1, 999_999_999), peek=st.booleans(), keep=st.booleans())
+def test_whatever_the_value_it_is_one_question(value: str, weight: int, peek: bool, keep: bool) -> None:
+    "rater reads one line, with our class and options, and the value as far as it can be printed."
+    line = question("ip", value, weight, peek, keep)
+    assert line.count(b"\n") == 1 and line[-1:] == b"\n" and len(line) <= LINE_LIMIT
+    assert not set(line[:-1]) & {*range(32), 127}
+    read_back = read(line[:-1])
+    assert read_back[:1] + read_back[2:] == ("ip", 0 if peek else weight, keep, "")
+    if value.isprintable() and len(value.encode()) < LINE_LIMIT - 100:
+        assert read_back.value == value
+
+
+@given(st.binary(max_size=2 * ANSWER_LIMIT) | st.from_regex(rb"\A[0-9] ?[0-9]{0,3}/?[0-9]{0,3}\r?\n?\Z"))
+def test_whatever_the_answer_it_is_read(line: bytes) -> None:
+    "It is a verdict with two numbers, or none with a message that fits on a line."
+    answer = read_answer(line)
+    assert str(answer).isprintable() and answer.text
+    if answer.verdict == 2:
+        assert answer.count == answer.limit == 0
+    else:
+        assert [part.isdigit() for part in answer.text.split("/")] == [True, True]
+        assert answer.count >= 0 <= answer.limit
+
+
+# The command
+
+
+def raterclient(*arguments: str, **environ: str) -> tuple[int, str]:
+    "The exit status, and what it writes on standard error."
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        env={**ENVIRON, **environ},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    assert done.stdout == b"" or arguments == ("--help",)
+    assert b"Traceback" not in done.stderr
+    return done.returncode, (done.stderr or done.stdout).decode()
+
+
+def test_raterclient() -> None:
+    with rater(ip="1 in 1m", motto="1 in 1m") as address:
+        for arguments, expected in (
+            (["ip", "192.0.2.1"], (0, "0 1/1\n")),
+            (["ip", "192.0.2.1"], (1, "1 2/1\n")),
+            (["-peek", "ip", "192.0.2.1"], (1, "1 2/1\n")),
+            (["-weight=3", "ip", "192.0.2.1"], (1, "1 5/1\n")),
+            (["motto", "in", "three", "words"], (0, "0 1/1\n")),
+            (["motto", "in three words"], (1, "1 2/1\n")),
+            (["ip", "192.0.2.2\nip 192.0.2.3"], (0, "0 1/1\n")),
+            (["-peek", "ip", "192.0.2.3"], (0, "0 0/1\n")),
+            (["colour", "red"], (2, "2 Class not found: colour\n")),
+            (["hello"], (2, "2 Bad Input (no space)\n")),
+        ):
+            assert raterclient(*arguments, RATER=address) == expected, arguments
+        assert raterclient("--address", address, "--timeout", "9", "ip", "x", RATER="/nowhere") == (0, "0 1/1\n")
+    assert raterclient("ip", "x", RATER=address) == (2, f"2 Can't connect to rater ({address}: Connection refused)\n")
+
+
+def test_raterclient_with_nobody_to_read_its_answer() -> None:
+    "The exit status still tells."
+    with rater(ip="1 in 1m") as address:
+        for expected in (0, 1):
+            read_end, write_end = os.pipe()
+            os.close(read_end)
+            done = subprocess.run(
+                [*COMMAND, "ip", "x"], env={**ENVIRON, "RATER": address}, stderr=write_end, timeout=PATIENCE
+            )
+            os.close(write_end)
+            assert done.returncode == expected
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--nonsense", "ip", "x"], ["--address", "localhost", "ip", "x"], ["--timeout", "-1", "ip", "x"]]
+)
+def test_raterclient_used_wrongly(arguments: list[str]) -> None:
+    status, told = raterclient(*arguments)
+    assert status == 2 and told.startswith(("usage: raterclient ", "raterclient: "))
+
+
+# Its start
+
+
+def test_it_starts_light() -> None:
+    "A process is started for each question, so what it imports is what it costs."
+    folder = str(Path(client.__file__).parents[2])
+    script = f"import sys; sys.path.insert(0, {folder!r}); import ra_plugins.rater.client; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True)
+    heavy = {
+        "asyncio",
+        "collections",
+        "dataclasses",
+        "enum",
+        "functools",
+        "ipaddress",
+        "os",
+        "re",
+        "socket",
+        "threading",
+        "typing",
+    }
+    bare = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) & heavy - set(bare.stdout.split()) == set()
