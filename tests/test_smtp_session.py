@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -518,7 +519,7 @@ def test_client_leaves_while_a_child_in_the_background_runs(home: Home, serve: S
     wire = server.wire()
     wire.send(b"MAIL FROM:<a@b>\r\n")
     match = server.log.wait_for(r"lingering: pid (\d+) - with child (\d+)\n")
-    gone(int(match[1]))
+    until(lambda: not server.children(), "the server has seen the end of the plugin itself")
     wire.close()
     gone(int(match[2]))
     server.settled(open_before)
@@ -534,6 +535,30 @@ def test_client_leaves_in_the_middle_of_a_message(home: Home, serve: Serve) -> N
     wire.close()
     server.settled(open_before)
     assert not (home.path / "message").exists()
+
+
+@pytest.mark.parametrize("abruptly", [False, True], ids=["politely", "abruptly"])
+@pytest.mark.parametrize("printed", ["P220-Welcome", "SA=b"])
+@pytest.mark.parametrize("stage", ["connection", "helo"])
+def test_client_leaves_while_a_plugin_prints(
+    home: Home, serve: Serve, stage: str, printed: str, abruptly: bool
+) -> None:
+    "The server, held up for a while, finds a plugin's output and the client's farewell at the same time."
+    server = serve()
+    open_before = len(server.descriptors())
+    waiting = ":echo waiting: pid $$ - here >&2; while test ! -e go; do sleep 0.01; done"
+    home.plugins(f"[{stage}]", f"{waiting}; echo {printed}; echo waiting: pid $$ - done >&2; exec sleep 1000")
+    wire = server.wire()
+    wire.send(b"EHLO x\r\n")
+    plugin = int(server.log.wait_for(r"waiting: pid (\d+) - here\n")[1])
+    server.process.send_signal(signal.SIGSTOP)
+    (home.path / "go").touch()
+    server.log.wait_for(r"waiting: pid \d+ - done\n")
+    wire.close(abruptly)
+    server.process.send_signal(signal.SIGCONT)
+    gone(plugin)
+    server.settled(open_before)
+    assert server.said() == [f"waiting: pid {plugin} - here", f"waiting: pid {plugin} - done"]
 
 
 def test_clients_that_leave_at_any_moment(home: Home, serve: Serve) -> None:

@@ -74,7 +74,7 @@ def connection_environ(
     told = {"TCPREMOTEIP": remote[0], "TCPREMOTEPORT": remote[1], "TCPLOCALIP": local[0], "TCPLOCALPORT": local[1]}
     return {**setup.environ, "PROTO": "TCP", "CONTROLDIR": setup.control.folder, **{k: str(v) for k, v in told.items()}}
 
-# %% ../../nbs/hosts/03_smtpd.ipynb #b86a807f
+# %% ../../nbs/hosts/03_smtpd.ipynb #67dfa559
 LINE_LIMIT = 65536  # bytes; a longer line is answered with 500, here as in DATA
 IDLE_LIMIT = 1200  # seconds without a command, as qmail-smtpd's own limit: timeoutsmtpd in qmail-smtpd(8)
 
@@ -118,7 +118,10 @@ class Server(SMTP):
     async def push(self, status: str | bytes) -> None:
         "Send a line. The first that aiosmtpd wants to send is its banner: ours takes its place."
         if self.greeted:
-            await super().push(status.encode("utf-8", "surrogateescape") if isinstance(status, str) else status)
+            try:
+                await super().push(status.encode("utf-8", "surrogateescape") if isinstance(status, str) else status)
+            except ConnectionError:  # the client has gone
+                self._hang_up()
         else:
             self.greeted = True
             await self._greet()
