@@ -58,10 +58,10 @@ def macro(text: str) -> None:
 
 
 def check(text: str) -> None:
-    words = text.split(" ", 3)
-    ip, sender, helo = "2001:db8::2" if len(text) % 2 else "192.0.2.2", words[0], words[1] if len(words) > 1 else ""
-    query = Query(ip, f"{sender}@example.org", helo, ahead=len(text) % 3 == 0)
-    found = drive(check_sender(query), Echo(f"v=spf1 {text} -all exp=why.example.org"))
+    terms, sender, helo, *_ = *text.split("\n", 2), "", ""
+    ip = "2001:db8::2" if len(terms) % 2 else "192.0.2.2"
+    query = Query(ip, f"{sender}@example.org", helo, ahead=len(terms) % 3 == 0)
+    found = drive(check_sender(query), Echo(f"v=spf1 {terms} -all exp=why.example.org"))
     line = found.explanation
     if len(line) > EXPLANATION_LENGTH or not line.isascii() or not line.isprintable():
         raise AssertionError(f"an explanation that isn't fit for an SMTP reply: {line!r}")

@@ -34,7 +34,7 @@ from spf_strategies import (
     senders,
 )
 
-from ra_plugins.spf.check import EXPLANATION_LENGTH, Query, Result, check_sender, kept_record
+from ra_plugins.spf.check import DEFAULT_EXPLANATION, EXPLANATION_LENGTH, Query, Result, check_sender, kept_record
 from ra_plugins.spf.macro import MacroError, parse_macro
 from ra_plugins.spf.record import RESULTS, RecordError, is_record, parse_record
 from ra_plugins.spf.run import check
@@ -141,16 +141,16 @@ def is_documented(found: Result) -> bool:
     st.one_of(helos, hostile),
     st.one_of(records, nearly.map("v=spf1 {}".format), nearly.map("v=spf1 {} -all exp=why.example".format)),
     st.one_of(hostile, st.sampled_from(["%{S}", "%{H}", "%{h}%{l}", "%{p}"])),
-    st.booleans(),
+    st.sampled_from([DEFAULT_EXPLANATION, "%{p} isn't known, see %{S}"]),
     st.data(),
 )
-def test_check(ip: str, sender: str, helo: str, text: str, why: str, ahead: bool, data: st.DataObject) -> None:
+def test_check(ip: str, sender: str, helo: str, text: str, why: str, default: str, data: st.DataObject) -> None:
     "Whatever a client and the DNS say, a check has a result."
-    query = Query(ip, sender, helo, receiver="mx.example.com", ahead=ahead)
+    query = Query(ip, sender, helo, receiver="mx.example.com", ahead=data.draw(st.booleans()))
     zone = Invented(data.draw)
     zone.answers.update({(name, "TXT"): [text] for name in {query.domain.lower(), *DOMAINS}})
     zone.answers["why.example", "TXT"] = [why]
-    found = drive(check_sender(query), zone)
+    found = drive(check_sender(query, default), zone)
     event(found.result)
     assert is_documented(found), (found, found.explanation)
 
