@@ -59,6 +59,7 @@ class DnsServer:
         self.queries: list[tuple[str, str, str]] = []  # name, type, and `udp` or `tcp`
         self.held: list[Any] = []  # functions that send what is held back
         self.asked = threading.Condition()  # notified at each query
+        self.known: dict[bytes, tuple[str, str]] = {}  # questions by query, without its number
         self.made: dict[Any, bytes] = {}  # answers by question, without their numbers
         self.port = 0
 
@@ -66,21 +67,27 @@ class DnsServer:
 
     def fault_for(self, query: bytes) -> str:
         "The fault that the answer to a query is to have."
-        return self.faults.get(plain(dns.message.from_wire(query)).lower(), self.fault)
+        return self.faults.get(self.question(query)[0].lower(), self.fault)
+
+    def question(self, query: bytes) -> tuple[str, str]:
+        "Name and type that a query asks for. One that was asked before isn't taken apart again, which takes time."
+        if query[2:] not in self.known:
+            message = dns.message.from_wire(query)
+            self.known[query[2:]] = plain(message), message.question[0].rdtype.name
+        return self.known[query[2:]]
 
     def packets(self, query: bytes, transport: str) -> list[bytes]:
         "The answer to a query, and what a fault makes of it: one packet, or none."
-        message = dns.message.from_wire(query)
-        name, rdtype = plain(message), message.question[0].rdtype.name
+        name, rdtype = self.question(query)
         fault = self.fault_for(query)
         with self.asked:
             self.queries.append((name, rdtype, transport))
             self.asked.notify_all()
         key = query[2:], transport, fault
         if key not in self.made:
-            self.made[key] = self.answer(message, name, rdtype, transport, fault)[2:]
-        number = (message.id + 1) % 65536 if fault == "wrong id" else message.id
-        packet = number.to_bytes(2, "big") + self.made[key]
+            self.made[key] = self.answer(dns.message.from_wire(query), name, rdtype, transport, fault)[2:]
+        number = bytes([query[0] ^ 1, query[1]]) if fault == "wrong id" else query[:2]
+        packet = number + self.made[key]
         if fault == "drop" or (fault == "close" and transport == "tcp"):
             return []
         return [b"\xff" * 40 if fault == "garbage" else packet[: len(packet) // 2] if fault == "cut" else packet]
@@ -209,9 +216,13 @@ class Datagrams(asyncio.DatagramProtocol):
         server = self.server
         for packet in server.packets(query, "udp"):
             if server.fault_for(query) == "late":
-                server.held.append(partial(self.transport.sendto, packet, client))
+                server.held.append(partial(self.reply, packet, client))
             else:
-                server.loop.call_later(server.delay, self.transport.sendto, packet, client)
+                server.loop.call_later(server.delay, self.reply, packet, client)
+
+    def reply(self, packet: bytes, client: Any) -> None:
+        if not self.transport.is_closing():
+            self.transport.sendto(packet, client)
 
 
 def plain(query: dns.message.Message) -> str:

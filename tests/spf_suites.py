@@ -117,7 +117,7 @@ class SuiteZone(Zone):
         name = lookup.key[0]
         mute = name in self.mute and lookup.key not in self.records
         if mute or lookup.key in self.silent or name.startswith("error."):
-            return Unanswered("no answer")
+            return Unanswered("SERVFAIL")
         return super().answer(lookup)
 
 

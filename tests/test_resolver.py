@@ -20,8 +20,8 @@ import dns.message
 import dns.resolver
 import pytest
 from dns_server import FAULTS, DnsServer, remote_server
+from spf_results import whole
 
-from ra_plugins.spf.check import Result, Visit
 from ra_plugins.spf.run import acheck, check
 from ra_plugins.support.ask import Question, Together, Unanswered, adrive
 from ra_plugins.support.dns import CNAME_LIMIT, Ahead, Lookup, Zone
@@ -100,7 +100,6 @@ def server() -> Iterator[DnsServer]:
 def asking(*servers: DnsServer, **options: Any) -> Resolver:
     "A resolver that asks these; it gives up soon, unless told otherwise."
     resolver = Resolver(["127.0.0.1"] * len(servers), **{"timeout": 5, "try_again": 2, **options})
-    resolver.stub  # noqa: B018
     for known, running in zip(resolver.servers, servers, strict=True):
         known.port = running.port
     return resolver
@@ -497,17 +496,6 @@ async def test_within_a_check_nothing_is_asked_twice_even_without_a_ttl(server: 
     assert resolver.sent == 2
     await in_session(again(), resolver)
     assert resolver.sent == 4
-
-
-def visits(visit: Visit) -> list[Any]:
-    inner = [*visit.visits.values(), *([visit.redirected] if visit.redirected else [])]
-    return [visit.domain, visit.result, visit.problem, visit.matched, visit.asked, [visits(each) for each in inner]]
-
-
-def whole(found: Result) -> tuple[Any, ...]:
-    "All that a result says."
-    counts = found.lookups, found.voids
-    return found.result, found.problem, found.problem_text, found.explanation, found.mechanism, counts, visits(found.trace)
 
 
 POLICIES = zone_from_text("""

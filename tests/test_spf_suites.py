@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from copy import copy
+from types import SimpleNamespace
+
 import pytest
+from dns_server import DnsServer
+from spf_results import whole
 from spf_suites import PYSPF_APART, SUITE_WRONG, Case, answer, is_as_wanted, missing, pyspf_answer, suite, why_apart
 
 from ra_plugins.spf.check import Query, check_sender
 from ra_plugins.spf.header import received_spf
+from ra_plugins.spf.run import acheck, check
 from ra_plugins.support.ask import drive
+from ra_plugins.support.resolver import Resolver
 
 COUNTS = {"rfc7208": 203, "rfc4408": 191, "pyspf": 16, "live": 183}
 CASES = [case for name in COUNTS for case in suite(name)]  # our own are in their notebook, which asserts them
@@ -45,6 +53,27 @@ def test_pyspf(case: Case) -> None:
     why = why_apart(case)
     assert why is not None, (ours, theirs)
     assert bool(why) == ((ours.result.split(",")[-1], ours.explanation) != theirs)
+
+
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_all_ways_agree(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    "The zone in memory, `check` and `acheck` over DNS, asking ahead or not: one result, one trace."
+    monkeypatch.setattr("ra_plugins.spf.check.time", SimpleNamespace(time=lambda: 0))  # for %{t} in explanations
+    receiver, zone = case.data.get("receiver") or "unknown", copy(case.zone)
+    zone.records = {key: list(dict.fromkeys(values)) for key, values in zone.records.items()}  # as DNS: RFC 2181, 5
+    expected = whole(check(*case.who, receiver=receiver, resolver=zone))
+    assert whole(asyncio.run(acheck(*case.who, receiver=receiver, resolver=zone))) == expected
+    with DnsServer(zone) as server:
+        for ahead in (0, 30):
+            resolvers = [Resolver(["127.0.0.1"], server.port, ahead=ahead) for _ in range(2)]
+            assert whole(check(*case.who, receiver=receiver, resolver=resolvers[0])) == expected
+            found = asyncio.run(acheck(*case.who, receiver=receiver, resolver=resolvers[1]))
+            assert whole(found) == expected
+
+
+def test_all_ways_agree_on_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for case in suite("own"):
+        test_all_ways_agree(case, monkeypatch)
 
 
 def test_our_own_beside_pyspf() -> None:
