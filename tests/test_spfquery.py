@@ -1,8 +1,4 @@
-"""spfquery as people run it: a process, its options, its lines and its exit status; and libspf2's suite through it.
-
-The suite's zone is written to a master file for the processes. `servfail.spf1-test.mailzone.com`, which never answers,
-can't be in one, so that case is judged in this process like the rest of the 183.
-"""
+"""spfquery as people run it: its options, its lines and its exit status, as a process where that matters."""
 
 from __future__ import annotations
 
@@ -13,68 +9,47 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import pytest
-from dns_server import DnsServer
-from spf_suites import SuiteZone, cases
 
 from ra_plugins.spf.check import EXPLANATION_LENGTH
-from ra_plugins.spf.spfquery import FAULT, STATUS, Request, Setup, judge, lines, main
+from ra_plugins.spf.spfquery import FAULT, STATUS, Request, Setup, judge, main
 from ra_plugins.support.dns import Zone
-from ra_plugins.support.resolver import Resolver
 
-ROOT = Path(__file__).resolve().parent.parent
-SUITE = Path(os.environ.get("RA_SHARED", ROOT.parent / "shared")) / "data" / "libspf2-live.yml"
-if not SUITE.exists():
-    pytest.skip(f"libspf2's suite isn't at {SUITE}", allow_module_level=True)
-CASES = {name: (case, zone) for name, case, zone in cases(SUITE)}
-SUITE_ZONE = next(iter(CASES.values()))[1]
-OLD = {"unknown": "permerror", "/^unknown/": "permerror", "error": "temperror"}  # names of results before RFC 4408
+ZONE = """
+$ORIGIN example.org.
+@       MX   10 mx
+        A    192.0.2.80
+mx      A    192.0.2.33
+nobody  TXT  "v=spf1 -all"
+soft    TXT  "v=spf1 ~all"
+open    TXT  "v=spf1 ?all"
+other   TXT  "v=spf2 default=bogus"
+broken  TXT  "v=spf1 some:unrecognized=mechanism -all"
+loop    CNAME loop
+mail    TXT  "v=spf1 mx -all"
+        MX   10 relay
+relay   A    192.0.2.10
+host    TXT  "v=spf1 a -all"
+        A    192.0.2.120
+three   TXT  "v=spf1 mx mx:example.org mx:mail.example.org -all"
+        MX   10 relay
+inner   TXT  "v=spf1 ip4:192.0.2.128/28 -all"
+outer   TXT  "v=spf1 a include:inner.example.org -all"
+        A    192.0.2.121
+plain   A    198.51.100.4
 
-# Where RFC 7208 and the suite, which is older, don't agree: the section, and what we answer.
-OTHER_RESULTS = {
-    "live-007": ("6", "neutral"),  # `default=deny` is an unknown modifier: the record is a bare v=spf1
-    "live-121": ("4.6", "permerror"),  # `moo` is no term, and a mistake anywhere is a permerror, behind `-all` too
-    "live-168": ("4.6", "permerror"),  # `gpg` likewise, although `mx` before it would match
-    "live-169": ("4.6", "permerror"),  # … or `-a`
-    "live-178": ("6", "pass"),  # `mp3=yes` is a modifier that nobody knows, and its name may hold a digit
-    "live-179": ("6", "fail"),
-    "live-183": ("6.2", "permerror"),  # `exp=` without a domain
-}
-# The suite's words for what is wrong with a record, where ours (and pyspf's) are others; the result is the same.
-OTHER_REASONS = {
-    "Required option is missing": ["live-076"],
-    "Could not find a valid SPF record": ["live-081", "live-082", "live-084", "live-085"],
-    "Mechanisms used too many DNS lookups": ["live-086", "live-087", "live-127"],
-    "Unknown mechanism found": [f"live-{number}" for number in range(157, 165)],  # ours say what isn't a macro
-    "Invalid character found": ["live-171", "live-172", "live-173", "live-174"],
-}
-# `problem=` in the header is the term that is wrong, and a record whose last terms are never reached isn't wrong.
-OTHER_PROBLEMS = ["live-010", "live-119", "live-124", "live-125", "live-128", "live-151", "live-152", "live-170"]
-WITHOUT_POSTMASTER = ["live-180"]  # the suite's sender lacks the postmaster that its other 182 cases have
+$ORIGIN trusted-forwarder.org.
+spf           TXT "v=spf1 exists:%{ir}.wl.trusted-forwarder.org ?all"
+7.2.0.192.wl  A 127.0.0.2
+"""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("spfquery")
-    (folder / "zone").write_text(master_file(SUITE_ZONE), encoding="utf-8")
+    (folder / "zone").write_text(ZONE, encoding="utf-8")
     return folder
-
-
-def master_file(zone: SuiteZone) -> str:
-    "A zone as RFC 1035 has it."
-    forms: dict[str, Any] = {
-        "TXT": lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"',
-        "MX": lambda value: f"{value[0]} {value[1]}.",
-        "PTR": lambda name: f"{name}.",
-        "CNAME": lambda name: f"{name}.",
-    }
-    return "\n".join(
-        f"{name}. {rdtype} {forms.get(rdtype, str)(value)}"
-        for (name, rdtype), values in zone.records.items()
-        for value in values
-    )
 
 
 class Run:
@@ -107,7 +82,7 @@ def process(
 
 
 def spfquery(folder: Path, *arguments: str) -> Run:
-    "Run spfquery in this process, which is quicker, with the suite's zone."
+    "Run spfquery in this process, which is quicker, with the zone from above."
     output, errors = io.StringIO(), io.StringIO()
     before = Path.cwd()
     os.chdir(folder)
@@ -119,90 +94,26 @@ def spfquery(folder: Path, *arguments: str) -> Run:
     return Run(status, output.getvalue(), errors.getvalue())
 
 
-def current(text: str) -> str:
-    "A result of the suite by its present name."
-    return ",".join(OLD.get(name, name) for name in text.split(","))
-
-
-def answer(case: dict[str, Any], zone: Any) -> list[str]:
-    setup = Setup()
-    setup.resolver, setup.local = zone, case.get("local", "")
-    recipients = case["rcpt-to"].split(",") if "rcpt-to" in case else []
-    return lines(judge(Request(case["host"], case["mailfrom"], case["helo"], recipients), setup))
-
-
-# libspf2's suite
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_suite(name: str) -> None:
-    case, zone = CASES[name]
-    result, _, comment, header = answer(case, zone)
-    if name in OTHER_RESULTS:
-        assert result == OTHER_RESULTS[name][1] != current(case["result"])
-        return
-    assert result == current(case["result"])
-    reasons = [reason for reason, names in OTHER_REASONS.items() if name in names]
-    if reasons:
-        beginning, reason, _ = case["header-comment"].partition(reasons[0])
-        assert comment.startswith(beginning) and reason and comment != case["header-comment"]
-    elif "header-comment" in case:
-        assert comment == case["header-comment"]
-        wanted = case["received-spf"]
-        for old, new in OLD.items():
-            wanted = wanted.replace(f"Received-SPF: {old} ", f"Received-SPF: {new} ")
-        if name in OTHER_PROBLEMS:
-            assert header.split(" problem=")[0] == wanted.split(" problem=")[0] and header != wanted
-        elif name in WITHOUT_POSTMASTER:
-            assert header.replace("postmaster@", "") == wanted
-        else:
-            assert header == wanted
-
-
-def test_suite_is_whole() -> None:
-    assert len(CASES) == 183
-
-
-@pytest.mark.parametrize("name", ["live-001", "live-003", "live-005", "live-006", "live-012", "live-140", "live-148"])
-def test_suite_as_process(folder: Path, name: str) -> None:
-    case, _ = CASES[name]
-    local = ["-local", case["local"]] if "local" in case else []
-    run = process(
-        folder, "-zone=zone", "-ip", case["host"], "--sender", case["mailfrom"], f"--helo={case['helo']}", *local
-    )
-    assert run.lines[0] == current(case["result"]) and run.lines[2:] == [case["header-comment"], case["received-spf"]]
-    assert run.status == STATUS[run.lines[0]] and not run.errors
-    assert run.lines[1].startswith("Please see https://") == (run.lines[0] == "fail")
-
-
-@pytest.mark.parametrize("name", ["live-005", "live-041", "live-139", "live-130", "live-133", "live-165"])
-def test_dns_says_the_same(name: str) -> None:
-    case, zone = CASES[name]
-    with DnsServer(zone) as server:
-        assert answer(case, Resolver(["127.0.0.1"], port=server.port)) == answer(case, zone)
-
-
 # Exit statuses and options
 
-LOCAL = ["-ip=192.0.2.1", "-sender=20.spf1-test.mailzone.com", "-local", "ip4:192.0.2.0/28"]
-FAIL = ["-ip=192.0.2.1", "-sender=ana@02.spf1-test.mailzone.com", "-helo=x"]
+LOCAL = ["-ip=192.0.2.1", "-sender=host.example.org", "-local", "ip4:192.0.2.0/28"]
+FAIL = ["-ip=192.0.2.1", "-sender=ana@nobody.example.org", "-helo=x"]
 
 
 @pytest.mark.parametrize(
     ("ip", "sender", "result"),
     [
-        ("192.0.2.10", "10.spf1-test.mailzone.com", "pass"),
-        ("192.0.2.1", "02.spf1-test.mailzone.com", "fail"),
-        ("192.0.2.1", "03.spf1-test.mailzone.com", "softfail"),
-        ("192.0.2.1", "06.spf1-test.mailzone.com", "neutral"),
-        ("192.0.2.1", "110.spf1-test.mailzone.com", "permerror"),
-        ("192.0.2.1", "loop.example", "temperror"),
-        ("192.0.2.1", "07.spf1-test.mailzone.com", "none"),
+        ("192.0.2.10", "mail.example.org", "pass"),
+        ("192.0.2.1", "nobody.example.org", "fail"),
+        ("192.0.2.1", "soft.example.org", "softfail"),
+        ("192.0.2.1", "open.example.org", "neutral"),
+        ("192.0.2.1", "broken.example.org", "permerror"),
+        ("192.0.2.1", "loop.example.org", "temperror"),
+        ("192.0.2.1", "other.example.org", "none"),
     ],
 )
 def test_status(folder: Path, ip: str, sender: str, result: str) -> None:
-    (folder / "more").write_text((folder / "zone").read_text() + "\nloop.example. CNAME loop.example.\n")
-    run = process(folder, "-zone=more", f"-ip={ip}", f"-sender={sender}")
+    run = process(folder, "-zone=zone", f"-ip={ip}", f"-sender={sender}")
     assert run.lines[0] == result and run.status == STATUS[result] and len(run.lines) == 4
 
 
@@ -214,11 +125,11 @@ def test_statuses_are_those_of_mail_spf() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["-ip", "192.0.2.1", "-sender", "ana@02.spf1-test.mailzone.com", "-helo", "x"],
-        ["--ip=192.0.2.1", "--sender=ana@02.spf1-test.mailzone.com", "--helo=x"],
-        ["-i", "192.0.2.1", "-s", "ana@02.spf1-test.mailzone.com", "-h=x"],
-        ["--ip-address", "192.0.2.1", "-mail-from=ana@02.spf1-test.mailzone.com", "-helo-identity=x"],
-        ["-ipv4=192.0.2.1", "--sen", "ana@02.spf1-test.mailzone.com", "-helo=x", "-trusted", "0", "-sanitize"],
+        ["-ip", "192.0.2.1", "-sender", "ana@nobody.example.org", "-helo", "x"],
+        ["--ip=192.0.2.1", "--sender=ana@nobody.example.org", "--helo=x"],
+        ["-i", "192.0.2.1", "-s", "ana@nobody.example.org", "-h=x"],
+        ["--ip-address", "192.0.2.1", "-mail-from=ana@nobody.example.org", "-helo-identity=x"],
+        ["-ipv4=192.0.2.1", "--sen", "ana@nobody.example.org", "-helo=x", "-trusted", "0", "-sanitize"],
     ],
 )
 def test_ways_to_write_options(folder: Path, arguments: list[str]) -> None:
@@ -227,14 +138,14 @@ def test_ways_to_write_options(folder: Path, arguments: list[str]) -> None:
 
 def test_bounce(folder: Path) -> None:
     for sender in ("", "<>"):
-        run = spfquery(folder, "-ip=192.0.2.1", f"-sender={sender}", "-helo=02.spf1-test.mailzone.com")
-        assert run.status == 1 and "envelope-from=postmaster@02.spf1-test.mailzone.com; helo=02." in run.lines[3]
-    assert spfquery(folder, "-ip=192.0.2.1", "-helo=02.spf1-test.mailzone.com").lines == run.lines
+        run = spfquery(folder, "-ip=192.0.2.1", f"-sender={sender}", "-helo=nobody.example.org")
+        assert run.status == 1 and "envelope-from=postmaster@nobody.example.org; helo=nobody." in run.lines[3]
+    assert spfquery(folder, "-ip=192.0.2.1", "-helo=nobody.example.org").lines == run.lines
 
 
 def test_name_and_explanation(folder: Path) -> None:
     run = spfquery(folder, *FAIL, "-name", "mx.example.org", "-default-explanation", "%{s} isn't from %{i}, says %{r}")
-    assert run.lines[1] == "ana@02.spf1-test.mailzone.com isn't from 192.0.2.1, says mx.example.org"
+    assert run.lines[1] == "ana@nobody.example.org isn't from 192.0.2.1, says mx.example.org"
     assert run.lines[2].startswith("mx.example.org: ") and "(mx.example.org: " in run.lines[3]
 
 
@@ -245,55 +156,53 @@ def test_sanitize(folder: Path) -> None:
 
 
 def test_local(folder: Path) -> None:
-    run = spfquery(folder, *FAIL[:1], "-sender=20.spf1-test.mailzone.com", "-local", "-all")
+    run = spfquery(folder, *FAIL[:1], "-sender=host.example.org", "-local", "-all")
     assert run.lines[0] == "fail" and run.lines[2] == (
         "spfquery: local policy does not designate 192.0.2.1 as permitted sender"
     )
 
 
 def test_trusted(folder: Path) -> None:
-    listed = "7.2.0.192.wl.trusted-forwarder.org. A 127.0.0.2\n"
-    (folder / "trust").write_text((folder / "zone").read_text() + "\n" + listed)
-    asked = ["-zone=trust", "-ip=192.0.2.7", "-sender=20.spf1-test.mailzone.com"]
+    asked = ["-ip=192.0.2.7", "-sender=host.example.org"]
     assert [spfquery(folder, *asked, *option).lines[0] for option in ([], ["-trusted"], ["-trusted", "0"])] == [
         "fail",
         "pass",
         "fail",
     ]
-    assert spfquery(folder, *asked[:1], "-ip=192.0.2.8", asked[2], "-trusted=1").lines[0] == "fail"
+    assert spfquery(folder, "-ip=192.0.2.8", asked[1], "-trusted=1").lines[0] == "fail"
 
 
 def test_guess(folder: Path) -> None:
-    asked = ["-ip=64.236.24.4", "-sender=www1.cnn.com"]
+    asked = ["-ip=198.51.100.4", "-sender=plain.example.org"]
     assert spfquery(folder, *asked).lines[0] == "none"
     run = spfquery(folder, *asked, "-guess", "v=spf1 a/24 mx/24 ptr")
-    assert run.lines[0] == "pass" and "best guess record for domain of www1.cnn.com designates" in run.lines[2]
+    assert run.lines[0] == "pass" and "best guess record for domain of plain.example.org designates" in run.lines[2]
     assert spfquery(folder, *FAIL, "-guess=+all").lines[0] == "fail"  # it has a policy
 
 
 def test_max_lookup(folder: Path) -> None:
-    asked = ["-ip=192.0.2.1", "-sender=14.spf1-test.mailzone.com", "-max-lookup"]
+    asked = ["-ip=192.0.2.1", "-sender=three.example.org", "-max-lookup"]
     assert [spfquery(folder, *asked, most).lines[0] for most in ("3", "2", "0")] == ["fail", "permerror", "permerror"]
 
 
 def test_recipients(folder: Path) -> None:
-    asked = ["-ip=192.0.2.33", "-sender=20.spf1-test.mailzone.com", "-rcpt-to"]
-    run = spfquery(folder, *asked, "foo@spf1-test.mailzone.com, foo@bar.com")
+    asked = ["-ip=192.0.2.33", "-sender=host.example.org", "-rcpt-to"]
+    run = spfquery(folder, *asked, "foo@example.org, foo@example.net")
     assert run.lines[0] == "pass,fail,fail" and run.status == 1
-    run = spfquery(folder, *asked, "foo@spf1-test.mailzone.com")
+    run = spfquery(folder, *asked, "foo@example.org")
     assert run.lines[0] == "pass,pass" and run.status == 0 and run.lines[1] == ""
     assert run.lines[2] == (
-        "spfquery: message received from 192.0.2.33 which is an MX secondary for spf1-test.mailzone.com."
+        "spfquery: message received from 192.0.2.33 which is an MX secondary for example.org."
     )
     assert run.lines[3].startswith("Received-SPF: pass (spfquery: message received from 192.0.2.33 ")
 
 
 def test_json(folder: Path) -> None:
-    run = spfquery(folder, *FAIL, "-rcpt-to=foo@bar.com", "--json")
+    run = spfquery(folder, *FAIL, "-rcpt-to=foo@example.net", "--json")
     told = json.loads(run.output)
     assert len(run.lines) == 1 and run.status == 1 and told["result"] == told["check"]["result"] == "fail"
-    assert told["recipients"] == [{"recipient": "foo@bar.com", "result": "fail"}]
-    assert told["header"].startswith("Received-SPF: fail (spfquery: domain of 02.")
+    assert told["recipients"] == [{"recipient": "foo@example.net", "result": "fail"}]
+    assert told["header"].startswith("Received-SPF: fail (spfquery: domain of nobody.")
     assert told["check"]["trace"]["terms"][0]["term"] == "-all" and told["other policy"] is None
     told = json.loads(spfquery(folder, *LOCAL, "-json").output)
     assert (told["result"], told["check"]["result"], told["other policy"]["result"]) == ("pass", "fail", "pass")
@@ -320,11 +229,11 @@ def test_help_and_version(folder: Path) -> None:
 
 MANY = """\
 # a comment
-192.0.2.1 02.spf1-test.mailzone.com x
+192.0.2.1 nobody.example.org x
 
-192.0.2.10  ana@10.spf1-test.mailzone.com\tmail.example.org
-192.0.2.33 20.spf1-test.mailzone.com x foo@spf1-test.mailzone.com,foo@bar.com
-192.0.2.1 <> 03.spf1-test.mailzone.com"""
+192.0.2.10  ana@mail.example.org\tmail.example.org
+192.0.2.33 host.example.org x foo@example.org,foo@example.net
+192.0.2.1 <> soft.example.org"""
 
 
 @pytest.mark.parametrize("from_stdin", [True, False])
@@ -336,7 +245,7 @@ def test_file(folder: Path, from_stdin: bool) -> None:
 
 
 def test_thousand(folder: Path) -> None:
-    run = process(folder, "-zone=zone", "-f=-", "-json", stdin="192.0.2.1 ana@14.spf1-test.mailzone.com x\n" * 1000)
+    run = process(folder, "-zone=zone", "-f=-", "-json", stdin="192.0.2.1 ana@three.example.org x\n" * 1000)
     assert len(run.lines) == 1000 and {json.loads(line)["result"] for line in run.lines} == {"fail"}
 
 
@@ -345,7 +254,7 @@ def test_comments(folder: Path) -> None:
 
 
 def test_wrong_lines(folder: Path) -> None:
-    bad = "192.0.2.1\n192.0.2.300 a b\n\udcff\udcfe a\n1 2 3 4 5\n\x1b[2J b c\n192.0.2.10 10.spf1-test.mailzone.com\n"
+    bad = "192.0.2.1\n192.0.2.300 a b\n\udcff\udcfe a\n1 2 3 4 5\n\x1b[2J b c\n192.0.2.10 mail.example.org\n"
     run = process(folder, "-zone=zone", "-f=-", stdin=bad)
     assert run.lines[0] == "pass" and len(run.lines) == 4 and run.status == FAULT
     assert [line.split(":")[1] for line in run.errors.splitlines()] == [f" line {number}" for number in range(1, 6)]
@@ -358,8 +267,8 @@ def test_answers_come_at_once(folder: Path) -> None:
     arguments = [sys.executable, "-c", command, "-zone=zone", "-file=-"]
     with subprocess.Popen(arguments, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin and process.stdout
-        for sender, result in (("02", "fail"), ("03", "softfail")):
-            process.stdin.write(f"192.0.2.1 {sender}.spf1-test.mailzone.com x\n")
+        for sender, result in (("nobody", "fail"), ("soft", "softfail")):
+            process.stdin.write(f"192.0.2.1 {sender}.example.org x\n")
             process.stdin.flush()
             assert [process.stdout.readline() for _ in range(4)][0] == f"{result}\n"
         process.stdin.close()
@@ -405,12 +314,12 @@ def test_faults(folder: Path, arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     "hostile",
     [
-        "a\nb@02.spf1-test.mailzone.com",
-        "x) client-ip=1.2.3.4 (@02.spf1-test.mailzone.com",
-        'x"; y="\\@02.spf1-test.mailzone.com',
-        "caf\udce9@02.spf1-test.mailzone.com",
-        "a@02.spf1-test.mailzone.com\r\nBcc: all@example.org",
-        "a" * 20_000 + "@02.spf1-test.mailzone.com",
+        "a\nb@nobody.example.org",
+        "x) client-ip=1.2.3.4 (@nobody.example.org",
+        'x"; y="\\@nobody.example.org',
+        "caf\udce9@nobody.example.org",
+        "a@nobody.example.org\r\nBcc: all@example.org",
+        "a" * 20_000 + "@nobody.example.org",
         "@",
         "\x1b[2J",
         "a@" + "b." * 9000 + "example",
@@ -430,14 +339,14 @@ def test_hostile_words(folder: Path, hostile: str) -> None:
 
 def test_output_in_any_locale(folder: Path) -> None:
     run = process(
-        folder, "-zone=zone", "-ip=192.0.2.1", "-sender=é@02.spf1-test.mailzone.com", "-trace", PYTHONIOENCODING="ascii"
+        folder, "-zone=zone", "-ip=192.0.2.1", "-sender=é@nobody.example.org", "-trace", PYTHONIOENCODING="ascii"
     )
     assert run.status == 1 and run.output.isascii() and "é" not in run.output
 
 
 def test_nobody_reads(folder: Path) -> None:
     command = f"{sys.executable} -c 'import sys; from ra_plugins.spf.spfquery import main; sys.exit(main())'"
-    many = "192.0.2.1 02.spf1-test.mailzone.com x\n" * 2000
+    many = "192.0.2.1 nobody.example.org x\n" * 2000
     found = subprocess.run(
         ["/bin/sh", "-c", f"{command} -zone=zone -file=- -trace | head -1"],
         cwd=folder,
@@ -451,7 +360,7 @@ def test_nobody_reads(folder: Path) -> None:
 
 def test_hostile_words_as_process(folder: Path) -> None:
     run = process(
-        folder, "-zone=zone", "-ip=192.0.2.1", "-sender=caf\udce9\n@02.spf1-test.mailzone.com", "-helo=\x1b[2J"
+        folder, "-zone=zone", "-ip=192.0.2.1", "-sender=caf\udce9\n@nobody.example.org", "-helo=\x1b[2J"
     )
     assert run.status == 1 and len(run.lines) == 4 and run.output.isascii() and "\x1b" not in run.output
 
@@ -472,14 +381,14 @@ def test_no_standard_input(folder: Path) -> None:
 
 def test_explain(folder: Path) -> None:
     command = "explain(sys.argv[1:])"
-    run = process(folder, "51.spf1-test.mailzone.com", "--ip", "192.0.2.130", "--zone=zone", command=command)
+    run = process(folder, "outer.example.org", "--ip", "192.0.2.130", "--zone=zone", command=command)
     assert run.status == 0 and run.lines[0].startswith(
-        "pass: 51.spf1-test.mailzone.com from 192.0.2.130: 2 of 10 lookups"
+        "pass: outer.example.org from 192.0.2.130: 2 of 10 lookups"
     )
-    assert "include:42.spf1-test.mailzone.com" in run.lines[2] and "match: pass" in run.lines[2]
-    run = process(folder, "--json", "--ip=192.0.2.1", "--zone=zone", "ana@02.spf1-test.mailzone.com", command=command)
+    assert "include:inner.example.org" in run.lines[3] and "match: pass" in run.lines[3]
+    run = process(folder, "--json", "--ip=192.0.2.1", "--zone=zone", "ana@nobody.example.org", command=command)
     assert run.status == 1 and json.loads(run.output)["decided"] == {
-        "domain": "02.spf1-test.mailzone.com",
+        "domain": "nobody.example.org",
         "term": "-all",
     }
     for arguments in ([], ["example.org"], ["--ip=192.0.2.1"], ["a", "b", "--ip=1"], ["example.org", "--ip=x"]):
