@@ -253,7 +253,7 @@ def _try_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--auth", default="", metavar="USER", help="the user who has logged in")
     command.add_argument("--json", action="store_true", help="tell it as JSON")
 
-# %% ../../nbs/hosts/07_command.ipynb #9e446b48
+# %% ../../nbs/hosts/07_command.ipynb #c079cb6d
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run the command line; returns the exit status."
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -262,10 +262,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return overload_flag.main(arguments[1:])
     if arguments[:1] == ["spf"]:
-        if arguments[1:2] != ["explain"]:
-            parser().error("spf has one command, explain")
         from ra_plugins.spf.spfquery import explain
 
+        if arguments[1:2] in (["--help"], ["-h"]):
+            return explain(["--help"])
+        if arguments[1:2] != ["explain"]:
+            parser().error("spf has one command, explain; --help tells more")
         return explain(arguments[2:])
     options = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):

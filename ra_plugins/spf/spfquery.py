@@ -229,7 +229,7 @@ class Option:
         "Is that its value?"
         return word.isdigit() if self.value.startswith("[") else bool(self.value)
 
-# %% ../../nbs/spf/07_spfquery.ipynb #aea97997
+# %% ../../nbs/spf/07_spfquery.ipynb #bf3a8a26
 OPTIONS = [
     Option("ip i ip-address ipv4 ipv6", "ADDRESS", "the client's address"),
     Option("sender s mail-from mfrom", "ADDRESS", "the sender; for a domain, its postmaster; '' for a bounce"),
@@ -240,13 +240,13 @@ OPTIONS = [
     Option("trusted t tfwl", "[0|1]", "ask trusted-forwarder.org, too (0)"),
     Option("guess g", "TERMS", "a policy for domains that have none"),
     Option("default-explanation e def-exp", "TEXT", "why a fail is one, where the domain doesn't say"),
-    Option("max-lookup m max-lookup-count max-dns-interactive-terms", "NUMBER", "of terms that ask DNS (10)"),
+    Option("max-lookup m max-lookup-count max-dns-interactive-terms", "NUMBER", "how many terms may ask DNS (10)"),
     Option("name n hostname", "NAME", "our own name (spfquery)"),
     Option("sanitize c", "[0|1]", "print one blank for several (1)"),
     Option("zone", "FILE", "answer from a zone file (RFC 1035) in place of DNS"),
     Option("json", "", "print each answer as a line of JSON"),
     Option("trace", "", "print what was evaluated, too"),
-    Option("debug d", "[LEVEL]", "print that on standard error"),
+    Option("debug d", "[LEVEL]", "print what was evaluated on standard error"),
     Option("keep-comments k", "", "print a file's comments, too"),
     Option("version v V", "", "print the version"),
     Option("help ?", "", "print this"),
@@ -426,7 +426,7 @@ def usage() -> str:
         ]
     )
 
-# %% ../../nbs/spf/07_spfquery.ipynb #e0dc728d
+# %% ../../nbs/spf/07_spfquery.ipynb #70a4ed7a
 EXPLAINS = ("ip", "helo", "name", "max-lookup", "zone", "json", "help")
 EXPLAIN = [option for option in OPTIONS if option.name in EXPLAINS]
 
@@ -442,7 +442,7 @@ def explained(arguments: Sequence[str]) -> int:
     values = read_options(arguments, EXPLAIN, "domain")
     if "help" in values:
         print("usage: ra-plugins spf explain DOMAIN|ADDRESS --ip ADDRESS [options]")
-        print(*(f"  --{option.name} {option.value:10} {option.help}" for option in EXPLAIN), sep="\n")
+        print(*(f"  {f'--{option.name} {option.value}':20} {option.help}" for option in EXPLAIN), sep="\n")
         return 0
     if "domain" not in values or "ip" not in values:
         raise Fault("a domain or a sender's address is needed, and --ip; --help tells more")
