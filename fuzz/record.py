@@ -7,6 +7,7 @@ exception that isn't documented, or an input that takes longer than -timeout (10
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import atheris
@@ -79,10 +80,8 @@ def one(data: bytes) -> None:
 
 
 def main() -> None:
-    options = sys.argv[1:]
-    if not any(option.startswith("-timeout=") for option in options):
-        options.append("-timeout=10")
-    atheris.Setup([sys.argv[0], *options], one)
+    defaults = ["-timeout=10", f"-dict={Path(__file__).with_suffix('.dict')}"]  # those that come later count
+    atheris.Setup([sys.argv[0], *defaults, *sys.argv[1:]], one)
     atheris.Fuzz()
 
 
