@@ -669,6 +669,21 @@ async def test_a_fail_stands_when_only_its_explanation_is_late() -> None:
         assert (found.result, found.explanation) == ("fail", "No: example.org")
 
 
+@pytest.mark.parametrize("hasty_leads", [True, False])
+@one_test
+async def test_the_deadline_of_one_is_not_that_of_others(hasty_leads: bool) -> None:
+    with DnsServer(ZONE, fault="late") as server:
+        resolver, asked = asking(server, timeout=PATIENCE, try_again=PATIENCE), Lookup("example.org", "AAAA")
+        deadlines = {"hasty": time.monotonic() + 0.1, "patient": time.monotonic() + PATIENCE}
+        order = sorted(deadlines, reverse=not hasty_leads)
+        found = {name: asyncio.ensure_future(resolve(resolver, asked, deadlines[name])) for name in order}
+        assert str(await found["hasty"]) == LATE
+        await asyncio.to_thread(server.wait_for, 2 if hasty_leads else 1)
+        server.release()
+        assert await found["patient"] == ["2001:db8::1"]
+        assert resolver.sent == (2 if hasty_leads else 1)
+
+
 @one_test
 async def test_a_check_that_is_cancelled_leaves_nothing() -> None:
     with DnsServer(POLICIES, fault="drop") as server:

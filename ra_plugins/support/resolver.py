@@ -98,7 +98,7 @@ class Cache:
                     del self.answers[next(iter(self.answers))]
                 self.answers[name, rdtype] = self.clock() + min(seconds, LONGEST), answer
 
-# %% ../../nbs/support/06_resolver.ipynb #b7bf3225
+# %% ../../nbs/support/06_resolver.ipynb #72573118
 async def exchange(
     request: dns.message.Message,
     address: str,  # of the nameserver
@@ -116,9 +116,9 @@ async def exchange(
             response = read(request, await packet(connection, until - time.monotonic()))
     return response
 
-
+# %% ../../nbs/support/06_resolver.ipynb #dda89d87
 async def packet(connection: socket.socket, seconds: float) -> bytes:
-    "What comes next. It costs next to nothing until the task that waits has its turn, and that of the check comes first."
+    "The packet that comes next; `asyncio.TimeoutError` where none does."
     loop = asyncio.get_running_loop()
     arrived: asyncio.Future[bytes] = loop.create_future()
     loop.add_reader(connection, receive, connection, arrived)
@@ -144,7 +144,7 @@ def fail(arrived: asyncio.Future[bytes], error: Exception) -> None:
     if not arrived.done():
         arrived.set_exception(error)
 
-
+# %% ../../nbs/support/06_resolver.ipynb #a25b31da
 def read(request: dns.message.Message, packet: bytes) -> dns.message.Message | None:
     "The response in a packet, if it is one to this request."
     try:
