@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ra_plugins.hosts.command import main as ra_plugins
 from ra_plugins.spf.check import EXPLANATION_LENGTH
 from ra_plugins.spf.spfquery import FAULT, STATUS, Request, Setup, judge, main
 from ra_plugins.support.dns import Zone
@@ -394,6 +395,19 @@ def test_explain(folder: Path) -> None:
     for arguments in ([], ["example.org"], ["--ip=192.0.2.1"], ["a", "b", "--ip=1"], ["example.org", "--ip=x"]):
         run = process(folder, *arguments, "--zone=zone", command=command)
         assert run.status == FAULT and run.errors.startswith("ra-plugins spf explain: ") and run.errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["spf", "--help"], ["spf", "-h"], ["spf", "explain", "--help"]])
+def test_explain_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert ra_plugins(arguments) == 0
+    assert capsys.readouterr().out.startswith("usage: ra-plugins spf explain DOMAIN")
+
+
+def test_spf_has_one_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["spf"], ["spf", "bogus"]):
+        with pytest.raises(SystemExit):
+            ra_plugins(arguments)
+        assert capsys.readouterr().err.startswith("ra-plugins: spf has one command, explain")
 
 
 def test_policies_ask_nothing_of_who_answers() -> None:

@@ -253,7 +253,7 @@ def _try_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--auth", default="", metavar="USER", help="the user who has logged in")
     command.add_argument("--json", action="store_true", help="tell it as JSON")
 
-# %% ../../nbs/hosts/07_command.ipynb #c079cb6d
+# %% ../../nbs/hosts/07_command.ipynb #f456ebf6
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run the command line; returns the exit status."
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -264,11 +264,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["spf"]:
         from ra_plugins.spf.spfquery import explain
 
-        if arguments[1:2] in (["--help"], ["-h"]):
-            return explain(["--help"])
-        if arguments[1:2] != ["explain"]:
+        if arguments[1:2] not in (["explain"], ["--help"], ["-h"]):
             parser().error("spf has one command, explain; --help tells more")
-        return explain(arguments[2:])
+        return explain(arguments[2:] if arguments[1] == "explain" else ["--help"])
     options = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what isn't text, or isn't in this locale
