@@ -167,9 +167,9 @@ def reason(error: Exception) -> str:
     "What an error of the system says."
     return getattr(error, "strerror", None) or str(error) or "timed out"
 
-# %% ../../nbs/rater/10_client.ipynb #cc569d7f
+# %% ../../nbs/rater/10_client.ipynb #e9d4e404
 def connect(where: tuple[str, int] | str, deadline: float) -> _socket.socket:
-    "A connection; `OSError` or `UnicodeError` where there is none."
+    "A connection; `OSError` where there is none."
     if isinstance(where, str):
         return _connected(_socket.AF_UNIX, where, time_left(deadline))
     addresses = look_up(*where, time_left(deadline))
@@ -191,11 +191,12 @@ def _connected(family: int, address: Any, seconds: float) -> _socket.socket:
         raise
     return connection
 
-# %% ../../nbs/rater/10_client.ipynb #398d4600
+# %% ../../nbs/rater/10_client.ipynb #840fe89a
 def look_up(host: str, port: int, seconds: float) -> list[Any]:  # as `getaddrinfo` has them
-    "The addresses of a host, in bounded time; `OSError` or `UnicodeError` where there are none."
+    "The addresses of a host, in bounded time; `OSError` where there are none."
+    name = host.encode()  # for a str, Python would import the codec of internationalised names
     try:
-        return list(_socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM, 0, _socket.AI_NUMERICHOST))
+        return list(_socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM, 0, _socket.AI_NUMERICHOST))
     except _socket.gaierror:
         pass
     import _thread
@@ -206,8 +207,8 @@ def look_up(host: str, port: int, seconds: float) -> list[Any]:  # as `getaddrin
 
     def call() -> None:
         try:
-            found.append(list(_socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)))
-        except (OSError, UnicodeError) as error:
+            found.append(list(_socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM)))
+        except OSError as error:
             found.append(error)
         done.release()
 
@@ -218,7 +219,7 @@ def look_up(host: str, port: int, seconds: float) -> list[Any]:  # as `getaddrin
         raise found[0]
     return list(found[0])
 
-# %% ../../nbs/rater/10_client.ipynb #d210adf9
+# %% ../../nbs/rater/10_client.ipynb #fea48444
 class Client:
     "Asks on one connection, which is made when it is needed. For one thread at a time. `ValueError` as in `ask`."
 
@@ -248,7 +249,7 @@ class Client:
             return silent(error)
         try:
             connection = connect(self.where, deadline)
-        except (OSError, UnicodeError) as error:
+        except OSError as error:
             return unreachable(self.address, error)
         try:
             return self._exchange(connection, line, deadline)
