@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +17,9 @@ from pathlib import Path
 import pytest
 from mailserver import COMMAND, DELIVER, ENVIRON, PATIENCE, Home, Server, until
 from rater_server import rater
+from test_rater_daemon import Daemon, end
+
+from ra_plugins.rater.client import Answer, Client, aask
 
 Serve = Callable[..., Server]
 
@@ -245,6 +250,89 @@ def test_a_dry_run_counts_nothing(home: Home) -> None:
     assert list(peers.iterdir()) == []
     status, told = attempt(*options)
     assert status == 0 and f"Answer(2, \"Can't connect to rater\", '{address}: Connection refused')" in told
+
+
+# rater itself, as a process
+
+
+CONFIG = """
+[settings]
+port = {port}
+socket = "{socket}"
+control_port = false
+[[limits.ip]]
+match = "127.0.0.0/8"
+limit = "100 in 1h"
+[[limits.user]]
+match = "newsletter"
+exempt = true
+[[limits.user]]
+limit = "{limit}"
+"""
+
+
+def raterclient(*arguments: str) -> tuple[int, str]:
+    "The exit status of raterclient, and what it writes."
+    command = [sys.executable, "-c", "import sys; from ra_plugins.rater.client import main; sys.exit(main())"]
+    done = subprocess.run([*command, *arguments], env=ENVIRON, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    return done.returncode, done.stderr
+
+
+def test_from_the_client_to_rater_and_back(home: Home, serve: Serve, tmp_path: Path) -> None:
+    "SMTP clients, our server, plugins as programs, and rater: counted, told another limit, stopped, started anew."
+    where = tmp_path / "rater.sock"
+    daemon = Daemon(tmp_path, CONFIG.format(port=0, socket=where, limit="2 in 1h"))
+    port = daemon.ports["questions"]
+    home.plugins("[connection]", "plugins/ipthrottle", "[mail]", "plugins/userthrottle")
+    users = home.users(ana="secret", newsletter="weekly")
+    server = serve("--users", users, RATER=f"127.0.0.1:{port}")
+
+    def mail(user: str, password: str, times: int) -> list[str]:
+        with server.client() as client:
+            client.ehlo()
+            client.login(user, password)
+            return [client.say(MAIL) for _ in range(times)]
+
+    try:
+        assert mail("ana", "secret", 3) == ["250 ok", "250 ok", TOO_MANY]
+        assert mail("newsletter", "weekly", 5) == ["250 ok"] * 5
+        assert server.said() == log("userthrottle", "Rate exceeded per user (ana)")
+        assert raterclient("--address", str(where), "-peek", "user", "ana") == (1, "1 3/2\n")
+        assert raterclient("--address", str(where), "-peek", "ip", "127.0.0.1") == (0, "0 2/100\n")
+
+        daemon.reread(CONFIG.format(port=0, socket=where, limit="4 in 1h"))
+        until(lambda: raterclient("--address", str(where), "-peek", "user", "ana")[1] == "0 3/4\n", "another limit")
+        assert mail("ana", "secret", 2) == ["250 ok", TOO_MANY]
+        server.said()
+
+        assert daemon.stop()[0] == 0
+        assert mail("ana", "secret", 1) == ["250 ok"]
+        assert server.said() == [
+            *log("ipthrottle", "Can't connect to rater"),
+            *log("userthrottle", "Can't connect to rater"),
+        ]
+
+        daemon = Daemon(tmp_path, CONFIG.format(port=port, socket=where, limit="1 in 1h"))
+        assert mail("ana", "secret", 2) == ["250 ok", TOO_MANY]
+    finally:
+        end(daemon)
+
+
+def test_a_connection_to_rater_outlives_it(tmp_path: Path) -> None:
+    "The client goes on with the new one; while there is none, it says so."
+    daemon = Daemon(tmp_path, CONFIG.format(port=0, socket=tmp_path / "rater.sock", limit="5 in 1h"))
+    port = daemon.ports["questions"]
+    with Client(f"127.0.0.1:{port}", PATIENCE) as client:
+        assert [str(client.ask("user", "ana")) for _ in range(2)] == ["0 1/5", "0 2/5"]
+        assert str(client.ask("user", "newsletter")) == "0 0/0"
+        assert daemon.stop()[0] == 0
+        assert client.ask("user", "ana").text == "Can't connect to rater"
+        daemon = Daemon(tmp_path, CONFIG.format(port=port, socket=tmp_path / "rater.sock", limit="5 in 1h"))
+        try:
+            assert str(client.ask("user", "ana", weight=6)) == "1 6/5"
+            assert asyncio.run(aask("user", "ana", address=str(tmp_path / "rater.sock"), peek=True)) == Answer(1, "6/5")
+        finally:
+            end(daemon)
 
 
 # ipsvd itself
