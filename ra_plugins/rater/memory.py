@@ -104,7 +104,7 @@ class Generations:
         self.young = {}
         self.turn = now + span
 
-# %% ../../nbs/rater/01_memory.ipynb #a1524f1a
+# %% ../../nbs/rater/01_memory.ipynb #bb100502
 PARTS = 256
 TIDYING = 0.002  # seconds: for how long one call of `tidy` goes on to another part
 
@@ -168,7 +168,9 @@ class Memory:
         "As `Store.tidy`: let the parts whose turn it is grow older."
         now, stop = self.clock(), time.perf_counter() + TIDYING
         for _, (part, span) in zip(range(PARTS * len(self.spans)), self._parts, strict=False):
-            if not now < part.turn <= now + span:  # later than that, where the clock was put back or the span got shorter
+            if part.turn > now + span:  # the clock was put back, or the span got shorter
+                part.turn = now + span
+            elif now >= part.turn:
                 part.age(now, span)
                 if time.perf_counter() > stop:
                     break
