@@ -22,6 +22,9 @@ setup(
     package_data={project["lib_name"]: ["py.typed"]},
     python_requires=">=" + project["min_python"],
     install_requires=project["requirements"].split(),
-    extras_require={"dev": project["dev_requirements"].split()},
+    extras_require={
+        "rater": project["rater_requirements"].split(),
+        "dev": project["dev_requirements"].split() + project["rater_requirements"].split(),
+    },
     entry_points={"console_scripts": project["console_scripts"].split("\n")},
 )
