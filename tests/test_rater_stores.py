@@ -1,0 +1,532 @@
+"The three stores: the same answers from all of them, and what becomes of them when something breaks."
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ra_plugins.rater.limits import Limit
+from ra_plugins.rater.memory import SPARE, Mark, Memory, Store, StoreError
+from ra_plugins.rater.redis import Redis
+from ra_plugins.rater.sqlite import LOSS, PAUSE, SLICE, Sqlite
+from ra_plugins.rater.stores import open_store
+
+ROOT = Path(__file__).resolve().parent.parent
+T = TypeVar("T")
+
+MINUTE = Limit(10, 60)
+OFFICE = Mark("ip", "192.0.2.1", (MINUTE,))
+
+
+class Clock:
+    "A clock that we set."
+
+    def __init__(self, now: float = 1000.0):
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def after_a_while(ask: Callable[[], T]) -> T:
+    "Ask until the store works again, which it does by itself."
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return ask()
+        except StoreError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
+def python(script: str, *arguments: str) -> subprocess.Popen[str]:
+    "A Python process of its own, which prints for us."
+    return subprocess.Popen([sys.executable, "-c", script, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+# Servers
+
+
+class Server:
+    "A server of Redis or Valkey, on a Unix socket and a TCP port."
+
+    def __init__(self, program: str, folder: Path):
+        self.program, self.folder = program, folder
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            self.port = free.getsockname()[1]
+        self.path = folder / "socket"
+        self.url = f"unix://{self.path}"
+        self.start()
+
+    def start(self, *options: str) -> None:
+        "Start it, and wait until it listens."
+        listen = ["--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", str(self.path)]
+        keep = ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
+        self.process = subprocess.Popen([self.program, *listen, *keep, *options], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if "eady to accept connections" in line and str(self.path) in line or "connections unix" in line:
+                break
+        else:
+            raise RuntimeError(f"{self.program} ended with {self.process.wait()}")
+
+    def stop(self) -> None:
+        "Stop it, in whatever state it is."
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        self.process.communicate(timeout=30)
+
+    def admin(self) -> Any:  # redis-py says of each method that it may be awaited
+        "A connection to look and to break things with."
+        return redis.Redis(unix_socket_path=str(self.path))
+
+
+@pytest.fixture(scope="module", params=["redis-server", "valkey-server"])
+def program(request: pytest.FixtureRequest) -> str:
+    found = shutil.which(str(request.param))
+    if found is None:
+        pytest.skip(f"{request.param} isn't installed")
+    return found
+
+
+@pytest.fixture
+def server(program: str) -> Iterator[Server]:
+    with tempfile.TemporaryDirectory() as folder:  # not tmp_path: the path of a socket has to be short
+        server = Server(program, Path(folder))
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_server(program: str) -> Iterator[Server]:
+    "One that many examples use, each with an empty database."
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(program, Path(folder))
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def store(server: Server) -> Iterator[Redis]:
+    store = Redis(server.url, timeout=60)
+    store.keep({"ip": 60})
+    yield store
+    store.close()
+
+
+# The same answers
+
+VALUES = [("ip", "192.0.2.1"), ("ip", "2001:db8::/64"), ("user", "ana maria"), ("user", "andr\udce9\0:")]
+LONGEST = 120  # seconds; no limit's window is longer
+limits = st.builds(
+    Limit, st.sampled_from([0, 1, 3, 20, 1500]), st.sampled_from([10, 12.5, 30, 60, LONGEST]) | st.floats(10, LONGEST)
+)
+rules = st.fixed_dictionaries({value: st.lists(limits, min_size=1, max_size=3).map(tuple) for value in VALUES})
+weights = st.sampled_from([0, 1, 1, 1, 2, 7, 600, 10**9])
+batches = st.lists(st.tuples(st.sampled_from(VALUES), weights), min_size=1, max_size=6)
+steps = st.one_of(
+    st.tuples(st.just("ask"), batches),
+    st.tuples(st.just("ask"), batches),
+    st.tuples(st.just("wait"), st.sampled_from([0.001, 0.5, 1, 10, 30, 60, LONGEST, 3 * LONGEST]) | st.floats(0, LONGEST)),
+    st.tuples(st.just("put back"), st.sampled_from([0.001, 1, 10]) | st.floats(0, LONGEST)),
+    st.tuples(st.just("forget"), st.sampled_from(VALUES)),
+    st.tuples(st.just("tidy"), st.none()),
+    st.tuples(st.just("keep"), st.sampled_from([2, 3])),
+    st.tuples(st.just("start again"), st.none()),
+)
+
+
+class Model:
+    "Every mark that was ever made, and the counts by their definition."
+
+    def __init__(self) -> None:
+        self.marks: dict[tuple[str, str], list[float]] = defaultdict(list)
+
+    def count(self, mark: Mark, now: float) -> tuple[int, ...]:
+        made = self.marks[mark[:2]]
+        if mark.weight:
+            most = max(limit.allowed for limit in mark.limits) + SPARE
+            made[:] = [min(each, now) for each in made] + [now] * min(mark.weight, most)
+        inside = [sum(each > now - limit.seconds for each in made) for limit in mark.limits]
+        return tuple(min(marks, limit.allowed + SPARE) for marks, limit in zip(inside, mark.limits, strict=True))
+
+
+class Stores:
+    "The three stores and the model, side by side."
+
+    def __init__(self, folder: str, server: Server):
+        self.clock, self.latest, self.model = Clock(), 1000.0, Model()
+        self.path, self.server, self.spans = f"{folder}/marks.db", server, 2
+        self.stores: list[Store] = [Memory(self.clock), *self.others()]
+        self.keep(2)
+
+    def others(self) -> tuple[Store, Store]:
+        return Sqlite(self.path, self.clock), Redis(self.server.url, timeout=60, clock=self.clock)
+
+    def keep(self, spans: int) -> None:
+        self.spans = spans
+        for store in self.stores:
+            store.keep({"ip": spans * LONGEST, "user": spans * LONGEST})
+
+    def start_again(self) -> None:
+        for store in self.stores[1:]:
+            store.close()
+        self.server.admin().script_flush()
+        self.stores[1:] = self.others()
+        self.keep(self.spans)
+
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.latest = max(self.latest, self.clock.now)
+
+    def put_back(self, seconds: float) -> None:
+        "What is older than a span is gone, so the clock must not go back to when it wasn't."
+        self.clock.now = max(self.clock.now - seconds, self.latest - LONGEST)
+
+    def ask(self, marks: list[Mark]) -> None:
+        expected = [self.model.count(mark, self.clock.now) for mark in marks]
+        assert [store.count(marks) for store in self.stores] == [expected] * 3
+
+    def forget(self, name: str, value: str) -> None:
+        marks = self.model.marks.pop((name, value), [])
+        found = [store.forget(name, value) for store in self.stores]
+        if any(each > self.clock.now - LONGEST for each in marks):  # what is older may be gone already
+            assert found == [True] * 3
+
+    def tidy(self) -> None:
+        for store in self.stores:
+            store.tidy()
+
+
+@settings(max_examples=80)
+@given(rules=rules, history=st.lists(steps, min_size=1, max_size=40))
+def test_all_stores_answer_alike(
+    shared_server: Server, rules: dict[tuple[str, str], tuple[Limit, ...]], history: list[tuple[str, Any]]
+) -> None:
+    shared_server.admin().flushall()
+    with tempfile.TemporaryDirectory() as folder:
+        stores = Stores(folder, shared_server)
+        for what, argument in history:
+            if what == "ask":
+                stores.ask([Mark(name, value, rules[name, value], weight) for (name, value), weight in argument])
+            elif what == "forget":
+                stores.forget(*argument)
+            else:
+                getattr(stores, what.replace(" ", "_"))(*([] if argument is None else [argument]))
+        for store in stores.stores:
+            store.close()
+
+
+def test_far_over_a_limit_all_stores_answer_alike(shared_server: Server) -> None:
+    "A flood is counted exactly to a thousand over the limit. Then it dies away."
+    shared_server.admin().flushall()
+    with tempfile.TemporaryDirectory() as folder:
+        stores = Stores(folder, shared_server)
+        for _ in range(30):
+            stores.ask([OFFICE] * 50)
+            stores.wait(0.5)
+        assert stores.stores[0].count([OFFICE._replace(weight=0)]) == [(10 + SPARE,)]
+        for _ in range(24):
+            stores.wait(2.5)
+            stores.ask([OFFICE._replace(weight=0)])
+        assert stores.stores[0].count([OFFICE]) == [(1,)]
+
+
+# A file
+
+
+def test_killed_at_any_instant_the_file_is_whole_and_lacks_a_second_at_most(tmp_path: Path) -> None:
+    script = """
+import os, sys, time
+from ra_plugins.rater.limits import Limit
+from ra_plugins.rater.memory import Mark
+from ra_plugins.rater.sqlite import Sqlite
+
+now = 0.0
+store = Sqlite(sys.argv[1], clock=lambda: now)
+store.keep({"ip": 1e9})
+for index in range(10**9):
+    now = 50 * time.time()  # a second is over in 20 milliseconds
+    value = str(index % 701)
+    store.count([Mark("ip", value, (Limit(1000, 1e9),))])
+    os.write(1, f"{value} {now!r}\\n".encode())
+"""
+    path, limit, safe, made = tmp_path / "marks.db", Limit(1_000_000, 1e9), Counter[str](), Counter[str]()
+    for lines in (1, 3, 250, 251, 900, 1500, 2200, 3100, 4500, 6000):
+        process = python(script, str(path))
+        assert process.stdout is not None
+        read = [next(process.stdout) for _ in range(lines)]
+        process.kill()
+        marks = [line.split() for line in read + process.communicate()[0].splitlines(keepends=True) if line.endswith("\n")]
+        last = float(marks[-1][1])
+        safe += Counter(value for value, when in marks if float(when) <= last - LOSS)
+        made += Counter(value for value, _ in marks)
+        with closing(sqlite3.connect(path)) as database:
+            assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        store = Sqlite(str(path), Clock(last))
+        store.keep({"ip": 1e9})
+        found = {value: store.count([Mark("ip", value, (limit,), weight=0)])[0][0] for value in made}
+        store.close()
+        assert all(safe[value] <= found[value] for value in made)
+        assert sum(found.values()) <= sum(made.values()) + 1  # a mark whose answer wasn't printed any more
+        safe, made = Counter(found), Counter(found)  # what is in the file now stays there
+    assert sum(safe.values()) > 10_000
+
+
+def test_full_disk_fails_and_loses_nothing(tmp_path: Path) -> None:
+    script = """
+import resource, sys
+from ra_plugins.rater.limits import Limit
+from ra_plugins.rater.memory import Mark, StoreError
+from ra_plugins.rater.sqlite import Sqlite
+
+now = 0.0
+store = Sqlite(sys.argv[1], clock=lambda: now)
+store.keep({"ip": 1e9})
+limits = (Limit(10, 1e9),)
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+answered = 0
+for full in (False, True, False):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000 if full else most, most))
+    for index in range(4000):
+        now += 0.01
+        try:
+            store.count([Mark("ip", str(answered), limits)])
+            answered += 1
+        except StoreError as error:
+            print(error)
+    print(full, answered, len(store.changes.series))
+print(sum(store.count([Mark("ip", str(value), limits, weight=0)])[0][0] for value in range(answered)) == answered)
+store.close()
+"""
+    process = python(script, str(tmp_path / "marks.db"))
+    lines = process.communicate()[0].splitlines()
+    assert process.returncode == 0
+    assert lines[0].startswith("False 4000 ")
+    assert len([line for line in lines if "marks.db: disk" in line or "marks.db: database" in line]) > 3000
+    (full,) = [line for line in lines if line.startswith("True ")]
+    assert int(full.split()[2]) <= SLICE  # what can't be written doesn't grow
+    assert lines[-1] == "True"
+
+
+def test_file_that_may_not_be_written_fails_until_it_may(tmp_path: Path) -> None:
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        Path(folder).chmod(0o755)
+        store = Sqlite(f"{folder}/marks.db", clock)
+        store.keep({"ip": 60})
+        store.count([OFFICE])
+        store.close()
+        Path(store.file.path).chmod(0o444)
+        Path(folder).chmod(0o555)
+        if os.geteuid() == 0:  # may do everything
+            os.seteuid(65534)
+            stack.callback(os.seteuid, 0)
+        clock.now += 2
+        with pytest.raises(StoreError, match=r"marks\.db: \w"):
+            store.count([OFFICE])
+        stack.close()
+        Path(folder).chmod(0o755)
+        Path(store.file.path).chmod(0o644)
+        clock.now += PAUSE
+        assert store.count([OFFICE]) == [(2,)]
+        store.close()
+
+
+def test_damaged_file_fails_until_it_is_moved_away(tmp_path: Path) -> None:
+    clock = Clock()
+    store = Sqlite(str(tmp_path / "marks.db"), clock)
+    store.keep({"ip": 60})
+    store.count([OFFICE._replace(value=str(value)) for value in range(2000)])
+    store.close()
+    path = tmp_path / "marks.db"
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    path.write_bytes(data)
+    clock.now += 2
+    with pytest.raises(StoreError, match=r"marks\.db: database disk image is malformed \(move"):
+        store.count([OFFICE._replace(value=str(value)) for value in range(2000)])
+    path.rename(tmp_path / "damaged")
+    with pytest.raises(StoreError, match="malformed"):
+        store.count([OFFICE])  # it isn't asked again at once
+    clock.now += PAUSE
+    assert store.count([OFFICE]) == [(1,)]
+    store.close()
+
+
+def test_expired_values_go_a_slice_at_a_time(tmp_path: Path) -> None:
+    clock = Clock()
+    store = Sqlite(str(tmp_path / "marks.db"), clock)
+    store.keep({"ip": 60})
+    for value in range(10 * SLICE):
+        store.count([OFFICE._replace(value=str(value))])
+    clock.now += 60
+    with closing(sqlite3.connect(tmp_path / "marks.db")) as other:
+        held: list[int] = []
+        while not held or held[-1]:
+            store.tidy()
+            held.append(other.execute("SELECT count(*) FROM series").fetchone()[0])
+    assert held == [*range(9 * SLICE, -1, -SLICE)]
+    store.close()
+
+
+# A server
+
+
+def test_two_raters_on_one_server_count_together(server: Server) -> None:
+    script = """
+import sys
+from ra_plugins.rater.limits import Limit
+from ra_plugins.rater.memory import Mark
+from ra_plugins.rater.redis import Redis
+
+store = Redis(sys.argv[1], timeout=60)
+store.keep({"ip": 3600})
+print("ready", flush=True)
+sys.stdin.read()
+for _ in range(100):
+    for (marks,) in store.count([Mark("ip", "192.0.2.1", (Limit(1000, 3600),))] * 5):
+        print(marks)
+"""
+    gate, starter = os.pipe()
+    command = [sys.executable, "-c", script, server.url]
+    raters = [subprocess.Popen(command, cwd=ROOT, stdin=gate, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for rater in raters:
+        assert rater.stdout is not None and rater.stdout.readline() == "ready\n"
+    os.close(starter)  # go
+    answers = [[int(line) for line in rater.communicate(timeout=60)[0].split()] for rater in raters]
+    os.close(gate)
+    assert sorted(answers[0] + answers[1]) == list(range(1, 1001))
+    assert all(each == sorted(each) for each in answers)
+
+
+def test_server_tells_the_time_and_drops_what_has_expired(server: Server, store: Redis) -> None:
+    assert store.count([OFFICE, OFFICE]) == [(1,), (2,)]
+    admin = server.admin()
+    assert admin.keys() == [b"rater:ip 192.0.2.1"]
+    assert 0 < admin.pttl("rater:ip 192.0.2.1") <= 60_000
+    assert store.held() == 1 and store.forget("ip", "192.0.2.1") and not store.forget("ip", "192.0.2.1")
+    assert store.held() == 0 and store.count([OFFICE]) == [(1,)]
+
+
+def test_cost_of_a_question_does_not_grow_with_the_marks(server: Server, store: Redis) -> None:
+    many = Mark("ip", "192.0.2.1", (Limit(100_000, 60),), weight=100_000)
+    assert store.count([many]) == [(100_000,)]
+    admin = server.admin()
+    admin.config_resetstat()
+    assert store.count([many._replace(weight=1)]) == [(100_001,)]
+    assert admin.info("commandstats")["cmdstat_getrange"]["calls"] <= 20
+
+
+def test_server_by_tcp_with_a_prefix_and_a_database(server: Server) -> None:
+    store = open_store(f"redis://127.0.0.1:{server.port}/3?prefix=mail:&timeout=5")
+    assert store.count([OFFICE]) == [(1,)]
+    admin = redis.Redis(port=server.port, db=3)
+    assert admin.keys() == [b"mail:ip 192.0.2.1"]
+    store.close()
+
+
+def test_password(server: Server) -> None:
+    server.admin().config_set("requirepass", "secret")
+    with pytest.raises(StoreError, match="Authentication required"):
+        Redis(server.url).count([OFFICE])
+    with pytest.raises(StoreError, match="invalid username-password pair"):
+        Redis(f"unix://:wrong@{server.path}").count([OFFICE])
+    assert Redis(f"unix://:secret@{server.path}").count([OFFICE]) == [(1,)]
+
+
+def test_server_stopped_and_started_again(server: Server, store: Redis) -> None:
+    assert store.count([OFFICE]) == [(1,)]
+    server.stop()
+    with pytest.raises(StoreError, match="^Redis: "):
+        store.count([OFFICE])
+    server.start()
+    assert after_a_while(lambda: store.count([OFFICE])) == [(1,)]
+
+
+def test_server_that_says_nothing(server: Server) -> None:
+    known, new = Redis(server.url, timeout=0.4), Redis(server.url, timeout=0.4)
+    after_a_while(lambda: known.count([OFFICE]))
+    server.process.send_signal(signal.SIGSTOP)
+    for store in (known, new):
+        for _ in range(100):
+            with pytest.raises(StoreError, match="Timeout"):
+                store.count([OFFICE] * 20)
+    server.process.send_signal(signal.SIGCONT)
+    for store in (known, new):
+        after_a_while(partial(store.count, [OFFICE]))
+        store.close()
+
+
+def test_server_that_answers_slowly_is_not_waited_for_at_each_answer(tmp_path: Path) -> None:
+    sent = []
+    given_up = threading.Event()
+
+    def answer(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client:
+            for number in range(100):
+                if given_up.wait(0.05):
+                    return
+                client.sendall(b"*1\r\n:1\r\n")
+                sent.append(number)
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        thread = threading.Thread(target=answer, args=(listener,))
+        thread.start()
+        store = Redis(f"redis://127.0.0.1:{listener.getsockname()[1]}", timeout=0.4)
+        with pytest.raises(StoreError, match="Timeout"):
+            store.count([OFFICE] * 100)
+        given_up.set()
+        thread.join()
+    assert 0 < len(sent) < 50
+
+
+def test_server_that_forgets_its_scripts(server: Server, store: Redis) -> None:
+    assert store.count([OFFICE, OFFICE]) == [(1,), (2,)]
+    server.admin().script_flush()
+    assert store.count([OFFICE, OFFICE]) == [(3,), (4,)]
+
+
+def test_server_that_closes_idle_connections(server: Server, store: Redis) -> None:
+    assert store.count([OFFICE]) == [(1,)]
+    server.admin().client_kill_filter(_type="normal", skipme=True)
+    assert store.count([OFFICE]) == [(2,)]
+
+
+def test_full_server(server: Server, store: Redis) -> None:
+    assert store.count([OFFICE]) == [(1,)]
+    server.admin().config_set("maxmemory", 1)
+    with pytest.raises(StoreError, match=r"command not allowed.*192\.0\.2\.1$"):
+        store.count([OFFICE])
+    assert store.count([OFFICE._replace(weight=0)]) == [(1,)]
+    server.admin().config_set("maxmemory", 0)
+    assert store.count([OFFICE]) == [(2,)]
+
+
+def test_key_that_another_program_uses(server: Server, store: Redis) -> None:
+    server.admin().lpush("rater:ip 192.0.2.9", "theirs")
+    with pytest.raises(StoreError, match=r"WRONGTYPE.*rater:ip 192\.0\.2\.9$"):
+        store.count([OFFICE._replace(value="192.0.2.9")])
+    assert store.count([OFFICE]) == [(1,)]  # the others are answered
+    assert server.admin().lrange("rater:ip 192.0.2.9", 0, -1) == [b"theirs"]
