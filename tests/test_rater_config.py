@@ -1,0 +1,260 @@
+"rater's configuration: what each syntax means, and that every mistake is named with its line."
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ra_plugins.rater.config import ConfigError, Settings, described, load, parse
+from ra_plugins.rater.limits import Limit
+
+C_RATER = b"""
+settings: { address: "127.0.0.1"; port: 1999; control_address: "127.0.0.1"; control_port: 4445;
+            expiration_timer: 180; max_age: 90; db_path: ":memory:"; log: "/dev/stderr"; log_level: 3; };
+limits: { user: ( ("rosario", 90, 20), ("*", 30, 2) );      // wildcard, seconds, count
+          ip:   ( ("10.0.0.*", 90, 20), ("*", 10, 1) ); };  // the first that matches counts
+"""
+
+
+def problems(content: bytes, file: str = "rater.toml") -> list[str]:
+    "What is wrong in a file, as people are told it."
+    with pytest.raises(ConfigError) as caught:
+        parse(file, content)
+    return str(caught.value).splitlines()
+
+
+def test_a_configuration_of_the_c_rater_works_unchanged() -> None:
+    settings, book, notes = parse("config", C_RATER)
+    assert settings == Settings(expiration_timer=180, max_age=90)
+    limits = {name: [(rule.pattern, rule.limits) for rule in rules] for name, rules in book.classes.items()}
+    assert limits == {
+        "user": [("rosario", (Limit(20, 90),)), ("*", (Limit(2, 30),))],
+        "ip": [("10.0.0.*", (Limit(20, 90),)), ("*", (Limit(1, 10),))],
+    }
+    assert [str(note).partition(" has no effect")[0] for note in notes] == [
+        "config:3: expiration_timer",
+        "config:3: max_age",
+    ]
+
+
+def test_both_syntaxes_mean_the_same() -> None:
+    toml = b"""
+        [settings]
+        port = 2000
+        socket = "/run/rater.sock"
+        metrics_port = 9100
+        control_port = false
+        [[limits.ip]]
+        match = "10.0.0.0/8"
+        exempt = true
+        [[limits.ip]]
+        limit = ["10 in 1m", "200 in 1d"]
+        prefix4 = 24
+        prefix6 = 64
+        watch = true
+        """
+    libconfig = b"""
+        settings = { port = 2000; socket = "/run/rater.sock"; metrics_port = 0x238c; control_port = false };
+        limits = { ip = ( { match = "10.0.0.0/8"; exempt = true },
+                          { limit = [ "10 in 1m", "200 in 1d" ]; prefix4 = 24; prefix6 = 64; watch = true } ) };
+        """
+    one, other = parse("rater.toml", toml), parse("rater.conf", libconfig)
+    assert one.settings == other.settings and described(one) == described(other)
+    assert described(one) == (
+        """Questions: 127.0.0.1 port 2000 and /run/rater.sock
+Marks: in memory, gone when rater ends
+Control port: none
+Metrics: 127.0.0.1 port 9100
+Log: /dev/stderr, level 3 (info)
+Connections: at most 10,000 at once, 30 s for a question
+Class ip:
+  10.0.0.0/8: exempt
+  *: 10 in 1m, 200 in 1d, watched only; IPv4 by /24; IPv6 by /64"""
+    )
+
+
+def test_toml_needs_no_ending() -> None:
+    assert parse("config", b"# ours\n  [settings]\nport = 2000").settings.port == 2000
+    assert parse("config.toml", b"settings.port = 2000").settings.port == 2000
+
+
+@pytest.mark.parametrize(
+    "line, kept",
+    [
+        ("", "in memory"),
+        ('db_path = ":memory:"', "in memory"),
+        ('db_path = "/var/lib/marks"', "in /var/lib/marks, an SQLite file"),
+        ('store = "sqlite:/var/lib/marks"', "in /var/lib/marks, an SQLite file"),
+        ('store = "redis://:secret@127.0.0.1:6379/0"', "in Redis, redis://…@127.0.0.1:6379/0"),
+    ],
+)
+def test_where_marks_are_kept(line: str, kept: str) -> None:
+    assert f"Marks: {kept}" in described(parse("rater.toml", f"[settings]\n{line}".encode()))
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("port = 65536", "port should be a whole number from 0 .*, not 65536"),
+        ('port = "1999"', 'port should be a whole number .*, not "1999"'),
+        ("port = true", "port should be .*, not true"),
+        ("log_level = 5", "log_level should be a whole number from 0 to 4, not 5"),
+        ("timeout = 0", "timeout should be .*, not 0"),
+        ('address = "localhost"', 'address should be an IP address in double quotes, not "localhost"'),
+        ('store = "mysql:x"', 'store should be "memory", .*, not "mysql:x"'),
+        ("prot = 1", "prot is unknown; should it be port.*"),
+        ("colour = 1", "colour is unknown; there are address, port, .*"),
+        ("log = 1979-05-27", 'log should be a text in double quotes, not "1979-05-27"'),
+        ("port 1999", "Expected '=' after a key in a key/value pair"),
+        ("port = 1\nport = 2", "Cannot overwrite a value"),
+        ("port = false", "port is false and there is no socket, so nobody could ask"),
+        ('db_path = "a"\nstore = "memory"', "db_path and store both say .*"),
+    ],
+)
+def test_wrong_settings(line: str, message: str) -> None:
+    (problem,) = problems(f"\n[settings]\n{line}\n".encode())
+    wrong = line.count("\n") + 3 if "overwrite" in message else 3
+    assert problem.startswith(f"rater.toml:{wrong}: ")
+    assert re.search(f": {message}$", problem)
+
+
+def test_both_kinds_of_mistakes_at_once_and_in_order() -> None:
+    found = problems(
+        b"""
+[[limits.ip]]
+match = "10.0.0.1/8"
+exempt = true
+[[limits.ip]]
+match = "*"
+[[limits.ip]]
+limit = "10 per minute"
+exempt = true
+[[limits."a b"]]
+limit = ["1 in 1m", "1 in 0s"]
+[[limits.-x]]
+limits = "1 in 1m"
+prefix4 = 33
+[limits.user]
+limit = "1 in 1m"
+[setings]
+port = 0
+"""
+    )
+    assert [line.split(" should")[0].split(" is unknown")[0] for line in found] == [
+        "rater.toml:3: 10.0.0.1/8",
+        "rater.toml:5: a rule",
+        "rater.toml:8: '10 per minute'",
+        'rater.toml:10: "a b" can\'t be a class: its name',
+        "rater.toml:11: a window",
+        'rater.toml:12: "-x" can\'t be a class: its name',
+        "rater.toml:13: limits",
+        "rater.toml:14: prefix4",
+        "rater.toml:15: user",
+        "rater.toml:17: setings",
+    ]
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        (
+            'limits: { ip:\n( ("*", 10) ); };',
+            '2: a rule should be a table, or (wildcard, seconds, count) as in ("*", 30, 2)',
+        ),
+        ('limits: { ip:\n( ("*", 10, -1) ); };', "2: a count should be from 0 to 1,000,000, not -1"),
+        ('limits: { ip:\n( ("*", 0, 1) ); };', "2: a window should be over 0"),
+        ('limits: { ip:\n( ("*", 10, true) ); };', "2: a rule should be"),
+        ("limits: { ip:\n( (10, 10, 1) ); };", "2: a rule should be"),
+        ('limits: { ip: (\n("10.0.0.1/8", 10, 1) ); };', "2: 10.0.0.1/8 should be a network"),
+        ('limits: {\nip: ("*", 10, 1); };', "2: a rule should be"),
+        ("limits: {\nip: 1; };", "2: ip should be a list of rules"),
+        ('limits: { ip: (\n("*", 10, 1)\n("10.*", 1, 1) ); };', "3: ( stands where ) should be"),
+        ("settings: {\n port: 1\n port: 2 };", "3: port comes twice"),
+        ("settings: {\n address: 127.0.0.1 };", "2: .0 stands where } should be"),
+        ("settings: {\n port: 01 };", "2: there is nothing like this in libconfig: port: 01 };"),
+        ('settings: {\n log: "x };', '2: there is nothing like this in libconfig: log: "x };'),
+        ("settings: {\n", "2: the end of the file stands where } should be"),
+        ("\nsettings: 1;", "2: settings should be a section"),
+        ('\n@include "config"', "2: config would include itself"),
+        ('\n@include "/nowhere/limits"', "2: can't read /nowhere/limits: No such file or directory"),
+    ],
+)
+def test_mistakes_in_libconfig(content: str, expected: str) -> None:
+    assert problems(content.encode(), "config")[0].startswith(f"config:{expected}")
+
+
+def test_included_files(tmp_path: Path) -> None:
+    limits, config = tmp_path / "limits", tmp_path / "config"
+    limits.write_text('limits: { ip: (\n("*", 10, 1) ); };')
+    config.write_text(f'settings: {{ port: 2000; }};\n@include "{limits}"\nsettingz: 1;')
+    with pytest.raises(ConfigError, match=rf"^{config}:3: settingz is unknown; should it be settings\?$"):
+        load(str(config))
+    config.write_text(f'@include "{limits}"')
+    assert load(str(config)).book.rule("ip", "10.0.0.4").limits == (Limit(1, 10),)
+    limits.write_text('limits: { ip: (\n("*", 10, -1) ); };')
+    with pytest.raises(ConfigError, match=f"^{limits}:2: a count should be"):
+        load(str(config))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "x", "No such file or directory")):
+        with pytest.raises(ConfigError, match=f"can't read .*: {reason}$"):
+            load(str(path))
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        ("", ["rater.toml: there are no limits, so each question is answered with 2 Class not found"]),
+        (
+            '[[limits.ip]]\nlimit = "1 in 1s"\n[[limits.ip]]\nmatch = "10.*"\nexempt = true',
+            ["rater.toml:3: this rule is never reached: the one before it, *, is for every value"],
+        ),
+        (
+            '[settings]\ncontrol_address = "0.0.0.0"\n[[limits.ip]]\nlimit = "1 in 1s"',
+            ["rater.toml:2: the control port is open to other machines, and asks for no password"],
+        ),
+    ],
+)
+def test_what_may_not_be_meant_is_noted(content: str, expected: list[str]) -> None:
+    assert [str(note) for note in parse("rater.toml", content.encode()).notes] == expected
+
+
+PIECES = [b"settings", b"limits", b"ip", b"port", b"match", b"limit", b"exempt", b'"*"', b'"10 in 1m"', b"true", b"30"]
+MARKS = [
+    b": ",
+    b" = ",
+    b"{",
+    b"}",
+    b"(",
+    b")",
+    b"[",
+    b"]",
+    b"[[limits.ip]]",
+    b"[settings]",
+    b";",
+    b",",
+    b"\n",
+    b'"',
+    b"'",
+    b".",
+]
+
+
+@given(
+    st.one_of(st.binary(), st.lists(st.sampled_from(PIECES + MARKS)).map(b"".join)), st.sampled_from(["a", "a.toml"])
+)
+@example(b"a = " + b"[" * 10000, "a.toml")
+@example(b"a = " + b"(" * 10000, "a")
+@example(b"a = " + b"9" * 10000, "a.toml")
+@example(b"a = " + b"9" * 10000, "a")
+@example(b"[settings]\nport = nan\n", "a.toml")
+def test_any_bytes_are_a_configuration_or_a_complaint(content: bytes, file: str) -> None:
+    try:
+        described(parse(file, content))
+    except ConfigError as error:
+        assert all(line.startswith(f"{file}:") and line.isprintable() for line in str(error).split("\n"))

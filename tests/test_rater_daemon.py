@@ -1,0 +1,533 @@
+"rater as a process: what clients, the operator, Prometheus and signals get from it."
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from mailserver import ENVIRON, PATIENCE, ROOT, until
+from test_rater_config import C_RATER
+
+from ra_plugins.rater.config import load
+from ra_plugins.rater.control import AT_ONCE
+from ra_plugins.rater.protocol import LINE_LIMIT
+
+RATER = [sys.executable, "-c", "import sys; from ra_plugins.rater.daemon import main; sys.exit(main())"]
+RATERCTL = [sys.executable, "-c", "import sys; from ra_plugins.rater.control import main; sys.exit(main())"]
+LOG_LINE = re.compile(r"(fatal|error|warning|info|debug): .+")
+PLACES = "port = 0\ncontrol_port = 0\n"
+LIMIT = '[[limits.ip]]\nlimit = "2 in 1h"\n'
+
+
+class Daemon:
+    "A rater with a configuration file of its own, on free ports."
+
+    def __init__(self, folder: Path, config: str, prepare: Callable[[], None] | None = None):
+        self.config = folder / "config"
+        self.config.write_text(config)
+        self.process = subprocess.Popen(
+            [*RATER, "--config", self.config],
+            env=ENVIRON,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=prepare,  # noqa: PLW1509 (no threads)
+        )
+        self.ports: dict[str, int] = {}
+        self.started: list[str] = []
+        while not self.started or not self.started[-1].startswith("info: marks: "):
+            self.started.append(self.line())
+            if found := re.fullmatch(r"info: (.+?): \S+ port (\d+)", self.started[-1]):
+                self.ports[found[1]] = int(found[2])
+
+    def line(self) -> str:
+        "The next line of the log on standard error."
+        assert self.process.stderr
+        line = self.process.stderr.readline().rstrip("\n")
+        assert LOG_LINE.fullmatch(line) and line.isprintable(), line
+        return line
+
+    def connect(self, what: str = "questions") -> socket.socket:
+        "A connection."
+        return socket.create_connection(("127.0.0.1", self.ports[what]), PATIENCE)
+
+    def ask(self, data: bytes, what: str = "questions") -> bytes:
+        "Send bytes, and get what comes until the daemon closes."
+        with self.connect(what) as connection:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            return everything(connection)
+
+    def reread(self, config: str) -> None:
+        "Give it another configuration."
+        self.config.write_text(config)
+        self.process.send_signal(signal.SIGHUP)
+
+    def ctl(self, *words: str) -> tuple[int, str, str]:
+        "What raterctl says to these words: its status, standard output and standard error."
+        command = [*RATERCTL, "--port", str(self.ports["control port"]), *words]
+        done = subprocess.run(command, env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE)
+        return done.returncode, done.stdout, done.stderr
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, list[str]]:
+        "End it with a signal: its status, and what it still had to say."
+        self.process.send_signal(number)
+        _, rest = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, rest.splitlines()
+
+
+def everything(connection: socket.socket) -> bytes:
+    "What comes on a connection until it is closed."
+    with connection.makefile("rb") as file:
+        return file.read()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+    "Starts raters. They have to end well, and their log to be log lines."
+    with ExitStack() as daemons:
+
+        def begin(config: str = f"[settings]\n{PLACES}{LIMIT}", prepare: Callable[[], None] | None = None) -> Daemon:
+            daemon = Daemon(tmp_path, config, prepare)
+            daemons.callback(end, daemon)
+            return daemon
+
+        yield begin
+
+
+def end(daemon: Daemon) -> None:
+    "Stop a rater that still runs."
+    if daemon.process.poll() is None:
+        status, rest = daemon.stop()
+        assert status == 0 and all(LOG_LINE.fullmatch(line) and line.isprintable() for line in rest), rest
+    if daemon.process.stderr:
+        daemon.process.stderr.close()
+
+
+def rater(*arguments: str | Path, folder: Path | None = None) -> tuple[int, str, str]:
+    "What `rater` says that ends at once: its status, standard output and standard error."
+    done = subprocess.run(
+        [*RATER, *arguments], env=ENVIRON, cwd=folder, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+# Questions
+
+
+def test_the_protocol_with_the_c_raters_configuration(start: Callable[..., Daemon]) -> None:
+    config = C_RATER.decode().replace("port: 1999", "port: 0").replace("control_port: 4445", "control_port: 0")
+    daemon = start(config)
+    assert daemon.started[:2] == [
+        f"warning: {daemon.config}:3: {name} has no effect: a mark is kept for as long as a window needs it"
+        for name in ("expiration_timer", "max_age")
+    ]
+    for question, answer in (
+        (b"ip 10.0.0.4\n", b"0 1/20\r\n"),
+        (b"ip 10.0.0.4\r\n", b"0 2/20\r\n"),
+        (b"ip 192.0.2.1\n", b"0 1/1\r\n"),
+        (b"ip 192.0.2.1\n", b"1 2/1\r\n"),
+        (b"user rosario\n", b"0 1/20\r\n"),
+        (b"user 192.0.2.1\n", b"0 1/2\r\n"),
+        (b"user Ana  Maria\n", b"0 1/2\r\n"),
+        (b"user Ana  Maria\r\n", b"0 2/2\r\n"),
+        (b"user Ana  Maria \n", b"0 1/2\r\n"),
+        (b"user \n", b"0 1/2\r\n"),
+        (b"user caf\xe9\n", b"0 1/2\r\n"),
+        (b"hello\n", b"2 Bad Input (no space)\r\n"),
+        (b"\n", b"2 Bad Input (no space)\r\n"),
+        (b"colour red\n", b"2 Class not found: colour\r\n"),
+        (b"ip 192.0.2.9\nip 192.0.2.9\n", b"0 1/1\r\n"),
+        (b"user " + b"x" * (LINE_LIMIT - 5) + b"\n", b"0 1/2\r\n"),
+        (b"user " + b"x" * (LINE_LIMIT - 4) + b"\n", b"2 Line too long\r\n"),
+        (b"x" * 1_000_000, b"2 Line too long\r\n"),
+    ):
+        assert daemon.ask(question) == answer, question
+
+
+def test_a_question_that_is_cut_short_is_none(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    with daemon.connect() as connection:
+        connection.sendall(b"ip 192.0.2.1")
+        connection.shutdown(socket.SHUT_WR)
+        assert everything(connection) == b""
+    assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/2\r\n"
+
+
+def test_by_hand_with_netcat(start: Callable[..., Daemon]) -> None:
+    if not shutil.which("nc"):
+        pytest.skip("nc isn't installed")
+    daemon = start()
+    command = f"printf 'ip 10.0.0.4\\n' | nc 127.0.0.1 {daemon.ports['questions']}"
+    assert subprocess.run(command, shell=True, capture_output=True, timeout=PATIENCE).stdout == b"0 1/2\r\n"  # noqa: S602
+
+
+def test_many_questions_on_a_connection(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    with daemon.connect() as connection:
+        connection.sendall(b"-keep ip a\nip a\n-peek ip a\n-weight=5 ip a\nnonsense\n")
+        file = connection.makefile("rb")
+        answers = [file.readline() for _ in range(5)]
+        assert answers == [b"0 1/2\r\n", b"0 2/2\r\n", b"0 2/2\r\n", b"1 7/2\r\n", b"2 Bad Input (no space)\r\n"]
+        file.close()
+
+
+def test_unix_socket(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    config = f'[settings]\n{PLACES}socket = "{path}"\n{LIMIT}'
+    daemon = start(config)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(b"ip 192.0.2.1\n")
+        assert everything(connection) == b"0 1/2\r\n"
+    assert daemon.ask(b"ip 192.0.2.1\n") == b"0 2/2\r\n"
+    status, _, errors = rater(daemon.config)
+    assert status == 1 and errors.endswith(f"\nrater: can't use {path}: another process listens on {path}\n")
+    daemon.stop()
+    assert not path.exists()
+
+
+def test_a_unix_socket_alone(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    daemon = start(f'[settings]\nport = false\ncontrol_port = false\nsocket = "{tmp_path}/socket"\n{LIMIT}')
+    assert daemon.started == [f"info: questions: {tmp_path}/socket", "info: marks: in memory, gone when rater ends"]
+
+
+def test_a_connection_has_its_time(start: Callable[..., Daemon]) -> None:
+    daemon = start(f"[settings]\n{PLACES}timeout = 1\n{LIMIT}")
+    with daemon.connect() as connection:
+        connection.sendall(b"ip ")
+        assert everything(connection) == b""
+    assert "1 dropped" in daemon.ctl("status")[1]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux tells what another process may open")
+def test_as_many_files_as_connections(start: Callable[..., Daemon]) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    daemon = start(prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard)))
+    soft, _ = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+    assert soft > 10_000 or soft == hard
+
+
+def test_fewer_files_than_connections(start: Callable[..., Daemon]) -> None:
+    daemon = start(prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 256)))
+    assert "warning: only 192 connections are possible: the system allows 256 open files" in daemon.started
+
+
+# Signals
+
+
+def test_marks_are_kept_when_the_configuration_is_read_again(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    for answer in (b"0 1/2\r\n", b"0 2/2\r\n", b"1 3/2\r\n"):
+        assert daemon.ask(b"ip 192.0.2.1\n") == answer
+    assert daemon.line() == "info: ip 192.0.2.1 is over its limit: 3/2"
+    more = '[[limits.user]]\nlimit = "1 in 1h"\n'
+    daemon.reread(f"[settings]\n{PLACES}max_age = 1\n" + LIMIT.replace("2 in 1h", "9 in 1h") + more)
+    assert daemon.line() == f"info: read again: {daemon.config}"
+    assert "max_age has no effect" in daemon.line()
+    assert daemon.ask(b"ip 192.0.2.1\n") == b"0 4/9\r\n"
+    assert daemon.ask(b"user ana\n") == b"0 1/1\r\n"
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (LIMIT.replace("1h", "1 hour"), "2: '2 in 1 hour' should be a count and a time, .*"),
+        ("[settings", r"1: Expected .*"),
+        ('[settings]\nlog = "/nowhere/log"', "can't use /nowhere/log: No such file or directory"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_as_a_whole(start: Callable[..., Daemon], config: str, message: str) -> None:
+    daemon = start()
+    daemon.reread(config + '\n[[limits.user]]\nlimit = "1 in 1h"\n')
+    assert re.fullmatch(f"error: .*{message}", daemon.line())
+    assert daemon.line() == "error: refused: what was read before stays"
+    assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/2\r\n"
+    assert daemon.ask(b"user ana\n") == b"2 Class not found: user\r\n"
+
+
+def test_what_holds_from_the_next_start_on_is_said_each_time(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    for _ in range(2):
+        daemon.reread(f'[settings]\nport = 1\nstore = "sqlite:marks.db"\nlog_level = 2\n{LIMIT}')
+        assert daemon.line() == "warning: port, store, control_port: changed, which holds from the next start on"
+    assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/2\r\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_asked_is_answered_before_the_end(start: Callable[..., Daemon], number: int) -> None:
+    "It is stopped while fifty clients ask, so that the signal that ends it finds all of their questions waiting."
+    daemon = start()
+    os.kill(daemon.process.pid, signal.SIGSTOP)
+    with ExitStack() as clients:
+        connections = [clients.enter_context(daemon.connect()) for _ in range(50)]
+        for index, connection in enumerate(connections):
+            connection.sendall(b"ip %d\n" % index)
+        daemon.process.send_signal(number)
+        os.kill(daemon.process.pid, signal.SIGCONT)
+        assert [everything(connection) for connection in connections] == [b"0 1/2\r\n"] * 50
+    _, rest = daemon.process.communicate(timeout=PATIENCE)
+    assert (daemon.process.returncode, rest) == (0, "info: told to end\n")
+
+
+# The log
+
+
+def test_a_log_file_can_be_moved_away(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    path, moved = tmp_path / "log", tmp_path / "log.1"
+    config = f'[settings]\n{PLACES}log = "{path}"\n{LIMIT}'
+    (tmp_path / "rater.toml").write_text(config)
+    process = subprocess.Popen([*RATER, tmp_path / "rater.toml"], env=ENVIRON, stderr=subprocess.PIPE)
+    until(lambda: path.exists() and "marks" in path.read_text(), "it has started")
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} info: questions: ", path.read_text())
+    path.rename(moved)
+    process.send_signal(signal.SIGHUP)
+    until(lambda: path.exists() and "read again" in path.read_text(), "it has opened another log")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (0, b"")
+    assert "told to end" in path.read_text() and "told to end" not in moved.read_text()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_log_that_cannot_be_written_stops_nothing(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    (tmp_path / "rater.toml").write_text(f'[settings]\n{PLACES}log = "/dev/full"\nsocket = "{path}"\n{LIMIT}')
+    process = subprocess.Popen([*RATER, tmp_path / "rater.toml"], env=ENVIRON, stderr=subprocess.PIPE)
+    until(path.exists, "it has started")
+    with socket.socket(socket.AF_UNIX) as connection:
+        until(lambda: connection.connect_ex(str(path)) == 0, "it listens")
+        connection.sendall(b"ip 192.0.2.1\n")
+        assert everything(connection) == b"0 1/2\r\n"
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (0, b"")
+
+
+def test_questions_in_the_log_at_level_4(start: Callable[..., Daemon]) -> None:
+    daemon = start(f"[settings]\n{PLACES}log_level = 4\n{LIMIT}")
+    daemon.ask(b"ip \x1b[2J\xff\n")
+    assert daemon.line() == r"debug: ip \x1b[2J\xff: 0 1/2"
+    daemon.ask(b"hello\n")
+    assert daemon.line() == "debug: no question: 2 Bad Input (no space)"
+
+
+def test_nothing_but_errors_in_the_log_at_level_1(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    (tmp_path / "rater.toml").write_text(f'[settings]\n{PLACES}log_level = 1\nmax_age = 9\nsocket = "{path}"\n{LIMIT}')
+    process = subprocess.Popen([*RATER, tmp_path / "rater.toml"], env=ENVIRON, stderr=subprocess.PIPE)
+    until(path.exists, "it has started")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (0, b"")
+
+
+# The operator
+
+
+def test_raterctl(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    for _ in range(3):
+        daemon.ask(b"ip 192.0.2.1\n")
+    daemon.ask(b"ip 192.0.2.2\n")
+    assert daemon.ctl("limits") == (0, "Class ip:\n  *: 2 in 1h\n", "")
+    assert daemon.ctl("near") == (0, "ip 192.0.2.1 3/2 over\nip 192.0.2.2 1/2\n", "")
+    assert daemon.ctl("near", "1") == (0, "ip 192.0.2.1 3/2 over\n", "")
+    assert daemon.ctl("forget", "ip", "192.0.2.1") == (0, "forgotten: ip 192.0.2.1\n", "")
+    assert daemon.ctl("forget", "ip", "192.0.2.1") == (0, "it had no marks: ip 192.0.2.1\n", "")
+    assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/2\r\n"
+    _, status, _ = daemon.ctl("status")
+    for expected in ("answered with 0: 4 of ip\n", "answered with 1: 1 of ip\n", "values held: 2\n"):
+        assert expected in status
+    assert daemon.ctl() == daemon.ctl("help") and "forget CLASS VALUE" in daemon.ctl("help")[1]
+    assert daemon.ctl("quit") == (0, "", "")
+
+
+def test_raterctl_reload(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    daemon.config.write_text(f"[settings]\n{PLACES}{LIMIT.replace('2', '7')}")
+    assert daemon.ctl("reload") == (0, f"read again: {daemon.config}\n", "")
+    assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/7\r\n"
+    daemon.config.write_text("[settings]\nport = -1\nlog = 1\n")
+    status, output, errors = daemon.ctl("reload")
+    assert (status, output) == (1, "")
+    assert [line.partition(" should")[0] for line in errors.splitlines()] == [
+        f"error: {daemon.config}:2: port",
+        f"{daemon.config}:3: log",
+        "refused: what was read before stays",
+    ]
+
+
+def test_raterctl_goes_wrong(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    for words, message in (
+        (["shutdown"], "unknown command: shutdown; help .*"),
+        (["near", "-1"], "near takes a number, not -1"),
+        (["near", "x"], "near takes a number, not x"),
+        (["forget", "ip"], "forget takes a class and a value"),
+        (["forget", "colour", "red"], "there is no class colour"),
+    ):
+        status, output, errors = daemon.ctl(*words)
+        assert (status, output) == (1, "") and re.fullmatch(f"error: {message}\n", errors)
+    assert daemon.ctl("forget", "ip", "a\nreload")[0] == daemon.ctl("forget", "ip", "x" * 1000)[0] == 2
+    daemon.stop()
+    assert daemon.ctl("near") == (
+        *(2, ""),
+        f"raterctl: no answer from 127.0.0.1 port {daemon.ports['control port']}: Connection refused\n",
+    )
+
+
+def test_the_control_port_by_hand(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    assert daemon.ask(b"limits\r\nnear\nquit\n", "control port") == b"Class ip:\r\n  *: 2 in 1h\r\n.\r\n.\r\n.\r\n"
+
+
+@pytest.mark.parametrize(
+    "data", [b"x" * 100_000 + b"\n", b"\n" * 10_000, b"near\n" * 5000, bytes(range(256)) * 50 + b"\n"]
+)
+def test_the_control_port_and_gibberish(start: Callable[..., Daemon], data: bytes) -> None:
+    daemon = start()
+    with daemon.connect("control port") as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        for line in everything(connection).decode().splitlines():
+            assert line == "." or line.startswith("error: ") and line.isprintable()
+    assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/2\r\n"
+
+
+def test_few_commands_at_once(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    answer = daemon.ask(b"help\n" * AT_ONCE + b"help\nquit\n", "control port").decode()
+    assert answer.count("forget CLASS VALUE") == AT_ONCE
+    assert answer.count(f"error: more than {AT_ONCE} commands at once\r\n.\r\n") == 2
+
+
+# Prometheus
+
+
+def test_metrics(start: Callable[..., Daemon]) -> None:
+    daemon = start(f"[settings]\n{PLACES}metrics_port = 0\n{LIMIT}")
+    for _ in range(3):
+        daemon.ask(b"ip 192.0.2.1\n")
+    daemon.ask(b"hello\n")
+    with urlopen(f"http://127.0.0.1:{daemon.ports['metrics']}/metrics", timeout=PATIENCE) as page:
+        lines = page.read().decode().splitlines()
+    for expected in (
+        'rater_questions_total{answer="0",class="ip"} 2.0',
+        'rater_questions_total{answer="1",class="ip"} 1.0',
+        'rater_questions_total{answer="2",class="-"} 1.0',
+        "rater_connections_accepted_total 4.0",
+        "rater_store_failures_total 0.0",
+    ):
+        assert expected in lines
+    assert any(line.startswith("process_resident_memory_bytes ") for line in lines)
+
+
+# The command line
+
+
+def test_check(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_bytes(C_RATER)
+    status, output, errors = rater("--check", config)
+    assert (status, errors) == (0, "")
+    assert (
+        output
+        == f"""Questions: 127.0.0.1 port 1999
+Marks: in memory, gone when rater ends
+Control port: 127.0.0.1 port 4445
+Metrics: none
+Log: /dev/stderr, level 3 (info)
+Connections: at most 10,000 at once, 30 s for a question
+Class user:
+  rosario: 20 in 90s
+  *: 2 in 30s
+Class ip:
+  10.0.0.*: 20 in 90s
+  *: 1 in 10s
+{config}:3: expiration_timer has no effect: a mark is kept for as long as a window needs it
+{config}:3: max_age has no effect: a mark is kept for as long as a window needs it
+"""
+    )
+    assert rater("--check", folder=tmp_path)[0] == rater("--check", "--config", "config", folder=tmp_path)[0] == 0
+    config.write_bytes(C_RATER.replace(b"30, 2", b"30, -2").replace(b"port: 1999", b"port: 19999999"))
+    for arguments in (["--check"], []):
+        status, output, errors = rater(*arguments, "config", folder=tmp_path)
+        assert (status, output) == (1, "")
+        assert [line.partition(" should")[0] for line in errors.splitlines()] == ["config:2: port", "config:4: a count"]
+
+
+def test_where_rater_cannot_start(tmp_path: Path) -> None:
+    config = tmp_path / "rater.toml"
+    assert rater(folder=tmp_path) == (1, "", "config: can't read config: No such file or directory\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for name, rest in (("port", ""), ("control_port", "port = 0\n"), ("metrics_port", PLACES)):
+            config.write_text(f"[settings]\n{rest}{name} = {port}\nlog_level = 0\n{LIMIT}")
+            expected = f"rater: can't use 127.0.0.1 port {port}: Address already in use\n"
+            assert rater("--config", config) == (1, "", expected)
+        config.write_text(f'[settings]\nport = {port}\nlog = "{tmp_path}/log"\n{LIMIT}')
+        assert rater(config) == (1, "", expected)
+        assert (tmp_path / "log").read_text().endswith(f" fatal: {expected.removeprefix('rater: ')}")
+    config.write_text(f'[settings]\n{PLACES}log = "/nowhere/log"\n{LIMIT}')
+    assert rater(config) == (1, "", "rater: can't use /nowhere/log: No such file or directory\n")
+
+
+@pytest.mark.parametrize(
+    "module, config, message",
+    [
+        ("libconf", C_RATER.decode(), "config: to read it takes libconf: pip install 'ra-plugins[rater]'"),
+        (
+            "prometheus_client",
+            f"[settings]\n{PLACES}metrics_port = 0\nlog_level = 0\n{LIMIT}",
+            "rater: metrics need prometheus_client: pip install 'ra-plugins[rater]'",
+        ),
+    ],
+)
+def test_without_what_only_some_need(tmp_path: Path, module: str, config: str, message: str) -> None:
+    (tmp_path / "config").write_text(config)
+    command = [*RATER[:2], f"import sys; sys.modules[{module!r}] = None; {RATER[2]}"]
+    done = subprocess.run(command, env=ENVIRON, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (1, f"{message}\n")
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["a", "b"], ["--config", "a", "b"], ["--config"]])
+def test_wrong_command_lines(arguments: list[str]) -> None:
+    status, output, errors = rater(*arguments)
+    assert (status, output) == (2, "") and errors.startswith("usage: rater ")
+
+
+# What comes with it
+
+
+def test_packaged_configuration() -> None:
+    assert load(str(ROOT / "packaging" / "rater.toml")).notes == ()
+
+
+def test_systemd_unit(tmp_path: Path) -> None:
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze isn't installed")
+    unit = tmp_path / "rater.service"
+    unit.write_text((ROOT / "packaging" / "rater.service").read_text().replace("/usr/local/bin/rater", sys.executable))
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["run", "log/run"])
+def test_daemontools_scripts(name: str) -> None:
+    script = ROOT / "packaging" / "daemontools" / name
+    assert os.access(script, os.X_OK)
+    assert subprocess.run(["sh", "-n", script], timeout=PATIENCE).returncode == 0
