@@ -13,7 +13,7 @@ DEV := $(VENV)/.dev
 # pip talks on a terminal, and is silent where its words would only fill a log.
 PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
 
-.PHONY: help demo test notebooks bench fuzz check lint hooks clean
+.PHONY: help demo test notebooks bench fuzz soak check lint hooks clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -38,6 +38,9 @@ bench: $(DEV) ## measure against peers, as ratios in one run
 fuzz: $(DEV) ## fuzz the SPF record parser for a minute, with atheris; SECONDS=… for longer
 	@$(PIP) install 'atheris>=2.3'
 	@$(BIN)/python fuzz/record.py -max_total_time=$(or $(SECONDS),60)
+
+soak: $(DEV) ## ask rater well and badly for four minutes, and see that it doesn't grow; MINUTES=… for longer
+	@$(BIN)/python tests/soak.py
 
 check: $(DEV) ## do package, README.md and notebooks agree?
 	@$(BIN)/pytest tests/test_project.py

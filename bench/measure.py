@@ -38,6 +38,7 @@ class Benchmark(NamedTuple):
     sides: dict[str, Side]
     figures: list[Figure]
     unit: str = "ms"  # in which the table shows what was measured
+    most: int = 1000  # rounds, however many are asked for
 
 
 class Result(NamedTuple):

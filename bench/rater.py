@@ -10,19 +10,22 @@ import shutil
 import socket
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import NamedTuple
 
 from measure import Benchmark, Figure, Side, Unmeasurable, ratio
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+from ra_plugins.rater.limits import Limit
+from ra_plugins.rater.memory import Mark, Memory
 
+LIMITS = (Limit(10, 60),)
 KEYS = 100_000
 QUESTIONS = 1000  # in a round
 AT_ONCE = 8
@@ -222,8 +225,70 @@ def flood(peer: Peer, value: str) -> None:
             client.sendall(f"ip {value}\n".encode() * 100)
 
 
+def bytes_for(values: int, marks: int) -> Side:
+    "Bytes for a value with so many marks, beside its name."
+
+    def run() -> float:
+        now = 0.0
+        names = [f"2001:db8::{number:x}" for number in range(values)]
+        memory = Memory(clock=lambda: now + 0.0)  # a new float each time, as from a real clock
+        memory.keep({"ip": 60})
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(marks):
+            now = number / marks
+            for name in names:
+                memory.count([Mark("ip", name, LIMITS)])
+        after = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return (after - before) / values
+
+    return run
+
+
+def longest_pause() -> float:
+    "A million values, and then each is due to go. The longest that a question or the tidying computes, in seconds."
+    now = longest = 0.0
+    memory = Memory(clock=lambda: now)
+    memory.keep({"ip": 60})
+    for number in range(FLOOD):
+        now = number * 10 / FLOOD
+        memory.count([Mark("ip", f"2001:db8::{number:x}", LIMITS)])
+    held = memory.held()
+    while held and now < 200:
+        now += 0.1
+        for step in (memory.tidy, lambda: memory.count([Mark("ip", "192.0.2.1", LIMITS)])):
+            begin = thread_time()
+            step()
+            longest = max(longest, thread_time() - begin)
+        held = memory.held() - 1
+    if held:
+        raise Unmeasurable(f"{held} values are still there")
+    return longest
+
+
+def in_memory() -> Iterator[Benchmark]:
+    "What needs no server."
+    sides = {"one": bytes_for(200_000, 1), "many": bytes_for(1, 10_000), "flooded": bytes_for(1, 100_000)}
+    yield Benchmark(
+        "memory",
+        sides,
+        [
+            Figure("bytes for a value with one mark, of 150", "one", lambda times: median(times["one"]) / 150, 1),
+            Figure("a value with 100,000 marks / with 10,000", "flooded", ratio("flooded", "many"), 1.1),
+        ],
+        "bytes",
+        most=2,
+    )
+    figure = Figure(
+        "longest pause while a million values go, of 10 ms", "pause", lambda times: median(times["pause"]) / 0.01, 1
+    )
+    yield Benchmark("expiry", {"pause": longest_pause}, [figure], most=3)
+
+
 def measurements(folder: Path) -> Iterator[Benchmark]:
     "rater's figures."
+    yield from in_memory()
     with ExitStack() as stack:
         ours, theirs, bare = rater(stack, folder), redis(stack), echo(stack)
         peers = {"rater": ours, "Redis": theirs, "echo on uvloop": bare}

@@ -32,7 +32,7 @@ def show(progress: str) -> None:
 
 def measured(name: str, benchmark: Benchmark, rounds: int) -> tuple[str, Benchmark, list[Result]]:
     "Run a benchmark: its file's name, what it is, its figures."
-    title = f"{name}: {benchmark.title}"
+    title, rounds = f"{name}: {benchmark.title}", min(rounds, benchmark.most)
     times = timed(benchmark, rounds, lambda done: show(f"{title}: round {done + 1} of {rounds}"))
     show("")
     return name, benchmark, results(benchmark, times, rounds)
@@ -59,7 +59,8 @@ def table(name: str, benchmark: Benchmark, found: list[Result]) -> str:
 
 def data(name: str, benchmark: Benchmark, found: list[Result]) -> dict[str, Any]:
     "The same, for programs."
-    return {"file": name, "title": benchmark.title, "unit": benchmark.unit, "figures": [{**each._asdict(), "ok": each.ok} for each in found]}
+    figures = [{**each._asdict(), "ok": each.ok} for each in found]
+    return {"file": name, "title": benchmark.title, "unit": benchmark.unit, "figures": figures}
 
 
 def positive(text: str) -> int:

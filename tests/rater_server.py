@@ -1,14 +1,17 @@
-"A rater to test with, in a thread of its own, and servers that misbehave."
+"A rater to test with, in a thread of its own or as a process, and servers that misbehave."
 
 from __future__ import annotations
 
+import resource
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mailserver import PATIENCE
+from mailserver import ENVIRON, PATIENCE, until
 
 from ra_plugins.rater.limits import Rule, RuleBook, parse_limit
 from ra_plugins.rater.memory import Memory
@@ -34,6 +37,64 @@ def rater(
     finally:
         server.stopping = True
         thread.join(PATIENCE)
+
+
+COMMAND = [sys.executable, "-c", "import sys; from ra_plugins.rater.daemon import main; sys.exit(main())"]
+
+
+class Process:
+    "A rater as a process, on a free port, that logs errors to a file. A context manager."
+
+    def __init__(self, folder: Path, limits: str, **settings: int | str):
+        self.port, self.log, self.config = free_port(), folder / "log", folder / "rater.toml"
+        told = {"port": self.port, "control_port": 0, "log": str(self.log), "log_level": 1, **settings}
+        lines = [f"{name} = {value!r}" for name, value in told.items()]
+        self.config.write_text("\n".join(["[settings]", *lines, limits, ""]))
+
+    def __enter__(self) -> Process:
+        self.process = subprocess.Popen([*COMMAND, "--config", str(self.config)], env=ENVIRON)
+        until(self._answers, "rater answers")
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text() if self.log.exists() else "it has ended"
+        with suppress(ConnectionRefusedError):
+            self.connect().close()
+            return True
+        return False
+
+    def __exit__(self, *error: object) -> None:
+        self.process.terminate()
+        assert self.process.wait(PATIENCE) == 0
+
+    def connect(self) -> socket.socket:
+        "A connection."
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+
+    def ask(self, data: bytes) -> bytes:
+        "Send bytes, and hear what comes until rater closes the connection."
+        with self.connect() as client:
+            with suppress(ConnectionError):  # it has heard enough
+                client.sendall(data)
+            return everything(client)
+
+    def memory(self) -> int:
+        "Bytes that the process has in memory."
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def everything(client: socket.socket) -> bytes:
+    "What comes until the other side closes the connection."
+    heard = b""
+    while chunk := client.recv(65536):
+        heard += chunk
+    return heard
+
+
+def free_port() -> int:
+    "A port on which nobody listens."
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 class Misbehaving:

@@ -39,7 +39,7 @@ class Question(NamedTuple):
 NO_BLANK = Question(problem="Bad Input (no space)")
 TOO_LONG = Question(problem="Line too long")
 
-# %% ../../nbs/rater/05_protocol.ipynb #2a0743e9
+# %% ../../nbs/rater/05_protocol.ipynb #06991983
 def read(
     line: bytes,  # without its newline
 ) -> Question:
@@ -50,18 +50,18 @@ def read(
     name, blank, value = line.decode("utf-8", "surrogateescape").partition(" ")
     if not name.startswith("-"):
         return Question(name, value) if blank else NO_BLANK
-    weight, keep = 1, False
+    weight, peek, keep = 1, False, False
     while name.startswith("-"):
         if name == "-keep":
             keep = True
         elif name == "-peek":
-            weight = 0
+            peek = True
         elif (found := name.removeprefix("-weight=")).isascii() and found.isdigit() and 0 < int(found) <= WEIGHT_LIMIT:
             weight = int(found)
         else:
             return Question(keep=keep, problem=f"Unknown option: {name}")
         name, blank, value = value.partition(" ")
-    return Question(name, value, weight, keep) if blank else NO_BLANK._replace(keep=keep)
+    return Question(name, value, 0 if peek else weight, keep) if blank else NO_BLANK._replace(keep=keep)
 
 # %% ../../nbs/rater/05_protocol.ipynb #99bb7d7b
 def verdict_line(verdict: Verdict) -> bytes:
