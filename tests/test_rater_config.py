@@ -105,7 +105,7 @@ def test_where_marks_are_kept(line: str, kept: str) -> None:
         ("log_level = 5", "log_level should be a whole number from 0 to 4, not 5"),
         ("timeout = 0", "timeout should be .*, not 0"),
         ('address = "localhost"', 'address should be an IP address in double quotes, not "localhost"'),
-        ('store = "mysql:x"', 'store should be "memory", .*, not "mysql:x"'),
+        ('store = "mysql:x"', "'mysql:x' is no store: memory, sqlite:PATH, .*"),
         ("prot = 1", "prot is unknown; should it be port.*"),
         ("colour = 1", "colour is unknown; there are address, port, .*"),
         ("log = 1979-05-27", 'log should be a text in double quotes, not "1979-05-27"'),

@@ -335,6 +335,33 @@ def test_nothing_but_errors_in_the_log_at_level_1(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (0, b"")
 
 
+# Stores
+
+
+@pytest.mark.parametrize("setting", ['store = "sqlite:{}"', 'db_path = "{}"'])
+def test_marks_outlive_the_process(start: Callable[..., Daemon], tmp_path: Path, setting: str) -> None:
+    config = f"[settings]\n{PLACES}{setting.format(tmp_path / 'marks.db')}\n{LIMIT}"
+    for answer in (b"0 1/2\r\n", b"0 2/2\r\n", b"1 3/2\r\n"):
+        daemon = start(config)
+        assert daemon.started[-1] == f"info: marks: in {tmp_path}/marks.db, an SQLite file"
+        assert daemon.ask(b"ip 192.0.2.1\n") == answer
+        daemon.stop()
+
+
+@pytest.mark.parametrize("store", ["sqlite:/nowhere/marks.db", "unix:///nowhere/redis"])
+def test_a_store_that_fails_is_said_once(start: Callable[..., Daemon], store: str) -> None:
+    daemon = start(f'[settings]\n{PLACES}store = "{store}"\n{LIMIT}[[limits.user]]\nexempt = true\n')
+    assert re.fullmatch("error: no verdicts yet, since the store failed: .*No such file or directory.*", daemon.line())
+    for _ in range(2):
+        assert re.fullmatch(rb"2 Store failed: .*No such file or directory.*\r\n", daemon.ask(b"ip 192.0.2.1\n"))
+    assert daemon.ask(b"user ana\n") == b"0 0/0\r\n"
+    for words in (["near"], ["forget", "ip", "192.0.2.1"]):
+        assert re.fullmatch("error: .*No such file or directory.*\n", daemon.ctl(*words)[2])
+    status, output, _ = daemon.ctl("status")
+    assert status == 0 and re.search("^store: 2 failures, it fails now\nvalues held: unknown$", output, re.MULTILINE)
+    assert [line for line in daemon.stop()[1] if "store" in line] == []
+
+
 # The operator
 
 

@@ -68,7 +68,7 @@ def forget(it: Operated, rest: str) -> Iterable[str]:
     found = [it.rater.store.forget(name, each) for each in {value, counted}]
     yield f"forgotten: {name} {counted}" if any(found) else f"it had no marks: {name} {counted}"
 
-# %% ../../nbs/rater/07_control.ipynb #bfb4ea0f
+# %% ../../nbs/rater/07_control.ipynb #78519309
 def reload(it: Operated, rest: str) -> Iterable[str]:
     "Read the configuration again"
     return it.reload()
@@ -82,7 +82,10 @@ def status(it: Operated, rest: str) -> Iterable[str]:
     for name, answer in sorted(rater.answered):
         yield f"answered with {answer}: {rater.answered[name, answer]} of {name or 'no class'}"
     yield f"store: {rater.failures} failures" + ", it fails now" * rater.failing
-    yield f"values held: {rater.store.held()}"
+    try:
+        yield f"values held: {rater.store.held()}"
+    except StoreError:
+        yield "values held: unknown"
 
 # %% ../../nbs/rater/07_control.ipynb #7ed75850
 def show_help(it: Operated, rest: str) -> Iterable[str]:
