@@ -169,19 +169,15 @@ class RuleSettings:
     prefix6: int = setting(whole(0, 128), 128, "The same for IPv6. A customer usually has 64.")
     watch: bool = setting(yes_or_no, False, "Count and log, and never refuse.")
 
-# %% ../../nbs/rater/04_config.ipynb #50791c29
+# %% ../../nbs/rater/04_config.ipynb #15b60e2c
 class SettingTable:
-    "What may be set in a section, as a table: Markdown in a notebook, indented text on a terminal."
+    "What may be set in a section, as a table in a notebook."
 
     def __init__(self, section: type):
         self.rows = [
             (each.name, str(each.metadata["kind"].__doc__), _default(each.default), each.metadata["meaning"])
             for each in fields(section)
         ]
-
-    def __str__(self) -> str:
-        return "\n".join(f"  {name}\n      {meaning}\n      Value: {kind}. Default: {default}."
-                         for name, kind, default, meaning in self.rows)
 
     def _repr_markdown_(self) -> str:
         head = "| Name | Value | Default | Meaning |\n| --- | --- | --- | --- |\n"
@@ -384,7 +380,7 @@ def unknown(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, known, 1)
     return f"{name} is unknown; " + (f"should it be {close[0]}?" if close else f"there are {', '.join(known)}")
 
-# %% ../../nbs/rater/04_config.ipynb #b739465f
+# %% ../../nbs/rater/04_config.ipynb #be69b9f9
 def triple(value: Any) -> RuleSettings:
     "a table, or (wildcard, seconds, count) as in (\"*\", 30, 2)"
     if not isinstance(value, (list, tuple)) or len(value) != 3:
@@ -394,7 +390,7 @@ def triple(value: Any) -> RuleSettings:
         raise ValueError
     return RuleSettings(pattern(wildcard), (checked_limit(count, seconds),))
 
-
+# %% ../../nbs/rater/04_config.ipynb #7d4b9ce2
 def rule(source: Source, where: Where, value: Any) -> Rule | None:
     "The rule that a value means, or None and more problems in `source`."
     try:
@@ -431,7 +427,7 @@ def rule_book(source: Source) -> RuleBook:
         source.note(("limits",), "there are no limits, so each question is answered with 2 Class not found")
     return RuleBook(classes)
 
-# %% ../../nbs/rater/04_config.ipynb #300dc37b
+# %% ../../nbs/rater/04_config.ipynb #b0bb1510
 class Config(NamedTuple):
     "What a configuration file says."
 
@@ -439,7 +435,7 @@ class Config(NamedTuple):
     book: RuleBook
     notes: tuple[Problem, ...]  # what does no harm, and may not be what was meant
 
-
+# %% ../../nbs/rater/04_config.ipynb #03a93e11
 def load(file: str) -> Config:
     "Read a configuration file. It raises `ConfigError`."
     return parse(file, file_content(file))
@@ -484,7 +480,7 @@ def is_loopback(host: str) -> bool:
     found = address(host)
     return found is not None and found.is_loopback
 
-# %% ../../nbs/rater/04_config.ipynb #438086cf
+# %% ../../nbs/rater/04_config.ipynb #ed309d2c
 def described(config: Config) -> str:
     "What a configuration means, for the one who wrote it."
     it = config.settings
@@ -500,7 +496,7 @@ def described(config: Config) -> str:
         ]
     )
 
-
+# %% ../../nbs/rater/04_config.ipynb #e3bc8c58
 def places(host: str, port: int | None, path: str | None = None) -> str:
     "Where a listener is."
     tcp = "" if port is None else f"{host} port {port or '(any that is free)'}"

@@ -21,7 +21,7 @@ from ..support.log import printable
 
 # %% auto #0
 __all__ = ['NEAR', 'USAGE', 'COMMANDS', 'AT_ONCE', 'END', 'MANY', 'TIMEOUT', 'Refused', 'Operated', 'limits', 'near', 'forget',
-           'reload', 'status', 'show_help', 'leave', 'Command', 'Control', 'in_lines', 'ask', 'main']
+           'reload', 'status', 'show_help', 'leave', 'Command', 'in_lines', 'Control', 'ask', 'main']
 
 # %% ../../nbs/rater/07_control.ipynb #372035f1
 class Refused(Exception):
@@ -109,7 +109,7 @@ USAGE = {
 }
 COMMANDS = {usage.partition(" ")[0]: command for usage, command in USAGE.items()}
 
-# %% ../../nbs/rater/07_control.ipynb #4b32c319
+# %% ../../nbs/rater/07_control.ipynb #7cb4c6cd
 AT_ONCE = 16  # commands
 END = "."
 
@@ -122,6 +122,14 @@ class Command(NamedTuple):
     keep: bool  # may more commands follow?
 
 
+def in_lines(texts: Iterable[str]) -> bytes:
+    "An answer as it is sent."
+    return "".join(f"{printable(each, 2 * LINE_LIMIT)}\r\n" for each in [*texts, END]).encode()
+
+
+MANY = in_lines([f"error: more than {AT_ONCE} commands at once"])
+
+# %% ../../nbs/rater/07_control.ipynb #b8bc8de2
 class Control:
     "What serves the control port."
 
@@ -147,14 +155,6 @@ class Control:
             return in_lines(COMMANDS[command.name](self.it, command.rest))
         except (Refused, StoreError) as error:
             return in_lines(f"error: {error}".splitlines())
-
-
-def in_lines(texts: Iterable[str]) -> bytes:
-    "An answer as it is sent."
-    return "".join(f"{printable(each, 2 * LINE_LIMIT)}\r\n" for each in [*texts, END]).encode()
-
-
-MANY = in_lines([f"error: more than {AT_ONCE} commands at once"])
 
 # %% ../../nbs/rater/07_control.ipynb #3e4b3e62
 TIMEOUT = 10  # seconds for the daemon to answer
