@@ -33,12 +33,12 @@ LIMIT = '[[limits.ip]]\nlimit = "2 in 1h"\n'
 class Daemon:
     "A rater with a configuration file of its own, on free ports."
 
-    def __init__(self, folder: Path, config: str, prepare: Callable[[], None] | None = None):
+    def __init__(self, folder: Path, config: str, prepare: Callable[[], None] | None = None, **environ: str):
         self.config = folder / "config"
         self.config.write_text(config)
         self.process = subprocess.Popen(
             [*RATER, "--config", self.config],
-            env=ENVIRON,
+            env={**ENVIRON, **environ},
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=prepare,  # noqa: PLW1509 (no threads)
@@ -97,8 +97,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     "Starts raters. They have to end well, and their log to be log lines."
     with ExitStack() as daemons:
 
-        def begin(config: str = f"[settings]\n{PLACES}{LIMIT}", prepare: Callable[[], None] | None = None) -> Daemon:
-            daemon = Daemon(tmp_path, config, prepare)
+        def begin(
+            config: str = f"[settings]\n{PLACES}{LIMIT}", prepare: Callable[[], None] | None = None, **environ: str
+        ) -> Daemon:
+            daemon = Daemon(tmp_path, config, prepare, **environ)
             daemons.callback(end, daemon)
             return daemon
 
@@ -281,6 +283,18 @@ def test_what_was_asked_is_answered_before_the_end(start: Callable[..., Daemon],
         assert [everything(connection) for connection in connections] == [b"0 1/2\r\n"] * 50
     _, rest = daemon.process.communicate(timeout=PATIENCE)
     assert (daemon.process.returncode, rest) == (0, "info: told to end\n")
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_is_told_when_it_is_ready(start: Callable[..., Daemon], tmp_path: Path, abstract: bool) -> None:
+    if abstract and sys.platform != "linux":
+        pytest.skip("only Linux has sockets without a file")
+    name = f"{tmp_path}/notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as messages:
+        messages.settimeout(PATIENCE)
+        messages.bind(f"\0{name}" if abstract else name)
+        start(NOTIFY_SOCKET=f"@{name}" if abstract else name)
+        assert messages.recv(100) == b"READY=1"
 
 
 # The log
