@@ -215,7 +215,7 @@ def tell_systemd() -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as messages, suppress(OSError):
             messages.sendto(b"READY=1", f"\0{path[1:]}" if path.startswith("@") else path)
 
-# %% ../../nbs/rater/09_daemon.ipynb #80947794
+# %% ../../nbs/rater/09_daemon.ipynb #41a2d0d8
 def run(file: str) -> None:
     "Be a rater with this configuration until a signal ends it. It raises `ConfigError` and `Fault`."
     daemon = Daemon(file)
@@ -236,9 +236,10 @@ def run(file: str) -> None:
         daemon.rater.check()
         tell_systemd()
         daemon.server.run()
-        if daemon.settings.socket:
-            os.unlink(daemon.settings.socket)
         log.info("told to end")
+        if daemon.settings.socket:
+            with suppress(OSError):
+                os.unlink(daemon.settings.socket)
     finally:
         daemon.rater.store.close()
 
