@@ -240,12 +240,12 @@ def one_value(peer: Peer, stack: ExitStack, value: Callable[[], str]) -> Side:
 def flood(peer: Peer, value: str) -> None:
     "A million marks for one value."
     with peer.connect() as client:
-        client.sendall(f"-keep ip {value}\n".encode() + f"ip {value}\n".encode() * 99)
+        client.sendall(peer.kept(value) * 100)
         for _ in range(FLOOD // 100):
             answers = 0
             while answers < 100:
                 answers += client.recv(65536).count(b"\n")
-            client.sendall(f"ip {value}\n".encode() * 100)
+            client.sendall(peer.kept(value) * 100)
 
 
 def bytes_for(values: int, marks: int) -> Side:

@@ -178,7 +178,7 @@ def test_by_hand_with_netcat(start: Callable[..., Daemon]) -> None:
 def test_many_questions_on_a_connection(start: Callable[..., Daemon]) -> None:
     daemon = start()
     with daemon.connect() as connection:
-        connection.sendall(b"-keep ip a\nip a\n-peek ip a\n-weight=5 ip a\nnonsense\n")
+        connection.sendall(b"-keep ip a\n-keep ip a\n-keep -peek ip a\n-keep -weight=5 ip a\nnonsense\n")
         file = connection.makefile("rb")
         answers = [file.readline() for _ in range(5)]
         assert answers == [b"0 1/2\r\n", b"0 2/2\r\n", b"0 2/2\r\n", b"1 7/2\r\n", b"2 Bad Input (no space)\r\n"]
@@ -434,6 +434,13 @@ def test_raterctl_goes_wrong(start: Callable[..., Daemon]) -> None:
 def test_the_control_port_by_hand(start: Callable[..., Daemon]) -> None:
     daemon = start()
     assert daemon.ask(b"limits\r\nnear\nquit\n", "control port") == b"Class ip:\r\n  *: 2 in 1h\r\n.\r\n.\r\n.\r\n"
+
+
+def test_quit_ends_a_connection(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    with daemon.connect("control port") as connection:
+        connection.sendall(b"near\nquit\nnear\n")
+        assert everything(connection) == b".\r\n.\r\n"
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
     unit, size = next((each for each in UNITS.items() if seconds % each[1] == 0), ("s", 1))
     return f"{seconds / size:g}{unit}"
 
-# %% ../../nbs/rater/00_limits.ipynb #5abfa686
+# %% ../../nbs/rater/00_limits.ipynb #9d471540
 COUNT_LIMIT = 1_000_000  # marks: each takes 8 bytes of memory for as long as it counts
 SECONDS_LIMIT = 366 * 86400  # no window is longer than a year
 
@@ -52,7 +52,7 @@ def checked_limit(allowed: int, seconds: float) -> Limit:
     if not 0 <= allowed <= COUNT_LIMIT:
         raise ValueError(f"a count should be from 0 to {COUNT_LIMIT:,}, not {allowed}")
     if not 0 < seconds <= SECONDS_LIMIT:
-        raise ValueError(f"a window should be over 0 and at most {duration(SECONDS_LIMIT)}, not {seconds:g} s")
+        raise ValueError(f"a window should be over 0 and at most {duration(SECONDS_LIMIT)}, not {duration(seconds)}")
     return Limit(allowed, seconds)
 
 # %% ../../nbs/rater/00_limits.ipynb #260eb001

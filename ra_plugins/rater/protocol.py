@@ -21,7 +21,7 @@ log = logging.getLogger("rater")
 __all__ = ['log', 'LINE_LIMIT', 'WEIGHT_LIMIT', 'NO_BLANK', 'TOO_LONG', 'NEAR_LIMIT', 'Question', 'read', 'verdict_line',
            'no_verdict_line', 'Near', 'Rater']
 
-# %% ../../nbs/rater/05_protocol.ipynb #85665f7e
+# %% ../../nbs/rater/05_protocol.ipynb #84a69635
 LINE_LIMIT = 1000  # bytes, without the end of the line
 WEIGHT_LIMIT = 999_999_999
 
@@ -32,7 +32,7 @@ class Question(NamedTuple):
     name: str = ""  # the class
     value: str = ""  # undecodable bytes as surrogate escapes (PEP 383)
     weight: int = 1  # 0 to look without marking
-    keep: bool = False  # may more questions follow?
+    keep: bool = False  # may another question follow?
     problem: str = ""  # why this isn't a question
 
 

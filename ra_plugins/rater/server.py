@@ -73,7 +73,7 @@ def listen_unix(
         raise
     return listener
 
-# %% ../../nbs/rater/06_server.ipynb #768d22ab
+# %% ../../nbs/rater/06_server.ipynb #16897aa0
 class Asked(Protocol):
     "A line that was read."
 
@@ -86,7 +86,7 @@ class Service(Protocol):
     "What answers the lines that come in."
 
     def read(self, line: bytes) -> Asked:
-        "Read a line without its newline. Whatever it is, it doesn't raise; a line over `LINE_LIMIT` isn't kept open for."
+        "Read a line without its newline. It doesn't raise, and after a line over `LINE_LIMIT` nothing is kept."
 
     def answers(self, asked: Sequence[Any]) -> list[bytes]:
         "For each line that was read, what to send."
@@ -108,7 +108,7 @@ class Port:
             if connection.output:
                 connection.send()
 
-# %% ../../nbs/rater/06_server.ipynb #8d37dcae
+# %% ../../nbs/rater/06_server.ipynb #67bc249f
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 CHUNK = 4096  # bytes to read at once: several lines
 SURPLUS = 1 << 21  # bytes to ignore of a client that says more than it should
@@ -125,7 +125,7 @@ class Connection:
         self.socket, self.number, self.port, self.waiting = socket, socket.fileno(), port, waiting
         self.deadline = 0.0
         self.buffer = self.output = b""  # what came and isn't a whole line yet; what couldn't be sent yet
-        self.keep = False  # may more questions follow?
+        self.keep = False  # may another line follow?
         self.surplus = 0  # bytes to ignore before it is closed
         self.events = 0  # what the server watches it for
 
@@ -161,7 +161,7 @@ class Connection:
         while newline or len(line) > LINE_LIMIT + 1:
             asked = self.port.service.read(line)
             self.port.asked.append((self, asked))
-            self.keep = len(line) <= LINE_LIMIT + 1 and (self.keep or asked.keep)
+            self.keep = asked.keep and bool(newline)
             if not self.keep:
                 self.surplus = SURPLUS if rest or not newline or len(data) >= CHUNK else 0
                 return None
