@@ -1,4 +1,4 @@
-# ra-plugins: `make` says what there is. Python 3.10 or later is all it needs.
+# ra-plugins: `make` says what there is. Python 3.11 or later is all it needs.
 
 PYTHON ?= python3
 VENV := .venv
@@ -60,8 +60,8 @@ clean: ## remove what was made: the environment, caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-	|| { echo "ra-plugins needs Python 3.10 or later: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "ra-plugins needs Python 3.11 or later: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	|| { echo "$(PYTHON) lacks the module venv: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
 	@echo "Setting up $(VENV)"

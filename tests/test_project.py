@@ -102,7 +102,7 @@ def imported(path: Path) -> Iterator[str]:
 def test_package_runs_without_what_builds_it() -> None:
     known = {*sys.stdlib_module_names, PACKAGE.name}
     others = {name for path in PACKAGE.rglob("*.py") for name in imported(path)} - known
-    brought = {"tomli": ["tomli"], **packages_distributions()}  # tomli isn't there where Python has tomllib
+    brought = packages_distributions()
     needed = {each.replace("_", "-") for name in others for each in brought.get(name, [f"what brings {name}"])}
     ours = required("requirements") | required("rater_requirements")
     assert needed <= ours, "imported, and not among the requirements in settings.ini"

@@ -77,6 +77,20 @@ def test_ten_thousand_that_say_nothing(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_a_thousand_that_send_a_byte_now_and_then(tmp_path: Path) -> None:
+    with Process(tmp_path, LIMIT, timeout=PATIENCE) as rater:
+        slow = [rater.connect() for _ in range(1000)]
+        for count, byte in enumerate(b"ip 192.0.2.1\n"[:-1], start=1):
+            for client in slow:
+                client.sendall(bytes([byte]))
+            assert rater.ask(f"ip 198.51.100.{count}\n".encode()) == b"0 1/3\r\n"
+        for client in slow[:4]:
+            client.sendall(b"\n")
+        assert sorted(everything(client) for client in slow[:4]) == [b"0 1/3\r\n", b"0 2/3\r\n", b"0 3/3\r\n", b"1 4/3\r\n"]
+        for client in slow:
+            client.close()
+
+
 def test_a_line_of_a_megabyte(rater: Process) -> None:
     assert rater.ask(b"ip " + b"x" * 1_000_000 + b"\n") == b"2 Line too long\r\n"
     assert rater.ask(b"-keep ip 192.0.2.1\n" + b"x" * 1_000_000 + b"\nip 192.0.2.1\n") == (

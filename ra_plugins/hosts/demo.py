@@ -48,7 +48,7 @@ def furnish(
     install(str(home / "plugins"), ["overload", "plusaliases", "dotblind", "rcptchecksfile", "tarpit"])
     return control
 
-# %% ../../nbs/hosts/06_demo.ipynb #ec6018b5
+# %% ../../nbs/hosts/06_demo.ipynb #d4f69d19
 class Overheard(smtplib.SMTP):
     "An SMTP client that shows what it says (C), what the server replies (S), and what the plugins log meanwhile (L)."
 
@@ -62,7 +62,8 @@ class Overheard(smtplib.SMTP):
 
     def putcmd(self, cmd: str, args: str = "") -> None:
         "Say a command."
-        self.show(f"C: {cmd.upper()} {args}".rstrip())
+        keyword, colon, path = args.partition(":<")  # smtplib writes FROM and TO in one case or the other
+        self.show(f"C: {cmd.upper()} {keyword.upper() if colon else args}{colon}{path}".rstrip())
         super().putcmd(cmd, args)
 
     def getreply(self) -> tuple[int, bytes]:

@@ -61,7 +61,7 @@ def sections(
 class Failure(Exception):
     "A program that couldn't be run or didn't end well; the text is what qmail-smtpd says of it."
 
-# %% ../../nbs/hosts/01_qmail_spp.ipynb #05e640d1
+# %% ../../nbs/hosts/01_qmail_spp.ipynb #7ebff814
 OUTPUT_LIMIT = 1_000_000  # bytes that a plugin may print; a useful answer has a few hundred
 CANT_EXECUTE = 120  # the exit status of qmail-smtpd's child that found nothing to execute
 
@@ -99,7 +99,7 @@ async def run_program(
             async for command in _commands(reader, asyncio.get_running_loop().time() + seconds):
                 yield command
             status = await _in_time(process.wait(), seconds)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise Failure(f"no end after {seconds:g} seconds") from None
         finally:
             if status is None:
@@ -110,7 +110,7 @@ async def run_program(
     if status == CANT_EXECUTE:
         raise Failure("can't execute")
 
-# %% ../../nbs/hosts/01_qmail_spp.ipynb #e643377e
+# %% ../../nbs/hosts/01_qmail_spp.ipynb #ffb0d8fc
 async def _commands(
     reader: IO[bytes],  # the pipe's end
     deadline: float,  # on the event loop's clock
@@ -142,7 +142,7 @@ async def _in_time(awaited: Awaitable[T], seconds: float) -> T:
         await asyncio.wait({task}, timeout=seconds)
         if task.done():
             return task.result()
-        raise asyncio.TimeoutError
+        raise TimeoutError
     finally:
         task.cancel()
 

@@ -237,7 +237,7 @@ class Handler:
         log(f"failed at a command: {describe(error)}")
         return "451 internal error (#4.3.0)"
 
-# %% ../../nbs/hosts/03_smtpd.ipynb #7c1fbb95
+# %% ../../nbs/hosts/03_smtpd.ipynb #79fda72d
 PERMANENT = range(11, 41)  # exit statuses of qmail-queue(8)
 
 
@@ -256,7 +256,7 @@ async def deliver(
     try:
         message = head.encode("utf-8", "surrogateescape") + content.replace(b"\r\n", b"\n")
         await asyncio.wait_for(process.communicate(message), setup.seconds)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         process.kill()
         await process.wait()
     if process.returncode == 0:

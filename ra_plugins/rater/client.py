@@ -295,7 +295,7 @@ def ask(
     with Client(address, timeout) as client:
         return client.say(line)
 
-# %% ../../nbs/rater/10_client.ipynb #f0adcaf5
+# %% ../../nbs/rater/10_client.ipynb #a592d178
 async def aask(
     name: str,  # of the class
     value: str,  # anything; see `question`
@@ -330,7 +330,7 @@ async def aask(
 
     try:
         return await asyncio.wait_for(talk(), timeout)
-    except (OSError, UnicodeError, asyncio.TimeoutError) as error:
+    except (OSError, UnicodeError) as error:
         return silent(error) if talking else unreachable(address, error)
 
 # %% ../../nbs/rater/10_client.ipynb #8fd5e703

@@ -447,7 +447,7 @@ class Result:
 # %% ../../nbs/spf/02_check.ipynb #84485a80
 DEFAULT_EXPLANATION = "SPF fail - not authorized"
 
-# %% ../../nbs/spf/02_check.ipynb #4261115b
+# %% ../../nbs/spf/02_check.ipynb #9285ccb5
 async def explanation(query: Query, visit: Visit, default: str = DEFAULT_EXPLANATION) -> str:
     "Why the client may not, in the words of the domain that decided; else `default`, which is a macro string too."
     spec = visit.record.exp if visit.record else None
@@ -466,7 +466,10 @@ async def explanation(query: Query, visit: Visit, default: str = DEFAULT_EXPLANA
 async def explain(query: Query, visit: Visit, text: str) -> str:
     "The text of an explanation, with its macros expanded and fit for an SMTP reply; `MacroError` where it has a mistake."
     macro = kept_explanation(text)
-    await prepare(query, visit, EXPLANATION, macro)
+    try:
+        await prepare(query, visit, EXPLANATION, macro)
+    except Problem:
+        query.letters(visit.domain)["p"] = "unknown"  # as where there is no validated name: RFC 7208, section 7.3
     line = (macro.plain or macro.expand(query.letters(visit.domain)))[:EXPLANATION_LENGTH]
     return line if line.isascii() and line.isprintable() else "".join(c if " " <= c <= "~" else "?" for c in line)
 

@@ -56,8 +56,8 @@ class Request:
     def __init__(self, ip: str, sender: str, helo: str = "", recipients: Sequence[str] = ()):
         self.ip, self.sender, self.helo, self.recipients = ip, "" if sender == "<>" else sender, helo, recipients
 
-# %% ../../nbs/spf/07_spfquery.ipynb #d767c22c
-WHY = "Please see https://ra-plugins.github.io/ra-plugins/guides/why.html?sender=%{S}&ip=%{I}&receiver=%{R}"
+# %% ../../nbs/spf/07_spfquery.ipynb #6b16e2f8
+WHY = "Please see https://ra-plugins.github.io/ra-plugins/guides/why.html?sender=%{S}&ip=%{C}&receiver=%{R}"
 
 
 class Setup:

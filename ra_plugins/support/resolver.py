@@ -98,12 +98,12 @@ class Cache:
                     del self.answers[next(iter(self.answers))]
                 self.answers[name, rdtype] = self.clock() + min(seconds, LONGEST), answer
 
-# %% ../../nbs/support/06_resolver.ipynb #72573118
+# %% ../../nbs/support/06_resolver.ipynb #34c49be8
 async def exchange(
     request: dns.message.Message,
     address: str,  # of the nameserver
     port: int,
-    seconds: float,  # to wait for the answer, then it is `asyncio.TimeoutError`
+    seconds: float,  # to wait for the answer, then it is `TimeoutError`
 ) -> dns.message.Message:
     "Send a query over UDP and wait for its answer; `Truncated` where it comes over TCP only."
     family, until = dns.inet.af_for_address(address), time.monotonic() + seconds
@@ -116,13 +116,13 @@ async def exchange(
             response = read(request, await packet(connection, until - time.monotonic()))
     return response
 
-# %% ../../nbs/support/06_resolver.ipynb #dda89d87
+# %% ../../nbs/support/06_resolver.ipynb #3b37d348
 async def packet(connection: socket.socket, seconds: float) -> bytes:
-    "The packet that comes next; `asyncio.TimeoutError` where none does."
+    "The packet that comes next; `TimeoutError` where none does."
     loop = asyncio.get_running_loop()
     arrived: asyncio.Future[bytes] = loop.create_future()
     loop.add_reader(connection, receive, connection, arrived)
-    timer = loop.call_later(seconds, fail, arrived, asyncio.TimeoutError())
+    timer = loop.call_later(seconds, fail, arrived, TimeoutError())
     try:
         return await arrived
     finally:
@@ -157,14 +157,14 @@ def read(request: dns.message.Message, packet: bytes) -> dns.message.Message | N
         return None
     return response if request.is_response(response) else None
 
-# %% ../../nbs/support/06_resolver.ipynb #4a8b944f
+# %% ../../nbs/support/06_resolver.ipynb #b71eaed5
 ENDLESS = "a chain of CNAMEs without an end"
 SILENCE = "no answer in time"
 
 
 def reason(error: Exception) -> str:
     "Why a lookup failed, in a few words."
-    if isinstance(error, (asyncio.TimeoutError, dns.exception.Timeout)):
+    if isinstance(error, (TimeoutError, dns.exception.Timeout)):
         return SILENCE
     if isinstance(error, dns.message.ChainTooLong):
         return ENDLESS
@@ -279,7 +279,7 @@ async def find(resolver: Resolver, lookup: Lookup, until: float) -> list[Any]:
         asked = found.canonical_name
     return []
 
-# %% ../../nbs/support/06_resolver.ipynb #16de9bec
+# %% ../../nbs/support/06_resolver.ipynb #6ed4a44d
 async def send(
     resolver: Resolver,
     name: dns.name.Name,
@@ -293,7 +293,7 @@ async def send(
         server = servers.pop(0)
         try:
             response = await query(resolver, server, request, min(left, resolver.try_again or left))
-        except (OSError, EOFError, asyncio.TimeoutError, dns.exception.DNSException) as error:
+        except (OSError, EOFError, dns.exception.DNSException) as error:
             server.failures += 1
             why = reason(error)
             if why == SILENCE:
