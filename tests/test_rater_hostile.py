@@ -7,6 +7,7 @@ import resource
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,14 +58,20 @@ def test_who_comes_finds_room_however_many_are_there(rater: Process) -> None:
         client.close()
 
 
-def test_ten_thousand_that_say_nothing(tmp_path: Path) -> None:
+@contextmanager
+def many_files(wanted: int) -> Iterator[None]:
+    "Let this process, and those that it starts, open so many files."
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 10_000
-    if hard < wanted + 100:
+    if hard < wanted:
         pytest.skip(f"a process may open {hard} files here")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted + 100), hard))
-    with Process(tmp_path, LIMIT, timeout=PATIENCE, connections=20_000) as rater:
-        silent = [rater.connect() for _ in range(wanted)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_ten_thousand_that_say_nothing(tmp_path: Path) -> None:
+    with many_files(10_100), Process(tmp_path, LIMIT, timeout=PATIENCE, connections=20_000) as rater:
+        silent = [rater.connect() for _ in range(10_000)]
         try:
             assert rater.ask(b"ip 192.0.2.1\n") == b"0 1/3\r\n"
             for client in silent:
@@ -74,11 +81,10 @@ def test_ten_thousand_that_say_nothing(tmp_path: Path) -> None:
             for client in silent:
                 client.close()
         assert rater.ask(b"ip 192.0.2.1\n") == b"0 3/3\r\n"
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_thousand_that_send_a_byte_now_and_then(tmp_path: Path) -> None:
-    with Process(tmp_path, LIMIT, timeout=PATIENCE) as rater:
+    with many_files(1100), Process(tmp_path, LIMIT, timeout=PATIENCE) as rater:
         slow = [rater.connect() for _ in range(1000)]
         for count, byte in enumerate(b"ip 192.0.2.1\n"[:-1], start=1):
             for client in slow:
