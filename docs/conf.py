@@ -1,0 +1,87 @@
+"How Sphinx sets the site: `make docs`. What comes in is made by stage.py, and what leads where by references.py."
+
+import os
+import sys
+from pathlib import Path
+
+from sphobjinv import Inventory, compress, writebytes
+
+HERE = Path(__file__).parent.resolve()
+sys.path.insert(0, str(HERE))
+
+from stage import CONFIG, ROOT
+
+project, author, copyright = CONFIG.repo, CONFIG.author, f"{CONFIG.author}, {CONFIG.license}"
+extensions = [
+    "references",
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.linkcode",
+    "sphinx_codeautolink",
+    "sphinx_copybutton",
+]
+# The folders of nbs/, in the order of the sidebar. One that isn't named here comes behind them, under its own name.
+sections = {
+    "guides": "Guides",
+    "plugins": "Plugins",
+    "spf": "RaSPF",
+    "rater": "rater",
+    "hosts": "Running plugins",
+    "spp": "The contract with qmail-spp",
+    "support": "What plugins share",
+}
+
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_render_markdown_format = "myst"
+nb_code_prompt_show = nb_code_prompt_hide = "Code"
+myst_enable_extensions = ["attrs_block", "colon_fence"]
+myst_heading_anchors = 3
+default_role = "literal"  # backticks in docstrings are those of Markdown
+codeautolink_concat_default = True
+
+autodoc_default_options = {"members": True}
+autodoc_preserve_defaults = True
+autodoc_member_order = "bysource"
+maximum_signature_line_length = 80
+python_display_short_literal_types = True
+add_module_names = False
+toc_object_entries = False
+
+nitpicky = True
+nitpick_ignore_regex = [("py:class", r".*\.[A-Z]|.*\[.*")]  # type variables, and what Sphinx doesn't read
+
+
+def inventory(name: str) -> str:
+    "An inventory in the form that intersphinx reads, from the text in docs/."
+    made = ROOT / "_proc" / f"{name}.inv"
+    made.parent.mkdir(exist_ok=True)
+    writebytes(str(made), compress(Inventory(HERE / f"{name}.txt").data_file()))
+    return str(made)
+
+
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3", inventory("python")),
+    "dnspython": ("https://dnspython.readthedocs.io/en/stable", inventory("dnspython")),
+}
+
+html_theme = "furo"
+html_title = CONFIG.repo
+html_static_path = [str(HERE / "static")]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "source_repository": CONFIG.git_url,
+    "source_branch": CONFIG.branch,
+    "source_directory": "nbs/",
+}
+html_show_sourcelink = False
+html_copy_source = False
+html_last_updated_fmt = None
+
+
+def linkcode_resolve(domain, info):
+    "Where a definition stands in the repository."
+    from references import place_in_repository
+
+    return place_in_repository(info["module"], info["fullname"])

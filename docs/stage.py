@@ -1,0 +1,236 @@
+"""Bring the notebooks into the form that Sphinx reads. No cell is run, and nbdev's processors do what is nbdev's.
+
+A page has the path of its notebook, without the number that orders it in its folder. An exported cell comes after the
+documentation of what it defines, which Sphinx's autodoc takes from the package; a hidden cell is left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import tokenize
+from importlib import import_module
+from io import StringIO
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from execnb.nbio import mk_cell, nb2str, read_nb
+from nbdev.config import get_config
+from nbdev.doclinks import nbglob
+from nbdev.process import Processor
+from nbdev.processors import FilterDefaults
+
+CONFIG = get_config()
+ROOT = Path(CONFIG.config_path).resolve()
+NOTEBOOKS = Path(CONFIG.nbs_path).resolve()
+REPOSITORY = f"{CONFIG.git_url}/blob/{CONFIG.branch}"
+NUMBER = re.compile(r"(^|/)\d+[a-z]?_")  # orders a notebook in its folder, and isn't part of its address
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
+EXPORTS = {"export", "exports", "exporti"}
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class Page:
+    "A notebook, and what the site has to know about it."
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.name = NUMBER.sub(r"\1", path.relative_to(NOTEBOOKS).with_suffix("").as_posix())  # as Sphinx names the page
+        self.title = self.name
+        self.notebook = read_nb(path)
+        for number, cell in enumerate(self.notebook.cells):
+            cell.metadata["number"] = number
+        self.code = [cell.source for cell in self.notebook.cells if cell.cell_type == "code"]
+        module = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(self.code), re.M)
+        self.module = f"{CONFIG.lib_name}.{module[1]}" if module else ""
+        self.imports = [node for source in self.code for node in import_statements(source)]
+        self.words = {word for source in self.code for word in words(source)}
+        self.defined: dict[str, int] = {}  # what is exported from it, and from which cell
+        self.lines: list[int] = []  # at which line each cell of the page begins, to Sphinx
+
+    @property
+    def source(self) -> str:
+        "The notebook's path, from the root of the project."
+        return self.path.relative_to(ROOT).as_posix()
+
+    @property
+    def scope(self) -> dict[str, str]:
+        "What names mean in its code: those that it defines, and those that it imports."
+        found = {}
+        for node in self.imports:
+            module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            for each in node.names:
+                name = each.asname or each.name.partition(".")[0]
+                found[name] = module + (each.name if module or each.asname else name)
+        return {**found, **{name: f"{self.module}.{name}" for name in self.defined}}
+
+    @property
+    def plugin(self) -> Any:
+        "The plugin that is exported from it, if one is: it has the module's name."
+        module = self.module and import_module(self.module)
+        found = getattr(module, self.module.rpartition(".")[2], None)
+        return found if hasattr(found, "stages") else None
+
+
+def notebooks() -> list[Path]:
+    "The notebooks' paths, in the order in which they are read."
+    return sorted(path.resolve() for path in nbglob(as_path=True))
+
+
+def words(source: str) -> set[str]:
+    "The names in a text, and the strings that could be names."
+    tokens = tokenize.generate_tokens(StringIO(source).readline)
+    found = {each.string.strip("\"'") for each in tokens if each.type in (tokenize.NAME, tokenize.STRING)}
+    return {each for each in found if each.isidentifier()}
+
+
+def import_statements(source: str) -> list[ast.Import | ast.ImportFrom]:
+    "All imports of a text, wherever in it they stand."
+    found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    return [node for node in found if getattr(node, "module", "") != "__future__"]
+
+
+def definitions(source: str) -> dict[str, str]:
+    "The names that a cell defines at its top level, each with its kind in Sphinx's words."
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, (*FUNCTION, ast.ClassDef)):
+            found[node.name] = "function" if isinstance(node, FUNCTION) else "class"
+        for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            names = ast.walk(target) if target else []
+            found.update({each.id: "data" for each in names if isinstance(each, ast.Name)})
+    return found
+
+
+def markdown(source: str, number: int) -> Any:
+    "A cell that we add, with the number of the one that it belongs to."
+    cell = mk_cell(source, "markdown")
+    cell.directives_ = {}
+    cell.metadata["number"] = number
+    return cell
+
+
+class Stage(Processor):
+    "Put documentation before an exported cell, and the list of its uses where there is none."
+
+    page: Page
+
+    def begin(self) -> None:
+        self.nb.cells = [each for cell in self.nb.cells for each in self.staged(cell)]
+
+    def staged(self, cell: Any) -> list[Any]:
+        if cell.cell_type == "markdown":
+            cell.source = LINK.sub(self.link, cell.source)
+        if cell.cell_type != "code" or not EXPORTS & cell.directives_.keys():
+            return [cell]
+        described, marked = [], []
+        for name, kind in definitions(cell.source).items():
+            self.page.defined[name] = cell.metadata["number"]
+            public = kind != "data" and not name.startswith("_")
+            (described if public else marked).append((f"{self.page.module}.{name}", kind))
+        before = [f".. auto{kind}:: {name}" for name, kind in described]
+        before += [f".. mark:: {name} {kind}" for name, kind in marked]
+        after = [f".. used-by:: {name}" for name, _ in marked]
+        names = [name.rpartition(".")[2] for name, _ in described + marked]
+        after += [f".. autolink-preface:: from {self.page.module} import {', '.join(names)}"] if names else []
+        return [*self.restructured(before, cell), cell, *self.restructured(after, cell)]
+
+    def restructured(self, directives: list[str], cell: Any) -> list[Any]:
+        "A cell of reStructuredText, which is what autodoc speaks."
+        text = "```{eval-rst}\n" + "\n\n".join(directives) + "\n```"
+        return [markdown(text, cell.metadata["number"])] if directives else []
+
+    def link(self, found: re.Match[str]) -> str:
+        "A link to a notebook leads to its page, one to another file of the project to the repository."
+        target = (self.page.path.parent / found[1]).resolve()
+        if target.suffix == ".ipynb":
+            return NUMBER.sub(r"\1", found[1])
+        if target.is_relative_to(ROOT) and target.exists():
+            return f"{REPOSITORY}/{target.relative_to(ROOT).as_posix()}"
+        return found[1]
+
+
+class Show(Processor):
+    "Show of a code cell what it asks for."
+
+    def cell(self, cell: Any) -> None:
+        if cell.cell_type != "code":
+            return
+        cell.source = re.sub(r"^#\| *[\w-]+:.*\n?", "", cell.source, flags=re.M)
+        echo = cell.directives_.get("echo:") != ["false"]
+        cell.metadata["tags"] = ["hide-input"] * ("exporti" in cell.directives_) + ["remove-input"] * (not echo)
+        label = "Code" if definitions(cell.source).keys() - {"TYPE_CHECKING"} else "Imports"
+        cell.metadata["mystnb"] = {"code_prompt_show": label, "code_prompt_hide": label}
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/svg+xml" in data:  # as a part of the page it has the page's colours, in the dark too
+                data["text/html"] = data.pop("image/svg+xml")
+
+
+def remove(cell: Any) -> None:
+    "Leave out what is hidden, and the cell that names the module."
+    if cell.directives_.keys() & {"hide", "default_exp"}:
+        cell["source"] = None
+
+
+class Processors(FilterDefaults):
+    "nbdev's processors, without those that run cells or write for Quarto."
+
+    def base_procs(self) -> list[Any]:
+        ours = {"add_show_docs": Stage, "rm_export": remove}
+        left_out = {"insert_warning", "clean_show_doc", "exec_show_docs", "add_links", "add_fold", "mv_exports"}
+        return [ours.get(each.__name__, each) for each in super().base_procs() if each.__name__ not in left_out] + [Show]
+
+
+def stage(page: Page) -> None:
+    "Process a notebook: `page.notebook` is then what Sphinx reads."
+    Stage.page = page
+    Processors()(page.notebook)
+    front = page.notebook.frontmatter_
+    page.title = front.get("title", page.name)
+    parts = [f"# {page.title}", "{.lead}\n" + front["description"] if "description" in front else ""]
+    if page.module:
+        names = [*page.imports, ast.ImportFrom(page.module, [ast.alias(name) for name in page.defined], 0)]
+        preface = "\n    ".join(ast.unparse(node) for node in names if node.names)
+        parts += [f"```{{py:module}} {page.module}\n```"]
+    else:
+        preface = "\n    ".join(map(ast.unparse, page.imports))
+    parts += [f"```{{eval-rst}}\n.. autolink-preface::\n    :level: file\n\n    {preface}\n```" if preface else ""]
+    parts += ["```{plugin}\n```" if page.plugin else ""]
+    head = markdown("\n\n".join(filter(None, parts)), 0)
+    page.notebook.cells = [head, *(cell for cell in page.notebook.cells if cell.cell_type != "raw")]
+
+
+def number_lines(page: Page) -> None:
+    "Say at which line each cell begins: Sphinx reports faults by line."
+    lengths = (cell.source.count("\n") + 1 for cell in page.notebook.cells)
+    page.lines = [0, *accumulate(lengths)]
+    page.notebook.metadata["source_map"] = page.lines[:-1]
+
+
+def stage_all(folder: Path, sections: dict[str, str]) -> dict[str, Page]:
+    "Write all pages below a folder, and remove what isn't a page; sections have titles, and their order."
+    pages = {page.name: page for page in map(Page, notebooks())}
+    for page in pages.values():
+        stage(page)
+    contents: dict[str, list[str]] = {section: [] for section in sections}
+    for name in pages:
+        if name != "index":
+            contents.setdefault(name.rpartition("/")[0], []).append(name)
+    for section, names in contents.items():
+        tree = [f"```{{toctree}}\n:hidden:\n:caption: {sections.get(section, section.title())}", *names, "```"]
+        pages["index"].notebook.cells.append(markdown("\n".join(tree), 0))
+    for page in pages.values():
+        number_lines(page)
+        write(folder / f"{page.name}.ipynb", nb2str(page.notebook))
+    for path in set(folder.rglob("*.ipynb")) - {folder / f"{name}.ipynb" for name in pages}:
+        path.unlink()
+    return pages
+
+
+def write(path: Path, text: str) -> None:
+    "Write a file if that changes it, so that Sphinx sets only pages that have changed."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
