@@ -25,6 +25,8 @@ setup(
     extras_require={
         "rater": project["rater_requirements"].split(),
         "dev": project["dev_requirements"].split() + project["rater_requirements"].split(),
+        "docs": project["docs_requirements"].split(),
+        "lab": project["lab_requirements"].split(),
     },
     entry_points={"console_scripts": project["console_scripts"].split("\n")},
 )

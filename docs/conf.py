@@ -1,19 +1,20 @@
 "How Sphinx sets the site: `make docs`. What comes in is made by stage.py, and what leads where by references.py."
 
-import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from sphobjinv import Inventory, compress, writebytes
 
 HERE = Path(__file__).parent.resolve()
 sys.path.insert(0, str(HERE))
 
-from stage import CONFIG, ROOT
+from stage import CONFIG, ROOT  # noqa: E402
 
 project, author, copyright = CONFIG.repo, CONFIG.author, f"{CONFIG.author}, {CONFIG.license}"
 extensions = [
     "references",
+    "lite",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
@@ -44,11 +45,12 @@ codeautolink_concat_default = True
 autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
-maximum_signature_line_length = 80
+maximum_signature_line_length = 110
 python_display_short_literal_types = True
 add_module_names = False
 toc_object_entries = False
 
+exclude_patterns = ["lite"]
 nitpicky = True
 nitpick_ignore_regex = [("py:class", r".*\.[A-Z]|.*\[.*")]  # type variables, and what Sphinx doesn't read
 
@@ -69,18 +71,16 @@ intersphinx_mapping = {
 html_theme = "furo"
 html_title = CONFIG.repo
 html_static_path = [str(HERE / "static")]
+html_favicon = str(HERE / "static" / "icon.svg")
 html_css_files = ["site.css"]
-html_theme_options = {
-    "source_repository": CONFIG.git_url,
-    "source_branch": CONFIG.branch,
-    "source_directory": "nbs/",
-}
+html_js_files = ["site.js"]
+copybutton_selector = "div.cell_input pre, section > div[class^=highlight-] pre"
 html_show_sourcelink = False
 html_copy_source = False
 html_last_updated_fmt = None
 
 
-def linkcode_resolve(domain, info):
+def linkcode_resolve(domain: str, info: dict[str, Any]) -> str | None:
     "Where a definition stands in the repository."
     from references import place_in_repository
 

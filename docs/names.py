@@ -17,9 +17,12 @@ NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(\))?")
 SETTING = re.compile(r"([A-Z][A-Z0-9]*_?[A-Z0-9]+)(=.*)?")
 PACKAGE = CONFIG.lib_name
 # No names of ours: commands and extensions of SMTP, types and answers of DNS, other people's programs.
-OTHERS = """HELO EHLO LHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY EXPN HELP AUTH STARTTLS SIZE PIPELINING CHUNKING PLAIN LOGIN
-AAAA CNAME DNAME NXDOMAIN SERVFAIL ADDRESS DOMAIN getopt_long_only nbdev_export""".split()
-ENDINGS = set("com example html invalid ipynb json localhost md net org py sh test txt".split())  # no attributes
+OTHERS = {
+    *("HELO", "EHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "VRFY", "EXPN", "HELP", "AUTH", "STARTTLS"),
+    *("PIPELINING", "CHUNKING", "SIZE", "PLAIN", "LOGIN", "AAAA", "CNAME", "DNAME", "NXDOMAIN", "SERVFAIL"),
+    *("ADDRESS", "DOMAIN", "getopt_long_only", "nbdev_export"),
+}
+ENDINGS = {"com", "example", "invalid", "net", "org", "test", "html", "ipynb", "json", "md", "py", "txt"}  # no attributes
 
 
 class BrokenReference(Exception):
@@ -56,15 +59,19 @@ class Names:
         name = text.removesuffix("()")
         if not NAME.fullmatch(text):
             match = SETTING.fullmatch(text)
-            return self.unknown(match[1], text, page) if match else None
-        return (
+            if match:
+                self.check(match[1], text, page)
+            return None
+        found = (
             self.in_scope(name, page)
             or (name if name in self.ours else None)
             or self.plugins.get(name)
             or self.elsewhere(name, page)
             or self.foreign(name, text, page)
-            or self.unknown(name, text, page)
         )
+        if not found:
+            self.check(name, text, page)
+        return found
 
     def in_scope(self, name: str, page: Page) -> str | None:
         "What the page's own code means by a name."
@@ -114,8 +121,8 @@ class Names:
             return None
         return name
 
-    def unknown(self, name: str, text: str, page: Page) -> None:
-        "Nothing is meant, or somebody has misspelt something."
+    def check(self, name: str, text: str, page: Page) -> None:
+        "Of a name that means nothing: isn't it a misspelt one?"
         head, _, rest = name.partition(".")
         if set(name.split(".")) <= page.words or name in self.short or name in OTHERS or locate(name):
             return

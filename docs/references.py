@@ -84,7 +84,7 @@ class Location(python_logging.Filter):
         return True
 
     def of_line(self, page: Any, line: int) -> str:
-        cell = page.notebook.cells[max(bisect_right(page.lines, line - 1) - 1, 0)] if line else None
+        cell = page.notebook.cells[max(bisect_right(page.lines, line - 2) - 1, 0)] if line else None
         return page.source + (f", cell {cell.metadata['number']}" if cell else "")
 
     def of_definition(self, full: str) -> str:
@@ -101,7 +101,7 @@ class Location(python_logging.Filter):
 def document_parameters(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     "To a docstring add what the comments behind the parameters say, and who uses it."
     lines[:] = [line.replace("\\", "\\\\") for line in lines]
-    if what in ("function", "method", "class"):
+    if what in ("function", "method") or (what == "class" and "__init__" in vars(obj)):
         target = getattr(obj, "__wrapped__", obj)
         target = target.__init__ if what == "class" else target
         try:
@@ -114,6 +114,13 @@ def document_parameters(app: Sphinx, what: str, name: str, obj: Any, options: An
                 field = "returns" if parameter == "return" else f"param {parameter}"
                 lines.append(f":{field}: " + about["docment"].replace("\n", " "))
     lines += ["", f".. used-by:: {name}", ""]
+
+
+def leave_out_inherited(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str, None] | None:
+    "A class that is made as its base is has no signature of its own."
+    return ("", None) if signature and what == "class" and "__init__" not in vars(obj) else None
 
 
 class Mark(SphinxDirective):
@@ -327,9 +334,15 @@ def learn(app: Sphinx, env: Any) -> None:
     app.linked, app.uses = {}, defaultdict(lambda: (set(), set()))
     for docname, blocks in env.sphinx_codeautolink_transforms.items():
         for block in blocks:
+            block.names = [name for name in block.names if is_named(name, app)]
             app.linked[docname, block.source] = block.names
             note_uses(app, app.pages[docname], block)
     env.sphinx_codeautolink_transforms.clear()  # the links are ours to write: its own way is slow
+
+
+def is_named(name: Any, app: Sphinx) -> bool:
+    "Isn't this only a variable whose type is somebody else's?"
+    return name.resolved_location in app.names.ours or name.code_str.endswith(name.resolved_location.rpartition(".")[2])
 
 
 def note_uses(app: Sphinx, page: Any, block: Any) -> None:
@@ -456,6 +469,13 @@ def report(app: Sphinx, exception: Exception | None) -> None:
         print(f"{app.broken:7}  that could not be resolved")
 
 
+def link_to_notebook(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    "Furo's link to the source of a page leads to the notebook."
+    page = app.pages.get(pagename)
+    context["theme_top_of_page_buttons"] = ["view"] if page else []
+    context["theme_source_view_link"] = f"{REPOSITORY}/{page.source}" if page else ""
+
+
 def place_in_repository(module: str, name: str) -> str | None:
     "The lines of a definition, for sphinx.ext.linkcode."
     found: Any = import_module(module)
@@ -484,10 +504,12 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_post_transform(Prose)
     app.connect("missing-reference", known_elsewhere, priority=900)
     app.connect("doctree-resolved", resolve)
+    app.connect("html-page-context", link_to_notebook)
     app.connect("build-finished", report, priority=900)
     app.connect("builder-inited", begin, priority=1)
     app.connect("builder-inited", tidy, priority=900)
     app.connect("env-before-read-docs", forget)
     app.connect("env-updated", learn, priority=900)
+    app.connect("autodoc-process-signature", leave_out_inherited)
     app.connect("autodoc-process-docstring", document_parameters)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}

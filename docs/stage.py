@@ -27,7 +27,7 @@ NOTEBOOKS = Path(CONFIG.nbs_path).resolve()
 REPOSITORY = f"{CONFIG.git_url}/blob/{CONFIG.branch}"
 NUMBER = re.compile(r"(^|/)\d+[a-z]?_")  # orders a notebook in its folder, and isn't part of its address
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
-EXPORTS = {"export", "exports", "exporti"}
+EXPORTS, HIDDEN = {"export", "exports", "exporti"}, {"hide", "default_exp"}
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -93,13 +93,13 @@ def import_statements(source: str) -> list[ast.Import | ast.ImportFrom]:
 
 def definitions(source: str) -> dict[str, str]:
     "The names that a cell defines at its top level, each with its kind in Sphinx's words."
-    found = {}
+    found: dict[str, str] = {}
     for node in ast.parse(source).body:
         if isinstance(node, (*FUNCTION, ast.ClassDef)):
             found[node.name] = "function" if isinstance(node, FUNCTION) else "class"
         for target in getattr(node, "targets", [getattr(node, "target", None)]):
             names = ast.walk(target) if target else []
-            found.update({each.id: "data" for each in names if isinstance(each, ast.Name)})
+            found.update({each.id: "data" for each in names if isinstance(each, ast.Name) and each.id != "TYPE_CHECKING"})
     return found
 
 
@@ -111,20 +111,32 @@ def markdown(source: str, number: int) -> Any:
     return cell
 
 
+def is_shown(cell: Any) -> bool:
+    "Is the code of this cell on the page?"
+    return not cell.directives_.keys() & HIDDEN and cell.directives_.get("echo:") != ["false"]
+
+
 class Stage(Processor):
     "Put documentation before an exported cell, and the list of its uses where there is none."
 
     page: Page
 
     def begin(self) -> None:
+        self.preface: list[str] = []
         self.nb.cells = [each for cell in self.nb.cells for each in self.staged(cell)]
 
     def staged(self, cell: Any) -> list[Any]:
         if cell.cell_type == "markdown":
             cell.source = LINK.sub(self.link, cell.source)
-        if cell.cell_type != "code" or not EXPORTS & cell.directives_.keys():
+        if cell.cell_type != "code" or not is_shown(cell):
             return [cell]
-        described, marked = [], []
+        before = self.restructured(self.preface, cell)
+        self.preface = []
+        return [*before, *(self.exported(cell) if EXPORTS & cell.directives_.keys() else [cell])]
+
+    def exported(self, cell: Any) -> list[Any]:
+        described: list[tuple[str, str]] = []
+        marked: list[tuple[str, str]] = []
         for name, kind in definitions(cell.source).items():
             self.page.defined[name] = cell.metadata["number"]
             public = kind != "data" and not name.startswith("_")
@@ -133,7 +145,8 @@ class Stage(Processor):
         before += [f".. mark:: {name} {kind}" for name, kind in marked]
         after = [f".. used-by:: {name}" for name, _ in marked]
         names = [name.rpartition(".")[2] for name, _ in described + marked]
-        after += [f".. autolink-preface:: from {self.page.module} import {', '.join(names)}"] if names else []
+        if names:  # to sphinx-codeautolink, from the next cell on these mean what is in the package
+            self.preface = [f".. autolink-preface:: from {self.page.module} import {', '.join(names)}"]
         return [*self.restructured(before, cell), cell, *self.restructured(after, cell)]
 
     def restructured(self, directives: list[str], cell: Any) -> list[Any]:
@@ -158,9 +171,8 @@ class Show(Processor):
         if cell.cell_type != "code":
             return
         cell.source = re.sub(r"^#\| *[\w-]+:.*\n?", "", cell.source, flags=re.M)
-        echo = cell.directives_.get("echo:") != ["false"]
-        cell.metadata["tags"] = ["hide-input"] * ("exporti" in cell.directives_) + ["remove-input"] * (not echo)
-        label = "Code" if definitions(cell.source).keys() - {"TYPE_CHECKING"} else "Imports"
+        cell.metadata["tags"] = ["hide-input"] * ("exporti" in cell.directives_) + ["remove-input"] * (not is_shown(cell))
+        label = "Code" if definitions(cell.source) else "Imports"
         cell.metadata["mystnb"] = {"code_prompt_show": label, "code_prompt_hide": label}
         for output in cell.outputs:
             data = output.get("data", {})
@@ -170,7 +182,7 @@ class Show(Processor):
 
 def remove(cell: Any) -> None:
     "Leave out what is hidden, and the cell that names the module."
-    if cell.directives_.keys() & {"hide", "default_exp"}:
+    if cell.directives_.keys() & HIDDEN:
         cell["source"] = None
 
 

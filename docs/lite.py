@@ -1,0 +1,209 @@
+"""Notebooks that run in the page: JupyterLite with Pyodide, all of it served from the site itself.
+
+Pyodide is Python for the browser, compiled to WebAssembly. npm has its core, and PyPI the rest, which is in Python, in the
+versions that Pyodide's lock file names. What has been fetched stays in .cache/. A notebook runs there if its cells start no
+process, open no socket and have no threads; the package takes the place of the cells that are exported.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from execnb.nbio import mk_cell, nb2dict, new_nb
+from jupyterlite_pyodide_kernel.constants import PYODIDE_VERSION
+from nbdev.process import NBProcessor
+from sphinx.application import Sphinx
+from stage import CONFIG, EXPORTS, NOTEBOOKS, ROOT, Page, import_statements, notebooks
+
+CACHE = ROOT / ".cache" / "lite"
+CORE = ["pyodide.mjs", "pyodide.js", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"]
+KERNEL = ["micropip", "packaging", "ipython", "jedi", "comm"]  # what JupyterLite's kernel loads
+# What a notebook that runs there can't import: sockets, processes and threads, and what is about them.
+ABSENT = ("concurrent.", "multiprocessing", "signal", "smtplib", "socket", "subprocess", "threading", f"{CONFIG.lib_name}.hosts")
+
+# Pyodide's socket can't read IPv6 addresses.
+WITHOUT_IPV6 = """
+import ipaddress, socket
+VERSIONS = {socket.AF_INET: ipaddress.IPv4Address, socket.AF_INET6: ipaddress.IPv6Address}
+socket.inet_pton = lambda family, text: VERSIONS[family](text).packed
+"""
+
+
+class NotAvailable(Exception):
+    "Why notebooks can't run in the page of this site."
+
+
+def run(*command: str | Path, folder: Path = ROOT) -> None:
+    try:
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    except FileNotFoundError:
+        raise NotAvailable(f"{command[0]} isn't installed") from None
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip() or "it doesn't say why").splitlines()[-1]
+        raise NotAvailable(f"{' '.join(map(str, command[:3]))} failed: {last}") from None
+
+
+def pip(*arguments: str | Path) -> None:
+    run(sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments)
+
+
+# The notebooks
+
+
+def runnable(page: Page) -> Any | None:
+    "The notebook as it runs in the page, without outputs; None where it can't run there."
+    notebook = NBProcessor(page.path).nb
+    title, *cells = [cell for cell in notebook.cells if not (cell.directives_.keys() & (EXPORTS | {"default_exp"}))]
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    modules = {(getattr(node, "module", None) or node.names[0].name) for text in code for node in import_statements(text)}
+    if not code or any(module.startswith(ABSENT) for module in [page.module, *modules]):
+        return None
+    first = imports_of_exports(notebook, page)
+    made = new_nb([mk_cell(cell.source, cell.cell_type) for cell in [title, *([mk_cell(first)] if first else []), *cells]])
+    made.metadata = {"kernelspec": {"name": "python", "display_name": "Python (Pyodide)", "language": "python"}}
+    return made
+
+
+def imports_of_exports(notebook: Any, page: Page) -> str:
+    "In place of the exported cells: what they define, from the package, and what they import."
+    exported = [cell.source for cell in notebook.cells if cell.directives_.keys() & EXPORTS]
+    nodes = [node for text in exported for node in ast.parse(text).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    lines = [ast.unparse(node) for node in nodes if getattr(node, "module", "") != "__future__"]
+    names = ", ".join(page.defined)
+    return "\n".join(dict.fromkeys([*lines, f"from {page.module} import {names}"] if names else lines))
+
+
+# Python
+
+
+def pyodide(folder: Path) -> None:
+    "Pyodide with the package and all that it needs."
+    packages = CACHE / PYODIDE_VERSION
+    if not (packages / "complete").exists():
+        fetch(packages)
+    shutil.copytree(packages, folder)
+    pip("wheel", "--no-deps", "--wheel-dir", folder, package(CACHE / "package"))
+    lock = json.loads((folder / "pyodide-lock.json").read_text())
+    known = lock["packages"]
+    lock["packages"] = {name: package for wheel in folder.glob("*.whl") for name, package in [entry(wheel, known)]}
+    ours = lock["packages"][CONFIG.lib_name.replace("_", "-")]
+    ours["depends"] = sorted(lock["packages"].keys() - needed(known).keys() - {ours["name"]})
+    (folder / "pyodide-lock.json").write_text(json.dumps(lock))
+
+
+def package(folder: Path) -> Path:
+    "The project with what its package needs where it runs in a page."
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ROOT / CONFIG.lib_path, folder / CONFIG.lib_name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder)
+    with (folder / CONFIG.lib_name / "__init__.py").open("a") as file:
+        file.write(WITHOUT_IPV6)
+    return folder
+
+
+def fetch(folder: Path) -> None:
+    "The core from npm, and the wheels from PyPI."
+    folder.mkdir(parents=True, exist_ok=True)
+    run("npm", "pack", "--silent", f"pyodide@{PYODIDE_VERSION}", folder=CACHE)
+    shutil.unpack_archive(CACHE / f"pyodide-{PYODIDE_VERSION}.tgz", CACHE / "npm")
+    for name in [*CORE, "pyodide-lock.json"]:
+        shutil.copy(CACHE / "npm" / "package" / name, folder)
+    lock = json.loads((folder / "pyodide-lock.json").read_text())
+    version = ["--python-version", lock["info"]["python"].rpartition(".")[0], "--only-binary", ":all:"]
+    pip("download", "--no-deps", *version, "--dest", folder, *needed(lock["packages"]).values())
+    pip("wheel", "--wheel-dir", folder, *CONFIG.requirements.split())
+    (folder / "complete").touch()
+
+
+def needed(packages: dict[str, Any]) -> dict[str, str]:
+    "What the kernel needs, and what that needs, in the versions of the lock file. All of it is in Python."
+    found: dict[str, str] = {}
+    left = list(KERNEL)
+    while left:
+        name = left.pop()
+        if name not in found:
+            package = packages.get(name, {"name": name, "depends": []})
+            found[name] = "==".join([package["name"], *([package["version"]] if "version" in package else [])])
+            left += package["depends"]
+    return found
+
+
+def entry(wheel: Path, known: dict[str, Any]) -> tuple[str, Any]:
+    "What stands in the lock file about a wheel."
+    file, version, *_ = wheel.name.split("-")
+    name = file.lower().replace("_", "-")
+    about = {"name": name, "install_dir": "site", "package_type": "package", "unvendored_tests": False, "depends": [], "imports": []}
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    return name, {**about, **known.get(name, {}), "version": version, "file_name": wheel.name, "sha256": digest}
+
+
+# The site
+
+
+def build(folder: Path, work: Path, pages: dict[str, Page]) -> list[str]:
+    "Write JupyterLite into a folder; answers the names of the pages that can be run. `NotAvailable` where it can't be had."
+    shutil.rmtree(work, ignore_errors=True)
+    pyodide(work / "static" / "pyodide")
+    names = []
+    for name, page in pages.items():
+        if notebook := runnable(page):
+            path = work / "contents" / f"{name}.ipynb"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(nb2dict(notebook)))
+            names.append(name)
+    for path in set(NOTEBOOKS.rglob("*.*")) - set(notebooks()):  # what notebooks read
+        if path.is_file() and path.suffix != ".ipynb":
+            shutil.copy(path, work / "contents" / path.relative_to(NOTEBOOKS))
+    kernel = {"disablePyPIFallback": True, "pyodideUrl": "./static/pyodide/pyodide.mjs"}
+    settings = {"appName": CONFIG.repo, "litePluginSettings": {"@jupyterlite/pyodide-kernel-extension:kernel": kernel}}
+    lite = {"contents": ["contents"], "output_dir": str(folder), "apps": ["notebooks"], "no_sourcemaps": True}
+    wheels = [str(path) for path in (work / "static/pyodide").glob("comm-*.whl")]
+    write(work / "jupyter-lite.json", {"jupyter-lite-schema-version": 0, "jupyter-config-data": settings})
+    write(
+        work / "jupyter_lite_config.json",
+        {"LiteBuildConfig": {**lite, "no_unused_shared_packages": True}, "PipliteAddon": {"piplite_urls": wheels}},
+    )
+    run(sys.executable, "-m", "jupyter", "lite", "build", "--lite-dir", ".", folder=work)
+    return names
+
+
+def write(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data))
+
+
+# In the pages
+
+BUTTON = '<p class="run"><a href="{}lite/notebooks/index.html?path={}.ipynb">Run this notebook in your browser</a></p>'
+
+
+def prepare(app: Sphinx) -> None:
+    "Build JupyterLite where that is wanted and possible."
+    app.runnable = []
+    if app.config.lite:
+        try:
+            app.runnable = build(Path(app.outdir) / "lite", Path(app.srcdir) / "lite", app.pages)
+        except NotAvailable as error:
+            print(f"Notebooks can't be run in the page of this site: {error}", file=sys.stderr)
+
+
+def add_button(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    if docname in app.runnable:
+        title = next(iter(doctree.findall(nodes.title)))
+        text = BUTTON.format("../" * docname.count("/"), docname)
+        title.parent.insert(title.parent.index(title) + 1, nodes.raw("", text, format="html"))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_config_value("lite", False, "html", bool)
+    app.connect("builder-inited", prepare, priority=2)
+    app.connect("doctree-resolved", add_button)
+    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}

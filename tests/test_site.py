@@ -1,0 +1,319 @@
+"The website: every reference leads somewhere, and a browser shows it as it should be."
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from notebooks import ROOT
+
+pytest.importorskip("sphinx", reason="what sets the website isn't installed: `make docs` does that")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed: `make docs` does that")
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(not BROWSER, reason="there is no Chromium")
+LARGEST_PAGE, LARGEST_SITE = 300_000, 10_000_000  # bytes, the latter without the kernel that runs in the page
+
+
+def build(project: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(project / "docs" / "build.py"), str(site)]
+    environ = {**os.environ, "PYTHONPATH": str(project)}
+    return subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    "The website, built once for all workers of pytest-xdist, which share the folder above their own."
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    folder, told = shared / "site", shared / "site.json"
+    with (shared / "site.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not told.exists():
+            done = build(ROOT, folder)
+            told.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+    status, output, errors = json.loads(told.read_text())
+    assert status == 0, errors
+    assert re.search(r"^ +0  that could not be resolved$", output, re.M)
+    return folder
+
+
+def pages(site: Path) -> list[Path]:
+    return sorted(path for path in site.rglob("*.html") if path.relative_to(site).parts[0] not in ("_static", "lite"))
+
+
+# What the build finds
+
+
+PLANTED = [
+    ("A `Sesion` is what a plugin sees.", "`Sesion`: is it `Session`?"),
+    ("`block_permanently` refuses.", "`block_permanently`: is it `block_permanent`?"),
+    ("It has `Session.client_address`.", "`Session.client_address`"),
+    ("So does `os.pathh`.", "`os.pathh`"),
+    ("[Plugins](spp/03_plugins.ipynb) has the rest.", "spp/plugins.ipynb"),
+    ("[Commands](spp/02_command.ipynb#the-values-there-are) too.", "the-values-there-are"),
+    ("TARPITCOUNT is one, `TARPITCONT` isn't.", "`TARPITCONT`: is it `TARPITCOUNT`?"),
+]
+SOUND = "`Refuse`, `session.Session`, `int`, `os.path.join`, `TARPITCOUNT=4`, `ana@example.org`, `all`, `control/me`: these are."
+
+
+def test_broken_references_fail_the_build(tmp_path: Path) -> None:
+    "A misspelt name, a renamed function, a dead link, an unknown setting: each is found, with the notebook and the cell."
+    project = tmp_path / "project"
+    for name in ("docs", "ra_plugins", "nbs/spp", "nbs/support"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (project / "nbs/plugins").mkdir()
+    for name in ("settings.ini", "nbs/plugins/tarpit.ipynb"):
+        shutil.copy(ROOT / name, project / name)
+    cells = ["# A start page\n\n> With faults.", SOUND, *(text for text, _ in PLANTED)]
+    markdown = [{"cell_type": "markdown", "id": f"c{n}", "metadata": {}, "source": text} for n, text in enumerate(cells)]
+    kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+    notebook = {"cells": markdown, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    (project / "nbs/index.ipynb").write_text(json.dumps(notebook))
+    module = project / "ra_plugins/plugins/tarpit.py"
+    module.write_text(module.read_text().replace("without the ceiling.", "without the `ceilling_of_it`."))
+
+    done = build(project, tmp_path / "site")
+
+    assert done.returncode != 0
+    told = done.stderr.splitlines()
+    for cell, (text, expected) in enumerate(PLANTED, start=2):
+        assert [line for line in told if line.startswith(f"nbs/index.ipynb, cell {cell}:") and expected in line], text
+    assert len([line for line in told if line.startswith("nbs/index.ipynb")]) == len(PLANTED)
+    assert [line for line in told if re.match(r"nbs/plugins/tarpit.ipynb, cell \d+.*`ceilling_of_it`", line)]
+
+
+def test_pages_are_small(site: Path) -> None:
+    sizes = {str(path.relative_to(site)): path.stat().st_size for path in pages(site)}
+    assert {name: size for name, size in sizes.items() if size > LARGEST_PAGE} == {}
+    files = [path for path in site.rglob("*") if path.is_file() and path.relative_to(site).parts[0] != "lite"]
+    assert sum(path.stat().st_size for path in files) < LARGEST_SITE
+
+
+def test_addresses_have_no_numbers(site: Path) -> None:
+    assert (site / "spp/plugin.html").exists()
+    assert [path.name for path in pages(site) if re.match(r"\d", path.name)] == []
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=BROWSER, args=options)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    "The site on a web server of its own."
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+
+
+@pytest.fixture
+def visit(browser: Any, address: str) -> Iterator[Any]:
+    "Opens a page. Nothing may be asked of another server or fail, and nothing may stand in the console."
+    faults: list[str] = []
+    contexts = []
+
+    def failed(request: Any) -> None:
+        if request.failure != "net::ERR_ABORTED":  # by us, who went on to the next page
+            faults.append(f"{request.failure}: {request.url}")
+
+    def open_page(path: str, base: str = address, **options: Any) -> Any:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("requestfailed", failed)
+        page.on("response", lambda answer: faults.append(f"{answer.status}: {answer.url}") if answer.status > 399 else None)
+        page.on("request", lambda request: faults.append(f"asks {request.url}") if is_foreign(request.url, base) else None)
+        page.goto(base + path)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def is_foreign(url: str, base: str) -> bool:
+    return not url.startswith((base, "data:", "blob:"))
+
+
+@needs_browser
+@pytest.mark.parametrize("served", [True, False], ids=["web server", "file"])
+def test_start_page(visit: Any, site: Path, served: bool) -> None:
+    page = visit("index.html") if served else visit("index.html", base=site.as_uri() + "/")
+    assert page.locator("h1").inner_text().startswith("ra-plugins")
+    sections = page.locator(".sidebar-tree .caption").all_inner_texts()
+    assert [name.lower() for name in sections][:2] == ["guides", "plugins"]
+    page.locator(".sidebar-tree").get_by_role("link", name="tarpit", exact=True).click()
+    assert page.locator("h1").inner_text().startswith("tarpit")
+    assert page.locator(".related-pages .next-page").count() + page.locator(".related-pages .prev-page").count()
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("sample_session", "sample_session"), ("tarpitting", "tarpit"), ("TARPITDELAY", "tarpit")],
+    ids=["a name", "a word", "a setting"],
+)
+def test_search(visit: Any, words: str, found: str) -> None:
+    page = visit("index.html")
+    page.locator("input[name=q]").first.fill(words)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#search-results li a")
+    assert any(found in result for result in page.locator("#search-results li a").all_inner_texts())
+
+
+@needs_browser
+def test_reference_leads_to_its_definition(visit: Any) -> None:
+    page = visit("plugins/tarpit.html")
+    page.locator("p").get_by_role("link", name="Delay", exact=True).first.click()
+    assert page.url.endswith("/spp/command.html#ra_plugins.spp.command.Delay")
+    target = page.locator(":target")
+    assert "class Delay" in " ".join(target.inner_text().split()) and target.is_visible()
+    place = target.bounding_box()
+    assert 0 <= place["y"] < page.viewport_size["height"]
+    used = page.locator("dl.py:has(> :target) .used-by", has_text="Used by").first
+    used.get_by_role("link", name="tarpit", exact=True).first.click()
+    assert "/plugins/tarpit.html#ra_plugins.plugins.tarpit.tarpit" in page.url
+
+
+@needs_browser
+def test_references_in_code_and_signatures(visit: Any) -> None:
+    page = visit("plugins/tarpit.html")
+    places = page.locator("div.highlight pre a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+    assert "../spp/command.html#ra_plugins.spp.command.Delay" in places
+    assert "https://docs.python.org/3/library/functions.html#min" in places
+    types = page.locator("dt.sig a.reference").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+    assert "../spp/session.html#ra_plugins.spp.session.Session" in types
+    rfcs = page.locator("a.rfc").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+    assert "https://www.rfc-editor.org/rfc/rfc5321.html#section-4.5.3.2.3" in rfcs
+
+
+@needs_browser
+def test_page_of_a_plugin(visit: Any) -> None:
+    "It says at which command the plugin runs, its settings and its neighbours."
+    page = visit("plugins/tarpit.html")
+    facts = page.locator(".plugin-facts")
+    assert "RCPT" in facts.inner_text()
+    assert facts.get_by_role("link", name="dotblind").count() == 1
+    facts.get_by_role("link", name="TARPITDELAY").click()
+    assert page.locator(":target").inner_text().startswith("TARPITDELAY")
+    assert page.locator("tbody tr", has_text="TARPITDELAY").count() == 1
+
+
+@needs_browser
+def test_dark(visit: Any) -> None:
+    "By the reader's choice, and by that of the system."
+
+    def background(page: Any) -> int:
+        return sum(map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]))
+
+    page = visit("spf/show.html", color_scheme="light")
+    assert background(page) > 600
+    while page.evaluate("document.body.dataset.theme") != "dark":
+        page.locator(".theme-toggle:visible").first.click()
+    assert background(page) < 150
+    assert background(visit("spf/show.html", color_scheme="dark")) < 150
+
+
+@needs_browser
+def test_narrow_window(visit: Any, site: Path, address: str) -> None:
+    "No page scrolls sideways on a phone."
+    page = visit("index.html", viewport={"width": 360, "height": 740})
+    wide = {}
+    for path in pages(site):
+        page.goto(address + path.relative_to(site).as_posix())
+        width = page.evaluate("document.scrollingElement.scrollWidth")
+        if width > 360:
+            wide[page.url] = width
+    assert wide == {}
+
+
+@needs_browser
+def test_without_scripts(visit: Any) -> None:
+    page = visit("spf/check.html", java_script_enabled=False)
+    assert page.get_by_text("Each mechanism is a function that says whether it matches.").is_visible()
+    assert page.locator("div.highlight pre", has_text="async def match_a").first.is_visible()
+
+
+# Notebooks that run in the page
+
+
+@pytest.fixture(scope="module")
+def lite(site: Path) -> Path:
+    folder = site / "lite"
+    if not folder.exists():
+        pytest.skip("this site was built without what runs notebooks in the page: that needs npm and network")
+    return folder
+
+
+@needs_browser
+def test_notebook_runs_in_the_page(visit: Any, lite: Path) -> None:
+    "By its button, in JupyterLite, with what the stored notebook has printed."
+    page = visit("plugins/msa.html", viewport={"width": 1200, "height": 900})
+    page.locator(".run a").click()
+    page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=120_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    shown = page.locator(".jp-OutputArea-output", has_text="Refuse('530 5.7.0 Authentication required')")
+    shown.first.wait_for(timeout=240_000)
+    assert page.locator(".jp-RenderedText[data-mime-type*='stderr'], .jp-OutputArea-output:has-text('Traceback')").count() == 0
+
+
+RUN = """async ([root, notebooks]) => {
+    const {loadPyodide} = await import(root + "static/pyodide/pyodide.mjs");
+    const python = await loadPyodide({indexURL: root + "static/pyodide/", packages: ["ra-plugins", "ipython"]});
+    const faults = {};
+    for (const [name, files, cells] of notebooks) {
+        const folder = "/home/pyodide/" + name;
+        python.FS.mkdirTree(folder);
+        python.FS.chdir(folder);
+        for (const [file, text] of Object.entries(files)) python.FS.writeFile(file, text);
+        const globals = python.toPy({__name__: "__main__"});
+        try { for (const cell of cells) await python.runPythonAsync(cell, {globals}); }
+        catch (error) { faults[name] = String(error).trim().split("\\n").at(-1); }
+    }
+    return faults;
+}"""
+
+
+@needs_browser
+def test_every_runnable_notebook_runs_in_a_browser(visit: Any, lite: Path, address: str) -> None:
+    "The same Python as in the page, without JupyterLite around it."
+    notebooks = []
+    for path in sorted((lite / "files").rglob("*.ipynb")):
+        files = {each.name: each.read_text() for each in path.parent.iterdir() if each.is_file() and each.suffix != ".ipynb"}
+        cells = [cell["source"] for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        notebooks.append((path.relative_to(lite / "files").with_suffix("").as_posix(), files, cells))
+    assert {"plugins/tarpit", "spf/check"} <= {name for name, _, _ in notebooks}
+    page = visit("index.html")
+    page.set_default_timeout(300_000)
+    assert page.evaluate(RUN, [address + "lite/", notebooks]) == {}
