@@ -16,6 +16,7 @@ from stage import CONFIG, Page
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(\))?")
 SETTING = re.compile(r"([A-Z][A-Z0-9]*_?[A-Z0-9]+)(=.*)?")
 PACKAGE = CONFIG.lib_name
+COMMANDS = {line.partition("=")[0] for line in CONFIG.d["console_scripts"].split("\n")}
 # No names of ours: commands and extensions of SMTP, types and answers of DNS, other people's programs.
 OTHERS = {
     *("HELO", "EHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "VRFY", "EXPN", "HELP", "AUTH", "STARTTLS"),
@@ -124,7 +125,7 @@ class Names:
     def check(self, name: str, text: str, page: Page) -> None:
         "Of a name that means nothing: isn't it a misspelt one?"
         head, _, rest = name.partition(".")
-        if set(name.split(".")) <= page.words or name in self.short or name in OTHERS or locate(name):
+        if set(name.split(".")) <= page.words or name in self.short or name in OTHERS | COMMANDS or locate(name):
             return
         near = get_close_matches(name, [*self.short, *self.settings], 1, 0.8 if name != name.lower() else 0.9)
         dotted = rest and rest.rpartition(".")[2] not in ENDINGS and (
