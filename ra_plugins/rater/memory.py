@@ -87,7 +87,7 @@ class Store(Protocol):
     def close(self) -> None:
         "Write down what is to be kept, and let go of files and connections."
 
-# %% ../../nbs/rater/01_memory.ipynb #cb162cfe
+# %% ../../nbs/rater/01_memory.ipynb #c6e48279
 class Generations:
     "The values of a class, or of a part of it, by the time of their last mark."
 
@@ -104,7 +104,24 @@ class Generations:
         self.young = {}
         self.turn = now + span
 
-# %% ../../nbs/rater/01_memory.ipynb #bb100502
+    def count(self, mark: Mark, now: float) -> tuple[int, ...]:
+        "Keep a mark, and count: `Store.count` for one."
+        _, value, limits, weight = mark
+        series = self.young.get(value)
+        if series is None:
+            series = self.old.pop(value, None)
+            if series is None and weight == 1:
+                self.young[value] = now
+                return (1,) * len(limits)
+        if not isinstance(series, array):
+            series = array("d", () if series is None else (series,))
+        if weight:
+            add(series, now, weight, limits)
+        if series:
+            self.young[value] = series
+        return counted(series, now, limits)
+
+# %% ../../nbs/rater/01_memory.ipynb #0d3fe0f5
 PARTS = 256
 TIDYING = 0.002  # seconds: for how long one call of `tidy` goes on to another part
 
@@ -134,30 +151,17 @@ class Memory:
     def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...]]:
         "As `Store.count`; it never fails."
         now = self.clock()
-        return [self._count(mark, now) for mark in marks]
+        return [self._part(mark.name, mark.value, now).count(mark, now) for mark in marks]
 
-    def _count(self, mark: Mark, now: float) -> tuple[int, ...]:
-        name, value, limits, weight = mark
+    def _part(self, name: str, value: str, now: float) -> Generations:
         part = self.classes[name][hash(value) % PARTS]
         if now >= part.turn:
             part.age(now, self.spans[name])
-        series = part.young.get(value)
-        if series is None:
-            series = part.old.pop(value, None)
-            if series is None and weight == 1:
-                part.young[value] = now
-                return (1,) * len(limits)
-        if not isinstance(series, array):
-            series = array("d", () if series is None else (series,))
-        if weight:
-            add(series, now, weight, limits)
-        if series:
-            part.young[value] = series
-        return counted(series, now, limits)
+        return part
 
     def forget(self, name: str, value: str) -> bool:
         "As `Store.forget`."
-        part = self.classes[name][hash(value) % PARTS] if name in self.classes else Generations(0)
+        part = self._part(name, value, self.clock()) if name in self.classes else Generations(0)
         return any([each.pop(value, None) is not None for each in (part.young, part.old)])
 
     def held(self) -> int:
