@@ -13,8 +13,12 @@ from stage import CONFIG, ROOT  # noqa: E402
 
 project, author, copyright = CONFIG.repo, CONFIG.author, f"{CONFIG.author}, {CONFIG.license}"
 extensions = [
+    "report",
     "references",
     "lite",
+    "api",
+    "uses",
+    "plugins",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
@@ -82,6 +86,6 @@ html_last_updated_fmt = None
 
 def linkcode_resolve(domain: str, info: dict[str, Any]) -> str | None:
     "Where a definition stands in the repository."
-    from references import place_in_repository
+    from api import place_in_repository
 
     return place_in_repository(info["module"], info["fullname"])

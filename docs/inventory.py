@@ -22,7 +22,9 @@ MODULES = "bisect dataclasses datetime enum heapq math queue secrets selectors s
 def imported() -> set[str]:
     "The modules that the notebooks and the project's own modules import, and the packages that they are in."
     sources = [source for path in notebooks() for source in Page(path).code]
-    sources += [path.read_text(encoding="utf-8") for folder in ("tests", "bench") for path in ROOT.glob(f"{folder}/*.py")]
+    sources += [
+        path.read_text(encoding="utf-8") for folder in ("tests", "bench") for path in ROOT.glob(f"{folder}/*.py")
+    ]
     statements = [node for source in sources for node in import_statements(source)]
     names = {getattr(node, "module", None) or each.name for node in statements for each in node.names}
     return names | {name.partition(".")[0] for name in names} | set(MODULES.split())

@@ -15,19 +15,29 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from docutils import nodes
 from execnb.nbio import mk_cell, nb2dict, new_nb
 from jupyterlite_pyodide_kernel.constants import PYODIDE_VERSION
 from nbdev.process import NBProcessor
 from sphinx.application import Sphinx
-from stage import CONFIG, EXPORTS, NOTEBOOKS, ROOT, Page, import_statements, notebooks
+from stage import CONFIG, EXPORTS, NOTEBOOKS, ROOT, Page, import_statements, is_shown, notebooks
 
 CACHE = ROOT / ".cache" / "lite"
 CORE = ["pyodide.mjs", "pyodide.js", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"]
 KERNEL = ["micropip", "packaging", "ipython", "jedi", "comm"]  # what JupyterLite's kernel loads
 # What a notebook that runs there can't import: sockets, processes and threads, and what is about them.
-ABSENT = ("concurrent.", "multiprocessing", "signal", "smtplib", "socket", "subprocess", "threading", f"{CONFIG.lib_name}.hosts")
+ABSENT = (
+    "concurrent.",
+    "multiprocessing",
+    "signal",
+    "smtplib",
+    "socket",
+    "subprocess",
+    "threading",
+    f"{CONFIG.lib_name}.hosts",
+)
 
 # Pyodide's socket can't read IPv6 addresses.
 WITHOUT_IPV6 = """
@@ -63,19 +73,29 @@ def runnable(page: Page) -> Any | None:
     notebook = NBProcessor(page.path).nb
     title, *cells = [cell for cell in notebook.cells if not (cell.directives_.keys() & (EXPORTS | {"default_exp"}))]
     code = [cell.source for cell in cells if cell.cell_type == "code"]
-    modules = {(getattr(node, "module", None) or node.names[0].name) for text in code for node in import_statements(text)}
+    modules = {
+        (getattr(node, "module", None) or node.names[0].name) for text in code for node in import_statements(text)
+    }
     if not code or any(module.startswith(ABSENT) for module in [page.module, *modules]):
         return None
     first = imports_of_exports(notebook, page)
-    made = new_nb([mk_cell(cell.source, cell.cell_type) for cell in [title, *([mk_cell(first)] if first else []), *cells]])
+    made = new_nb([mk_cell(title.source, "markdown"), *([mk_cell(first)] if first else []), *map(bare, cells)])
     made.metadata = {"kernelspec": {"name": "python", "display_name": "Python (Pyodide)", "language": "python"}}
     return made
+
+
+def bare(cell: Any) -> Any:
+    "A cell without its output; the code that the page doesn't show is folded."
+    folded = {} if cell.cell_type == "markdown" or is_shown(cell) else {"jupyter": {"source_hidden": True}}
+    return mk_cell(cell.source, cell.cell_type, metadata=folded)
 
 
 def imports_of_exports(notebook: Any, page: Page) -> str:
     "In place of the exported cells: what they define, from the package, and what they import."
     exported = [cell.source for cell in notebook.cells if cell.directives_.keys() & EXPORTS]
-    nodes = [node for text in exported for node in ast.parse(text).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    nodes = [
+        node for text in exported for node in ast.parse(text).body if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
     lines = [ast.unparse(node) for node in nodes if getattr(node, "module", "") != "__future__"]
     names = ", ".join(page.defined)
     return "\n".join(dict.fromkeys([*lines, f"from {page.module} import {names}"] if names else lines))
@@ -141,7 +161,10 @@ def entry(wheel: Path, known: dict[str, Any]) -> tuple[str, Any]:
     "What stands in the lock file about a wheel."
     file, version, *_ = wheel.name.split("-")
     name = file.lower().replace("_", "-")
-    about = {"name": name, "install_dir": "site", "package_type": "package", "unvendored_tests": False, "depends": [], "imports": []}
+    with ZipFile(wheel) as archive:
+        tops = {path.partition("/")[0].removesuffix(".py") for path in archive.namelist() if path.endswith(".py")}
+    about = {"name": name, "install_dir": "site", "package_type": "package", "unvendored_tests": False, "depends": []}
+    about["imports"] = sorted(tops)
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     return name, {**about, **known.get(name, {}), "version": version, "file_name": wheel.name, "sha256": digest}
 
@@ -173,6 +196,7 @@ def build(folder: Path, work: Path, pages: dict[str, Page]) -> list[str]:
         {"LiteBuildConfig": {**lite, "no_unused_shared_packages": True}, "PipliteAddon": {"piplite_urls": wheels}},
     )
     run(sys.executable, "-m", "jupyter", "lite", "build", "--lite-dir", ".", folder=work)
+    shutil.copy(folder / "icon-120x120.png", folder.parent / "favicon.ico")  # which its pages ask for
     return names
 
 

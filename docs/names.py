@@ -19,11 +19,39 @@ PACKAGE = CONFIG.lib_name
 COMMANDS = {line.partition("=")[0] for line in CONFIG.d["console_scripts"].split("\n")}
 # No names of ours: commands and extensions of SMTP, types and answers of DNS, other people's programs.
 OTHERS = {
-    *("HELO", "EHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "VRFY", "EXPN", "HELP", "AUTH", "STARTTLS"),
+    *(
+        "HELO",
+        "EHLO",
+        "MAIL",
+        "RCPT",
+        "DATA",
+        "BDAT",
+        "RSET",
+        "NOOP",
+        "QUIT",
+        "VRFY",
+        "EXPN",
+        "HELP",
+        "AUTH",
+        "STARTTLS",
+    ),
     *("PIPELINING", "CHUNKING", "SIZE", "PLAIN", "LOGIN", "AAAA", "CNAME", "DNAME", "NXDOMAIN", "SERVFAIL"),
     *("ADDRESS", "DOMAIN", "getopt_long_only", "nbdev_export"),
 }
-ENDINGS = {"com", "example", "invalid", "net", "org", "test", "html", "ipynb", "json", "md", "py", "txt"}  # no attributes
+ENDINGS = {
+    "com",
+    "example",
+    "invalid",
+    "net",
+    "org",
+    "test",
+    "html",
+    "ipynb",
+    "json",
+    "md",
+    "py",
+    "txt",
+}  # no attributes
 
 
 class BrokenReference(Exception):
@@ -118,7 +146,11 @@ class Names:
             return None
         builtin = getattr(builtins, name, None)
         plain = name.isalpha() and name.islower() and text == name
-        if plain and not inspect.isclass(builtin) and (name not in sys.stdlib_module_names or name in page.words - {*page.scope}):
+        if (
+            plain
+            and not inspect.isclass(builtin)
+            and (name not in sys.stdlib_module_names or name in page.words - {*page.scope})
+        ):
             return None
         return name
 
@@ -128,10 +160,19 @@ class Names:
         if set(name.split(".")) <= page.words or name in self.short or name in OTHERS | COMMANDS or locate(name):
             return
         near = get_close_matches(name, [*self.short, *self.settings], 1, 0.8 if name != name.lower() else 0.9)
-        dotted = rest and rest.rpartition(".")[2] not in ENDINGS and (
-            head in page.scope or head in self.short or head in (PACKAGE, *sys.stdlib_module_names)
+        dotted = (
+            rest
+            and rest.rpartition(".")[2] not in ENDINGS
+            and (head in page.scope or head in self.short or head in (PACKAGE, *sys.stdlib_module_names))
         )
         capitals = SETTING.fullmatch(name) and len(name) > 4
-        if text.endswith("()") or dotted or capitals or ("_" in name and not rest) or re.search(r"[a-z][A-Z]", name) or near:
+        if (
+            text.endswith("()")
+            or dotted
+            or capitals
+            or ("_" in name and not rest)
+            or re.search(r"[a-z][A-Z]", name)
+            or near
+        ):
             kind = "setting" if capitals and not rest else "name"
             raise BrokenReference(f"unknown {kind} `{text}`" + (f": is it `{near[0]}`?" if near else ""))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import tokenize
+from functools import cached_property
 from importlib import import_module
 from io import StringIO
 from itertools import accumulate
@@ -36,7 +37,9 @@ class Page:
 
     def __init__(self, path: Path):
         self.path = path
-        self.name = NUMBER.sub(r"\1", path.relative_to(NOTEBOOKS).with_suffix("").as_posix())  # as Sphinx names the page
+        self.name = NUMBER.sub(
+            r"\1", path.relative_to(NOTEBOOKS).with_suffix("").as_posix()
+        )  # as Sphinx names the page
         self.title = self.name
         self.notebook = read_nb(path)
         for number, cell in enumerate(self.notebook.cells):
@@ -54,7 +57,7 @@ class Page:
         "The notebook's path, from the root of the project."
         return self.path.relative_to(ROOT).as_posix()
 
-    @property
+    @cached_property
     def scope(self) -> dict[str, str]:
         "What names mean in its code: those that it defines, and those that it imports."
         found = {}
@@ -65,7 +68,7 @@ class Page:
                 found[name] = module + (each.name if module or each.asname else name)
         return {**found, **{name: f"{self.module}.{name}" for name in self.defined}}
 
-    @property
+    @cached_property
     def plugin(self) -> Any:
         "The plugin that is exported from it, if one is: it has the module's name."
         module = self.module and import_module(self.module)
@@ -99,7 +102,9 @@ def definitions(source: str) -> dict[str, str]:
             found[node.name] = "function" if isinstance(node, FUNCTION) else "class"
         for target in getattr(node, "targets", [getattr(node, "target", None)]):
             names = ast.walk(target) if target else []
-            found.update({each.id: "data" for each in names if isinstance(each, ast.Name) and each.id != "TYPE_CHECKING"})
+            found.update(
+                {each.id: "data" for each in names if isinstance(each, ast.Name) and each.id != "TYPE_CHECKING"}
+            )
     return found
 
 
@@ -171,7 +176,9 @@ class Show(Processor):
         if cell.cell_type != "code":
             return
         cell.source = re.sub(r"^#\| *[\w-]+:.*\n?", "", cell.source, flags=re.M)
-        cell.metadata["tags"] = ["hide-input"] * ("exporti" in cell.directives_) + ["remove-input"] * (not is_shown(cell))
+        cell.metadata["tags"] = ["hide-input"] * ("exporti" in cell.directives_) + ["remove-input"] * (
+            not is_shown(cell)
+        )
         label = "Code" if definitions(cell.source) else "Imports"
         cell.metadata["mystnb"] = {"code_prompt_show": label, "code_prompt_hide": label}
         for output in cell.outputs:
@@ -192,7 +199,9 @@ class Processors(FilterDefaults):
     def base_procs(self) -> list[Any]:
         ours = {"add_show_docs": Stage, "rm_export": remove}
         left_out = {"insert_warning", "clean_show_doc", "exec_show_docs", "add_links", "add_fold", "mv_exports"}
-        return [ours.get(each.__name__, each) for each in super().base_procs() if each.__name__ not in left_out] + [Show]
+        return [ours.get(each.__name__, each) for each in super().base_procs() if each.__name__ not in left_out] + [
+            Show
+        ]
 
 
 def stage(page: Page) -> None:

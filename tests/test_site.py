@@ -27,8 +27,8 @@ needs_browser = pytest.mark.skipif(not BROWSER, reason="there is no Chromium")
 LARGEST_PAGE, LARGEST_SITE = 300_000, 10_000_000  # bytes, the latter without the kernel that runs in the page
 
 
-def build(project: Path, site: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(project / "docs" / "build.py"), str(site)]
+def build(project: Path, site: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(project / "docs" / "build.py"), *options, str(site)]
     environ = {**os.environ, "PYTHONPATH": str(project)}
     return subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True)
 
@@ -78,14 +78,16 @@ def test_broken_references_fail_the_build(tmp_path: Path) -> None:
     for name in ("settings.ini", "nbs/plugins/tarpit.ipynb"):
         shutil.copy(ROOT / name, project / name)
     cells = ["# A start page\n\n> With faults.", SOUND, *(text for text, _ in PLANTED)]
-    markdown = [{"cell_type": "markdown", "id": f"c{n}", "metadata": {}, "source": text} for n, text in enumerate(cells)]
+    markdown = [
+        {"cell_type": "markdown", "id": f"c{n}", "metadata": {}, "source": text} for n, text in enumerate(cells)
+    ]
     kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
     notebook = {"cells": markdown, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
     (project / "nbs/index.ipynb").write_text(json.dumps(notebook))
     module = project / "ra_plugins/plugins/tarpit.py"
     module.write_text(module.read_text().replace("without the ceiling.", "without the `ceilling_of_it`."))
 
-    done = build(project, tmp_path / "site")
+    done = build(project, tmp_path / "site", "--no-lite")
 
     assert done.returncode != 0
     told = done.stderr.splitlines()
@@ -150,8 +152,12 @@ def visit(browser: Any, address: str) -> Iterator[Any]:
         page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("requestfailed", failed)
-        page.on("response", lambda answer: faults.append(f"{answer.status}: {answer.url}") if answer.status > 399 else None)
-        page.on("request", lambda request: faults.append(f"asks {request.url}") if is_foreign(request.url, base) else None)
+        page.on(
+            "response", lambda answer: faults.append(f"{answer.status}: {answer.url}") if answer.status > 399 else None
+        )
+        page.on(
+            "request", lambda request: faults.append(f"asks {request.url}") if is_foreign(request.url, base) else None
+        )
         page.goto(base + path)
         return page
 
@@ -191,6 +197,12 @@ def test_search(visit: Any, words: str, found: str) -> None:
     assert any(found in result for result in page.locator("#search-results li a").all_inner_texts())
 
 
+IN_SIGHT = """() => {
+    const {top} = document.querySelector(":target").getBoundingClientRect();
+    return 0 <= top && top < innerHeight;
+}"""
+
+
 @needs_browser
 def test_reference_leads_to_its_definition(visit: Any) -> None:
     page = visit("plugins/tarpit.html")
@@ -198,8 +210,7 @@ def test_reference_leads_to_its_definition(visit: Any) -> None:
     assert page.url.endswith("/spp/command.html#ra_plugins.spp.command.Delay")
     target = page.locator(":target")
     assert "class Delay" in " ".join(target.inner_text().split()) and target.is_visible()
-    place = target.bounding_box()
-    assert 0 <= place["y"] < page.viewport_size["height"]
+    page.wait_for_function(IN_SIGHT)  # Furo scrolls smoothly
     used = page.locator("dl.py:has(> :target) .used-by", has_text="Used by").first
     used.get_by_role("link", name="tarpit", exact=True).first.click()
     assert "/plugins/tarpit.html#ra_plugins.plugins.tarpit.tarpit" in page.url
@@ -285,7 +296,10 @@ def test_notebook_runs_in_the_page(visit: Any, lite: Path) -> None:
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     shown = page.locator(".jp-OutputArea-output", has_text="Refuse('530 5.7.0 Authentication required')")
     shown.first.wait_for(timeout=240_000)
-    assert page.locator(".jp-RenderedText[data-mime-type*='stderr'], .jp-OutputArea-output:has-text('Traceback')").count() == 0
+    assert (
+        page.locator(".jp-RenderedText[data-mime-type*='stderr'], .jp-OutputArea-output:has-text('Traceback')").count()
+        == 0
+    )
 
 
 RUN = """async ([root, notebooks]) => {
@@ -310,8 +324,12 @@ def test_every_runnable_notebook_runs_in_a_browser(visit: Any, lite: Path, addre
     "The same Python as in the page, without JupyterLite around it."
     notebooks = []
     for path in sorted((lite / "files").rglob("*.ipynb")):
-        files = {each.name: each.read_text() for each in path.parent.iterdir() if each.is_file() and each.suffix != ".ipynb"}
-        cells = [cell["source"] for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        files = {
+            each.name: each.read_text() for each in path.parent.iterdir() if each.is_file() and each.suffix != ".ipynb"
+        }
+        cells = [
+            "".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"
+        ]
         notebooks.append((path.relative_to(lite / "files").with_suffix("").as_posix(), files, cells))
     assert {"plugins/tarpit", "spf/check"} <= {name for name, _, _ in notebooks}
     page = visit("index.html")

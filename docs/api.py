@@ -1,0 +1,81 @@
+"Sphinx extension: what autodoc says of a definition, completed by the comments behind its parameters."
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from fastcore.docments import docments
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from sphinx_codeautolink.extension.resolve import populate_type_checking
+from stage import REPOSITORY, ROOT
+
+
+def document(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    "To a docstring add what the comments behind the parameters say, and the place for its uses."
+    lines[:] = [line.replace("\\", "\\\\") for line in lines]  # a backslash in a docstring is one
+    lines += ["", *parameters(what, obj), "", f".. used-by:: {name}", ""]
+
+
+def parameters(what: str, obj: Any) -> list[str]:
+    "The comments behind the parameters, and behind what is returned, in the form that Sphinx sets."
+    target = vars(obj).get("__init__") if what == "class" else getattr(obj, "__wrapped__", obj)
+    if not inspect.isfunction(target):
+        return []
+    said = {name: about["docment"] for name, about in docments(target, full=True).items() if about["docment"]}
+    fields = {name: "returns" if name == "return" else f"param {name}" for name in said}
+    return [f":{fields[name]}: " + " ".join(text.split()) for name, text in said.items()]
+
+
+def leave_out_inherited(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str, None] | None:
+    "A class that is made as its base is has no signature of its own."
+    return ("", None) if signature and what == "class" and "__init__" not in vars(obj) else None
+
+
+class Mark(SphinxDirective):
+    "The place of a definition that its code alone documents: a constant, or something private."
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        name, kind = self.arguments
+        target = nodes.target("", "", ids=[name])
+        self.state.document.note_explicit_target(target)
+        self.env.domains.python_domain.note_object(name, kind, name, location=target)
+        return [target]
+
+
+def place_in_repository(module: str, name: str) -> str | None:
+    "The lines of a definition, for sphinx.ext.linkcode."
+    found: Any = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    found = getattr(found, "fget", getattr(found, "__wrapped__", found))
+    try:
+        lines, first = inspect.getsourcelines(found)
+        path = Path(inspect.getsourcefile(found) or "").resolve().relative_to(ROOT)
+    except (TypeError, OSError, ValueError):
+        return None
+    return f"{REPOSITORY}/{path.as_posix()}#L{first}-L{first + len(lines) - 1}"
+
+
+def begin(app: Sphinx) -> None:
+    "Give the modules the types that only type checkers import, so that autodoc knows them."
+    for page in app.pages.values():
+        if page.module:
+            populate_type_checking(import_module(page.module))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.setup_extension("sphinx.ext.autodoc")
+    app.add_directive("mark", Mark)
+    app.connect("builder-inited", begin, priority=3)
+    app.connect("autodoc-process-signature", leave_out_inherited)
+    app.connect("autodoc-process-docstring", document)
+    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}

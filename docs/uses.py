@@ -1,0 +1,157 @@
+"""Sphinx extension: links in code, and under each definition the list of those who use it.
+
+What a name in code means is found by sphinx-codeautolink. The links are written here, while a page is written: its own way,
+which reads every page again, takes as long as the rest of the build.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import make_refnode
+from sphinx.writers.html5 import HTML5Translator
+from sphinx_codeautolink.extension.block import construct_name_pattern
+from stage import Page, definitions
+
+PLAIN = re.compile(r'<span class="[nwp]">([^<]*)</span>')  # names, blanks and brackets have no colour, and need no mark
+FOLD = '<details class="used-by"><summary>{}</summary>'
+SHOWN = 6  # users of a definition before the rest is folded
+
+
+class Translator(HTML5Translator):
+    "Sphinx's, with links in code."
+
+    def visit_literal_block(self, node: nodes.literal_block) -> None:
+        try:
+            super().visit_literal_block(node)
+        except nodes.SkipNode:
+            here = self.builder.current_docname
+            self.body[-1] = linked(self.body[-1], self.builder.app.linked.get((here, node.astext()), []), self.target)
+            raise
+
+    def target(self, full: str) -> str:
+        python, here = self.builder.env.domains.python_domain, self.builder.current_docname
+        entry = python.objects.get(full) or python.modules.get(full)
+        if not entry:
+            return str(self.builder.app.elsewhere[full])
+        return f"{self.builder.get_relative_uri(here, entry.docname)}#{entry.node_id}"
+
+
+def linked(html: str, names: list[Any], target: Callable[[str], str]) -> str:
+    "A highlighted text with links around names, which sphinx-codeautolink has found, each with its lines."
+    lines = html.split("\n")
+    for name in names:
+        first, last = name.lineno - 1, name.end_lineno
+        text = "\n".join(lines[first:last])
+        found = list(re.finditer(construct_name_pattern(name), text))[-1:]  # from the right, for `a = a`
+        for match in found:
+            start = match.start() + len(match[1] or "")
+            link = f'<a href="{target(name.resolved_location)}">{text[start : match.end()]}</a>'
+            lines[first:last] = (text[:start] + link + text[match.end() :]).split("\n")
+    return PLAIN.sub(r"\1", "\n".join(lines))
+
+
+def learn(app: Sphinx, env: Any) -> None:
+    "When all pages are read: what the code names, and who uses what."
+    env.blocks = {**getattr(env, "blocks", {}), **env.sphinx_codeautolink_transforms}
+    env.sphinx_codeautolink_transforms.clear()  # the links are ours to write
+    app.linked, app.uses = {}, defaultdict(lambda: (set(), set()))
+    for page in app.pages.values():
+        for block in env.blocks.get(page.name, []):
+            block.names = [name for name in block.names if is_named(name, app)]
+            app.linked[page.name, block.source] = block.names
+            note_uses(app, page, block)
+
+
+def is_named(name: Any, app: Sphinx) -> bool:
+    "Isn't this only a variable whose type is somebody else's?"
+    return name.resolved_location in app.names.ours or name.code_str.endswith(name.resolved_location.rpartition(".")[2])
+
+
+def note_uses(app: Sphinx, page: Page, block: Any) -> None:
+    owners = lines_of(block.source, page)
+    for name in block.names:
+        app.counted["code"] += 1
+        users, places = app.uses[name.resolved_location]
+        if name.lineno in owners:
+            users.add(owners[name.lineno])
+        elif not name.context.startswith("import"):
+            places.add(page.name)
+
+
+def lines_of(source: str, page: Page) -> dict[int, str]:
+    "For each line of an exported cell: the definition that it belongs to."
+    found: dict[int, str] = {}
+    for node in ast.parse(source).body:
+        names = [name for name in definitions(ast.unparse(node)) if name in page.defined]
+        found.update(
+            {line: f"{page.module}.{names[0]}" for line in range(node.lineno, (node.end_lineno or 0) + 1) if names}
+        )
+    return found
+
+
+class used_by(nodes.General, nodes.Element):  # noqa: N801 - docutils names nodes so
+    pass
+
+
+class UsedBy(SphinxDirective):
+    "The place of the list of uses."
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        return [used_by("", name=self.arguments[0])]
+
+
+def resolve(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    for node in list(doctree.findall(used_by)):
+        node.replace_self(uses(app, docname, node["name"]))
+
+
+def uses(app: Sphinx, docname: str, name: str) -> list[nodes.Node]:
+    users, places = app.uses[name]
+    module = app.pages[docname].module
+    users = sorted(users - {name}, key=lambda user: (not user.startswith(module + "."), user))
+    pages = [page for page in app.pages if page in places - {docname}]
+    links = [to_definition(app, docname, user) for user in users]
+    links += [to_page(app, docname, page) for page in pages]
+    if not links:
+        return []
+    first, rest = links[:SHOWN], links[SHOWN:]
+    found = [nodes.paragraph("", "", nodes.Text("Used by "), *listed(first), classes=["used-by"])]
+    if rest:
+        before, after = (
+            nodes.raw("", text, format="html") for text in (FOLD.format(f"and {len(rest)} more"), "</details>")
+        )
+        found += [before, nodes.paragraph("", "", *listed(rest), classes=["used-by"]), after]
+    return found
+
+
+def listed(links: list[nodes.Node]) -> list[nodes.Node]:
+    return [node for link in links for node in (nodes.Text(", "), link)][1:]
+
+
+def to_definition(app: Sphinx, docname: str, full: str) -> nodes.Node:
+    entry = app.env.domains.python_domain.objects[full]
+    shown = nodes.literal("", full.rpartition(".")[2])
+    return make_refnode(app.builder, docname, entry.docname, entry.node_id, shown, full)
+
+
+def to_page(app: Sphinx, docname: str, target: str) -> nodes.Node:
+    return make_refnode(app.builder, docname, target, "", nodes.Text(app.pages[target].title))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.set_translator("html", Translator)
+    app.add_node(used_by)
+    app.add_directive("used-by", UsedBy)
+    app.connect("env-updated", learn, priority=901)
+    app.connect("doctree-resolved", resolve)
+    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}
