@@ -28,7 +28,9 @@ def facts(app: Sphinx, page: Page) -> nodes.Node:
     plugin = page.plugin
     others = [each for each in app.pages.values() if each.plugin and each is not page]
     names = [each.name for each in plugin.settings.variables()]
-    settings = [to_setting(app, page.name, name, nodes.literal("", name)) for name in names if name in app.env.variables]
+    settings = [
+        to_setting(app, page.name, name, nodes.literal("", name)) for name in names if name in app.env.variables
+    ]
     rows = [("Runs at", [nodes.Text(", ".join(stage.upper() for stage in plugin.stages))])]
     rows += [("Settings", listed(settings) or [nodes.Text("none")])]
     for stage in plugin.stages:

@@ -148,7 +148,7 @@ class Stage(Processor):
             (described if public else marked).append((f"{self.page.module}.{name}", kind))
         before = [f".. auto{kind}:: {name}" for name, kind in described]
         before += [f".. mark:: {name} {kind}" for name, kind in marked]
-        after = [f".. used-by:: {name}" for name, _ in marked]
+        after = [f".. used-by:: {name}\n    :named:" for name, _ in marked]
         names = [name.rpartition(".")[2] for name, _ in described + marked]
         if names:  # to sphinx-codeautolink, from the next cell on these mean what is in the package
             self.preface = [f".. autolink-preface:: from {self.page.module} import {', '.join(names)}"]

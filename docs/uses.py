@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
@@ -105,17 +106,18 @@ class UsedBy(SphinxDirective):
     "The place of the list of uses."
 
     required_arguments = 1
+    option_spec = {"named": directives.flag}  # say whose users these are: there is no heading that does
 
     def run(self) -> list[nodes.Node]:
-        return [used_by("", name=self.arguments[0])]
+        return [used_by("", name=self.arguments[0], named="named" in self.options)]
 
 
 def resolve(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     for node in list(doctree.findall(used_by)):
-        node.replace_self(uses(app, docname, node["name"]))
+        node.replace_self(uses(app, docname, node["name"], node["named"]))
 
 
-def uses(app: Sphinx, docname: str, name: str) -> list[nodes.Node]:
+def uses(app: Sphinx, docname: str, name: str, named: bool) -> list[nodes.Node]:
     users, places = app.uses[name]
     module = app.pages[docname].module
     users = sorted(users - {name}, key=lambda user: (not user.startswith(module + "."), user))
@@ -124,8 +126,9 @@ def uses(app: Sphinx, docname: str, name: str) -> list[nodes.Node]:
     links += [to_page(app, docname, page) for page in pages]
     if not links:
         return []
+    head = [nodes.literal("", name.rpartition(".")[2]), nodes.Text(": used by ")] if named else [nodes.Text("Used by ")]
     first, rest = links[:SHOWN], links[SHOWN:]
-    found = [nodes.paragraph("", "", nodes.Text("Used by "), *listed(first), classes=["used-by"])]
+    found = [nodes.paragraph("", "", *head, *listed(first), classes=["used-by"])]
     if rest:
         before, after = (
             nodes.raw("", text, format="html") for text in (FOLD.format(f"and {len(rest)} more"), "</details>")
