@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -57,8 +58,9 @@ def run(*command: str | Path, folder: Path = ROOT) -> None:
     except FileNotFoundError:
         raise NotAvailable(f"{command[0]} isn't installed") from None
     except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip() or "it doesn't say why").splitlines()[-1]
-        raise NotAvailable(f"{' '.join(map(str, command[:3]))} failed: {last}") from None
+        lines = error.stderr.strip().splitlines() or ["it doesn't say why"]
+        why = next((line for line in reversed(lines) if re.search(r"error\b", line, re.I)), lines[-1])
+        raise NotAvailable(f"{' '.join(map(str, command[:4]))} failed: {why}") from None
 
 
 def pip(*arguments: str | Path) -> None:
