@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -174,35 +175,37 @@ def entry(wheel: Path, known: dict[str, Any]) -> tuple[str, Any]:
 # The site
 
 
-def build(folder: Path, work: Path, pages: dict[str, Page]) -> list[str]:
-    "Write JupyterLite into a folder; answers the names of the pages that can be run. `NotAvailable` where it can't be had."
-    shutil.rmtree(work, ignore_errors=True)
-    pyodide(work / "static" / "pyodide")
+def contents(folder: Path, pages: dict[str, Page]) -> list[str]:
+    "Write the notebooks that run in the page, and the files that they read; answers the names of their pages."
     names = []
     for name, page in pages.items():
         if notebook := runnable(page):
-            path = work / "contents" / f"{name}.ipynb"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(nb2dict(notebook)))
+            write(folder / f"{name}.ipynb", nb2dict(notebook))
             names.append(name)
-    for path in set(NOTEBOOKS.rglob("*.*")) - set(notebooks()):  # what notebooks read
+    for path in set(NOTEBOOKS.rglob("*.*")) - set(notebooks()):
         if path.is_file() and path.suffix != ".ipynb":
-            shutil.copy(path, work / "contents" / path.relative_to(NOTEBOOKS))
-    kernel = {"disablePyPIFallback": True, "pyodideUrl": "./static/pyodide/pyodide.mjs"}
-    settings = {"appName": CONFIG.repo, "litePluginSettings": {"@jupyterlite/pyodide-kernel-extension:kernel": kernel}}
-    lite = {"contents": ["contents"], "output_dir": str(folder), "apps": ["notebooks"], "no_sourcemaps": True}
-    wheels = [str(path) for path in (work / "static/pyodide").glob("comm-*.whl")]
-    write(work / "jupyter-lite.json", {"jupyter-lite-schema-version": 0, "jupyter-config-data": settings})
-    write(
-        work / "jupyter_lite_config.json",
-        {"LiteBuildConfig": {**lite, "no_unused_shared_packages": True}, "PipliteAddon": {"piplite_urls": wheels}},
-    )
-    run(sys.executable, "-m", "jupyter", "lite", "build", "--lite-dir", ".", folder=work)
-    shutil.copy(folder / "icon-120x120.png", folder.parent / "favicon.ico")  # which its pages ask for
+            shutil.copy(path, folder / path.relative_to(NOTEBOOKS))
     return names
 
 
+def configure(work: Path, folder: Path) -> None:
+    "Tell JupyterLite what to put where, and to ask nobody else for Python and its packages."
+    kernel = {"disablePyPIFallback": True, "pyodideUrl": "./static/pyodide/pyodide.mjs"}
+    settings = {"appName": CONFIG.repo, "litePluginSettings": {"@jupyterlite/pyodide-kernel-extension:kernel": kernel}}
+    write(work / "jupyter-lite.json", {"jupyter-lite-schema-version": 0, "jupyter-config-data": settings})
+    build = {"contents": ["contents"], "output_dir": str(folder), "apps": ["notebooks"], "no_sourcemaps": True}
+    wheels = {"piplite_urls": [str(path) for path in (work / "static/pyodide").glob("comm-*.whl")]}
+    build["no_unused_shared_packages"] = True
+    write(work / "jupyter_lite_config.json", {"LiteBuildConfig": build, "PipliteAddon": wheels})
+
+
+def build(work: Path, folder: Path) -> None:
+    run(sys.executable, "-m", "jupyter", "lite", "build", "--lite-dir", ".", folder=work)
+    shutil.copy(folder / "icon-120x120.png", folder.parent / "favicon.ico")  # which its pages ask for
+
+
 def write(path: Path, data: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data))
 
 
@@ -212,13 +215,25 @@ BUTTON = '<p class="run"><a href="{}lite/notebooks/index.html?path={}.ipynb">Run
 
 
 def prepare(app: Sphinx) -> None:
-    "Build JupyterLite where that is wanted and possible."
-    app.runnable = []
-    if app.config.lite:
-        try:
-            app.runnable = build(Path(app.outdir) / "lite", Path(app.srcdir) / "lite", app.pages)
-        except NotAvailable as error:
-            print(f"Notebooks can't be run in the page of this site: {error}", file=sys.stderr)
+    "Begin with JupyterLite where that is wanted and possible; it is built beside the pages."
+    app.runnable, app.lite = [], None
+    if not app.config.lite:
+        return
+    work, folder = Path(app.srcdir) / "lite", Path(app.outdir) / "lite"
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        pyodide(work / "static" / "pyodide")
+    except NotAvailable as error:
+        print(f"Notebooks can't be run in the page of this site: {error}", file=sys.stderr)
+        return
+    app.runnable = contents(work / "contents", app.pages)
+    configure(work, folder)
+    app.lite = ThreadPoolExecutor().submit(build, work, folder)
+
+
+def finish(app: Sphinx, exception: Exception | None) -> None:
+    if app.lite:
+        app.lite.result()
 
 
 def add_button(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -232,4 +247,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("lite", False, "html", bool)
     app.connect("builder-inited", prepare, priority=2)
     app.connect("doctree-resolved", add_button)
+    app.connect("build-finished", finish)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}
