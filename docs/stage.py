@@ -228,6 +228,7 @@ def number_lines(page: Page) -> None:
     lengths = (cell.source.count("\n") + 1 for cell in page.notebook.cells)
     page.lines = [0, *accumulate(lengths)]
     page.notebook.metadata["source_map"] = page.lines[:-1]
+    page.notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "python"}  # there are no magics
 
 
 def stage_all(folder: Path, sections: dict[str, str]) -> dict[str, Page]:
