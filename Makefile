@@ -40,7 +40,7 @@ docs: $(DOCS) ## the website, into _docs/: open _docs/index.html
 
 docs-serve: $(DOCS) ## the website on http://127.0.0.1:8000/, built again when a notebook changes
 	@mkdir -p _proc
-	@$(BIN)/sphinx-autobuild --quiet --watch nbs --watch docs --ignore '*/_proc/*' -c docs -d _proc/.doctrees _proc _docs
+	@$(BIN)/sphinx-autobuild --quiet --watch nbs --watch docs --re-ignore '/_proc/' -c docs -d _proc/.doctrees _proc _docs
 
 lab: $(LAB) ## the notebooks in JupyterLab
 	@$(BIN)/jupyter lab nbs

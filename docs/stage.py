@@ -224,7 +224,9 @@ def stage(page: Page) -> None:
 
 
 def number_lines(page: Page) -> None:
-    "Say at which line each cell begins: Sphinx reports faults by line."
+    "Say at which line each cell begins: Sphinx reports faults by line. And name cells alike each time."
+    for number, cell in enumerate(page.notebook.cells):
+        cell["id"] = f"cell-{number}"
     lengths = (cell.source.count("\n") + 1 for cell in page.notebook.cells)
     page.lines = [0, *accumulate(lengths)]
     page.notebook.metadata["source_map"] = page.lines[:-1]
