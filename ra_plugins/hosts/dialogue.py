@@ -13,23 +13,10 @@ from ra_plugins.support.address import ADDRESS_LIMIT
 from ra_plugins.support.control import Control, entries, first_line, is_ours
 
 # %% auto #0
-__all__ = ['named_address', 'programs', 'Dialogue']
+__all__ = ['named_address', 'programs', 'server_name', 'is_bad_sender', 'is_allowed', 'to_us', 'judged', 'Recipients',
+           'Transaction', 'Dialogue']
 
-# %% ../../nbs/hosts/02_dialogue.ipynb #6a7e060d
-def named_address(
-    argument: str,  # of MAIL or RCPT
-) -> str | None:  # None for one that is too long
-    "The address that a MAIL or RCPT command names, as plugins see it (RFC 5321, section 4.1.2)."
-    before, bracket, text = argument.partition("<")
-    end = ">"
-    if not bracket:
-        text, end = argument.partition(":")[2].lstrip(" "), " "
-    if text.startswith("@"):
-        text = text.partition(":")[2]
-    address = _unquoted(text, end)
-    return address if len(address.encode("utf-8", "surrogateescape")) <= ADDRESS_LIMIT else None
-
-
+# %% ../../nbs/hosts/02_dialogue.ipynb #6062e59e
 def _unquoted(text: str, end: str) -> str:
     "The text up to `end`, which quotes and a backslash protect, without those quotes and backslashes."
     kept, quoted, escaped = [], False, False
@@ -47,6 +34,20 @@ def _unquoted(text: str, end: str) -> str:
             kept.append(char)
     return "".join(kept)
 
+# %% ../../nbs/hosts/02_dialogue.ipynb #2a044793
+def named_address(
+    argument: str,  # of MAIL or RCPT
+) -> str | None:  # None for one that is too long
+    "The address that a MAIL or RCPT command names, as plugins see it (RFC 5321, section 4.1.2)."
+    before, bracket, text = argument.partition("<")
+    end = ">"
+    if not bracket:
+        text, end = argument.partition(":")[2].lstrip(" "), " "
+    if text.startswith("@"):
+        text = text.partition(":")[2]
+    address = _unquoted(text, end)
+    return address if len(address.encode("utf-8", "surrogateescape")) <= ADDRESS_LIMIT else None
+
 # %% ../../nbs/hosts/02_dialogue.ipynb #e8c0dc8e
 def programs(
     control: Control,
@@ -60,32 +61,146 @@ def programs(
     path = os.path.join(os.path.dirname(os.path.abspath(control.folder)), name) if name else "smtpplugins"
     return sections(control.read(path).decode("utf-8", "surrogateescape"), like)
 
-# %% ../../nbs/hosts/02_dialogue.ipynb #c48b1e6e
+# %% ../../nbs/hosts/02_dialogue.ipynb #68e35898
+def server_name(control: Control) -> str:
+    "The name in `control/me`."
+    return first_line(control, "me", "localhost")
+
+
+def is_bad_sender(control: Control, sender: str) -> bool:
+    "Is the sender listed in `badmailfrom` (`qmail-smtpd(8)`)?"
+    if not control.exists("badmailfrom"):
+        return False
+    bad = entries(control, "badmailfrom")
+    user, at, domain = sender.lower().rpartition("@")
+    return sender.lower() in bad or bool(at) and at + domain in bad
+
+
+def is_allowed(control: Control, recipient: str) -> bool:
+    "Does `rcpthosts` let mail for this recipient in (`qmail-smtpd(8)`)?"
+    _, at, domain = recipient.rpartition("@")
+    return not at or not control.exists("rcpthosts") or is_ours(control, domain)
+
+# %% ../../nbs/hosts/02_dialogue.ipynb #eaee6325
+def to_us(
+    control: Control,
+    address: str,
+    local_ip: str | None,  # the address that the client called
+) -> str:
+    "A recipient, with the server's name where the address literal of the server stood (RFC 5321, section 4.1.3)."
+    user, literal, _ = address.partition(f"@[{local_ip}]")
+    return f"{user}@{server_name(control)}" if literal else address
+
+# %% ../../nbs/hosts/02_dialogue.ipynb #935c1b9f
+async def judged(
+    control: Control,
+    checks: Checks,
+    recipient: str,
+) -> str | None:  # the address to deliver to; None where it was refused: the reply has been sent
+    "Let plugins and `rcpthosts` judge a recipient."
+    relay = checks.environ.get("RELAYCLIENT")
+    allowed = relay is not None or is_allowed(control, recipient)
+    checks.environ["SMTPRCPTHOSTSOK"] = str(int(allowed))
+    answer = await checks.check("rcpt", "SMTPRCPTTO", recipient + (relay or ""))
+    address = checks.address
+    if answer == "refuse":
+        return None
+    if not allowed and answer != "skip":
+        await checks.say("553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)")
+        return None
+    return address if await checks.check("pass") != "refuse" else None
+
+# %% ../../nbs/hosts/02_dialogue.ipynb #68d7c785
+class Recipients:
+    "The recipients of a message: those accepted, and how many were named."
+
+    def __init__(self, control: Control, checks: Checks):
+        self.control, self.checks = control, checks
+        self.accepted: list[str] = []
+        self.count = self.count_all = 0  # accepted, and named, since the last MAIL
+
+    async def name(self, address: str) -> None:
+        "One more is named: judge it, and reply."
+        self.count_all += 1
+        environ = self.checks.environ
+        environ.update(SMTPRCPTCOUNT=str(self.count), SMTPRCPTCOUNTALL=str(self.count_all))
+        recipient = await judged(self.control, self.checks, to_us(self.control, address, environ.get("TCPLOCALIP")))
+        if recipient is not None:
+            self.count += 1
+            self.accepted.append(recipient)
+            await self.checks.say("250 ok")
+
+# %% ../../nbs/hosts/02_dialogue.ipynb #91facf0e
+class Transaction:
+    "The message under way: who sends it, and to whom. Each method answers one command."
+
+    def __init__(self, control: Control, checks: Checks):
+        self.control, self.checks = control, checks
+        self.end()
+
+    def end(self) -> None:
+        "Begin anew: the message has been taken, or RSET gave it up. Variables stay as they are."
+        self.sender: str | None = None  # None before MAIL
+        self.bad_sender = False
+        self.recipients = Recipients(self.control, self.checks)
+        self.checks.reset()
+
+    async def mail(self, argument: str) -> None:
+        "MAIL. A transaction begins, in place of one that was under way, unless a plugin refuses."
+        address = named_address(argument)
+        if address is None:
+            await self.checks.say("555 syntax error (#5.5.4)")
+        elif not await self.checks.overdue("mail"):
+            self.recipients.count = self.recipients.count_all = 0
+            answer = await self.checks.check("mail", "SMTPMAILFROM", address)
+            if answer != "refuse":
+                self.sender, self.recipients = self.checks.address, Recipients(self.control, self.checks)
+                self.bad_sender = answer != "skip" and is_bad_sender(self.control, self.sender)
+                await self.checks.say("250 ok")
+
+    async def rcpt(self, argument: str) -> None:
+        "RCPT."
+        address = named_address(argument)
+        if self.sender is None:
+            await self.checks.say("503 MAIL first (#5.5.1)")
+        elif address is None:
+            await self.checks.say("555 syntax error (#5.5.4)")
+        elif self.bad_sender:
+            await self.checks.say("553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)")
+        elif not await self.checks.overdue("rcpt"):
+            await self.recipients.name(address)
+
+    async def data(self) -> bool:  # may the message come? The yes is left to the caller to say
+        "DATA."
+        if self.sender is None:
+            await self.checks.say("503 MAIL first (#5.5.1)")
+        elif not self.recipients.accepted:
+            await self.checks.say("503 RCPT first (#5.5.1)")
+        elif not await self.checks.overdue("data"):
+            return await self.checks.check("data") != "refuse"
+        return False
+
+# %% ../../nbs/hosts/02_dialogue.ipynb #de95453a
 class Dialogue:
-    "An SMTP session with one client, as qmail-smtpd holds it. Each method answers one command, through `say`."
+    "An SMTP session with one client, as qmail-smtpd holds it. Each method answers one command."
 
     def __init__(
         self,
         control: Control,
-        environ: dict[str, str],  # as tcpserver leaves it: TCPREMOTEIP, perhaps RELAYCLIENT, settings of plugins
-        checks: Checks,  # over the same environment
-        say: Callable[[str], Awaitable[None]],  # sends a line to the client
+        checks: Checks,  # over the environment that tcpserver leaves: TCPREMOTEIP, perhaps RELAYCLIENT, settings of plugins
     ):
-        self.control, self.environ, self.checks, self.say = control, environ, checks, say
-        self.sender: str | None = None  # None before MAIL
-        self.recipients: list[str] = []
-        self.count = self.count_all = 0  # recipients accepted, and named
-        self.bad_sender = False
+        self.control, self.checks, self.environ = control, checks, checks.environ
+        self.transaction = Transaction(control, checks)
 
     @property
     def me(self) -> str:
-        "The server's name, from `control/me`."
-        return first_line(self.control, "me", "localhost")
+        "The server's name."
+        return server_name(self.control)
 
     async def connection(self) -> None:
         "The client has connected."
         if await self.checks.check("connection") != "refuse":
-            await self.say(f"220 {self.me} ESMTP")
+            await self.checks.say(f"220 {self.me} ESMTP")
 
     async def helo(
         self,
@@ -96,11 +211,11 @@ class Dialogue:
         self.environ["SMTPHELOHOST"] = argument
         if await self.checks.check("helo") == "refuse":
             return False
-        self.sender = None
+        self.transaction.sender = None
         *lines, last = self.me, *extensions
         for line in lines:
-            await self.say(f"250-{line}")
-        await self.say(f"250 {last}")
+            await self.checks.say(f"250-{line}")
+        await self.checks.say(f"250 {last}")
         return True
 
     async def auth(
@@ -114,80 +229,3 @@ class Dialogue:
             return False
         self.environ.update(TCPREMOTEINFO=user, RELAYCLIENT="")
         return True
-
-    async def mail(self, argument: str) -> None:
-        "MAIL. A transaction begins, in place of one that was under way, unless a plugin refuses."
-        address = named_address(argument)
-        if address is None:
-            await self.say("555 syntax error (#5.5.4)")
-        elif not await self.checks.overdue("mail"):
-            self.count = self.count_all = 0
-            answer = await self.checks.check("mail", "SMTPMAILFROM", address)
-            if answer != "refuse":
-                self.sender, self.recipients = self.checks.address, []
-                self.bad_sender = answer != "skip" and _is_bad(self.control, self.sender)
-                await self.say("250 ok")
-
-    async def rcpt(self, argument: str) -> None:
-        "RCPT. The plugins are asked before rcpthosts has its say, but are told what it will be."
-        address = named_address(argument)
-        if self.sender is None:
-            await self.say("503 MAIL first (#5.5.1)")
-        elif address is None:
-            await self.say("555 syntax error (#5.5.4)")
-        elif self.bad_sender:
-            await self.say("553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)")
-        elif not await self.checks.overdue("rcpt"):
-            await self._recipient(self._to_us(address))
-
-    async def _recipient(self, address: str) -> None:
-        relay = self.environ.get("RELAYCLIENT")
-        allowed = relay is not None or _is_allowed(self.control, address)
-        self.count_all += 1
-        self.environ.update(
-            SMTPRCPTCOUNT=str(self.count), SMTPRCPTCOUNTALL=str(self.count_all), SMTPRCPTHOSTSOK=str(int(allowed))
-        )
-        answer = await self.checks.check("rcpt", "SMTPRCPTTO", address + (relay or ""))
-        accepted = self.checks.address
-        if answer == "refuse":
-            return
-        if not allowed and answer != "skip":
-            await self.say("553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)")
-        elif await self.checks.check("pass") != "refuse":
-            self.count += 1
-            self.recipients.append(accepted)
-            await self.say("250 ok")
-
-    def _to_us(self, address: str) -> str:
-        "A recipient at the literal of the address that was called is one of ours."
-        user, literal, _ = address.partition(f"@[{self.environ.get('TCPLOCALIP')}]")
-        return f"{user}@{self.me}" if literal else address
-
-    async def data(self) -> bool:  # may the message come? The yes is left to the caller to say
-        "DATA."
-        if self.sender is None:
-            await self.say("503 MAIL first (#5.5.1)")
-        elif not self.recipients:
-            await self.say("503 RCPT first (#5.5.1)")
-        elif not await self.checks.overdue("data"):
-            return await self.checks.check("data") != "refuse"
-        return False
-
-    def end(self) -> None:
-        "The message has been taken, or RSET gave it up. Variables stay as they are."
-        self.sender, self.recipients = None, []
-        self.count = self.count_all = 0
-        self.checks.reset()
-
-# %% ../../nbs/hosts/02_dialogue.ipynb #f7bf7210
-def _is_bad(control: Control, sender: str) -> bool:
-    if not control.exists("badmailfrom"):
-        return False
-    bad = entries(control, "badmailfrom")
-    user, at, domain = sender.lower().rpartition("@")
-    return sender.lower() in bad or bool(at) and at + domain in bad
-
-
-def _is_allowed(control: Control, recipient: str) -> bool:
-    _, at, domain = recipient.rpartition("@")
-    return not at or not control.exists("rcpthosts") or is_ours(control, domain)

@@ -75,7 +75,7 @@ def connection_environ(
     told = {"TCPREMOTEIP": remote[0], "TCPREMOTEPORT": remote[1], "TCPLOCALIP": local[0], "TCPLOCALPORT": local[1]}
     return {**setup.environ, "PROTO": "TCP", "CONTROLDIR": setup.control.folder, **{k: str(v) for k, v in told.items()}}
 
-# %% ../../nbs/hosts/03_smtpd.ipynb #e9a1cb03
+# %% ../../nbs/hosts/03_smtpd.ipynb #1827e245
 def begin(
     setup: Setup,
     environ: dict[str, str],  # of the connection
@@ -84,7 +84,7 @@ def begin(
     "The dialogue with a client who has just connected; `OSError` where the list of programs can't be read."
     run = partial(run_program, home=setup.home, seconds=setup.seconds, errors=setup.errors)
     checks = Checks(programs(setup.control, environ, setup.like), environ, run, say)
-    return Dialogue(setup.control, environ, checks, say)
+    return Dialogue(setup.control, checks)
 
 # %% ../../nbs/hosts/03_smtpd.ipynb #3252b359
 def received(dialogue: Dialogue) -> str:
@@ -115,7 +115,7 @@ def reply_to_message(
         return "554 mail server permanently rejected message (#5.3.0)"
     return "451 mail server temporarily rejected message (#4.3.0)"
 
-# %% ../../nbs/hosts/03_smtpd.ipynb #f1b33254
+# %% ../../nbs/hosts/03_smtpd.ipynb #6ba901c4
 async def deliver(
     setup: Setup,
     dialogue: Dialogue,
@@ -124,7 +124,8 @@ async def deliver(
     "Hand a message to the command that takes it, with SENDER and RECIPIENTS in its environment."
     if not setup.deliver:
         return "250 ok, and thrown away"
-    environ = {**dialogue.environ, "SENDER": dialogue.sender or "", "RECIPIENTS": "\n".join(dialogue.recipients)}
+    sender, recipients = dialogue.transaction.sender or "", dialogue.transaction.recipients.accepted
+    environ = {**dialogue.environ, "SENDER": sender, "RECIPIENTS": "\n".join(recipients)}
     pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     process = await asyncio.create_subprocess_shell(
         setup.deliver, cwd=setup.home, stdin=pipe, stdout=nowhere, env=encoded(environ)
@@ -266,7 +267,7 @@ class Handler:
         log(f"failed at a command: {describe(error)}")
         return "451 internal error (#4.3.0)"
 
-# %% ../../nbs/hosts/03_smtpd.ipynb #501ffe02
+# %% ../../nbs/hosts/03_smtpd.ipynb #ff1306a4
 class Server(Conversation):
     "One connection, with qmail-smtpd's replies to each command."
 
@@ -284,15 +285,15 @@ class Server(Conversation):
 
     async def smtp_MAIL(self, argument: str | None) -> None:
         "MAIL."
-        await self.answer(self.dialogue.mail(argument or ""))
+        await self.answer(self.dialogue.transaction.mail(argument or ""))
 
     async def smtp_RCPT(self, argument: str | None) -> None:
         "RCPT."
-        await self.answer(self.dialogue.rcpt(argument or ""))
+        await self.answer(self.dialogue.transaction.rcpt(argument or ""))
 
     async def smtp_RSET(self, argument: str | None) -> None:
         "RSET."
-        self.dialogue.end()
+        self.dialogue.transaction.end()
         await self.push("250 flushed")
 
     async def smtp_VRFY(self, argument: str | None) -> None:
@@ -310,10 +311,10 @@ class Server(Conversation):
 
     async def smtp_DATA(self, argument: str | None) -> None:
         "DATA: aiosmtpd reads the message and hands it to `Handler`."
-        if await self.answer(self.dialogue.data()):
-            cast(Envelope, self.envelope).rcpt_tos = list(self.dialogue.recipients)
+        if await self.answer(self.dialogue.transaction.data()):
+            cast(Envelope, self.envelope).rcpt_tos = list(self.dialogue.transaction.recipients.accepted)
             await super().smtp_DATA("")
-            self.dialogue.end()
+            self.dialogue.transaction.end()
 
 # %% ../../nbs/hosts/03_smtpd.ipynb #c89aacb1
 async def start(

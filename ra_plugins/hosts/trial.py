@@ -64,7 +64,7 @@ class Step:
         code = self.replies[-1][:3] if self.replies else ""
         return int(code) if code.isascii() and code.isdigit() else 421
 
-# %% ../../nbs/hosts/05_trial.ipynb #38cb5122
+# %% ../../nbs/hosts/05_trial.ipynb #2d3081e1
 class Trial:
     "A session that doesn't take place."
 
@@ -82,7 +82,7 @@ class Trial:
         self.steps: list[Step] = []
         self.known = catalogue()
         self.checks = Checks(programs(control, self.environ, like), self.environ, self._run, self._say, self._wait)
-        self.dialogue = Dialogue(control, self.environ, self.checks, self._say)
+        self.dialogue = Dialogue(control, self.checks)
 
     async def hold(
         self,
@@ -96,10 +96,10 @@ class Trial:
         await self._step(f"EHLO {helo}", self.dialogue.helo(helo))
         if user:
             await self._step(f"AUTH PLAIN {user}", self._log_in(user))
-        await self._step(f"MAIL FROM:<{sender}>", self.dialogue.mail(f"FROM:<{sender}>"))
+        await self._step(f"MAIL FROM:<{sender}>", self.dialogue.transaction.mail(f"FROM:<{sender}>"))
         for recipient in recipients:
-            await self._step(f"RCPT TO:<{recipient}>", self.dialogue.rcpt(f"TO:<{recipient}>"))
-        if self.dialogue.recipients:
+            await self._step(f"RCPT TO:<{recipient}>", self.dialogue.transaction.rcpt(f"TO:<{recipient}>"))
+        if self.dialogue.transaction.recipients.accepted:
             await self._step("DATA", self._message())
 
     async def _step(self, said: str, reply: Coroutine[Any, Any, object]) -> None:
@@ -115,7 +115,7 @@ class Trial:
             await self._say("235 ok, go ahead (#2.0.0)")
 
     async def _message(self) -> None:
-        if await self.dialogue.data():
+        if await self.dialogue.transaction.data():
             await self._say("354 go ahead")
 
     async def _say(self, line: str) -> None:
@@ -192,14 +192,14 @@ def verdict(trial: Trial) -> str:  # a key of `VERDICTS`
     worst = max((step.code // 100 for step in trial.steps), default=0)
     return {5: "refused", 4: "temporary"}.get(worst, "accepted")
 
-# %% ../../nbs/hosts/05_trial.ipynb #d78be221
+# %% ../../nbs/hosts/05_trial.ipynb #ff7eb2f7
 def data(trial: Trial) -> dict[str, Any]:
     "A trial for other programs, of the types that JSON has."
     return {
         "verdict": verdict(trial),
         "delay": trial.delay,
-        "sender": trial.dialogue.sender,
-        "recipients": trial.dialogue.recipients,
+        "sender": trial.dialogue.transaction.sender,
+        "recipients": trial.dialogue.transaction.recipients.accepted,
         "headers": trial.checks.headers,
         "steps": [
             {"command": step.said or None, "plugins": [run.data() for run in step.runs], "replies": step.replies}
