@@ -91,18 +91,18 @@ def to_us(
     user, literal, _ = address.partition(f"@[{local_ip}]")
     return f"{user}@{server_name(control)}" if literal else address
 
-# %% ../../nbs/hosts/02_dialogue.ipynb #935c1b9f
+# %% ../../nbs/hosts/02_dialogue.ipynb #fcf22ce8
 async def judged(
     control: Control,
     checks: Checks,
     recipient: str,
 ) -> str | None:  # the address to deliver to; None where it was refused: the reply has been sent
     "Let plugins and `rcpthosts` judge a recipient."
-    relay = checks.environ.get("RELAYCLIENT")
+    relay = checks.state.environ.get("RELAYCLIENT")
     allowed = relay is not None or is_allowed(control, recipient)
-    checks.environ["SMTPRCPTHOSTSOK"] = str(int(allowed))
+    checks.state.environ["SMTPRCPTHOSTSOK"] = str(int(allowed))
     answer = await checks.check("rcpt", "SMTPRCPTTO", recipient + (relay or ""))
-    address = checks.address
+    address = checks.state.address
     if answer == "refuse":
         return None
     if not allowed and answer != "skip":
@@ -110,7 +110,7 @@ async def judged(
         return None
     return address if await checks.check("pass") != "refuse" else None
 
-# %% ../../nbs/hosts/02_dialogue.ipynb #68d7c785
+# %% ../../nbs/hosts/02_dialogue.ipynb #382615f3
 class Recipients:
     "The recipients of a message: those accepted, and how many were named."
 
@@ -122,7 +122,7 @@ class Recipients:
     async def name(self, address: str) -> None:
         "One more is named: judge it, and reply."
         self.count_all += 1
-        environ = self.checks.environ
+        environ = self.checks.state.environ
         environ.update(SMTPRCPTCOUNT=str(self.count), SMTPRCPTCOUNTALL=str(self.count_all))
         recipient = await judged(self.control, self.checks, to_us(self.control, address, environ.get("TCPLOCALIP")))
         if recipient is not None:
@@ -130,7 +130,7 @@ class Recipients:
             self.accepted.append(recipient)
             await self.checks.say("250 ok")
 
-# %% ../../nbs/hosts/02_dialogue.ipynb #91facf0e
+# %% ../../nbs/hosts/02_dialogue.ipynb #26352523
 class Transaction:
     "The message under way: who sends it, and to whom. Each method answers one command."
 
@@ -143,7 +143,7 @@ class Transaction:
         self.sender: str | None = None  # None before MAIL
         self.bad_sender = False
         self.recipients = Recipients(self.control, self.checks)
-        self.checks.reset()
+        self.checks.state.reset()
 
     async def mail(self, argument: str) -> None:
         "MAIL. A transaction begins, in place of one that was under way, unless a plugin refuses."
@@ -154,7 +154,7 @@ class Transaction:
             self.recipients.count = self.recipients.count_all = 0
             answer = await self.checks.check("mail", "SMTPMAILFROM", address)
             if answer != "refuse":
-                self.sender, self.recipients = self.checks.address, Recipients(self.control, self.checks)
+                self.sender, self.recipients = self.checks.state.address, Recipients(self.control, self.checks)
                 self.bad_sender = answer != "skip" and is_bad_sender(self.control, self.sender)
                 await self.checks.say("250 ok")
 
@@ -180,7 +180,7 @@ class Transaction:
             return await self.checks.check("data") != "refuse"
         return False
 
-# %% ../../nbs/hosts/02_dialogue.ipynb #de95453a
+# %% ../../nbs/hosts/02_dialogue.ipynb #76b79565
 class Dialogue:
     "An SMTP session with one client, as qmail-smtpd holds it. Each method answers one command."
 
@@ -189,7 +189,7 @@ class Dialogue:
         control: Control,
         checks: Checks,  # over the environment that tcpserver leaves: TCPREMOTEIP, perhaps RELAYCLIENT, settings of plugins
     ):
-        self.control, self.checks, self.environ = control, checks, checks.environ
+        self.control, self.checks, self.environ = control, checks, checks.state.environ
         self.transaction = Transaction(control, checks)
 
     @property

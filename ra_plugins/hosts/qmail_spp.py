@@ -32,7 +32,8 @@ from ra_plugins.spp.command import (
 T = TypeVar("T")
 
 # %% auto #0
-__all__ = ['SECTIONS', 'OUTPUT_LIMIT', 'CANT_EXECUTE', 'sections', 'Failure', 'run_program', 'encoded', 'Checks']
+__all__ = ['SECTIONS', 'OUTPUT_LIMIT', 'CANT_EXECUTE', 'sections', 'encoded', 'Failure', 'run_program', 'State', 'outcome',
+           'Checks']
 
 # %% ../../nbs/hosts/01_qmail_spp.ipynb #51460d75
 SECTIONS = {
@@ -57,84 +58,53 @@ def sections(
             section.append(entry)
     return programs
 
-# %% ../../nbs/hosts/01_qmail_spp.ipynb #23ac8915
+# %% ../../nbs/hosts/01_qmail_spp.ipynb #4beb3856
+def encoded(
+    environ: dict[str, str],
+) -> dict[bytes, bytes]:
+    "An environment as C has it: in bytes, each value up to a NUL."
+    pairs = ((name.encode("utf-8", "surrogateescape"), value.partition("\0")[0]) for name, value in environ.items())
+    return {name: value.encode("utf-8", "surrogateescape") for name, value in pairs if name}
+
+# %% ../../nbs/hosts/01_qmail_spp.ipynb #e2d401c8
 class Failure(Exception):
     "A program that couldn't be run or didn't end well; the text is what qmail-smtpd says of it."
 
-# %% ../../nbs/hosts/01_qmail_spp.ipynb #7ebff814
-OUTPUT_LIMIT = 1_000_000  # bytes that a plugin may print; a useful answer has a few hundred
-CANT_EXECUTE = 120  # the exit status of qmail-smtpd's child that found nothing to execute
 
-
-async def run_program(
+async def _started(
     entry: str,  # of control/smtpplugins
-    environ: dict[str, str],  # what it sees
-    home: str,  # qmail's home, its working directory
-    seconds: float = 300,  # that it may take; qmail-smtpd itself would wait for ever
-    errors: int | None = None,  # descriptor for its standard error; by default, ours
-) -> AsyncGenerator[Command, None]:
-    "Run a program and yield its commands as it prints them, up to a final one; `Failure` where it didn't end well."
+    environ: dict[str, str],
+    home: str,  # its working directory
+    output: int,  # descriptor for its standard output
+    errors: int | None,  # descriptor for its standard error
+) -> asyncio.subprocess.Process:
+    "A process. Where we are cancelled while it starts, it ends with its children, and not before they are known."
     shell = entry.startswith(":")
     arguments = ["/bin/sh", "-c", entry[1:]] if shell else [entry]
-    descriptor, writer = os.pipe()
-    with os.fdopen(descriptor, "rb") as reader:
-        try:
-            process = await _started(
-                *arguments,
-                executable=None if shell else os.path.join(home, entry),  # which is never looked for in PATH
-                cwd=home,
-                env=encoded(environ),
-                stdout=writer,
-                stderr=errors,
-                preexec_fn=_close_stdin,
-                restore_signals=False,
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            raise Failure("can't execute") from error
-        finally:
-            os.close(writer)
-        status = None
-        try:
-            async for command in _commands(reader, asyncio.get_running_loop().time() + seconds):
-                yield command
-            status = await _in_time(process.wait(), seconds)
-        except TimeoutError:
-            raise Failure(f"no end after {seconds:g} seconds") from None
-        finally:
-            if status is None:
-                _kill_group(process.pid)
-                await process.wait()
-    if status < 0:
-        raise Failure("child crashed")
-    if status == CANT_EXECUTE:
-        raise Failure("can't execute")
-
-# %% ../../nbs/hosts/01_qmail_spp.ipynb #ffb0d8fc
-async def _commands(
-    reader: IO[bytes],  # the pipe's end
-    deadline: float,  # on the event loop's clock
-) -> AsyncGenerator[Command, None]:
-    stream = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), reader)
-    size, rest = 0, b""
+    path = None if shell else os.path.join(home, entry)  # which is never looked for in PATH
     try:
-        while chunk := await _in_time(stream.read(65536), deadline - loop.time()):
-            size += len(chunk)
-            if size > OUTPUT_LIMIT:
-                raise Failure(f"more than {OUTPUT_LIMIT} bytes of output")
-            lines, newline, rest = (rest + chunk).rpartition(b"\n")
-            for command in read(lines + newline):
-                yield command
-                if command.final:
-                    return
-        for command in read(rest):
-            yield command
-    finally:
-        pipe.close()
+        starting = asyncio.ensure_future(asyncio.create_subprocess_exec(
+            *arguments, executable=path, cwd=home, env=encoded(environ), stdout=output, stderr=errors,
+            preexec_fn=_close_stdin, restore_signals=False, start_new_session=True,
+        ))  # fmt: skip
+        return await asyncio.shield(starting)
+    except (OSError, ValueError) as error:
+        raise Failure("can't execute") from error
+    except asyncio.CancelledError:
+        await _kill(await starting)
+        raise
 
 
+def _close_stdin() -> None:
+    os.close(0)
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+
+# %% ../../nbs/hosts/01_qmail_spp.ipynb #43b10996
 async def _in_time(awaited: Awaitable[T], seconds: float) -> T:
     "As `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes together with the result."
     task = asyncio.ensure_future(awaited)
@@ -146,38 +116,134 @@ async def _in_time(awaited: Awaitable[T], seconds: float) -> T:
     finally:
         task.cancel()
 
+# %% ../../nbs/hosts/01_qmail_spp.ipynb #950fcf17
+OUTPUT_LIMIT = 1_000_000  # bytes that a plugin may print; a useful answer has a few hundred
 
-async def _started(*arguments: str, **options: Any) -> asyncio.subprocess.Process:
-    "A process. Where we are cancelled while it starts, it ends with its children, and not before they are known."
-    starting = asyncio.ensure_future(asyncio.create_subprocess_exec(*arguments, **options))
+
+async def _output(
+    reader: IO[bytes],  # the pipe's end
+    deadline: float,  # on the event loop's clock
+) -> AsyncGenerator[bytes, None]:
+    "What comes through a pipe; `Failure` where that is too much, `TimeoutError` where it takes too long."
+    loop, stream, size = asyncio.get_running_loop(), asyncio.StreamReader(), 0
+    pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), reader)
     try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        process = await starting
-        _kill_group(process.pid)
-        await process.wait()
-        raise
+        while chunk := await _in_time(stream.read(65536), deadline - loop.time()):
+            size += len(chunk)
+            if size > OUTPUT_LIMIT:
+                raise Failure(f"more than {OUTPUT_LIMIT} bytes of output")
+            yield chunk
+    finally:
+        pipe.close()
+
+# %% ../../nbs/hosts/01_qmail_spp.ipynb #ee3ee4df
+async def _commands(
+    output: AsyncGenerator[bytes, None],
+) -> AsyncGenerator[Command, None]:
+    "The commands in what a program prints."
+    rest = b""
+    async for chunk in output:
+        lines, newline, rest = (rest + chunk).rpartition(b"\n")
+        for command in read(lines + newline):
+            yield command
+            if command.final:
+                return
+    for command in read(rest):
+        yield command
+
+# %% ../../nbs/hosts/01_qmail_spp.ipynb #2fc12bae
+CANT_EXECUTE = 120  # the exit status of qmail-smtpd's child that found nothing to execute
 
 
-def _close_stdin() -> None:
-    os.close(0)
+async def run_program(
+    entry: str,  # of control/smtpplugins
+    environ: dict[str, str],  # what it sees
+    home: str,  # qmail's home, its working directory
+    seconds: float = 300,  # that it may take; qmail-smtpd itself would wait for ever
+    errors: int | None = None,  # descriptor for its standard error; by default, ours
+) -> AsyncGenerator[Command, None]:
+    "Run a program and yield its commands as it prints them, up to a final one; `Failure` where it didn't end well."
+    descriptor, writer = os.pipe()
+    with os.fdopen(descriptor, "rb") as reader:
+        try:
+            process = await _started(entry, environ, home, writer, errors)
+        finally:
+            os.close(writer)
+        status = None
+        try:
+            async with aclosing(_output(reader, asyncio.get_running_loop().time() + seconds)) as output:
+                async for command in _commands(output):
+                    yield command
+            status = await _in_time(process.wait(), seconds)
+        except TimeoutError:
+            raise Failure(f"no end after {seconds:g} seconds") from None
+        finally:
+            if status is None:
+                await _kill(process)
+    if status < 0:
+        raise Failure("child crashed")
+    if status == CANT_EXECUTE:
+        raise Failure("can't execute")
 
+# %% ../../nbs/hosts/01_qmail_spp.ipynb #a1280c72
+class State:
+    "What the commands of plugins have changed in a connection."
 
-def _kill_group(leader: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
+    def __init__(
+        self,
+        environ: dict[str, str],  # of the connection; it is changed
+    ):
+        self.environ = environ
+        self.on = True  # will there be more checks?
+        self.variable = self.address = ""
+        self.reset()
 
+    def reset(self) -> None:
+        "Forget what belongs to one message: at RSET, and when DATA was accepted."
+        self.headers: list[str] = []
+        self.later: dict[str, list[str]] = {"mail": [], "rcpt": [], "data": []}
 
-def encoded(
-    environ: dict[str, str],
-) -> dict[bytes, bytes]:
-    "An environment as C has it: in bytes, each value up to a NUL."
-    pairs = ((name.encode("utf-8", "surrogateescape"), value.partition("\0")[0]) for name, value in environ.items())
-    return {name: value.encode("utf-8", "surrogateescape") for name, value in pairs if name}
+    def name(
+        self,
+        variable: str,  # SMTPMAILFROM or SMTPRCPTTO, where the command names an address
+        address: str,
+    ) -> None:
+        "An SMTP command begins."
+        self.variable, self.address = variable, address
+        if variable and self.on:
+            self.environ[variable] = address
 
-# %% ../../nbs/hosts/01_qmail_spp.ipynb #e08a01a5
+    def change(self, command: Command) -> None:
+        "What one command of a plugin changes."
+        if isinstance(command, Later):
+            self.later[command.stage].append(command.reply)
+        elif isinstance(command, AddHeader):
+            self.headers.append(command.text)
+        elif isinstance(command, SetVariable):
+            name, equals, value = command.text.partition("\0")[0].partition("=")
+            if equals:  # a NUL byte ends the text, in C
+                self.environ[name] = value
+        elif isinstance(command, UnsetVariable):
+            self.environ.pop(command.text, None)
+        elif isinstance(command, ChangeAddress) and self.variable:
+            self.address = self.environ[self.variable] = command.text
+        elif isinstance(command, Accept):
+            self.on = False
+
+# %% ../../nbs/hosts/01_qmail_spp.ipynb #25a5cf98
+def outcome(
+    last: Command | Failure | None,  # the final command or the failure that a program ended with, if any
+) -> str:  # `go` on, go on and `skip` qmail's own checks, `refuse`; empty where the next program has its turn
+    "What a program's end means for the SMTP command."
+    if isinstance(last, (Refuse, Disconnect, Drop, Failure)):
+        return "refuse"
+    if isinstance(last, Okay):
+        return "skip"
+    return "go" if last else ""
+
+# %% ../../nbs/hosts/01_qmail_spp.ipynb #8129917f
 class Checks:
-    "The plugins of one connection: which there are, and what their commands have changed."
+    "The plugins of one connection."
 
     def __init__(
         self,
@@ -187,22 +253,14 @@ class Checks:
         say: Callable[[str], Awaitable[None]],  # sends a line to the client
         wait: Callable[[float], Awaitable[object]] = asyncio.sleep,  # for a `Delay`
     ):
-        self.programs, self.environ, self.run, self.say, self.wait = programs, environ, run, say, wait
-        self.on = True
-        self.closed = False
-        self.address = ""
-        self.reset()
-
-    def reset(self) -> None:
-        "Forget what belongs to one message: at RSET, and when DATA was accepted."
-        self.headers: list[str] = []
-        self.later: dict[str, list[str]] = {"mail": [], "rcpt": [], "data": []}
+        self.programs, self.state, self.run, self.say, self.wait = programs, State(environ), run, say, wait
+        self.closed = False  # is it time to hang up?
 
     async def overdue(self, stage: str) -> bool:
         "Has a plugin left a refusal for this stage? Then send it: that was the answer, and nothing else happens."
-        for reply in self.later[stage]:
+        for reply in self.state.later[stage]:
             await self.say(reply)
-        return bool(self.later[stage])
+        return bool(self.state.later[stage])
 
     async def check(
         self,
@@ -210,50 +268,30 @@ class Checks:
         variable: str = "",  # SMTPMAILFROM or SMTPRCPTTO, where the command names an address
         address: str = "",
     ) -> str:  # `go` on, go on and `skip` qmail's own checks, or `refuse`: the reply has been sent
-        "Run the plugins of a stage. Afterwards `address` is the address to go on with, and `closed` says whether to hang up."
-        self.address = address
-        if variable and self.on:
-            self.environ[variable] = address
-        for entry in self.programs.get(stage, []) if self.on else []:
-            last = await self._run_entry(entry, variable)
-            if isinstance(last, (Refuse, Disconnect, Drop, Failure)):
-                self.closed = isinstance(last, (Disconnect, Drop))
-                return "refuse"
-            if last:
-                return "skip" if isinstance(last, Okay) else "go"
+        "Run the plugins of a stage. Afterwards `State.address` is the address to go on with."
+        self.state.name(variable, address)
+        for entry in self.programs.get(stage, []) if self.state.on else []:
+            last = await self._run_entry(entry)
+            self.closed = isinstance(last, (Disconnect, Drop))
+            if answer := outcome(last):
+                return answer
         return "go"
 
-    async def _run_entry(self, entry: str, variable: str) -> Command | Failure | None:
-        "Run one program; the final command or the failure it ended with, if any."
+    async def _run_entry(self, entry: str) -> Command | Failure | None:
         last: Command | Failure | None = None
         try:
-            async with aclosing(self.run(entry, self.environ)) as commands:
+            async with aclosing(self.run(entry, self.state.environ)) as commands:
                 async for command in commands:
-                    await self._apply(command, variable)
+                    await self._obey(command)
                     last = command if command.final else None
         except Failure as failure:
             await self.say(f"451 qmail-spp failure: {entry}: {failure} (#4.3.0)")
-            return failure
+            last = failure
         return last
 
-    async def _apply(self, command: Command, variable: str) -> None:
-        "What one command changes."
-        text = command.text
+    async def _obey(self, command: Command) -> None:
         if isinstance(command, (Say, Refuse, Disconnect)):
-            await self.say(text)
+            await self.say(command.text)
         elif isinstance(command, Delay):
             await self.wait(command.seconds)
-        elif isinstance(command, Later):
-            self.later[command.stage].append(command.reply)
-        elif isinstance(command, AddHeader):
-            self.headers.append(text)
-        elif isinstance(command, SetVariable):
-            name, equals, value = text.partition("\0")[0].partition("=")
-            if equals:  # a NUL byte ends the text, in C
-                self.environ[name] = value
-        elif isinstance(command, UnsetVariable):
-            self.environ.pop(text, None)
-        elif isinstance(command, ChangeAddress) and variable:
-            self.address = self.environ[variable] = text
-        elif isinstance(command, Accept):
-            self.on = False
+        self.state.change(command)

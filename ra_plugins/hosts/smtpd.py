@@ -86,7 +86,7 @@ def begin(
     checks = Checks(programs(setup.control, environ, setup.like), environ, run, say)
     return Dialogue(setup.control, checks)
 
-# %% ../../nbs/hosts/03_smtpd.ipynb #3252b359
+# %% ../../nbs/hosts/03_smtpd.ipynb #0af28417
 def received(dialogue: Dialogue) -> str:
     "The trace field for a message (RFC 5321, section 4.4)."
     told = {name: printable(dialogue.environ.get(name, "unknown")) for name in ("SMTPHELOHOST", "TCPREMOTEIP")}
@@ -98,7 +98,7 @@ def with_headers(
     content: bytes,  # the message, as the client sent it
 ) -> bytes:
     "A message as the server passes it on: with fields in front, and lines as Unix ends them."
-    head = "".join(f"{line}\n" for line in (received(dialogue), *dialogue.checks.headers))
+    head = "".join(f"{line}\n" for line in (received(dialogue), *dialogue.checks.state.headers))
     return head.encode("utf-8", "surrogateescape") + content.replace(b"\r\n", b"\n")
 
 # %% ../../nbs/hosts/03_smtpd.ipynb #8f5080a6

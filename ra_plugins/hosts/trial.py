@@ -192,7 +192,7 @@ def verdict(trial: Trial) -> str:  # a key of `VERDICTS`
     worst = max((step.code // 100 for step in trial.steps), default=0)
     return {5: "refused", 4: "temporary"}.get(worst, "accepted")
 
-# %% ../../nbs/hosts/05_trial.ipynb #ff7eb2f7
+# %% ../../nbs/hosts/05_trial.ipynb #663dfabd
 def data(trial: Trial) -> dict[str, Any]:
     "A trial for other programs, of the types that JSON has."
     return {
@@ -200,7 +200,7 @@ def data(trial: Trial) -> dict[str, Any]:
         "delay": trial.delay,
         "sender": trial.dialogue.transaction.sender,
         "recipients": trial.dialogue.transaction.recipients.accepted,
-        "headers": trial.checks.headers,
+        "headers": trial.checks.state.headers,
         "steps": [
             {"command": step.said or None, "plugins": [run.data() for run in step.runs], "replies": step.replies}
             for step in trial.steps
