@@ -20,8 +20,8 @@ from ra_plugins.spp.environment import LARGEST
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['INTERRUPTED', 'FAULT', 'Fault', 'trouble', 'list_plugins', 'show_plugins', 'install_plugins', 'smtpd', 'users',
-           'need', 'try_session', 'demo', 'assignment', 'seconds', 'port', 'Settings', 'Parser', 'parser', 'main']
+__all__ = ['INTERRUPTED', 'FAULT', 'Fault', 'trouble', 'list_plugins', 'show_plugins', 'install_plugins', 'need', 'users',
+           'smtpd', 'try_session', 'demo', 'assignment', 'seconds', 'port', 'Settings', 'Parser', 'parser', 'main']
 
 # %% ../../nbs/hosts/07_command.ipynb #e9d88eea
 INTERRUPTED = 130  # exit status after Control-C, as shells have it
@@ -67,6 +67,27 @@ def install_plugins(options: argparse.Namespace) -> int:
         raise Fault(str(error)) from None
     return 0
 
+# %% ../../nbs/hosts/07_command.ipynb #83dbcc2b
+def need(path: str) -> None:
+    "Raise a `Fault` where a file can't be read."
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise Fault(f"can't read {trouble(error)}") from None
+
+# %% ../../nbs/hosts/07_command.ipynb #ec857cdd
+def users(
+    path: str | None,  # of a file of `name:password` lines
+) -> dict[str, str]:  # passwords by name
+    "Who may log in."
+    if path is None:
+        return {}
+    need(path)
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        pairs = (line.rstrip("\n").partition(":") for line in file)
+        return {name: password for name, colon, password in pairs if name and colon}
+
 # %% ../../nbs/hosts/07_command.ipynb #1cffd0e1
 def smtpd(options: argparse.Namespace) -> int:
     "Run an SMTP server that judges its clients by the plugins of a control folder, and queues nothing."
@@ -92,27 +113,6 @@ def smtpd(options: argparse.Namespace) -> int:
     except (OSError, UnicodeError) as error:
         raise Fault(f"can't listen at {printable(options.host)} port {options.port}: {trouble(error)}") from None
     return 0
-
-# %% ../../nbs/hosts/07_command.ipynb #ec857cdd
-def users(
-    path: str | None,  # of a file of `name:password` lines
-) -> dict[str, str]:  # passwords by name
-    "Who may log in."
-    if path is None:
-        return {}
-    need(path)
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        pairs = (line.rstrip("\n").partition(":") for line in file)
-        return {name: password for name, colon, password in pairs if name and colon}
-
-# %% ../../nbs/hosts/07_command.ipynb #83dbcc2b
-def need(path: str) -> None:
-    "Raise a `Fault` where a file can't be read."
-    try:
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        raise Fault(f"can't read {trouble(error)}") from None
 
 # %% ../../nbs/hosts/07_command.ipynb #5cfc139c
 def try_session(options: argparse.Namespace) -> int:
@@ -151,7 +151,7 @@ def demo(options: argparse.Namespace) -> int:
         main([*command.split(), "--control", str(control), *settings])
     return 0
 
-# %% ../../nbs/hosts/07_command.ipynb #9e8da55f
+# %% ../../nbs/hosts/07_command.ipynb #a22d1309
 def assignment(
     text: str,  # NAME=VALUE
 ) -> tuple[str, str]:
@@ -161,7 +161,7 @@ def assignment(
         raise argparse.ArgumentTypeError(f"{text!r} should be NAME=VALUE")
     return name, value
 
-
+# %% ../../nbs/hosts/07_command.ipynb #9c070e2f
 def seconds(text: str) -> float:
     "A time limit on the command line; `argparse.ArgumentTypeError` where it isn't one."
     try:
@@ -172,14 +172,14 @@ def seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number of seconds")
     return limit
 
-
+# %% ../../nbs/hosts/07_command.ipynb #628b7c5f
 def port(text: str) -> int:
     "A TCP port on the command line; `argparse.ArgumentTypeError` where it isn't one."
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0 to 65535")
     return int(text)
 
-
+# %% ../../nbs/hosts/07_command.ipynb #b9ff9f26
 class Settings(argparse.Action):
     "Gathers `--set NAME=VALUE` in a dictionary."
 
@@ -195,7 +195,44 @@ class Parser(argparse.ArgumentParser):
         "Say what is wrong with the command line, and end."
         self.exit(FAULT, f"{self.prog}: {message}\n")
 
-# %% ../../nbs/hosts/07_command.ipynb #67d48149
+# %% ../../nbs/hosts/07_command.ipynb #6f15f16b
+def _plugin_options(command: argparse.ArgumentParser) -> None:
+    from ra_plugins.hosts.qmail_spp import SECTIONS
+
+    command.add_argument("--control", default=CONTROLDIR, metavar="DIR", help="the control files (%(default)s)")
+    command.add_argument("--like", default="netqmail", choices=list(SECTIONS), help="whose qmail-spp (%(default)s)")
+    command.add_argument(
+        "--set", type=assignment, action=Settings, default={}, metavar="NAME=VALUE", help="set a plugin's setting"
+    )
+    command.add_argument("--seconds", type=seconds, default=300, help="that a plugin may take (%(default)s)")
+
+# %% ../../nbs/hosts/07_command.ipynb #c9e492bb
+def _smtpd_options(command: argparse.ArgumentParser) -> None:
+    _plugin_options(command)
+    command.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
+    command.add_argument("--port", type=port, default=2525, help="port to listen at; 0 for any (%(default)s)")
+    command.add_argument("--users", metavar="FILE", help="who may log in: lines of name:password")
+    command.add_argument("--deliver", default="", metavar="COMMAND", help="takes each message on standard input")
+
+# %% ../../nbs/hosts/07_command.ipynb #912e8159
+def _try_options(command: argparse.ArgumentParser) -> None:
+    _plugin_options(command)
+    command.add_argument("--ip", required=True, help="the client's address")
+    command.add_argument("--helo", required=True, metavar="NAME", help="how it greets")
+    command.add_argument("--from", required=True, dest="sender", metavar="ADDRESS", help="the sender; '' for a bounce")
+    command.add_argument(
+        "--to", required=True, action="append", dest="recipients", metavar="ADDRESS", help="a recipient; may come again"
+    )
+    command.add_argument("--auth", default="", metavar="USER", help="the user who has logged in")
+    command.add_argument("--json", action="store_true", help="tell it as JSON")
+
+# %% ../../nbs/hosts/07_command.ipynb #90cb4206
+def _install_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", metavar="DIR", help="the folder for the programs")
+    command.add_argument("names", nargs="*", metavar="NAME", help="of a plugin; without any, all are installed")
+    command.add_argument("--force", action="store_true", help="write over programs that aren't ours")
+
+# %% ../../nbs/hosts/07_command.ipynb #b78b0f93
 def parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins`."
     top = Parser(prog="ra-plugins", description="Plugins for qmail-spp: list, install and try them.")
@@ -215,43 +252,6 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("spf", help="With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.")
     add("demo", demo)
     return top
-
-
-def _install_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("folder", metavar="DIR", help="the folder for the programs")
-    command.add_argument("names", nargs="*", metavar="NAME", help="of a plugin; without any, all are installed")
-    command.add_argument("--force", action="store_true", help="write over programs that aren't ours")
-
-
-def _plugin_options(command: argparse.ArgumentParser) -> None:
-    from ra_plugins.hosts.qmail_spp import SECTIONS
-
-    command.add_argument("--control", default=CONTROLDIR, metavar="DIR", help="the control files (%(default)s)")
-    command.add_argument("--like", default="netqmail", choices=list(SECTIONS), help="whose qmail-spp (%(default)s)")
-    command.add_argument(
-        "--set", type=assignment, action=Settings, default={}, metavar="NAME=VALUE", help="set a plugin's setting"
-    )
-    command.add_argument("--seconds", type=seconds, default=300, help="that a plugin may take (%(default)s)")
-
-
-def _smtpd_options(command: argparse.ArgumentParser) -> None:
-    _plugin_options(command)
-    command.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
-    command.add_argument("--port", type=port, default=2525, help="port to listen at; 0 for any (%(default)s)")
-    command.add_argument("--users", metavar="FILE", help="who may log in: lines of name:password")
-    command.add_argument("--deliver", default="", metavar="COMMAND", help="takes each message on standard input")
-
-
-def _try_options(command: argparse.ArgumentParser) -> None:
-    _plugin_options(command)
-    command.add_argument("--ip", required=True, help="the client's address")
-    command.add_argument("--helo", required=True, metavar="NAME", help="how it greets")
-    command.add_argument("--from", required=True, dest="sender", metavar="ADDRESS", help="the sender; '' for a bounce")
-    command.add_argument(
-        "--to", required=True, action="append", dest="recipients", metavar="ADDRESS", help="a recipient; may come again"
-    )
-    command.add_argument("--auth", default="", metavar="USER", help="the user who has logged in")
-    command.add_argument("--json", action="store_true", help="tell it as JSON")
 
 # %% ../../nbs/hosts/07_command.ipynb #f456ebf6
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,7 +24,8 @@ from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line, printable
 
 # %% auto #0
-__all__ = ['LOG_LIMIT', 'VERDICTS', 'ENDINGS', 'Run', 'Step', 'Trial', 'decided', 'verdict', 'data', 'text']
+__all__ = ['LOG_LIMIT', 'VERDICTS', 'ENDINGS', 'Run', 'Step', 'Notes', 'decided', 'watched', 'Runner', 'Trial', 'verdict', 'text',
+           'data']
 
 # %% ../../nbs/hosts/05_trial.ipynb #debcc911
 class Run:
@@ -64,99 +65,28 @@ class Step:
         code = self.replies[-1][:3] if self.replies else ""
         return int(code) if code.isascii() and code.isdigit() else 421
 
-# %% ../../nbs/hosts/05_trial.ipynb #2d3081e1
-class Trial:
-    "A session that doesn't take place."
+# %% ../../nbs/hosts/05_trial.ipynb #fd182e7e
+class Notes:
+    "A session as it goes."
 
-    def __init__(
-        self,
-        control: Control,
-        environ: dict[str, str],  # of the session: TCPREMOTEIP, settings
-        like: str = "netqmail",  # whose qmail-spp: a key of `SECTIONS`
-        seconds: float = 300,  # that a program may take
-    ):
-        self.control, self.seconds = control, seconds
-        self.home = os.path.dirname(os.path.abspath(control.folder))
-        self.environ = {"CONTROLDIR": control.folder, **environ}
-        self.delay = 0  # seconds that the client would have waited
+    def __init__(self) -> None:
         self.steps: list[Step] = []
-        self.known = catalogue()
-        self.checks = Checks(programs(control, self.environ, like), self.environ, self._run, self._say, self._wait)
-        self.dialogue = Dialogue(control, self.checks)
+        self.delay = 0  # seconds that the client would have waited
 
-    async def hold(
-        self,
-        helo: str,
-        sender: str,
-        recipients: list[str],
-        user: str = "",  # who logs in, if anybody
-    ) -> None:
-        "Say what the client says, until it has been sent away."
-        await self._step("", self.dialogue.connection())
-        await self._step(f"EHLO {helo}", self.dialogue.helo(helo))
-        if user:
-            await self._step(f"AUTH PLAIN {user}", self._log_in(user))
-        await self._step(f"MAIL FROM:<{sender}>", self.dialogue.transaction.mail(f"FROM:<{sender}>"))
-        for recipient in recipients:
-            await self._step(f"RCPT TO:<{recipient}>", self.dialogue.transaction.rcpt(f"TO:<{recipient}>"))
-        if self.dialogue.transaction.recipients.accepted:
-            await self._step("DATA", self._message())
-
-    async def _step(self, said: str, reply: Coroutine[Any, Any, object]) -> None:
-        "Hold one command, unless the client has been sent away before."
-        if self.steps and (self.checks.closed or self.steps[-1].code >= 400 and not self.steps[-1].said.startswith("RCPT")):
-            reply.close()
-            return
-        self.steps.append(Step(said))
-        await reply
-
-    async def _log_in(self, user: str) -> None:
-        if await self.dialogue.auth(user, "plain"):
-            await self._say("235 ok, go ahead (#2.0.0)")
-
-    async def _message(self) -> None:
-        if await self.dialogue.transaction.data():
-            await self._say("354 go ahead")
-
-    async def _say(self, line: str) -> None:
+    async def say(self, line: str) -> None:
+        "A reply to the step under way."
         self.steps[-1].replies.append(line)
 
-    async def _wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> None:
+        "A delay."
         self.delay += int(seconds)
 
-    async def _run(self, entry: str, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
-        "Run an entry of smtpplugins: a plugin of ours in here, where its questions can be watched, others as programs."
-        run = Run(entry)
-        self.steps[-1].runs.append(run)
-        plugin = self._ours(entry)
-        try:
-            async for command in decided(plugin, run, environ) if plugin else self._program(run, environ):
-                run.answered.append(command)
-                yield command
-        except Failure as failure:
-            run.failure = str(failure)
-            raise
+    @property
+    def refused(self) -> bool:
+        "Has the client been refused anything but a recipient?"
+        return bool(self.steps) and self.steps[-1].code >= 400 and not self.steps[-1].said.startswith("RCPT")
 
-    def _ours(self, entry: str) -> Plugin | None:
-        "The plugin that an entry stands for: one that we installed or, where there is no such folder, would install."
-        path = os.path.join(self.home, entry)
-        here = os.path.isdir(os.path.dirname(path))
-        return self.known.get(os.path.basename(entry)) if is_ours(path) or not here and entry[0] != ":" else None
-
-    async def _program(self, run: Run, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
-        with tempfile.TemporaryFile() as errors:
-            try:
-                async for command in run_program(run.entry, environ, self.home, self.seconds, errors.fileno()):
-                    yield command
-            finally:
-                errors.seek(0)
-                lines = errors.read(LOG_LIMIT).decode("utf-8", "surrogateescape").splitlines()
-                run.logged += [printable(line) for line in lines]
-
-# %% ../../nbs/hosts/05_trial.ipynb #74f79408
-LOG_LIMIT = 100_000  # bytes of a foreign plugin's standard error that are shown
-
-
+# %% ../../nbs/hosts/05_trial.ipynb #1f40352a
 async def decided(
     plugin: Plugin,
     run: Run,  # takes notes
@@ -183,35 +113,114 @@ async def decided(
         for each in [command] if isinstance(command, Delay) else read(write([command])):
             yield each
 
-# %% ../../nbs/hosts/05_trial.ipynb #7ef69599
+# %% ../../nbs/hosts/05_trial.ipynb #60cf5cc0
+LOG_LIMIT = 100_000  # bytes of a foreign plugin's standard error that are shown
+
+
+async def watched(
+    run: Run,  # takes notes
+    environ: dict[str, str],
+    home: str,  # qmail's home
+    seconds: float,  # that it may take
+) -> AsyncGenerator[Command, None]:
+    "The commands of a program."
+    with tempfile.TemporaryFile() as errors:
+        try:
+            async for command in run_program(run.entry, environ, home, seconds, errors.fileno()):
+                yield command
+        finally:
+            errors.seek(0)
+            lines = errors.read(LOG_LIMIT).decode("utf-8", "surrogateescape").splitlines()
+            run.logged += [printable(line) for line in lines]
+
+# %% ../../nbs/hosts/05_trial.ipynb #8124cc85
+class Runner:
+    "Runs entries of smtpplugins: plugins of ours in here, others as programs."
+
+    def __init__(self, home: str, seconds: float):
+        self.home, self.seconds, self.known = home, seconds, catalogue()
+
+    def ours(self, entry: str) -> Plugin | None:
+        "The plugin that an entry stands for: one that we installed or, where there is no such folder, would install."
+        path = os.path.join(self.home, entry)
+        here = os.path.isdir(os.path.dirname(path))
+        return self.known.get(os.path.basename(entry)) if is_ours(path) or not here and entry[0] != ":" else None
+
+    async def commands(self, run: Run, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
+        "Run the entry that `run` names, and note what it does."
+        plugin = self.ours(run.entry)
+        try:
+            async for command in decided(plugin, run, environ) if plugin else watched(run, environ, self.home, self.seconds):
+                run.answered.append(command)
+                yield command
+        except Failure as failure:
+            run.failure = str(failure)
+            raise
+
+# %% ../../nbs/hosts/05_trial.ipynb #520e531b
+class Trial:
+    "A session that doesn't take place."
+
+    def __init__(
+        self,
+        control: Control,
+        environ: dict[str, str],  # of the session: TCPREMOTEIP, settings
+        like: str = "netqmail",  # whose qmail-spp: a key of `SECTIONS`
+        seconds: float = 300,  # that a program may take
+    ):
+        environ = {"CONTROLDIR": control.folder, **environ}
+        self.runner = Runner(os.path.dirname(os.path.abspath(control.folder)), seconds)
+        self.notes = Notes()
+        self.checks = Checks(programs(control, environ, like), environ, self._run, self.notes.say, self.notes.wait)
+        self.dialogue = Dialogue(control, self.checks)
+
+    def _run(self, entry: str, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
+        run = Run(entry)
+        self.notes.steps[-1].runs.append(run)
+        return self.runner.commands(run, environ)
+
+    async def hold(
+        self,
+        helo: str,
+        sender: str,
+        recipients: list[str],
+        user: str = "",  # who logs in, if anybody
+    ) -> None:
+        "Say what the client says, until it has been sent away."
+        dialogue, transaction = self.dialogue, self.dialogue.transaction
+        await self._step("", dialogue.connection())
+        await self._step(f"EHLO {helo}", dialogue.helo(helo))
+        if user:
+            await self._step(f"AUTH PLAIN {user}", dialogue.auth(user, "plain"), "235 ok, go ahead (#2.0.0)")
+        await self._step(f"MAIL FROM:<{sender}>", transaction.mail(f"FROM:<{sender}>"))
+        for recipient in recipients:
+            await self._step(f"RCPT TO:<{recipient}>", transaction.rcpt(f"TO:<{recipient}>"))
+        if transaction.recipients.accepted:
+            await self._step("DATA", transaction.data(), "354 go ahead")
+
+    async def _step(self, said: str, reply: Coroutine[Any, Any, object], yes: str = "") -> None:
+        "Hold one command, unless the client has been sent away before; `yes` is the reply that the dialogue leaves to us."
+        if self.checks.closed or self.notes.refused:
+            reply.close()
+            return
+        self.notes.steps.append(Step(said))
+        if await reply and yes:
+            await self.notes.say(yes)
+
+# %% ../../nbs/hosts/05_trial.ipynb #79db6226
 VERDICTS = {"accepted": 0, "refused": 1, "temporary": 2}  # and the exit status of `ra-plugins try`
 
 
 def verdict(trial: Trial) -> str:  # a key of `VERDICTS`
     "What became of the session: a refusal for good outweighs one for now, and either outweighs acceptance."
-    worst = max((step.code // 100 for step in trial.steps), default=0)
+    worst = max((step.code // 100 for step in trial.notes.steps), default=0)
     return {5: "refused", 4: "temporary"}.get(worst, "accepted")
 
-# %% ../../nbs/hosts/05_trial.ipynb #663dfabd
-def data(trial: Trial) -> dict[str, Any]:
-    "A trial for other programs, of the types that JSON has."
-    return {
-        "verdict": verdict(trial),
-        "delay": trial.delay,
-        "sender": trial.dialogue.transaction.sender,
-        "recipients": trial.dialogue.transaction.recipients.accepted,
-        "headers": trial.checks.state.headers,
-        "steps": [
-            {"command": step.said or None, "plugins": [run.data() for run in step.runs], "replies": step.replies}
-            for step in trial.steps
-        ],
-    }
-
-# %% ../../nbs/hosts/05_trial.ipynb #46f770cf
+# %% ../../nbs/hosts/05_trial.ipynb #f03e098d
 def text(trial: Trial) -> str:
     "A trial for people: what the client says (C), what we reply (S), and between them what the plugins did."
     lines = []
-    for step in trial.steps:
+    for step in trial.notes.steps:
         lines.append(f"C: {printable(step.said) or '(connects)'}")
         for run in step.runs:
             lines.append(f"     {printable(run.entry)}")
@@ -220,8 +229,23 @@ def text(trial: Trial) -> str:
             lines += [f"       answered  {printable(repr(command))}" for command in run.answered]
             lines += [f"       failed    {run.failure}"] if run.failure else []
         lines += [f"S: {printable(line)}" for line in step.replies] or ["S: (hangs up)"]
-    waited = f", after {trial.delay} s of waiting" if trial.delay else ""
+    waited = f", after {trial.notes.delay} s of waiting" if trial.notes.delay else ""
     return "\n".join([*lines, f"The session is {ENDINGS[verdict(trial)]}{waited}."])
 
 
 ENDINGS = {"accepted": "accepted", "refused": "refused", "temporary": "refused for now"}
+
+# %% ../../nbs/hosts/05_trial.ipynb #41d2ab0f
+def data(trial: Trial) -> dict[str, Any]:
+    "A trial for other programs, of the types that JSON has."
+    return {
+        "verdict": verdict(trial),
+        "delay": trial.notes.delay,
+        "sender": trial.dialogue.transaction.sender,
+        "recipients": trial.dialogue.transaction.recipients.accepted,
+        "headers": trial.checks.state.headers,
+        "steps": [
+            {"command": step.said or None, "plugins": [run.data() for run in step.runs], "replies": step.replies}
+            for step in trial.notes.steps
+        ],
+    }
