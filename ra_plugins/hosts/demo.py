@@ -16,7 +16,8 @@ from ra_plugins.hosts.catalogue import install
 from ra_plugins.hosts.smtpd import Setup, start
 
 # %% auto #0
-__all__ = ['CONTROL', 'SETTINGS', 'furnish', 'Overheard', 'alias', 'guesser', 'overloaded', 'impatient', 'demonstrate']
+__all__ = ['CONTROL', 'SETTINGS', 'furnish', 'demonstration_setup', 'Overheard', 'held', 'alias', 'guesser', 'overloaded',
+           'impatient', 'demonstrate']
 
 # %% ../../nbs/hosts/06_demo.ipynb #8b63820c
 CONTROL = {
@@ -48,6 +49,16 @@ def furnish(
     install(str(home / "plugins"), ["overload", "plusaliases", "dotblind", "rcptchecksfile", "tarpit"])
     return control
 
+# %% ../../nbs/hosts/06_demo.ipynb #6bd33290
+def demonstration_setup(
+    control: Path,  # made by `furnish`
+    log: TextIO,  # where plugins log
+) -> Setup:
+    "How the demonstration's server is set up."
+    environ = {"PATH": os.environ.get("PATH", os.defpath), **SETTINGS}
+    keep = 'echo "$RECIPIENTS" > message; cat >> message'
+    return Setup(str(control), deliver=keep, errors=log.fileno(), environ=environ)
+
 # %% ../../nbs/hosts/06_demo.ipynb #d4f69d19
 class Overheard(smtplib.SMTP):
     "An SMTP client that shows what it says (C), what the server replies (S), and what the plugins log meanwhile (L)."
@@ -75,14 +86,33 @@ class Overheard(smtplib.SMTP):
             self.show(f"S: {code} {line}")
         return code, reply
 
-# %% ../../nbs/hosts/06_demo.ipynb #08337ef6
+# %% ../../nbs/hosts/06_demo.ipynb #47c04623
+async def held(
+    conversation: Callable[[Overheard, Path], None],
+    server: asyncio.Server,
+    control: Path,
+    show: Callable[[str], object],  # takes each line
+) -> None:
+    "Let a client call the server and hold its conversation."
+
+    def hold() -> None:
+        with open(control.parent / "log", encoding="utf-8") as log:
+            log.seek(0, os.SEEK_END)
+            client = Overheard(show, log)
+            client.connect("127.0.0.1", server.sockets[0].getsockname()[1])
+            conversation(client, control)
+            client.close()
+
+    await asyncio.to_thread(hold)
+
+# %% ../../nbs/hosts/06_demo.ipynb #48db990b
 def alias(client: Overheard, control: Path) -> None:
     "A welcome guest, who knows Ann-Alee by an address with dots and a tag of her own"
     client.sendmail("ana@example.net", "Ann.Alee+shop@example.org", "Subject: Tea\n\nAt four?\n")
     message = (control.parent / "message").read_text().splitlines()
     client.show(f"   The message went to {message[0]}.")
 
-
+# %% ../../nbs/hosts/06_demo.ipynb #75a83fca
 def guesser(client: Overheard, control: Path) -> None:
     "A spammer, who guesses names: after two misses the tone changes, and from the fourth name on each reply waits"
     client.ehlo()
@@ -91,7 +121,7 @@ def guesser(client: Overheard, control: Path) -> None:
         client.rcpt(f"{name}@example.org")
     client.quit()
 
-
+# %% ../../nbs/hosts/06_demo.ipynb #94ad338f
 def overloaded(client: Overheard, control: Path) -> None:
     "The same guest again, while the server has more than it can do"
     (control / "overloaded").touch()
@@ -99,7 +129,7 @@ def overloaded(client: Overheard, control: Path) -> None:
     client.mail("ana@example.net")
     (control / "overloaded").unlink()
 
-
+# %% ../../nbs/hosts/06_demo.ipynb #0fcc88cd
 def impatient(client: Overheard, control: Path) -> None:
     "Somebody who wants to send through us to strangers"
     client.ehlo()
@@ -107,29 +137,17 @@ def impatient(client: Overheard, control: Path) -> None:
     client.rcpt("victim@example.com")
     client.quit()
 
-# %% ../../nbs/hosts/06_demo.ipynb #16ab4a71
+# %% ../../nbs/hosts/06_demo.ipynb #38ba6943
 async def demonstrate(
     control: Path,  # made by `furnish`
     show: Callable[[str], object] = print,
 ) -> None:
     "Start the server, and let each client hold its conversation."
-    with open(control.parent / "log", "w+b") as log:
-        setup = Setup(str(control), deliver='echo "$RECIPIENTS" > message; cat >> message', errors=log.fileno())
-        setup.environ = {"PATH": os.environ.get("PATH", os.defpath), **SETTINGS}
-        server = await start(setup)
-        port = server.sockets[0].getsockname()[1]
+    with open(control.parent / "log", "w", encoding="utf-8") as log:
+        server = await start(demonstration_setup(control, log))
         try:
             for conversation in (alias, guesser, overloaded, impatient):
                 show(f"\n--- {conversation.__doc__}\n")
-                await asyncio.to_thread(_hold, conversation, port, control, show)
+                await held(conversation, server, control, show)
         finally:
             server.close()
-
-
-def _hold(conversation: Callable[[Overheard, Path], None], port: int, control: Path, show: Callable[[str], object]) -> None:
-    with open(control.parent / "log", encoding="utf-8") as log:
-        log.seek(0, os.SEEK_END)
-        client = Overheard(show, log)
-        client.connect("127.0.0.1", port)
-        conversation(client, control)
-        client.close()
