@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ def document(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: l
 def parameters(what: str, obj: Any) -> list[str]:
     "The comments behind the parameters, and behind what is returned, in the form that Sphinx sets."
     target = vars(obj).get("__init__") if what == "class" else getattr(obj, "__wrapped__", obj)
-    if not inspect.isfunction(target):
-        return []
+    if is_dataclass(obj):
+        target = obj  # whose parameters are its fields
+    elif not inspect.isfunction(target) or target.__code__.co_filename.startswith("<"):
+        return []  # made by Python: no comments there
     said = {name: about["docment"] for name, about in docments(target, full=True).items() if about["docment"]}
     fields = {name: "returns" if name == "return" else f"param {name}" for name in said}
     return [f":{fields[name]}: " + " ".join(text.split()) for name, text in said.items()]
@@ -78,4 +81,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", begin, priority=3)
     app.connect("autodoc-process-signature", leave_out_inherited)
     app.connect("autodoc-process-docstring", document)
-    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

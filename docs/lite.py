@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -24,6 +23,7 @@ from execnb.nbio import mk_cell, nb2dict, new_nb
 from jupyterlite_pyodide_kernel.constants import PYODIDE_VERSION
 from nbdev.process import NBProcessor
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 from stage import CONFIG, EXPORTS, NOTEBOOKS, ROOT, Page, import_statements, is_shown, notebooks
 
 CACHE = ROOT / ".cache" / "lite"
@@ -199,11 +199,6 @@ def configure(work: Path, folder: Path) -> None:
     write(work / "jupyter_lite_config.json", {"LiteBuildConfig": build, "PipliteAddon": wheels})
 
 
-def build(work: Path, folder: Path) -> None:
-    run(sys.executable, "-m", "jupyter", "lite", "build", "--lite-dir", ".", folder=work)
-    shutil.copy(folder / "icon-120x120.png", folder.parent / "favicon.ico")  # which its pages ask for
-
-
 def write(path: Path, data: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data))
@@ -228,12 +223,18 @@ def prepare(app: Sphinx) -> None:
         return
     app.runnable = contents(work / "contents", app.pages)
     configure(work, folder)
-    app.lite = ThreadPoolExecutor().submit(build, work, folder)
+    command = [sys.executable, "-m", "jupyter", "lite", "build", "--lite-dir", "."]
+    app.lite = subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
-    if app.lite:
-        app.lite.result()
+    if not app.lite:
+        return
+    told, _ = app.lite.communicate()
+    if app.lite.returncode:
+        raise ExtensionError(f"JupyterLite can't be built:\n{told}")
+    folder = Path(app.outdir)
+    shutil.copy(folder / "lite" / "icon-120x120.png", folder / "favicon.ico")  # which its pages ask for
 
 
 def add_button(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -248,4 +249,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", prepare, priority=2)
     app.connect("doctree-resolved", add_button)
     app.connect("build-finished", finish)
-    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

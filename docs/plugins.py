@@ -49,4 +49,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_node(plugin_facts)
     app.add_directive("plugin", PluginFacts)
     app.connect("doctree-resolved", resolve)
-    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

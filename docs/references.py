@@ -170,6 +170,11 @@ def forget(app: Sphinx, env: Any, docnames: list[str]) -> None:
     env.variables = getattr(env, "variables", {})
 
 
+def merge(app: Sphinx, env: Any, docnames: list[str], other: Any) -> None:
+    "Take over what was found in pages that another process has read."
+    env.variables.update(other.variables)
+
+
 def learn(app: Sphinx, env: Any) -> None:
     "When all pages are read: all that names can mean."
     python = env.domains.python_domain
@@ -195,7 +200,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", begin, priority=1)
     app.connect("builder-inited", tidy, priority=900)
     app.connect("env-before-read-docs", forget)
+    app.connect("env-merge-info", merge)
     app.connect("env-updated", learn, priority=900)
     app.connect("missing-reference", known_elsewhere, priority=900)
     app.connect("html-page-context", link_to_notebook)
-    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

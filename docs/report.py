@@ -93,4 +93,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", begin, priority=1)
     app.connect("doctree-resolved", count, priority=900)
     app.connect("build-finished", report, priority=900)
-    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -157,4 +157,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("used-by", UsedBy)
     app.connect("env-updated", learn, priority=901)
     app.connect("doctree-resolved", resolve)
-    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
