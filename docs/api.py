@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from pydoc import locate
+from typing import Any, cast
 
 from docutils import nodes
 from fastcore.docments import docments
@@ -19,6 +21,8 @@ from stage import REPOSITORY, ROOT
 def document(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     "To a docstring add what the comments behind the parameters say, and the place for its uses."
     lines[:] = [line.replace("\\", "\\\\") for line in lines]  # a backslash in a docstring is one
+    if lines and lines[0].startswith("Alias for field number"):  # which is all that Python says of a named tuple's
+        lines[:] = [comment(name)]
     lines += ["", *parameters(what, obj), "", f".. used-by:: {name}", ""]
 
 
@@ -32,6 +36,13 @@ def parameters(what: str, obj: Any) -> list[str]:
     said = {name: about["docment"] for name, about in docments(target, full=True).items() if about["docment"]}
     fields = {name: "returns" if name == "return" else f"param {name}" for name in said}
     return [f":{fields[name]}: " + " ".join(text.split()) for name, text in said.items()]
+
+
+def comment(name: str) -> str:
+    "The comment behind a field of a class."
+    owner, _, field = name.rpartition(".")
+    found = re.search(rf"^ +{field}: [^#\n]*# *(.*)", inspect.getsource(cast(type, locate(owner))), re.M)
+    return found[1] if found else ""
 
 
 def leave_out_inherited(
