@@ -29,17 +29,11 @@ from stage import CONFIG, EXPORTS, NOTEBOOKS, ROOT, Page, import_statements, is_
 CACHE = ROOT / ".cache" / "lite"
 CORE = ["pyodide.mjs", "pyodide.js", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"]
 KERNEL = ["micropip", "packaging", "ipython", "jedi", "comm"]  # what JupyterLite's kernel loads
-# What a notebook that runs there can't import: sockets, processes and threads, and what is about them.
-ABSENT = (
-    "concurrent.",
-    "multiprocessing",
-    "signal",
-    "smtplib",
-    "socket",
-    "subprocess",
-    "threading",
-    f"{CONFIG.lib_name}.hosts",
-)
+# What a notebook that runs there doesn't import at all, and what only its exported cells may: nothing there can serve, start
+# a process, or ask the network.
+ABSENT = {"asyncio", "multiprocessing", "prometheus_client", "redis", "selectors", "smtplib", "socketserver", "subprocess"}
+UNUSED = ("concurrent.", "signal", "socket", "threading", f"{CONFIG.lib_name}.hosts")
+REQUIREMENTS = f"{CONFIG.requirements} {CONFIG.d['rater_requirements']}"
 
 # Pyodide's socket can't read IPv6 addresses.
 WITHOUT_IPV6 = """
@@ -71,20 +65,28 @@ def pip(*arguments: str | Path) -> None:
 # The notebooks
 
 
-def runnable(page: Page) -> Any | None:
-    "The notebook as it runs in the page, without outputs; None where it can't run there."
+def runnable(page: Page, packages: set[str]) -> Any | None:
+    "The notebook as it runs in the page with these packages, without outputs; None where it can't run there."
     notebook = NBProcessor(page.path).nb
     title, *cells = [cell for cell in notebook.cells if not (cell.directives_.keys() & (EXPORTS | {"default_exp"}))]
     code = [cell.source for cell in cells if cell.cell_type == "code"]
-    modules = {
-        (getattr(node, "module", None) or node.names[0].name) for text in code for node in import_statements(text)
-    }
-    if not code or any(module.startswith(ABSENT) for module in [page.module, *modules]):
+    if not code or not set(top_level(page.imports)) <= (packages | sys.stdlib_module_names) - ABSENT:
+        return None
+    used = [module for text in code for module in modules(import_statements(text))]
+    if any(module.startswith(UNUSED) for module in [page.module, *used]):
         return None
     first = imports_of_exports(notebook, page)
     made = new_nb([mk_cell(title.source, "markdown"), *([mk_cell(first)] if first else []), *map(bare, cells)])
     made.metadata = {"kernelspec": {"name": "python", "display_name": "Python (Pyodide)", "language": "python"}}
     return made
+
+
+def modules(nodes: list[ast.Import | ast.ImportFrom]) -> list[str]:
+    return [getattr(node, "module", None) or each.name for node in nodes for each in node.names]
+
+
+def top_level(nodes: list[ast.Import | ast.ImportFrom]) -> list[str]:
+    return [module.partition(".")[0] for module in modules(nodes)]
 
 
 def bare(cell: Any) -> Any:
@@ -107,9 +109,10 @@ def imports_of_exports(notebook: Any, page: Page) -> str:
 # Python
 
 
-def pyodide(folder: Path) -> None:
-    "Pyodide with the package and all that it needs."
-    packages = CACHE / PYODIDE_VERSION
+def pyodide(folder: Path) -> set[str]:
+    "Pyodide with the package and all that it needs; answers what can be imported there besides Python's own."
+    wanted = hashlib.sha256(REQUIREMENTS.encode()).hexdigest()[:8]
+    packages = CACHE / f"{PYODIDE_VERSION}-{wanted}"
     if not (packages / "complete").exists():
         fetch(packages)
     shutil.copytree(packages, folder)
@@ -119,7 +122,8 @@ def pyodide(folder: Path) -> None:
     lock["packages"] = {name: package for wheel in folder.glob("*.whl") for name, package in [entry(wheel, known)]}
     ours = lock["packages"][CONFIG.lib_name.replace("_", "-")]
     ours["depends"] = sorted(lock["packages"].keys() - needed(known).keys() - {ours["name"]})
-    (folder / "pyodide-lock.json").write_text(json.dumps(lock))
+    write(folder / "pyodide-lock.json", lock)
+    return {name for package in lock["packages"].values() for name in package["imports"]} | {"IPython"}
 
 
 def package(folder: Path) -> Path:
@@ -143,7 +147,7 @@ def fetch(folder: Path) -> None:
     lock = json.loads((folder / "pyodide-lock.json").read_text())
     version = ["--python-version", lock["info"]["python"].rpartition(".")[0], "--only-binary", ":all:"]
     pip("download", "--no-deps", *version, "--dest", folder, *needed(lock["packages"]).values())
-    pip("wheel", "--wheel-dir", folder, *CONFIG.requirements.split())
+    pip("wheel", "--wheel-dir", folder, *REQUIREMENTS.split())
     (folder / "complete").touch()
 
 
@@ -175,11 +179,11 @@ def entry(wheel: Path, known: dict[str, Any]) -> tuple[str, Any]:
 # The site
 
 
-def contents(folder: Path, pages: dict[str, Page]) -> list[str]:
+def contents(folder: Path, pages: dict[str, Page], packages: set[str]) -> list[str]:
     "Write the notebooks that run in the page, and the files that they read; answers the names of their pages."
     names = []
     for name, page in pages.items():
-        if notebook := runnable(page):
+        if notebook := runnable(page, packages):
             write(folder / f"{name}.ipynb", nb2dict(notebook))
             names.append(name)
     for path in set(NOTEBOOKS.rglob("*.*")) - set(notebooks()):
@@ -217,11 +221,11 @@ def prepare(app: Sphinx) -> None:
     work, folder = Path(app.srcdir) / "lite", Path(app.outdir) / "lite"
     shutil.rmtree(work, ignore_errors=True)
     try:
-        pyodide(work / "static" / "pyodide")
+        packages = pyodide(work / "static" / "pyodide")
     except NotAvailable as error:
         print(f"Notebooks can't be run in the page of this site: {error}", file=sys.stderr)
         return
-    app.runnable = contents(work / "contents", app.pages)
+    app.runnable = contents(work / "contents", app.pages, packages)
     configure(work, folder)
     command = [sys.executable, "-m", "jupyter", "lite", "build", "--lite-dir", "."]
     app.lite = subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -312,7 +312,7 @@ RUN = """async ([root, notebooks]) => {
         python.FS.chdir(folder);
         for (const [file, text] of Object.entries(files)) python.FS.writeFile(file, text);
         const globals = python.toPy({__name__: "__main__"});
-        try { for (const cell of cells) await python.runPythonAsync(cell, {globals}); }
+        try { for (const cell of cells) globals.set("_", await python.runPythonAsync(cell, {globals})); }
         catch (error) { faults[name] = String(error).trim().split("\\n").at(-1); }
     }
     return faults;
