@@ -92,7 +92,8 @@ def test_broken_references_fail_the_build(tmp_path: Path) -> None:
     assert done.returncode != 0
     told = done.stderr.splitlines()
     for cell, (text, expected) in enumerate(PLANTED, start=2):
-        assert [line for line in told if line.startswith(f"nbs/index.ipynb, cell {cell}:") and expected in line], f"{text}\n{done.stderr}"
+        found = [line for line in told if line.startswith(f"nbs/index.ipynb, cell {cell}:") and expected in line]
+        assert found, f"{text}\n{done.stderr}"
     assert len([line for line in told if line.startswith("nbs/index.ipynb")]) == len(PLANTED)
     assert [line for line in told if re.match(r"nbs/plugins/tarpit.ipynb, cell \d+.*`ceilling_of_it`", line)]
 
