@@ -69,6 +69,7 @@ PLANTED = [
 SOUND = "`Refuse`, `session.Session`, `int`, `os.path.join`, `TARPITCOUNT=4`, `ana@example.org`, `all`, `control/me`: these are."
 
 
+@pytest.mark.usefixtures("site")  # built before, so that two builds don't share the machine
 def test_broken_references_fail_the_build(tmp_path: Path) -> None:
     "A misspelt name, a renamed function, a dead link, an unknown setting: each is found, with the notebook and the cell."
     project = tmp_path / "project"
