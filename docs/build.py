@@ -26,12 +26,13 @@ def main() -> int:
     shutil.rmtree(options.folder, ignore_errors=True)
     work.mkdir(exist_ok=True)
     quiet = [] if sys.stdout.isatty() else ["-q"]
+    plain = [] if sys.stderr.isatty() else ["--no-color"]  # which CI=true in the environment would switch on
     strict = ["-W", "--keep-going"]  # every warning fails the build, after all of them have been shown
     anew = ["-E", "-a"]  # who uses what, all pages together say
     folders = ["-c", str(HERE), "-d", str(work / ".doctrees"), str(work), str(options.folder)]
     beside = ["-j", "auto"]  # read and write pages side by side
     lite = [] if options.no_lite else ["-D", "lite=1"]
-    return int(sphinx([*quiet, *strict, *anew, *beside, *lite, *folders]))
+    return int(sphinx([*quiet, *plain, *strict, *anew, *beside, *lite, *folders]))
 
 
 if __name__ == "__main__":
