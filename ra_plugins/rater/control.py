@@ -49,7 +49,7 @@ def near(it: Operated, rest: str) -> Iterable[str]:
     "Who is near a limit or over it, the fullest first; 20 or NUMBER of them"
     if rest and not (rest.isascii() and rest.isdigit() and len(rest) < 10):
         raise Refused(f"near takes a number, not {rest}")
-    for name, value, verdict in it.rater.near()[: int(rest or NEAR)]:
+    for name, value, verdict in it.rater.near.verdicts(it.rater.store)[: int(rest or NEAR)]:
         over = " over" * (verdict.marks > verdict.allowed)
         yield f"{name} {value} {verdict.marks}/{verdict.allowed}{over}"
 
@@ -76,12 +76,12 @@ def reload(it: Operated, rest: str) -> Iterable[str]:
 
 def status(it: Operated, rest: str) -> Iterable[str]:
     "What rater has done, and what it holds"
-    rater, server, waiting = it.rater, it.server, it.server.waiting
+    rater, waiting = it.rater, it.server.waiting
     yield f"running for {time.monotonic() - it.started:.0f} s"
-    yield f"connections: {len(waiting.connections)} open, {server.accepted} accepted, {waiting.dropped} dropped"
+    yield f"connections: {len(waiting.connections)} open, {waiting.accepted} accepted, {waiting.dropped} dropped"
     for name, answer in sorted(rater.answered):
         yield f"answered with {answer}: {rater.answered[name, answer]} of {name or 'no class'}"
-    yield f"store: {rater.failures} failures" + ", it fails now" * rater.failing
+    yield f"store: {rater.health.failures} failures" + ", it fails now" * rater.health.failing
     try:
         yield f"values held: {rater.store.held()}"
     except StoreError:

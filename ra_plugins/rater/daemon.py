@@ -80,7 +80,7 @@ class Logged(Rater):
         try:
             self.store.held()
         except StoreError as error:
-            self.failing = True
+            self.health.failing = True
             log.error("no verdicts yet, since the store failed: %s", error)
 
     def answers(self, questions: Sequence[Question]) -> list[bytes]:

@@ -9,13 +9,15 @@ import time
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import cycle
 from typing import NamedTuple, Protocol
 
 from .limits import Limit
 
 # %% auto #0
-__all__ = ['SPARE', 'PARTS', 'TIDYING', 'counted', 'add', 'Mark', 'StoreError', 'Store', 'Generations', 'Memory']
+__all__ = ['SPARE', 'PARTS', 'TIDYING', 'counted', 'needed', 'add', 'Mark', 'StoreError', 'Store', 'Generations', 'Parts',
+           'Memory']
 
 # %% ../../nbs/rater/01_memory.ipynb #fbe9ead9
 SPARE = 1000  # marks over the limit that are counted exactly
@@ -30,18 +32,26 @@ def counted(
     end = len(series)
     return tuple([min(end - bisect_right(series, now - seconds), allowed + SPARE) for allowed, seconds in limits])
 
+# %% ../../nbs/rater/01_memory.ipynb #fd95b682
+@lru_cache(maxsize=1024)
+def needed(
+    limits: tuple[Limit, ...],
+) -> tuple[int, float]:
+    "How many of the last marks an answer may need, and for how many seconds."
+    return max(limit.allowed for limit in limits) + SPARE, max(limit.seconds for limit in limits)
+
 # %% ../../nbs/rater/01_memory.ipynb #5ac58cc2
 def add(
     series: array[float],  # changed in place
     now: float,
     weight: int,  # how many marks this one is
-    limits: Sequence[Limit],
+    limits: tuple[Limit, ...],
 ) -> None:
     "Put a mark at the end of its series, and drop from its beginning what no answer needs."
     if series and series[-1] > now:  # the clock was put back: what it has marked since then is taken for marked now
         late = bisect_right(series, now)
         series[late:] = array("d", [now]) * (len(series) - late)
-    keep = max([limit.allowed for limit in limits]) + SPARE
+    keep, seconds = needed(limits)
     if weight == 1:
         series.append(now)
     else:
@@ -49,7 +59,7 @@ def add(
     half = len(series) // 2
     if half > keep:
         del series[:-keep]
-    elif half > 4 and series[half] <= now - max([limit.seconds for limit in limits]):
+    elif half > 4 and series[half] <= now - seconds:
         del series[:half]
 
 # %% ../../nbs/rater/01_memory.ipynb #603827d0
@@ -104,9 +114,8 @@ class Generations:
         self.young = {}
         self.turn = now + span
 
-    def count(self, mark: Mark, now: float) -> tuple[int, ...]:
+    def count(self, value: str, limits: tuple[Limit, ...], weight: int, now: float) -> tuple[int, ...]:
         "Keep a mark, and count: `Store.count` for one."
-        _, value, limits, weight = mark
         series = self.young.get(value)
         if series is None:
             series = self.old.pop(value, None)
@@ -121,8 +130,37 @@ class Generations:
             self.young[value] = series
         return counted(series, now, limits)
 
-# %% ../../nbs/rater/01_memory.ipynb #0d3fe0f5
+# %% ../../nbs/rater/01_memory.ipynb #bbe19f8e
 PARTS = 256
+
+
+class Parts:
+    "The values of a class, in parts that take turns."
+
+    def __init__(self, now: float, span: float):
+        self.span = span  # seconds for which a mark is needed
+        self.parts = [Generations(now + span * part / PARTS) for part in range(PARTS)]
+
+    def part(self, value: str, now: float) -> Generations:
+        "The one in which a value is, or would be."
+        part = self.parts[hash(value) % PARTS]
+        if now >= part.turn:
+            part.age(now, self.span)
+        return part
+
+    def held(self) -> int:
+        "How many values there are."
+        return sum(len(part.young) + len(part.old) for part in self.parts)
+
+    def tidied(self, part: Generations, now: float) -> bool:
+        "Let a part grow older if it is its turn. Was it?"
+        part.turn = min(part.turn, now + self.span)  # the clock was put back, or the span got shorter
+        turn = now >= part.turn
+        if turn:
+            part.age(now, self.span)
+        return turn
+
+# %% ../../nbs/rater/01_memory.ipynb #0d3fe0f5
 TIDYING = 0.002  # seconds: for how long one call of `tidy` goes on to another part
 
 
@@ -134,50 +172,41 @@ class Memory:
         clock: Callable[[], float] = time.monotonic,  # in seconds; it needn't tell the time of day
     ):
         self.clock = clock
-        self.spans: dict[str, float] = {}
-        self.classes: dict[str, list[Generations]] = {}
-        self._parts: Iterator[tuple[Generations, float]] = iter(())
+        self.classes: dict[str, Parts] = {}
+        self._round: Iterator[tuple[Parts, Generations]] = iter(())
 
     def keep(self, spans: Mapping[str, float]) -> None:
         "As `Store.keep`."
-        now = self.clock()
-        self.spans = {name: span for name, span in spans.items() if span}
-        self.classes = {
-            name: self.classes.get(name) or [Generations(now + span * part / PARTS) for part in range(PARTS)]
-            for name, span in self.spans.items()
-        }
-        self._parts = cycle([(part, span) for name, span in self.spans.items() for part in self.classes[name]])
+        before, self.classes = self.classes, {name: Parts(self.clock(), span) for name, span in spans.items() if span}
+        for name, values in self.classes.items():
+            if name in before:
+                values.parts = before[name].parts
+        self._round = cycle([(values, part) for values in self.classes.values() for part in values.parts])
 
     def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...]]:
         "As `Store.count`; it never fails."
         now = self.clock()
-        return [self._part(mark.name, mark.value, now).count(mark, now) for mark in marks]
-
-    def _part(self, name: str, value: str, now: float) -> Generations:
-        part = self.classes[name][hash(value) % PARTS]
-        if now >= part.turn:
-            part.age(now, self.spans[name])
-        return part
+        return [
+            self.classes[name].part(value, now).count(value, limits, weight, now) for name, value, limits, weight in marks
+        ]
 
     def forget(self, name: str, value: str) -> bool:
         "As `Store.forget`."
-        part = self._part(name, value, self.clock()) if name in self.classes else Generations(0)
+        if name not in self.classes:
+            return False
+        part = self.classes[name].part(value, self.clock())
         return any([each.pop(value, None) is not None for each in (part.young, part.old)])
 
     def held(self) -> int:
         "As `Store.held`. A value counts until it is dropped, which is up to two spans after its last mark."
-        return sum(len(part.young) + len(part.old) for parts in self.classes.values() for part in parts)
+        return sum(values.held() for values in self.classes.values())
 
     def tidy(self) -> None:
         "As `Store.tidy`: let the parts whose turn it is grow older."
         now, stop = self.clock(), time.perf_counter() + TIDYING
-        for _, (part, span) in zip(range(PARTS * len(self.spans)), self._parts, strict=False):
-            if part.turn > now + span:  # the clock was put back, or the span got shorter
-                part.turn = now + span
-            elif now >= part.turn:
-                part.age(now, span)
-                if time.perf_counter() > stop:
-                    break
+        for _, (values, part) in zip(range(PARTS * len(self.classes)), self._round, strict=False):
+            if values.tidied(part, now) and time.perf_counter() > stop:
+                break
 
     def close(self) -> None:
         "As `Store.close`: there is nothing to do."

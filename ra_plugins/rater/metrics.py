@@ -50,9 +50,9 @@ class Figures(Collector):
         yield answers
         waiting = self.server.waiting
         yield GaugeMetricFamily("rater_connections", "Connections open that were waited for", len(waiting.connections))
-        yield CounterMetricFamily("rater_connections_accepted", "Connections accepted", self.server.accepted)
+        yield CounterMetricFamily("rater_connections_accepted", "Connections accepted", waiting.accepted)
         yield CounterMetricFamily("rater_connections_dropped", "Connections too slow, or over the limit", waiting.dropped)
-        yield CounterMetricFamily("rater_store_failures", "Batches of questions that the store failed", self.rater.failures)
+        yield CounterMetricFamily("rater_store_failures", "Batches that the store failed", self.rater.health.failures)
         yield GaugeMetricFamily("rater_values", "Values that have marks, counted once a minute", self.held)
 
 # %% ../../nbs/rater/08_metrics.ipynb #90c4fd9d

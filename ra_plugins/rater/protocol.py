@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import repeat
 from typing import NamedTuple
 
@@ -18,8 +19,8 @@ from ..support.log import printable
 log = logging.getLogger("rater")
 
 # %% auto #0
-__all__ = ['log', 'LINE_LIMIT', 'WEIGHT_LIMIT', 'NO_BLANK', 'TOO_LONG', 'NEAR_LIMIT', 'Question', 'read', 'verdict_line',
-           'no_verdict_line', 'Near', 'Rater']
+__all__ = ['log', 'LINE_LIMIT', 'WEIGHT_LIMIT', 'NO_BLANK', 'TOO_LONG', 'NEAR_LIMIT', 'Question', 'read', 'Reply', 'reply',
+           'no_verdict_line', 'Near', 'Nearby', 'Health', 'Rater']
 
 # %% ../../nbs/rater/05_protocol.ipynb #84a69635
 LINE_LIMIT = 1000  # bytes, without the end of the line
@@ -64,11 +65,25 @@ def read(
     return Question(name, value, 0 if peek else weight, keep) if blank else NO_BLANK._replace(keep=keep)
 
 # %% ../../nbs/rater/05_protocol.ipynb #99bb7d7b
-def verdict_line(verdict: Verdict) -> bytes:
-    "A verdict for the client."
-    return b"%d %d/%d\r\n" % verdict
+class Reply(NamedTuple):
+    "What a question comes to."
+
+    verdict: Verdict
+    near: bool  # is half of what is allowed used up?
+    line: bytes  # for the client
 
 
+@lru_cache(maxsize=4096)
+def reply(
+    rule: Rule,
+    counts: tuple[int, ...],  # for each of the rule's limits, the marks in its window
+) -> Reply:
+    "The answer to a question."
+    verdict = judge(rule, counts)
+    near = bool(counts) and verdict.marks * 2 >= verdict.allowed
+    return Reply(verdict, near, b"%d %d/%d\r\n" % verdict)
+
+# %% ../../nbs/rater/05_protocol.ipynb #8e4006b8
 def no_verdict_line(message: str) -> bytes:
     "What stands in place of a verdict."
     return f"2 {printable(message)}\r\n".encode()
@@ -84,6 +99,54 @@ class Near(NamedTuple):
     value: str  # as it is counted
     verdict: Verdict
 
+
+class Nearby:
+    "The values that have come near a limit lately."
+
+    def __init__(self) -> None:
+        self.rules: dict[tuple[str, str], Rule] = {}  # by class and value, who came near last stands last
+
+    def note(self, question: Question, rule: Rule, verdict: Verdict) -> None:
+        "Remember the value of a question. Where this one took it over its limit, the log says so."
+        name, value = question.name, rule.counted(question.value)
+        self.rules.pop((name, value), None)
+        self.rules[name, value] = rule
+        if len(self.rules) > NEAR_LIMIT:
+            del self.rules[next(iter(self.rules))]
+        if verdict.marks - question.weight <= verdict.allowed < verdict.marks:
+            log.info("%s %s is over its limit: %d/%d%s", name, printable(value), *verdict[1:], ", watched only" * rule.watch)
+
+    def verdicts(self, store: Store) -> list[Near]:
+        "Who is near a limit now, or over it; the fullest first. It raises `StoreError`."
+        marks = [Mark(name, value, rule.limits, weight=0) for (name, value), rule in self.rules.items()]
+        found = [
+            Near(mark.name, mark.value, judge(rule, counts))
+            for mark, rule, counts in zip(marks, self.rules.values(), store.count(marks), strict=True)
+        ]
+        near = [each for each in found if each.verdict.marks and each.verdict.marks * 2 >= each.verdict.allowed]
+        return sorted(near, key=lambda each: each.verdict.marks / (each.verdict.allowed or 0.5), reverse=True)
+
+# %% ../../nbs/rater/05_protocol.ipynb #9334316e
+class Health:
+    "Whether the store works. The log says it when that changes."
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.failing = False  # did it fail the last time?
+
+    def failed(self, error: StoreError) -> None:
+        "It has failed."
+        self.failures += 1
+        if not self.failing:
+            log.error("no verdicts, since the store failed: %s", error)
+        self.failing = True
+
+    def worked(self) -> None:
+        "It has worked."
+        if self.failing:
+            log.warning("the store works again")
+        self.failing = False
+
 # %% ../../nbs/rater/05_protocol.ipynb #37686bf6
 class Rater:
     "Judges questions by a rule book, with the marks in a store."
@@ -91,29 +154,27 @@ class Rater:
     read = staticmethod(read)
 
     def __init__(self, book: RuleBook, store: Store):
-        self.store = store
+        self.store, self.health, self.near = store, Health(), Nearby()
         self.answered: Counter[tuple[str, str]] = Counter()  # by class and `0`, `1` or `2`
-        self.failures = 0  # of the store
-        self.failing = False  # did it fail the last time?
         self.use(book)
 
     def use(self, book: RuleBook) -> None:
         "Judge by this book from now on. The marks stay."
         self.book = book
         self.store.keep({name: book.span(name) for name in book.classes})
-        self._near: dict[tuple[str, str], Rule] = {}
+        self.near.rules.clear()
 
     def answers(
         self,
         questions: Sequence[Question],
     ) -> list[bytes]:  # for each question, a line for the client
         "Mark and judge."
-        rules, marks = [], []
-        for question in questions:
-            rule = self._rule(question)
-            rules.append(rule)
-            if isinstance(rule, Rule) and rule.limits:
-                marks.append(Mark(question.name, rule.counted(question.value), rule.limits, question.weight))
+        rules = [self._rule(question) for question in questions]
+        marks = [
+            Mark(question.name, rule.counted(question.value), rule.limits, question.weight)
+            for question, rule in zip(questions, rules, strict=True)
+            if isinstance(rule, Rule) and rule.limits
+        ]
         counts = self._counts(marks) if marks else iter(())
         return [self._answer(question, rule, counts) for question, rule in zip(questions, rules, strict=True)]
 
@@ -127,14 +188,9 @@ class Rater:
         try:
             counts = self.store.count(marks)
         except StoreError as error:
-            self.failures += 1
-            if not self.failing:
-                log.error("no verdicts, since the store failed: %s", error)
-            self.failing = True
+            self.health.failed(error)
             return repeat(f"Store failed: {error}")
-        if self.failing:
-            log.warning("the store works again")
-            self.failing = False
+        self.health.worked()
         return iter(counts)
 
     def _answer(self, question: Question, rule: Rule | str, counts: Iterator[tuple[int, ...] | str]) -> bytes:
@@ -142,27 +198,8 @@ class Rater:
         if isinstance(rule, str) or isinstance(found, str):
             self.answered[question.name if question.name in self.book.classes else "", "2"] += 1
             return no_verdict_line(str(found))
-        verdict = judge(rule, found)
+        verdict, near, line = reply(rule, found)
         self.answered[question.name, "1" if verdict.over else "0"] += 1
-        if found and verdict.marks * 2 >= verdict.allowed:
-            self._came_near(question, rule, verdict)
-        return verdict_line(verdict)
-
-    def _came_near(self, question: Question, rule: Rule, verdict: Verdict) -> None:
-        name, value = question.name, rule.counted(question.value)
-        self._near.pop((name, value), None)
-        self._near[name, value] = rule
-        if len(self._near) > NEAR_LIMIT:
-            del self._near[next(iter(self._near))]
-        if verdict.marks - question.weight <= verdict.allowed < verdict.marks:
-            log.info("%s %s is over its limit: %d/%d%s", name, printable(value), *verdict[1:], ", watched only" * rule.watch)
-
-    def near(self) -> list[Near]:
-        "Who is near a limit or over it, of those that came near lately; the fullest first. It raises `StoreError`."
-        marks = [Mark(name, value, rule.limits, weight=0) for (name, value), rule in self._near.items()]
-        found = [
-            Near(mark.name, mark.value, judge(rule, counts))
-            for mark, rule, counts in zip(marks, self._near.values(), self.store.count(marks), strict=True)
-        ]
-        near = [each for each in found if each.verdict.marks and each.verdict.marks * 2 >= each.verdict.allowed]
-        return sorted(near, key=lambda each: each.verdict.marks / (each.verdict.allowed or 0.5), reverse=True)
+        if near:
+            self.near.note(question, rule, verdict)
+        return line

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import errno
 import os
-import selectors
+import select
 import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from .protocol import LINE_LIMIT
 
 # %% auto #0
-__all__ = ['BACKLOG', 'PATIENCE', 'READ', 'WRITE', 'CHUNK', 'SURPLUS', 'NOW', 'LAST', 'TICK', 'ACCEPTED', 'GRACE', 'Listener',
-           'listen', 'listen_unix', 'Asked', 'Service', 'Port', 'Connection', 'Waiting', 'Server']
+__all__ = ['BACKLOG', 'PATIENCE', 'READ', 'WRITE', 'CHUNK', 'SURPLUS', 'NOW', 'LAST', 'SECOND', 'TICK', 'ACCEPTED', 'GRACE',
+           'Listener', 'listen', 'listen_unix', 'Asked', 'Service', 'Connection', 'poller', 'Waiting', 'Port', 'Server']
 
 # %% ../../nbs/rater/06_server.ipynb #dba930f0
 class Listener(socket.socket):
@@ -91,25 +90,8 @@ class Service(Protocol):
     def answers(self, asked: Sequence[Any]) -> list[bytes]:
         "For each line that was read, what to send."
 
-# %% ../../nbs/rater/06_server.ipynb #561af9e2
-class Port:
-    "A place where clients connect, who answers there, and what has been asked in this turn of the loop."
-
-    def __init__(self, listener: Listener, service: Service):
-        self.listener, self.service = listener, service
-        self.asked: list[tuple[Connection, Asked]] = []
-
-    def answer(self) -> None:
-        "Answer what has been asked."
-        asked, self.asked = self.asked, []
-        for (connection, _), line in zip(asked, self.service.answers([each for _, each in asked]), strict=True):
-            connection.output += line
-        for connection, _ in asked:
-            if connection.output:
-                connection.send()
-
 # %% ../../nbs/rater/06_server.ipynb #67bc249f
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+READ, WRITE = select.POLLIN, select.POLLOUT  # what a client is waited for; poll(2) and epoll(7) have the same figures
 CHUNK = 4096  # bytes to read at once: several lines
 SURPLUS = 1 << 21  # bytes to ignore of a client that says more than it should
 NOW = int(socket.MSG_DONTWAIT)  # spares the system call that makes a socket non-blocking
@@ -119,22 +101,14 @@ LAST = NOW | int(getattr(socket, "MSG_MORE", 0))  # lets the answer travel with 
 class Connection:
     "A client."
 
-    __slots__ = ("waiting", "socket", "number", "port", "deadline", "buffer", "output", "keep", "surplus", "events")
+    buffer = output = b""  # what came and isn't a whole line yet; what couldn't be sent yet
+    keep = False  # may another line follow?
+    surplus = 0  # bytes to ignore before it is closed
+    events = 0  # what it is waited for
+    deadline = 0.0  # until when
 
     def __init__(self, socket: socket.socket, port: Port, waiting: Waiting):
-        self.socket, self.number, self.port, self.waiting = socket, socket.fileno(), port, waiting
-        self.deadline = 0.0
-        self.buffer = self.output = b""  # what came and isn't a whole line yet; what couldn't be sent yet
-        self.keep = False  # may another line follow?
-        self.surplus = 0  # bytes to ignore before it is closed
-        self.events = 0  # what the server watches it for
-
-    def ready(self, events: int) -> None:
-        "Go on, since the socket can be read, or written again."
-        if events & WRITE:
-            self.send()
-        else:
-            self.receive()
+        self.socket, self.port, self.waiting = socket, port, waiting
 
     def receive(self) -> None:
         "Read what has come."
@@ -144,30 +118,24 @@ class Connection:
             return self.waiting.watch(self, READ)
         except OSError:
             data = b""
-        if not data:
-            self.waiting.close(self)
-        elif self.surplus:
-            self.surplus -= min(len(data), self.surplus)
-            if not self.surplus:
-                self.waiting.close(self)
-        else:
-            self._take(self.buffer + data)
+        if data and not self.surplus:
+            return self._take(self.buffer + data)
+        self.surplus -= len(data)
+        return self.waiting.close(self) if self.surplus <= 0 or not data else None
 
     def _take(self, data: bytes) -> None:
-        line, newline, rest = data.partition(b"\n")
-        if not newline and len(line) <= LINE_LIMIT + 1:  # a carriage return may be among them
-            self.buffer = data
-            return self.waiting.watch(self, READ)
-        while newline or len(line) > LINE_LIMIT + 1:
+        lines = data.split(b"\n")
+        self.buffer = lines.pop()
+        if len(self.buffer) > LINE_LIMIT + 1:  # a carriage return may be among them
+            lines.append(self.buffer)
+        for number, line in enumerate(lines, start=1):
             asked = self.port.service.read(line)
             self.port.asked.append((self, asked))
-            self.keep = asked.keep and bool(newline)
+            self.keep = asked.keep
             if not self.keep:
-                self.surplus = SURPLUS if rest or not newline or len(data) >= CHUNK else 0
+                self.surplus = SURPLUS if number < len(lines) or self.buffer or len(data) >= CHUNK else 0
                 return None
-            line, newline, rest = rest.partition(b"\n")
-        self.buffer = line
-        return None
+        return None if lines else self.waiting.watch(self, READ)
 
     def send(self) -> None:
         "Send what there is to send, as far as the client takes it, and decide how to go on."
@@ -179,18 +147,23 @@ class Connection:
         except OSError:
             return self.waiting.close(self)
         if self.output:
-            self.waiting.watch(self, WRITE)
-        elif self.keep:
-            self.waiting.watch(self, READ, again=True)
-        elif self.surplus:
+            return self.waiting.watch(self, WRITE)
+        if not self.keep and not self.surplus:
+            return self.waiting.close(self)
+        if self.surplus:
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_WR)
-            self.waiting.watch(self, READ)
-        else:
-            self.waiting.close(self)
-        return None
+        return self.waiting.watch(self, READ, again=self.keep)
 
 # %% ../../nbs/rater/06_server.ipynb #c549b92d
+SECOND = 1 if hasattr(select, "epoll") else 1000  # in the unit in which it is told how long to wait
+
+
+def poller() -> Any:
+    "What watches many sockets at once."
+    return select.epoll() if hasattr(select, "epoll") else select.poll()
+
+
 class Waiting:
     "The connections that have to be waited for."
 
@@ -200,36 +173,42 @@ class Waiting:
         timeout: float,  # seconds for a client's question, and for each further one
     ):
         self.limit, self.timeout = limit, timeout
+        self.now = time.monotonic()  # the time at which a turn of the loop begins
+        self.accepted = 0  # connections, of all ports
         self.dropped = 0  # connections that were too slow, or over the limit
-        self.selector = selectors.DefaultSelector()
-        self.connections: dict[int, Connection] = {}  # by file descriptor
+        self.poll = poller()
+        self.ready: dict[int, Callable[[], object]] = {}  # by file descriptor: what to do when it is ready
+        self.connections: dict[int, Connection] = {}  # by file descriptor; first the one that has waited for longest
 
     def watch(self, connection: Connection, events: int, again: bool = False) -> None:
         "Wait until a connection can be read or written; `again` gives it the whole time once more."
-        if not connection.events:
-            if len(self.connections) >= self.limit:
-                self.drop_one()
-            again = True
-            self.selector.register(connection.number, events, connection.ready)
-        elif connection.events != events:
-            self.selector.modify(connection.number, events, connection.ready)
-        connection.events = events
+        number = connection.socket.fileno()
+        if connection.events != events:
+            if connection.events:
+                self.poll.modify(number, events)
+            else:
+                if len(self.connections) >= self.limit:
+                    self.drop_one()
+                self.poll.register(number, events)
+                again = True
+            connection.events = events
+            self.ready[number] = connection.receive if events == READ else connection.send
         if again:
-            self.connections.pop(connection.number, None)
-            connection.deadline = time.monotonic() + self.timeout
-            self.connections[connection.number] = connection
+            self.connections.pop(number, None)
+            connection.deadline = self.now + self.timeout
+            self.connections[number] = connection
 
     def close(self, connection: Connection) -> None:
         "Let go of a connection."
         if connection.events:
-            connection.events = 0
-            self.selector.unregister(connection.number)
-            del self.connections[connection.number]
+            number, connection.events = connection.socket.fileno(), 0
+            self.poll.unregister(number)
+            del self.ready[number], self.connections[number]
         connection.socket.close()
 
-    def expire(self, now: float) -> None:
+    def expire(self) -> None:
         "Drop those that have had their time."
-        while self.connections and next(iter(self.connections.values())).deadline <= now:
+        while self.connections and next(iter(self.connections.values())).deadline <= self.now:
             self.drop_one()
 
     def drop_one(self) -> None:
@@ -237,6 +216,37 @@ class Waiting:
         if self.connections:
             self.dropped += 1
             self.close(next(iter(self.connections.values())))
+
+# %% ../../nbs/rater/06_server.ipynb #eaab19a5
+class Port:
+    "A place where clients connect, who answers there, and what has been asked in this turn of the loop."
+
+    def __init__(self, listener: Listener, service: Service, waiting: Waiting):
+        self.listener, self.service, self.waiting = listener, service, waiting
+        self.asked: list[tuple[Connection, Asked]] = []
+
+    def accept(self) -> None:
+        "Let a client in, and read what it has said."
+        try:
+            client, _ = self.listener.accept()
+        except BlockingIOError:  # it has gone again
+            return
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self.waiting.drop_one()
+            return
+        self.waiting.accepted += 1
+        Connection(client, self, self.waiting).receive()
+
+    def answer(self) -> None:
+        "Answer what has been asked."
+        asked, self.asked = self.asked, []
+        answers = self.service.answers([each for _, each in asked])
+        for (connection, _), line in zip(asked, answers, strict=True):
+            connection.output += line
+        for connection, _ in asked:
+            if connection.output:
+                connection.send()
 
 # %% ../../nbs/rater/06_server.ipynb #8df4aece
 TICK = 0.1  # seconds between two looks at deadlines
@@ -255,7 +265,6 @@ class Server:
     ):
         self.often = often
         self.stopping = False  # set it, in a signal handler for instance, and `run` returns
-        self.accepted = 0  # connections
         self.waiting = Waiting(limit, timeout)
         self.ports: list[Port] = []
         self._tick = 0.0
@@ -263,8 +272,10 @@ class Server:
     def serve(self, listener: Listener, service: Service) -> None:
         "Let `service` answer those who connect to `listener`."
         listener.setblocking(False)
-        self.ports.append(Port(listener, service))
-        self.waiting.selector.register(listener, READ, partial(self._accept, self.ports[-1]))
+        port = Port(listener, service, self.waiting)
+        self.ports.append(port)
+        self.waiting.ready[listener.fileno()] = port.accept
+        self.waiting.poll.register(listener.fileno(), READ)
 
     def run(self) -> None:
         "Serve until told to stop. Then answer what has arrived, and close everything."
@@ -279,40 +290,27 @@ class Server:
                 self.waiting.close(connection)
             for port in self.ports:
                 port.listener.close()
-            self.waiting.selector.close()
+            self.waiting.ready.clear()
 
     def turn(
         self,
         wait: float,  # seconds, where nothing has arrived
     ) -> bool:  # had anything arrived?
         "Take what has arrived, and answer it."
-        ready = self.waiting.selector.select(wait)
-        arrived = bool(ready)
-        for _ in range(ACCEPTED):
-            accepted = self.accepted
-            for key, events in ready:
-                key.data(events)
-            if self.accepted == accepted:
-                break
-            ready = self.waiting.selector.select(0)
+        waiting = self.waiting
+        arrived = ready = waiting.poll.poll(wait * SECOND)
+        waiting.now, before = time.monotonic(), waiting.accepted
+        while ready:
+            accepted = waiting.accepted
+            for number, _ in ready:
+                if number in waiting.ready:  # it may have been dropped for another one
+                    waiting.ready[number]()
+            ready = waiting.poll.poll(0) if accepted < waiting.accepted < before + ACCEPTED else []
         for port in self.ports:
             if port.asked:
                 port.answer()
-        now = time.monotonic()
-        if now >= self._tick:
-            self._tick = now + TICK
-            self.waiting.expire(now)
+        if waiting.now >= self._tick:
+            self._tick = waiting.now + TICK
+            waiting.expire()
             self.often()
-        return arrived
-
-    def _accept(self, port: Port, events: int) -> None:
-        try:
-            client, _ = port.listener.accept()
-        except BlockingIOError:  # it has gone again
-            return
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                self.waiting.drop_one()
-            return
-        self.accepted += 1
-        Connection(client, port, self.waiting).receive()
+        return bool(arrived)
