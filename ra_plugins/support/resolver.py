@@ -119,15 +119,15 @@ async def exchange(
 # %% ../../nbs/support/06_resolver.ipynb #3b37d348
 async def packet(connection: socket.socket, seconds: float) -> bytes:
     "The packet that comes next; `TimeoutError` where none does."
-    loop = asyncio.get_running_loop()
+    loop, number = asyncio.get_running_loop(), connection.fileno()  # asyncio describes a socket that it doesn't know
     arrived: asyncio.Future[bytes] = loop.create_future()
-    loop.add_reader(connection, receive, connection, arrived)
+    loop.add_reader(number, receive, connection, arrived)
     timer = loop.call_later(seconds, fail, arrived, TimeoutError())
     try:
         return await arrived
     finally:
         timer.cancel()
-        loop.remove_reader(connection)
+        loop.remove_reader(number)
 
 
 def receive(connection: socket.socket, arrived: asyncio.Future[bytes]) -> None:
