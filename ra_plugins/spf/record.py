@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_pton
 
@@ -81,30 +82,8 @@ class Networks:
     __slots__ = ("tables",)
 
     def __init__(self) -> None:
-        self.tables: dict[int, dict[int, dict[int, int]]] = {4: {}, 6: {}}  # version: mask: network: number of the term
-
-    def add(
-        self,
-        text: str,  # of the term
-        kind: tuple[int, int, dict[str | None, int]],  # what `VERSIONS` has for what stands before the colon
-        network: str,  # what stands behind it
-        number: int,  # of the term in its record
-    ) -> None:
-        "Add a term (RFC 7208, section 5.6); `RecordError` where it is no network."
-        version, family, lengths = kind
-        address, slash, length = network.partition("/")
-        mask = lengths.get(length if slash else None)
-        if mask is None:
-            raise RecordError(f"Invalid IP{version} CIDR length", text)
-        try:
-            bits = int.from_bytes(inet_pton(family, address), "big") & mask
-        except (OSError, ValueError):
-            raise RecordError(f"Invalid IP{version} address", text) from None
-        numbers = self.tables[version].get(mask)
-        if numbers is None:
-            self.tables[version][mask] = {bits: number}
-        else:
-            numbers.setdefault(bits, number)
+        self.tables: dict[int, dict[int, dict[int, int]]] = {4: defaultdict(dict), 6: defaultdict(dict)}
+        # by the version, the mask and the network: the number of the term
 
     def find(
         self,
@@ -213,27 +192,36 @@ def parse_record(
     text: str,  # for which `is_record` holds
 ) -> Record:
     "Take a record apart, or raise `RecordError` that names the first mistake and its place."
-    record = Record(text)
-    directives, place, run = record.directives, 6, None
+    record, terms = Record(text), text[6:].split(" ")
+    directives, run, from_bytes = record.directives, None, int.from_bytes
+    index = 0
     try:
-        for term in text[6:].split(" "):
+        for index, term in enumerate(terms):  # noqa: B007
             mechanism, _, network = term.partition(":")
-            kind = VERSIONS.get(mechanism)
-            if kind:
+            if mechanism in VERSIONS:
                 if run is None:
                     run = Networks()
                     record.steps.append(run)
-                run.add(term, kind, network, len(directives))
+                    tables = run.tables
+                version, family, masks = VERSIONS[mechanism]
+                address, slash, length = network.partition("/")
+                try:
+                    mask = masks[length if slash else None]
+                    bits = from_bytes(inet_pton(family, address)) & mask
+                except KeyError:
+                    raise RecordError(f"Invalid IP{version} CIDR length", term) from None
+                except (OSError, ValueError):
+                    raise RecordError(f"Invalid IP{version} address", term) from None
+                tables[version][mask].setdefault(bits, len(directives))
                 directives.append(term)
             elif term and _add(record, term):
                 run = None
-            place += len(term) + 1
     except RecordError as error:
-        error.place = place
+        error.place = 6 + sum(len(term) + 1 for term in terms[:index])
         raise
     return record
 
-
+# %% ../../nbs/spf/01_record.ipynb #7e148a08
 def _add(record: Record, text: str) -> bool:  # was it a directive, which ends a run of networks?
     if "=" in text and (modifier := MODIFIER.match(text)):
         _modify(record, modifier[1].lower(), modifier[2], text)
