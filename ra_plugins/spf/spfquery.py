@@ -27,7 +27,7 @@ from ra_plugins.spf.header import (
 from ra_plugins.spf.macro import MacroError, parse_macro
 from ra_plugins.spf.policy import by_policy, is_open, secondary_mx
 from ra_plugins.spf.record import is_name
-from ra_plugins.spf.run import TIMEOUT, check
+from ra_plugins.spf.run import TIMEOUT, check, waited
 from ra_plugins.spf.show import data, text
 from ra_plugins.support.ask import drive
 from ra_plugins.support.dns import Zone
@@ -100,8 +100,6 @@ def ask(decision: Coroutine[Any, Any, T], setup: Setup) -> T:
     "Run a decision: over the zone, or over DNS."
     if isinstance(setup.resolver, Zone):
         return drive(decision, setup.resolver)
-    import asyncio
-
     from ra_plugins.support.ask import adrive
     from ra_plugins.support.resolver import Session, default_resolver
 
@@ -111,7 +109,7 @@ def ask(decision: Coroutine[Any, Any, T], setup: Setup) -> T:
         async with Session(resolver, setup.timeout) as session:
             return await adrive(decision, session.tell)
 
-    return asyncio.run(over_dns())
+    return waited(over_dns())
 
 # %% ../../nbs/spf/07_spfquery.ipynb #a3f5524a
 def by_terms(terms: str, request: Request, setup: Setup) -> Result | None:
