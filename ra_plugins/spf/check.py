@@ -30,11 +30,12 @@ from ra_plugins.support.dns import Ahead, Lookup
 
 # %% auto #0
 __all__ = ['LOOKUP_LIMIT', 'VOID_LIMIT', 'NAME_LIMIT', 'EXPLANATION_LENGTH', 'RFC7208', 'MAPPED', 'RECORD', 'REDIRECT',
-           'EXPLANATION', 'FIRST', 'MATCH', 'kept_record', 'DEFAULT_EXPLANATION', 'kept_explanation', 'Problem',
-           'Limits', 'client_address', 'Client', 'Query', 'lasting_letters', 'Visit', 'ask', 'count', 'never_matches',
-           'target', 'first_lookup', 'match_a', 'mail_hosts', 'directive', 'match_mx', 'match_exists', 'ask_leniently',
-           'validated_names', 'match_ptr', 'needs_name', 'prepare', 'match_include', 'policy', 'evaluate', 'redirect',
-           'check_host', 'expected', 'next_lookups', 'Result', 'explain', 'explanation', 'check_sender']
+           'EXPLANATION', 'FIRST', 'MATCH', 'kept_record', 'DEFAULT_EXPLANATION', 'kept_explanation', 'NOT_IN_NAMES',
+           'Problem', 'Limits', 'client_address', 'Client', 'Query', 'lasting_letters', 'Visit', 'ask', 'count',
+           'never_matches', 'target', 'first_lookup', 'match_a', 'mail_hosts', 'directive', 'match_mx', 'match_exists',
+           'ask_leniently', 'validated_names', 'match_ptr', 'needs_name', 'prepare', 'match_include', 'policy',
+           'evaluate', 'redirect', 'check_host', 'expected', 'next_lookups', 'Result', 'explain', 'explanation',
+           'check_sender']
 
 # %% ../../nbs/spf/02_check.ipynb #c6c063b5
 LOOKUP_LIMIT = 10  # terms that ask DNS: include, a, mx, ptr, exists and redirect
@@ -495,6 +496,9 @@ async def explanation(query: Query, visit: Visit, default: str = DEFAULT_EXPLANA
         return await explain(query, visit, default)
 
 # %% ../../nbs/spf/02_check.ipynb #74a74669
+NOT_IN_NAMES = frozenset("[@ ")  # DNS could be asked for a name with one of these, and no domain has one
+
+
 async def check_sender(
     query: Query,
     default: str = DEFAULT_EXPLANATION,  # why a fail is one, where the domain doesn't say; a macro string
@@ -502,7 +506,7 @@ async def check_sender(
     "Check a sender by the policy of its domain, asking `Lookup`s and `Ahead`s; `MacroError` for a faulty `default`."
     kept_explanation(default)
     trace = Visit(query.domain)
-    if "." not in query.domain or not set("[@ ").isdisjoint(query.domain) or not is_name(query.domain):
+    if "." not in query.domain or not NOT_IN_NAMES.isdisjoint(query.domain) or not is_name(query.domain):
         trace.result = "none"  # no name that could have a policy: RFC 7208, section 4.3
         return Result(query, trace, "none")
     try:
