@@ -17,7 +17,7 @@ from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['MATCHED', 'PASSED', 'STOPPED', 'UNREACHED', 'FOLLOWED', 'RUN', 'REST', 'SHOWN', 'LINE', 'WIDE', 'COLOURS', 'STYLE',
-           'BOXES', 'TINTS', 'Turn', 'inside', 'asked', 'final', 'modifier_turns', 'turns', 'walk', 'is_void',
+           'BOXES', 'KINDS', 'Turn', 'inside', 'asked', 'final', 'modifier_turns', 'turns', 'walk', 'is_void',
            'lookup_data', 'turn_data', 'visit_data', 'spent', 'data', 'is_network', 'runs', 'gathered', 'outcome',
            'price', 'brought', 'notes', 'ended', 'tree', 'heading', 'reason', 'text', 'safe', 'badge', 'boxes', 'meter',
            'turn_html', 'record_html', 'picture']
@@ -340,13 +340,13 @@ def meter(used: int, limit: int) -> str:
     kinds = ["used"] * min(used, limit) + ["over"] * (used - limit) + ["free"] * (limit - used)
     return f"{boxes(kinds) if len(kinds) <= BOXES else ''}{used} of {limit}"
 
-# %% ../../nbs/spf/05_show.ipynb #5e5e1b17
-TINTS = {UNREACHED: " raspf-unreached", MATCHED: " raspf-match", STOPPED: " raspf-match"}
+# %% ../../nbs/spf/05_show.ipynb #177c2e27
+KINDS = {UNREACHED: " raspf-unreached", MATCHED: " raspf-match", STOPPED: " raspf-match"}
 
 
 def turn_html(result: Result, visit: Visit, turn: Turn) -> str:
     "A term: its text and what it asked, how its turn ended, its price, and below it the record that it leads to."
-    kind = TINTS.get(turn.state, "")
+    kind = KINDS.get(turn.state, "")
     decided = turn.state == STOPPED or (turn.state == MATCHED and visit is result.decided)
     tint = f' style="background: {COLOURS[result.result]}2b"' if decided else ""
     asked = f'<div class="raspf-note">{safe("; ".join(notes(result.query, turn)))}</div>' if turn.asked else ""
