@@ -31,7 +31,7 @@ CORE = ["pyodide.mjs", "pyodide.js", "pyodide.asm.mjs", "pyodide.asm.wasm", "pyt
 KERNEL = ["micropip", "packaging", "ipython", "jedi", "comm"]  # what JupyterLite's kernel loads
 # What a notebook that runs there doesn't import at all, and what only its exported cells may: nothing there can serve, start
 # a process, or ask the network.
-ABSENT = {"asyncio", "multiprocessing", "prometheus_client", "redis", "selectors", "smtplib", "socketserver", "subprocess"}
+ABSENT = {"asyncio", "multiprocessing", "prometheus_client", "redis", "select", "smtplib", "socketserver", "subprocess"}
 UNUSED = ("concurrent.", "signal", "socket", "threading", f"{CONFIG.lib_name}.hosts")
 REQUIREMENTS = f"{CONFIG.requirements} {CONFIG.d['rater_requirements']}"
 
