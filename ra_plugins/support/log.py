@@ -24,7 +24,8 @@ def printable(
 
 
 def _escape(char: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
+    errors = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"  # the rest stand for no byte
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", errors))
 
 # %% ../../nbs/support/00_log.ipynb #0b8e824b
 def log_line(
