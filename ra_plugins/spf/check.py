@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv6Address
-from socket import AF_INET, AF_INET6, inet_pton
+from socket import inet_pton
 from typing import Any
 
+from ra_plugins.spf.client import NAME_LIMIT, RFC7208, Client, Limits, Problem
 from ra_plugins.spf.macro import MacroError, MacroString, parse_macro
 from ra_plugins.spf.record import (
     NAME_LENGTH,
@@ -29,82 +29,11 @@ from ra_plugins.support.ask import Unanswered
 from ra_plugins.support.dns import Ahead, Lookup
 
 # %% auto #0
-__all__ = ['LOOKUP_LIMIT', 'VOID_LIMIT', 'NAME_LIMIT', 'EXPLANATION_LENGTH', 'RFC7208', 'MAPPED', 'RECORD', 'REDIRECT',
-           'EXPLANATION', 'FIRST', 'MATCH', 'kept_record', 'DEFAULT_EXPLANATION', 'kept_explanation', 'NOT_IN_NAMES',
-           'Problem', 'Limits', 'client_address', 'Client', 'Query', 'lasting_letters', 'Visit', 'ask', 'count',
-           'never_matches', 'target', 'first_lookup', 'match_a', 'mail_hosts', 'directive', 'match_mx', 'match_exists',
-           'ask_leniently', 'validated_names', 'match_ptr', 'needs_name', 'prepare', 'match_include', 'policy',
-           'evaluate', 'redirect', 'check_host', 'expected', 'next_lookups', 'Result', 'explain', 'explanation',
-           'check_sender']
-
-# %% ../../nbs/spf/02_check.ipynb #c6c063b5
-LOOKUP_LIMIT = 10  # terms that ask DNS: include, a, mx, ptr, exists and redirect
-VOID_LIMIT = 2  # lookups without an answer
-NAME_LIMIT = 10  # hosts of an MX (more is a permerror) and names of a PTR (more are ignored)
-EXPLANATION_LENGTH = 400  # characters of an explanation, so that it fits into an SMTP reply
-
-# %% ../../nbs/spf/02_check.ipynb #2cbd0f21
-class Problem(Exception):
-    "What ends a check with temperror or permerror."
-
-    def __init__(
-        self,
-        result: str,  # `temperror` or `permerror`
-        message: str,  # what is wrong
-        text: str = "",  # the text in the record that is wrong
-    ):
-        super().__init__(message)
-        self.result, self.message, self.text = result, message, text
-
-# %% ../../nbs/spf/02_check.ipynb #1c846f14
-class Limits:
-    "How far a check may go. By default, as far as RFC 7208 says."
-
-    def __init__(
-        self,
-        lookups: int = LOOKUP_LIMIT,
-        voids: int = VOID_LIMIT,
-        void_ipv6: bool = True,  # does a host without an IPv6 address count as void, for an IPv6 client?
-    ):
-        self.lookups, self.voids, self.void_ipv6 = lookups, voids, void_ipv6
-
-
-RFC7208 = Limits()
-
-# %% ../../nbs/spf/02_check.ipynb #6d540599
-MAPPED = 0xFFFF  # what stands before an IPv4 address that is mapped into IPv6: RFC 4291, section 2.5.5.2
-
-
-def client_address(ip: str | IPv4Address | IPv6Address) -> tuple[int, int]:  # version and number
-    "An address, an IPv4 one where it is mapped into IPv6 (RFC 7208, section 5); `ValueError` where it isn't one."
-    text = str(ip).partition("%")[0]  # fe80::1%eth0 names an interface of this machine, too
-    try:
-        packed = inet_pton(AF_INET6 if ":" in text else AF_INET, text)
-    except (OSError, ValueError):
-        raise ValueError(f"ip should be an IP address, not {str(ip)!r:.60}") from None
-    number = int.from_bytes(packed, "big")
-    if len(packed) == 16 and number >> 32 != MAPPED:
-        return 6, number
-    return 4, number & 0xFFFFFFFF
-
-# %% ../../nbs/spf/02_check.ipynb #57671bff
-class Client:
-    "Who wants to send, by its address."
-
-    def __init__(self, ip: str | IPv4Address | IPv6Address):
-        self.version, self.number = client_address(ip)
-        self.rdtype, self.family = ("A", AF_INET) if self.version == 4 else ("AAAA", AF_INET6)
-
-    @property
-    def ip(self) -> IPv4Address | IPv6Address:
-        "The client's address."
-        return IPv4Address(self.number) if self.version == 4 else IPv6Address(self.number)
-
-    def among(self, addresses: Iterable[str], term: Term) -> bool:
-        "Is the client in the network of one of these addresses, under the mask of an a or mx term?"
-        mask = term.mask4 if self.version == 4 else term.mask6
-        own = self.number & mask
-        return any(int.from_bytes(inet_pton(self.family, each), "big") & mask == own for each in addresses)
+__all__ = ['RECORD', 'REDIRECT', 'EXPLANATION', 'FIRST', 'MATCH', 'kept_record', 'DEFAULT_EXPLANATION', 'EXPLANATION_LENGTH',
+           'kept_explanation', 'NOT_IN_NAMES', 'Query', 'Visit', 'ask', 'count', 'never_matches', 'target',
+           'first_lookup', 'match_a', 'mail_hosts', 'directive', 'match_mx', 'match_exists', 'validated_names',
+           'match_ptr', 'needs_name', 'prepare', 'match_include', 'policy', 'evaluate', 'redirect', 'check_host',
+           'expected', 'Result', 'explain', 'explanation', 'check_sender']
 
 # %% ../../nbs/spf/02_check.ipynb #b5a48ef2
 class Query(Client):
@@ -129,16 +58,16 @@ class Query(Client):
     def letters(self, domain: str) -> dict[str, str]:
         "The values of the macro letters in a record of `domain` (RFC 7208, section 7.2), all but `p`."
         if not self.known:
-            self.known = lasting_letters(self)
+            self.known = _lasting_letters(self)
         self.known["d"] = domain
         return self.known
 
     def follow(self, lookup: Lookup, answer: list[Any]) -> list[Lookup]:
         "What will be asked next, now that a lookup that was asked ahead has its answer."
-        return next_lookups(self, lookup, answer)
+        return _next_lookups(self, lookup, answer)
 
-# %% ../../nbs/spf/02_check.ipynb #139756df
-def lasting_letters(query: Query) -> dict[str, str]:
+# %% ../../nbs/spf/02_check.ipynb #8c119193
+def _lasting_letters(query: Query) -> dict[str, str]:
     "The values of the macro letters that are the same throughout a check (RFC 7208, section 7.2)."
     return {
         "s": f"{query.local}@{query.domain}",
@@ -265,8 +194,8 @@ async def match_exists(query: Query, visit: Visit, term: Term, lookup: Lookup) -
     "Has the name an IPv4 address, whatever the client's version? RFC 7208, section 5.7."
     return bool(await ask(query, visit, term.number, lookup))
 
-# %% ../../nbs/spf/02_check.ipynb #31a9774a
-async def ask_leniently(query: Query, visit: Visit, number: int, lookup: Lookup) -> list[Any]:
+# %% ../../nbs/spf/02_check.ipynb #b8293dab
+async def _ask_leniently(query: Query, visit: Visit, number: int, lookup: Lookup) -> list[Any]:
     "As `ask`, with nothing in place of an answer that doesn't come (RFC 7208, section 5.5)."
     try:
         return await ask(query, visit, number, lookup)
@@ -278,10 +207,10 @@ async def ask_leniently(query: Query, visit: Visit, number: int, lookup: Lookup)
 # %% ../../nbs/spf/02_check.ipynb #ec23c750
 async def validated_names(query: Query, visit: Visit, number: int) -> list[str]:
     "The client's validated names, in lower case (RFC 7208, section 5.5)."
-    names = await ask_leniently(query, visit, number, Lookup(query.ip.reverse_pointer, "PTR"))
+    names = await _ask_leniently(query, visit, number, Lookup(query.ip.reverse_pointer, "PTR"))
     validated = []
     for name in names[:NAME_LIMIT]:
-        addresses = await ask_leniently(query, visit, number, Lookup(name, query.rdtype)) if is_name(name) else []
+        addresses = await _ask_leniently(query, visit, number, Lookup(name, query.rdtype)) if is_name(name) else []
         if any(inet_pton(query.family, each) == query.ip.packed for each in addresses):
             validated.append(name.lower())
     return validated
@@ -401,8 +330,8 @@ def expected(query: Query, record: Record, domain: str) -> list[Lookup]:
         lookups += [Lookup(name, "TXT")] if name else []
     return lookups[:room]
 
-# %% ../../nbs/spf/02_check.ipynb #f3216d25
-def next_lookups(query: Query, lookup: Lookup, answer: list[Any]) -> list[Lookup]:
+# %% ../../nbs/spf/02_check.ipynb #02052812
+def _next_lookups(query: Query, lookup: Lookup, answer: list[Any]) -> list[Lookup]:
     "What will be asked next, now that a lookup that was asked ahead has its answer."
     if lookup.rdtype == "TXT":
         texts = [text for text in answer if is_record(text)]
@@ -465,6 +394,7 @@ class Result:
 
 # %% ../../nbs/spf/02_check.ipynb #84485a80
 DEFAULT_EXPLANATION = "SPF fail - not authorized"
+EXPLANATION_LENGTH = 400  # characters of an explanation, so that it fits into an SMTP reply
 
 # %% ../../nbs/spf/02_check.ipynb #920222c5
 kept_explanation = lru_cache(maxsize=1000)(partial(parse_macro, explanation=True))

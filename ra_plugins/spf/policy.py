@@ -5,7 +5,8 @@
 # %% ../../nbs/spf/06_policy.ipynb #08758c37
 from __future__ import annotations
 
-from ra_plugins.spf.check import DEFAULT_EXPLANATION, Problem, Query, Result, Visit, evaluate, explanation
+from ra_plugins.spf.check import DEFAULT_EXPLANATION, Query, Result, Visit, evaluate, explanation
+from ra_plugins.spf.client import Problem
 from ra_plugins.spf.record import Record, RecordError, ascii_domain, is_name, is_record, parse_record, result
 
 # %% auto #0

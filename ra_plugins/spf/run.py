@@ -7,17 +7,8 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 
-from ra_plugins.spf.check import (
-    DEFAULT_EXPLANATION,
-    EXPLANATION,
-    RFC7208,
-    Limits,
-    Problem,
-    Query,
-    Result,
-    Visit,
-    check_sender,
-)
+from ra_plugins.spf.check import DEFAULT_EXPLANATION, EXPLANATION, Query, Result, Visit, check_sender
+from ra_plugins.spf.client import RFC7208, Limits, Problem
 from ra_plugins.support.ask import adrive, drive
 from ra_plugins.support.dns import Zone
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from ra_plugins import __version__
-from ra_plugins.spf.check import RFC7208, Limits, Query, Result, Visit
+from ra_plugins.spf.check import Query, Result, Visit
+from ra_plugins.spf.client import RFC7208, Limits
 from ra_plugins.spf.header import (
     COMMENTS,
     RECEIVED_SPF,
