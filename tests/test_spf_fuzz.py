@@ -157,6 +157,7 @@ def test_check(ip: str, sender: str, helo: str, text: str, why: str, default: st
 
 @given_often
 @given(st.one_of(clients, hostile, st.ip_addresses().map(str)), senders, helos, st.sampled_from([str.encode, str]))
+@example("192.0.2.1%", "ana@a.example", "a.example", str)
 def test_address(ip: str, sender: str, helo: str, form: type) -> None:
     "What isn't an address is a `ValueError` that says so; what is one is taken, as text or as bytes."
     try:

@@ -23,9 +23,9 @@ MAPPED = 0xFFFF  # what stands before an IPv4 address that is mapped into IPv6: 
 
 def client_address(ip: str | IPv4Address | IPv6Address) -> tuple[int, int]:  # version and number
     "An address, an IPv4 one where it is mapped into IPv6 (RFC 7208, section 5); `ValueError` where it isn't one."
-    text = str(ip).partition("%")[0]  # fe80::1%eth0 names an interface of this machine, too
-    try:
-        packed = inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+    text = str(ip)
+    try:  # fe80::1%eth0 names an interface of this machine, too
+        packed = inet_pton(AF_INET6, text.partition("%")[0]) if ":" in text else inet_pton(AF_INET, text)
     except (OSError, ValueError):
         raise ValueError(f"ip should be an IP address, not {str(ip)!r:.60}") from None
     number = int.from_bytes(packed, "big")
