@@ -131,10 +131,6 @@ def setting(
     "Declare a setting, in the body of a dataclass."
     return field(default=default, metadata={"kind": kind, "meaning": meaning})
 
-
-UNUSED = "Taken since the C rater had it; it has no effect: a mark is kept for as long as a window needs it."
-LEVELS = ("fatal", "error", "warning", "info", "debug")
-
 # %% ../../nbs/rater/04_config.ipynb #15b60e2c
 class SettingTable:
     "What may be set in a section, as a table in a notebook."
@@ -154,6 +150,10 @@ def _default(value: Any) -> str:
     return "none" if value in (None, ()) else shown(value)
 
 # %% ../../nbs/rater/04_config.ipynb #ce10ef26
+UNUSED = "Taken since the C rater had it; it has no effect: a mark is kept for as long as a window needs it."
+LEVELS = ("fatal", "error", "warning", "info", "debug")
+
+
 @dataclass(frozen=True)
 class Settings:
     "The section `settings`."
