@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .memory import Mark, StoreError, add, counted
+from ra_plugins.rater.memory import Mark, StoreError, add, counted
 
 # %% auto #0
 __all__ = ['APPLICATION', 'VERSION', 'SCHEMA', 'PATIENCE', 'ADVICE', 'PAUSE', 'SLICE', 'WRITE', 'BRING_BACK', 'DROP', 'LOSS',
@@ -54,7 +54,7 @@ PATIENCE = 0.1  # seconds to wait while another process writes to the file
 def opened(path: str) -> sqlite3.Connection:
     "Open a file of marks; make it where there is none. It raises `OSError`, `sqlite3.Error` and `StoreError`."
     Path(path).touch(0o600)  # what is counted can be private
-    database = sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
     try:
         if is_new(database):
             database.executescript(SCHEMA)
