@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ra_plugins.spp.session import Session
 
 # %% auto #0
-__all__ = ['Block', 'IpthrottleSettings', 'ipthrottle', 'has_blocked']
+__all__ = ['Block', 'has_blocked', 'IpthrottleSettings', 'ipthrottle']
 
 # %% ../../nbs/plugins/ipthrottle.ipynb #1f020ee6
 class Block(Question):
@@ -33,6 +33,18 @@ class Block(Question):
 
     def __repr__(self) -> str:
         return f"Block({self.folder!r}, {self.address!r})"
+
+# %% ../../nbs/plugins/ipthrottle.ipynb #17f5188d
+async def has_blocked(folder: str, address: str, log: Callable[[str], None]) -> bool:
+    "Block a client. False where it couldn't be done, or ipsvd has instructions for it already."
+    try:
+        new = await Block(folder, address)
+    except Unanswered as why:
+        log(f"error blocking {address}: {why}")
+        return False
+    if new:
+        log(f"Blocked {address}")
+    return bool(new)
 
 # %% ../../nbs/plugins/ipthrottle.ipynb #e18b3ebd
 class IpthrottleSettings(ThrottleSettings):
@@ -60,15 +72,3 @@ async def ipthrottle(
     log(f"Rate exceeded per IP ({address})")
     blocked = settings.folder and await has_blocked(settings.folder, str(address), log)
     return Disconnect(TOO_MANY + (f" Blocking for {settings.minutes} minutes." if blocked else ""))
-
-
-async def has_blocked(folder: str, address: str, log: Callable[[str], None]) -> bool:
-    "Block a client. False where it couldn't be done, or ipsvd has instructions for it already."
-    try:
-        new = await Block(folder, address)
-    except Unanswered as why:
-        log(f"error blocking {address}: {why}")
-        return False
-    if new:
-        log(f"Blocked {address}")
-    return bool(new)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ra_plugins.spp.session import Session
 
 # %% auto #0
-__all__ = ['FIELDS', 'network', 'domain', 'template', 'Untold', 'filled', 'RaterSettings', 'rater', 'asked']
+__all__ = ['FIELDS', 'network', 'domain', 'template', 'Untold', 'filled', 'RaterSettings', 'asked', 'rater']
 
 # %% ../../nbs/plugins/rater.ipynb #186d74d0
 def network(session: Session) -> str | None:
@@ -28,7 +28,7 @@ def network(session: Session) -> str | None:
     address = client_address(session)
     return None if address is None else str(ip_network((address, 24 if address.version == 4 else 64), strict=False))
 
-
+# %% ../../nbs/plugins/rater.ipynb #2c903c6c
 def domain(address: str | None) -> str:
     "What stands behind the last `@` of an address, which is where it would be sent; nothing where there is none."
     _, at, domain = (address or "").rpartition("@")
@@ -61,7 +61,7 @@ def template(value: str) -> str:
         raise ValueError
     return value
 
-
+# %% ../../nbs/plugins/rater.ipynb #fdc7b14d
 class Untold(Exception):
     "A template names what the session doesn't tell; the text is its name."
 
@@ -90,6 +90,14 @@ class RaterSettings(ThrottleSettings):
     )
     weight: str = variable("RATERWEIGHT", template, "1", "As how many this one counts; a template, too.")
 
+# %% ../../nbs/plugins/rater.ipynb #03ee2251
+def asked(settings: RaterSettings, session: Session) -> tuple[str, str, int]:  # class, value, weight
+    "What to ask; `Untold`, or `ValueError` for a class or a weight that can't be."
+    name, value, weight = (filled(each, session) for each in (settings.name, settings.value, settings.weight))
+    count = int(weight) if weight.isascii() and weight.isdigit() else 0
+    question(name, value, count)
+    return name, value, count
+
 # %% ../../nbs/plugins/rater.ipynb #7cf38687
 @plugin(*STAGES, settings=RaterSettings)
 async def rater(session: Session, settings: RaterSettings, log: Callable[[str], None]) -> Disconnect | None:
@@ -106,11 +114,3 @@ async def rater(session: Session, settings: RaterSettings, log: Callable[[str], 
         return None
     log(f"Rate exceeded per {name} ({value})")
     return Disconnect(TOO_MANY)
-
-
-def asked(settings: RaterSettings, session: Session) -> tuple[str, str, int]:  # class, value, weight
-    "What to ask; `Untold`, or `ValueError` for a class or a weight that can't be."
-    name, value, weight = (filled(each, session) for each in (settings.name, settings.value, settings.weight))
-    count = int(weight) if weight.isascii() and weight.isdigit() else 0
-    question(name, value, count)
-    return name, value, count

@@ -25,7 +25,7 @@ def rater_address(value: str) -> str:
     parse_address(value)
     return value
 
-
+# %% ../../nbs/plugins/throttle.ipynb #15236266
 def seconds(value: str) -> int:
     "a whole number from 1 to 60"
     if not 1 <= number(value) <= 60:

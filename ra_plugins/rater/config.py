@@ -16,17 +16,17 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from .limits import Limit, Rule, RuleBook, address, checked_limit, parse_limit
-from .stores import open_store
-from ..support.log import printable
+from ra_plugins.rater.limits import Limit, Rule, RuleBook, address, checked_limit, parse_limit
+from ra_plugins.rater.stores import open_store
+from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['UNUSED', 'LEVELS', 'Place', 'Where', 'Section', 'SECTIONS', 'NAME', 'Problem', 'ConfigError', 'text', 'yes_or_no',
-           'anything', 'whole', 'port_number', 'ip', 'store_name', 'limit_list', 'pattern', 'judged', 'shown',
-           'setting', 'Settings', 'RuleSettings', 'SettingTable', 'Source', 'toml_places', 'read_toml',
-           'libconfig_tokens', 'file_content', 'libconfig_places', 'read_libconfig', 'read', 'section', 'unknown',
-           'triple', 'rule', 'rule_book', 'Config', 'load', 'parse', 'is_loopback', 'described', 'places', 'kept',
-           'without_password', 'described_rules']
+__all__ = ['UNUSED', 'LEVELS', 'Place', 'Where', 'Section', 'NAME', 'SECTIONS', 'Problem', 'ConfigError', 'text', 'yes_or_no',
+           'anything', 'judged', 'shown', 'whole', 'port_number', 'ip', 'store_name', 'limit_list', 'pattern',
+           'setting', 'SettingTable', 'Settings', 'RuleSettings', 'Source', 'toml_keys', 'toml_places', 'read_toml',
+           'file_content', 'libconfig_tokens', 'libconfig_places', 'read_libconfig', 'read', 'unknown', 'section',
+           'triple', 'rule', 'rule_book', 'settings_of', 'is_loopback', 'Config', 'parse', 'load', 'places', 'kept',
+           'without_password', 'described_rules', 'described']
 
 # %% ../../nbs/rater/04_config.ipynb #3279f293
 class Problem(NamedTuple):
@@ -66,7 +66,20 @@ def anything(value: Any) -> Any:
     "anything"
     return value
 
+# %% ../../nbs/rater/04_config.ipynb #3acc5007
+def judged(kind: Callable[[Any], Any], name: str, value: Any) -> Any:
+    "What `kind` makes of the value called `name`. It raises `ValueError`, with a message for people."
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise ValueError(str(error) or f"{name} should be {kind.__doc__}, not {shown(value)}") from None
 
+
+def shown(value: Any) -> str:
+    "A value as one would write it in the file."
+    return "false" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+
+# %% ../../nbs/rater/04_config.ipynb #48d1ebe9
 def whole(low: int, high: int) -> Callable[[Any], int]:
     "The kind of whole numbers from `low` to `high`."
 
@@ -90,7 +103,7 @@ def ip(value: Any) -> str:
         raise ValueError
     return str(value)
 
-
+# %% ../../nbs/rater/04_config.ipynb #c2a428e9
 def store_name(value: Any) -> str:
     "\"memory\", \"sqlite:FILE\" or \"redis://HOST:PORT/NUMBER\""
     open_store(text(value))
@@ -109,19 +122,6 @@ def pattern(value: Any) -> str:
     "a network, or a wildcard as in a shell, in double quotes"
     return Rule(text(value), ()).pattern
 
-# %% ../../nbs/rater/04_config.ipynb #3acc5007
-def judged(kind: Callable[[Any], Any], name: str, value: Any) -> Any:
-    "What `kind` makes of the value called `name`. It raises `ValueError`, with a message for people."
-    try:
-        return kind(value)
-    except ValueError as error:
-        raise ValueError(str(error) or f"{name} should be {kind.__doc__}, not {shown(value)}") from None
-
-
-def shown(value: Any) -> str:
-    "A value as one would write it in the file."
-    return "false" if value is None else json.dumps(value, ensure_ascii=False, default=str)
-
 # %% ../../nbs/rater/04_config.ipynb #432cd956
 def setting(
     kind: Callable[[Any], Any],
@@ -131,11 +131,29 @@ def setting(
     "Declare a setting, in the body of a dataclass."
     return field(default=default, metadata={"kind": kind, "meaning": meaning})
 
+# %% ../../nbs/rater/04_config.ipynb #15b60e2c
+class SettingTable:
+    "What may be set in a section, as a table in a notebook."
 
+    def __init__(self, section: type):
+        self.rows = [
+            (each.name, str(each.metadata["kind"].__doc__), _default(each.default), each.metadata["meaning"])
+            for each in fields(section)
+        ]
+
+    def _repr_markdown_(self) -> str:
+        head = "| Name | Value | Default | Meaning |\n| --- | --- | --- | --- |\n"
+        return head + "\n".join("| `{}` | {} | {} | {} |".format(*row) for row in self.rows)
+
+
+def _default(value: Any) -> str:
+    return "none" if value in (None, ()) else shown(value)
+
+# %% ../../nbs/rater/04_config.ipynb #ce10ef26
 UNUSED = "Taken since the C rater had it; it has no effect: a mark is kept for as long as a window needs it."
 LEVELS = ("fatal", "error", "warning", "info", "debug")
 
-# %% ../../nbs/rater/04_config.ipynb #ce10ef26
+
 @dataclass(frozen=True)
 class Settings:
     "The section `settings`."
@@ -168,24 +186,6 @@ class RuleSettings:
     prefix6: int = setting(whole(0, 128), 128, "The same for IPv6. A customer usually has 64.")
     watch: bool = setting(yes_or_no, False, "Count and log, and never refuse.")
 
-# %% ../../nbs/rater/04_config.ipynb #15b60e2c
-class SettingTable:
-    "What may be set in a section, as a table in a notebook."
-
-    def __init__(self, section: type):
-        self.rows = [
-            (each.name, str(each.metadata["kind"].__doc__), _default(each.default), each.metadata["meaning"])
-            for each in fields(section)
-        ]
-
-    def _repr_markdown_(self) -> str:
-        head = "| Name | Value | Default | Meaning |\n| --- | --- | --- | --- |\n"
-        return head + "\n".join("| `{}` | {} | {} | {} |".format(*row) for row in self.rows)
-
-
-def _default(value: Any) -> str:
-    return "none" if value in (None, ()) else shown(value)
-
 # %% ../../nbs/rater/04_config.ipynb #77d8b45a
 Place = tuple[str, int]  # a file's name and the number of a line
 Where = tuple[str | int, ...]  # a value's path: names, and numbers from 0 in lists
@@ -213,9 +213,23 @@ class Source:
         "Add a note."
         self.notes.append(self.problem(where, message))
 
-# %% ../../nbs/rater/04_config.ipynb #56f89ad9
+# %% ../../nbs/rater/04_config.ipynb #222c7cf0
 _PART = r"""(?:[\w-]+|"[^"\\]*"|'[^']*')"""
 _KEYS = rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*"
+
+
+def toml_keys(
+    dotted: str,  # as it stands in the file
+) -> tuple[str, ...]:
+    "The names in a dotted key."
+    inner: Any = tomllib.loads(f"{dotted} = 0")
+    keys = []
+    while isinstance(inner, dict):
+        ((key, inner),) = inner.items()
+        keys.append(key)
+    return tuple(keys)
+
+# %% ../../nbs/rater/04_config.ipynb #56f89ad9
 _HEADER = re.compile(rf"[ \t]*\[(\[?)[ \t]*({_KEYS})[ \t]*\]\]?[ \t\r]*(?:#.*)?$", re.ASCII)
 _KEY = re.compile(rf"[ \t]*({_KEYS})[ \t]*=", re.ASCII)
 
@@ -230,24 +244,15 @@ def toml_places(
     table: Where = ()
     for line, content in enumerate(text.split("\n"), 1):
         if header := _HEADER.match(content):
-            table = _keys(header[2])
+            table = toml_keys(header[2])
             places.setdefault(table, (file, line))
             if header[1]:
                 rules[table] += 1
                 table = (*table, rules[table] - 1)
                 places[table] = (file, line)
         elif key := _KEY.match(content):
-            places.setdefault((*table, *_keys(key[1])), (file, line))
+            places.setdefault((*table, *toml_keys(key[1])), (file, line))
     return places
-
-
-def _keys(dotted: str) -> tuple[str, ...]:
-    inner: Any = tomllib.loads(f"{dotted} = 0")
-    keys = []
-    while isinstance(inner, dict):
-        ((key, inner),) = inner.items()
-        keys.append(key)
-    return tuple(keys)
 
 # %% ../../nbs/rater/04_config.ipynb #491b46b8
 def read_toml(file: str, content: bytes) -> Source:
@@ -263,6 +268,14 @@ def read_toml(file: str, content: bytes) -> Source:
         found = re.match(r"line (\d+)", position)
         line = int(found[1]) if found else content.count(b"\n") + 1
         raise ConfigError(Problem(file, line, message or str(error))) from None
+
+# %% ../../nbs/rater/04_config.ipynb #f2516173
+def file_content(file: str, place: Place | None = None) -> bytes:
+    "What is in a file that is named at `place`. It raises `ConfigError`."
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigError(Problem(*place or (file, 0), f"can't read {file}: {error.strerror}")) from None
 
 # %% ../../nbs/rater/04_config.ipynb #81c8d0d8
 def libconfig_tokens(file: str, text: str, around: tuple[str, ...] = ()) -> list[Any]:
@@ -283,14 +296,6 @@ def libconfig_tokens(file: str, text: str, around: tuple[str, ...] = ()) -> list
             inner = file_content(included, (file, tokenizer.row)).decode(errors="surrogateescape")
             tokens += libconfig_tokens(included, inner, (file, *around))
     return tokens
-
-
-def file_content(file: str, place: Place | None = None) -> bytes:
-    "What is in a file that is named at `place`. It raises `ConfigError`."
-    try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        raise ConfigError(Problem(*place or (file, 0), f"can't read {file}: {error.strerror}")) from None
 
 # %% ../../nbs/rater/04_config.ipynb #931f8435
 def libconfig_places(tokens: Iterable[Any]) -> tuple[dict[Where, Place], list[Where]]:
@@ -323,18 +328,25 @@ def read_libconfig(file: str, content: bytes) -> Source:
     try:
         values = libconf.Parser(stream).parse()
     except libconf.ConfigParseError as error:
-        at = stream.peek()
-        line = at.row if at else content.count(b"\n") + 1
-        expected = " or ".join(re.findall(r"'(\S)'", str(error).partition("; ")[2])) or "a setting, as in name: value;"
-        message = f"{at.text if at else 'the end of the file'} stands where {expected} should be"
-        if at and expected in (")", "]", "}"):
-            message += "; is a comma or a double quote missing before it?"
-        raise ConfigError(Problem(at.filename if at else file, line, message)) from None
+        raise ConfigError(_misplaced(stream.peek(), str(error), (file, content.count(b"\n") + 1))) from None
     places, twice = libconfig_places(tokens)
     source = Source(file, values, places)
     for where in twice:
         source.wrong(where, f"{where[-1]} comes twice")
     return source
+
+
+def _misplaced(
+    at: Any,  # the token that is in the wrong place, or None at the end
+    error: str,  # libconf's
+    end: Place,
+) -> Problem:
+    expected = " or ".join(re.findall(r"'(\S)'", error.partition("; ")[2])) or "a setting, as in name: value;"
+    message = f"{at.text if at else 'the end of the file'} stands where {expected} should be"
+    if at and expected in (")", "]", "}"):
+        message += "; is a comma or a double quote missing before it?"
+    place: Place = (at.filename, at.row) if at else end
+    return Problem(*place, message)
 
 # %% ../../nbs/rater/04_config.ipynb #404f869f
 def read(file: str, content: bytes) -> Source:
@@ -346,6 +358,12 @@ def read(file: str, content: bytes) -> Source:
         raise ConfigError(Problem(file, 0, "brackets are nested too deeply")) from None
     except ModuleNotFoundError as error:
         raise ConfigError(Problem(file, 0, f"to read it takes {error.name}: pip install 'ra-plugins[rater]'")) from None
+
+# %% ../../nbs/rater/04_config.ipynb #218212eb
+def unknown(name: str, known: Iterable[str]) -> str:
+    "What to say of a name that nobody knows."
+    close = get_close_matches(name, known, 1)
+    return f"{name} is unknown; " + (f"should it be {close[0]}?" if close else f"there are {', '.join(known)}")
 
 # %% ../../nbs/rater/04_config.ipynb #63cdddf0
 Section = TypeVar("Section", Settings, RuleSettings)
@@ -363,12 +381,6 @@ def section(source: Source, where: Where, table: Mapping[str, Any], kind: type[S
         except ValueError as error:
             source.wrong((*where, name), str(error))
     return kind(**found) if len(source.problems) == before else None
-
-
-def unknown(name: str, known: Iterable[str]) -> str:
-    "What to say of a name that nobody knows."
-    close = get_close_matches(name, known, 1)
-    return f"{name} is unknown; " + (f"should it be {close[0]}?" if close else f"there are {', '.join(known)}")
 
 # %% ../../nbs/rater/04_config.ipynb #be69b9f9
 def triple(value: Any) -> RuleSettings:
@@ -394,7 +406,6 @@ def rule(source: Source, where: Where, value: Any) -> Rule | None:
         return None
 
 # %% ../../nbs/rater/04_config.ipynb #fde3d535
-SECTIONS = ("settings", "limits")
 NAME = re.compile(r"[^-\s]\S*")
 
 
@@ -417,39 +428,9 @@ def rule_book(source: Source) -> RuleBook:
         source.note(("limits",), "there are no limits, so each question is answered with 2 Class not found")
     return RuleBook(classes)
 
-# %% ../../nbs/rater/04_config.ipynb #b0bb1510
-class Config(NamedTuple):
-    "What a configuration file says."
-
-    settings: Settings
-    book: RuleBook
-    notes: tuple[Problem, ...]  # what does no harm, and may not be what was meant
-
-# %% ../../nbs/rater/04_config.ipynb #03a93e11
-def load(file: str) -> Config:
-    "Read a configuration file. It raises `ConfigError`."
-    return parse(file, file_content(file))
-
-
-def parse(
-    file: str,  # its name, for messages
-    content: bytes,
-) -> Config:
-    "Read what is in a configuration file. It raises `ConfigError`."
-    source = read(file, content)
-    for name, value in source.values.items():
-        if name not in SECTIONS:
-            source.wrong((name,), unknown(name, SECTIONS))
-        elif not isinstance(value, Mapping):
-            source.wrong((name,), f"{name} should be a section: [{name}], or {name}: {{ … }};")
-    source.values = {name: value for name, value in source.values.items() if isinstance(value, Mapping)}
-    settings, book = _settings(source), rule_book(source)
-    if settings is None or source.problems:
-        raise ConfigError(*sorted(source.problems))
-    return Config(settings, book, tuple(source.notes))
-
-# %% ../../nbs/rater/04_config.ipynb #97d761a1
-def _settings(source: Source) -> Settings | None:
+# %% ../../nbs/rater/04_config.ipynb #36234502
+def settings_of(source: Source) -> Settings | None:
+    "The settings, or None; what is wrong is added to the problems of `source`, what is odd to its notes."
     where, table = ("settings",), source.values.get("settings", {})
     settings = section(source, where, table, Settings)
     for name in sorted({"expiration_timer", "max_age"} & set(table)):
@@ -470,6 +451,72 @@ def is_loopback(host: str) -> bool:
     found = address(host)
     return found is not None and found.is_loopback
 
+# %% ../../nbs/rater/04_config.ipynb #b0bb1510
+class Config(NamedTuple):
+    "What a configuration file says."
+
+    settings: Settings
+    book: RuleBook
+    notes: tuple[Problem, ...]  # what does no harm, and may not be what was meant
+
+# %% ../../nbs/rater/04_config.ipynb #f43b6387
+SECTIONS = ("settings", "limits")
+
+
+def parse(
+    file: str,  # its name, for messages
+    content: bytes,
+) -> Config:
+    "Read what is in a configuration file. It raises `ConfigError`."
+    source = read(file, content)
+    for name, value in source.values.items():
+        if name not in SECTIONS:
+            source.wrong((name,), unknown(name, SECTIONS))
+        elif not isinstance(value, Mapping):
+            source.wrong((name,), f"{name} should be a section: [{name}], or {name}: {{ … }};")
+    source.values = {name: value for name, value in source.values.items() if isinstance(value, Mapping)}
+    settings, book = settings_of(source), rule_book(source)
+    if settings is None or source.problems:
+        raise ConfigError(*sorted(source.problems))
+    return Config(settings, book, tuple(source.notes))
+
+
+def load(file: str) -> Config:
+    "Read a configuration file. It raises `ConfigError`."
+    return parse(file, file_content(file))
+
+# %% ../../nbs/rater/04_config.ipynb #e3bc8c58
+def places(host: str, port: int | None, path: str | None = None) -> str:
+    "Where a listener is."
+    tcp = "" if port is None else f"{host} port {port or '(any that is free)'}"
+    return " and ".join(filter(None, [tcp, path])) or "none"
+
+# %% ../../nbs/rater/04_config.ipynb #1d1bdc05
+def kept(store: str) -> str:
+    "Where marks are."
+    if store in ("memory", ":memory:"):
+        return "in memory, gone when rater ends"
+    if "://" in store:
+        return f"in Redis, {without_password(store)}"
+    return f"in {store.removeprefix('sqlite:')}, an SQLite file"
+
+
+def without_password(url: str) -> str:
+    "A store's URL for the eyes of others."
+    return re.sub(r"//[^/]*@", "//…@", url)
+
+# %% ../../nbs/rater/04_config.ipynb #511f9289
+def described_rules(book: RuleBook) -> Iterator[str]:
+    "A rule book, line by line."
+    for name, rules in book.classes.items():
+        yield f"Class {name}:"
+        for each in rules:
+            prefix4 = f"; IPv4 by /{each.prefix4}" * (each.prefix4 < 32)
+            prefix6 = f"; IPv6 by /{each.prefix6}" * (each.prefix6 < 128)
+            yield f"  {each}{prefix4}{prefix6}"
+        if not any(each.pattern == "*" for each in rules):
+            yield "  any other value: no limit, answered with 2"
+
 # %% ../../nbs/rater/04_config.ipynb #ed309d2c
 def described(config: Config) -> str:
     "What a configuration means, for the one who wrote it."
@@ -485,33 +532,3 @@ def described(config: Config) -> str:
             *described_rules(config.book),
         ]
     )
-
-# %% ../../nbs/rater/04_config.ipynb #e3bc8c58
-def places(host: str, port: int | None, path: str | None = None) -> str:
-    "Where a listener is."
-    tcp = "" if port is None else f"{host} port {port or '(any that is free)'}"
-    return " and ".join(filter(None, [tcp, path])) or "none"
-
-
-def kept(store: str) -> str:
-    "Where marks are."
-    if store in ("memory", ":memory:"):
-        return "in memory, gone when rater ends"
-    return f"in Redis, {without_password(store)}" if "://" in store else f"in {store.removeprefix('sqlite:')}, an SQLite file"
-
-
-def without_password(url: str) -> str:
-    "A store's URL for the eyes of others."
-    return re.sub(r"//[^/]*@", "//…@", url)
-
-
-def described_rules(book: RuleBook) -> Iterator[str]:
-    "A rule book, line by line."
-    for name, rules in book.classes.items():
-        yield f"Class {name}:"
-        for each in rules:
-            prefix4 = f"; IPv4 by /{each.prefix4}" * (each.prefix4 < 32)
-            prefix6 = f"; IPv6 by /{each.prefix6}" * (each.prefix6 < 128)
-            yield f"  {each}{prefix4}{prefix6}"
-        if not any(each.pattern == "*" for each in rules):
-            yield "  any other value: no limit, answered with 2"

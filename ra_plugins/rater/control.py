@@ -12,16 +12,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from .config import described_rules
-from .limits import NoRule
-from .memory import StoreError
-from .protocol import LINE_LIMIT, Rater
-from .server import Server
-from ..support.log import printable
+from ra_plugins.rater.config import described_rules
+from ra_plugins.rater.limits import NoRule
+from ra_plugins.rater.memory import StoreError
+from ra_plugins.rater.protocol import LINE_LIMIT, Rater
+from ra_plugins.rater.server import Server
+from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['NEAR', 'USAGE', 'COMMANDS', 'AT_ONCE', 'END', 'MANY', 'TIMEOUT', 'Refused', 'Operated', 'limits', 'near', 'forget',
-           'reload', 'status', 'show_help', 'leave', 'Command', 'in_lines', 'Control', 'ask', 'main']
+__all__ = ['NEAR', 'USAGE', 'COMMANDS', 'END', 'AT_ONCE', 'MANY', 'TIMEOUT', 'Refused', 'Operated', 'limits', 'near', 'forget',
+           'status', 'reload', 'show_help', 'leave', 'in_lines', 'Command', 'Control', 'ask', 'main']
 
 # %% ../../nbs/rater/07_control.ipynb #372035f1
 class Refused(Exception):
@@ -68,12 +68,7 @@ def forget(it: Operated, rest: str) -> Iterable[str]:
     found = [it.rater.store.forget(name, each) for each in {value, counted}]
     yield f"forgotten: {name} {counted}" if any(found) else f"it had no marks: {name} {counted}"
 
-# %% ../../nbs/rater/07_control.ipynb #78519309
-def reload(it: Operated, rest: str) -> Iterable[str]:
-    "Read the configuration again"
-    return it.reload()
-
-
+# %% ../../nbs/rater/07_control.ipynb #6b5a3ef9
 def status(it: Operated, rest: str) -> Iterable[str]:
     "What rater has done, and what it holds"
     rater, waiting = it.rater, it.server.waiting
@@ -87,7 +82,12 @@ def status(it: Operated, rest: str) -> Iterable[str]:
     except StoreError:
         yield "values held: unknown"
 
-# %% ../../nbs/rater/07_control.ipynb #7ed75850
+# %% ../../nbs/rater/07_control.ipynb #78519309
+def reload(it: Operated, rest: str) -> Iterable[str]:
+    "Read the configuration again"
+    return it.reload()
+
+
 def show_help(it: Operated, rest: str) -> Iterable[str]:
     "This list"
     return (f"{usage:18} {command.__doc__}" for usage, command in USAGE.items())
@@ -97,7 +97,7 @@ def leave(it: Operated, rest: str) -> Iterable[str]:
     "Close the connection"
     return ()
 
-
+# %% ../../nbs/rater/07_control.ipynb #740bd253
 USAGE = {
     "limits": limits,
     "near [NUMBER]": near,
@@ -109,9 +109,17 @@ USAGE = {
 }
 COMMANDS = {usage.partition(" ")[0]: command for usage, command in USAGE.items()}
 
+# %% ../../nbs/rater/07_control.ipynb #1057ea0a
+END = "."
+
+
+def in_lines(texts: Iterable[str]) -> bytes:
+    "An answer as it is sent."
+    return "".join(f"{printable(each, 2 * LINE_LIMIT)}\r\n" for each in [*texts, END]).encode()
+
 # %% ../../nbs/rater/07_control.ipynb #7cb4c6cd
 AT_ONCE = 16  # commands
-END = "."
+MANY = in_lines([f"error: more than {AT_ONCE} commands at once"])
 
 
 class Command(NamedTuple):
@@ -120,14 +128,6 @@ class Command(NamedTuple):
     name: str
     rest: str
     keep: bool  # may more commands follow?
-
-
-def in_lines(texts: Iterable[str]) -> bytes:
-    "An answer as it is sent."
-    return "".join(f"{printable(each, 2 * LINE_LIMIT)}\r\n" for each in [*texts, END]).encode()
-
-
-MANY = in_lines([f"error: more than {AT_ONCE} commands at once"])
 
 # %% ../../nbs/rater/07_control.ipynb #b8bc8de2
 class Control:

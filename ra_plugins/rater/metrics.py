@@ -13,17 +13,27 @@ from prometheus_client import CollectorRegistry, ProcessCollector, start_http_se
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .memory import StoreError
-from .protocol import Rater
-from .server import Server
-from ..support.log import printable
+from ra_plugins.rater.memory import StoreError
+from ra_plugins.rater.protocol import Rater
+from ra_plugins.rater.server import Server
+from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['LOOK', 'NO_CLASS', 'Figures', 'serve']
+__all__ = ['NO_CLASS', 'LOOK', 'questions', 'Figures', 'serve']
+
+# %% ../../nbs/rater/08_metrics.ipynb #cd17b401
+NO_CLASS = "-"  # the label for questions of no class that there is; no class can be called that
+
+
+def questions(rater: Rater) -> Metric:
+    "How many questions there have been."
+    answers = CounterMetricFamily("rater_questions", "Questions, by class and answer", labels=["class", "answer"])
+    for (name, answer), count in list(rater.answered.items()):
+        answers.add_metric([printable(name) or NO_CLASS, answer], count)
+    return answers
 
 # %% ../../nbs/rater/08_metrics.ipynb #308198f3
-LOOK = 60  # seconds between two counts of what is held, which can be work for a store
-NO_CLASS = "-"  # the label for questions of no class that there is; no class can be called that
+LOOK = 60  # seconds between two counts of what is held
 
 
 class Figures(Collector):
@@ -34,7 +44,7 @@ class Figures(Collector):
         self.held, self.looked = nan, -inf
 
     def look(self) -> None:
-        "Count what is held, once a minute. The server's thread calls this, since stores are for one thread."
+        "Count what is held, once a minute. The server's thread calls this."
         if time.monotonic() >= self.looked + LOOK:
             self.looked = time.monotonic()
             try:
@@ -44,11 +54,8 @@ class Figures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         "The metrics as they are now. A thread of prometheus_client calls this."
-        answers = CounterMetricFamily("rater_questions", "Questions, by class and answer", labels=["class", "answer"])
-        for (name, answer), count in list(self.rater.answered.items()):
-            answers.add_metric([printable(name) or NO_CLASS, answer], count)
-        yield answers
         waiting = self.server.waiting
+        yield questions(self.rater)
         yield GaugeMetricFamily("rater_connections", "Connections open that were waited for", len(waiting.connections))
         yield CounterMetricFamily("rater_connections_accepted", "Connections accepted", waiting.accepted)
         yield CounterMetricFamily("rater_connections_dropped", "Connections too slow, or over the limit", waiting.dropped)

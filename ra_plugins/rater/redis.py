@@ -19,14 +19,31 @@ from redis.connection import Connection, parse_url
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError, TimeoutError
 from redis.retry import Retry
 
-from .limits import Limit
-from .memory import SPARE, Mark, StoreError
+from ra_plugins.rater.limits import Limit
+from ra_plugins.rater.memory import SPARE, Mark, StoreError
 
 # %% auto #0
-__all__ = ['READ', 'ADD', 'COUNT', 'SCRIPT', 'SHA', 'PAUSE', 'packed', 'Line', 'reached', 'result', 'Redis']
+__all__ = ['TOLD', 'FIND', 'ADD', 'COUNT', 'SCRIPT', 'SHA', 'PAUSE', 'key', 'packed', 'batch', 'open_line', 'Line', 'reached',
+           'result', 'run_script', 'Redis']
 
-# %% ../../nbs/rater/03_redis.ipynb #f24dbd2a
-READ = """
+# %% ../../nbs/rater/03_redis.ipynb #7bcb870b
+def key(prefix: str, name: str, value: str) -> bytes:
+    "What the series of a value is found by. Surrogate escapes (PEP 383) become the bytes that they stand for."
+    return f"{prefix}{name} {value}".encode("utf-8", "surrogateescape")
+
+# %% ../../nbs/rater/03_redis.ipynb #9d1de8c7
+@lru_cache(maxsize=1024)
+def packed(
+    weight: int,
+    span: float,  # seconds for which marks of this class are needed
+    limits: tuple[Limit, ...],
+) -> bytes:
+    "The script's second argument: doubles."
+    life = ceil(1000 * max([span, *(limit.seconds for limit in limits)]))
+    return pack(f"<{2 + 2 * len(limits)}d", weight, life, *chain.from_iterable(limits))
+
+# %% ../../nbs/rater/03_redis.ipynb #dc7f448d
+TOLD = """
 local key, now = KEYS[1], tonumber(ARGV[1])
 local weight, life, position = struct.unpack("<dd", ARGV[2])
 if not now then
@@ -40,6 +57,10 @@ while position <= #ARGV[2] do
   limits[#limits + 1] = {most = allowed + SPARE, since = now - seconds}
   keep, span = math.max(keep, allowed + SPARE), math.max(span, seconds)
 end
+"""
+
+# %% ../../nbs/rater/03_redis.ipynb #7679cf65
+FIND = """
 local length = redis.call("STRLEN", key) / 8
 
 local function mark(index) -- the time of a mark, the first is 0
@@ -79,7 +100,7 @@ if weight > 0 then
 end
 """
 
-# %% ../../nbs/rater/03_redis.ipynb #4f91c35d
+# %% ../../nbs/rater/03_redis.ipynb #42e62788
 COUNT = """
 local counts = {}
 for index, limit in ipairs(limits) do
@@ -87,22 +108,46 @@ for index, limit in ipairs(limits) do
 end
 return counts
 """
-SCRIPT = (READ + ADD + COUNT).replace("SPARE", str(SPARE))
+SCRIPT = (TOLD + FIND + ADD + COUNT).replace("SPARE", str(SPARE))
 SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()  # by which the server knows the script
 
-# %% ../../nbs/rater/03_redis.ipynb #9d1de8c7
-@lru_cache(maxsize=1024)
-def packed(weight: int, span: float, limits: tuple[Limit, ...]) -> bytes:
-    "The script's second argument."
-    life = ceil(1000 * max([span, *(limit.seconds for limit in limits)]))
-    return pack(f"<{2 + 2 * len(limits)}d", weight, life, *chain.from_iterable(limits))
+# %% ../../nbs/rater/03_redis.ipynb #75eb0e3a
+def batch(
+    connection: Connection,
+    commands: Sequence[Sequence[Any]],
+    end: float,  # by `time.monotonic`: wait for no reply after that
+) -> list[Any]:  # for each command, what it answers or the `ResponseError` of it
+    "Send commands together, and read the replies. It raises `RedisError` and `OSError`."
+    connection.send_packed_command(connection.pack_commands(commands))
+    return [_reply(connection, end) for _ in commands]
+
+
+def _reply(connection: Connection, end: float) -> Any:
+    if time.monotonic() > end:
+        raise TimeoutError("Timeout reading a batch")
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error
+
+# %% ../../nbs/rater/03_redis.ipynb #61f7fb3f
+def open_line(connection: Connection) -> None:
+    "Open a connection if it isn't, and anew if the server has closed it. It raises `RedisError` and `OSError`."
+    connection.connect()
+    try:
+        if not connection.can_read():
+            return
+    except ConnectionError:
+        pass
+    connection.disconnect()
+    connection.connect()
 
 # %% ../../nbs/rater/03_redis.ipynb #0d54d95e
 PAUSE = 1.0  # seconds from a failure to the next try
 
 
 class Line:
-    "A connection to Redis, opened when it is asked for, and opened anew after a failure."
+    "A connection to Redis that is let alone for a while after a failure."
 
     def __init__(self, connection: Connection, timeout: float):
         self.connection, self.timeout = connection, timeout
@@ -117,31 +162,12 @@ class Line:
         if start < self.failed + PAUSE:
             raise StoreError(self.reason)
         try:
-            self._open()
-            self.connection.send_packed_command(self.connection.pack_commands(commands))
-            return [self._reply(start + self.timeout / 2) for _ in commands]
+            open_line(self.connection)
+            return batch(self.connection, commands, start + self.timeout / 2)
         except (RedisError, OSError) as error:
             self.connection.disconnect()
             self.failed, self.reason = time.monotonic(), f"Redis: {error}"
             raise StoreError(self.reason) from error
-
-    def _open(self) -> None:
-        self.connection.connect()  # if it isn't
-        try:
-            if not self.connection.can_read():
-                return
-        except ConnectionError:
-            pass  # the server has closed it
-        self.connection.disconnect()
-        self.connection.connect()
-
-    def _reply(self, end: float) -> Any:
-        if time.monotonic() > end:
-            raise TimeoutError("Timeout reading a batch")
-        try:
-            return self.connection.read_response()
-        except ResponseError as error:
-            return error
 
 # %% ../../nbs/rater/03_redis.ipynb #252510a7
 def reached(
@@ -169,6 +195,17 @@ def result(
         raise StoreError(f"Redis: {reply} {key.decode(errors='backslashreplace')}".rstrip())
     return reply
 
+# %% ../../nbs/rater/03_redis.ipynb #a98656ca
+def run_script(line: Line, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    "As `Line.ask`, for commands that name the script by its hash."
+    replies = line.ask(commands)
+    unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if unknown:
+        again = line.ask([("SCRIPT", "LOAD", SCRIPT), *(commands[index] for index in unknown)])
+        for index, reply in zip(unknown, again[1:], strict=True):
+            replies[index] = reply
+    return replies
+
 # %% ../../nbs/rater/03_redis.ipynb #e198d92a
 class Redis:
     "Marks in a server of Redis or Valkey, for one rater or many."
@@ -189,29 +226,21 @@ class Redis:
         "As `Store.keep`."
         self.spans = dict(spans)
 
-    def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...]]:
-        "As `Store.count`. Where it raises, some may be marked: a server that answers too late has marked."
-        commands = [self.command(mark) for mark in marks]
-        replies = self.line.ask(commands)
-        unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if unknown:  # the server has been started since, or told to forget its scripts
-            again = self.line.ask([("SCRIPT", "LOAD", SCRIPT), *(commands[index] for index in unknown)])
-            for index, reply in zip(unknown, again[1:], strict=True):
-                replies[index] = reply
-        return [tuple(result(reply, command[3])) for reply, command in zip(replies, commands, strict=True)]
-
     def command(self, mark: Mark) -> tuple[Any, ...]:
         "What the server is asked."
         now = "" if self.clock is None else self.clock()
         argument = packed(mark.weight, self.spans.get(mark.name, 0), mark.limits)
-        return "EVALSHA", SHA, 1, self._key(mark.name, mark.value), now, argument
+        return "EVALSHA", SHA, 1, key(self.prefix, mark.name, mark.value), now, argument
 
-    def _key(self, name: str, value: str) -> bytes:
-        return f"{self.prefix}{name} {value}".encode("utf-8", "surrogateescape")
+    def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...]]:
+        "As `Store.count`. Where it raises, some may be marked: a server that answers too late has marked."
+        commands = [self.command(mark) for mark in marks]
+        replies = run_script(self.line, commands)
+        return [tuple(result(reply, command[3])) for reply, command in zip(replies, commands, strict=True)]
 
     def forget(self, name: str, value: str) -> bool:
         "As `Store.forget`."
-        return bool(result(self.line.ask([("DEL", self._key(name, value))])[0]))
+        return bool(result(self.line.ask([("DEL", key(self.prefix, name, value))])[0]))
 
     def held(self) -> int:
         "As `Store.held`: the number of keys in the database, so it should have one to itself."

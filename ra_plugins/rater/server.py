@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from .protocol import LINE_LIMIT
+from ra_plugins.rater.protocol import LINE_LIMIT
 
 # %% auto #0
 __all__ = ['BACKLOG', 'PATIENCE', 'CHUNK', 'READ', 'WRITE', 'SURPLUS', 'NOW', 'LAST', 'SECOND', 'TICK', 'ACCEPTED', 'GRACE',

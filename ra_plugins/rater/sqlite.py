@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .memory import Mark, StoreError, add, counted
+from ra_plugins.rater.memory import Mark, StoreError, add, counted
 
 # %% auto #0
 __all__ = ['APPLICATION', 'VERSION', 'SCHEMA', 'PATIENCE', 'ADVICE', 'PAUSE', 'SLICE', 'WRITE', 'BRING_BACK', 'DROP', 'LOSS',
-           'key', 'opened', 'problem', 'File', 'read', 'write', 'Changes', 'Sqlite']
+           'key', 'is_new', 'opened', 'problem', 'File', 'read', 'write', 'Changes', 'Sqlite']
 
 # %% ../../nbs/rater/02_sqlite.ipynb #74c28f6b
 def key(name: str, value: str) -> bytes:
@@ -35,27 +35,9 @@ PRAGMA user_version = {VERSION};
 COMMIT;
 """
 
-# %% ../../nbs/rater/02_sqlite.ipynb #fd948845
-PATIENCE = 0.1  # seconds to wait while another process writes to the file
-
-
-def opened(path: str) -> sqlite3.Connection:
-    "Open a file of marks; make it where there is none. It raises `OSError`, `sqlite3.Error` and `StoreError`."
-    Path(path).touch(0o600)  # what is counted can be private
-    database = sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)
-    try:
-        if _is_new(database):
-            database.executescript(SCHEMA)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        database.execute("PRAGMA cache_size = -65536")  # KiB: values come in no order, so much of the file is in use
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _is_new(database: sqlite3.Connection) -> bool:
+# %% ../../nbs/rater/02_sqlite.ipynb #0ca81caf
+def is_new(database: sqlite3.Connection) -> bool:
+    "Is a file without anything in it? It raises `StoreError` where that is none of ours."
     (application,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
     (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -64,6 +46,25 @@ def _is_new(database: sqlite3.Connection) -> bool:
     if version > VERSION:
         raise StoreError("made by a newer version of rater; use that, or name another file")
     return not application
+
+# %% ../../nbs/rater/02_sqlite.ipynb #fd948845
+PATIENCE = 0.1  # seconds to wait while another process writes to the file
+
+
+def opened(path: str) -> sqlite3.Connection:
+    "Open a file of marks; make it where there is none. It raises `OSError`, `sqlite3.Error` and `StoreError`."
+    Path(path).touch(0o600)  # what is counted can be private
+    database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    try:
+        if is_new(database):
+            database.executescript(SCHEMA)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA cache_size = -65536")  # KiB: values come in no order, so much of the file is in use
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 # %% ../../nbs/rater/02_sqlite.ipynb #d612de4a
 ADVICE = {  # for SQLite's messages
@@ -169,6 +170,13 @@ class Changes:
         series = self.series.get((name, value))
         return read(database, key(name, value)) if series is None else series
 
+    def count(self, mark: Mark, series: array[float], now: float) -> tuple[int, ...]:
+        "Add a mark to its series, and count: `Store.count` for one."
+        if mark.weight:
+            add(series, now, mark.weight, mark.limits)
+            self.series[mark[:2]] = series
+        return counted(series, now, mark.limits)
+
     def write(self, database: sqlite3.Connection, now: float) -> None:
         "Write everything."
         rows = [(key(*names), series[-1] + self.spans.get(names[0], 0), series) for names, series in self.series.items()]
@@ -199,13 +207,7 @@ class Sqlite:
             if self.changes.due(now):
                 self.changes.write(database, now)
             found = {mark[:2]: self.changes.find(database, *mark[:2]) for mark in marks}
-        return [self._count(mark, found[mark[:2]], now) for mark in marks]
-
-    def _count(self, mark: Mark, series: array[float], now: float) -> tuple[int, ...]:
-        if mark.weight:
-            add(series, now, mark.weight, mark.limits)
-            self.changes.series[mark[:2]] = series
-        return counted(series, now, mark.limits)
+        return [self.changes.count(mark, found[mark[:2]], now) for mark in marks]
 
     def forget(self, name: str, value: str) -> bool:
         "As `Store.forget`."

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import quote
 
+from ra_plugins.support.log import octets
+
 # %% auto #0
 __all__ = ['TOKEN', 'ESCAPES', 'FOR_EXPLANATIONS', 'LABELS', 'Expansion', 'MacroString', 'MacroError', 'parse_macro']
 
@@ -31,7 +33,7 @@ class Expansion:
         if self.reverse:
             parts.reverse()
         text = ".".join(parts[-self.keep :])
-        return quote(text, safe="-._~", errors="surrogateescape") if self.escaped else text
+        return quote(octets(text), safe="-._~") if self.escaped else text
 
 # %% ../../nbs/spf/00_macro.ipynb #a974d5e7
 class MacroString:
