@@ -54,7 +54,7 @@ PATIENCE = 0.1  # seconds to wait while another process writes to the file
 def opened(path: str) -> sqlite3.Connection:
     "Open a file of marks; make it where there is none. It raises `OSError`, `sqlite3.Error` and `StoreError`."
     Path(path).touch(0o600)  # what is counted can be private
-    database = sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
     try:
         if is_new(database):
             database.executescript(SCHEMA)
