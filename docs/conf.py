@@ -23,7 +23,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
     "sphinx.ext.linkcode",
-    "sphinx_codeautolink",
     "sphinx_copybutton",
 ]
 # The folders of nbs/, in the order of the sidebar. One that isn't named here comes behind them, under its own name.
@@ -44,7 +43,6 @@ nb_code_prompt_show = nb_code_prompt_hide = "Code"
 myst_enable_extensions = ["attrs_block", "colon_fence"]
 myst_heading_anchors = 3
 default_role = "literal"  # backticks in docstrings are those of Markdown
-codeautolink_concat_default = True
 
 autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True

@@ -23,7 +23,7 @@ from execnb.nbio import mk_cell, nb2dict, new_nb
 from jupyterlite_pyodide_kernel.constants import PYODIDE_VERSION
 from nbdev.process import NBProcessor
 from sphinx.application import Sphinx
-from sphinx.errors import ExtensionError
+from sphinx.util.parallel import ParallelTasks
 from stage import CONFIG, EXPORTS, NOTEBOOKS, ROOT, Page, import_statements, is_shown, notebooks
 
 CACHE = ROOT / ".cache" / "lite"
@@ -31,7 +31,7 @@ CORE = ["pyodide.mjs", "pyodide.js", "pyodide.asm.mjs", "pyodide.asm.wasm", "pyt
 KERNEL = ["micropip", "packaging", "ipython", "jedi", "comm"]  # what JupyterLite's kernel loads
 # What a notebook that runs there doesn't import at all, and what only its exported cells may: nothing there can serve, start
 # a process, or ask the network.
-ABSENT = {"asyncio", "multiprocessing", "prometheus_client", "redis", "selectors", "smtplib", "socketserver", "subprocess"}
+ABSENT = {"asyncio", "multiprocessing", "prometheus_client", "redis", "select", "smtplib", "socketserver", "subprocess"}
 UNUSED = ("concurrent.", "signal", "socket", "threading", f"{CONFIG.lib_name}.hosts")
 REQUIREMENTS = f"{CONFIG.requirements} {CONFIG.d['rater_requirements']}"
 
@@ -109,21 +109,30 @@ def imports_of_exports(notebook: Any, page: Page) -> str:
 # Python
 
 
-def pyodide(folder: Path) -> set[str]:
-    "Pyodide with the package and all that it needs; answers what can be imported there besides Python's own."
+def fetched() -> Path:
+    "The folder with Pyodide, and the wheels of all that the package needs: what has to be asked of the network."
     wanted = hashlib.sha256(REQUIREMENTS.encode()).hexdigest()[:8]
-    packages = CACHE / f"{PYODIDE_VERSION}-{wanted}"
-    if not (packages / "complete").exists():
-        fetch(packages)
+    folder = CACHE / f"{PYODIDE_VERSION}-{wanted}"
+    if not (folder / "complete").exists():
+        fetch(folder)
+    return folder
+
+
+def importable(wheel: Path) -> set[str]:
+    with ZipFile(wheel) as archive:
+        return {path.partition("/")[0].removesuffix(".py") for path in archive.namelist() if path.endswith(".py")}
+
+
+def pyodide(packages: Path, folder: Path) -> None:
+    "Pyodide with the package and all that it needs."
     shutil.copytree(packages, folder)
-    pip("wheel", "--no-deps", "--wheel-dir", folder, package(CACHE / "package"))
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, package(CACHE / "package"))
     lock = json.loads((folder / "pyodide-lock.json").read_text())
     known = lock["packages"]
     lock["packages"] = {name: package for wheel in folder.glob("*.whl") for name, package in [entry(wheel, known)]}
     ours = lock["packages"][CONFIG.lib_name.replace("_", "-")]
     ours["depends"] = sorted(lock["packages"].keys() - needed(known).keys() - {ours["name"]})
     write(folder / "pyodide-lock.json", lock)
-    return {name for package in lock["packages"].values() for name in package["imports"]} | {"IPython"}
 
 
 def package(folder: Path) -> Path:
@@ -168,10 +177,8 @@ def entry(wheel: Path, known: dict[str, Any]) -> tuple[str, Any]:
     "What stands in the lock file about a wheel."
     file, version, *_ = wheel.name.split("-")
     name = file.lower().replace("_", "-")
-    with ZipFile(wheel) as archive:
-        tops = {path.partition("/")[0].removesuffix(".py") for path in archive.namelist() if path.endswith(".py")}
     about = {"name": name, "install_dir": "site", "package_type": "package", "unvendored_tests": False, "depends": []}
-    about["imports"] = sorted(tops)
+    about["imports"] = sorted(importable(wheel))
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     return name, {**about, **known.get(name, {}), "version": version, "file_name": wheel.name, "sha256": digest}
 
@@ -221,22 +228,27 @@ def prepare(app: Sphinx) -> None:
     work, folder = Path(app.srcdir) / "lite", Path(app.outdir) / "lite"
     shutil.rmtree(work, ignore_errors=True)
     try:
-        packages = pyodide(work / "static" / "pyodide")
+        packages = fetched()
     except NotAvailable as error:
         print(f"Notebooks can't be run in the page of this site: {error}", file=sys.stderr)
         return
-    app.runnable = contents(work / "contents", app.pages, packages)
+    names = {CONFIG.lib_name}.union(*map(importable, packages.glob("*.whl")))
+    app.runnable = contents(work / "contents", app.pages, names)
+    app.lite = ParallelTasks(1)
+    app.lite.add_task(build, (packages, work, folder))
+
+
+def build(folders: tuple[Path, Path, Path]) -> None:
+    packages, work, folder = folders
+    pyodide(packages, work / "static" / "pyodide")
     configure(work, folder)
-    command = [sys.executable, "-m", "jupyter", "lite", "build", "--lite-dir", "."]
-    app.lite = subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    run(sys.executable, "-m", "jupyter", "lite", "build", "--lite-dir", ".", folder=work)
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
     if not app.lite:
         return
-    told, _ = app.lite.communicate()
-    if app.lite.returncode:
-        raise ExtensionError(f"JupyterLite can't be built:\n{told}")
+    app.lite.join()
     folder = Path(app.outdir)
     shutil.copy(folder / "lite" / "icon-120x120.png", folder / "favicon.ico")  # which its pages ask for
 

@@ -42,6 +42,12 @@ def tidy(app: Sphinx) -> None:
     app.env.mystnb_config = app.env.mystnb_config.copy(output_folder=str(Path(app.doctreedir) / "notebooks"))
 
 
+def adopt(app: Sphinx, doctree: nodes.document) -> None:
+    "MyST leaves reStructuredText in documents of its own; with each of them the whole environment would be pickled."
+    for node in doctree.findall():
+        node.document = doctree
+
+
 class Backticks(SphinxPostTransform):
     "A name in backticks leads to what it names."
 
@@ -200,6 +206,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", begin, priority=1)
     app.connect("builder-inited", tidy, priority=900)
     app.connect("env-before-read-docs", forget)
+    app.connect("doctree-read", adopt)
     app.connect("env-merge-info", merge)
     app.connect("env-updated", learn, priority=900)
     app.connect("missing-reference", known_elsewhere, priority=900)

@@ -94,10 +94,10 @@ def import_statements(source: str) -> list[ast.Import | ast.ImportFrom]:
     return [node for node in found if getattr(node, "module", "") != "__future__"]
 
 
-def definitions(source: str) -> dict[str, str]:
+def definitions(statements: list[ast.stmt]) -> dict[str, str]:
     "The names that a cell defines at its top level, each with its kind in Sphinx's words."
     found: dict[str, str] = {}
-    for node in ast.parse(source).body:
+    for node in statements:
         if isinstance(node, (*FUNCTION, ast.ClassDef)):
             found[node.name] = "function" if isinstance(node, FUNCTION) else "class"
         for target in getattr(node, "targets", [getattr(node, "target", None)]):
@@ -127,31 +127,24 @@ class Stage(Processor):
     page: Page
 
     def begin(self) -> None:
-        self.preface: list[str] = []
         self.nb.cells = [each for cell in self.nb.cells for each in self.staged(cell)]
 
     def staged(self, cell: Any) -> list[Any]:
         if cell.cell_type == "markdown":
             cell.source = LINK.sub(self.link, cell.source)
-        if cell.cell_type != "code" or not is_shown(cell):
-            return [cell]
-        before = self.restructured(self.preface, cell)
-        self.preface = []
-        return [*before, *(self.exported(cell) if EXPORTS & cell.directives_.keys() else [cell])]
+        is_exported = cell.cell_type == "code" and is_shown(cell) and EXPORTS & cell.directives_.keys()
+        return self.exported(cell) if is_exported else [cell]
 
     def exported(self, cell: Any) -> list[Any]:
         described: list[tuple[str, str]] = []
         marked: list[tuple[str, str]] = []
-        for name, kind in definitions(cell.source).items():
+        for name, kind in definitions(ast.parse(cell.source).body).items():
             self.page.defined[name] = cell.metadata["number"]
             public = kind != "data" and not name.startswith("_")
             (described if public else marked).append((f"{self.page.module}.{name}", kind))
         before = [f".. auto{kind}:: {name}" for name, kind in described]
         before += [f".. mark:: {name} {kind}" for name, kind in marked]
         after = [f".. used-by:: {name}\n    :named:" for name, _ in marked]
-        names = [name.rpartition(".")[2] for name, _ in described + marked]
-        if names:  # to sphinx-codeautolink, from the next cell on these mean what is in the package
-            self.preface = [f".. autolink-preface:: from {self.page.module} import {', '.join(names)}"]
         return [*self.restructured(before, cell), cell, *self.restructured(after, cell)]
 
     def restructured(self, directives: list[str], cell: Any) -> list[Any]:
@@ -179,7 +172,7 @@ class Show(Processor):
         cell.metadata["tags"] = ["hide-input"] * ("exporti" in cell.directives_) + ["remove-input"] * (
             not is_shown(cell)
         )
-        label = "Code" if definitions(cell.source) else "Imports"
+        label = "Code" if definitions(ast.parse(cell.source).body) else "Imports"
         cell.metadata["mystnb"] = {"code_prompt_show": label, "code_prompt_hide": label}
         for output in cell.outputs:
             data = output.get("data", {})
@@ -211,13 +204,7 @@ def stage(page: Page) -> None:
     front = page.notebook.frontmatter_
     page.title = front.get("title", page.name)
     parts = [f"# {page.title}", "{.lead}\n" + front["description"] if "description" in front else ""]
-    if page.module:
-        names = [*page.imports, ast.ImportFrom(page.module, [ast.alias(name) for name in page.defined], 0)]
-        preface = "\n    ".join(ast.unparse(node) for node in names if node.names)
-        parts += [f"```{{py:module}} {page.module}\n```"]
-    else:
-        preface = "\n    ".join(map(ast.unparse, page.imports))
-    parts += [f"```{{eval-rst}}\n.. autolink-preface::\n    :level: file\n\n    {preface}\n```" if preface else ""]
+    parts += [f"```{{py:module}} {page.module}\n```" if page.module else ""]
     parts += ["```{plugin}\n```" if page.plugin else ""]
     head = markdown("\n\n".join(filter(None, parts)), 0)
     page.notebook.cells = [head, *(cell for cell in page.notebook.cells if cell.cell_type != "raw")]

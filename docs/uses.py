@@ -1,7 +1,7 @@
 """Sphinx extension: links in code, and under each definition the list of those who use it.
 
-What a name in code means is found by sphinx-codeautolink. The links are written here, while a page is written: its own way,
-which reads every page again, takes as long as the rest of the build.
+What a name in code means is found by the parser and the resolver of sphinx-codeautolink. Its Sphinx extension isn't used: it
+parses all cells before a cell again for each, and reads every written page again to put in the links.
 """
 
 from __future__ import annotations
@@ -9,18 +9,22 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 from sphinx.writers.html5 import HTML5Translator
 from sphinx_codeautolink.extension.block import construct_name_pattern
+from sphinx_codeautolink.extension.resolve import CouldNotResolve, resolve_location
+from sphinx_codeautolink.parse import ImportTrackerVisitor
 from stage import Page, definitions
 
+LOG = logging.getLogger(__name__)
 PLAIN = re.compile(r'<span class="[nwp]">([^<]*)</span>')  # names, blanks and brackets have no colour, and need no mark
 FOLD = '<details class="used-by"><summary>{}</summary>'
 SHOWN = 6  # users of a definition before the rest is folded
@@ -59,43 +63,67 @@ def linked(html: str, names: list[Any], target: Callable[[str], str]) -> str:
     return PLAIN.sub(r"\1", "\n".join(lines))
 
 
-def learn(app: Sphinx, env: Any) -> None:
-    "When all pages are read: what the code names, and who uses what."
-    env.blocks = {**getattr(env, "blocks", {}), **env.sphinx_codeautolink_transforms}
-    env.sphinx_codeautolink_transforms.clear()  # the links are ours to write
-    app.linked, app.uses = {}, defaultdict(lambda: (set(), set()))
-    for page in app.pages.values():
-        for block in env.blocks.get(page.name, []):
-            block.names = [name for name in block.names if is_named(name, app)]
-            app.linked[page.name, block.source] = block.names
-            note_uses(app, page, block)
+def read(app: Sphinx, doctree: nodes.document) -> None:
+    "What the code of a page names, block by block: each is read once, and knows what those before it have defined."
+    page = app.pages[app.env.current_document.docname]
+    visitor = ImportTrackerVisitor(doctree)
+    for node in page.imports:
+        visitor.visit(node)
+    export(visitor, page, page.defined)
+    blocks = app.env.metadata[page.name]["blocks"] = []
+    for block in doctree.findall(nodes.literal_block):
+        if block.get("language", "default") not in ("default", "python"):
+            continue
+        source, before = block.astext(), len(visitor.accessed)
+        try:
+            tree = ast.parse(source)
+        except SyntaxError as error:
+            if "language" in block:
+                LOG.warning("this isn't Python: %s", error, location=block, type="reference", subtype="code")
+            continue
+        visitor.visit(tree)
+        names = [name for name in visitor.accessed[before:] if name.code_str]
+        blocks.append((source, lines_of(tree, page), names))
+        export(visitor, page, [name for name in definitions(tree.body) if name in page.defined])
 
 
-def is_named(name: Any, app: Sphinx) -> bool:
-    "Isn't this only a variable whose type is somebody else's?"
-    return name.resolved_location in app.names.ours or name.code_str.endswith(name.resolved_location.rpartition(".")[2])
+def export(visitor: ImportTrackerVisitor, page: Page, names: Collection[str]) -> None:
+    "From here on, names that the page exports mean what is in the package."
+    if names:
+        visitor.visit(ast.parse(f"from {page.module} import {', '.join(names)}"))
 
 
-def note_uses(app: Sphinx, page: Page, block: Any) -> None:
-    owners = lines_of(block.source, page)
-    for name in block.names:
-        app.counted["code"] += 1
-        users, places = app.uses[name.resolved_location]
-        if name.lineno in owners:
-            users.add(owners[name.lineno])
-        elif not name.context.startswith("import"):
-            places.add(page.name)
-
-
-def lines_of(source: str, page: Page) -> dict[int, str]:
+def lines_of(tree: ast.Module, page: Page) -> dict[int, str]:
     "For each line of an exported cell: the definition that it belongs to."
     found: dict[int, str] = {}
-    for node in ast.parse(source).body:
-        names = [name for name in definitions(ast.unparse(node)) if name in page.defined]
-        found.update(
-            {line: f"{page.module}.{names[0]}" for line in range(node.lineno, (node.end_lineno or 0) + 1) if names}
-        )
+    for node in tree.body:
+        names = [name for name in definitions([node]) if name in page.defined]
+        found.update({line: names[0] for line in range(node.lineno, (node.end_lineno or 0) + 1) if names})
     return found
+
+
+def learn(app: Sphinx, env: Any) -> None:
+    "When all pages are read: what the code names, and who uses what."
+    app.linked, app.uses = {}, defaultdict(lambda: (set(), set()))
+    for page in app.pages.values():
+        for source, owners, names in env.metadata[page.name]["blocks"]:
+            app.linked[page.name, source] = [name for name in names if is_found(name, app)]
+            for name in app.linked[page.name, source]:
+                app.counted["code"] += 1
+                users, places = app.uses[name.resolved_location]
+                if name.lineno in owners:
+                    users.add(f"{page.module}.{owners[name.lineno]}")
+                elif not name.context.startswith("import"):
+                    places.add(page.name)
+
+
+def is_found(name: Any, app: Sphinx) -> bool:
+    "Is it documented, and not only a variable whose type is somebody else's?"
+    try:
+        full = name.resolved_location = resolve_location(name, app.names.known)
+    except CouldNotResolve:
+        return False
+    return full in app.names.ours or (full in app.names.others and name.code_str.endswith(full.rpartition(".")[2]))
 
 
 class used_by(nodes.General, nodes.Element):  # noqa: N801 - docutils names nodes so
@@ -155,6 +183,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.set_translator("html", Translator)
     app.add_node(used_by)
     app.add_directive("used-by", UsedBy)
+    app.connect("doctree-read", read)
     app.connect("env-updated", learn, priority=901)
     app.connect("doctree-resolved", resolve)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -69,7 +69,7 @@ def ask(
 
 
 class Domains(spf.query):
-    "4.3: a domain has several labels, may end in a dot and is asked by its A-labels; else it has no policy."
+    "4.3: a domain has several labels, no [, @ or blank, may end in a dot, is asked by its A-labels; else it has no policy."
 
     o: str
     d: str
@@ -80,7 +80,8 @@ class Domains(spf.query):
         self.o = self.d = domain if domain.isascii() else domain.encode("idna").decode()
 
     def check(self, *arguments: Any) -> Any:
-        return super().check(*arguments) if "." in self.d and self.d[0] != "[" else ("none", 250, "")
+        is_domain = "." in self.d and set("[@ ").isdisjoint(self.d)
+        return super().check(*arguments) if is_domain else ("none", 250, "")
 
 
 class LocalPart(spf.query):

@@ -23,6 +23,7 @@ from dns_server import FAULTS, DnsServer, remote_server
 from spf_results import whole
 
 from ra_plugins.spf.run import acheck, check
+from ra_plugins.spf.spfquery import Request, Setup, judge
 from ra_plugins.support.ask import Question, Together, Unanswered, adrive
 from ra_plugins.support.dns import CNAME_LIMIT, Ahead, Lookup, Zone
 from ra_plugins.support.resolver import (
@@ -768,6 +769,17 @@ def test_by_default_the_nameservers_of_this_machine_are_asked(tmp_path: Path, mo
             assert asyncio.run(acheck("198.51.100.1", "ana@big.example")).result == "pass"
         assert len(server.queries) <= 5
     default_resolver.cache_clear()
+
+
+def test_other_policies_are_asked_under_a_running_loop_too() -> None:
+    with DnsServer(Zone({**ZONE.records, ("null.example.org", "TXT"): ["v=spf1 mx -all"]})) as server:
+        setup = Setup()
+        setup.resolver, setup.local = asking(server), "a:www.example.org"
+
+        async def judged() -> str:
+            return judge(Request("192.0.2.2", "ana@null.example.org"), setup).name
+
+        assert asyncio.run(judged()) == "pass"
 
 
 def test_a_server_in_a_process_of_its_own_counts() -> None:

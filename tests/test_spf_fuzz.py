@@ -42,7 +42,7 @@ from ra_plugins.support.ask import drive
 from ra_plugins.support.dns import Zone
 
 SYNTAX = [" ", "%", "{", "}", "/", "//", ":", "=", ".", "-", "@", "_", "0", "8", "a", "mx", "r", "\0", "\n", "\t"]
-UNUSUAL = ["\udcff", "\xe9", "\u212a", "\u0130", "\u0661", "\u2028", "\x7f", "%{H}", "%{S}", "%{L}", "include:", "exp="]
+UNUSUAL = ["\udcff", "\ud800", "\xe9", "\u212a", "\u0130", "\u0661", "\u2028", "\x7f", "%{H}", "%{S}", "%{L}", "include:", "exp="]
 PIECES = [*SYNTAX, *UNUSUAL, *ODD_TERMS, *ODD_DOMAINS, *ODD_MACROS, *EXPANDED, *MACROS, *ADDRESS_TERMS]
 
 anything = st.binary(max_size=60).map(lambda data: data.decode("utf-8", "surrogateescape"))

@@ -16,10 +16,10 @@ from functools import partial
 from threading import Event
 from typing import NamedTuple
 
-from ..plugins.overload import OverloadSettings
-from ..spp.environment import LARGEST, number
-from ..support.control import Control
-from ..support.log import log_line
+from ra_plugins.plugins.overload import OverloadSettings
+from ra_plugins.spp.environment import LARGEST, number
+from ra_plugins.support.control import Control
+from ra_plugins.support.log import log_line
 
 # %% auto #0
 __all__ = ['QSTAT', 'UNPROCESSED', 'PRESSURE', 'PROG', 'EPILOG', 'SIGNALS', 'Thresholds', 'Reading', 'is_overloaded',

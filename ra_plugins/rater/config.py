@@ -16,9 +16,9 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from .limits import Limit, Rule, RuleBook, address, checked_limit, parse_limit
-from .stores import open_store
-from ..support.log import printable
+from ra_plugins.rater.limits import Limit, Rule, RuleBook, address, checked_limit, parse_limit
+from ra_plugins.rater.stores import open_store
+from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['UNUSED', 'LEVELS', 'Place', 'Where', 'Section', 'NAME', 'SECTIONS', 'Problem', 'ConfigError', 'text', 'yes_or_no',

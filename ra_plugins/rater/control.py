@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from .config import described_rules
-from .limits import NoRule
-from .memory import StoreError
-from .protocol import LINE_LIMIT, Rater
-from .server import Server
-from ..support.log import printable
+from ra_plugins.rater.config import described_rules
+from ra_plugins.rater.limits import NoRule
+from ra_plugins.rater.memory import StoreError
+from ra_plugins.rater.protocol import LINE_LIMIT, Rater
+from ra_plugins.rater.server import Server
+from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['NEAR', 'USAGE', 'COMMANDS', 'END', 'AT_ONCE', 'MANY', 'TIMEOUT', 'Refused', 'Operated', 'limits', 'near', 'forget',

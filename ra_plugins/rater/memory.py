@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import cycle
 from typing import NamedTuple, Protocol
 
-from .limits import Limit
+from ra_plugins.rater.limits import Limit
 
 # %% auto #0
 __all__ = ['SPARE', 'PARTS', 'TIDYING', 'counted', 'needed', 'add', 'Mark', 'StoreError', 'Store', 'Generations', 'Parts',

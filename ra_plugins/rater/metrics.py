@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector, start_http_se
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .memory import StoreError
-from .protocol import Rater
-from .server import Server
-from ..support.log import printable
+from ra_plugins.rater.memory import StoreError
+from ra_plugins.rater.protocol import Rater
+from ra_plugins.rater.server import Server
+from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['NO_CLASS', 'LOOK', 'questions', 'Figures', 'serve']

@@ -12,14 +12,14 @@ from functools import lru_cache
 from itertools import repeat
 from typing import NamedTuple
 
-from .limits import NoRule, Rule, RuleBook, Verdict, judge
-from .memory import Mark, Store, StoreError
-from ..support.log import printable
+from ra_plugins.rater.limits import NoRule, Rule, RuleBook, Verdict, judge
+from ra_plugins.rater.memory import Mark, Store, StoreError
+from ra_plugins.support.log import printable
 
 log = logging.getLogger("rater")
 
 # %% auto #0
-__all__ = ['log', 'LINE_LIMIT', 'WEIGHT_LIMIT', 'NO_BLANK', 'TOO_LONG', 'NEAR_LIMIT', 'Question', 'read', 'Reply', 'reply',
+__all__ = ['LINE_LIMIT', 'WEIGHT_LIMIT', 'NO_BLANK', 'TOO_LONG', 'NEAR_LIMIT', 'Question', 'read', 'Reply', 'reply',
            'no_verdict_line', 'Near', 'Nearby', 'Health', 'Rater']
 
 # %% ../../nbs/rater/05_protocol.ipynb #84a69635

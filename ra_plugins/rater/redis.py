@@ -19,8 +19,8 @@ from redis.connection import Connection, parse_url
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError, TimeoutError
 from redis.retry import Retry
 
-from .limits import Limit
-from .memory import SPARE, Mark, StoreError
+from ra_plugins.rater.limits import Limit
+from ra_plugins.rater.memory import SPARE, Mark, StoreError
 
 # %% auto #0
 __all__ = ['TOLD', 'FIND', 'ADD', 'COUNT', 'SCRIPT', 'SHA', 'PAUSE', 'key', 'packed', 'batch', 'open_line', 'Line', 'reached',

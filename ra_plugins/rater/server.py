@@ -15,21 +15,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from .protocol import LINE_LIMIT
+from ra_plugins.rater.protocol import LINE_LIMIT
 
 # %% auto #0
-__all__ = ['BACKLOG', 'PATIENCE', 'READ', 'WRITE', 'CHUNK', 'SURPLUS', 'NOW', 'LAST', 'SECOND', 'TICK', 'ACCEPTED', 'GRACE',
-           'Listener', 'listen', 'listen_unix', 'Asked', 'Service', 'Connection', 'poller', 'Waiting', 'Port', 'Server']
+__all__ = ['BACKLOG', 'PATIENCE', 'CHUNK', 'READ', 'WRITE', 'SURPLUS', 'NOW', 'LAST', 'SECOND', 'TICK', 'ACCEPTED', 'GRACE',
+           'Listener', 'listen', 'listen_unix', 'Asked', 'Service', 'cut', 'Connection', 'poller', 'Waiting', 'Port',
+           'Turns', 'Server']
 
 # %% ../../nbs/rater/06_server.ipynb #dba930f0
 class Listener(socket.socket):
-    "A stream socket to listen on. `accept` makes enumerations of family and type unless they are plain integers."
-
-    family = type = 0  # type: ignore[assignment]
+    "A stream socket to listen on."
 
     def __init__(self, family: int):
         super().__init__(family, socket.SOCK_STREAM)
-        self.family, self.type = int(family), int(socket.SOCK_STREAM)
+        self.kind = int(family), int(socket.SOCK_STREAM), 0
+
+    def accept(self) -> tuple[socket.SocketType, Any]:  # type: ignore[override]
+        "A connection and its address, as in `socket.accept`, but a socket of C alone: Python's takes longer to make and close."
+        number, address = self._accept()  # type: ignore[attr-defined]
+        return socket.SocketType(*self.kind, number), address
 
 # %% ../../nbs/rater/06_server.ipynb #e3d1b342
 BACKLOG = 1024  # connections that the kernel holds until they are accepted
@@ -90,14 +94,22 @@ class Service(Protocol):
     def answers(self, asked: Sequence[Any]) -> list[bytes]:
         "For each line that was read, what to send."
 
-# %% ../../nbs/rater/06_server.ipynb #67bc249f
-READ, WRITE = select.POLLIN, select.POLLOUT  # what a client is waited for; poll(2) and epoll(7) have the same figures
+# %% ../../nbs/rater/06_server.ipynb #164239a3
 CHUNK = 4096  # bytes to read at once: several lines
+
+
+def cut(data: bytes) -> tuple[list[bytes], bytes]:
+    "The whole lines in what has come, and the beginning of the next. One that gets too long is taken for whole."
+    *lines, rest = data.split(b"\n")
+    return ([*lines, rest] if len(rest) > LINE_LIMIT + 1 else lines), rest  # a carriage return may be among them
+
+# %% ../../nbs/rater/06_server.ipynb #fe8e54d8
+READ, WRITE = select.POLLIN, select.POLLOUT  # what a client is waited for; poll(2) and epoll(7) have the same figures
 SURPLUS = 1 << 21  # bytes to ignore of a client that says more than it should
 NOW = int(socket.MSG_DONTWAIT)  # spares the system call that makes a socket non-blocking
 LAST = NOW | int(getattr(socket, "MSG_MORE", 0))  # lets the answer travel with the end of the connection, in one packet
 
-
+# %% ../../nbs/rater/06_server.ipynb #67bc249f
 class Connection:
     "A client."
 
@@ -107,7 +119,7 @@ class Connection:
     events = 0  # what it is waited for
     deadline = 0.0  # until when
 
-    def __init__(self, socket: socket.socket, port: Port, waiting: Waiting):
+    def __init__(self, socket: socket.SocketType, port: Port, waiting: Waiting):
         self.socket, self.port, self.waiting = socket, port, waiting
 
     def receive(self) -> None:
@@ -124,10 +136,7 @@ class Connection:
         return self.waiting.close(self) if self.surplus <= 0 or not data else None
 
     def _take(self, data: bytes) -> None:
-        lines = data.split(b"\n")
-        self.buffer = lines.pop()
-        if len(self.buffer) > LINE_LIMIT + 1:  # a carriage return may be among them
-            lines.append(self.buffer)
+        lines, self.buffer = cut(data)
         for number, line in enumerate(lines, start=1):
             asked = self.port.service.read(line)
             self.port.asked.append((self, asked))
@@ -155,7 +164,7 @@ class Connection:
                 self.socket.shutdown(socket.SHUT_WR)
         return self.waiting.watch(self, READ, again=self.keep)
 
-# %% ../../nbs/rater/06_server.ipynb #c549b92d
+# %% ../../nbs/rater/06_server.ipynb #32778c11
 SECOND = 1 if hasattr(select, "epoll") else 1000  # in the unit in which it is told how long to wait
 
 
@@ -163,7 +172,7 @@ def poller() -> Any:
     "What watches many sockets at once."
     return select.epoll() if hasattr(select, "epoll") else select.poll()
 
-
+# %% ../../nbs/rater/06_server.ipynb #c549b92d
 class Waiting:
     "The connections that have to be waited for."
 
@@ -251,11 +260,10 @@ class Port:
 # %% ../../nbs/rater/06_server.ipynb #8df4aece
 TICK = 0.1  # seconds between two looks at deadlines
 ACCEPTED = 64  # connections to accept at most in one turn
-GRACE = 1.0  # seconds to answer what has arrived, when the server is told to stop
 
 
-class Server:
-    "A loop over sockets that answers lines, in one thread."
+class Turns:
+    "What a server does in one turn: take what has arrived, and answer it."
 
     def __init__(
         self,
@@ -264,7 +272,6 @@ class Server:
         timeout: float = 30,  # seconds, as `Waiting` has it
     ):
         self.often = often
-        self.stopping = False  # set it, in a signal handler for instance, and `run` returns
         self.waiting = Waiting(limit, timeout)
         self.ports: list[Port] = []
         self._tick = 0.0
@@ -276,21 +283,6 @@ class Server:
         self.ports.append(port)
         self.waiting.ready[listener.fileno()] = port.accept
         self.waiting.poll.register(listener.fileno(), READ)
-
-    def run(self) -> None:
-        "Serve until told to stop. Then answer what has arrived, and close everything."
-        try:
-            while not self.stopping:
-                self.turn(TICK)
-            end = time.monotonic() + GRACE
-            while self.turn(0) and time.monotonic() < end:
-                pass
-        finally:
-            for connection in list(self.waiting.connections.values()):
-                self.waiting.close(connection)
-            for port in self.ports:
-                port.listener.close()
-            self.waiting.ready.clear()
 
     def turn(
         self,
@@ -314,3 +306,27 @@ class Server:
             waiting.expire()
             self.often()
         return bool(arrived)
+
+# %% ../../nbs/rater/06_server.ipynb #e8bd9efe
+GRACE = 1.0  # seconds to answer what has arrived, when the server is told to stop
+
+
+class Server(Turns):
+    "A loop over sockets that answers lines, in one thread."
+
+    stopping = False  # set it, in a signal handler for instance, and `run` returns
+
+    def run(self) -> None:
+        "Serve until told to stop. Then answer what has arrived, and close everything."
+        try:
+            while not self.stopping:
+                self.turn(TICK)
+            end = time.monotonic() + GRACE
+            while self.turn(0) and time.monotonic() < end:
+                pass
+        finally:
+            for connection in list(self.waiting.connections.values()):
+                self.waiting.close(connection)
+            for port in self.ports:
+                port.listener.close()
+            self.waiting.ready.clear()

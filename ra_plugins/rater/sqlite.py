@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .memory import Mark, StoreError, add, counted
+from ra_plugins.rater.memory import Mark, StoreError, add, counted
 
 # %% auto #0
 __all__ = ['APPLICATION', 'VERSION', 'SCHEMA', 'PATIENCE', 'ADVICE', 'PAUSE', 'SLICE', 'WRITE', 'BRING_BACK', 'DROP', 'LOSS',

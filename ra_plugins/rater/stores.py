@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from .memory import Memory, Store
+from ra_plugins.rater.memory import Memory, Store
 
 # %% auto #0
 __all__ = ['open_store']

@@ -30,11 +30,12 @@ from ra_plugins.support.dns import Ahead, Lookup
 
 # %% auto #0
 __all__ = ['LOOKUP_LIMIT', 'VOID_LIMIT', 'NAME_LIMIT', 'EXPLANATION_LENGTH', 'RFC7208', 'MAPPED', 'RECORD', 'REDIRECT',
-           'EXPLANATION', 'FIRST', 'MATCH', 'kept_record', 'DEFAULT_EXPLANATION', 'kept_explanation', 'Problem',
-           'Limits', 'Query', 'client_address', 'Visit', 'ask', 'count', 'target', 'never_matches', 'first_lookup',
-           'match_a', 'match_mx', 'mail_hosts', 'match_exists', 'match_ptr', 'validated_names', 'match_include',
-           'directive', 'prepare', 'needs_name', 'policy', 'check_host', 'evaluate', 'redirect', 'expected', 'Result',
-           'explanation', 'explain', 'check_sender']
+           'EXPLANATION', 'FIRST', 'MATCH', 'kept_record', 'DEFAULT_EXPLANATION', 'kept_explanation', 'NOT_IN_NAMES',
+           'Problem', 'Limits', 'client_address', 'Client', 'Query', 'lasting_letters', 'Visit', 'ask', 'count',
+           'never_matches', 'target', 'first_lookup', 'match_a', 'mail_hosts', 'directive', 'match_mx', 'match_exists',
+           'ask_leniently', 'validated_names', 'match_ptr', 'needs_name', 'prepare', 'match_include', 'policy',
+           'evaluate', 'redirect', 'check_host', 'expected', 'next_lookups', 'Result', 'explain', 'explanation',
+           'check_sender']
 
 # %% ../../nbs/spf/02_check.ipynb #c6c063b5
 LOOKUP_LIMIT = 10  # terms that ask DNS: include, a, mx, ptr, exists and redirect
@@ -70,68 +71,6 @@ class Limits:
 
 RFC7208 = Limits()
 
-# %% ../../nbs/spf/02_check.ipynb #b5a48ef2
-class Query:
-    "One check: its inputs, and what has been used of the limits."
-
-    def __init__(
-        self,
-        ip: str | IPv4Address | IPv6Address,  # the client's address
-        sender: str,  # the reverse-path of MAIL, without brackets; empty for a bounce
-        helo: str = "",  # the client's name by HELO or EHLO
-        receiver: str = "unknown",  # our own name, for explanations
-        limits: Limits = RFC7208,
-        ahead: bool = False,  # say what will be asked, to one who can use the time?
-    ):
-        self.version, self.number = client_address(ip)
-        self.rdtype, self.family = ("A", AF_INET) if self.version == 4 else ("AAAA", AF_INET6)
-        self.sender, self.helo, self.receiver, self.limits, self.ahead = sender, helo, receiver, limits, ahead
-        local, _, domain = sender.rpartition("@") if sender else ("", "", helo)
-        self.local, self.domain = local or "postmaster", ascii_domain(domain)
-        self.lookups = self.voids = 0
-        self.known: dict[str, str] = {}  # values of macro letters that stay the same
-
-    @property
-    def ip(self) -> IPv4Address | IPv6Address:
-        "The client's address."
-        return IPv4Address(self.number) if self.version == 4 else IPv6Address(self.number)
-
-    def letters(self, domain: str) -> dict[str, str]:
-        "The values of the macro letters in a record of `domain` (RFC 7208, section 7.2), all but `p`."
-        if not self.known:
-            self.known = {
-                "s": f"{self.local}@{self.domain}",
-                "l": self.local,
-                "o": self.domain,
-                "h": self.helo,
-                "i": str(self.ip) if self.version == 4 else ".".join(f"{self.number:032X}"),
-                "v": "in-addr" if self.version == 4 else "ip6",
-                "c": str(self.ip),
-                "r": self.receiver,
-                "t": str(int(time.time())),
-            }
-        self.known["d"] = domain
-        return self.known
-
-    def follow(self, lookup: Lookup, answer: list[Any]) -> list[Lookup]:
-        "What will be asked next, now that a lookup that was asked ahead has its answer."
-        if lookup.rdtype == "TXT":
-            texts = [text for text in answer if is_record(text)]
-            try:
-                return expected(self, kept_record(texts[0]), lookup.name) if len(texts) == 1 else []
-            except RecordError:
-                return []
-        if lookup.rdtype == "MX" and len(answer) > NAME_LIMIT:
-            return []  # which is a permerror, and none of them is asked about
-        names = mail_hosts(answer) if lookup.rdtype == "MX" else answer if lookup.rdtype == "PTR" else []
-        return [Lookup(name, self.rdtype) for name in names[:NAME_LIMIT] if is_name(name)]
-
-    def among(self, addresses: Iterable[str], term: Term) -> bool:
-        "Is the client in the network of one of these addresses, under the mask of an a or mx term?"
-        mask = term.mask4 if self.version == 4 else term.mask6
-        own = self.number & mask
-        return any(int.from_bytes(inet_pton(self.family, each), "big") & mask == own for each in addresses)
-
 # %% ../../nbs/spf/02_check.ipynb #6d540599
 MAPPED = 0xFFFF  # what stands before an IPv4 address that is mapped into IPv6: RFC 4291, section 2.5.5.2
 
@@ -147,6 +86,71 @@ def client_address(ip: str | IPv4Address | IPv6Address) -> tuple[int, int]:  # v
     if len(packed) == 16 and number >> 32 != MAPPED:
         return 6, number
     return 4, number & 0xFFFFFFFF
+
+# %% ../../nbs/spf/02_check.ipynb #57671bff
+class Client:
+    "Who wants to send, by its address."
+
+    def __init__(self, ip: str | IPv4Address | IPv6Address):
+        self.version, self.number = client_address(ip)
+        self.rdtype, self.family = ("A", AF_INET) if self.version == 4 else ("AAAA", AF_INET6)
+
+    @property
+    def ip(self) -> IPv4Address | IPv6Address:
+        "The client's address."
+        return IPv4Address(self.number) if self.version == 4 else IPv6Address(self.number)
+
+    def among(self, addresses: Iterable[str], term: Term) -> bool:
+        "Is the client in the network of one of these addresses, under the mask of an a or mx term?"
+        mask = term.mask4 if self.version == 4 else term.mask6
+        own = self.number & mask
+        return any(int.from_bytes(inet_pton(self.family, each), "big") & mask == own for each in addresses)
+
+# %% ../../nbs/spf/02_check.ipynb #b5a48ef2
+class Query(Client):
+    "One check: its inputs, and what has been used of the limits."
+
+    def __init__(
+        self,
+        ip: str | IPv4Address | IPv6Address,  # the client's address
+        sender: str,  # the reverse-path of MAIL, without brackets; empty for a bounce
+        helo: str = "",  # the client's name by HELO or EHLO
+        receiver: str = "unknown",  # our own name, for explanations
+        limits: Limits = RFC7208,
+        ahead: bool = False,  # say what will be asked, to one who can use the time?
+    ):
+        super().__init__(ip)
+        self.sender, self.helo, self.receiver, self.limits, self.ahead = sender, helo, receiver, limits, ahead
+        local, _, domain = sender.rpartition("@") if sender else ("", "", helo)
+        self.local, self.domain = local or "postmaster", ascii_domain(domain)
+        self.lookups = self.voids = 0
+        self.known: dict[str, str] = {}  # values of macro letters that stay the same
+
+    def letters(self, domain: str) -> dict[str, str]:
+        "The values of the macro letters in a record of `domain` (RFC 7208, section 7.2), all but `p`."
+        if not self.known:
+            self.known = lasting_letters(self)
+        self.known["d"] = domain
+        return self.known
+
+    def follow(self, lookup: Lookup, answer: list[Any]) -> list[Lookup]:
+        "What will be asked next, now that a lookup that was asked ahead has its answer."
+        return next_lookups(self, lookup, answer)
+
+# %% ../../nbs/spf/02_check.ipynb #139756df
+def lasting_letters(query: Query) -> dict[str, str]:
+    "The values of the macro letters that are the same throughout a check (RFC 7208, section 7.2)."
+    return {
+        "s": f"{query.local}@{query.domain}",
+        "l": query.local,
+        "o": query.domain,
+        "h": query.helo,
+        "i": str(query.ip) if query.version == 4 else ".".join(f"{query.number:032X}"),
+        "v": "in-addr" if query.version == 4 else "ip6",
+        "c": str(query.ip),
+        "r": query.receiver,
+        "t": str(int(time.time())),
+    }
 
 # %% ../../nbs/spf/02_check.ipynb #299257ba
 class Visit:
@@ -198,6 +202,11 @@ def count(query: Query) -> None:
 # %% ../../nbs/spf/02_check.ipynb #572165e3
 FIRST = {"include": "TXT", "mx": "MX", "ptr": "PTR", "exists": "A"}  # for a, the type of the client's address
 
+# %% ../../nbs/spf/02_check.ipynb #3d5972b7
+def never_matches(query: Query, spec: MacroString | None) -> bool:
+    "Does a term use a local part that can't stand in a name? Such a term never matches (RFC 8616, section 4)."
+    return spec is not None and not query.local.isascii() and not spec.letters.isdisjoint("sl")
+
 # %% ../../nbs/spf/02_check.ipynb #476e673c
 def target(
     query: Query,
@@ -217,11 +226,6 @@ def target(
         name = name[-NAME_LENGTH - 1 :].partition(".")[2]
     return name if is_name(name) else None
 
-# %% ../../nbs/spf/02_check.ipynb #3d5972b7
-def never_matches(query: Query, spec: MacroString | None) -> bool:
-    "Does a term use a local part that can't stand in a name? Such a term never matches (RFC 8616, section 4)."
-    return spec is not None and not query.local.isascii() and not spec.letters.isdisjoint("sl")
-
 # %% ../../nbs/spf/02_check.ipynb #254094b2
 def first_lookup(query: Query, term: Term, domain: str) -> Lookup | None:
     "What a mechanism asks first, if anything can be asked."
@@ -235,6 +239,16 @@ async def match_a(query: Query, visit: Visit, term: Term, lookup: Lookup) -> boo
     "Is the client one of the domain's hosts? RFC 7208, section 5.3."
     return query.among(await ask(query, visit, term.number, lookup), term)
 
+# %% ../../nbs/spf/02_check.ipynb #4734f381
+def mail_hosts(answer: list[tuple[int, str]]) -> list[str]:
+    "The hosts of an MX answer, by preference; none of a null MX (RFC 7505)."
+    return [host for _, host in sorted(answer) if is_name(host)]
+
+# %% ../../nbs/spf/02_check.ipynb #c0ae6483
+def directive(visit: Visit, term: Term) -> str:
+    "A term as it stands in the record."
+    return visit.record.directives[term.number] if visit.record else ""
+
 # %% ../../nbs/spf/02_check.ipynb #d346b628
 async def match_mx(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
     "Is the client one of the hosts that take the domain's mail? RFC 7208, section 5.4."
@@ -246,15 +260,31 @@ async def match_mx(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bo
             return True
     return False
 
-
-def mail_hosts(answer: list[tuple[int, str]]) -> list[str]:
-    "The hosts of an MX answer, by preference; none of a null MX (RFC 7505)."
-    return [host for _, host in sorted(answer) if is_name(host)]
-
 # %% ../../nbs/spf/02_check.ipynb #f1c4fcb5
 async def match_exists(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
     "Has the name an IPv4 address, whatever the client's version? RFC 7208, section 5.7."
     return bool(await ask(query, visit, term.number, lookup))
+
+# %% ../../nbs/spf/02_check.ipynb #31a9774a
+async def ask_leniently(query: Query, visit: Visit, number: int, lookup: Lookup) -> list[Any]:
+    "As `ask`, with nothing in place of an answer that doesn't come (RFC 7208, section 5.5)."
+    try:
+        return await ask(query, visit, number, lookup)
+    except Problem as problem:
+        if problem.result == "permerror":
+            raise
+        return []
+
+# %% ../../nbs/spf/02_check.ipynb #ec23c750
+async def validated_names(query: Query, visit: Visit, number: int) -> list[str]:
+    "The client's validated names, in lower case (RFC 7208, section 5.5)."
+    names = await ask_leniently(query, visit, number, Lookup(query.ip.reverse_pointer, "PTR"))
+    validated = []
+    for name in names[:NAME_LIMIT]:
+        addresses = await ask_leniently(query, visit, number, Lookup(name, query.rdtype)) if is_name(name) else []
+        if any(inet_pton(query.family, each) == query.ip.packed for each in addresses):
+            validated.append(name.lower())
+    return validated
 
 # %% ../../nbs/spf/02_check.ipynb #692764b4
 async def match_ptr(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
@@ -263,43 +293,10 @@ async def match_ptr(query: Query, visit: Visit, term: Term, lookup: Lookup) -> b
     names = await validated_names(query, visit, term.number)
     return any(name == domain or name.endswith("." + domain) for name in names)
 
-# %% ../../nbs/spf/02_check.ipynb #ec23c750
-async def validated_names(query: Query, visit: Visit, number: int) -> list[str]:
-    "The client's validated names, in lower case (RFC 7208, section 5.5)."
-    try:
-        names = await ask(query, visit, number, Lookup(query.ip.reverse_pointer, "PTR"))
-    except Problem as problem:
-        if problem.result == "permerror":
-            raise
-        return []
-    validated = []
-    for name in names[:NAME_LIMIT]:
-        try:
-            addresses = await ask(query, visit, number, Lookup(name, query.rdtype)) if is_name(name) else []
-        except Problem as problem:
-            if problem.result == "permerror":
-                raise
-            continue
-        if any(inet_pton(query.family, each) == query.ip.packed for each in addresses):
-            validated.append(name.lower())
-    return validated
-
-# %% ../../nbs/spf/02_check.ipynb #215fb7ad
-async def match_include(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
-    "Does another domain's policy let the client pass? RFC 7208, section 5.2."
-    inner = visit.visits[term.number] = Visit(lookup.name)
-    await check_host(query, inner, lookup)
-    if inner.result == "none":
-        raise Problem("permerror", "include has no SPF record", directive(visit, term))
-    return inner.result == "pass"
-
-# %% ../../nbs/spf/02_check.ipynb #dc6ab2a2
-def directive(visit: Visit, term: Term) -> str:
-    "A term as it stands in the record."
-    return visit.record.directives[term.number] if visit.record else ""
-
-
-MATCH = {"a": match_a, "mx": match_mx, "exists": match_exists, "ptr": match_ptr, "include": match_include}
+# %% ../../nbs/spf/02_check.ipynb #b7d32fb4
+def needs_name(spec: MacroString | None) -> bool:
+    "Does a macro string use the letter `p`?"
+    return spec is not None and "p" in spec.letters
 
 # %% ../../nbs/spf/02_check.ipynb #8e4d7be9
 async def prepare(query: Query, visit: Visit, number: int, spec: MacroString | None) -> None:
@@ -311,9 +308,20 @@ async def prepare(query: Query, visit: Visit, number: int, spec: MacroString | N
         best = domain if domain in names else next(iter(below or names), "unknown")
         query.letters(domain)["p"] = best
 
+# %% ../../nbs/spf/02_check.ipynb #215fb7ad
+async def match_include(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
+    "Does another domain's policy let the client pass? RFC 7208, section 5.2."
+    inner = visit.visits[term.number] = Visit(lookup.name)
+    await check_host(query, inner, lookup)
+    if inner.result == "none":
+        raise Problem("permerror", "include has no SPF record", directive(visit, term))
+    return inner.result == "pass"
 
-def needs_name(spec: MacroString | None) -> bool:
-    return spec is not None and "p" in spec.letters
+# %% ../../nbs/spf/02_check.ipynb #dc6ab2a2
+MATCH = {"a": match_a, "mx": match_mx, "exists": match_exists, "ptr": match_ptr, "include": match_include}
+
+# %% ../../nbs/spf/02_check.ipynb #35b518f5
+kept_record = lru_cache(maxsize=10_000)(parse_record)
 
 # %% ../../nbs/spf/02_check.ipynb #e89df1e2
 def policy(texts: list[str]) -> Record | None:
@@ -325,19 +333,6 @@ def policy(texts: list[str]) -> Record | None:
         return kept_record(records[0]) if records else None
     except RecordError as error:
         raise Problem("permerror", error.message, error.problem) from None
-
-
-kept_record = lru_cache(maxsize=10_000)(parse_record)  # large senders' records come again and again
-
-# %% ../../nbs/spf/02_check.ipynb #b4dce4b7
-async def check_host(query: Query, visit: Visit, lookup: Lookup) -> None:
-    "Evaluate the policy of a domain (RFC 7208, section 4); what comes of it is `visit.result`."
-    try:
-        record = visit.record = policy(await ask(query, visit, RECORD, lookup, void=False))
-        visit.result = await evaluate(query, visit, record) if record else "none"
-    except Problem as problem:
-        visit.problem = problem.message
-        raise
 
 # %% ../../nbs/spf/02_check.ipynb #7525a102
 async def evaluate(query: Query, visit: Visit, record: Record) -> str:  # a result
@@ -377,6 +372,16 @@ async def redirect(query: Query, visit: Visit, spec: MacroString) -> str:  # the
         raise Problem("permerror", "redirect domain has no SPF record", spec.text)
     return visit.redirected.result
 
+# %% ../../nbs/spf/02_check.ipynb #b4dce4b7
+async def check_host(query: Query, visit: Visit, lookup: Lookup) -> None:
+    "Evaluate the policy of a domain (RFC 7208, section 4); what comes of it is `visit.result`."
+    try:
+        record = visit.record = policy(await ask(query, visit, RECORD, lookup, void=False))
+        visit.result = await evaluate(query, visit, record) if record else "none"
+    except Problem as problem:
+        visit.problem = problem.message
+        raise
+
 # %% ../../nbs/spf/02_check.ipynb #d2ea2598
 def expected(query: Query, record: Record, domain: str) -> list[Lookup]:
     "The first lookups of the terms that may have their turn."
@@ -395,6 +400,20 @@ def expected(query: Query, record: Record, domain: str) -> list[Lookup]:
         name = target(query, record.redirect, domain)
         lookups += [Lookup(name, "TXT")] if name else []
     return lookups[:room]
+
+# %% ../../nbs/spf/02_check.ipynb #f3216d25
+def next_lookups(query: Query, lookup: Lookup, answer: list[Any]) -> list[Lookup]:
+    "What will be asked next, now that a lookup that was asked ahead has its answer."
+    if lookup.rdtype == "TXT":
+        texts = [text for text in answer if is_record(text)]
+        try:
+            return expected(query, kept_record(texts[0]), lookup.name) if len(texts) == 1 else []
+        except RecordError:
+            return []
+    if lookup.rdtype == "MX" and len(answer) > NAME_LIMIT:
+        return []  # which is a permerror, and none of them is asked about
+    names = mail_hosts(answer) if lookup.rdtype == "MX" else answer if lookup.rdtype == "PTR" else []
+    return [Lookup(name, query.rdtype) for name in names[:NAME_LIMIT] if is_name(name)]
 
 # %% ../../nbs/spf/02_check.ipynb #d6da9b9a
 class Result:
@@ -447,6 +466,20 @@ class Result:
 # %% ../../nbs/spf/02_check.ipynb #84485a80
 DEFAULT_EXPLANATION = "SPF fail - not authorized"
 
+# %% ../../nbs/spf/02_check.ipynb #920222c5
+kept_explanation = lru_cache(maxsize=1000)(partial(parse_macro, explanation=True))
+
+
+async def explain(query: Query, visit: Visit, text: str) -> str:
+    "The text of an explanation, its macros expanded, fit for an SMTP reply; `MacroError` where it has a mistake."
+    macro = kept_explanation(text)
+    try:
+        await prepare(query, visit, EXPLANATION, macro)
+    except Problem:
+        query.letters(visit.domain)["p"] = "unknown"  # as where there is no validated name: RFC 7208, section 7.3
+    line = (macro.plain or macro.expand(query.letters(visit.domain)))[:EXPLANATION_LENGTH]
+    return line if line.isascii() and line.isprintable() else "".join(c if " " <= c <= "~" else "?" for c in line)
+
 # %% ../../nbs/spf/02_check.ipynb #9285ccb5
 async def explanation(query: Query, visit: Visit, default: str = DEFAULT_EXPLANATION) -> str:
     "Why the client may not, in the words of the domain that decided; else `default`, which is a macro string too."
@@ -462,21 +495,10 @@ async def explanation(query: Query, visit: Visit, default: str = DEFAULT_EXPLANA
     except (Problem, MacroError):
         return await explain(query, visit, default)
 
-
-async def explain(query: Query, visit: Visit, text: str) -> str:
-    "The text of an explanation, with its macros expanded and fit for an SMTP reply; `MacroError` where it has a mistake."
-    macro = kept_explanation(text)
-    try:
-        await prepare(query, visit, EXPLANATION, macro)
-    except Problem:
-        query.letters(visit.domain)["p"] = "unknown"  # as where there is no validated name: RFC 7208, section 7.3
-    line = (macro.plain or macro.expand(query.letters(visit.domain)))[:EXPLANATION_LENGTH]
-    return line if line.isascii() and line.isprintable() else "".join(c if " " <= c <= "~" else "?" for c in line)
-
-
-kept_explanation = lru_cache(maxsize=1000)(partial(parse_macro, explanation=True))
-
 # %% ../../nbs/spf/02_check.ipynb #74a74669
+NOT_IN_NAMES = frozenset("[@ ")  # DNS could be asked for a name with one of these, and no domain has one
+
+
 async def check_sender(
     query: Query,
     default: str = DEFAULT_EXPLANATION,  # why a fail is one, where the domain doesn't say; a macro string
@@ -484,7 +506,7 @@ async def check_sender(
     "Check a sender by the policy of its domain, asking `Lookup`s and `Ahead`s; `MacroError` for a faulty `default`."
     kept_explanation(default)
     trace = Visit(query.domain)
-    if "." not in query.domain or not set("[@ ").isdisjoint(query.domain) or not is_name(query.domain):
+    if "." not in query.domain or not NOT_IN_NAMES.isdisjoint(query.domain) or not is_name(query.domain):
         trace.result = "none"  # no name that could have a policy: RFC 7208, section 4.3
         return Result(query, trace, "none")
     try:

@@ -11,9 +11,18 @@ from collections.abc import Callable, Mapping
 from ra_plugins.spf.check import Query, Result
 
 # %% auto #0
-__all__ = ['COMMENTS', 'LONG', 'SHORT', 'ATOM', 'DOT_ATOM', 'LINE_LENGTH', 'NAMES', 'RECEIVED_SPF', 'AUTHENTICATION_RESULTS',
-           'comment', 'plain', 'parenthesized', 'paired', 'word', 'fitted', 'received_spf', 'facts', 'mailbox',
-           'authentication_results', 'dot_atom']
+__all__ = ['LONG', 'SHORT', 'COMMENTS', 'ATOM', 'DOT_ATOM', 'LINE_LENGTH', 'NAMES', 'RECEIVED_SPF', 'AUTHENTICATION_RESULTS',
+           'plain', 'comment', 'paired', 'parenthesized', 'word', 'fitted', 'mailbox', 'facts', 'received_spf',
+           'dot_atom', 'authentication_results']
+
+# %% ../../nbs/spf/04_header.ipynb #ad442334
+LONG, SHORT = 254, 40  # characters of a word: an address may have 254 (RFC 5321, 4.5.3.1.3)
+
+
+def plain(text: str, limit: int = LONG) -> str:
+    "Text as printable ASCII without line breaks, and not too long."
+    text = text if text.isascii() and text.isprintable() else "".join(c if " " <= c <= "~" else "?" for c in text)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 # %% ../../nbs/spf/04_header.ipynb #75ad0b2b
 COMMENTS = {
@@ -45,28 +54,20 @@ def comment(
         **{name: plain(str(part)) for name, part in parts.items()}
     )
 
-# %% ../../nbs/spf/04_header.ipynb #ad442334
-LONG, SHORT = 254, 40  # characters of a word: an address may have 254 (RFC 5321, 4.5.3.1.3)
-
-
-def plain(text: str, limit: int = LONG) -> str:
-    "Text as printable ASCII without line breaks, and not too long."
-    text = text if text.isascii() and text.isprintable() else "".join(c if " " <= c <= "~" else "?" for c in text)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-# %% ../../nbs/spf/04_header.ipynb #556285eb
-def parenthesized(text: str) -> str:
-    "A comment of a header field, in parentheses, whatever `text` holds (RFC 5322, section 3.2.2)."
-    return "(" + re.sub(r"\\" if paired(text) else r"[()\\]", r"\\\g<0>", text) + ")"
-
-
+# %% ../../nbs/spf/04_header.ipynb #a4583bce
 def paired(text: str) -> bool:
+    "Has each parenthesis its counterpart?"
     depth = 0
     for char in text:
         depth += (char == "(") - (char == ")")
         if depth < 0:
             return False
     return depth == 0
+
+# %% ../../nbs/spf/04_header.ipynb #556285eb
+def parenthesized(text: str) -> str:
+    "A comment of a header field, in parentheses, whatever `text` holds (RFC 5322, section 3.2.2)."
+    return "(" + re.sub(r"\\" if paired(text) else r"[()\\]", r"\\\g<0>", text) + ")"
 
 # %% ../../nbs/spf/04_header.ipynb #b9e1de1b
 ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"
@@ -88,6 +89,26 @@ def fitted(
     line = write(LONG)
     return line if len(line) <= LINE_LENGTH else write(SHORT)
 
+# %% ../../nbs/spf/04_header.ipynb #9f08b87b
+def mailbox(query: Query) -> str:
+    "Whose mail it is: the sender, or the postmaster of the HELO name for a bounce (RFC 7208, section 2.4)."
+    return f"{query.local}@{query.domain}"
+
+# %% ../../nbs/spf/04_header.ipynb #e833bd2b
+def facts(result: Result, receiver: str, identity: str) -> dict[str, str]:
+    "The keys of a Received-SPF field, in order, with their values; those that have one."
+    query = result.query
+    values = {
+        "client-ip": str(query.ip),
+        "envelope-from": mailbox(query) if identity == "mailfrom" else "",
+        "helo": query.helo,
+        "receiver": receiver,
+        "problem": result.problem_text,
+        "mechanism": result.mechanism,
+        "identity": identity,
+    }
+    return {key: value for key, value in values.items() if value}
+
 # %% ../../nbs/spf/04_header.ipynb #da57f210
 NAMES = {"softfail": "SoftFail", "temperror": "TempError", "permerror": "PermError"}  # others are capitalised
 RECEIVED_SPF, AUTHENTICATION_RESULTS = "Received-SPF: ", "Authentication-Results: "
@@ -108,25 +129,11 @@ def received_spf(
 
     return fitted(write).removeprefix(RECEIVED_SPF)
 
-# %% ../../nbs/spf/04_header.ipynb #e833bd2b
-def facts(result: Result, receiver: str, identity: str) -> dict[str, str]:
-    "The keys of a Received-SPF field, in order, with their values; those that have one."
-    query = result.query
-    values = {
-        "client-ip": str(query.ip),
-        "envelope-from": mailbox(query) if identity == "mailfrom" else "",
-        "helo": query.helo,
-        "receiver": receiver,
-        "problem": result.problem_text,
-        "mechanism": result.mechanism,
-        "identity": identity,
-    }
-    return {key: value for key, value in values.items() if value}
-
-
-def mailbox(query: Query) -> str:
-    "Whose mail it is: the sender, or the postmaster of the HELO name for a bounce (RFC 7208, section 2.4)."
-    return f"{query.local}@{query.domain}"
+# %% ../../nbs/spf/04_header.ipynb #dee8b6c2
+def dot_atom(text: str) -> str:
+    "A domain name, with question marks for what no dot-atom has."
+    atoms = (re.sub(rf"(?!{ATOM})[\S\s]", "?", part, flags=re.IGNORECASE | re.ASCII) for part in text.split("."))
+    return ".".join(atom or "?" for atom in atoms)
 
 # %% ../../nbs/spf/04_header.ipynb #57924af2
 def authentication_results(
@@ -149,9 +156,3 @@ def authentication_results(
         return str(AuthenticationResultsHeader(authserv_id=dot_atom(plain(authserv_id, limit)), results=[clause]))
 
     return fitted(write).removeprefix(AUTHENTICATION_RESULTS)
-
-
-def dot_atom(text: str) -> str:
-    "A domain name, with question marks for what no dot-atom has."
-    atoms = (re.sub(rf"(?!{ATOM})[\S\s]", "?", part, flags=re.IGNORECASE | re.ASCII) for part in text.split("."))
-    return ".".join(atom or "?" for atom in atoms)

@@ -9,12 +9,10 @@ import re
 from collections.abc import Mapping
 from urllib.parse import quote
 
-# %% auto #0
-__all__ = ['TOKEN', 'ESCAPES', 'FOR_EXPLANATIONS', 'LABELS', 'MacroError', 'Expansion', 'MacroString', 'parse_macro']
+from ra_plugins.support.log import octets
 
-# %% ../../nbs/spf/00_macro.ipynb #f019ffa8
-class MacroError(ValueError):
-    "A macro string that isn't one; the text says what is wrong and where."
+# %% auto #0
+__all__ = ['TOKEN', 'ESCAPES', 'FOR_EXPLANATIONS', 'LABELS', 'Expansion', 'MacroString', 'MacroError', 'parse_macro']
 
 # %% ../../nbs/spf/00_macro.ipynb #fd915c52
 class Expansion:
@@ -35,7 +33,7 @@ class Expansion:
         if self.reverse:
             parts.reverse()
         text = ".".join(parts[-self.keep :])
-        return quote(text, safe="-._~", errors="surrogateescape") if self.escaped else text
+        return quote(octets(text), safe="-._~") if self.escaped else text
 
 # %% ../../nbs/spf/00_macro.ipynb #a974d5e7
 class MacroString:
@@ -77,6 +75,18 @@ ESCAPES = {"%": "%", "_": " ", "-": "%20"}
 FOR_EXPLANATIONS = frozenset("crt")  # letters that mean something in an explanation only
 LABELS = 127  # the most that a domain name can have, and so a local part or an address that becomes one
 
+# %% ../../nbs/spf/00_macro.ipynb #f019ffa8
+class MacroError(ValueError):
+    "A macro string that isn't one; the text says what is wrong and where."
+
+# %% ../../nbs/spf/00_macro.ipynb #e585798d
+def _expansion(letter: str, digits: str, reverse: str, delimiters: str) -> Expansion:
+    "What stands in the braces; `MacroError` where it would keep nothing."
+    if digits and not digits.strip("0"):
+        raise MacroError(f"%{{{letter}{digits}}} keeps nothing")
+    significant = digits.lstrip("0")
+    return Expansion(letter, significant if len(significant) <= 3 else str(LABELS + 1), reverse, delimiters)
+
 # %% ../../nbs/spf/00_macro.ipynb #22b6a06e
 def parse_macro(
     text: str,
@@ -101,10 +111,3 @@ def parse_macro(
             raise MacroError(f"%{{{letter}}} has a meaning in explanations only")
         place = token.end()
     return MacroString(text, parts, open=bool(parts) and not plain)
-
-
-def _expansion(letter: str, digits: str, reverse: str, delimiters: str) -> Expansion:
-    if digits and not digits.strip("0"):
-        raise MacroError(f"%{{{letter}{digits}}} keeps nothing")
-    significant = digits.lstrip("0")
-    return Expansion(letter, significant if len(significant) <= 3 else str(LABELS + 1), reverse, delimiters)

@@ -54,6 +54,9 @@ async def by_policy(
     return found if found.mechanism else None
 
 # %% ../../nbs/spf/06_policy.ipynb #73506fe3
+MX = parse_record("v=spf1 mx")
+
+
 async def secondary_mx(
     query: Query,  # whose client it is about; a new one
     recipient: str,  # an address, or a domain
@@ -67,6 +70,3 @@ async def secondary_mx(
         return await evaluate(query, Visit(domain), MX) == "pass"
     except Problem:
         return False
-
-
-MX = parse_record("v=spf1 mx")

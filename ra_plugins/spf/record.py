@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_pton
 
 from ra_plugins.spf.macro import MacroError, MacroString, parse_macro
 
 # %% auto #0
-__all__ = ['RESULTS', 'MASKS4', 'MASKS6', 'VERSIONS', 'NAME_LENGTH', 'LABEL_LENGTH', 'TERM', 'MODIFIER', 'result', 'Term',
-           'RecordError', 'masks', 'Networks', 'Record', 'ascii_domain', 'is_name', 'is_top_label', 'domain_spec',
-           'parse_term', 'is_record', 'parse_record']
+__all__ = ['RESULTS', 'NAME_LENGTH', 'LABEL_LENGTH', 'MASKS4', 'MASKS6', 'VERSIONS', 'TERM', 'MODIFIER', 'result', 'RecordError',
+           'ascii_domain', 'is_name', 'is_top_label', 'domain_spec', 'masks', 'Networks', 'Term', 'parse_term',
+           'is_record', 'Record', 'parse_record']
 
 # %% ../../nbs/spf/01_record.ipynb #9e073590
 RESULTS = {"+": "pass", "-": "fail", "~": "softfail", "?": "neutral"}  # of the qualifiers: RFC 7208, section 4.6.2
@@ -25,24 +26,6 @@ def result(
 ) -> str:
     "What a match of this directive means."
     return RESULTS.get(text[0], "pass")
-
-# %% ../../nbs/spf/01_record.ipynb #1c070a0c
-class Term:
-    "A directive that needs more than its own text to be judged: any but ip4 and ip6."
-
-    __slots__ = ("number", "mechanism", "domain", "name", "mask4", "mask6")
-
-    def __init__(
-        self,
-        mechanism: str,  # `all`, `include`, `a`, `mx`, `ptr` or `exists`
-        domain: MacroString | None = None,  # where it names one
-        mask4: int = 0,  # of a and mx, for IPv4 addresses
-        mask6: int = 0,  # for IPv6 addresses
-    ):
-        self.number = 0  # among the directives of its record, from 0
-        self.mechanism, self.domain, self.mask4, self.mask6 = mechanism, domain, mask4, mask6
-        name = domain.plain.removesuffix(".") if domain and domain.plain else ""
-        self.name = name if is_name(name) else ""  # the domain, where it has no macros and can be asked
 
 # %% ../../nbs/spf/01_record.ipynb #7e63dce1
 class RecordError(ValueError):
@@ -56,77 +39,6 @@ class RecordError(ValueError):
     ):
         super().__init__(f"{message}: {problem}")
         self.message, self.problem, self.place = message, problem, place
-
-# %% ../../nbs/spf/01_record.ipynb #23c4d82f
-def masks(bits: int) -> dict[str | None, int]:
-    "The masks of all prefix lengths, by the digits behind the slash; None for no slash (RFC 7208, section 12)."
-    every = (1 << bits) - 1
-    return {None: every, **{str(length): every >> (bits - length) << (bits - length) for length in range(bits + 1)}}
-
-
-MASKS4, MASKS6 = masks(32), masks(128)
-
-# %% ../../nbs/spf/01_record.ipynb #d5bd5056
-VERSIONS = {
-    f"{qualifier}{letters}{version}": (version, family, masks(bits))
-    for qualifier in ("", *RESULTS)
-    for letters in ("ip", "IP", "Ip", "iP")
-    for version, family, bits in ((4, AF_INET, 32), (6, AF_INET6, 128))
-}
-
-# %% ../../nbs/spf/01_record.ipynb #49e29b95
-class Networks:
-    "A run of ip4 and ip6 terms."
-
-    __slots__ = ("tables",)
-
-    def __init__(self) -> None:
-        self.tables: dict[int, dict[int, dict[int, int]]] = {4: {}, 6: {}}  # version: mask: network: number of the term
-
-    def add(
-        self,
-        text: str,  # of the term
-        kind: tuple[int, int, dict[str | None, int]],  # what `VERSIONS` has for what stands before the colon
-        network: str,  # what stands behind it
-        number: int,  # of the term in its record
-    ) -> None:
-        "Add a term (RFC 7208, section 5.6); `RecordError` where it is no network."
-        version, family, lengths = kind
-        address, slash, length = network.partition("/")
-        mask = lengths.get(length if slash else None)
-        if mask is None:
-            raise RecordError(f"Invalid IP{version} CIDR length", text)
-        try:
-            bits = int.from_bytes(inet_pton(family, address), "big") & mask
-        except (OSError, ValueError):
-            raise RecordError(f"Invalid IP{version} address", text) from None
-        numbers = self.tables[version].get(mask)
-        if numbers is None:
-            self.tables[version][mask] = {bits: number}
-        else:
-            numbers.setdefault(bits, number)
-
-    def find(
-        self,
-        version: int,  # of the client's address
-        address: int,
-    ) -> int | None:
-        "The number of the first term that the client matches."
-        found = [numbers[address & mask] for mask, numbers in self.tables[version].items() if address & mask in numbers]
-        return min(found) if found else None
-
-# %% ../../nbs/spf/01_record.ipynb #fdedb498
-class Record:
-    "A record, taken apart."
-
-    __slots__ = ("text", "directives", "steps", "redirect", "exp")
-
-    def __init__(self, text: str):
-        self.text = text
-        self.directives: list[str] = []  # as they stand in the record
-        self.steps: list[Networks | Term] = []  # what to try, in order
-        self.redirect: MacroString | None = None
-        self.exp: MacroString | None = None
 
 # %% ../../nbs/spf/01_record.ipynb #b6cec7a6
 NAME_LENGTH = 253  # characters of a domain name in its usual form; RFC 1035, 2.3.4, has 255 bytes on the wire
@@ -174,6 +86,60 @@ def domain_spec(text: str) -> MacroString:
             raise RecordError("Invalid domain found (use FQDN)", text)
     return macro
 
+# %% ../../nbs/spf/01_record.ipynb #23c4d82f
+def masks(bits: int) -> dict[str | None, int]:
+    "The masks of all prefix lengths, by the digits behind the slash; None for no slash (RFC 7208, section 12)."
+    every = (1 << bits) - 1
+    return {None: every, **{str(length): every >> (bits - length) << (bits - length) for length in range(bits + 1)}}
+
+
+MASKS4, MASKS6 = masks(32), masks(128)
+
+# %% ../../nbs/spf/01_record.ipynb #d5bd5056
+VERSIONS = {
+    f"{qualifier}{letters}{version}": (version, family, masks(bits))
+    for qualifier in ("", *RESULTS)
+    for letters in ("ip", "IP", "Ip", "iP")
+    for version, family, bits in ((4, AF_INET, 32), (6, AF_INET6, 128))
+}
+
+# %% ../../nbs/spf/01_record.ipynb #49e29b95
+class Networks:
+    "A run of ip4 and ip6 terms."
+
+    __slots__ = ("tables",)
+
+    def __init__(self) -> None:
+        self.tables: dict[int, dict[int, dict[int, int]]] = {4: defaultdict(dict), 6: defaultdict(dict)}
+        # by the version, the mask and the network: the number of the term
+
+    def find(
+        self,
+        version: int,  # of the client's address
+        address: int,
+    ) -> int | None:
+        "The number of the first term that the client matches."
+        found = [numbers[address & mask] for mask, numbers in self.tables[version].items() if address & mask in numbers]
+        return min(found) if found else None
+
+# %% ../../nbs/spf/01_record.ipynb #1c070a0c
+class Term:
+    "A directive that needs more than its own text to be judged: any but ip4 and ip6."
+
+    __slots__ = ("number", "mechanism", "domain", "name", "mask4", "mask6")
+
+    def __init__(
+        self,
+        mechanism: str,  # `all`, `include`, `a`, `mx`, `ptr` or `exists`
+        domain: MacroString | None = None,  # where it names one
+        mask4: int = 0,  # of a and mx, for IPv4 addresses
+        mask6: int = 0,  # for IPv6 addresses
+    ):
+        self.number = 0  # among the directives of its record, from 0
+        self.mechanism, self.domain, self.mask4, self.mask6 = mechanism, domain, mask4, mask6
+        name = domain.plain.removesuffix(".") if domain and domain.plain else ""
+        self.name = name if is_name(name) else ""  # the domain, where it has no macros and can be asked
+
 # %% ../../nbs/spf/01_record.ipynb #2a6571a0
 TERM = re.compile(
     r"[-+~?]?(?:"
@@ -208,44 +174,22 @@ def is_record(text: str) -> bool:
     "Is this TXT record an SPF record? Others are none of our business (RFC 7208, section 4.5)."
     return text[:6].lower() == "v=spf1" and text[6:7] in ("", " ")
 
-# %% ../../nbs/spf/01_record.ipynb #9d8a40d6
-def parse_record(
-    text: str,  # for which `is_record` holds
-) -> Record:
-    "Take a record apart, or raise `RecordError` that names the first mistake and its place."
-    record = Record(text)
-    directives, place, run = record.directives, 6, None
-    try:
-        for term in text[6:].split(" "):
-            mechanism, _, network = term.partition(":")
-            kind = VERSIONS.get(mechanism)
-            if kind:
-                if run is None:
-                    run = Networks()
-                    record.steps.append(run)
-                run.add(term, kind, network, len(directives))
-                directives.append(term)
-            elif term and _add(record, term):
-                run = None
-            place += len(term) + 1
-    except RecordError as error:
-        error.place = place
-        raise
-    return record
+# %% ../../nbs/spf/01_record.ipynb #fdedb498
+class Record:
+    "A record, taken apart."
 
+    __slots__ = ("text", "directives", "steps", "redirect", "exp")
 
-def _add(record: Record, text: str) -> bool:  # was it a directive, which ends a run of networks?
-    if "=" in text and (modifier := MODIFIER.match(text)):
-        _modify(record, modifier[1].lower(), modifier[2], text)
-        return False
-    term = parse_term(text)
-    term.number = len(record.directives)
-    record.steps.append(term)
-    record.directives.append(text)
-    return True
+    def __init__(self, text: str):
+        self.text = text
+        self.directives: list[str] = []  # as they stand in the record
+        self.steps: list[Networks | Term] = []  # what to try, in order
+        self.redirect: MacroString | None = None
+        self.exp: MacroString | None = None
 
-
+# %% ../../nbs/spf/01_record.ipynb #0840bcd4
 def _modify(record: Record, name: str, value: str, text: str) -> None:
+    "Add a modifier to a record."
     if name in ("redirect", "exp"):
         if getattr(record, name) is not None:
             raise RecordError(f"{name}= MUST appear at most once", text)
@@ -255,3 +199,49 @@ def _modify(record: Record, name: str, value: str, text: str) -> None:
         parse_macro(value)
     except MacroError as error:
         raise RecordError(f"Invalid macro: {error}", text) from None
+
+# %% ../../nbs/spf/01_record.ipynb #7e148a08
+def _add(record: Record, text: str) -> bool:  # was it a directive, which ends a run of networks?
+    "Add a term to a record, any but a network."
+    if "=" in text and (modifier := MODIFIER.match(text)):
+        _modify(record, modifier[1].lower(), modifier[2], text)
+        return False
+    term = parse_term(text)
+    term.number = len(record.directives)
+    record.steps.append(term)
+    record.directives.append(text)
+    return True
+
+# %% ../../nbs/spf/01_record.ipynb #9d8a40d6
+def parse_record(
+    text: str,  # for which `is_record` holds
+) -> Record:
+    "Take a record apart, or raise `RecordError` that names the first mistake and its place."
+    record, terms = Record(text), text[6:].split(" ")
+    directives, run, from_bytes = record.directives, None, int.from_bytes
+    index = 0
+    try:
+        for index, term in enumerate(terms):  # noqa: B007
+            mechanism, _, network = term.partition(":")
+            if mechanism in VERSIONS:
+                if run is None:
+                    run = Networks()
+                    record.steps.append(run)
+                    tables = run.tables
+                version, family, masks = VERSIONS[mechanism]
+                address, slash, length = network.partition("/")
+                try:
+                    mask = masks[length if slash else None]
+                    bits = from_bytes(inet_pton(family, address)) & mask
+                except KeyError:
+                    raise RecordError(f"Invalid IP{version} CIDR length", term) from None
+                except (OSError, ValueError):
+                    raise RecordError(f"Invalid IP{version} address", term) from None
+                tables[version][mask].setdefault(bits, len(directives))
+                directives.append(term)
+            elif term and _add(record, term):
+                run = None
+    except RecordError as error:
+        error.place = 6 + sum(len(term) + 1 for term in terms[:index])
+        raise
+    return record

@@ -23,10 +23,15 @@ from ra_plugins.support.dns import Zone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any, TypeVar
+
     from ra_plugins.support.resolver import Resolver
 
+    T = TypeVar("T")
+
 # %% auto #0
-__all__ = ['TIMEOUT', 'text', 'query_for', 'cut_short', 'run', 'acheck', 'check']
+__all__ = ['TIMEOUT', 'text', 'query_for', 'cut_short', 'run', 'acheck', 'waited', 'check']
 
 # %% ../../nbs/spf/03_run.ipynb #3a6c49a4
 def text(
@@ -100,6 +105,19 @@ async def acheck(
     "May this client send in this sender's name (RFC 7208)? For asyncio. `ValueError` names an argument of no use."
     return await run(query_for(ip, sender, helo, receiver, limits), default, resolver, timeout)
 
+# %% ../../nbs/spf/03_run.ipynb #ffd2e3e1
+def waited(coroutine: Coroutine[Any, Any, T]) -> T:
+    "Run one of asyncio's coroutines to its end, from outside of asyncio or from under a running event loop."
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as thread:  # a thread can't run a second loop
+        return thread.submit(asyncio.run, coroutine).result()
+
 # %% ../../nbs/spf/03_run.ipynb #de98f238
 def check(
     ip: str | bytes | IPv4Address | IPv6Address,  # the client's address
@@ -116,12 +134,4 @@ def check(
     query = query_for(ip, sender, helo, receiver, limits)
     if isinstance(resolver, Zone):
         return drive(check_sender(query, default), resolver)
-    import asyncio
-    from concurrent.futures import ThreadPoolExecutor
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(run(query, default, resolver, timeout))
-    with ThreadPoolExecutor(1) as thread:  # this one has an event loop, which can't run a second one
-        return thread.submit(asyncio.run, run(query, default, resolver, timeout)).result()
+    return waited(run(query, default, resolver, timeout))

@@ -17,10 +17,10 @@ from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['MATCHED', 'PASSED', 'STOPPED', 'UNREACHED', 'FOLLOWED', 'RUN', 'REST', 'SHOWN', 'LINE', 'WIDE', 'COLOURS', 'STYLE',
-           'BOXES', 'Turn', 'turns', 'final', 'asked', 'modifier_turns', 'inside', 'walk', 'is_void', 'data',
-           'visit_data', 'lookup_data', 'gathered', 'runs', 'is_network', 'heading', 'outcome', 'price', 'notes',
-           'brought', 'text', 'reason', 'tree', 'ended', 'picture', 'safe', 'badge', 'meter', 'boxes', 'record_html',
-           'turn_html']
+           'BOXES', 'KINDS', 'Turn', 'inside', 'asked', 'final', 'modifier_turns', 'turns', 'walk', 'is_void',
+           'lookup_data', 'turn_data', 'visit_data', 'spent', 'data', 'is_network', 'runs', 'gathered', 'outcome',
+           'price', 'brought', 'notes', 'ended', 'tree', 'heading', 'reason', 'text', 'safe', 'badge', 'boxes', 'meter',
+           'turn_html', 'record_html', 'picture']
 
 # %% ../../nbs/spf/05_show.ipynb #5b5b6210
 MATCHED, PASSED, STOPPED, UNREACHED = "match", "no match", "problem", "not reached"
@@ -46,34 +46,23 @@ class Turn:
     def __repr__(self) -> str:
         return f"<{self.text}: {self.state}, {self.cost} + {inside(self)} lookups>"
 
-# %% ../../nbs/spf/05_show.ipynb #8b5c7872
-def turns(visit: Visit) -> list[Turn]:
-    "The turns of a record's terms, with those that never came."
-    record = visit.record
-    if record is None:
-        return []
-    asking = {step.number for step in record.steps if isinstance(step, Term) and step.mechanism != "all"}
-    last = final(visit)
-    found = [Turn(text, PASSED if number < last else UNREACHED) for number, text in enumerate(record.directives)]
-    for number, turn in enumerate(found[: last + 1]):
-        turn.cost, turn.asked, turn.visit = int(number in asking), asked(visit, number), visit.visits.get(number)
-    if last < len(found):
-        matched = visit.matched is not None
-        found[last].state, found[last].result = (MATCHED, visit.result) if matched else (STOPPED, "")
-    return [*found, *modifier_turns(visit, last == len(found))]
+# %% ../../nbs/spf/05_show.ipynb #88f397e2
+def inside(turn: Turn) -> int:
+    "The lookups of the record that a term leads to, and of those that that one leads to."
+    return sum(each.cost + inside(each) for each in turns(turn.visit)) if turn.visit else 0
 
+# %% ../../nbs/spf/05_show.ipynb #245c1931
+def asked(visit: Visit, number: int) -> list[tuple[Lookup, int | str]]:
+    "What a term asked, of a term's number or `RECORD` and the like."
+    return [(lookup, answer) for term, lookup, answer in visit.asked if term == number]
 
+# %% ../../nbs/spf/05_show.ipynb #80c5a072
 def final(visit: Visit) -> int:
     "The number of the last directive that had its turn; one more than there are where it went on behind them."
     if visit.matched is not None:
         return visit.matched
     directives = len(visit.record.directives) if visit.record else 0
     return visit.reached if visit.problem and visit.reached != REDIRECT else directives
-
-
-def asked(visit: Visit, number: int) -> list[tuple[Lookup, int | str]]:
-    "What a term asked, of a term's number or `RECORD` and the like."
-    return [(lookup, answer) for term, lookup, answer in visit.asked if term == number]
 
 # %% ../../nbs/spf/05_show.ipynb #cf42c134
 def modifier_turns(
@@ -94,10 +83,21 @@ def modifier_turns(
         turn.asked = explained
         yield turn
 
-# %% ../../nbs/spf/05_show.ipynb #88f397e2
-def inside(turn: Turn) -> int:
-    "The lookups of the record that a term leads to, and of those that that one leads to."
-    return sum(each.cost + inside(each) for each in turns(turn.visit)) if turn.visit else 0
+# %% ../../nbs/spf/05_show.ipynb #8b5c7872
+def turns(visit: Visit) -> list[Turn]:
+    "The turns of a record's terms, with those that never came."
+    record = visit.record
+    if record is None:
+        return []
+    asking = {step.number for step in record.steps if isinstance(step, Term) and step.mechanism != "all"}
+    last = final(visit)
+    found = [Turn(text, PASSED if number < last else UNREACHED) for number, text in enumerate(record.directives)]
+    for number, turn in enumerate(found[: last + 1]):
+        turn.cost, turn.asked, turn.visit = int(number in asking), asked(visit, number), visit.visits.get(number)
+    if last < len(found):
+        matched = visit.matched is not None
+        found[last].state, found[last].result = (MATCHED, visit.result) if matched else (STOPPED, "")
+    return [*found, *modifier_turns(visit, last == len(found))]
 
 # %% ../../nbs/spf/05_show.ipynb #1cbeae67
 def walk(visit: Visit) -> Iterator[tuple[Visit, Turn]]:
@@ -112,60 +112,9 @@ def is_void(query: Query, lookup: Lookup, answer: int | str) -> bool:
     "Did this lookup count as void? Those for records and explanations, which are TXT, never do."
     return answer == 0 and lookup.rdtype != "TXT" and (query.limits.void_ipv6 or lookup.rdtype != "AAAA")
 
-# %% ../../nbs/spf/05_show.ipynb #46c623be
-def data(result: Result) -> dict[str, Any]:
-    "A result with its whole trace, of the types that JSON has."
-    query, everything = result.query, list(walk(result.trace))
-    return {
-        "ip": str(query.ip),
-        "sender": query.sender,
-        "helo": query.helo,
-        "receiver": query.receiver,
-        "result": result.result,
-        "explanation": result.explanation,
-        "problem": {"message": result.problem, "text": result.problem_text} if result.problem else None,
-        "decided": {"domain": result.decided.domain, "term": result.mechanism} if result.mechanism else None,
-        "lookups": {
-            "used": result.lookups,
-            "limit": query.limits.lookups,
-            "by": [{"domain": visit.domain, "term": turn.text} for visit, turn in everything if turn.cost],
-        },
-        "voids": {
-            "used": result.voids,
-            "limit": query.limits.voids,
-            "by": [
-                {"domain": visit.domain, "term": turn.text, "name": lookup.name, "type": lookup.rdtype}
-                for visit, turn in everything
-                for lookup, answer in turn.asked
-                if is_void(query, lookup, answer)
-            ],
-        },
-        "trace": visit_data(query, result.trace),
-    }
-
-
-def visit_data(query: Query, visit: Visit) -> dict[str, Any]:
-    return {
-        "domain": visit.domain,
-        "record": visit.record.text if visit.record else None,
-        "result": visit.result or None,
-        "problem": visit.problem or None,
-        "asked": lookup_data(query, asked(visit, RECORD)),
-        "terms": [
-            {
-                "term": turn.text,
-                "state": turn.state,
-                "result": turn.result or None,
-                "lookups": turn.cost + inside(turn),
-                "asked": lookup_data(query, turn.asked),
-                "visit": visit_data(query, turn.visit) if turn.visit else None,
-            }
-            for turn in turns(visit)
-        ],
-    }
-
-
+# %% ../../nbs/spf/05_show.ipynb #0f84fc62
 def lookup_data(query: Query, asked: list[tuple[Lookup, int | str]]) -> list[dict[str, Any]]:
+    "Lookups, with what came of each."
     return [
         {
             "name": lookup.name,
@@ -177,10 +126,82 @@ def lookup_data(query: Query, asked: list[tuple[Lookup, int | str]]) -> list[dic
         for lookup, answer in asked
     ]
 
-# %% ../../nbs/spf/05_show.ipynb #40dbf1f2
+# %% ../../nbs/spf/05_show.ipynb #f0a0bfcb
+def turn_data(query: Query, turn: Turn) -> dict[str, Any]:
+    "A term, how its turn ended, and the record that it leads to."
+    return {
+        "term": turn.text,
+        "state": turn.state,
+        "result": turn.result or None,
+        "lookups": turn.cost + inside(turn),
+        "asked": lookup_data(query, turn.asked),
+        "visit": visit_data(query, turn.visit) if turn.visit else None,
+    }
+
+
+def visit_data(query: Query, visit: Visit) -> dict[str, Any]:
+    "A record, with its terms and all below them."
+    return {
+        "domain": visit.domain,
+        "record": visit.record.text if visit.record else None,
+        "result": visit.result or None,
+        "problem": visit.problem or None,
+        "asked": lookup_data(query, asked(visit, RECORD)),
+        "terms": [turn_data(query, turn) for turn in turns(visit)],
+    }
+
+# %% ../../nbs/spf/05_show.ipynb #a1995548
+def spent(result: Result) -> dict[str, dict[str, Any]]:
+    "What was used of the limits on lookups and void ones, and by which terms."
+    limits, everything = result.query.limits, list(walk(result.trace))
+    by = [{"domain": visit.domain, "term": turn.text} for visit, turn in everything if turn.cost]
+    voids_by = [
+        {"domain": visit.domain, "term": turn.text, "name": lookup.name, "type": lookup.rdtype}
+        for visit, turn in everything
+        for lookup, answer in turn.asked
+        if is_void(result.query, lookup, answer)
+    ]
+    return {
+        "lookups": {"used": result.lookups, "limit": limits.lookups, "by": by},
+        "voids": {"used": result.voids, "limit": limits.voids, "by": voids_by},
+    }
+
+# %% ../../nbs/spf/05_show.ipynb #46c623be
+def data(result: Result) -> dict[str, Any]:
+    "A result with its whole trace, of the types that JSON has."
+    query = result.query
+    return {
+        "ip": str(query.ip),
+        "sender": query.sender,
+        "helo": query.helo,
+        "receiver": query.receiver,
+        "result": result.result,
+        "explanation": result.explanation,
+        "problem": {"message": result.problem, "text": result.problem_text} if result.problem else None,
+        "decided": {"domain": result.decided.domain, "term": result.mechanism} if result.mechanism else None,
+        **spent(result),
+        "trace": visit_data(query, result.trace),
+    }
+
+# %% ../../nbs/spf/05_show.ipynb #eea11e7b
+def is_network(term: str) -> bool:
+    "Is this an ip4 or an ip6 term?"
+    return term.lstrip("+-~?")[:4].lower() in ("ip4:", "ip6:")
+
+# %% ../../nbs/spf/05_show.ipynb #dac94fb0
 RUN, REST = 3, 12  # networks, and terms that weren't reached, that are listed one by one
 
 
+def runs(turns: Iterable[Turn]) -> Iterator[Turn]:
+    "Turns, a long run of networks that came to the same as one."
+    for (state, networks), group in groupby(turns, lambda turn: (turn.state, is_network(turn.text))):
+        run = list(group)
+        if networks and len(run) > RUN:
+            yield Turn(f"{run[0].text} and {len(run) - 1} more", state)
+        else:
+            yield from run
+
+# %% ../../nbs/spf/05_show.ipynb #40dbf1f2
 def gathered(turns: Iterable[Turn]) -> Iterator[Turn]:
     "Turns, a long run of networks as one, and likewise what is left of many that were never reached."
     unreached = 0
@@ -191,38 +212,24 @@ def gathered(turns: Iterable[Turn]) -> Iterator[Turn]:
     if unreached > REST:
         yield Turn(f"{unreached - REST} more", UNREACHED)
 
-
-def runs(turns: Iterable[Turn]) -> Iterator[Turn]:
-    for (state, networks), group in groupby(turns, lambda turn: (turn.state, is_network(turn.text))):
-        run = list(group)
-        if networks and len(run) > RUN:
-            yield Turn(f"{run[0].text} and {len(run) - 1} more", state)
-        else:
-            yield from run
-
-
-def is_network(term: str) -> bool:
-    return term.lstrip("+-~?")[:4].lower() in ("ip4:", "ip6:")
-
-# %% ../../nbs/spf/05_show.ipynb #10e74f5b
-def heading(result: Result) -> str:
-    "A result in a line."
-    query = result.query
-    return (
-        f"{query.sender or query.helo or query.domain} from {query.ip}:"
-        f" {result.lookups} of {query.limits.lookups} lookups, {result.voids} of {query.limits.voids} void"
-    )
-
-
+# %% ../../nbs/spf/05_show.ipynb #0fd60edf
 def outcome(turn: Turn) -> str:
     "How a turn ended."
     return f"{turn.state}: {turn.result}" if turn.result else turn.state
 
-
+# %% ../../nbs/spf/05_show.ipynb #10512775
 def price(turn: Turn) -> str:
     "What a term cost of the ten, and what the record did that it leads to: `1`, or `1 + 3`."
     more = inside(turn)
     return f"{turn.cost} + {more}" if more else str(turn.cost or "")
+
+# %% ../../nbs/spf/05_show.ipynb #c3886ab1
+def brought(query: Query, lookup: Lookup, answer: int | str) -> str:
+    "What came of a lookup."
+    return f"{answer or 'none'}{', void' * is_void(query, lookup, answer)}" if isinstance(answer, int) else answer
+
+# %% ../../nbs/spf/05_show.ipynb #b862140a
+SHOWN = 4  # lookups of a term that are named
 
 
 def notes(query: Query, turn: Turn) -> list[str]:
@@ -233,12 +240,35 @@ def notes(query: Query, turn: Turn) -> list[str]:
     more = len(turn.asked) - SHOWN
     return [*found, f"{more} more"] if more > 0 else found
 
+# %% ../../nbs/spf/05_show.ipynb #68907223
+def ended(visit: Visit) -> str:
+    "What came of a record, or its problem if it arose there."
+    inner = [*visit.visits.values(), *filter(None, [visit.redirected])]
+    return visit.result or (STOPPED if any(each.problem for each in inner) else visit.problem)
 
-SHOWN = 4
+# %% ../../nbs/spf/05_show.ipynb #fd7be669
+def tree(query: Query, visit: Visit, depth: int) -> Iterator[tuple[str, str, str, str]]:
+    "The rows of a record and of those that it leads to: term, how its turn ended, its price, what it asked."
+    indent = "    " * depth
+    yield f"{indent}{visit.domain}: {ended(visit)}", "", "", ""
+    for turn in gathered(turns(visit)):
+        yield f"{indent}  {turn.text}", outcome(turn), price(turn), "; ".join(notes(query, turn))
+        if turn.visit:
+            yield from tree(query, turn.visit, depth + 1)
 
+# %% ../../nbs/spf/05_show.ipynb #10e74f5b
+def heading(result: Result) -> str:
+    "A result in a line."
+    query = result.query
+    return (
+        f"{query.sender or query.helo or query.domain} from {query.ip}:"
+        f" {result.lookups} of {query.limits.lookups} lookups, {result.voids} of {query.limits.voids} void"
+    )
 
-def brought(query: Query, lookup: Lookup, answer: int | str) -> str:
-    return f"{answer or 'none'}{', void' * is_void(query, lookup, answer)}" if isinstance(answer, int) else answer
+# %% ../../nbs/spf/05_show.ipynb #2553933a
+def reason(result: Result) -> str:
+    "Why it failed, in the domain's words, or what the problem is."
+    return result.explanation or ": ".join(filter(None, (result.problem, result.problem_text)))
 
 # %% ../../nbs/spf/05_show.ipynb #b0b8f1e4
 LINE, WIDE = 200, 48  # characters of a line, and at most of its first column
@@ -255,27 +285,7 @@ def text(result: Result) -> str:
     head = [f"{result.result}: {heading(result)}", reason(result)]
     return "\n".join([*(printable(line, LINE) for line in head if line), *lines])
 
-
-def reason(result: Result) -> str:
-    return result.explanation or ": ".join(filter(None, (result.problem, result.problem_text)))
-
-
-def tree(query: Query, visit: Visit, depth: int) -> Iterator[tuple[str, str, str, str]]:
-    "The rows of a record and of those that it leads to: term, how its turn ended, its price, what it asked."
-    indent = "    " * depth
-    yield f"{indent}{visit.domain}: {ended(visit)}", "", "", ""
-    for turn in gathered(turns(visit)):
-        yield f"{indent}  {turn.text}", outcome(turn), price(turn), "; ".join(notes(query, turn))
-        if turn.visit:
-            yield from tree(query, turn.visit, depth + 1)
-
-
-def ended(visit: Visit) -> str:
-    "What came of a record. A problem is named where it arose."
-    inner = [*visit.visits.values(), *filter(None, [visit.redirected])]
-    return visit.result or (STOPPED if any(each.problem for each in inner) else visit.problem)
-
-# %% ../../nbs/spf/05_show.ipynb #bf00127a
+# %% ../../nbs/spf/05_show.ipynb #a6c67fda
 COLOURS = {
     "pass": "#1a7f4b",
     "fail": "#c0392b",
@@ -285,6 +295,18 @@ COLOURS = {
     "temperror": "#8e44ad",
     "permerror": "#8e44ad",
 }
+
+# %% ../../nbs/spf/05_show.ipynb #06ceab8d
+def safe(text: str) -> str:
+    "A stranger's text as HTML, printable and not too long."
+    return escape(printable(text, LINE))
+
+# %% ../../nbs/spf/05_show.ipynb #57c9656b
+def badge(result: str) -> str:
+    "A result as white letters on its colour."
+    return f'<span class="raspf-badge" style="background: {COLOURS[result]}">{result}</span>'
+
+# %% ../../nbs/spf/05_show.ipynb #bf00127a
 STYLE = """
 .raspf {font-size: 0.875rem; line-height: 1.5; margin: 0.75em 0; max-width: 52em}
 .raspf-code {font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 0.95em}
@@ -304,6 +326,48 @@ STYLE = """
 .raspf-note {opacity: 0.75; font-size: 0.9em; font-weight: 400; padding-left: 1.2em}
 """
 
+# %% ../../nbs/spf/05_show.ipynb #0ca2b33a
+def boxes(kinds: list[str]) -> str:
+    "A box for each kind: `used`, `over` or `free`."
+    return "".join(f'<span class="raspf-box raspf-{kind}"></span>' for kind in kinds) + " " * bool(kinds)
+
+# %% ../../nbs/spf/05_show.ipynb #6141f861
+BOXES = 20  # of a meter; above, the number has to do
+
+
+def meter(used: int, limit: int) -> str:
+    "How much of a limit was used: boxes, and the figures."
+    kinds = ["used"] * min(used, limit) + ["over"] * (used - limit) + ["free"] * (limit - used)
+    return f"{boxes(kinds) if len(kinds) <= BOXES else ''}{used} of {limit}"
+
+# %% ../../nbs/spf/05_show.ipynb #177c2e27
+KINDS = {UNREACHED: " raspf-unreached", MATCHED: " raspf-match", STOPPED: " raspf-match"}
+
+
+def turn_html(result: Result, visit: Visit, turn: Turn) -> str:
+    "A term: its text and what it asked, how its turn ended, its price, and below it the record that it leads to."
+    kind = KINDS.get(turn.state, "")
+    decided = turn.state == STOPPED or (turn.state == MATCHED and visit is result.decided)
+    tint = f' style="background: {COLOURS[result.result]}2b"' if decided else ""
+    asked = f'<div class="raspf-note">{safe("; ".join(notes(result.query, turn)))}</div>' if turn.asked else ""
+    more = f"+ {inside(turn)}" if inside(turn) else ""
+    cells = (
+        f'<span class="raspf-code">{safe(turn.text)}</span>{asked}',
+        outcome(turn),
+        boxes(["used"] * turn.cost) + more,
+    )
+    inner = record_html(result, turn.visit) if turn.visit else ""
+    return f'<div class="raspf-turn{kind}"{tint}>{"".join(f"<div>{cell}</div>" for cell in cells)}</div>{inner}'
+
+# %% ../../nbs/spf/05_show.ipynb #20fc3869
+def record_html(result: Result, visit: Visit) -> str:
+    "A record: its domain, what came of it, and its terms."
+    came = badge(visit.result) if visit.result else f"<span>{safe(ended(visit))}</span>"
+    rows = "".join(turn_html(result, visit, turn) for turn in gathered(turns(visit)))
+    return (
+        f'<div class="raspf-record"><div><b class="raspf-code">{safe(visit.domain)}</b>&ensp;{came}</div>{rows}</div>'
+    )
+
 # %% ../../nbs/spf/05_show.ipynb #a7f9211a
 def picture(result: Result) -> str:
     "A result and its trace as HTML, for a notebook: a tree without scripts, whatever a record holds."
@@ -319,49 +383,3 @@ def picture(result: Result) -> str:
         f'<div class="raspf"><style>{STYLE}</style><div class="raspf-head">{"".join(head)}</div>{why}'
         f"{record_html(result, result.trace)}</div>"
     )
-
-
-def safe(text: str) -> str:
-    return escape(printable(text, LINE))
-
-
-def badge(result: str) -> str:
-    return f'<span class="raspf-badge" style="background: {COLOURS[result]}">{result}</span>'
-
-# %% ../../nbs/spf/05_show.ipynb #6141f861
-BOXES = 20  # of a meter; above, the number has to do
-
-
-def meter(used: int, limit: int) -> str:
-    "How much of a limit was used: boxes, and the figures."
-    kinds = ["used"] * min(used, limit) + ["over"] * (used - limit) + ["free"] * (limit - used)
-    return f"{boxes(kinds) if len(kinds) <= BOXES else ''}{used} of {limit}"
-
-
-def boxes(kinds: list[str]) -> str:
-    return "".join(f'<span class="raspf-box raspf-{kind}"></span>' for kind in kinds) + " " * bool(kinds)
-
-# %% ../../nbs/spf/05_show.ipynb #20fc3869
-def record_html(result: Result, visit: Visit) -> str:
-    "A record: its domain, what came of it, and its terms."
-    came = badge(visit.result) if visit.result else f"<span>{safe(ended(visit))}</span>"
-    rows = "".join(turn_html(result, visit, turn) for turn in gathered(turns(visit)))
-    return (
-        f'<div class="raspf-record"><div><b class="raspf-code">{safe(visit.domain)}</b>&ensp;{came}</div>{rows}</div>'
-    )
-
-
-def turn_html(result: Result, visit: Visit, turn: Turn) -> str:
-    "A term: its text and what it asked, how its turn ended, its price, and below it the record that it leads to."
-    kind = {UNREACHED: " raspf-unreached", MATCHED: " raspf-match", STOPPED: " raspf-match"}.get(turn.state, "")
-    decided = turn.state == STOPPED or (turn.state == MATCHED and visit is result.decided)
-    tint = f' style="background: {COLOURS[result.result]}2b"' if decided else ""
-    asked = f'<div class="raspf-note">{safe("; ".join(notes(result.query, turn)))}</div>' if turn.asked else ""
-    more = f"+ {inside(turn)}" if inside(turn) else ""
-    cells = (
-        f'<span class="raspf-code">{safe(turn.text)}</span>{asked}',
-        outcome(turn),
-        boxes(["used"] * turn.cost) + more,
-    )
-    inner = record_html(result, turn.visit) if turn.visit else ""
-    return f'<div class="raspf-turn{kind}"{tint}>{"".join(f"<div>{cell}</div>" for cell in cells)}</div>{inner}'

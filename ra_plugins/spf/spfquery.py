@@ -27,7 +27,7 @@ from ra_plugins.spf.header import (
 from ra_plugins.spf.macro import MacroError, parse_macro
 from ra_plugins.spf.policy import by_policy, is_open, secondary_mx
 from ra_plugins.spf.record import is_name
-from ra_plugins.spf.run import TIMEOUT, check
+from ra_plugins.spf.run import TIMEOUT, check, waited
 from ra_plugins.spf.show import data, text
 from ra_plugins.support.ask import drive
 from ra_plugins.support.dns import Zone
@@ -41,9 +41,9 @@ T = TypeVar("T")
 
 # %% auto #0
 __all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'FAULT', 'EXPLAINS', 'EXPLAIN', 'Fault', 'Request', 'Setup',
-           'Answer', 'second_opinion', 'ask', 'judge', 'by_domain', 'header', 'lines', 'as_data', 'Option',
-           'read_options', 'find', 'setup_for', 'zone', 'requests', 'request_of', 'file_lines', 'main', 'guarded',
-           'spfquery', 'show', 'usage', 'explain', 'explained']
+           'ask', 'by_terms', 'second_opinion', 'Answer', 'by_domain', 'by_loopback', 'add_recipients', 'judge',
+           'header', 'lines', 'as_data', 'Option', 'find', 'read_options', 'zone', 'setup_for', 'request_of',
+           'file_lines', 'requests', 'usage', 'show', 'answered', 'spfquery', 'guarded', 'main', 'explained', 'explain']
 
 # %% ../../nbs/spf/07_spfquery.ipynb #e85bfcbb
 class Fault(Exception):
@@ -88,23 +88,33 @@ class Setup:
             default=self.default,
         )
 
-# %% ../../nbs/spf/07_spfquery.ipynb #f5ea668b
-class Answer:
-    "What came of a request."
-
-    def __init__(self, result: Result, comment: str, own: Result | None = None):
-        self.result = result  # by the policy that decided
-        self.own = own or result  # by that of the sender's domain
-        self.name = result.result  # the last word: pass, too, for a host that takes mail for the recipients
-        self.comment = comment
-        self.recipients: list[tuple[str, str]] = []  # each recipient, and the result up to it
-
 # %% ../../nbs/spf/07_spfquery.ipynb #2c7dec92
 WORDS = {
     **COMMENTS,
     "permerror": "error in processing during lookup of {who}: {problem}",
     "temperror": "encountered temporary error during SPF processing of {who}",
 }
+
+# %% ../../nbs/spf/07_spfquery.ipynb #97b5cb39
+def ask(decision: Coroutine[Any, Any, T], setup: Setup) -> T:
+    "Run a decision: over the zone, or over DNS."
+    if isinstance(setup.resolver, Zone):
+        return drive(decision, setup.resolver)
+    from ra_plugins.support.ask import adrive
+    from ra_plugins.support.resolver import Session, default_resolver
+
+    resolver = setup.resolver or default_resolver()
+
+    async def over_dns() -> T:
+        async with Session(resolver, setup.timeout) as session:
+            return await adrive(decision, session.tell)
+
+    return waited(over_dns())
+
+# %% ../../nbs/spf/07_spfquery.ipynb #a3f5524a
+def by_terms(terms: str, request: Request, setup: Setup) -> Result | None:
+    "What a policy says that the options name; None where it says nothing, and where they name none."
+    return ask(by_policy(setup.query(request), terms, setup.default), setup) if terms else None
 
 # %% ../../nbs/spf/07_spfquery.ipynb #c78f2969
 TRUSTED = "include:spf.trusted-forwarder.org"
@@ -116,62 +126,63 @@ def second_opinion(
     setup: Setup,
 ) -> tuple[Result, str] | None:  # and whose policy it is
     "What the policies say that our own options name, where they are asked and have something to say."
-    if found.result == "none" and setup.guess and is_name(found.query.domain):
-        guessed = ask(by_policy(setup.query(request), setup.guess, setup.default), setup)
-        return (guessed, f"best guess record for domain of {found.query.domain}") if guessed else None
+    domain = found.query.domain
+    if found.result == "none":
+        guessed = by_terms(setup.guess, request, setup) if is_name(domain) else None
+        return (guessed, f"best guess record for domain of {domain}") if guessed else None
     if not is_open(found):
         return None
-    if setup.local and (local := ask(by_policy(setup.query(request), setup.local, setup.default), setup)):
+    if local := by_terms(setup.local, request, setup):
         return local, "local policy"
-    if setup.trusted and (trusted := ask(by_policy(setup.query(request), TRUSTED, setup.default), setup)):
-        return (trusted, "trusted-forwarder.org") if not trusted.problem else None
-    return None
+    trusted = by_terms(TRUSTED if setup.trusted else "", request, setup)
+    return (trusted, "trusted-forwarder.org") if trusted and not trusted.problem else None
 
-# %% ../../nbs/spf/07_spfquery.ipynb #97b5cb39
-def ask(decision: Coroutine[Any, Any, T], setup: Setup) -> T:
-    "Run a decision: over the zone, or over DNS."
-    if isinstance(setup.resolver, Zone):
-        return drive(decision, setup.resolver)
-    import asyncio
+# %% ../../nbs/spf/07_spfquery.ipynb #f5ea668b
+class Answer:
+    "What came of a request."
 
-    from ra_plugins.support.ask import adrive
-    from ra_plugins.support.resolver import Session, default_resolver
+    def __init__(self, result: Result, comment: str, own: Result | None = None):
+        self.result = result  # by the policy that decided
+        self.own = own or result  # by that of the sender's domain
+        self.name = result.result  # the last word: pass, too, for a host that takes mail for the recipients
+        self.comment = comment
+        self.recipients: list[tuple[str, str]] = []  # each recipient, and the result up to it
 
-    resolver = setup.resolver or default_resolver()
+# %% ../../nbs/spf/07_spfquery.ipynb #648e09fc
+def by_domain(request: Request, setup: Setup) -> Answer:
+    "What the sender's domain says, or another policy where that has the last word."
+    found = setup.check(request)
+    other, who = second_opinion(found, request, setup) or (found, "")
+    return Answer(other, comment(other, setup.receiver, WORDS, who), found)
 
-    async def over_dns() -> T:
-        async with Session(resolver, setup.timeout) as session:
-            return await adrive(decision, session.tell)
+# %% ../../nbs/spf/07_spfquery.ipynb #4765bfc0
+def by_loopback(query: Query, receiver: str) -> Answer:
+    "That a client on this machine may send in any name."
+    visit = Visit(query.domain)
+    visit.result = "pass"
+    return Answer(Result(query, visit, "pass"), f"{plain(receiver)}: localhost is always allowed.")
 
-    return asyncio.run(over_dns())
-
-# %% ../../nbs/spf/07_spfquery.ipynb #96a90cb9
-def judge(request: Request, setup: Setup) -> Answer:
-    "Answer a request; `ValueError` where the client's address isn't one."
-    query = setup.query(request)
-    if query.ip.is_loopback:
-        visit = Visit(query.domain)
-        visit.result = "pass"
-        answer = Answer(Result(query, visit, "pass"), f"{plain(setup.receiver)}: localhost is always allowed.")
-    else:
-        answer = by_domain(request, setup)
+# %% ../../nbs/spf/07_spfquery.ipynb #0195dd9d
+def add_recipients(answer: Answer, request: Request, setup: Setup) -> None:
+    "Complete an answer by what the recipients' domains say of the client."
     covered = True
     for recipient in request.recipients:
         covered = covered and (answer.name == "pass" or ask(secondary_mx(setup.query(request), recipient), setup))
         answer.recipients.append((recipient, "pass" if covered else answer.name))
     if request.recipients and covered and answer.name != "pass":
+        client = answer.result.query.ip
         domains = plain(", ".join(recipient.rpartition("@")[2] for recipient in request.recipients))
         answer.name = "pass"
-        answer.comment = (
-            f"{plain(setup.receiver)}: message received from {query.ip} which is an MX secondary for {domains}."
-        )
+        secondary = f"message received from {client} which is an MX secondary for {domains}."
+        answer.comment = f"{plain(setup.receiver)}: {secondary}"
+
+# %% ../../nbs/spf/07_spfquery.ipynb #96a90cb9
+def judge(request: Request, setup: Setup) -> Answer:
+    "Answer a request; `ValueError` where the client's address isn't one."
+    query = setup.query(request)
+    answer = by_loopback(query, setup.receiver) if query.ip.is_loopback else by_domain(request, setup)
+    add_recipients(answer, request, setup)
     return answer
-
-
-def by_domain(request: Request, setup: Setup) -> Answer:
-    found = setup.check(request)
-    other, who = second_opinion(found, request, setup) or (found, "")
-    return Answer(other, comment(other, setup.receiver, WORDS, who), found)
 
 # %% ../../nbs/spf/07_spfquery.ipynb #a95c3d5a
 BARE = re.compile(r"[-\w.!#$%&'*+/=?^`{|}~@:]+", re.ASCII)  # what libspf2 writes without quotes, and scripts expect so
@@ -252,6 +263,17 @@ OPTIONS = [
     Option("help ?", "", "print this"),
 ]
 
+# %% ../../nbs/spf/07_spfquery.ipynb #e172c711
+def find(name: str, options: Sequence[Option]) -> Option:
+    "The option that is meant; `Fault` where there is none, or more than one."
+    wanted = name.removeprefix("-").removeprefix("-")
+    exact = [option for option in options if wanted in (option.name, *option.others)]
+    begun = exact or [option for option in options if wanted and option.name.startswith(wanted)]
+    if len(begun) != 1 or not name.startswith("-"):
+        meant = f"; -{', -'.join(option.name for option in begun)}?" if len(begun) > 1 else ""
+        raise Fault(f"there is no option {printable(name, 40)}{meant}")
+    return begun[0]
+
 # %% ../../nbs/spf/07_spfquery.ipynb #8060a5a4
 def read_options(
     words: Sequence[str],  # the command line
@@ -278,15 +300,17 @@ def read_options(
         values[option.name] = value
     return values
 
+# %% ../../nbs/spf/07_spfquery.ipynb #2f17ec91
+def zone(path: str) -> Zone:
+    "A zone file, in place of DNS; `Fault` where it can't be read."
+    from ra_plugins.support.zonefile import zone_from_file
 
-def find(name: str, options: Sequence[Option]) -> Option:
-    wanted = name.removeprefix("-").removeprefix("-")
-    exact = [option for option in options if wanted in (option.name, *option.others)]
-    begun = exact or [option for option in options if wanted and option.name.startswith(wanted)]
-    if len(begun) != 1 or not name.startswith("-"):
-        meant = f"; -{', -'.join(option.name for option in begun)}?" if len(begun) > 1 else ""
-        raise Fault(f"there is no option {printable(name, 40)}{meant}")
-    return begun[0]
+    try:
+        return zone_from_file(path)
+    except OSError as error:
+        raise Fault(f"can't read {printable(path)}: {error.strerror}") from None
+    except ValueError as error:
+        raise Fault(f"-zone: {printable(str(error))}") from None
 
 # %% ../../nbs/spf/07_spfquery.ipynb #924dc0aa
 def setup_for(values: dict[str, str]) -> Setup:
@@ -308,16 +332,22 @@ def setup_for(values: dict[str, str]) -> Setup:
         setup.resolver = zone(path)
     return setup
 
+# %% ../../nbs/spf/07_spfquery.ipynb #0f2bdef1
+def request_of(fields: list[str]) -> Request | None:
+    "The request on a line, or None where there is too little or too much on it."
+    if not 2 <= len(fields) <= 4:
+        return None
+    ip, sender, helo, recipients = [*fields, "", ""][:4]
+    return Request(ip, sender, helo, [each for each in recipients.split(",") if each])
 
-def zone(path: str) -> Zone:
-    from ra_plugins.support.zonefile import zone_from_file
-
+# %% ../../nbs/spf/07_spfquery.ipynb #b91d039a
+def file_lines(path: str) -> Iterable[str]:
+    "The lines of a file, or of standard input for `-`; `Fault` where it can't be read."
     try:
-        return zone_from_file(path)
+        with open(0 if path == "-" else path, encoding="utf-8", errors="surrogateescape", closefd=path != "-") as file:
+            yield from file
     except OSError as error:
         raise Fault(f"can't read {printable(path)}: {error.strerror}") from None
-    except ValueError as error:
-        raise Fault(f"-zone: {printable(str(error))}") from None
 
 # %% ../../nbs/spf/07_spfquery.ipynb #06204088
 def requests(values: dict[str, str]) -> Iterator[tuple[str, Request | None]]:
@@ -337,33 +367,66 @@ def requests(values: dict[str, str]) -> Iterator[tuple[str, Request | None]]:
         elif fields and "keep-comments" in values:
             print(printable(line.rstrip()))
 
-
-def request_of(fields: list[str]) -> Request | None:
-    "The request on a line, or None where there is too little or too much on it."
-    if not 2 <= len(fields) <= 4:
-        return None
-    ip, sender, helo, recipients = [*fields, "", ""][:4]
-    return Request(ip, sender, helo, [each for each in recipients.split(",") if each])
-
-
-def file_lines(path: str) -> Iterable[str]:
-    "The lines of a file, or of standard input."
-    try:
-        with open(0 if path == "-" else path, encoding="utf-8", errors="surrogateescape", closefd=path != "-") as file:
-            yield from file
-    except OSError as error:
-        raise Fault(f"can't read {printable(path)}: {error.strerror}") from None
-
 # %% ../../nbs/spf/07_spfquery.ipynb #cff99b36
 STATUS = {"pass": 0, "fail": 1, "softfail": 2, "neutral": 3, "permerror": 4, "temperror": 5, "none": 6}
 FAULT = 255
 
-# %% ../../nbs/spf/07_spfquery.ipynb #f547e424
-def main(arguments: Sequence[str] | None = None) -> int:
-    "The command `spfquery`; returns the exit status."
-    return guarded(spfquery, "spfquery", sys.argv[1:] if arguments is None else arguments)
+# %% ../../nbs/spf/07_spfquery.ipynb #13586ad3
+def usage() -> str:
+    "What `-help` prints."
+    names = [f"-{option.name}{'=' * bool(option.value)}{option.value}" for option in OPTIONS]
+    return "\n".join(
+        [
+            "usage: spfquery -ip=ADDRESS -sender=ADDRESS -helo=NAME [options]",
+            "       spfquery -file=FILE [options]",
+            "May this client send mail in this domain's name? One dash or two, = or a blank:",
+            *(f"  {name:28} {option.help}" for name, option in zip(names, OPTIONS, strict=True)),
+            "exit status: " + ", ".join(f"{status} {name}" for name, status in STATUS.items()) + f", {FAULT} error",
+        ]
+    )
 
+# %% ../../nbs/spf/07_spfquery.ipynb #131e1b37
+def show(answer: Answer, values: dict[str, str], setup: Setup) -> None:
+    "Print an answer as the options say."
+    import json
 
+    print(json.dumps(as_data(answer)) if "json" in values else "\n".join(lines(answer, setup.sanitize)))
+    trees = "\n".join(text(each) for each in dict.fromkeys((answer.own, answer.result)))
+    if "trace" in values and "json" not in values:
+        print(trees)
+    sys.stdout.flush()
+    if values.get("debug", "0") != "0":
+        print(trees, file=sys.stderr)
+
+# %% ../../nbs/spf/07_spfquery.ipynb #0a57fc1b
+def answered(place: str, request: Request | None, setup: Setup) -> Answer | None:
+    "The answer to what `requests` found; None where that is no request, which is said on standard error."
+    try:
+        if request is None:
+            raise ValueError("should be: ip sender [helo [recipients]]")
+        return judge(request, setup)
+    except ValueError as error:
+        print(f"spfquery: {place}{printable(str(error))}", file=sys.stderr)
+        return None
+
+# %% ../../nbs/spf/07_spfquery.ipynb #6cb26f42
+def spfquery(arguments: Sequence[str]) -> int:
+    "The command itself; `Fault` where it can't answer."
+    values = read_options(arguments)
+    if "help" in values or "version" in values:
+        print(usage() if "help" in values else f"spfquery of ra-plugins {__version__}")
+        return 0
+    setup, status = setup_for(values), None
+    for place, request in requests(values):
+        answer = answered(place, request, setup)
+        if answer:
+            show(answer, values, setup)
+        status = STATUS[answer.name] if answer and status != FAULT else FAULT
+    if status is None:
+        raise Fault(f"{printable(values['file'])} holds no request")
+    return status
+
+# %% ../../nbs/spf/07_spfquery.ipynb #7afd9e32
 def guarded(command: Callable[[Sequence[str]], int], name: str, arguments: Sequence[str]) -> int:
     "Run a command; what goes wrong is a line on standard error and the status `FAULT`."
     for stream in (sys.stdout, sys.stderr):
@@ -379,66 +442,18 @@ def guarded(command: Callable[[Sequence[str]], int], name: str, arguments: Seque
         pass
     return FAULT
 
+# %% ../../nbs/spf/07_spfquery.ipynb #f547e424
+def main(arguments: Sequence[str] | None = None) -> int:
+    "The command `spfquery`; returns the exit status."
+    return guarded(spfquery, "spfquery", sys.argv[1:] if arguments is None else arguments)
 
-def spfquery(arguments: Sequence[str]) -> int:
-    values = read_options(arguments)
-    if "help" in values or "version" in values:
-        print(usage() if "help" in values else f"spfquery of ra-plugins {__version__}")
-        return 0
-    setup, status, wrong = setup_for(values), FAULT, False
-    for place, request in requests(values):
-        try:
-            if request is None:
-                raise ValueError("should be: ip sender [helo [recipients]]")
-            answer = judge(request, setup)
-        except ValueError as error:
-            print(f"spfquery: {place}{printable(str(error))}", file=sys.stderr)
-            wrong = True
-            continue
-        show(answer, values, setup)
-        status = STATUS[answer.name]
-    if status == FAULT and not wrong:
-        raise Fault(f"{printable(values['file'])} holds no request")
-    return FAULT if wrong else status
-
-
-def show(answer: Answer, values: dict[str, str], setup: Setup) -> None:
-    import json
-
-    print(json.dumps(as_data(answer)) if "json" in values else "\n".join(lines(answer, setup.sanitize)))
-    trees = "\n".join(text(each) for each in dict.fromkeys((answer.own, answer.result)))
-    if "trace" in values and "json" not in values:
-        print(trees)
-    sys.stdout.flush()
-    if values.get("debug", "0") != "0":
-        print(trees, file=sys.stderr)
-
-
-def usage() -> str:
-    names = [f"-{option.name}{'=' * bool(option.value)}{option.value}" for option in OPTIONS]
-    return "\n".join(
-        [
-            "usage: spfquery -ip=ADDRESS -sender=ADDRESS -helo=NAME [options]",
-            "       spfquery -file=FILE [options]",
-            "May this client send mail in this domain's name? One dash or two, = or a blank:",
-            *(f"  {name:28} {option.help}" for name, option in zip(names, OPTIONS, strict=True)),
-            "exit status: " + ", ".join(f"{status} {name}" for name, status in STATUS.items()) + f", {FAULT} error",
-        ]
-    )
-
-# %% ../../nbs/spf/07_spfquery.ipynb #70a4ed7a
+# %% ../../nbs/spf/07_spfquery.ipynb #2f8818f9
 EXPLAINS = ("ip", "helo", "name", "max-lookup", "zone", "json", "help")
 EXPLAIN = [option for option in OPTIONS if option.name in EXPLAINS]
 
-
-def explain(
-    arguments: Sequence[str],  # `DOMAIN --ip ADDRESS …`
-) -> int:  # the exit status, as of `spfquery`
-    "The command `ra-plugins spf explain`: print the tree of a check."
-    return guarded(explained, "ra-plugins spf explain", arguments)
-
-
+# %% ../../nbs/spf/07_spfquery.ipynb #007f67ab
 def explained(arguments: Sequence[str]) -> int:
+    "That command itself; `Fault` where it can't answer."
     values = read_options(arguments, EXPLAIN, "domain")
     if "help" in values:
         print("usage: ra-plugins spf explain DOMAIN|ADDRESS --ip ADDRESS [options]")
@@ -455,3 +470,10 @@ def explained(arguments: Sequence[str]) -> int:
 
     print(json.dumps(data(found)) if "json" in values else text(found))
     return STATUS[found.result]
+
+# %% ../../nbs/spf/07_spfquery.ipynb #70a4ed7a
+def explain(
+    arguments: Sequence[str],  # `DOMAIN --ip ADDRESS …`
+) -> int:  # the exit status, as of `spfquery`
+    "The command `ra-plugins spf explain`: print the tree of a check."
+    return guarded(explained, "ra-plugins spf explain", arguments)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from . import cdb
+from ra_plugins.support import cdb
 
 # %% auto #0
 __all__ = ['Control', 'ControlFiles', 'entries', 'is_listed', 'first_line', 'is_ours']

@@ -6,10 +6,18 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['LINE_LIMIT', 'printable', 'log_line']
+__all__ = ['LINE_LIMIT', 'octets', 'printable', 'log_line']
 
 # %% ../../nbs/support/00_log.ipynb #d0b3a41d
 LINE_LIMIT = 1000  # characters: long enough for any address that qmail takes (899 bytes), short for a log
+
+# %% ../../nbs/support/00_log.ipynb #1fd95138
+def octets(text: str) -> bytes:
+    "The bytes of a text, in UTF-8. Surrogate escapes are the bytes that they stand for; it never raises."
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 # %% ../../nbs/support/00_log.ipynb #75145471
 def printable(
@@ -24,7 +32,7 @@ def printable(
 
 
 def _escape(char: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
+    return "".join(f"\\x{byte:02x}" for byte in octets(char))
 
 # %% ../../nbs/support/00_log.ipynb #0b8e824b
 def log_line(
