@@ -255,6 +255,13 @@ def test_far_over_a_limit_all_stores_answer_alike(shared_server: Server) -> None
 # A file
 
 
+@pytest.mark.filterwarnings("error::DeprecationWarning")
+def test_file_is_opened_as_later_versions_of_python_have_it(tmp_path: Path) -> None:
+    "From Python 3.15 on, `sqlite3.connect` takes its time-out by name only; 3.13 begins to say so."
+    with closing(Sqlite(str(tmp_path / "marks.db"))) as store:
+        assert store.held() == 0
+
+
 def test_killed_at_any_instant_the_file_is_whole_and_lacks_a_second_at_most(tmp_path: Path) -> None:
     script = """
 import os, sys, time
