@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ra_plugins.rater.config import ConfigError, Settings, described, load, parse
+from ra_plugins.rater.config import Settings, described, load, parse
 from ra_plugins.rater.limits import Limit
+from ra_plugins.rater.syntax import ConfigError
 
 C_RATER = b"""
 settings: { address: "127.0.0.1"; port: 1999; control_address: "127.0.0.1"; control_port: 4445;

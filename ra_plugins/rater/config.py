@@ -7,45 +7,21 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from itertools import pairwise, zip_longest
-from pathlib import Path
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 from ra_plugins.rater.limits import Limit, Rule, RuleBook, address, checked_limit, parse_limit
 from ra_plugins.rater.stores import open_store
-from ra_plugins.support.log import printable
+from ra_plugins.rater.syntax import ConfigError, Problem, Source, Where, file_content, read
 
 # %% auto #0
-__all__ = ['UNUSED', 'LEVELS', 'Place', 'Where', 'Section', 'NAME', 'SECTIONS', 'Problem', 'ConfigError', 'text', 'yes_or_no',
-           'anything', 'judged', 'shown', 'whole', 'port_number', 'ip', 'store_name', 'limit_list', 'pattern',
-           'setting', 'SettingTable', 'Settings', 'RuleSettings', 'Source', 'toml_keys', 'toml_places', 'read_toml',
-           'file_content', 'libconfig_tokens', 'libconfig_places', 'read_libconfig', 'read', 'unknown', 'section',
-           'triple', 'rule', 'rule_book', 'settings_of', 'is_loopback', 'Config', 'parse', 'load', 'places', 'kept',
-           'without_password', 'described_rules', 'described']
-
-# %% ../../nbs/rater/04_config.ipynb #3279f293
-class Problem(NamedTuple):
-    "Something to mend in a file."
-
-    file: str
-    line: int  # 0 for the file as a whole
-    message: str
-
-    def __str__(self) -> str:
-        return printable(f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}")
-
-
-class ConfigError(Exception):
-    "A configuration that can't be used."
-
-    def __init__(self, *problems: Problem):
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = problems
+__all__ = ['UNUSED', 'LEVELS', 'Section', 'NAME', 'SECTIONS', 'text', 'yes_or_no', 'anything', 'judged', 'shown', 'whole',
+           'port_number', 'ip', 'store_name', 'limit_list', 'pattern', 'setting', 'SettingTable', 'Settings',
+           'RuleSettings', 'unknown', 'section', 'triple', 'rule', 'rule_book', 'settings_of', 'is_loopback', 'Config',
+           'parse', 'load', 'places', 'kept', 'without_password', 'described_rules', 'described']
 
 # %% ../../nbs/rater/04_config.ipynb #9ef63f62
 def text(value: Any) -> str:
@@ -185,179 +161,6 @@ class RuleSettings:
     prefix4: int = setting(whole(0, 32), 32, "Count all IPv4 addresses together that share so many bits.")
     prefix6: int = setting(whole(0, 128), 128, "The same for IPv6. A customer usually has 64.")
     watch: bool = setting(yes_or_no, False, "Count and log, and never refuse.")
-
-# %% ../../nbs/rater/04_config.ipynb #77d8b45a
-Place = tuple[str, int]  # a file's name and the number of a line
-Where = tuple[str | int, ...]  # a value's path: names, and numbers from 0 in lists
-
-
-class Source:
-    "What is in a configuration file, and what there is to say about it."
-
-    def __init__(self, file: str, values: Mapping[str, Any], places: Mapping[Where, Place]):
-        self.file, self.values, self.places = file, values, places
-        self.problems: list[Problem] = []
-        self.notes: list[Problem] = []  # what does no harm
-
-    def problem(self, where: Where, message: str) -> Problem:
-        "Something about the value at `where`, or the nearest thing around it that has a place."
-        while where and where not in self.places:
-            where = where[:-1]
-        return Problem(*self.places.get(where, (self.file, 0)), message)
-
-    def wrong(self, where: Where, message: str) -> None:
-        "Add a problem."
-        self.problems.append(self.problem(where, message))
-
-    def note(self, where: Where, message: str) -> None:
-        "Add a note."
-        self.notes.append(self.problem(where, message))
-
-# %% ../../nbs/rater/04_config.ipynb #222c7cf0
-_PART = r"""(?:[\w-]+|"[^"\\]*"|'[^']*')"""
-_KEYS = rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*"
-
-
-def toml_keys(
-    dotted: str,  # as it stands in the file
-) -> tuple[str, ...]:
-    "The names in a dotted key."
-    inner: Any = tomllib.loads(f"{dotted} = 0")
-    keys = []
-    while isinstance(inner, dict):
-        ((key, inner),) = inner.items()
-        keys.append(key)
-    return tuple(keys)
-
-# %% ../../nbs/rater/04_config.ipynb #56f89ad9
-_HEADER = re.compile(rf"[ \t]*\[(\[?)[ \t]*({_KEYS})[ \t]*\]\]?[ \t\r]*(?:#.*)?$", re.ASCII)
-_KEY = re.compile(rf"[ \t]*({_KEYS})[ \t]*=", re.ASCII)
-
-
-def toml_places(
-    file: str,
-    text: str,  # without a syntax error
-) -> dict[Where, Place]:
-    "Where the tables and keys of a TOML file are."
-    places: dict[Where, Place] = {}
-    rules: Counter[Where] = Counter()
-    table: Where = ()
-    for line, content in enumerate(text.split("\n"), 1):
-        if header := _HEADER.match(content):
-            table = toml_keys(header[2])
-            places.setdefault(table, (file, line))
-            if header[1]:
-                rules[table] += 1
-                table = (*table, rules[table] - 1)
-                places[table] = (file, line)
-        elif key := _KEY.match(content):
-            places.setdefault((*table, *toml_keys(key[1])), (file, line))
-    return places
-
-# %% ../../nbs/rater/04_config.ipynb #491b46b8
-def read_toml(file: str, content: bytes) -> Source:
-    "Read TOML. It raises `ConfigError` for a syntax error."
-    try:
-        text = content.decode()
-        return Source(file, tomllib.loads(text), toml_places(file, text))
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(Problem(file, line, f"byte {content[error.start]:#04x} should be UTF-8")) from None
-    except ValueError as error:
-        message, _, position = str(error).rpartition(" (at ")
-        found = re.match(r"line (\d+)", position)
-        line = int(found[1]) if found else content.count(b"\n") + 1
-        raise ConfigError(Problem(file, line, message or str(error))) from None
-
-# %% ../../nbs/rater/04_config.ipynb #f2516173
-def file_content(file: str, place: Place | None = None) -> bytes:
-    "What is in a file that is named at `place`. It raises `ConfigError`."
-    try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        raise ConfigError(Problem(*place or (file, 0), f"can't read {file}: {error.strerror}")) from None
-
-# %% ../../nbs/rater/04_config.ipynb #81c8d0d8
-def libconfig_tokens(file: str, text: str, around: tuple[str, ...] = ()) -> list[Any]:
-    "The tokens of a file and of those that it includes. It raises `ConfigError`."
-    import libconf
-
-    tokenizer, tokens = libconf.Tokenizer(file), []
-    pieces = re.split(r'^[ \t]*@include[ \t]+"(.*)"[ \t\r]*$', text, flags=re.MULTILINE)
-    for piece, included in zip_longest(pieces[::2], pieces[1::2]):
-        try:
-            tokens += tokenizer.tokenize(piece)
-        except (libconf.ConfigParseError, ValueError):
-            line = text.split("\n")[tokenizer.row - 1].strip()
-            raise ConfigError(Problem(file, tokenizer.row, f"there is nothing like this in libconfig: {line}")) from None
-        if included in (file, *around):
-            raise ConfigError(Problem(file, tokenizer.row, f"{included} would include itself"))
-        if included:
-            inner = file_content(included, (file, tokenizer.row)).decode(errors="surrogateescape")
-            tokens += libconfig_tokens(included, inner, (file, *around))
-    return tokens
-
-# %% ../../nbs/rater/04_config.ipynb #931f8435
-def libconfig_places(tokens: Iterable[Any]) -> tuple[dict[Where, Place], list[Where]]:
-    "Where the values are, and which names come twice."
-    places: dict[Where, Place] = {}
-    twice: list[Where] = []
-    path: list[str | int] = [""]
-    for each in tokens:
-        if each.type == "name":
-            path[-1] = each.text
-            if tuple(path) in places:
-                twice.append(tuple(path))
-        if each.type in (")", "]", "}"):
-            path.pop()
-        elif each.type == ",":
-            path[-1] = path[-1] + 1 if isinstance(path[-1], int) else path[-1]
-        elif each.type not in (":", "=", ";"):
-            places[tuple(path)] = (each.filename, each.row)
-        if each.type in ("(", "[", "{"):
-            path.append("" if each.type == "{" else 0)
-    return places, twice
-
-# %% ../../nbs/rater/04_config.ipynb #7a02ea85
-def read_libconfig(file: str, content: bytes) -> Source:
-    "Read libconfig's syntax. It raises `ConfigError` for a syntax error."
-    import libconf
-
-    tokens = libconfig_tokens(file, content.decode(errors="surrogateescape"))
-    stream = libconf.TokenStream(tokens)
-    try:
-        values = libconf.Parser(stream).parse()
-    except libconf.ConfigParseError as error:
-        raise ConfigError(_misplaced(stream.peek(), str(error), (file, content.count(b"\n") + 1))) from None
-    places, twice = libconfig_places(tokens)
-    source = Source(file, values, places)
-    for where in twice:
-        source.wrong(where, f"{where[-1]} comes twice")
-    return source
-
-
-def _misplaced(
-    at: Any,  # the token that is in the wrong place, or None at the end
-    error: str,  # libconf's
-    end: Place,
-) -> Problem:
-    expected = " or ".join(re.findall(r"'(\S)'", error.partition("; ")[2])) or "a setting, as in name: value;"
-    message = f"{at.text if at else 'the end of the file'} stands where {expected} should be"
-    if at and expected in (")", "]", "}"):
-        message += "; is a comma or a double quote missing before it?"
-    place: Place = (at.filename, at.row) if at else end
-    return Problem(*place, message)
-
-# %% ../../nbs/rater/04_config.ipynb #404f869f
-def read(file: str, content: bytes) -> Source:
-    "Read the values of a file in either syntax. It raises `ConfigError`."
-    toml = file.endswith(".toml") or re.search(rb"^[ \t]*\[", content, re.MULTILINE)
-    try:
-        return (read_toml if toml else read_libconfig)(file, content)
-    except RecursionError:
-        raise ConfigError(Problem(file, 0, "brackets are nested too deeply")) from None
-    except ModuleNotFoundError as error:
-        raise ConfigError(Problem(file, 0, f"to read it takes {error.name}: pip install 'ra-plugins[rater]'")) from None
 
 # %% ../../nbs/rater/04_config.ipynb #218212eb
 def unknown(name: str, known: Iterable[str]) -> str:

@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 
-from ra_plugins.rater.config import LEVELS, Config, ConfigError, Settings, described, kept, load, places
+from ra_plugins.rater.config import LEVELS, Config, Settings, described, kept, load, places
 from ra_plugins.rater.control import Control, Operated, Refused
 from ra_plugins.rater.memory import StoreError
 from ra_plugins.rater.protocol import Question, Rater, log
 from ra_plugins.rater.server import Server, listen, listen_unix
 from ra_plugins.rater.stores import open_store
+from ra_plugins.rater.syntax import ConfigError
 from ra_plugins.support.log import printable
 
 # %% auto #0
