@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ['WITHIN', 'OVER', 'NO_VERDICT', 'NO_ANSWER', 'LINE_LIMIT', 'LARGEST_WEIGHT', 'ADDRESS', 'CANT_CONNECT', 'ANSWER_LIMIT',
            'CLOSED', 'TIMEOUT', 'LONGEST', 'USAGE', 'Answer', 'read_answer', 'one_line', 'question', 'parse_address',
            'time_left', 'in_time', 'look_up', 'connect', 'unreachable', 'silent', 'reason', 'Heard', 'exchange', 'Kept',
-           'Client', 'ask', 'aexchange', 'aconnect', 'aask', 'parse_arguments', 'main', 'tell']
+           'Client', 'ask', 'aexchange', 'aconnect', 'aask', 'parse_arguments', 'seconds', 'main', 'tell']
 
 # %% ../../nbs/rater/10_client.ipynb #c022c81e
 WITHIN, OVER, NO_VERDICT = 0, 1, 2
@@ -391,6 +391,14 @@ def parse_arguments(
         words = words[2:]
     return options, words
 
+# %% ../../nbs/rater/10_client.ipynb #75edc8b3
+def seconds(text: str) -> float:
+    "A time-out from a command line; `ValueError` says what would do."
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--timeout should be a number of seconds, not {text!r:.40}") from None
+
 # %% ../../nbs/rater/10_client.ipynb #8fd5e703
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run `raterclient`; returns its exit status."
@@ -399,7 +407,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE, end="", file=sys.stdout if words == ["--help"] else sys.stderr)
         return WITHIN if words == ["--help"] else NO_VERDICT
     try:
-        client = Client(options["--address"], float(options["--timeout"]))
+        client = Client(options["--address"], seconds(options["--timeout"]))
     except ValueError as error:
         print(f"raterclient: {error}", file=sys.stderr)
         return NO_VERDICT
