@@ -79,7 +79,11 @@ class MasterZone(Zone):
 # %% ../../nbs/support/07_zonefile.ipynb #f356a96e
 def _escaped(text: str) -> str:
     "A master file in which undecodable bytes, surrogate escapes until now, are written as `\\DDD`."
-    return re.sub("[\udc80-\udcff]", lambda byte: f"\\{ord(byte[0]) - 0xDC00:03}", text)
+
+    def escape(found: re.Match[str]) -> str:
+        return f"\\{ord(found[1]) - 0xDC00:03}" if found[1] else found[0]
+
+    return re.sub("\\\\?([\udc80-\udcff])|\\\\.", escape, text)
 
 # %% ../../nbs/support/07_zonefile.ipynb #ef218550
 def records_of(zone: dns.zone.Zone) -> dict[tuple[str, str], list[Any]]:
