@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ra_plugins.support.ask import Question
 
 # %% auto #0
-__all__ = ['DENIED', 'ANSWERERS', 'rate', 'block', 'tell', 'answer']
+__all__ = ['DENIED', 'ANSWERERS', 'rate', 'block', 'answer', 'tell']
 
 # %% ../../nbs/hosts/answers.ipynb #7eb9c578
 def rate(question: Rate, dry: bool) -> Answer:
@@ -36,6 +36,9 @@ def rate(question: Rate, dry: bool) -> Answer:
     )
 
 # %% ../../nbs/hosts/answers.ipynb #14e9738e
+DENIED = 0o200  # neither read nor executed by its owner: denied; written by its owner: until the timeout (tcpsvd(8))
+
+
 def block(question: Block, dry: bool) -> bool | Unanswered:
     "Create ipsvd's file for an address that it has none for. False where there is one."
     path = os.path.join(question.folder, question.address)
@@ -49,22 +52,19 @@ def block(question: Block, dry: bool) -> bool | Unanswered:
         return Unanswered(getattr(error, "strerror", None) or str(error))
     return True
 
-
-DENIED = 0o200  # neither read nor executed by its owner: denied; written by its owner: until the timeout (tcpsvd(8))
-
 # %% ../../nbs/hosts/answers.ipynb #a57f83ec
 ANSWERERS: dict[type[Question], Callable[[Any, bool], Any]] = {Rate: rate, Block: block}
-
-
-def tell(
-    questions: tuple[Question, ...],
-    dry: bool = False,  # change nothing anywhere
-) -> list[Any]:  # an answer, or `Unanswered`, to each
-    "The answers, as `drive` wants them, one after the other."
-    return [answer(question, dry) for question in questions]
 
 
 def answer(question: Question, dry: bool) -> Any:
     "The answer to one question."
     answerer = ANSWERERS.get(type(question))
     return answerer(question, dry) if answerer else Unanswered(f"nobody here answers {question!r}")
+
+# %% ../../nbs/hosts/answers.ipynb #11ec6ced
+def tell(
+    questions: tuple[Question, ...],
+    dry: bool = False,  # change nothing anywhere
+) -> list[Any]:  # an answer, or `Unanswered`, to each
+    "The answers, as `drive` wants them, one after the other."
+    return [answer(question, dry) for question in questions]

@@ -17,7 +17,7 @@ from ra_plugins.spp.environment import VariableTable
 from ra_plugins.spp.plugin import STAGES, Plugin
 
 # %% auto #0
-__all__ = ['MARK', 'catalogue', 'listing', 'stages', 'page', 'InstallError', 'install', 'is_ours']
+__all__ = ['MARK', 'catalogue', 'stages', 'listing', 'page', 'is_ours', 'InstallError', 'install']
 
 # %% ../../nbs/hosts/04_catalogue.ipynb #3caeea16
 def catalogue() -> dict[str, Plugin]:
@@ -26,16 +26,16 @@ def catalogue() -> dict[str, Plugin]:
     found = {name: getattr(import_module(f"ra_plugins.plugins.{name}"), name, None) for name in names}
     return {name: each for name, each in found.items() if isinstance(each, Plugin)}
 
+# %% ../../nbs/hosts/04_catalogue.ipynb #7282fab3
+def stages(plugin: Plugin) -> str:
+    "Where it is meant to run."
+    return "any" if set(plugin.stages) == set(STAGES) else "/".join(plugin.stages)
+
 # %% ../../nbs/hosts/04_catalogue.ipynb #d32a68a5
 def listing() -> str:
     "A line for each plugin: its name, where it runs, what it does."
     rows = [(name, stages(each), _first_line(each.__doc__)) for name, each in catalogue().items()]
     return "\n".join(f"{name:{_width(rows, 0)}}  {where:{_width(rows, 1)}}  {line}" for name, where, line in rows)
-
-
-def stages(plugin: Plugin) -> str:
-    "Where it is meant to run."
-    return "any" if set(plugin.stages) == set(STAGES) else "/".join(plugin.stages)
 
 
 def _first_line(text: str | None) -> str:
@@ -45,16 +45,21 @@ def _first_line(text: str | None) -> str:
 def _width(rows: list[tuple[str, str, str]], column: int) -> int:
     return max((len(row[column]) for row in rows), default=0)
 
+# %% ../../nbs/hosts/04_catalogue.ipynb #6eddce0e
+def _sections(plugin: Plugin) -> str:
+    "How `control/smtpplugins` names it: under each of its SMTP commands, or under one of them all."
+    named = plugin.stages[:1] if stages(plugin) == "any" else plugin.stages
+    return "".join(f"    [{stage}]\n    plugins/{plugin.name}\n" for stage in named)
+
 # %% ../../nbs/hosts/04_catalogue.ipynb #8f2eb07b
 def page(
     plugin: Plugin,
 ) -> str:
     "What an administrator has to know about a plugin, as plain text."
-    anywhere = stages(plugin) == "any"
-    sections = "".join(f"    [{stage}]\n    plugins/{plugin.name}\n" for stage in plugin.stages[: 1 if anywhere else None])
+    elsewhere = ", here or in any other section" if stages(plugin) == "any" else ""
     parts = [
         f"{plugin.name}: {(plugin.__doc__ or '').strip()}",
-        f"In control/smtpplugins{', here or in any other section' * anywhere}:\n\n{sections}",
+        f"In control/smtpplugins{elsewhere}:\n\n{_sections(plugin)}",
         f"Settings, as variables in the environment of qmail-smtpd:\n\n{VariableTable(plugin.settings)}"
         if plugin.settings.variables()
         else "It has no settings.",
@@ -64,17 +69,22 @@ def page(
 # %% ../../nbs/hosts/04_catalogue.ipynb #65ab4cc5
 MARK = "of ra-plugins. Written by `ra-plugins install`"  # stands in every program that we write
 
+# %% ../../nbs/hosts/04_catalogue.ipynb #d3e67490
+def is_ours(path: str) -> bool:
+    "Did `install` write this program?"
+    try:
+        with open(path, "rb") as file:
+            return MARK.encode() in file.read(2000)
+    except OSError:
+        return False
 
+# %% ../../nbs/hosts/04_catalogue.ipynb #1e560691
 class InstallError(Exception):
     "Why plugins can't be installed, for people."
 
-# %% ../../nbs/hosts/04_catalogue.ipynb #1a466e42
-def install(
-    folder: str,  # where the programs go: `/var/qmail/plugins` as a rule
-    names: list[str],  # of plugins; none for all
-    force: bool = False,  # write over a program that isn't ours
-) -> list[str]:  # the paths written
-    "Write the programs of plugins into a folder; `InstallError` where that can't be, before anything is written."
+
+def _planned(folder: str, names: list[str], force: bool) -> dict[str, Plugin]:
+    "What `install` will write: plugins by the path of their programs."
     known = catalogue()
     if unknown := [name for name in names if name not in known]:
         raise InstallError(f"no plugin {', '.join(unknown)}; there are {', '.join(known)}")
@@ -82,14 +92,7 @@ def install(
     foreign = [path for path in paths if os.path.lexists(path) and not is_ours(path)]
     if foreign and not force:
         raise InstallError(f"already there, and not ours: {', '.join(foreign)}; --force writes over them")
-    try:
-        os.makedirs(folder, exist_ok=True)
-        for path, plugin in paths.items():
-            _replace(path, executable(plugin))
-    except OSError as error:
-        raise InstallError(f"can't write there: {error}") from None
-    compileall.compile_dir(os.path.dirname(str(ra_plugins.__file__)), quiet=2)
-    return list(paths)
+    return paths
 
 # %% ../../nbs/hosts/04_catalogue.ipynb #7bea0c7a
 def _replace(path: str, text: str) -> None:
@@ -104,11 +107,19 @@ def _replace(path: str, text: str) -> None:
         os.unlink(temporary)
         raise
 
-# %% ../../nbs/hosts/04_catalogue.ipynb #d3e67490
-def is_ours(path: str) -> bool:
-    "Did `install` write this program?"
+# %% ../../nbs/hosts/04_catalogue.ipynb #1a466e42
+def install(
+    folder: str,  # where the programs go: `/var/qmail/plugins` as a rule
+    names: list[str],  # of plugins; none for all
+    force: bool = False,  # write over a program that isn't ours
+) -> list[str]:  # the paths written
+    "Write the programs of plugins into a folder; `InstallError` where that can't be, before anything is written."
+    paths = _planned(folder, names, force)
     try:
-        with open(path, "rb") as file:
-            return MARK.encode() in file.read(2000)
-    except OSError:
-        return False
+        os.makedirs(folder, exist_ok=True)
+        for path, plugin in paths.items():
+            _replace(path, executable(plugin))
+    except OSError as error:
+        raise InstallError(f"can't write there: {error}") from None
+    compileall.compile_dir(os.path.dirname(str(ra_plugins.__file__)), quiet=2)
+    return list(paths)

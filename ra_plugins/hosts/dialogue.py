@@ -13,8 +13,8 @@ from ra_plugins.support.address import ADDRESS_LIMIT
 from ra_plugins.support.control import Control, entries, first_line, is_ours
 
 # %% auto #0
-__all__ = ['named_address', 'programs', 'server_name', 'is_bad_sender', 'is_allowed', 'to_us', 'judged', 'Recipients',
-           'Transaction', 'Dialogue']
+__all__ = ['MAIL_FIRST', 'SYNTAX_ERROR', 'named_address', 'programs', 'server_name', 'is_bad_sender', 'is_allowed', 'to_us',
+           'judged', 'Recipients', 'judged_sender', 'Transaction', 'reply_lines', 'Dialogue']
 
 # %% ../../nbs/hosts/02_dialogue.ipynb #6062e59e
 def _unquoted(text: str, end: str) -> str:
@@ -130,6 +130,23 @@ class Recipients:
             self.accepted.append(recipient)
             await self.checks.say("250 ok")
 
+# %% ../../nbs/hosts/02_dialogue.ipynb #80a16d42
+async def judged_sender(
+    control: Control,
+    checks: Checks,
+    sender: str,
+) -> tuple[str, bool] | None:  # the address to go on with, and is it a bad one? None where it was refused
+    "Let plugins and `badmailfrom` judge a sender."
+    answer = await checks.check("mail", "SMTPMAILFROM", sender)
+    if answer == "refuse":
+        return None
+    address = checks.state.address
+    return address, answer != "skip" and is_bad_sender(control, address)
+
+# %% ../../nbs/hosts/02_dialogue.ipynb #75931dba
+MAIL_FIRST = "503 MAIL first (#5.5.1)"
+SYNTAX_ERROR = "555 syntax error (#5.5.4)"
+
 # %% ../../nbs/hosts/02_dialogue.ipynb #26352523
 class Transaction:
     "The message under way: who sends it, and to whom. Each method answers one command."
@@ -149,22 +166,21 @@ class Transaction:
         "MAIL. A transaction begins, in place of one that was under way, unless a plugin refuses."
         address = named_address(argument)
         if address is None:
-            await self.checks.say("555 syntax error (#5.5.4)")
+            await self.checks.say(SYNTAX_ERROR)
         elif not await self.checks.overdue("mail"):
             self.recipients.count = self.recipients.count_all = 0
-            answer = await self.checks.check("mail", "SMTPMAILFROM", address)
-            if answer != "refuse":
-                self.sender, self.recipients = self.checks.state.address, Recipients(self.control, self.checks)
-                self.bad_sender = answer != "skip" and is_bad_sender(self.control, self.sender)
+            if judgement := await judged_sender(self.control, self.checks, address):
+                self.sender, self.bad_sender = judgement
+                self.recipients = Recipients(self.control, self.checks)
                 await self.checks.say("250 ok")
 
     async def rcpt(self, argument: str) -> None:
         "RCPT."
         address = named_address(argument)
         if self.sender is None:
-            await self.checks.say("503 MAIL first (#5.5.1)")
+            await self.checks.say(MAIL_FIRST)
         elif address is None:
-            await self.checks.say("555 syntax error (#5.5.4)")
+            await self.checks.say(SYNTAX_ERROR)
         elif self.bad_sender:
             await self.checks.say("553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)")
         elif not await self.checks.overdue("rcpt"):
@@ -173,12 +189,18 @@ class Transaction:
     async def data(self) -> bool:  # may the message come? The yes is left to the caller to say
         "DATA."
         if self.sender is None:
-            await self.checks.say("503 MAIL first (#5.5.1)")
+            await self.checks.say(MAIL_FIRST)
         elif not self.recipients.accepted:
             await self.checks.say("503 RCPT first (#5.5.1)")
         elif not await self.checks.overdue("data"):
             return await self.checks.check("data") != "refuse"
         return False
+
+# %% ../../nbs/hosts/02_dialogue.ipynb #07ce11c8
+def reply_lines(code: int, *texts: str) -> list[str]:
+    "A reply of one line or several: all but the last have a hyphen behind the code."
+    *first, last = texts
+    return [*(f"{code}-{text}" for text in first), f"{code} {last}"]
 
 # %% ../../nbs/hosts/02_dialogue.ipynb #76b79565
 class Dialogue:
@@ -212,10 +234,8 @@ class Dialogue:
         if await self.checks.check("helo") == "refuse":
             return False
         self.transaction.sender = None
-        *lines, last = self.me, *extensions
-        for line in lines:
-            await self.checks.say(f"250-{line}")
-        await self.checks.say(f"250 {last}")
+        for line in reply_lines(250, self.me, *extensions):
+            await self.checks.say(line)
         return True
 
     async def auth(

@@ -71,6 +71,13 @@ class Failure(Exception):
     "A program that couldn't be run or didn't end well; the text is what qmail-smtpd says of it."
 
 
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    "End a process and whatever it has started."
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+
+# %% ../../nbs/hosts/01_qmail_spp.ipynb #cbaf89b6
 async def _started(
     entry: str,  # of control/smtpplugins
     environ: dict[str, str],
@@ -97,12 +104,6 @@ async def _started(
 
 def _close_stdin() -> None:
     os.close(0)
-
-
-async def _kill(process: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
 
 # %% ../../nbs/hosts/01_qmail_spp.ipynb #43b10996
 async def _in_time(awaited: Awaitable[T], seconds: float) -> T:
@@ -241,6 +242,25 @@ def outcome(
         return "skip"
     return "go" if last else ""
 
+# %% ../../nbs/hosts/01_qmail_spp.ipynb #50b62495
+async def _obeyed(
+    commands: AsyncGenerator[Command, None],  # of one program
+    state: State,  # which they change
+    say: Callable[[str], Awaitable[None]],  # sends a line to the client
+    wait: Callable[[float], Awaitable[object]],  # for a `Delay`
+) -> Command | None:  # the final one, if there is one
+    "Do what a program says, command by command."
+    last = None
+    async with aclosing(commands):
+        async for command in commands:
+            if isinstance(command, (Say, Refuse, Disconnect)):
+                await say(command.text)
+            elif isinstance(command, Delay):
+                await wait(command.seconds)
+            state.change(command)
+            last = command if command.final else None
+    return last
+
 # %% ../../nbs/hosts/01_qmail_spp.ipynb #8129917f
 class Checks:
     "The plugins of one connection."
@@ -278,20 +298,8 @@ class Checks:
         return "go"
 
     async def _run_entry(self, entry: str) -> Command | Failure | None:
-        last: Command | Failure | None = None
         try:
-            async with aclosing(self.run(entry, self.state.environ)) as commands:
-                async for command in commands:
-                    await self._obey(command)
-                    last = command if command.final else None
+            return await _obeyed(self.run(entry, self.state.environ), self.state, self.say, self.wait)
         except Failure as failure:
             await self.say(f"451 qmail-spp failure: {entry}: {failure} (#4.3.0)")
-            last = failure
-        return last
-
-    async def _obey(self, command: Command) -> None:
-        if isinstance(command, (Say, Refuse, Disconnect)):
-            await self.say(command.text)
-        elif isinstance(command, Delay):
-            await self.wait(command.seconds)
-        self.state.change(command)
+            return failure

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ra_plugins.support.ask import Question
 
 # %% auto #0
-__all__ = ['CONTROLDIR', 'environment', 'main', 'tell', 'describe', 'executable', 'import_path']
+__all__ = ['CONTROLDIR', 'environment', 'tell', 'describe', 'main', 'import_path', 'executable']
 
 # %% ../../nbs/hosts/00_script.ipynb #b414aad5
 def environment() -> dict[str, str]:
@@ -31,26 +31,6 @@ def environment() -> dict[str, str]:
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
-
-# %% ../../nbs/hosts/00_script.ipynb #e516f5ca
-CONTROLDIR = "/var/qmail/control"  # unless the environment says otherwise: qmail-control(5)
-
-
-def main(
-    plugin: Plugin,
-) -> None:
-    "Be `plugin` for the SMTP command at hand: read the environment, decide, wait, write. It never raises."
-
-    def log(message: str) -> None:
-        _write_all(2, (log_line(plugin.name, os.getppid(), message) + "\n").encode())
-
-    try:
-        session = Session(environment(), log, os.getppid())
-        answer = plugin(session, Control(session.environ.get("CONTROLDIR", CONTROLDIR)), log, tell)
-        _write_all(1, write(answer))
-        _wait(sum(command.seconds for command in answer if isinstance(command, Delay)))
-    except Exception as error:
-        log(f"failed, so the mail goes on: {describe(error)}")
 
 # %% ../../nbs/hosts/00_script.ipynb #75bb6f28
 def tell(questions: tuple[Question, ...]) -> list[Any]:
@@ -90,6 +70,45 @@ def describe(
     where = f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}, line {trace.tb_lineno})" if trace else ""
     return f"{type(error).__name__}: {error}{where}"
 
+# %% ../../nbs/hosts/00_script.ipynb #e516f5ca
+CONTROLDIR = "/var/qmail/control"  # unless the environment says otherwise: qmail-control(5)
+
+
+def main(
+    plugin: Plugin,
+) -> None:
+    "Be `plugin` for the SMTP command at hand: read the environment, decide, wait, write. It never raises."
+
+    def log(message: str) -> None:
+        _write_all(2, (log_line(plugin.name, os.getppid(), message) + "\n").encode())
+
+    try:
+        session = Session(environment(), log, os.getppid())
+        answer = plugin(session, Control(session.environ.get("CONTROLDIR", CONTROLDIR)), log, tell)
+        _write_all(1, write(answer))
+        _wait(sum(command.seconds for command in answer if isinstance(command, Delay)))
+    except Exception as error:
+        log(f"failed, so the mail goes on: {describe(error)}")
+
+# %% ../../nbs/hosts/00_script.ipynb #f81de7e3
+def _interpreter_line(python: str) -> str:
+    "How the kernel finds Python: directly, or by way of the shell where the path is long or has blanks (execve(2))."
+    direct = f"#!{python} -IS"
+    if len(direct) <= 127 and not set(python) & set(" \t\n"):
+        return direct
+    quoted = "'" + python.replace("'", "'\\''") + "'"
+    return f"#!/bin/sh\n'''exec' {quoted} -IS \"$0\" \"$@\"\n' '''"
+
+# %% ../../nbs/hosts/00_script.ipynb #2806b819
+def import_path() -> tuple[str, ...]:
+    "The folders that hold this package and what it imports on a mail server."
+    import cdblib
+
+    import ra_plugins
+
+    folders = (os.path.dirname(os.path.dirname(os.path.abspath(str(module.__file__)))) for module in (ra_plugins, cdblib))
+    return tuple(dict.fromkeys(folders))
+
 # %% ../../nbs/hosts/00_script.ipynb #c17cda8c
 def executable(
     plugin: Plugin,
@@ -113,22 +132,3 @@ except Exception as error:
 else:
     main({plugin.name})
 """
-
-# %% ../../nbs/hosts/00_script.ipynb #f81de7e3
-def _interpreter_line(python: str) -> str:
-    "How the kernel finds Python: directly, or by way of the shell where the path is long or has blanks (execve(2))."
-    direct = f"#!{python} -IS"
-    if len(direct) <= 127 and not set(python) & set(" \t\n"):
-        return direct
-    quoted = "'" + python.replace("'", "'\\''") + "'"
-    return f"#!/bin/sh\n'''exec' {quoted} -IS \"$0\" \"$@\"\n' '''"
-
-# %% ../../nbs/hosts/00_script.ipynb #2806b819
-def import_path() -> tuple[str, ...]:
-    "The folders that hold this package and what it imports on a mail server."
-    import cdblib
-
-    import ra_plugins
-
-    folders = (os.path.dirname(os.path.dirname(os.path.abspath(str(module.__file__)))) for module in (ra_plugins, cdblib))
-    return tuple(dict.fromkeys(folders))

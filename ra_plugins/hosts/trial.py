@@ -24,8 +24,8 @@ from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line, printable
 
 # %% auto #0
-__all__ = ['LOG_LIMIT', 'VERDICTS', 'ENDINGS', 'Run', 'Step', 'Notes', 'decided', 'watched', 'Runner', 'Trial', 'verdict', 'text',
-           'data']
+__all__ = ['LOG_LIMIT', 'VERDICTS', 'ENDINGS', 'Run', 'Step', 'Notes', 'decided', 'watched', 'Runner', 'noted_checks', 'Trial',
+           'verdict', 'text', 'data']
 
 # %% ../../nbs/hosts/05_trial.ipynb #debcc911
 class Run:
@@ -72,6 +72,12 @@ class Notes:
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.delay = 0  # seconds that the client would have waited
+
+    def started(self, entry: str) -> Run:
+        "A plugin that runs at the step under way."
+        run = Run(entry)
+        self.steps[-1].runs.append(run)
+        return run
 
     async def say(self, line: str) -> None:
         "A reply to the step under way."
@@ -157,6 +163,23 @@ class Runner:
             run.failure = str(failure)
             raise
 
+# %% ../../nbs/hosts/05_trial.ipynb #ce0b188c
+def noted_checks(
+    control: Control,
+    environ: dict[str, str],  # of the session
+    notes: Notes,
+    like: str = "netqmail",  # whose qmail-spp: a key of `SECTIONS`
+    seconds: float = 300,  # that a program may take
+) -> Checks:
+    "The plugins of a session that is noted."
+    environ = {"CONTROLDIR": control.folder, **environ}
+    runner = Runner(os.path.dirname(os.path.abspath(control.folder)), seconds)
+
+    def run(entry: str, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
+        return runner.commands(notes.started(entry), environ)
+
+    return Checks(programs(control, environ, like), environ, run, notes.say, notes.wait)
+
 # %% ../../nbs/hosts/05_trial.ipynb #520e531b
 class Trial:
     "A session that doesn't take place."
@@ -168,16 +191,9 @@ class Trial:
         like: str = "netqmail",  # whose qmail-spp: a key of `SECTIONS`
         seconds: float = 300,  # that a program may take
     ):
-        environ = {"CONTROLDIR": control.folder, **environ}
-        self.runner = Runner(os.path.dirname(os.path.abspath(control.folder)), seconds)
         self.notes = Notes()
-        self.checks = Checks(programs(control, environ, like), environ, self._run, self.notes.say, self.notes.wait)
+        self.checks = noted_checks(control, environ, self.notes, like, seconds)
         self.dialogue = Dialogue(control, self.checks)
-
-    def _run(self, entry: str, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
-        run = Run(entry)
-        self.notes.steps[-1].runs.append(run)
-        return self.runner.commands(run, environ)
 
     async def hold(
         self,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['REPLY_LIMIT', 'HEADER_LIMIT', 'KINDS', 'Command', 'Next', 'Okay', 'Accept', 'Refuse', 'Disconnect', 'Drop', 'Later',
-           'ChangeAddress', 'SetVariable', 'UnsetVariable', 'AddHeader', 'Say', 'Delay', 'write', 'block_permanent',
+           'SetVariable', 'UnsetVariable', 'ChangeAddress', 'AddHeader', 'Say', 'Delay', 'write', 'block_permanent',
            'block_temporary', 'read']
 
 # %% ../../nbs/spp/02_command.ipynb #bc1f7d84
@@ -48,13 +48,13 @@ class Next(Command):
 
     letter, final, __slots__ = "N", True, ()
 
-# %% ../../nbs/spp/02_command.ipynb #6ab84dcb
+
 class Okay(Command):
     "O: no more plugins for this command, and none of qmail-smtpd's checks. At RCPT this lets anybody relay."
 
     letter, final, __slots__ = "O", True, ()
 
-# %% ../../nbs/spp/02_command.ipynb #f19f4696
+
 class Accept(Command):
     "A: no plugin runs again in this connection. RSET doesn't bring them back."
 
@@ -66,13 +66,13 @@ class Refuse(Command):
 
     letter, final, __slots__ = "E", True, ()
 
-# %% ../../nbs/spp/02_command.ipynb #3004dca1
+
 class Disconnect(Command):
     "R: reply with the text and close the connection."
 
     letter, final, __slots__ = "R", True, ()
 
-# %% ../../nbs/spp/02_command.ipynb #a7888631
+
 class Drop(Command):
     "D: close the connection without a word."
 
@@ -107,12 +107,6 @@ class Later(Command):
         "What it refuses with."
         return str(self.arguments[1])
 
-# %% ../../nbs/spp/02_command.ipynb #d37bdb66
-class ChangeAddress(Command):
-    "C: go on with this address in place of the one that MAIL or RCPT named. The last one counts."
-
-    letter, __slots__ = "C", ()
-
 # %% ../../nbs/spp/02_command.ipynb #10491bb6
 class SetVariable(Command):
     "S: set a variable for the plugins after this one and for qmail-queue, until the connection ends."
@@ -127,19 +121,25 @@ class SetVariable(Command):
         "What stands behind the letter."
         return "=".join(map(str, self.arguments))
 
-# %% ../../nbs/spp/02_command.ipynb #74926492
+
 class UnsetVariable(Command):
     "U: unset a variable, for as long as `SetVariable` sets one."
 
     letter, __slots__ = "U", ()
 
-# %% ../../nbs/spp/02_command.ipynb #b44862f1
+# %% ../../nbs/spp/02_command.ipynb #d37bdb66
+class ChangeAddress(Command):
+    "C: go on with this address in place of the one that MAIL or RCPT named. The last one counts."
+
+    letter, __slots__ = "C", ()
+
+
 class AddHeader(Command):
     "H: put a header field above the message, below our Received. RSET and the message's end clear it."
 
     letter, __slots__ = "H", ()
 
-# %% ../../nbs/spp/02_command.ipynb #376156f0
+
 class Say(Command):
     "P: send the text to the client at once and go on."
 
@@ -163,6 +163,50 @@ class Delay(Command):
 REPLY_LIMIT = 510  # bytes of a reply, without CR LF
 HEADER_LIMIT = 998  # bytes of a header line, without CR LF
 
+# %% ../../nbs/spp/02_command.ipynb #73172228
+def _unfold(text: str) -> str:
+    "A text on one line: a blank where a line ended."
+    return " ".join(text.splitlines()) if "\n" in text or "\r" in text else text
+
+
+def _reply(text: str) -> bytes:
+    "The text of a reply, fit to be sent."
+    return printable(_unfold(text[:REPLY_LIMIT])).encode("ascii", "replace")[:REPLY_LIMIT]
+
+
+def _field(text: str) -> bytes:
+    "A header field, fit for a message, and not cut within a character."
+    line = printable(_unfold(text[:HEADER_LIMIT])).encode()
+    return line[:HEADER_LIMIT].decode("utf-8", "ignore").encode()
+
+# %% ../../nbs/spp/02_command.ipynb #0f8b5ed8
+def _name(name: str) -> bytes:
+    "The name of an environment variable."
+    if not (name.isascii() and name.isidentifier()):
+        raise ValueError(f"no name for an environment variable: {name:.60}")
+    return name.encode()
+
+
+def _address(address: str) -> bytes:
+    "An address."
+    if any(char < " " or char == "\x7f" for char in address):
+        raise ValueError(f"can't change the address to {address:.60}: a control character in it")
+    return address.encode("utf-8", "surrogateescape")
+
+# %% ../../nbs/spp/02_command.ipynb #4dce20d9
+def _argument(command: Command) -> bytes:
+    "What goes behind the letter, without anything that could end the line."
+    if isinstance(command, (Refuse, Disconnect, Later, Say)):
+        return _reply(command.text)
+    if isinstance(command, AddHeader):
+        return _field(command.text)
+    if isinstance(command, SetVariable):
+        name, value = command.arguments
+        return _name(str(name)) + b"=" + printable(str(value)).encode()
+    if isinstance(command, UnsetVariable):
+        return _name(command.text)
+    return _address(command.text) if isinstance(command, ChangeAddress) else b""
+
 # %% ../../nbs/spp/02_command.ipynb #8fedc4b0
 def write(
     commands: Iterable[Command],  # in the order in which they are to act
@@ -175,33 +219,6 @@ def write(
         if command.final:
             break
     return b"".join(lines)
-
-# %% ../../nbs/spp/02_command.ipynb #4dce20d9
-def _argument(command: Command) -> bytes:
-    "What goes behind the letter, without anything that could end the line."
-    if isinstance(command, (Refuse, Disconnect, Later, Say)):
-        return printable(_unfold(command.text[:REPLY_LIMIT])).encode("ascii", "replace")[:REPLY_LIMIT]
-    if isinstance(command, AddHeader):
-        line = printable(_unfold(command.text[:HEADER_LIMIT])).encode()
-        return line[:HEADER_LIMIT].decode("utf-8", "ignore").encode()
-    if isinstance(command, SetVariable):
-        name, value = command.arguments
-        return f"{_name(str(name))}={printable(str(value))}".encode()
-    if isinstance(command, UnsetVariable):
-        return _name(command.text).encode()
-    if isinstance(command, ChangeAddress) and any(char < " " or char == "\x7f" for char in command.text):
-        raise ValueError(f"can't change the address to {command.text:.60}: a control character in it")
-    return command.text.encode("utf-8", "surrogateescape") if isinstance(command, ChangeAddress) else b""
-
-
-def _unfold(text: str) -> str:
-    return " ".join(text.splitlines()) if "\n" in text or "\r" in text else text
-
-
-def _name(name: str) -> str:
-    if not (name.isascii() and name.isidentifier()):
-        raise ValueError(f"no name for an environment variable: {name:.60}")
-    return name
 
 # %% ../../nbs/spp/02_command.ipynb #928d7e90
 def block_permanent(
@@ -227,6 +244,22 @@ KINDS: dict[str, type[Command]] = {
     for kind in (Accept, Next, Okay, Drop, Refuse, Disconnect, ChangeAddress, UnsetVariable, AddHeader, Say)
 }
 
+# %% ../../nbs/spp/02_command.ipynb #957c3e98
+def _read_line(line: str) -> Command | None:
+    "The command on one line, if it is one."
+    letter, rest = line[:1], line[1:]
+    if letter == "L":
+        stages = {code: stage for stage, code in Later.STAGES.items()}
+        return Later(stages[rest[0]], rest[1:]) if rest[:1] in stages else None
+    if letter == "S":
+        name, equals, value = rest.partition("=")
+        return SetVariable(name, value) if equals else None
+    if letter in ("A", "N", "O", "D"):
+        return KINDS[letter]()
+    if letter == "E":
+        return Refuse(rest.partition("\0")[0])
+    return KINDS[letter](rest) if letter in KINDS else None
+
 # %% ../../nbs/spp/02_command.ipynb #38c90035
 def read(
     output: bytes,  # all that a plugin wrote to standard output
@@ -241,18 +274,3 @@ def read(
             if command.final:
                 break
     return commands
-
-# %% ../../nbs/spp/02_command.ipynb #957c3e98
-def _read_line(line: str) -> Command | None:
-    letter, rest = line[:1], line[1:]
-    if letter == "L":
-        stages = {code: stage for stage, code in Later.STAGES.items()}
-        return Later(stages[rest[0]], rest[1:]) if rest[:1] in stages else None
-    if letter == "S":
-        name, equals, value = rest.partition("=")
-        return SetVariable(name, value) if equals else None
-    if letter in ("A", "N", "O", "D"):
-        return KINDS[letter]()
-    if letter == "E":
-        return Refuse(rest.partition("\0")[0])
-    return KINDS[letter](rest) if letter in KINDS else None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # %% auto #0
-__all__ = ['LARGEST', 'text', 'number', 'yes_or_no', 'filename', 'ip_address', 'Variable', 'variable', 'shown', 'Environment',
+__all__ = ['LARGEST', 'text', 'number', 'yes_or_no', 'filename', 'ip_address', 'shown', 'Variable', 'variable', 'Environment',
            'VariableTable']
 
 # %% ../../nbs/spp/00_environment.ipynb #ef5f1f17
@@ -51,6 +51,15 @@ def ip_address(value: str) -> IPv4Address | IPv6Address:
 
     return ipaddress.ip_address(value.partition("%")[0])
 
+# %% ../../nbs/spp/00_environment.ipynb #1dbfc41e
+def shown(
+    value: object,  # of a variable
+) -> str:  # as one would write it in a shell, or a word for what can't be written there
+    "A value in a log line, a table or the help."
+    if value is None:
+        return "not set"
+    return str(int(value)) if isinstance(value, bool) else str(value) or "empty"
+
 # %% ../../nbs/spp/00_environment.ipynb #4bc1999c
 class Variable:
     "An environment variable, as an attribute of an `Environment`. Made by `variable`."
@@ -78,7 +87,7 @@ class Variable:
             view.log(f"{self.name}={value:.60} should be {self.kind.__doc__}; taken as {shown(self.default)}")
             return self.default
 
-
+# %% ../../nbs/spp/00_environment.ipynb #81e06e4f
 def variable(
     name: str,  # in the environment
     kind: Callable[[str], Any],  # how its text is read
@@ -87,15 +96,6 @@ def variable(
 ) -> Any:  # to a type checker, the value; the annotation beside it says of which type
     "Declare a variable, in the body of a class that derives from `Environment`."
     return Variable(name, kind, default, meaning)
-
-# %% ../../nbs/spp/00_environment.ipynb #1dbfc41e
-def shown(
-    value: object,  # of a variable
-) -> str:  # as one would write it in a shell, or a word for what can't be written there
-    "A value in a log line, a table or the help."
-    if value is None:
-        return "not set"
-    return str(int(value)) if isinstance(value, bool) else str(value) or "empty"
 
 # %% ../../nbs/spp/00_environment.ipynb #776709dc
 class Environment:

@@ -20,11 +20,39 @@ if TYPE_CHECKING:
     from ra_plugins.support.ask import Decision, Question
 
 # %% auto #0
-__all__ = ['STAGES', 'ARGUMENTS', 'Plugin', 'plugin', 'commands']
+__all__ = ['STAGES', 'ARGUMENTS', 'commands', 'Plugin', 'plugin']
 
 # %% ../../nbs/spp/03_plugin.ipynb #67ea9674
 STAGES = ("connection", "helo", "mail", "rcpt", "data", "auth", "pass")  # sections of control/smtpplugins
 ARGUMENTS = ("session", "settings", "control", "log")  # what a decision may take
+
+# %% ../../nbs/spp/03_plugin.ipynb #45edcbe9
+def _check(what: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:
+    "`ValueError` for a name that isn't known."
+    for name in given:
+        if name not in known:
+            raise ValueError(f"a plugin has no {what} {name}; there are {', '.join(known)}")
+
+# %% ../../nbs/spp/03_plugin.ipynb #4b5c675b
+def _arguments(decision: Callable[..., Any]) -> tuple[str, ...]:
+    "The names of a function's arguments."
+    code = decision.__code__
+    return code.co_varnames[: code.co_argcount]
+
+# %% ../../nbs/spp/03_plugin.ipynb #09d07eb5
+def commands(
+    answer: Command | list[Command] | None,  # what a decision returned
+) -> list[Command]:
+    "The answer of a decision, as a list in every case; `TypeError` where it isn't one."
+    listed = [] if answer is None else [answer] if isinstance(answer, Command) else answer
+    if not isinstance(listed, list) or not all(isinstance(each, Command) for each in listed):
+        raise TypeError(f"a plugin answers with commands, not with {answer!r:.60}")
+    return listed
+
+# %% ../../nbs/spp/03_plugin.ipynb #2b71cefd
+def _nobody(questions: tuple[Question, ...]) -> list[Unanswered]:
+    "To each question, that it can't be answered."
+    return [Unanswered("nobody here answers questions")] * len(questions)
 
 # %% ../../nbs/spp/03_plugin.ipynb #cdc8fe28
 class Plugin:
@@ -40,8 +68,7 @@ class Plugin:
         self.name: str = decision.__name__
         self.__name__, self.__doc__, self.__module__ = decision.__name__, decision.__doc__, decision.__module__
         self.__wrapped__ = decision
-        code = decision.__code__
-        self.arguments: tuple[str, ...] = code.co_varnames[: code.co_argcount]
+        self.arguments = _arguments(decision)
         _check("stage", stages, STAGES)
         _check("argument", self.arguments, ARGUMENTS)
 
@@ -74,16 +101,6 @@ class Plugin:
             answer = drive(answer, tell or _nobody)
         return commands(answer)
 
-
-def _check(what: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:
-    for name in given:
-        if name not in known:
-            raise ValueError(f"a plugin has no {what} {name}; there are {', '.join(known)}")
-
-
-def _nobody(questions: tuple[Question, ...]) -> list[Unanswered]:
-    return [Unanswered("nobody here answers questions")] * len(questions)
-
 # %% ../../nbs/spp/03_plugin.ipynb #5e31c78d
 def plugin(
     *stages: str,  # of `STAGES`: where it is meant to run
@@ -91,13 +108,3 @@ def plugin(
 ) -> Callable[[Callable[..., Any]], Plugin]:
     "Decorator: make a decision a plugin of the same name."
     return lambda decision: Plugin(decision, stages, settings)
-
-# %% ../../nbs/spp/03_plugin.ipynb #09d07eb5
-def commands(
-    answer: Command | list[Command] | None,  # what a decision returned
-) -> list[Command]:
-    "The answer of a decision, as a list in every case; `TypeError` where it isn't one."
-    listed = [] if answer is None else [answer] if isinstance(answer, Command) else answer
-    if not isinstance(listed, list) or not all(isinstance(each, Command) for each in listed):
-        raise TypeError(f"a plugin answers with commands, not with {answer!r:.60}")
-    return listed

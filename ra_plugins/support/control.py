@@ -90,15 +90,19 @@ def first_line(
     except FileNotFoundError:
         return default
 
+# %% ../../nbs/support/03_control.ipynb #b7fbe27f
+def _covering(domain: str) -> list[str]:
+    "The entries that a domain may be in by: its own, and a dot entry for each domain above it, in lower case."
+    domain = domain.lower()
+    return [domain, *(domain[place:] for place, char in enumerate(domain) if char == "." and place)]
+
 # %% ../../nbs/support/03_control.ipynb #15083821
 def is_ours(
     control: Control,
     domain: str,
 ) -> bool:
     "Do we accept mail for `domain`? `OSError` where `rcpthosts`, or a `morercpthosts.cdb` that exists, can't be read."
-    domain = domain.lower()
-    dots = [place for place, char in enumerate(domain) if char == "." and place]
-    names = [domain, *(domain[dot:] for dot in dots)]
+    names = _covering(domain)
     ours = set(entries(control, "rcpthosts"))
     if any(name in ours for name in names):
         return True

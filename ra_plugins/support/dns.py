@@ -53,6 +53,9 @@ class Ahead(Question):
         return f"Ahead({list(self.lookups)!r})"
 
 # %% ../../nbs/support/05_dns.ipynb #ea222314
+CNAME_LIMIT = 10  # links of a chain that are followed; RFC 1034 leaves the number to the resolver
+
+
 class Zone:
     "Names and their records, as they stand in a zone file: answers lookups without asking anybody."
 
@@ -81,6 +84,3 @@ class Zone:
             if found is not None:
                 return found
         return Unanswered("a chain of CNAMEs without an end")
-
-
-CNAME_LIMIT = 10  # links of a chain that are followed; RFC 1034 leaves the number to the resolver

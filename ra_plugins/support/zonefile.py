@@ -21,7 +21,7 @@ from ra_plugins.support.dns import CNAME_LIMIT, Lookup, Zone
 from ra_plugins.support.resolver import ENDLESS, VALUES, host
 
 # %% auto #0
-__all__ = ['DIRECTIVES', 'DEFAULT_TTL', 'Entries', 'MasterZone', 'zone_from_text', 'records_of', 'zone_from_file']
+__all__ = ['DIRECTIVES', 'DEFAULT_TTL', 'Entries', 'MasterZone', 'records_of', 'zone_from_text', 'zone_from_file']
 
 # %% ../../nbs/support/07_zonefile.ipynb #034df2dc
 class Entries(dns.tokenizer.Tokenizer):
@@ -77,6 +77,25 @@ class MasterZone(Zone):
         return Unanswered(ENDLESS)
 
 # %% ../../nbs/support/07_zonefile.ipynb #f356a96e
+def _escaped(text: str) -> str:
+    "A master file in which undecodable bytes, surrogate escapes until now, are written as `\\DDD`."
+
+    def escape(found: re.Match[str]) -> str:
+        return f"\\{ord(found[1]) - 0xDC00:03}" if found[1] else found[0]
+
+    return re.sub("\\\\?([\udc80-\udcff])|\\\\.", escape, text)
+
+# %% ../../nbs/support/07_zonefile.ipynb #ef218550
+def records_of(zone: dns.zone.Zone) -> dict[tuple[str, str], list[Any]]:
+    "Values by name and type, for those types that can be asked."
+    return {
+        (host(name).lower(), records.rdtype.name): [VALUES[records.rdtype.name](record) for record in records]
+        for name, node in zone.nodes.items()
+        for records in node
+        if records.rdtype.name in VALUES
+    }
+
+# %% ../../nbs/support/07_zonefile.ipynb #e7404af7
 DIRECTIVES = ("$ORIGIN", "$TTL")
 DEFAULT_TTL = 3600  # seconds, for records that have none; nothing here depends on it
 
@@ -86,7 +105,7 @@ def zone_from_text(
     name: str = "zone",  # of the file, for messages
 ) -> Zone:
     "A zone in memory from the text of a master file (RFC 1035, section 5); `ValueError` says which line is wrong."
-    entries = Entries(re.sub("[\udc80-\udcff]", lambda byte: f"\\{ord(byte[0]) - 0xDC00:03}", text), name)
+    entries = Entries(_escaped(text), name)
     zone = dns.zone.Zone(dns.name.root, relativize=False)
     try:
         with zone.writer(True) as transaction:
@@ -98,16 +117,6 @@ def zone_from_text(
     except (dns.exception.DNSException, ValueError) as error:
         raise ValueError(f"{name}:{entries.entry}: {error}") from None
     return MasterZone(records_of(zone))
-
-
-def records_of(zone: dns.zone.Zone) -> dict[tuple[str, str], list[Any]]:
-    "Values by name and type, for those types that can be asked."
-    return {
-        (host(name).lower(), records.rdtype.name): [VALUES[records.rdtype.name](record) for record in records]
-        for name, node in zone.nodes.items()
-        for records in node
-        if records.rdtype.name in VALUES
-    }
 
 # %% ../../nbs/support/07_zonefile.ipynb #768b7f0c
 def zone_from_file(path: str | PathLike[str]) -> Zone:
