@@ -49,7 +49,7 @@ def ip_address(value: str) -> IPv4Address | IPv6Address:
     "an IP address"
     import ipaddress
 
-    return ipaddress.ip_address(value.partition("%")[0])
+    return ipaddress.ip_address(value.partition("%")[0] if ":" in value else value)
 
 # %% ../../nbs/spp/00_environment.ipynb #1dbfc41e
 def shown(
