@@ -14,6 +14,7 @@ from typing import Any
 from ra_plugins.spf.client import NAME_LIMIT, RFC7208, Client, Limits, Problem
 from ra_plugins.spf.macro import MacroError, MacroString, parse_macro
 from ra_plugins.spf.record import (
+    FIRST,
     NAME_LENGTH,
     Networks,
     Record,
@@ -29,7 +30,7 @@ from ra_plugins.support.ask import Unanswered
 from ra_plugins.support.dns import Ahead, Lookup
 
 # %% auto #0
-__all__ = ['RECORD', 'REDIRECT', 'EXPLANATION', 'FIRST', 'MATCH', 'kept_record', 'DEFAULT_EXPLANATION', 'EXPLANATION_LENGTH',
+__all__ = ['RECORD', 'REDIRECT', 'EXPLANATION', 'MATCH', 'kept_record', 'DEFAULT_EXPLANATION', 'EXPLANATION_LENGTH',
            'kept_explanation', 'NOT_IN_NAMES', 'Query', 'Visit', 'ask', 'count', 'never_matches', 'target',
            'first_lookup', 'match_a', 'mail_hosts', 'directive', 'match_mx', 'match_exists', 'validated_names',
            'match_ptr', 'needs_name', 'prepare', 'match_include', 'policy', 'evaluate', 'redirect', 'check_host',
@@ -128,9 +129,6 @@ def count(query: Query) -> None:
     if query.lookups > query.limits.lookups:
         raise Problem("permerror", "Too many DNS lookups")
 
-# %% ../../nbs/spf/02_check.ipynb #572165e3
-FIRST = {"include": "TXT", "mx": "MX", "ptr": "PTR", "exists": "A"}  # for a, the type of the client's address
-
 # %% ../../nbs/spf/02_check.ipynb #3d5972b7
 def never_matches(query: Query, spec: MacroString | None) -> bool:
     "Does a term use a local part that can't stand in a name? Such a term never matches (RFC 8616, section 4)."
@@ -158,6 +156,8 @@ def target(
 # %% ../../nbs/spf/02_check.ipynb #254094b2
 def first_lookup(query: Query, term: Term, domain: str) -> Lookup | None:
     "What a mechanism asks first, if anything can be asked."
+    if term.lookup:
+        return term.lookup
     if term.mechanism == "ptr":
         return Lookup(query.ip.reverse_pointer, "PTR")
     name = term.name or target(query, term.domain, domain)

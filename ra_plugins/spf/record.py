@@ -11,11 +11,12 @@ from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_pton
 
 from ra_plugins.spf.macro import MacroError, MacroString, parse_macro
+from ra_plugins.support.dns import Lookup
 
 # %% auto #0
-__all__ = ['RESULTS', 'NAME_LENGTH', 'LABEL_LENGTH', 'MASKS4', 'MASKS6', 'VERSIONS', 'TERM', 'MODIFIER', 'result', 'RecordError',
-           'ascii_domain', 'is_name', 'is_top_label', 'domain_spec', 'masks', 'Networks', 'Term', 'parse_term',
-           'is_record', 'Record', 'parse_record']
+__all__ = ['RESULTS', 'NAME_LENGTH', 'LABEL_LENGTH', 'MASKS4', 'MASKS6', 'VERSIONS', 'FIRST', 'TERM', 'MODIFIER', 'result',
+           'RecordError', 'ascii_domain', 'is_name', 'is_top_label', 'domain_spec', 'masks', 'Networks', 'Term',
+           'parse_term', 'is_record', 'Record', 'parse_record']
 
 # %% ../../nbs/spf/01_record.ipynb #9e073590
 RESULTS = {"+": "pass", "-": "fail", "~": "softfail", "?": "neutral"}  # of the qualifiers: RFC 7208, section 4.6.2
@@ -123,10 +124,13 @@ class Networks:
         return min(found) if found else None
 
 # %% ../../nbs/spf/01_record.ipynb #1c070a0c
+FIRST = {"include": "TXT", "mx": "MX", "exists": "A"}  # what is asked first; for a, the type of the client's address
+
+
 class Term:
     "A directive that needs more than its own text to be judged: any but ip4 and ip6."
 
-    __slots__ = ("number", "mechanism", "domain", "name", "mask4", "mask6")
+    __slots__ = ("number", "mechanism", "domain", "name", "lookup", "mask4", "mask6")
 
     def __init__(
         self,
@@ -139,6 +143,7 @@ class Term:
         self.mechanism, self.domain, self.mask4, self.mask6 = mechanism, domain, mask4, mask6
         name = domain.plain.removesuffix(".") if domain and domain.plain else ""
         self.name = name if is_name(name) else ""  # the domain, where it has no macros and can be asked
+        self.lookup = Lookup(self.name, FIRST[mechanism]) if self.name and mechanism in FIRST else None  # by all clients
 
 # %% ../../nbs/spf/01_record.ipynb #2a6571a0
 TERM = re.compile(
@@ -172,7 +177,7 @@ def parse_term(text: str) -> Term:
 # %% ../../nbs/spf/01_record.ipynb #b2baa605
 def is_record(text: str) -> bool:
     "Is this TXT record an SPF record? Others are none of our business (RFC 7208, section 4.5)."
-    return text[:6].lower() == "v=spf1" and text[6:7] in ("", " ")
+    return text.startswith("v=spf1 ") or (text[:6].lower() == "v=spf1" and text[6:7] in ("", " "))
 
 # %% ../../nbs/spf/01_record.ipynb #fdedb498
 class Record:

@@ -8,7 +8,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-    from typing import Any, TypeVar
+    from typing import Any, NoReturn, TypeVar
 
     T = TypeVar("T")
     Decision = Coroutine[Any, Any, T]
@@ -39,7 +39,7 @@ def drive(
     try:
         questions = decision.send(None)
         while True:
-            questions = decision.send(tell(_checked(questions)))
+            questions = decision.send(tell(questions if isinstance(questions, tuple) else _refused(questions)))
     except StopIteration as end:
         result: T = end.value
         return result
@@ -47,10 +47,8 @@ def drive(
         decision.close()
 
 
-def _checked(asked: object) -> tuple[Question, ...]:
-    if not isinstance(asked, tuple):
-        raise TypeError(f"a decision may only await questions, not {asked!r}")
-    return asked
+def _refused(asked: object) -> NoReturn:
+    raise TypeError(f"a decision may only await questions, not {asked!r}")
 
 # %% ../../nbs/support/04_ask.ipynb #c63d65da
 class Together:
@@ -72,7 +70,7 @@ async def adrive(
     try:
         questions = decision.send(None)
         while True:
-            questions = decision.send(await tell(_checked(questions)))
+            questions = decision.send(await tell(questions if isinstance(questions, tuple) else _refused(questions)))
     except StopIteration as end:
         result: T = end.value
         return result
