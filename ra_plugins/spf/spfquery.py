@@ -44,7 +44,8 @@ T = TypeVar("T")
 __all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'FAULT', 'EXPLAINS', 'EXPLAIN', 'Fault', 'Request', 'Setup',
            'ask', 'by_terms', 'second_opinion', 'Answer', 'by_domain', 'by_loopback', 'add_recipients', 'judge',
            'header', 'lines', 'as_data', 'Option', 'find', 'read_options', 'zone', 'setup_for', 'request_of',
-           'file_lines', 'requests', 'usage', 'show', 'answered', 'spfquery', 'guarded', 'main', 'explained', 'explain']
+           'file_lines', 'requests', 'usage', 'trees', 'show', 'answered', 'spfquery', 'guarded', 'main', 'explained',
+           'explain']
 
 # %% ../../nbs/spf/07_spfquery.ipynb #e85bfcbb
 class Fault(Exception):
@@ -387,17 +388,21 @@ def usage() -> str:
     )
 
 # %% ../../nbs/spf/07_spfquery.ipynb #131e1b37
+def trees(answer: Answer) -> str:
+    "What was evaluated: the domain's own policy, and the other one where that had the last word."
+    return "\n".join(text(each) for each in dict.fromkeys((answer.own, answer.result)))
+
+
 def show(answer: Answer, values: dict[str, str], setup: Setup) -> None:
     "Print an answer as the options say."
     import json
 
     print(json.dumps(as_data(answer)) if "json" in values else "\n".join(lines(answer, setup.sanitize)))
-    trees = "\n".join(text(each) for each in dict.fromkeys((answer.own, answer.result)))
     if "trace" in values and "json" not in values:
-        print(trees)
+        print(trees(answer))
     sys.stdout.flush()
     if values.get("debug", "0") != "0":
-        print(trees, file=sys.stderr)
+        print(trees(answer), file=sys.stderr)
 
 # %% ../../nbs/spf/07_spfquery.ipynb #0a57fc1b
 def answered(place: str, request: Request | None, setup: Setup) -> Answer | None:
