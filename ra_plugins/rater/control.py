@@ -17,7 +17,7 @@ from ra_plugins.rater.limits import NoRule
 from ra_plugins.rater.memory import StoreError
 from ra_plugins.rater.protocol import LINE_LIMIT, Rater
 from ra_plugins.rater.server import Server
-from ra_plugins.support.log import printable
+from ra_plugins.support.log import octets, printable
 
 # %% auto #0
 __all__ = ['NEAR', 'USAGE', 'COMMANDS', 'END', 'AT_ONCE', 'MANY', 'TIMEOUT', 'Refused', 'Operated', 'limits', 'near', 'forget',
@@ -163,7 +163,7 @@ TIMEOUT = 10  # seconds for the daemon to answer
 def ask(address: str, port: int, command: str) -> Iterable[str]:
     "The lines of a daemon's answer, without the dot. It raises `OSError`."
     with socket.create_connection((address, port), TIMEOUT) as connection:
-        connection.sendall(f"{command}\n".encode(errors="surrogateescape"))
+        connection.sendall(octets(f"{command}\n"))
         for line in connection.makefile(encoding="utf-8", errors="surrogateescape", newline="\n"):
             if line == f"{END}\r\n":
                 return

@@ -21,6 +21,7 @@ from redis.retry import Retry
 
 from ra_plugins.rater.limits import Limit
 from ra_plugins.rater.memory import SPARE, Mark, StoreError
+from ra_plugins.support.log import octets
 
 # %% auto #0
 __all__ = ['TOLD', 'FIND', 'ADD', 'COUNT', 'SCRIPT', 'SHA', 'PAUSE', 'key', 'packed', 'batch', 'open_line', 'Line', 'reached',
@@ -29,7 +30,7 @@ __all__ = ['TOLD', 'FIND', 'ADD', 'COUNT', 'SCRIPT', 'SHA', 'PAUSE', 'key', 'pac
 # %% ../../nbs/rater/03_redis.ipynb #7bcb870b
 def key(prefix: str, name: str, value: str) -> bytes:
     "What the series of a value is found by. Surrogate escapes (PEP 383) become the bytes that they stand for."
-    return f"{prefix}{name} {value}".encode("utf-8", "surrogateescape")
+    return octets(f"{prefix}{name} {value}")
 
 # %% ../../nbs/rater/03_redis.ipynb #9d1de8c7
 @lru_cache(maxsize=1024)

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ra_plugins.rater.memory import Mark, StoreError, add, counted
+from ra_plugins.support.log import octets
 
 # %% auto #0
 __all__ = ['APPLICATION', 'VERSION', 'SCHEMA', 'PATIENCE', 'ADVICE', 'PAUSE', 'SLICE', 'WRITE', 'BRING_BACK', 'DROP', 'LOSS',
@@ -21,7 +22,7 @@ __all__ = ['APPLICATION', 'VERSION', 'SCHEMA', 'PATIENCE', 'ADVICE', 'PAUSE', 'S
 # %% ../../nbs/rater/02_sqlite.ipynb #74c28f6b
 def key(name: str, value: str) -> bytes:
     "What the series of a value is found by. Surrogate escapes (PEP 383) become the bytes that they stand for."
-    return f"{name} {value}".encode("utf-8", "surrogateescape")
+    return octets(f"{name} {value}")
 
 # %% ../../nbs/rater/02_sqlite.ipynb #be0cf689
 APPLICATION = 0x72617465  # "rate", in ASCII
