@@ -14,11 +14,11 @@ from typing import Any
 import spf as pyspf
 from measure import Benchmark, Figure, Times, ratio
 
+from ra_plugins.ask.dns import Zone
+from ra_plugins.ask.question import drive
 from ra_plugins.spf import check
 from ra_plugins.spf.check import Query, check_sender, kept_record
 from ra_plugins.spf.record import parse_record
-from ra_plugins.support.ask import drive
-from ra_plugins.support.dns import Zone
 
 NETWORKS = random.Random(7208)  # the same ones each time
 

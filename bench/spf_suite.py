@@ -18,11 +18,11 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 from spf_peer import Resolver
 from spf_suites import Case, missing, suite
 
+from ra_plugins.ask.dns import Lookup, Zone
+from ra_plugins.ask.question import drive
 from ra_plugins.spf import check
 from ra_plugins.spf.check import Query, check_sender, kept_record
 from ra_plugins.spf.record import parse_record
-from ra_plugins.support.ask import drive
-from ra_plugins.support.dns import Lookup, Zone
 
 PASSES = {"pyspf": 1, "RaSPF": 3, "RaSPF, records kept": 4}  # over the cases, so that a side's turns are about as long
 

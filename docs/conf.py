@@ -31,9 +31,12 @@ sections = {
     "plugins": "Plugins",
     "spf": "RaSPF",
     "rater": "rater",
-    "hosts": "Running plugins",
+    "cli": "The command line",
+    "hosts": "Who runs plugins",
+    "smtpd": "A server to try them on",
     "spp": "The contract with qmail-spp",
-    "support": "What plugins share",
+    "ask": "Questions and who answers",
+    "support": "What everything stands on",
 }
 
 nb_execution_mode = "off"

@@ -32,7 +32,8 @@ KERNEL = ["micropip", "packaging", "ipython", "jedi", "comm"]  # what JupyterLit
 # What a notebook that runs there doesn't import at all, and what only its exported cells may: nothing there can serve, start
 # a process, or ask the network.
 ABSENT = {"asyncio", "multiprocessing", "prometheus_client", "redis", "select", "smtplib", "socketserver", "subprocess"}
-UNUSED = ("concurrent.", "signal", "socket", "threading", f"{CONFIG.lib_name}.hosts")
+ROOMS = ("hosts", "smtpd", "cli")
+UNUSED = ("concurrent.", "signal", "socket", "threading", *(f"{CONFIG.lib_name}.{room}" for room in ROOMS))
 REQUIREMENTS = f"{CONFIG.requirements} {CONFIG.d['rater_requirements']}"
 
 # Pyodide's socket can't read IPv6 addresses.

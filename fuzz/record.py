@@ -13,11 +13,11 @@ from typing import Any
 import atheris
 
 with atheris.instrument_imports(include=["ra_plugins"]):
+    from ra_plugins.ask.dns import Lookup, Zone
+    from ra_plugins.ask.question import drive
     from ra_plugins.spf.check import EXPLANATION_LENGTH, Query, check_sender, kept_explanation, kept_record
     from ra_plugins.spf.macro import MacroError, parse_macro
     from ra_plugins.spf.record import RecordError, parse_record
-    from ra_plugins.support.ask import drive
-    from ra_plugins.support.dns import Lookup, Zone
 
 VALUES = dict.fromkeys("slodiphvcrt", "strong-bad.42@example.org")
 

@@ -22,8 +22,8 @@ import dns.name
 import dns.rcode
 import dns.rrset
 
-from ra_plugins.support.ask import Unanswered
-from ra_plugins.support.dns import CNAME_LIMIT, Lookup, Zone
+from ra_plugins.ask.dns import CNAME_LIMIT, Lookup, Zone
+from ra_plugins.ask.question import Unanswered
 
 FAULTS = {
     "drop": "no answer over UDP nor TCP",

@@ -19,7 +19,7 @@ from pathlib import Path
 import ra_plugins
 
 ROOT = Path(str(ra_plugins.__file__)).resolve().parent.parent
-COMMAND = [sys.executable, "-c", "import sys; from ra_plugins.hosts.command import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-c", "import sys; from ra_plugins.cli.command import main; sys.exit(main())"]
 ENVIRON = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT)}
 PATIENCE = 30  # seconds; what hasn't happened by then never will
 DELIVER = "env -0 > environ; cat > message"  # for `--deliver`: keeps what a message comes with

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import spf
 
-from ra_plugins.support.ask import Unanswered
-from ra_plugins.support.dns import Lookup, Zone
+from ra_plugins.ask.dns import Lookup, Zone
+from ra_plugins.ask.question import Unanswered
 
 
 class Answer(NamedTuple):

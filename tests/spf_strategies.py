@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from ra_plugins.support.ask import Unanswered
-from ra_plugins.support.dns import Lookup, Zone
+from ra_plugins.ask.dns import Lookup, Zone
+from ra_plugins.ask.question import Unanswered
 
 T = TypeVar("T")
 

@@ -14,10 +14,10 @@ import spf
 import yaml
 from spf_peer import ask, departures
 
+from ra_plugins.ask.dns import Lookup, Zone
+from ra_plugins.ask.question import Unanswered, drive
 from ra_plugins.spf.check import Query, check_sender
 from ra_plugins.spf.spfquery import Request, Setup, judge
-from ra_plugins.support.ask import Unanswered, drive
-from ra_plugins.support.dns import Lookup, Zone
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = ROOT / ".cache" / "pyspf-2.0.14.tar.gz"  # which `make test` fetches: see pyspf.txt

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from mailserver import ENVIRON, LOG_LINE, Home, Server
 from rater_server import rater
 
+from ra_plugins.ask.question import Question
 from ra_plugins.hosts import script
 from ra_plugins.hosts.catalogue import catalogue
-from ra_plugins.plugins.mailboxes import RecipientState
-from ra_plugins.plugins.throttle import Rate
+from ra_plugins.plugins.shared.mailboxes import RecipientState
+from ra_plugins.plugins.shared.throttle import Rate
 from ra_plugins.rater.client import Answer
 from ra_plugins.spp.command import (
     Accept,
@@ -42,12 +43,11 @@ from ra_plugins.spp.command import (
     read,
     write,
 )
-from ra_plugins.spp.environment import Variable, shown, text
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import SAMPLE, Session, sample_session
 from ra_plugins.support.address import parse_address
-from ra_plugins.support.ask import Question
 from ra_plugins.support.control import Control
+from ra_plugins.support.environment import Variable, shown, text
 
 PLUGINS = sorted(catalogue())
 LETTERS = {  # what each plugin may answer

@@ -22,11 +22,9 @@ import pytest
 from dns_server import FAULTS, DnsServer, remote_server
 from spf_results import whole
 
-from ra_plugins.spf.run import acheck, check
-from ra_plugins.spf.spfquery import Request, Setup, judge
-from ra_plugins.support.ask import Question, Together, Unanswered, adrive
-from ra_plugins.support.dns import CNAME_LIMIT, Ahead, Lookup, Zone
-from ra_plugins.support.resolver import (
+from ra_plugins.ask.dns import CNAME_LIMIT, Ahead, Lookup, Zone
+from ra_plugins.ask.question import Question, Together, Unanswered, adrive
+from ra_plugins.ask.resolver import (
     ENDLESS,
     LATE,
     SILENCE,
@@ -37,7 +35,9 @@ from ra_plugins.support.resolver import (
     read,
     resolve,
 )
-from ra_plugins.support.zonefile import zone_from_text
+from ra_plugins.ask.zonefile import zone_from_text
+from ra_plugins.spf.run import acheck, check
+from ra_plugins.spf.spfquery import Request, Setup, judge
 
 pytestmark = pytest.mark.filterwarnings("error")  # a socket or task left behind
 
@@ -748,7 +748,7 @@ def test_a_zone_needs_neither_dnspython_nor_asyncio() -> None:
     program = """
 import sys
 from ra_plugins.spf.run import check
-from ra_plugins.support.dns import Zone
+from ra_plugins.ask.dns import Zone
 assert check("192.0.2.1", "ana@example.org", resolver=Zone({("example.org", "TXT"): ["v=spf1 -all"]})).result == "fail"
 print(sorted({"asyncio", "dns", "concurrent.futures"} & set(sys.modules)))
 """

@@ -34,12 +34,12 @@ from spf_strategies import (
     senders,
 )
 
+from ra_plugins.ask.dns import Zone
+from ra_plugins.ask.question import drive
 from ra_plugins.spf.check import DEFAULT_EXPLANATION, EXPLANATION_LENGTH, Query, Result, check_sender, kept_record
 from ra_plugins.spf.macro import MacroError, parse_macro
 from ra_plugins.spf.record import RESULTS, RecordError, is_record, parse_record
 from ra_plugins.spf.run import check
-from ra_plugins.support.ask import drive
-from ra_plugins.support.dns import Zone
 
 SYNTAX = [" ", "%", "{", "}", "/", "//", ":", "=", ".", "-", "@", "_", "0", "8", "a", "mx", "r", "\0", "\n", "\t"]
 UNUSUAL = ["\udcff", "\ud800", "\xe9", "\u212a", "\u0130", "\u0661", "\u2028", "\x7f", "%{H}", "%{S}", "%{L}", "include:", "exp="]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from spf_peer import FAULTS, ask, departures
 from spf_strategies import EXAMPLES, Invented, clients, helos, senders
 
+from ra_plugins.ask.question import drive
 from ra_plugins.spf.check import Query, check_sender
-from ra_plugins.support.ask import drive
 
 
 @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])

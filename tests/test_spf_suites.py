@@ -11,11 +11,11 @@ from dns_server import DnsServer
 from spf_results import whole
 from spf_suites import PYSPF_APART, SUITE_WRONG, Case, answer, is_as_wanted, missing, pyspf_answer, suite, why_apart
 
+from ra_plugins.ask.question import drive
+from ra_plugins.ask.resolver import Resolver
 from ra_plugins.spf.check import Query, check_sender
 from ra_plugins.spf.header import received_spf
 from ra_plugins.spf.run import acheck, check
-from ra_plugins.support.ask import drive
-from ra_plugins.support.resolver import Resolver
 
 COUNTS = {"rfc7208": 203, "rfc4408": 191, "pyspf": 16, "live": 183}
 CASES = [case for name in COUNTS for case in suite(name)]  # our own are in their notebook, which asserts them

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ra_plugins.hosts.command import main as ra_plugins
+from ra_plugins.ask.dns import Zone
+from ra_plugins.cli.command import main as ra_plugins
 from ra_plugins.spf.check import EXPLANATION_LENGTH
 from ra_plugins.spf.spfquery import FAULT, STATUS, Request, Setup, judge, main
-from ra_plugins.support.dns import Zone
 
 ZONE = """
 $ORIGIN example.org.

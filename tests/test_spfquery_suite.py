@@ -14,8 +14,8 @@ from dns_server import DnsServer
 from spf_suites import LIVE, OLD_NAMES, SuiteZone, cases, current, missing
 from test_spfquery import process
 
+from ra_plugins.ask.resolver import Resolver
 from ra_plugins.spf.spfquery import STATUS, Request, Setup, judge, lines
-from ra_plugins.support.resolver import Resolver
 
 if missing("live"):
     pytest.skip(missing("live"), allow_module_level=True)

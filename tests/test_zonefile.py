@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from ra_plugins.support.dns import Lookup
-from ra_plugins.support.zonefile import zone_from_text
+from ra_plugins.ask.dns import Lookup
+from ra_plugins.ask.zonefile import zone_from_text
 
 TEXT = """
 $TTL 300

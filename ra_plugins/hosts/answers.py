@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 
 from ra_plugins.plugins.ipthrottle import Block
-from ra_plugins.plugins.throttle import Rate
-from ra_plugins.support.ask import Unanswered
+from ra_plugins.plugins.shared.throttle import Rate
+from ra_plugins.ask.question import Unanswered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ra_plugins.rater.client import Answer
-    from ra_plugins.support.ask import Question
+    from ra_plugins.ask.question import Question
 
 # %% auto #0
 __all__ = ['DENIED', 'ANSWERERS', 'rate', 'block', 'answer', 'tell']

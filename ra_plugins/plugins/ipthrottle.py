@@ -5,11 +5,11 @@
 # %% ../../nbs/plugins/ipthrottle.ipynb #3bf9f90b
 from __future__ import annotations
 
-from ra_plugins.plugins.throttle import TOO_MANY, ThrottleSettings, client_address, is_over
+from ra_plugins.plugins.shared.throttle import TOO_MANY, ThrottleSettings, client_address, is_over
 from ra_plugins.spp.command import Disconnect
-from ra_plugins.spp.environment import number, text, variable
+from ra_plugins.support.environment import number, text, variable
 from ra_plugins.spp.plugin import STAGES, plugin
-from ra_plugins.support.ask import Question, Unanswered
+from ra_plugins.ask.question import Question, Unanswered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@
 # %% ../../nbs/plugins/localmail.ipynb #e58aea0a
 from __future__ import annotations
 
-from ra_plugins.plugins.recipients import is_local, recipient
+from ra_plugins.plugins.shared.recipients import is_local, recipient
 from ra_plugins.spp.command import Refuse
-from ra_plugins.spp.environment import Environment, filename, variable
+from ra_plugins.support.environment import Environment, filename, variable
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.control import is_listed
 

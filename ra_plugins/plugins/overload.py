@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.spp.command import Disconnect
-from ra_plugins.spp.environment import Environment, filename, variable
+from ra_plugins.support.environment import Environment, filename, variable
 from ra_plugins.spp.plugin import plugin
 
 TYPE_CHECKING = False

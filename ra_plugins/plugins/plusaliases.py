@@ -5,8 +5,8 @@
 # %% ../../nbs/plugins/plusaliases.ipynb #69204116
 from __future__ import annotations
 
-from ra_plugins.plugins.recipients import change_local_part
-from ra_plugins.spp.environment import Environment, filename, text, variable
+from ra_plugins.plugins.shared.recipients import change_local_part
+from ra_plugins.support.environment import Environment, filename, text, variable
 from ra_plugins.spp.plugin import plugin
 
 TYPE_CHECKING = False

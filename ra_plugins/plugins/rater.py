@@ -5,10 +5,10 @@
 # %% ../../nbs/plugins/rater.ipynb #4ce4711b
 from __future__ import annotations
 
-from ra_plugins.plugins.throttle import TOO_MANY, ThrottleSettings, client_address, is_over
+from ra_plugins.plugins.shared.throttle import TOO_MANY, ThrottleSettings, client_address, is_over
 from ra_plugins.rater.client import question
 from ra_plugins.spp.command import Disconnect
-from ra_plugins.spp.environment import variable
+from ra_plugins.support.environment import variable
 from ra_plugins.spp.plugin import STAGES, plugin
 
 TYPE_CHECKING = False

@@ -5,7 +5,7 @@
 # %% ../../nbs/plugins/rcptcheckscdb.ipynb #5add16bd
 from __future__ import annotations
 
-from ra_plugins.plugins.mailboxes import CdbMailboxes, RecipientListSettings, check_recipient
+from ra_plugins.plugins.shared.mailboxes import CdbMailboxes, RecipientListSettings, check_recipient
 from ra_plugins.spp.plugin import plugin
 
 TYPE_CHECKING = False

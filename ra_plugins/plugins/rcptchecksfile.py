@@ -5,7 +5,7 @@
 # %% ../../nbs/plugins/rcptchecksfile.ipynb #d4edcced
 from __future__ import annotations
 
-from ra_plugins.plugins.mailboxes import RecipientListSettings, TextMailboxes, check_recipient
+from ra_plugins.plugins.shared.mailboxes import RecipientListSettings, TextMailboxes, check_recipient
 from ra_plugins.spp.plugin import plugin
 
 TYPE_CHECKING = False

@@ -5,8 +5,8 @@
 # %% ../../nbs/plugins/senderchecksfile.ipynb #f984fa7d
 from __future__ import annotations
 
-from ra_plugins.plugins.mailboxes import SenderSettings, TextMailboxes, check_sender
-from ra_plugins.spp.environment import filename, variable
+from ra_plugins.plugins.shared.mailboxes import SenderSettings, TextMailboxes, check_sender
+from ra_plugins.support.environment import filename, variable
 from ra_plugins.spp.plugin import plugin
 
 TYPE_CHECKING = False

@@ -5,7 +5,7 @@
 # %% ../../nbs/plugins/userthrottle.ipynb #9f9d4320
 from __future__ import annotations
 
-from ra_plugins.plugins.throttle import TOO_MANY, ThrottleSettings, is_over
+from ra_plugins.plugins.shared.throttle import TOO_MANY, ThrottleSettings, is_over
 from ra_plugins.spp.command import Disconnect
 from ra_plugins.spp.plugin import plugin
 
