@@ -26,15 +26,15 @@ import dns.rcode
 import dns.rdatatype
 import dns.resolver
 
-from ra_plugins.ask.question import Question, Unanswered
-from ra_plugins.ask.dns import CNAME_LIMIT, Ahead, Lookup
+from ra_plugins.ask.question import TOO_LATE, Broken, Late, Nobody, Question, Refused, Unanswered
+from ra_plugins.ask.dns import CNAME_LIMIT, ENDLESS, Lookup, Prefetch, Records
 
 T = TypeVar("T")
 
 # %% auto #0
-__all__ = ['VALUES', 'CACHE_SIZE', 'LONGEST', 'NXDOMAIN', 'ENDLESS', 'SILENCE', 'TIMEOUT', 'PAYLOAD', 'AHEAD_LIMIT', 'LATE',
-           'host', 'absolute', 'Cache', 'exchange', 'packet', 'receive', 'fail', 'read', 'reason', 'Server', 'Resolver',
-           'resolve', 'in_time', 'lead', 'find', 'send', 'query', 'Session', 'answer', 'wait', 'start', 'look_ahead',
+__all__ = ['VALUES', 'CACHE_SIZE', 'LONGEST', 'NXDOMAIN', 'SILENCE', 'TIMEOUT', 'PAYLOAD', 'AHEAD_LIMIT', 'host', 'absolute',
+           'Cache', 'exchange', 'packet', 'receive', 'fail', 'read', 'why_not', 'reason', 'Server', 'Resolver',
+           'resolve', 'in_time', 'lead', 'find', 'send', 'query', 'Lookups', 'answer', 'wait', 'start', 'look_ahead',
            'expect', 'arrive', 'default_resolver']
 
 # %% ../../nbs/ask/03_resolver.ipynb #afc98a95
@@ -75,10 +75,10 @@ class Cache:
         clock: Callable[[], float] = time.monotonic,  # in seconds
     ):
         self.size, self.clock = size, clock
-        self.answers: dict[tuple[str, str], tuple[float, list[Any]]] = {}  # until when, and what; last used last
+        self.answers: dict[tuple[str, str], tuple[float, Records]] = {}  # until when, and what; last used last
         self.lock = Lock()
 
-    def get(self, name: str, rdtype: str) -> list[Any] | None:
+    def get(self, name: str, rdtype: str) -> Records | None:
         "The answer, or None where it isn't known or holds no longer."
         now = self.clock()
         with self.lock:
@@ -89,7 +89,7 @@ class Cache:
                     return kept[1]
         return None
 
-    def put(self, name: str, rdtype: str, answer: list[Any], seconds: float) -> None:
+    def put(self, name: str, rdtype: str, answer: Records, seconds: float) -> None:
         "Keep an answer."
         if seconds > 0:
             with self.lock:
@@ -157,9 +157,13 @@ def read(request: dns.message.Message, packet: bytes) -> dns.message.Message | N
         return None
     return response if request.is_response(response) else None
 
-# %% ../../nbs/ask/03_resolver.ipynb #b71eaed5
-ENDLESS = "a chain of CNAMEs without an end"
+# %% ../../nbs/ask/03_resolver.ipynb #e3728bc5
 SILENCE = "no answer in time"
+
+
+def why_not(error: Exception) -> Unanswered:
+    "Why a lookup failed, as a value."
+    return error if isinstance(error, Unanswered) else (Late if reason(error) == SILENCE else Broken)(reason(error))
 
 
 def reason(error: Exception) -> str:
@@ -203,7 +207,7 @@ class Resolver:
         self.port, self.timeout, self.try_again, self.ahead = port, timeout, try_again, ahead
         self.cache = Cache() if cache is None else cache
         self.sent = 0  # queries
-        self.running: dict[Any, asyncio.Future[list[Any] | Unanswered | None]] = {}  # by event loop and lookup
+        self.running: dict[Any, asyncio.Future[Records | Unanswered | None]] = {}  # by event loop and lookup
 
     @cached_property
     def servers(self) -> list[Server]:
@@ -212,15 +216,12 @@ class Resolver:
         self.try_again = self.try_again or configured.timeout
         return [Server(str(address), self.port) for address in self.addresses or configured.nameservers]
 
-# %% ../../nbs/ask/03_resolver.ipynb #7962649e
-LATE = "no answer before the deadline"
-
-
+# %% ../../nbs/ask/03_resolver.ipynb #0ac19a18
 async def resolve(
     resolver: Resolver,
     lookup: Lookup,
     until: float = inf,  # on the system's monotonic clock; from then on there is no answer
-) -> list[Any] | Unanswered:
+) -> Records | Unanswered:
     "The answer to a lookup: from the cache, from somebody who is asking already, or from a nameserver."
     place = asyncio.get_running_loop(), lookup.key
     while (known := resolver.cache.get(*lookup.key)) is None:
@@ -236,48 +237,49 @@ async def in_time(future: asyncio.Future[T], until: float) -> T | Unanswered:
     "What somebody else finds, who isn't stopped by our deadline."
     if not future.done():
         await asyncio.wait({future}, timeout=None if until == inf else until - time.monotonic())
-    return future.result() if future.done() else Unanswered(LATE)
+    return future.result() if future.done() else Late(TOO_LATE)
 
 
-async def lead(resolver: Resolver, lookup: Lookup, place: Any, until: float) -> list[Any] | Unanswered:
+async def lead(resolver: Resolver, lookup: Lookup, place: Any, until: float) -> Records | Unanswered:
     "Ask, on behalf of all who want to know."
     future = resolver.running[place] = place[0].create_future()
-    answer: list[Any] | Unanswered | None = None  # as it stays where we are cancelled
+    answer: Records | Unanswered | None = None  # as it stays where we are cancelled
     try:
         answer = await find(resolver, lookup, min(until, time.monotonic() + resolver.timeout))
     except (Unanswered, dns.exception.DNSException, OSError, ValueError) as error:
-        answer = Unanswered(reason(error)) if time.monotonic() < until else None
+        answer = why_not(error) if time.monotonic() < until else None
     finally:
         del resolver.running[place]
         future.set_result(answer)
-    return Unanswered(LATE) if answer is None else answer
+    return Late(TOO_LATE) if answer is None else answer
 
 # %% ../../nbs/ask/03_resolver.ipynb #e12af2ea
-async def find(resolver: Resolver, lookup: Lookup, until: float) -> list[Any]:
+async def find(resolver: Resolver, lookup: Lookup, until: float) -> Records:
     "Ask nameservers, and keep what they say; `Unanswered` or an exception of dnspython's where they don't."
     name, rdtype = lookup.key
     asked, seconds, links = absolute(name), LONGEST, 0
     while asked:
         response = await send(resolver, asked, rdtype, until)
         if response.flags & dns.flags.TC:
-            raise Unanswered("an answer cut short")  # over TCP, where that has no excuse
+            raise Broken("an answer cut short")  # over TCP, where that has no excuse
         found = response.resolve_chaining()
         seconds, links = min(seconds, found.minimum_ttl), links + len(found.cnames)
         if links > CNAME_LIMIT:
-            raise Unanswered(ENDLESS)
+            raise Broken(ENDLESS)
         if found.answer is not None:
-            answer = [VALUES[rdtype](record) for record in found.answer]
+            answer = Records((VALUES[rdtype](record) for record in found.answer), seconds)
             resolver.cache.put(name, rdtype, answer, seconds)
             return answer
         if response.answer and not found.cnames:
-            raise Unanswered("an answer about something else")
+            raise Broken("an answer about something else")
         missing = response.rcode() == dns.rcode.NXDOMAIN
         sure = any(records.rdtype == dns.rdatatype.SOA for records in response.authority)
         if missing or sure or not found.cnames:
-            resolver.cache.put(name, NXDOMAIN if missing else rdtype, [], seconds if sure else 0)
-            break
+            answer = Records((), seconds if sure else 0, not missing)
+            resolver.cache.put(name, NXDOMAIN if missing else rdtype, answer, answer.ttl)
+            return answer
         asked = found.canonical_name
-    return []
+    return Records(exists=False)
 
 # %% ../../nbs/ask/03_resolver.ipynb #6ed4a44d
 async def send(
@@ -303,7 +305,7 @@ async def send(
         if isinstance(response, dns.message.QueryMessage) and response.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
             return response
         why = dns.rcode.to_text(response.rcode())
-    raise Unanswered(why)
+    raise (Late if why == SILENCE else Refused if why == "REFUSED" else Broken)(why)
 
 
 async def query(resolver: Resolver, server: Server, request: dns.message.Message, seconds: float) -> dns.message.Message:
@@ -315,13 +317,13 @@ async def query(resolver: Resolver, server: Server, request: dns.message.Message
         resolver.sent += 1
         return await dns.asyncquery.tcp(request, server.address, seconds, server.port)
 
-# %% ../../nbs/ask/03_resolver.ipynb #2e6ea079
-Answer = asyncio.Future[list[Any] | Unanswered]
-Follow = Callable[[Lookup, list[Any]], Iterable[Lookup]]  # as in `Ahead`
+# %% ../../nbs/ask/03_resolver.ipynb #a6fbf8d8
+Answer = asyncio.Future[Records | Unanswered]
+Follow = Callable[[Lookup, Records], Iterable[Lookup]]  # as in `Prefetch`
 
-# %% ../../nbs/ask/03_resolver.ipynb #5c359763
-class Session:
-    "The lookups of one check: `async with Session(resolver) as session`, and `adrive` with `session.tell`."
+# %% ../../nbs/ask/03_resolver.ipynb #057eb9e4
+class Lookups:
+    "The lookups of one check: `async with Lookups(resolver) as lookups`, and `adrive` with `lookups.tell`."
 
     def __init__(
         self,
@@ -333,11 +335,11 @@ class Session:
         self.answers: dict[tuple[str, str], Answer] = {}  # by lookup; each is asked once
         self.awaited: Answer | None = None  # what the check waits for, or has waited for last
         self.expected: deque[tuple[Lookup, Follow]] = deque()  # lookups to be asked ahead
-        self.arrived: deque[tuple[Lookup, list[Any], Follow]] = deque()  # answers to be followed
+        self.arrived: deque[tuple[Lookup, Records, Follow]] = deque()  # answers to be followed
         self.known: set[tuple[str, str]] = set()  # lookups that have been expected
         self.overdue = False  # has the deadline cost an answer?
 
-    async def __aenter__(self) -> Session:
+    async def __aenter__(self) -> Lookups:
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -347,76 +349,73 @@ class Session:
                 answer.cancel()
             _, running = await asyncio.wait(running, timeout=1)
 
-    async def tell(self, questions: tuple[Question, ...]) -> list[Any]:
-        "The answers, as `adrive` wants them."
-        for question in questions[1:]:
-            if isinstance(question, Lookup):
-                start(self, question)
-        return [await answer(self, question) for question in questions]
+    async def tell(self, question: Question[Any], until: float = inf) -> Any:
+        "The answer, as `adrive` wants it."
+        return await answer(self, question, until)
 
-# %% ../../nbs/ask/03_resolver.ipynb #c1ba8195
-async def answer(session: Session, question: Question) -> Any:
+# %% ../../nbs/ask/03_resolver.ipynb #51768bd1
+async def answer(lookups: Lookups, question: Question[Any], until: float) -> Any:
     "The answer to a question."
-    if isinstance(question, Ahead):
-        session.expected.extend((lookup, question.follow) for lookup in question.lookups)
+    if isinstance(question, Prefetch):
+        lookups.expected.extend((lookup, question.follow) for lookup in question.lookups)
         return None
     if not isinstance(question, Lookup):
-        return Unanswered(f"nameservers know nothing about {question!r}")
-    known = session.resolver.cache.get(*question.key)
-    return await wait(session, question) if known is None else known
+        return Nobody(f"nameservers know nothing about {question!r}")
+    known = lookups.resolver.cache.get(*question.key)
+    return await wait(lookups, question, until) if known is None else known
 
 
-async def wait(session: Session, lookup: Lookup) -> list[Any] | Unanswered:
+async def wait(lookups: Lookups, lookup: Lookup, deadline: float) -> Records | Unanswered:
     "The answer to a lookup, waited for until the deadline, while others are asked ahead."
-    loop, until = asyncio.get_running_loop(), session.until
-    loop.call_soon(look_ahead, session)
-    found = session.awaited = session.answers.get(lookup.key)
+    loop, until = asyncio.get_running_loop(), min(lookups.until, deadline)
+    loop.call_soon(look_ahead, lookups)
+    found = lookups.awaited = lookups.answers.get(lookup.key)
     if found is None:
-        found = session.awaited = session.answers[lookup.key] = loop.create_future()
-        found.set_result(await resolve(session.resolver, lookup, until))
+        found = lookups.awaited = lookups.answers[lookup.key] = loop.create_future()
+        found.set_result(await resolve(lookups.resolver, lookup, until))
     result = await in_time(found, until)
-    session.overdue |= isinstance(result, Unanswered) and str(result) == LATE
+    lookups.overdue |= isinstance(result, Late)
     return result
 
 
-def start(session: Session, lookup: Lookup) -> Answer:
+def start(lookups: Lookups, lookup: Lookup) -> Answer:
     "What will be the answer to a lookup, asked where it isn't already."
-    if lookup.key not in session.answers:
-        session.answers[lookup.key] = asyncio.ensure_future(resolve(session.resolver, lookup))
-    return session.answers[lookup.key]
+    if lookup.key not in lookups.answers:
+        lookups.answers[lookup.key] = asyncio.ensure_future(resolve(lookups.resolver, lookup))
+    return lookups.answers[lookup.key]
 
-# %% ../../nbs/ask/03_resolver.ipynb #2f2c2ed8
-def look_ahead(session: Session) -> None:
+# %% ../../nbs/ask/03_resolver.ipynb #827dc981
+def look_ahead(lookups: Lookups) -> None:
     "Start one expected lookup, or follow one answer, and come again, until the check goes on."
-    if session.awaited is None or session.awaited.done():
+    if lookups.awaited is None or lookups.awaited.done():
         return
-    if session.expected:
-        expect(session, *session.expected.popleft())
-    elif session.arrived:
-        lookup, answer, follow = session.arrived.popleft()
-        session.expected.extend((following, follow) for following in follow(lookup, answer))
+    if lookups.expected:
+        expect(lookups, *lookups.expected.popleft())
+    elif lookups.arrived:
+        lookup, answer, follow = lookups.arrived.popleft()
+        lookups.expected.extend((following, follow) for following in follow(lookup, answer))
     else:
         return
-    asyncio.get_running_loop().call_soon(look_ahead, session)
+    asyncio.get_running_loop().call_soon(look_ahead, lookups)
 
 
-def expect(session: Session, lookup: Lookup, follow: Follow) -> None:
+def expect(lookups: Lookups, lookup: Lookup, follow: Follow) -> None:
     "Start a lookup before its turn has come, if there is room."
-    if session.room and lookup.key not in session.known:
-        session.room -= 1
-        session.known.add(lookup.key)
-        answer = session.resolver.cache.get(*lookup.key)
+    if lookups.room and lookup.key not in lookups.known:
+        lookups.room -= 1
+        lookups.known.add(lookup.key)
+        answer = lookups.resolver.cache.get(*lookup.key)
         if answer is None:
-            start(session, lookup).add_done_callback(partial(arrive, session, lookup, follow))
+            start(lookups, lookup).add_done_callback(partial(arrive, lookups, lookup, follow))
         else:
-            session.arrived.append((lookup, answer, follow))
+            lookups.arrived.append((lookup, answer, follow))
 
 
-def arrive(session: Session, lookup: Lookup, follow: Follow, found: Answer) -> None:
+def arrive(lookups: Lookups, lookup: Lookup, follow: Follow, found: Answer) -> None:
     "An expected lookup has its answer, or has failed."
     if not found.cancelled() and not found.exception() and not isinstance(answer := found.result(), Unanswered):
-        session.arrived.append((lookup, answer, follow))
-        look_ahead(session)
+        lookups.arrived.append((lookup, answer, follow))
+        look_ahead(lookups)
 
 # %% ../../nbs/ask/03_resolver.ipynb #dad8f2a2
 @lru_cache(maxsize=1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from os import PathLike
-from typing import Any
 
 import dns.exception
 import dns.name
@@ -16,12 +15,11 @@ import dns.tokenizer
 import dns.zone
 import dns.zonefile
 
-from ra_plugins.ask.question import Unanswered
-from ra_plugins.ask.dns import CNAME_LIMIT, Lookup, Zone
-from ra_plugins.ask.resolver import ENDLESS, VALUES, host
+from ra_plugins.ask.dns import ZONE_TTL, Lookup, Records, Zone
+from ra_plugins.ask.resolver import VALUES, host
 
 # %% auto #0
-__all__ = ['DIRECTIVES', 'DEFAULT_TTL', 'Entries', 'MasterZone', 'records_of', 'zone_from_text', 'zone_from_file']
+__all__ = ['DIRECTIVES', 'Entries', 'MasterZone', 'records_of', 'zone_from_text', 'zone_from_file']
 
 # %% ../../nbs/ask/04_zonefile.ipynb #034df2dc
 class Entries(dns.tokenizer.Tokenizer):
@@ -43,15 +41,6 @@ class Entries(dns.tokenizer.Tokenizer):
 class MasterZone(Zone):
     "A zone that knows wildcards."
 
-    def __init__(self, records: dict[tuple[str, str], list[Any]]):
-        super().__init__(records)
-        self.names = {""}
-        for owner, _ in records:
-            name = owner
-            while name not in self.names:
-                self.names.add(name)
-                name = name.partition(".")[2]
-
     def owner(
         self,
         name: str,  # in lower case
@@ -64,18 +53,6 @@ class MasterZone(Zone):
             parent = parent.partition(".")[2]
         return f"*.{parent}" if parent else "*"
 
-    def answer(self, lookup: Lookup) -> list[Any] | Unanswered:
-        "The values of a name's records, by way of its CNAMEs."
-        name, rdtype = lookup.key
-        for _ in range(CNAME_LIMIT + 1):
-            owner = self.owner(name)
-            found = self.records.get((owner, rdtype))
-            alias = self.records.get((owner, "CNAME"))
-            if found is not None or not alias:
-                return found or []
-            name = alias[0].lower()
-        return Unanswered(ENDLESS)
-
 # %% ../../nbs/ask/04_zonefile.ipynb #f356a96e
 def _escaped(text: str) -> str:
     "A master file in which undecodable bytes, surrogate escapes until now, are written as `\\DDD`."
@@ -86,18 +63,17 @@ def _escaped(text: str) -> str:
     return re.sub("\\\\?([\udc80-\udcff])|\\\\.", escape, text)
 
 # %% ../../nbs/ask/04_zonefile.ipynb #ef218550
-def records_of(zone: dns.zone.Zone) -> dict[tuple[str, str], list[Any]]:
+def records_of(zone: dns.zone.Zone) -> dict[tuple[str, str], Records]:
     "Values by name and type, for those types that can be asked."
     return {
-        (host(name).lower(), records.rdtype.name): [VALUES[records.rdtype.name](record) for record in records]
+        (host(name).lower(), found.rdtype.name): Records(map(VALUES[found.rdtype.name], found), found.ttl)
         for name, node in zone.nodes.items()
-        for records in node
-        if records.rdtype.name in VALUES
+        for found in node
+        if found.rdtype.name in VALUES
     }
 
-# %% ../../nbs/ask/04_zonefile.ipynb #e7404af7
+# %% ../../nbs/ask/04_zonefile.ipynb #ff506e70
 DIRECTIVES = ("$ORIGIN", "$TTL")
-DEFAULT_TTL = 3600  # seconds, for records that have none; nothing here depends on it
 
 
 def zone_from_text(
@@ -110,7 +86,7 @@ def zone_from_text(
     try:
         with zone.writer(True) as transaction:
             dns.zonefile.Reader(
-                entries, dns.rdataclass.IN, transaction, allow_directives=DIRECTIVES, default_ttl=DEFAULT_TTL
+                entries, dns.rdataclass.IN, transaction, allow_directives=DIRECTIVES, default_ttl=ZONE_TTL
             ).read()
     except dns.exception.SyntaxError as error:
         raise ValueError(str(error)) from None  # which begins with file and line
