@@ -211,7 +211,7 @@ def select_record(visit: Visit, texts: Records) -> Record | None:
     try:
         return kept_record(records[0]) if records else None
     except RecordError as error:
-        raise FaultyRecord(visit, error) from None
+        raise FaultyRecord(visit, records[0], error) from None
 
 # %% ../../nbs/spf/07_evaluation.ipynb #7525a102
 async def evaluate(query: Query, visit: Visit, record: Record) -> ResultName:

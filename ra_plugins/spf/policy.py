@@ -45,10 +45,11 @@ async def by_policy(
         return None
     visit = Visit(query.domain)
     try:
+        text = terms if is_record(terms) else f"v=spf1 {terms}"
         try:
-            visit.record = parse_record(terms if is_record(terms) else f"v=spf1 {terms}")
+            visit.record = parse_record(text)
         except RecordError as mistake:
-            raise FaultyRecord(visit, mistake) from None
+            raise FaultyRecord(visit, text, mistake) from None
         visit.result = await evaluate(query, visit, visit.record)
     except EvaluationError as error:
         visit.error = error

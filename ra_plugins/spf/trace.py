@@ -88,6 +88,9 @@ class Reason:
         record = self.visit.record
         return record.places()[self.number] if record and self.number >= 0 else None
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.term or 'the record'} of {self.domain}>"
+
     def details(self) -> dict[str, Any]:
         "What there is to say beyond that, of the types that JSON has."
         return {}
@@ -180,14 +183,20 @@ class FaultyRecord(EvaluationError):
 
     kind = "faulty record"
 
-    def __init__(self, visit: Visit, error: RecordError):
+    def __init__(self, visit: Visit, record: str, error: RecordError):
         super().__init__(visit)
-        self.message, self.text, self.fault_place = error.message, error.problem, error.place
+        self.message, self.text = error.message, error.problem
+        self.faulty = error.place, record[error.place :].partition(" ")[0]  # there is no record to find it in
+
+    @property
+    def term(self) -> str:
+        "The term with the mistake."
+        return self.faulty[1]
 
     @property
     def place(self) -> int:
-        "Where the term with the mistake begins, counted in characters from 0."
-        return self.fault_place
+        "Where that begins, counted in characters from 0."
+        return self.faulty[0]
 
     def details(self) -> dict[str, Any]:
         "What is wrong, in which text."
