@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import islice
 from socket import inet_pton
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +50,9 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['MATCH', 'DEFAULT_EXPLANATION', 'EXPLANATION_LENGTH', 'EXPLANATIONS', 'kept_explanation', 'NOT_IN_NAMES', 'look_up',
            'count_term', 'never_matches', 'target_name', 'policy_name', 'first_lookup', 'match_a', 'mail_hosts',
-           'match_mx', 'match_exists', 'validated_names', 'match_ptr', 'needs_name', 'prepare_macros', 'match_include',
-           'select_record', 'evaluate', 'follow_redirect', 'check_host', 'upcoming', 'next_lookups',
-           'expand_explanation', 'explanation', 'check_identity']
+           'match_mx', 'match_exists', 'validated_names', 'match_ptr', 'needs_name', 'prepare_macros',
+           'lookup_by_macros', 'match_include', 'select_record', 'evaluate', 'follow_redirect', 'check_host',
+           'upcoming', 'next_lookups', 'expand_explanation', 'explanation', 'check_identity']
 
 # %% ../../nbs/spf/07_evaluation.ipynb #b9e00265
 async def look_up(
@@ -130,8 +129,8 @@ async def match_a(query: Query, visit: Visit, term: Term, lookup: Lookup) -> boo
 
 # %% ../../nbs/spf/07_evaluation.ipynb #d1c08f9d
 def mail_hosts(answer: Records) -> list[str]:
-    "The hosts of an MX answer, by preference, and no more than one too many; none of a null MX (RFC 7505)."
-    return list(islice((host for _, host in sorted(answer) if is_name(host)), NAME_LIMIT + 1))
+    "The hosts of an MX answer, by preference; none of a null MX (RFC 7505)."
+    return [host for _, host in sorted(answer) if is_name(host)]
 
 # %% ../../nbs/spf/07_evaluation.ipynb #d346b628
 async def match_mx(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
@@ -190,6 +189,16 @@ async def prepare_macros(query: Query, visit: Visit, number: int, spec: MacroStr
         best = domain if domain in names else next(iter(below or names), "unknown")
         query.letters(domain)["p"] = best
 
+# %% ../../nbs/spf/07_evaluation.ipynb #b7ffeecb
+async def lookup_by_macros(query: Query, visit: Visit, term: Term) -> Lookup | None:
+    "What a mechanism asks first, if anything can be asked; `NoRecord` for an include of what can be no domain."
+    if needs_name(term.domain):
+        await prepare_macros(query, visit, term.number, term.domain)
+    lookup = first_lookup(query, term, visit.domain)
+    if lookup is None and term.mechanism == "include" and not never_matches(query, term.domain):
+        raise NoRecord(visit, term.number)
+    return lookup
+
 # %% ../../nbs/spf/07_evaluation.ipynb #215fb7ad
 async def match_include(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
     "Does another domain's policy let the client pass? RFC 7208, section 5.2."
@@ -226,11 +235,7 @@ async def evaluate(query: Query, visit: Visit, record: Record) -> ResultName:
         else:
             visit.reached = step.number
             count_term(query, visit, step.number)
-            if needs_name(step.domain):
-                await prepare_macros(query, visit, step.number, step.domain)
-            lookup = first_lookup(query, step, visit.domain)
-            if lookup is None and step.mechanism == "include" and not never_matches(query, step.domain):
-                raise NoRecord(visit, step.number)
+            lookup = step.lookup or await lookup_by_macros(query, visit, step)
             if lookup and await MATCH[step.mechanism](query, visit, step, lookup):
                 visit.matched = step.number
         if visit.matched is not None:
