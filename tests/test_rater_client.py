@@ -25,8 +25,8 @@ from mailserver import ENVIRON, PATIENCE, until
 from rater_server import Misbehaving, rater
 
 from ra_plugins.rater import client
-from ra_plugins.rater.client import ANSWER_LIMIT, LINE_LIMIT, Answer, Client, aask, ask, question, read_answer
-from ra_plugins.rater.protocol import read
+from ra_plugins.rater.client import ANSWER_LIMIT, QUESTION_LIMIT, Answer, Client, aask, ask, question, read_answer
+from ra_plugins.rater.protocol import read_request
 
 COMMAND = [sys.executable, "-c", "import sys; from ra_plugins.rater.client import main; sys.exit(main())"]
 SHORT = 0.2  # seconds that a client here waits for what never comes
@@ -359,11 +359,11 @@ anything = st.text(st.characters(exclude_categories=())) | st.binary().map(
 def test_whatever_the_value_it_is_one_question(value: str, weight: int, peek: bool, keep: bool) -> None:
     "rater reads one line, with our class and options, and the value as far as it can be printed."
     line = question("ip", value, weight, peek, keep)
-    assert line.count(b"\n") == 1 and line[-1:] == b"\n" and len(line) <= LINE_LIMIT
+    assert line.count(b"\n") == 1 and line[-1:] == b"\n" and len(line) <= QUESTION_LIMIT
     assert not set(line[:-1]) & {*range(32), 127}
-    read_back = read(line[:-1])
+    read_back = read_request(line[:-1])
     assert read_back[:1] + read_back[2:] == ("ip", 0 if peek else weight, keep, "")
-    if value.isprintable() and len(value.encode()) < LINE_LIMIT - 100:
+    if value.isprintable() and len(value.encode()) < QUESTION_LIMIT - 100:
         assert read_back.value == value
 
 

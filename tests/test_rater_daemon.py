@@ -19,9 +19,9 @@ import pytest
 from mailserver import ENVIRON, PATIENCE, ROOT, until
 from test_rater_config import C_RATER
 
+from ra_plugins.rater.client import QUESTION_LIMIT
 from ra_plugins.rater.config import load
 from ra_plugins.rater.control import AT_ONCE
-from ra_plugins.rater.protocol import LINE_LIMIT
 
 RATER = [sys.executable, "-c", "import sys; from ra_plugins.rater.daemon import main; sys.exit(main())"]
 RATERCTL = [sys.executable, "-c", "import sys; from ra_plugins.rater.control import main; sys.exit(main())"]
@@ -151,8 +151,8 @@ def test_the_protocol_with_the_c_raters_configuration(start: Callable[..., Daemo
         (b"\n", b"2 Bad Input (no space)\r\n"),
         (b"colour red\n", b"2 Class not found: colour\r\n"),
         (b"ip 192.0.2.9\nip 192.0.2.9\n", b"0 1/1\r\n"),
-        (b"user " + b"x" * (LINE_LIMIT - 5) + b"\n", b"0 1/2\r\n"),
-        (b"user " + b"x" * (LINE_LIMIT - 4) + b"\n", b"2 Line too long\r\n"),
+        (b"user " + b"x" * (QUESTION_LIMIT - 5) + b"\n", b"0 1/2\r\n"),
+        (b"user " + b"x" * (QUESTION_LIMIT - 4) + b"\n", b"2 Line too long\r\n"),
         (b"x" * 1_000_000, b"2 Line too long\r\n"),
     ):
         assert daemon.ask(question) == answer, question

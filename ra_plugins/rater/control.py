@@ -12,20 +12,22 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from ra_plugins.rater.client import QUESTION_LIMIT
 from ra_plugins.rater.config import described_rules
 from ra_plugins.rater.limits import NoRule
 from ra_plugins.rater.memory import StoreError
-from ra_plugins.rater.protocol import LINE_LIMIT, Rater
-from ra_plugins.rater.server import Server
+from ra_plugins.rater.protocol import Rater
+from ra_plugins.rater.server import RaterServer
 from ra_plugins.support.command_line import system_reason
 from ra_plugins.support.log import octets, printable
 
 # %% auto #0
-__all__ = ['NEAR', 'USAGE', 'COMMANDS', 'END', 'AT_ONCE', 'MANY', 'TIMEOUT', 'Refused', 'Operated', 'limits', 'near', 'forget',
-           'status', 'reload', 'show_help', 'leave', 'in_lines', 'Command', 'Control', 'ask', 'main']
+__all__ = ['NEAR', 'COMMANDS', 'END', 'AT_ONCE', 'MANY', 'CONTROL_TIMEOUT', 'CommandRefused', 'Operated', 'limits', 'near',
+           'forget', 'status', 'reload', 'show_help', 'leave', 'in_lines', 'ControlCommand', 'ControlPort',
+           'ask_control', 'main']
 
 # %% ../../nbs/rater/09_control.ipynb #372035f1
-class Refused(Exception):
+class CommandRefused(Exception):
     "A command that can't be done. The message says why."
 
 
@@ -33,8 +35,8 @@ class Operated(NamedTuple):
     "What the commands work on."
 
     rater: Rater
-    server: Server
-    reload: Callable[[], Iterable[str]]  # reads the configuration again and tells about it; it raises `Refused`
+    server: RaterServer
+    reload: Callable[[], Iterable[str]]  # reads the configuration again and tells about it; it raises `CommandRefused`
     started: float  # time.monotonic()
 
 # %% ../../nbs/rater/09_control.ipynb #f4611235
@@ -49,7 +51,7 @@ NEAR = 20  # lines, where nobody asks for more
 def near(it: Operated, rest: str) -> Iterable[str]:
     "Who is near a limit or over it, the fullest first; 20 or NUMBER of them"
     if rest and not (rest.isascii() and rest.isdigit() and len(rest) < 10):
-        raise Refused(f"near takes a number, not {rest}")
+        raise CommandRefused(f"near takes a number, not {rest}")
     for name, value, verdict in it.rater.near.verdicts(it.rater.store)[: int(rest or NEAR)]:
         over = " over" * (verdict.marks > verdict.allowed)
         yield f"{name} {value} {verdict.marks}/{verdict.allowed}{over}"
@@ -59,9 +61,9 @@ def forget(it: Operated, rest: str) -> Iterable[str]:
     "Drop the marks of a value"
     name, blank, value = rest.partition(" ")
     if not blank:
-        raise Refused("forget takes a class and a value")
+        raise CommandRefused("forget takes a class and a value")
     if name not in it.rater.book.classes:
-        raise Refused(f"there is no class {name}")
+        raise CommandRefused(f"there is no class {name}")
     try:
         counted = it.rater.book.rule(name, value).counted(value)
     except NoRule:
@@ -91,7 +93,7 @@ def reload(it: Operated, rest: str) -> Iterable[str]:
 
 def show_help(it: Operated, rest: str) -> Iterable[str]:
     "This list"
-    return (f"{usage:18} {command.__doc__}" for usage, command in USAGE.items())
+    return (f"{usage:18} {command.__doc__}" for usage, command in _USAGE.items())
 
 
 def leave(it: Operated, rest: str) -> Iterable[str]:
@@ -99,7 +101,7 @@ def leave(it: Operated, rest: str) -> Iterable[str]:
     return ()
 
 # %% ../../nbs/rater/09_control.ipynb #740bd253
-USAGE = {
+_USAGE = {
     "limits": limits,
     "near [NUMBER]": near,
     "forget CLASS VALUE": forget,
@@ -108,7 +110,7 @@ USAGE = {
     "help": show_help,
     "quit": leave,
 }
-COMMANDS = {usage.partition(" ")[0]: command for usage, command in USAGE.items()}
+COMMANDS = {usage.partition(" ")[0]: command for usage, command in _USAGE.items()}
 
 # %% ../../nbs/rater/09_control.ipynb #1057ea0a
 END = "."
@@ -116,14 +118,14 @@ END = "."
 
 def in_lines(texts: Iterable[str]) -> bytes:
     "An answer as it is sent."
-    return "".join(f"{printable(each, 2 * LINE_LIMIT)}\r\n" for each in [*texts, END]).encode()
+    return "".join(f"{printable(each, 2 * QUESTION_LIMIT)}\r\n" for each in [*texts, END]).encode()
 
 # %% ../../nbs/rater/09_control.ipynb #7cb4c6cd
 AT_ONCE = 16  # commands
 MANY = in_lines([f"error: more than {AT_ONCE} commands at once"])
 
 
-class Command(NamedTuple):
+class ControlCommand(NamedTuple):
     "A line from the operator."
 
     name: str
@@ -131,39 +133,39 @@ class Command(NamedTuple):
     keep: bool  # may more commands follow?
 
 # %% ../../nbs/rater/09_control.ipynb #b8bc8de2
-class Control:
+class ControlPort:
     "What serves the control port."
 
     def __init__(self, it: Operated):
         self.it = it
 
-    def read(self, line: bytes) -> Command:
+    def read(self, line: bytes) -> ControlCommand:
         "Read a line."
         name, _, rest = line.decode("utf-8", "surrogateescape").rstrip("\r").partition(" ")
-        return Command(name, rest, name != "quit" and len(line) <= LINE_LIMIT)
+        return ControlCommand(name, rest, name != "quit" and len(line) <= QUESTION_LIMIT)
 
     def answers(
         self,
-        commands: Sequence[Command],
+        commands: Sequence[ControlCommand],
     ) -> list[bytes]:  # for each, lines of which the last is a dot
         "Do the commands."
         return [self._answer(command) if number < AT_ONCE else MANY for number, command in enumerate(commands)]
 
-    def _answer(self, command: Command) -> bytes:
+    def _answer(self, command: ControlCommand) -> bytes:
         try:
             if command.name not in COMMANDS:
-                raise Refused(f"unknown command: {printable(command.name, 100)}; help lists those that there are")
+                raise CommandRefused(f"unknown command: {printable(command.name, 100)}; help lists those that there are")
             return in_lines(COMMANDS[command.name](self.it, command.rest))
-        except (Refused, StoreError) as error:
+        except (CommandRefused, StoreError) as error:
             return in_lines(f"error: {error}".splitlines())
 
 # %% ../../nbs/rater/09_control.ipynb #3e4b3e62
-TIMEOUT = 10  # seconds for the daemon to answer
+CONTROL_TIMEOUT = 10  # seconds for the daemon to answer
 
 
-def ask(address: str, port: int, command: str) -> Iterable[str]:
+def ask_control(address: str, port: int, command: str) -> Iterable[str]:
     "The lines of a daemon's answer, without the dot. It raises `OSError`."
-    with socket.create_connection((address, port), TIMEOUT) as connection:
+    with socket.create_connection((address, port), CONTROL_TIMEOUT) as connection:
         connection.sendall(octets(f"{command}\n"))
         for line in connection.makefile(encoding="utf-8", errors="surrogateescape", newline="\n"):
             if line == f"{END}\r\n":
@@ -182,10 +184,10 @@ def main(
     parser.add_argument("command", nargs=argparse.REMAINDER, help="and what it takes; help lists them")
     options = parser.parse_args(arguments)
     command = " ".join(options.command) or "help"
-    if "\n" in command or len(command) > LINE_LIMIT:
-        parser.error(f"a command is one line of at most {LINE_LIMIT} characters")
+    if "\n" in command or len(command) > QUESTION_LIMIT:
+        parser.error(f"a command is one line of at most {QUESTION_LIMIT} characters")
     try:
-        lines = list(ask(options.address, options.port, command))
+        lines = list(ask_control(options.address, options.port, command))
     except (OSError, OverflowError) as error:
         place = f"{options.address} port {options.port}"
         print(f"raterctl: no answer from {printable(place)}: {system_reason(error)}", file=sys.stderr)

@@ -5,7 +5,7 @@
 # %% ../../../nbs/plugins/shared/throttle.ipynb #40066fde
 from __future__ import annotations
 
-from ra_plugins.rater.client import ADDRESS, NO_VERDICT, OVER, parse_address
+from ra_plugins.rater.client import ADDRESS, NO_VERDICT, OVER, parse_server_address
 from ra_plugins.support.environment import Environment, number, variable
 from ra_plugins.ask.question import Question, Unanswered
 
@@ -22,7 +22,7 @@ __all__ = ['TOO_MANY', 'rater_address', 'seconds', 'ThrottleSettings', 'Rate', '
 # %% ../../../nbs/plugins/shared/throttle.ipynb #a2527a11
 def rater_address(value: str) -> str:
     "host:port, or the path of a Unix socket"
-    parse_address(value)
+    parse_server_address(value)
     return value
 
 # %% ../../../nbs/plugins/shared/throttle.ipynb #15236266
