@@ -431,6 +431,17 @@ def test_raterctl_goes_wrong(start: Callable[..., Daemon]) -> None:
     )
 
 
+def test_nobody_reads_what_raterctl_prints(start: Callable[..., Daemon]) -> None:
+    "As with `| head -0`: nothing is said about it, and the status isn't that of a command that was done."
+    daemon = start()
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*RATERCTL, "--port", str(daemon.ports["control port"]), "limits"]
+    done = subprocess.run(command, env=ENVIRON, stdout=writer, stderr=subprocess.PIPE, timeout=PATIENCE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (2, b"")
+
+
 def test_the_control_port_by_hand(start: Callable[..., Daemon]) -> None:
     daemon = start()
     assert daemon.ask(b"limits\r\nnear\nquit\n", "control port") == b"Class ip:\r\n  *: 2 in 1h\r\n.\r\n.\r\n.\r\n"
@@ -516,6 +527,15 @@ Class ip:
         status, output, errors = rater(*arguments, "config", folder=tmp_path)
         assert (status, output) == (1, "")
         assert [line.partition(" should")[0] for line in errors.splitlines()] == ["config:2: port", "config:4: a count"]
+
+
+def test_check_on_a_full_disk(tmp_path: Path) -> None:
+    (tmp_path / "config").write_bytes(C_RATER)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*RATER, "--check"], env=ENVIRON, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE
+        )
+    assert (done.returncode, done.stderr) == (1, b"rater: can't write: No space left on device\n")
 
 
 def test_where_rater_cannot_start(tmp_path: Path) -> None:

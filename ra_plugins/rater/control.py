@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from ra_plugins.rater.client import QUESTION_LIMIT
@@ -18,13 +19,13 @@ from ra_plugins.rater.limits import NoRule
 from ra_plugins.rater.memory import StoreError
 from ra_plugins.rater.protocol import Rater
 from ra_plugins.rater.server import RaterServer
-from ra_plugins.support.command_line import system_reason
+from ra_plugins.support.command_line import Fault, run_command, system_reason
 from ra_plugins.support.log import octets, printable
 
 # %% auto #0
-__all__ = ['NEAR', 'COMMANDS', 'END', 'AT_ONCE', 'MANY', 'CONTROL_TIMEOUT', 'CommandRefused', 'Operated', 'limits', 'near',
-           'forget', 'status', 'reload', 'show_help', 'leave', 'in_lines', 'ControlCommand', 'ControlPort',
-           'ask_control', 'main']
+__all__ = ['NEAR', 'COMMANDS', 'END', 'REFUSAL', 'AT_ONCE', 'MANY', 'CONTROL_TIMEOUT', 'CommandRefused', 'Operated', 'limits',
+           'near', 'forget', 'status', 'reload', 'show_help', 'leave', 'in_lines', 'ControlCommand', 'ControlPort',
+           'ControlAnswer', 'ask_control', 'print_control_answer', 'main']
 
 # %% ../../nbs/rater/09_control.ipynb #372035f1
 class CommandRefused(Exception):
@@ -112,17 +113,18 @@ _USAGE = {
 }
 COMMANDS = {usage.partition(" ")[0]: command for usage, command in _USAGE.items()}
 
-# %% ../../nbs/rater/09_control.ipynb #1057ea0a
+# %% ../../nbs/rater/09_control.ipynb #15f2c5fc
 END = "."
+REFUSAL = "error: "  # before the first line of why a command can't be done
 
 
 def in_lines(texts: Iterable[str]) -> bytes:
     "An answer as it is sent."
     return "".join(f"{printable(each, 2 * QUESTION_LIMIT)}\r\n" for each in [*texts, END]).encode()
 
-# %% ../../nbs/rater/09_control.ipynb #7cb4c6cd
+# %% ../../nbs/rater/09_control.ipynb #7966abfb
 AT_ONCE = 16  # commands
-MANY = in_lines([f"error: more than {AT_ONCE} commands at once"])
+MANY = in_lines([f"{REFUSAL}more than {AT_ONCE} commands at once"])
 
 
 class ControlCommand(NamedTuple):
@@ -157,14 +159,26 @@ class ControlPort:
                 raise CommandRefused(f"unknown command: {printable(command.name, 100)}; help lists those that there are")
             return in_lines(COMMANDS[command.name](self.it, command.rest))
         except (CommandRefused, StoreError) as error:
-            return in_lines(f"error: {error}".splitlines())
+            return in_lines(f"{REFUSAL}{error}".splitlines())
 
 # %% ../../nbs/rater/09_control.ipynb #3e4b3e62
 CONTROL_TIMEOUT = 10  # seconds for the daemon to answer
 
 
-def ask_control(address: str, port: int, command: str) -> Iterable[str]:
-    "The lines of a daemon's answer, without the dot. It raises `OSError`."
+class ControlAnswer(NamedTuple):
+    "What a daemon says to a command."
+
+    refused: bool  # then the lines say why
+    lines: list[str]  # without the dot
+
+
+def ask_control(address: str, port: int, command: str) -> ControlAnswer:
+    "Have a daemon do a command. It raises `OSError`, and `OverflowError` for a port that can't be."
+    lines = list(_answer_lines(address, port, command))
+    return ControlAnswer("".join(lines[:1]).startswith(REFUSAL), lines)
+
+
+def _answer_lines(address: str, port: int, command: str) -> Iterable[str]:
     with socket.create_connection((address, port), CONTROL_TIMEOUT) as connection:
         connection.sendall(octets(f"{command}\n"))
         for line in connection.makefile(encoding="utf-8", errors="surrogateescape", newline="\n"):
@@ -173,10 +187,21 @@ def ask_control(address: str, port: int, command: str) -> Iterable[str]:
             yield line.rstrip("\r\n")
     raise ConnectionError("the answer was cut short")
 
-# %% ../../nbs/rater/09_control.ipynb #83a4aad4
+# %% ../../nbs/rater/09_control.ipynb #acf6623c
+def print_control_answer(address: str, port: int, command: str) -> int:  # 0 done, 1 refused
+    "Have a daemon do a command, and print what it says; `Fault` if nobody answers."
+    try:
+        refused, lines = ask_control(address, port, command)
+    except (OSError, OverflowError) as error:
+        raise Fault(f"no answer from {printable(f'{address} port {port}')}: {system_reason(error)}") from None
+    for line in lines:
+        print(line, file=sys.stderr if refused else sys.stdout)
+    return int(refused)
+
+
 def main(
     arguments: Sequence[str] | None = None,
-) -> int:  # 0 done, 1 refused, 2 there is no answer
+) -> int:  # 0 done, 1 refused, 2 there is no answer, or nobody who reads it
     "`raterctl`: ask a running rater."
     parser = argparse.ArgumentParser(prog="raterctl", description="Ask a running rater. Without a command: help.")
     parser.add_argument("--address", default="127.0.0.1", help="control_address of its configuration (%(default)s)")
@@ -186,13 +211,4 @@ def main(
     command = " ".join(options.command) or "help"
     if "\n" in command or len(command) > QUESTION_LIMIT:
         parser.error(f"a command is one line of at most {QUESTION_LIMIT} characters")
-    try:
-        lines = list(ask_control(options.address, options.port, command))
-    except (OSError, OverflowError) as error:
-        place = f"{options.address} port {options.port}"
-        print(f"raterctl: no answer from {printable(place)}: {system_reason(error)}", file=sys.stderr)
-        return 2
-    failed = "".join(lines[:1]).startswith("error: ")
-    for line in lines:
-        print(line, file=sys.stderr if failed else sys.stdout)
-    return int(failed)
+    return run_command("raterctl", partial(print_control_answer, options.address, options.port, command), failed=2)
