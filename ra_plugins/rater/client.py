@@ -137,11 +137,11 @@ def question(
 ) -> bytes:
     "A question as a line of the protocol; `ValueError` for a name, a value or a weight that can't be."
     if not _is_class(name):
-        raise ValueError(f"name should be a class, a word that doesn't begin with a -, not {name!r:.60}")
+        raise ValueError(f"a class is a word that doesn't begin with a -, not {name!r:.60}")
     if not isinstance(value, str):
-        raise ValueError(f"value should be a text, not {value!r:.60}")
+        raise ValueError(f"a value is a text, not {value!r:.60}")
     if not isinstance(weight, int) or not 1 <= weight <= LARGEST_WEIGHT:
-        raise ValueError(f"weight should be a whole number from 1 to {LARGEST_WEIGHT}, not {weight!r:.60}")
+        raise ValueError(f"a weight is a number from 1 to {LARGEST_WEIGHT}, not {weight!r:.60}")
     options = [("-keep ", keep), ("-peek ", peek), (f"-weight={weight} ", weight != 1 and not peek)]
     return one_line("".join(option for option, wanted in options if wanted) + f"{name} {value}")
 
@@ -166,7 +166,7 @@ def parse_server_address(
     name = host[1:-1] if bracketed else host
     fine = name and name.isascii() and name.isprintable() and " " not in name and bracketed == (":" in name)
     if not fine or not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
-        raise ValueError(f"address should be host:port or the path of a Unix socket, not {text!r:.60}")
+        raise ValueError(f"rater's address is host:port or the path of a Unix socket, not {text!r:.60}")
     return name, int(port)
 
 # %% ../../nbs/rater/12_client.ipynb #c90de839
@@ -334,7 +334,7 @@ class Client(Kept):
         timeout: float = ASK_TIMEOUT,  # seconds for each question, a new connection included
     ):
         if not isinstance(timeout, (int, float)) or not 0 < timeout < _LONGEST:
-            raise ValueError(f"timeout should be a number of seconds over 0, not {timeout!r:.60}")
+            raise ValueError(f"a time-out is a number of seconds, not {timeout!r:.60}")
         self.address, self.timeout, self.where = address, timeout, parse_server_address(address)
 
     def ask(self, name: str, value: str, *, weight: int = 1, peek: bool = False) -> Answer:
@@ -459,7 +459,7 @@ def _seconds(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"timeout should be a number of seconds over 0, not {text!r:.60}") from None
+        raise ValueError(f"--timeout should be a number of seconds, not {text!r:.40}") from None
 
 # %% ../../nbs/rater/12_client.ipynb #8fd5e703
 def main(arguments: Sequence[str] | None = None) -> int:
