@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ra_plugins.rater.config import DaemonSettings, described, load, parse_config
+from ra_plugins.rater.config import DaemonSettings, described, load_config, parse_config
 from ra_plugins.rater.limits import Limit
 from ra_plugins.rater.syntax import ConfigError
 
@@ -193,18 +193,18 @@ def test_included_files(tmp_path: Path) -> None:
     limits.write_text('limits: { ip: (\n("*", 10, 1) ); };')
     config.write_text(f'settings: {{ port: 2000; }};\n@include "{limits}"\nsettingz: 1;')
     with pytest.raises(ConfigError, match=rf"^{config}:3: settingz is unknown; should it be settings\?$"):
-        load(str(config))
+        load_config(str(config))
     config.write_text(f'@include "{limits}"')
-    assert load(str(config)).book.rule("ip", "10.0.0.4").limits == (Limit(1, 10),)
+    assert load_config(str(config)).book.rule("ip", "10.0.0.4").limits == (Limit(1, 10),)
     limits.write_text('limits: { ip: (\n("*", 10, -1) ); };')
     with pytest.raises(ConfigError, match=f"^{limits}:2: a count should be"):
-        load(str(config))
+        load_config(str(config))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "x", "No such file or directory")):
         with pytest.raises(ConfigError, match=f"can't read .*: {reason}$"):
-            load(str(path))
+            load_config(str(path))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from mailserver import ENVIRON, PATIENCE, ROOT, until
 from test_rater_config import C_RATER
 
 from ra_plugins.rater.client import QUESTION_LIMIT
-from ra_plugins.rater.config import load
+from ra_plugins.rater.config import load_config
 from ra_plugins.rater.control import AT_ONCE
 
 RATER = [sys.executable, "-c", "import sys; from ra_plugins.rater.daemon import main; sys.exit(main())"]
@@ -582,7 +582,7 @@ def test_wrong_command_lines(arguments: list[str]) -> None:
 
 
 def test_packaged_configuration() -> None:
-    assert load(str(ROOT / "packaging" / "rater.toml")).notes == ()
+    assert load_config(str(ROOT / "packaging" / "rater.toml")).notes == ()
 
 
 def test_systemd_unit(tmp_path: Path) -> None:

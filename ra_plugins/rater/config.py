@@ -21,8 +21,8 @@ from ra_plugins.rater.syntax import ConfigError, ConfigProblem, Source, Where, f
 __all__ = ['UNUSED', 'LEVELS', 'Section', 'NAME', 'CONFIG_SECTIONS', 'quoted_text', 'true_or_false', 'anything', 'value_of_kind',
            'as_written', 'whole', 'port_number', 'ip', 'store_name', 'limit_list', 'pattern', 'setting', 'SettingTable',
            'DaemonSettings', 'RuleSettings', 'unknown', 'section', 'triple', 'rule', 'rule_book', 'settings_of',
-           'is_loopback', 'Config', 'parse_config', 'load', 'places', 'kept', 'without_password', 'described_rules',
-           'described']
+           'is_loopback', 'Config', 'parse_config', 'load_config', 'places', 'kept', 'without_password',
+           'described_rules', 'described']
 
 # %% ../../nbs/rater/06_config.ipynb #9ef63f62
 def quoted_text(value: Any) -> str:
@@ -285,7 +285,7 @@ def parse_config(
     return Config(settings, book, tuple(source.notes))
 
 
-def load(file: str) -> Config:
+def load_config(file: str) -> Config:
     "Read a configuration file. It raises `ConfigError`."
     return parse_config(file, file_content(file))
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
 
-from ra_plugins.rater.config import LEVELS, Config, DaemonSettings, described, kept, load, places
+from ra_plugins.rater.config import LEVELS, Config, DaemonSettings, described, kept, load_config, places
 from ra_plugins.rater.control import CommandRefused, ControlPort, Operated
 from ra_plugins.rater.memory import StoreError
 from ra_plugins.rater.protocol import Rater, Request, log
@@ -137,7 +137,7 @@ def later(
 def reread(file: str) -> tuple[Config, logging.Handler]:
     "A configuration for a rater at work, and what writes its log. Where it can't be used, `CommandRefused`, and the log says so."
     try:
-        config = load(file)
+        config = load_config(file)
         with place(config.settings.log):
             return config, handler(config.settings)
     except (ConfigError, Fault) as error:
@@ -151,7 +151,7 @@ class Daemon:
 
     def __init__(self, file: str):
         "It raises `ConfigError` and `Fault`."
-        self.file, config = file, load(file)
+        self.file, config = file, load_config(file)
         self.settings = config.settings  # as they were at the start
         self.again = False  # set by a signal: read the configuration again
         with place(self.settings.log):
@@ -267,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
 def check_config(file: str) -> int:  # 0, or 1 if it can't be used
     "Say what a configuration means, or what is wrong in it."
     try:
-        config = load(file)
+        config = load_config(file)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1

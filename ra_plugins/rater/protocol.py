@@ -20,8 +20,8 @@ from ra_plugins.support.log import printable
 log = logging.getLogger("rater")
 
 # %% auto #0
-__all__ = ['NO_BLANK', 'TOO_LONG', 'NEAR_LIMIT', 'Request', 'read_request', 'Reply', 'reply', 'no_verdict_line', 'Near', 'Nearby',
-           'Health', 'Rater']
+__all__ = ['NO_BLANK', 'TOO_LONG', 'NEAR_LIMIT', 'Request', 'read_request', 'RaterReply', 'reply', 'no_verdict_line', 'Near',
+           'Nearby', 'Health', 'Rater']
 
 # %% ../../nbs/rater/07_protocol.ipynb #84a69635
 class Request(NamedTuple):
@@ -62,7 +62,7 @@ def read_request(
     return Request(name, value, 0 if peek else weight, keep) if blank else NO_BLANK._replace(keep=keep)
 
 # %% ../../nbs/rater/07_protocol.ipynb #99bb7d7b
-class Reply(NamedTuple):
+class RaterReply(NamedTuple):
     "What a request comes to."
 
     verdict: Verdict
@@ -74,11 +74,11 @@ class Reply(NamedTuple):
 def reply(
     rule: Rule,
     counts: tuple[int, ...],  # for each of the rule's limits, the marks in its window
-) -> Reply:
+) -> RaterReply:
     "The answer to a request."
     verdict = judge(rule, counts)
     near = bool(counts) and verdict.marks * 2 >= verdict.allowed
-    return Reply(verdict, near, b"%d %d/%d\r\n" % verdict)
+    return RaterReply(verdict, near, b"%d %d/%d\r\n" % verdict)
 
 # %% ../../nbs/rater/07_protocol.ipynb #8e4006b8
 def no_verdict_line(message: str) -> bytes:
