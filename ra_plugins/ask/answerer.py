@@ -14,7 +14,7 @@ from ra_plugins.support.environment import Environment
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import Runner
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from ra_plugins.ask.question import Question
@@ -91,8 +91,9 @@ class Roster:
         log: Callable[[str], None] = print,  # takes a message
         dry: bool = False,  # as in `Answerer`
         known: Mapping[type[Question[Any]], Any] | None = None,  # who answers instead: a function of the question, by class
+        only_known: bool = False,  # nobody else answers: for notebooks and tests
     ):
-        self.environ, self.log, self.dry, self.known = environ or {}, log, dry, known or {}
+        self.environ, self.log, self.dry, self.known, self.only_known = environ or {}, log, dry, known or {}, only_known
         self.made: dict[str, Answerer] = {}
 
     def find(self, kind: type[Question[Any]]) -> Any:
@@ -100,12 +101,20 @@ class Roster:
         for each in kind.__mro__:
             if each in self.known:
                 return self.known[each]
-            if name := vars(each).get("answerer"):
+            name = vars(each).get("answerer")
+            if name and not self.only_known:
                 if name not in self.made:
                     answerer = load(name)
                     self.made[name] = answerer(answerer.settings_class(self.environ, self.log), self.log, self.dry)
                 return self.made[name]
         raise Nobody(f"nobody here answers {kind.__name__}")
+
+    def needs_loop(self, kinds: Iterable[type[Question[Any]]]) -> bool:
+        "Is one of those who answer such questions at home on asyncio only? One that can't be found isn't."
+        try:
+            return any(getattr(self.find(kind), "needs_loop", bool)() for kind in kinds)
+        except (Exception, SystemExit):
+            return False
 
     async def aclose(self) -> None:
         "Close them all; what goes wrong then is logged."

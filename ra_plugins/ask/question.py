@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from typing import Any, Generic, TypeVar, overload
 
     T = TypeVar("T")
-    A = TypeVar("A", covariant=True)
-    B = TypeVar("B", covariant=True)
+    A_co = TypeVar("A_co", covariant=True)
+    B_co = TypeVar("B_co", covariant=True)
     Decision = Coroutine[Any, Any, T]
 
 # %% auto #0
@@ -42,15 +42,15 @@ class Broken(Unanswered):
 class Nobody(Unanswered):
     "There is nobody here who answers such questions."
 
-# %% ../../nbs/ask/00_question.ipynb #19b78520
+# %% ../../nbs/ask/00_question.ipynb #ed0e6d1f
 if TYPE_CHECKING:
 
-    class _Typed(Generic[A]):
-        def __await__(self) -> Generator[Question[Any] | as_completed, Any, A]:
+    class _Typed(Generic[A_co]):
+        def __await__(self) -> Generator[Question[Any] | as_completed, Any, A_co]:
             raise NotImplementedError
 
 else:
-    A = None
+    A_co = None
 
     class _Typed:
         def __class_getitem__(cls, answer):
@@ -62,15 +62,15 @@ else:
                 raise answer.with_traceback(None)
             return answer
 
-# %% ../../nbs/ask/00_question.ipynb #b166e0e3
-class Question(_Typed[A]):
+# %% ../../nbs/ask/00_question.ipynb #862987af
+class Question(_Typed[A_co]):
     "Something that a decision asks with `await`. Each kind of question is a class, a value without I/O of its own."
 
     answerer = ""  # who answers on a mail server, as `package.module:Class`, which is imported when the first one is asked
 
 # %% ../../nbs/ask/00_question.ipynb #577b32ee
 class as_completed:
-    "`async for place, answer in as_completed(a, b, within=seconds)`: answers as they come, with their places among what is asked."
+    "`async for place, answer in as_completed(a, b, within=seconds)`: answers as they come, each with its place."
 
     def __init__(
         self,
@@ -122,11 +122,11 @@ if TYPE_CHECKING:
 
     @overload
     def gather(
-        first: Awaitable[A], second: Awaitable[B], /, *, within: float | None = None
-    ) -> Decision[tuple[A | Unanswered, B | Unanswered]]: ...
+        first: Awaitable[A_co], second: Awaitable[B_co], /, *, within: float | None = None
+    ) -> Decision[tuple[A_co | Unanswered, B_co | Unanswered]]: ...
 
     @overload
-    def gather(*asked: Awaitable[A], within: float | None = None) -> Decision[tuple[A | Unanswered, ...]]: ...
+    def gather(*asked: Awaitable[A_co], within: float | None = None) -> Decision[tuple[A_co | Unanswered, ...]]: ...
 
 
 def gather(

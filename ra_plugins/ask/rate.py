@@ -18,7 +18,10 @@ else:
     Answer = None
 
 # %% auto #0
-__all__ = ['Rate', 'rater_address', 'patience', 'RateSettings', 'RateAnswerer']
+__all__ = ['WITHIN', 'OVER', 'Rate', 'rater_address', 'patience', 'RateSettings', 'RateAnswerer']
+
+# %% ../../nbs/ask/05_rate.ipynb #1d437cf5
+WITHIN, OVER = 0, 1  # the verdicts of rater's answers
 
 # %% ../../nbs/ask/05_rate.ipynb #76f5fad3
 class Rate(Question["Answer"]):
