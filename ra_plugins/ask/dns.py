@@ -65,9 +65,9 @@ class Zone:
     ):
         self.records = records
 
-    def __call__(self, questions: tuple[Question, ...]) -> list[Any]:
-        "The answers, as `drive` wants them."
-        return [self.answer(question) if isinstance(question, Lookup) else None for question in questions]
+    def __call__(self, question: Question[Any], until: float = inf) -> Any:
+        "The answer to a question, as `drive` wants it."
+        return self.answer(question) if isinstance(question, Lookup) else None
 
     def answer(self, lookup: Lookup) -> list[Any] | Unanswered:
         "The values of a name's records, by way of its CNAMEs."

@@ -44,7 +44,7 @@ def is_restricted(
         return False
 
 # %% ../../nbs/plugins/localmail.ipynb #21e6416d
-@plugin("rcpt", settings=LocalmailSettings)
+@plugin("rcpt", settings=LocalmailSettings, answers=(Refuse,))
 def localmail(
     session: Session, settings: LocalmailSettings, control: Control, log: Callable[[str], None]
 ) -> Refuse | None:
@@ -59,4 +59,4 @@ def localmail(
     if is_local(control, domain, log) is not False:
         return None
     log(f"blocked from {user} to {session.rcpt_to}")
-    return Refuse("550 You are only allowed to send to local addresses.")
+    return Refuse(550, None, "You are only allowed to send to local addresses.")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.spp.command import Command, Refuse, SetVariable
+from ra_plugins.spp.plugin import State
 from ra_plugins.support.environment import Environment, filename, number, variable
 from ra_plugins.spp.session import sample_session
 from ra_plugins.support import cdb
@@ -144,7 +145,7 @@ def refuse(
 ) -> Refuse:
     "Log `REPLY (DETAIL)`, and refuse with `REPLY (#C.S.D - NAME)`."
     log(f"{reply} ({detail})")
-    return Refuse(f"{reply} (#{'.'.join(reply[:3])} - {name})")
+    return Refuse(int(reply[:3]), ".".join(reply[:3]), reply[4:], by=name)
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #d71d9b0f
 class RecipientSettings(Environment):
@@ -182,7 +183,7 @@ def accepted_before(
     return session.rcpt_count or 0
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #3fb01585
-class RecipientState(Environment):
+class RecipientState(State):
     "What a recipient check keeps from call to call."
 
     wrong: int = variable("WRONGRCPTCOUNT", number, 0, "Recipients without a mailbox so far.")
@@ -200,6 +201,7 @@ def wrong_before(
 def no_mailbox(
     name: str,  # the plugin's
     session: Session,
+    state: RecipientState,
     wrong: int,  # recipients of this message, with this one
     limit: int,
     log: Callable[[str], None],
@@ -209,7 +211,7 @@ def no_mailbox(
         reply, detail = "571 sorry, you are violating our security policies", f"{wrong} of {limit} - {session.rcpt_to}"
     else:
         reply, detail = "511 sorry, no mailbox here by that name", f"{session.rcpt_to}"
-    return [SetVariable("WRONGRCPTCOUNT", wrong), refuse(name, log, reply, detail)]
+    return [*state.keep(wrong=wrong), refuse(name, log, reply, detail)]
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #a7bad784
 async def check_recipient(
@@ -217,15 +219,15 @@ async def check_recipient(
     mailboxes: Mailboxes,
     session: Session,
     settings: RecipientSettings,
+    state: RecipientState,
     log: Callable[[str], None],
 ) -> list[Command]:
     "Judge the recipient of this RCPT: refuse what is malformed, one too many, or unknown to us."
     if session.rcpt_to is None:
         log("error: no SMTPRCPTTO")
         return []
-    stored = RecipientState(session.environ, log).wrong
-    wrong = wrong_before(session, stored)
-    restart: list[Command] = [SetVariable("WRONGRCPTCOUNT", wrong)] if wrong != stored else []
+    wrong = wrong_before(session, state.wrong)
+    restart: list[Command] = [*state.keep(wrong=wrong)] if wrong != state.wrong else []
     try:
         address = parse_recipient(session.rcpt_to)
     except ValueError:
@@ -236,7 +238,7 @@ async def check_recipient(
         return [*restart, refuse(name, log, reply, f"{count} of {limit} - {session.rcpt_to}")]
     found = await standing(mailboxes, address, log)
     if found == UNKNOWN:
-        return no_mailbox(name, session, wrong + 1, settings.wrong_limit, log)
+        return no_mailbox(name, session, state, wrong + 1, settings.wrong_limit, log)
     passes = {WHITELISTED: "Whitelisted recipient", FOREIGN: "Accepted recipient", KNOWN: "Accepted recipient"}
     if found in passes:
         log(f"{passes[found]} ({session.rcpt_to} number {count} of {limit} )")
@@ -267,7 +269,7 @@ async def check_sender(
         address = parse_address(sender)
     except ValueError:
         log(f"501 Invalid address ({sender})")
-        return Refuse("501 Invalid address")
+        return Refuse(501, None, "Invalid address")
     found = await standing(mailboxes, address, log)
     if found == UNKNOWN:
         return refuse(name, log, "511 sorry, no mailbox here by that name", sender)
