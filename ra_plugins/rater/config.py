@@ -141,7 +141,7 @@ class DaemonSettings:
     connections: int = setting(whole(1, 1_000_000), 10_000, "How many may be open at once.")
     timeout: int = setting(whole(1, 86400), 30, "How many seconds a client has for a question.")
     store: str = setting(store_name, "memory", "Where marks are kept.")
-    db_path: str = setting(quoted_text, ":memory:", 'What the C rater called it: a FILE here is `store = "sqlite:FILE"`.')
+    db_path: str = setting(quoted_text, ":memory:", 'What the C rater called it: FILE here is `store = "sqlite:FILE"`.')
     log: str = setting(quoted_text, "/dev/stderr", "The file that the log is added to.")
     log_level: int = setting(whole(0, 4), 3, "What is logged: 0 fatal, 1 error, 2 warning, 3 info, 4 debug.")
     control_address: str = setting(ip, "127.0.0.1", "Where the control port is. Whoever reaches it may use it.")
@@ -158,7 +158,7 @@ class RuleSettings:
 
     match: str = setting(pattern, "*", "The values it holds for: a network, or a wildcard as in a shell.")
     limit: tuple[Limit, ...] = setting(limit_list, (), "How many marks are allowed in which time: d, h, m, s.")
-    exempt: bool = setting(true_or_false, False, "In the place of a limit: these values are neither counted nor refused.")
+    exempt: bool = setting(true_or_false, False, "In place of a limit: these values are neither counted nor refused.")
     prefix4: int = setting(whole(0, 32), 32, "Count all IPv4 addresses together that share so many bits.")
     prefix6: int = setting(whole(0, 128), 128, "The same for IPv6. A customer usually has 64.")
     watch: bool = setting(true_or_false, False, "Count and log, and never refuse.")
@@ -219,7 +219,8 @@ def rule_book(source: Source) -> RuleBook:
     for name, rules in source.values.get("limits", {}).items():
         where: Where = ("limits", name)
         if not NAME.fullmatch(name):
-            source.wrong(where, f"{as_written(name)} can't be a class: its name should have no blank, and no - in front")
+            wrong = f"{as_written(name)} can't be a class: its name should have no blank, and no - in front"
+            source.wrong(where, wrong)
         if not isinstance(rules, (list, tuple)):
             source.wrong(where, f"{name} should be a list of rules: [[limits.{name}]] before each, or {name}: ( … );")
             continue

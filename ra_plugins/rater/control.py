@@ -156,7 +156,8 @@ class ControlPort:
     def _answer(self, command: ControlCommand) -> bytes:
         try:
             if command.name not in COMMANDS:
-                raise CommandRefused(f"unknown command: {printable(command.name, 100)}; help lists those that there are")
+                name = printable(command.name, 100)
+                raise CommandRefused(f"unknown command: {name}; help lists those that there are")
             return in_lines(COMMANDS[command.name](self.it, command.rest))
         except (CommandRefused, StoreError) as error:
             return in_lines(f"{REFUSAL}{error}".splitlines())

@@ -135,7 +135,7 @@ def later(
 
 # %% ../../nbs/rater/11_daemon.ipynb #acb1e0ed
 def reread(file: str) -> tuple[Config, logging.Handler]:
-    "A configuration for a rater at work, and what writes its log. Where it can't be used, `CommandRefused`, and the log says so."
+    "A configuration for a rater at work, and what writes its log. `CommandRefused` if it can't be used; the log says so."
     try:
         config = load_config(file)
         with place(config.settings.log):

@@ -107,7 +107,7 @@ def series_key(
     value: str,  # as it is counted
     prefix: str = "",  # of all keys
 ) -> bytes:
-    "What a series is found by in a file or on a server. Surrogate escapes (PEP 383) become the bytes that they stand for."
+    "What a series is found by elsewhere. Surrogate escapes (PEP 383) become the bytes that they stand for."
     return octets(f"{prefix}{name} {value}")
 
 # %% ../../nbs/rater/01_memory.ipynb #c6e48279

@@ -54,8 +54,8 @@ def read_request(
             keep = True
         elif name == "-peek":
             peek = True
-        elif (found := name.removeprefix("-weight=")).isascii() and found.isdigit() and 0 < int(found) <= LARGEST_WEIGHT:
-            weight = int(found)
+        elif (told := name.removeprefix("-weight=")).isascii() and told.isdigit() and 0 < int(told) <= LARGEST_WEIGHT:
+            weight = int(told)
         else:
             return Request(keep=keep, problem=f"Unknown option: {name}")
         name, blank, value = value.partition(" ")

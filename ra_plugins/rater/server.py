@@ -104,7 +104,7 @@ def whole_lines(data: bytes) -> tuple[list[bytes], bytes]:
     return ([*lines, rest] if len(rest) > QUESTION_LIMIT + 1 else lines), rest  # a carriage return may be among them
 
 # %% ../../nbs/rater/08_server.ipynb #fe8e54d8
-READABLE, WRITABLE = select.POLLIN, select.POLLOUT  # what a client is waited for; poll(2) and epoll(7) have the same figures
+READABLE, WRITABLE = select.POLLIN, select.POLLOUT  # what a client is waited for, in poll(2) and epoll(7) alike
 SURPLUS = 1 << 21  # bytes to ignore of a client that says more than it should
 NOW = int(socket.MSG_DONTWAIT)  # spares the system call that makes a socket non-blocking
 LAST = NOW | int(getattr(socket, "MSG_MORE", 0))  # lets the answer travel with the end of the connection, in one packet

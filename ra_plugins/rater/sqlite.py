@@ -172,7 +172,10 @@ class Changes:
 
     def write(self, database: sqlite3.Connection, now: float) -> None:
         "Write everything."
-        rows = [(series_key(*names), series[-1] + self.spans.get(names[0], 0), series) for names, series in self.series.items()]
+        rows = [
+            (series_key(name, value), series[-1] + self.spans.get(name, 0), series)
+            for (name, value), series in self.series.items()
+        ]
         self.more = write_series(database, rows, now, now + max(self.spans.values(), default=0))
         self.series.clear()
         self.written = now

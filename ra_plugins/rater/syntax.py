@@ -142,7 +142,8 @@ def libconfig_tokens(file: str, text: str, around: tuple[str, ...] = ()) -> list
             tokens += tokenizer.tokenize(piece)
         except (libconf.ConfigParseError, ValueError):
             line = text.split("\n")[tokenizer.row - 1].strip()
-            raise ConfigError(ConfigProblem(file, tokenizer.row, f"there is nothing like this in libconfig: {line}")) from None
+            unknown = ConfigProblem(file, tokenizer.row, f"there is nothing like this in libconfig: {line}")
+            raise ConfigError(unknown) from None
         if included in (file, *around):
             raise ConfigError(ConfigProblem(file, tokenizer.row, f"{included} would include itself"))
         if included:
@@ -210,4 +211,5 @@ def read_config(file: str, content: bytes) -> Source:
     except RecursionError:
         raise ConfigError(ConfigProblem(file, 0, "brackets are nested too deeply")) from None
     except ModuleNotFoundError as error:
-        raise ConfigError(ConfigProblem(file, 0, f"to read it takes {error.name}: pip install 'ra-plugins[rater]'")) from None
+        missing = f"to read it takes {error.name}: pip install 'ra-plugins[rater]'"
+        raise ConfigError(ConfigProblem(file, 0, missing)) from None
