@@ -64,6 +64,11 @@ class Answer:
         return 0 if self.verdict == NO_VERDICT else int(self.text.partition("/")[0])
 
     @property
+    def over(self) -> bool:
+        "Is it over the limit? Not without a verdict."
+        return self.verdict == OVER
+
+    @property
     def limit(self) -> int:
         "How often it may; 0 without a verdict."
         return 0 if self.verdict == NO_VERDICT else int(self.text.partition("/")[2])
