@@ -10,7 +10,6 @@ import os
 import stat
 import time
 
-from ra_plugins.support.cdb import HEADER, ConstantDatabase
 from ra_plugins.support.log import octets, with_reason
 
 TYPE_CHECKING = False
@@ -18,11 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, TypeVar
 
+    from ra_plugins.support.cdb import ConstantDatabase
+
     Made = TypeVar("Made")
 
 # %% auto #0
-__all__ = ['STEP', 'COARSE_STEP', 'TEXT_LIMIT', 'BOM', 'CDB_COST', 'FIRST_LINE_LIMIT', 'KEPT_BYTES', 'KEPT_FILES', 'RegularFile',
-           'FileInMemory', 'Control', 'ControlFiles']
+__all__ = ['STEP', 'COARSE_STEP', 'TEXT_LIMIT', 'BOM', 'FIRST_BYTES', 'CDB_COST', 'FIRST_LINE_LIMIT', 'KEPT_BYTES', 'KEPT_FILES',
+           'RegularFile', 'FileInMemory', 'Control', 'ControlFiles']
 
 # %% ../../nbs/support/04_control.ipynb #e67b180e
 def _unfit(
@@ -139,17 +140,22 @@ def _entries(raw: bytes) -> Iterator[str]:
             yield entry
 
 # %% ../../nbs/support/04_control.ipynb #ee8289cf
+FIRST_BYTES = 2048  # as many as a CDB's header has
+
+
 def _list_in(
     file: RegularFile | FileInMemory,
     path: str,  # for errors
 ) -> tuple[frozenset[str] | ConstantDatabase | str, int]:  # a str says why it is neither; bytes that it takes to keep
     "The list that a file holds."
-    if b"\0" not in file[0:HEADER]:
+    if b"\0" not in file[0:FIRST_BYTES]:
         raw = _whole(file, path)
         if b"\0" in raw:
             return "isn't text", 0
         found = frozenset(_entries(raw))
         return found, len(raw) + found.__sizeof__() + 64 * len(found)
+    from ra_plugins.support.cdb import ConstantDatabase
+
     try:
         return ConstantDatabase(file), CDB_COST
     except ValueError as error:
