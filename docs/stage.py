@@ -78,7 +78,8 @@ class Page:
 
 def notebooks() -> list[Path]:
     "The notebooks' paths, in the order in which they are read: a folder's index is its first."
-    return sorted((path.resolve() for path in nbglob(as_path=True)), key=lambda path: (path.parent, path.stem != "index", path))
+    found = [path.resolve() for path in nbglob(as_path=True)]
+    return sorted(found, key=lambda path: (path.parent, path.stem != "index", path))
 
 
 def words(source: str) -> set[str]:

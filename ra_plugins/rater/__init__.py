@@ -7,19 +7,19 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ra_plugins.rater.client import Answer, Client, aask, ask
+    from ra_plugins.rater.client import NO_VERDICT, OVER, WITHIN, Answer, Client, RaterReason, aask, ask
 
 # %% auto #0
-__all__ = ['Answer', 'Client', 'aask', 'ask']
+__all__ = ['Answer', 'Client', 'NO_VERDICT', 'OVER', 'RaterReason', 'WITHIN', 'aask', 'ask']
 
-# %% ../../nbs/rater/index.ipynb #dbac0716
-_all_ = ["Answer", "Client", "aask", "ask"]
+# %% ../../nbs/rater/index.ipynb #47e68385
+_all_ = ["Answer", "Client", "NO_VERDICT", "OVER", "RaterReason", "WITHIN", "aask", "ask"]
 
-# %% ../../nbs/rater/index.ipynb #1ed1bee3
-if not TYPE_CHECKING:  # to a type checker, the four are what is imported above, and nothing else is here
+# %% ../../nbs/rater/index.ipynb #280f10ea
+if not TYPE_CHECKING:  # to a type checker, the names are what is imported above, and there are no others
 
     def __getattr__(name):
-        "One of the four, from the client's module; from then on it is here."
+        "One of the names, from the client's module; from then on it is here."
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from ra_plugins.rater import client
