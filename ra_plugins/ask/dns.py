@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from math import inf
 
-from ra_plugins.ask.question import Broken, Nobody, Question, Unanswered
+from ra_plugins.ask.question import Broken, Late, Nobody, Question, Unanswered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ else:
     V = None
 
 # %% auto #0
-__all__ = ['RDTYPES', 'CNAME_LIMIT', 'ENDLESS', 'ZONE_TTL', 'Records', 'Lookup', 'Prefetch', 'Zone']
+__all__ = ['RDTYPES', 'CNAME_LIMIT', 'ENDLESS', 'ZONE_TTL', 'Records', 'Lookup', 'Silent', 'Prefetch', 'Zone']
 
 # %% ../../nbs/ask/02_dns.ipynb #87872f9a
 class Records(tuple[V, ...]):
@@ -82,6 +82,10 @@ class Lookup(Question["Records[V]"]):
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+# %% ../../nbs/ask/02_dns.ipynb #a0b82f8e
+class Silent(Late):
+    "No nameserver has said anything within the time that a lookup may take; the deadline of whoever asks isn't over."
 
 # %% ../../nbs/ask/02_dns.ipynb #a92f4759
 class Prefetch(Question[None]):

@@ -16,7 +16,7 @@ import dns.zone
 import dns.zonefile
 
 from ra_plugins.ask.dns import ZONE_TTL, Lookup, Records, Zone
-from ra_plugins.ask.resolver import VALUES, host
+from ra_plugins.ask.resolver import RDATA_VALUES, presentation_name
 
 # %% auto #0
 __all__ = ['DIRECTIVES', 'Entries', 'MasterZone', 'records_of', 'zone_from_text', 'zone_from_file']
@@ -66,10 +66,10 @@ def _escaped(text: str) -> str:
 def records_of(zone: dns.zone.Zone) -> dict[tuple[str, str], Records]:
     "Values by name and type, for those types that can be asked."
     return {
-        (host(name).lower(), found.rdtype.name): Records(map(VALUES[found.rdtype.name], found), found.ttl)
+        (presentation_name(name).lower(), found.rdtype.name): Records(map(RDATA_VALUES[found.rdtype.name], found), found.ttl)
         for name, node in zone.nodes.items()
         for found in node
-        if found.rdtype.name in VALUES
+        if found.rdtype.name in RDATA_VALUES
     }
 
 # %% ../../nbs/ask/04_zonefile.ipynb #ff506e70
