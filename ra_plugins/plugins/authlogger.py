@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ['authlogger']
 
 # %% ../../nbs/plugins/authlogger.ipynb #7ae484e0
-@plugin("auth")
+@plugin("auth", answers=())
 def authlogger(session: Session, log: Callable[[str], None]) -> None:
     "Log who logged in, by which mechanism, and from which address."
     if session.authenticated:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from ra_plugins.plugins.shared.recipients import change_local_part
 from ra_plugins.support.environment import Environment, filename, text, variable
+from ra_plugins.spp.command import ChangeAddress
 from ra_plugins.spp.plugin import plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ra_plugins.spp.command import ChangeAddress
     from ra_plugins.spp.session import Session
     from ra_plugins.support.control import Control
 
@@ -30,7 +30,7 @@ class DotblindSettings(Environment):
     )
 
 # %% ../../nbs/plugins/dotblind.ipynb #3a8e8414
-@plugin("rcpt", settings=DotblindSettings)
+@plugin("rcpt", settings=DotblindSettings, answers=(ChangeAddress,))
 def dotblind(
     session: Session, settings: DotblindSettings, control: Control, log: Callable[[str], None]
 ) -> ChangeAddress | None:

@@ -5,11 +5,13 @@
 # %% ../../nbs/plugins/ipthrottle.ipynb #3bf9f90b
 from __future__ import annotations
 
-from ra_plugins.plugins.shared.throttle import TOO_MANY, ThrottleSettings, client_address, is_over
+from ra_plugins.ask.block import Block
+from ra_plugins.ask.question import Unanswered
+from ra_plugins.ask.rate import Rate
+from ra_plugins.plugins.shared.throttle import client_address, is_over, too_many
 from ra_plugins.spp.command import Disconnect
-from ra_plugins.support.environment import number, text, variable
 from ra_plugins.spp.plugin import STAGES, plugin
-from ra_plugins.ask.question import Question, Unanswered
+from ra_plugins.support.environment import Environment, number, variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,57 +20,38 @@ if TYPE_CHECKING:
     from ra_plugins.spp.session import Session
 
 # %% auto #0
-__all__ = ['Block', 'has_blocked', 'IpthrottleSettings', 'ipthrottle']
+__all__ = ['has_blocked', 'IpthrottleSettings', 'ipthrottle']
 
-# %% ../../nbs/plugins/ipthrottle.ipynb #1f020ee6
-class Block(Question):
-    "Have ipsvd deny a client. What is told: True, or False where ipsvd has a file for it already."
-
-    def __init__(
-        self,
-        folder: str,  # of ipsvd's instructions
-        address: str,  # of the client; nothing else may become the name of a file
-    ):
-        self.folder, self.address = folder, address
-
-    def __repr__(self) -> str:
-        return f"Block({self.folder!r}, {self.address!r})"
-
-# %% ../../nbs/plugins/ipthrottle.ipynb #17f5188d
-async def has_blocked(folder: str, address: str, log: Callable[[str], None]) -> bool:
+# %% ../../nbs/plugins/ipthrottle.ipynb #8a275d07
+async def has_blocked(address: str, log: Callable[[str], None]) -> bool:
     "Block a client. False where it couldn't be done, or ipsvd has instructions for it already."
     try:
-        new = await Block(folder, address)
+        new = await Block(address)
     except Unanswered as why:
         log(f"error blocking {address}: {why}")
         return False
     if new:
         log(f"Blocked {address}")
-    return bool(new)
+    return new
 
-# %% ../../nbs/plugins/ipthrottle.ipynb #e18b3ebd
-class IpthrottleSettings(ThrottleSettings):
+# %% ../../nbs/plugins/ipthrottle.ipynb #40d2e5db
+class IpthrottleSettings(Environment):
     "What ipthrottle can be told."
 
-    folder: str = variable(
-        "IPSVDIR", text, "", "The folder that tcpsvd -i has: clients over the limit are blocked there. Empty: they aren't."
-    )
     minutes: int = variable(
         "IPTHROTTLEMINUTES", number, 2, "For how long a block lasts, as the client is told: what tcpsvd -t has, in minutes."
     )
 
-# %% ../../nbs/plugins/ipthrottle.ipynb #58bdb97e
-@plugin(*STAGES, settings=IpthrottleSettings)
-async def ipthrottle(
-    session: Session, settings: IpthrottleSettings, log: Callable[[str], None]
-) -> Disconnect | None:
+# %% ../../nbs/plugins/ipthrottle.ipynb #179d99a4
+@plugin(*STAGES, settings=IpthrottleSettings, asks=(Rate, Block), answers=(Disconnect,))
+async def ipthrottle(session: Session, settings: IpthrottleSettings, log: Callable[[str], None]) -> Disconnect | None:
     "Turn away a client that comes too often, and have ipsvd block it."
     address = client_address(session)
     if address is None:
         log("511 No IP address")
         return None
-    if not await is_over(settings, log, "ip", str(address)):
+    if not await is_over(Rate("ip", str(address)), log):
         return None
     log(f"Rate exceeded per IP ({address})")
-    blocked = settings.folder and await has_blocked(settings.folder, str(address), log)
-    return Disconnect(TOO_MANY + (f" Blocking for {settings.minutes} minutes." if blocked else ""))
+    blocked = await has_blocked(str(address), log)
+    return too_many(f" Blocking for {settings.minutes} minutes." if blocked else "")

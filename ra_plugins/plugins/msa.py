@@ -20,8 +20,8 @@ __all__ = ['REPLIES', 'reply_code', 'MsaSettings', 'msa']
 
 # %% ../../nbs/plugins/msa.ipynb #fdf95653
 REPLIES = {
-    "550": "550 You should be authenticated",
-    "530": "530 5.7.0 Authentication required",  # RFC 4954, section 6
+    "550": Refuse(550, None, "You should be authenticated"),
+    "530": Refuse(530, "5.7.0", "Authentication required", in_front=True),  # RFC 4954, section 6
 }
 
 # %% ../../nbs/plugins/msa.ipynb #d8e2c540
@@ -38,10 +38,10 @@ class MsaSettings(Environment):
     code: str = variable("MSACODE", reply_code, "550", "The code of the refusal; RFC 4954 asks for 530.")
 
 # %% ../../nbs/plugins/msa.ipynb #c8e963a5
-@plugin("mail", settings=MsaSettings)
+@plugin("mail", settings=MsaSettings, answers=(Refuse,))
 def msa(session: Session, settings: MsaSettings, log: Callable[[str], None]) -> Refuse | None:
     "Refuse the mail of a client that hasn't logged in."
     if session.authenticated:
         return None
     log("Message rejected (no auth).")
-    return Refuse(REPLIES[settings.code])
+    return REPLIES[settings.code]

@@ -28,7 +28,7 @@ class OverloadSettings(Environment):
     )
 
 # %% ../../nbs/plugins/overload.ipynb #a948183d
-@plugin("mail", settings=OverloadSettings)
+@plugin("mail", settings=OverloadSettings, answers=(Disconnect,))
 def overload(
     session: Session, settings: OverloadSettings, control: Control, log: Callable[[str], None]
 ) -> Disconnect | None:
@@ -36,4 +36,4 @@ def overload(
     if session.authenticated or not control.exists(settings.flag):
         return None
     log("Temporary Failure: Server overload")
-    return Disconnect("451 Temporary Failure: Server overload")
+    return Disconnect(451, None, "Temporary Failure: Server overload")

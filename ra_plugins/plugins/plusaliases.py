@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from ra_plugins.plugins.shared.recipients import change_local_part
 from ra_plugins.support.environment import Environment, filename, text, variable
+from ra_plugins.spp.command import ChangeAddress
 from ra_plugins.spp.plugin import plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ra_plugins.spp.command import ChangeAddress
     from ra_plugins.spp.session import Session
     from ra_plugins.support.control import Control
 
 # %% auto #0
-__all__ = ['PlusaliasesSettings', 'cut', 'plusaliases']
+__all__ = ['PlusaliasesSettings', 'without_tag', 'plusaliases']
 
 # %% ../../nbs/plugins/plusaliases.ipynb #d2345484
 class PlusaliasesSettings(Environment):
@@ -30,7 +30,7 @@ class PlusaliasesSettings(Environment):
     )
 
 # %% ../../nbs/plugins/plusaliases.ipynb #54189724
-def cut(
+def without_tag(
     local: str,  # a local part
     chars: str,
 ) -> str:
@@ -38,9 +38,9 @@ def cut(
     return next((local[:place] for place, char in enumerate(local) if char in chars), local)
 
 # %% ../../nbs/plugins/plusaliases.ipynb #c9db95c9
-@plugin("rcpt", settings=PlusaliasesSettings)
+@plugin("rcpt", settings=PlusaliasesSettings, answers=(ChangeAddress,))
 def plusaliases(
     session: Session, settings: PlusaliasesSettings, control: Control, log: Callable[[str], None]
 ) -> ChangeAddress | None:
     "Cut the tag off the recipient's local part."
-    return change_local_part(session, control, log, settings.domains, lambda local: cut(local, settings.chars))
+    return change_local_part(session, control, log, settings.domains, lambda local: without_tag(local, settings.chars))

@@ -5,11 +5,11 @@
 # %% ../../nbs/plugins/rater.ipynb #4ce4711b
 from __future__ import annotations
 
-from ra_plugins.plugins.shared.throttle import TOO_MANY, ThrottleSettings, client_address, is_over
-from ra_plugins.rater.client import question
+from ra_plugins.ask.rate import Rate
+from ra_plugins.plugins.shared.throttle import client_address, is_over, too_many
 from ra_plugins.spp.command import Disconnect
-from ra_plugins.support.environment import variable
 from ra_plugins.spp.plugin import STAGES, plugin
+from ra_plugins.support.environment import Environment, variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ra_plugins.spp.session import Session
 
 # %% auto #0
-__all__ = ['FIELDS', 'network', 'domain', 'template', 'Untold', 'filled', 'RaterSettings', 'asked', 'rater']
+__all__ = ['FIELDS', 'network', 'domain', 'template', 'Untold', 'filled', 'RaterSettings', 'rate_of', 'rater']
 
 # %% ../../nbs/plugins/rater.ipynb #186d74d0
 def network(session: Session) -> str | None:
@@ -80,8 +80,8 @@ def filled(
         text += str(value).lower() + rest
     return text
 
-# %% ../../nbs/plugins/rater.ipynb #4aac0685
-class RaterSettings(ThrottleSettings):
+# %% ../../nbs/plugins/rater.ipynb #6b10757e
+class RaterSettings(Environment):
     "What rater can be told."
 
     name: str = variable("RATERCLASS", template, "net", "The class of rater's that is asked; a template, too.")
@@ -90,27 +90,25 @@ class RaterSettings(ThrottleSettings):
     )
     weight: str = variable("RATERWEIGHT", template, "1", "As how many this one counts; a template, too.")
 
-# %% ../../nbs/plugins/rater.ipynb #03ee2251
-def asked(settings: RaterSettings, session: Session) -> tuple[str, str, int]:  # class, value, weight
+# %% ../../nbs/plugins/rater.ipynb #74c0f1af
+def rate_of(settings: RaterSettings, session: Session) -> Rate:
     "What to ask; `Untold`, or `ValueError` for a class or a weight that can't be."
     name, value, weight = (filled(each, session) for each in (settings.name, settings.value, settings.weight))
-    count = int(weight) if weight.isascii() and weight.isdigit() else 0
-    question(name, value, count)
-    return name, value, count
+    return Rate(name, value, int(weight[:10]) if weight.isascii() and weight.isdigit() else 0)
 
-# %% ../../nbs/plugins/rater.ipynb #7cf38687
-@plugin(*STAGES, settings=RaterSettings)
+# %% ../../nbs/plugins/rater.ipynb #3f2287a6
+@plugin(*STAGES, settings=RaterSettings, asks=(Rate,), answers=(Disconnect,))
 async def rater(session: Session, settings: RaterSettings, log: Callable[[str], None]) -> Disconnect | None:
     "Turn away who does too much of anything that rater counts."
     try:
-        name, value, weight = asked(settings, session)
+        question = rate_of(settings, session)
     except Untold as missing:
         log(f"no {missing}, so rater isn't asked")
         return None
     except ValueError as error:
         log(f"rater can't be asked: {error}")
         return None
-    if not await is_over(settings, log, name, value, weight):
+    if not await is_over(question, log):
         return None
-    log(f"Rate exceeded per {name} ({value})")
-    return Disconnect(TOO_MANY)
+    log(f"Rate exceeded per {question.name} ({question.value})")
+    return too_many()

@@ -5,7 +5,8 @@
 # %% ../../nbs/plugins/rcptcheckscdb.ipynb #5add16bd
 from __future__ import annotations
 
-from ra_plugins.plugins.shared.mailboxes import CdbMailboxes, RecipientListSettings, check_recipient
+from ra_plugins.plugins.shared.mailboxes import CdbMailboxes, RecipientListSettings, RecipientState, check_recipient
+from ra_plugins.spp.command import Refuse, SetVariable
 from ra_plugins.spp.plugin import plugin
 
 TYPE_CHECKING = False
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 __all__ = ['rcptcheckscdb']
 
 # %% ../../nbs/plugins/rcptcheckscdb.ipynb #8fc4bd40
-@plugin("rcpt", settings=RecipientListSettings)
+@plugin("rcpt", settings=RecipientListSettings, state=RecipientState, answers=(Refuse, SetVariable))
 async def rcptcheckscdb(
     session: Session,
     settings: RecipientListSettings,
+    state: RecipientState,
     control: Control,
     log: Callable[[str], None],
 ) -> list[Command]:
     "Refuse a recipient of ours that isn't in a CDB."
     mailboxes = CdbMailboxes(control, settings.addresses, settings.whitelist)
-    return await check_recipient("rcptcheckscdb", mailboxes, session, settings, log)
+    return await check_recipient("rcptcheckscdb", mailboxes, session, settings, state, log)

@@ -5,7 +5,8 @@
 # %% ../../nbs/plugins/rcptchecksfile.ipynb #d4edcced
 from __future__ import annotations
 
-from ra_plugins.plugins.shared.mailboxes import RecipientListSettings, TextMailboxes, check_recipient
+from ra_plugins.plugins.shared.mailboxes import RecipientListSettings, RecipientState, TextMailboxes, check_recipient
+from ra_plugins.spp.command import Refuse, SetVariable
 from ra_plugins.spp.plugin import plugin
 
 TYPE_CHECKING = False
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 __all__ = ['rcptchecksfile']
 
 # %% ../../nbs/plugins/rcptchecksfile.ipynb #fdd9973b
-@plugin("rcpt", settings=RecipientListSettings)
+@plugin("rcpt", settings=RecipientListSettings, state=RecipientState, answers=(Refuse, SetVariable))
 async def rcptchecksfile(
     session: Session,
     settings: RecipientListSettings,
+    state: RecipientState,
     control: Control,
     log: Callable[[str], None],
 ) -> list[Command]:
     "Refuse a recipient of ours that isn't in a text list."
     mailboxes = TextMailboxes(control, settings.addresses, settings.whitelist)
-    return await check_recipient("rcptchecksfile", mailboxes, session, settings, log)
+    return await check_recipient("rcptchecksfile", mailboxes, session, settings, state, log)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ra_plugins.plugins.shared.mailboxes import SenderSettings, TextMailboxes, check_sender
 from ra_plugins.support.environment import filename, variable
+from ra_plugins.spp.command import Refuse
 from ra_plugins.spp.plugin import plugin
 
 TYPE_CHECKING = False
@@ -27,7 +28,7 @@ class SenderListSettings(SenderSettings):
     addresses: str = variable("SENDERCHK_ADDRFILE", filename, "addresslist", "The list of our mailboxes.")
 
 # %% ../../nbs/plugins/senderchecksfile.ipynb #ed65a352
-@plugin("mail", settings=SenderListSettings)
+@plugin("mail", settings=SenderListSettings, answers=(Refuse,))
 async def senderchecksfile(
     session: Session,
     settings: SenderListSettings,

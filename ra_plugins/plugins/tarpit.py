@@ -48,7 +48,7 @@ class TarpitSettings(Environment):
     exempt: bool = variable("TARPITSKIPAUTH", yes_or_no, False, "1 exempts clients that have logged in.")
 
 # %% ../../nbs/plugins/tarpit.ipynb #91ab95e9
-@plugin("rcpt", settings=TarpitSettings)
+@plugin("rcpt", settings=TarpitSettings, answers=(Delay,))
 def tarpit(session: Session, settings: TarpitSettings, log: Callable[[str], None]) -> Delay | None:
     "Slow a client down, the more recipients it names for one message."
     if not settings.count or (settings.exempt and session.authenticated):

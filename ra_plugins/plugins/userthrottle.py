@@ -5,7 +5,8 @@
 # %% ../../nbs/plugins/userthrottle.ipynb #9f9d4320
 from __future__ import annotations
 
-from ra_plugins.plugins.shared.throttle import TOO_MANY, ThrottleSettings, is_over
+from ra_plugins.ask.rate import Rate
+from ra_plugins.plugins.shared.throttle import is_over, too_many
 from ra_plugins.spp.command import Disconnect
 from ra_plugins.spp.plugin import plugin
 
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['userthrottle']
 
-# %% ../../nbs/plugins/userthrottle.ipynb #ab949802
-@plugin("mail", "rcpt", settings=ThrottleSettings)
-async def userthrottle(session: Session, settings: ThrottleSettings, log: Callable[[str], None]) -> Disconnect | None:
+# %% ../../nbs/plugins/userthrottle.ipynb #86b6150f
+@plugin("mail", "rcpt", asks=(Rate,), answers=(Disconnect,))
+async def userthrottle(session: Session, log: Callable[[str], None]) -> Disconnect | None:
     "Turn away a user who sends too much."
     user = session.auth_user
-    if not user or not await is_over(settings, log, "user", user):
+    if not user or not await is_over(Rate("user", user), log):
         return None
     log(f"Rate exceeded per user ({user})")
-    return Disconnect(TOO_MANY)
+    return too_many()

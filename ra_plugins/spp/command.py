@@ -10,11 +10,12 @@ from ra_plugins.support.log import printable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Self
 
 # %% auto #0
-__all__ = ['REPLY_LIMIT', 'HEADER_LIMIT', 'KINDS', 'Command', 'Next', 'Okay', 'Accept', 'Refuse', 'Disconnect', 'Drop', 'Later',
-           'SetVariable', 'UnsetVariable', 'ChangeAddress', 'AddHeader', 'Say', 'Delay', 'write', 'block_permanent',
-           'block_temporary', 'read']
+__all__ = ['REPLY_LIMIT', 'HEADER_LIMIT', 'Command', 'Next', 'Okay', 'Accept', 'Reply', 'Refuse', 'Disconnect', 'Drop', 'Later',
+           'SetVariable', 'UnsetVariable', 'ChangeAddress', 'AddHeader', 'Say', 'Delay', 'up_to_final', 'write',
+           'block_permanent', 'block_temporary', 'read']
 
 # %% ../../nbs/spp/01_command.ipynb #bc1f7d84
 class Command:
@@ -22,25 +23,33 @@ class Command:
 
     letter = ""
     final = False  # does qmail-smtpd stop reading here?
-    __slots__ = ("arguments",)
-    arguments: tuple[object, ...]
+    __slots__ = ("arguments", "text")
+    arguments: tuple[object, ...]  # what it was made of
+    text: str  # what stands behind the letter
 
-    def __init__(self, text: str = ""):
-        self.arguments = (text,) if text else ()
+    def __init__(self) -> None:
+        self._say("")
 
-    @property
-    def text(self) -> str:
-        "What stands behind the letter."
-        return "".join(map(str, self.arguments))
+    def _say(self, text: str, *arguments: object) -> None:
+        self.text, self.arguments = text, arguments
+
+    @classmethod
+    def as_written(cls, text: str) -> Self:
+        "A command as a program has written it, whatever that is. `text` is what stands behind the letter."
+        command = cls.__new__(cls)
+        command._say(text)
+        return command
 
     def __repr__(self) -> str:
+        if self.text and not self.arguments:
+            return f"{type(self).__name__}.as_written({self.text!r})"
         return f"{type(self).__name__}({', '.join(map(repr, self.arguments))})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Command) and (type(self), self.arguments) == (type(other), other.arguments)
+        return isinstance(other, Command) and (type(self), self.text) == (type(other), other.text)
 
     def __hash__(self) -> int:
-        return hash((type(self), self.arguments))
+        return hash((type(self), self.text))
 
 # %% ../../nbs/spp/01_command.ipynb #85ef3acf
 class Next(Command):
@@ -60,15 +69,96 @@ class Accept(Command):
 
     letter, final, __slots__ = "A", True, ()
 
-# %% ../../nbs/spp/01_command.ipynb #e887016b
-class Refuse(Command):
-    "E: reply with the text, and refuse the client's command. At connection the text takes the banner's place."
+# %% ../../nbs/spp/01_command.ipynb #0811556a
+REPLY_LIMIT = 510  # bytes of a reply, without CR LF
+HEADER_LIMIT = 998  # bytes of a header line, without CR LF
+
+# %% ../../nbs/spp/01_command.ipynb #6f8f535d
+def _unfold(text: str) -> str:
+    "A text on one line: a blank where a line ended."
+    return " ".join(text.splitlines()) if "\n" in text or "\r" in text else text
+
+
+def _reply(text: str, limit: int = REPLY_LIMIT) -> str:
+    "A text fit for a reply: visible ASCII, in one line."
+    line = printable(_unfold(text[:limit])).encode("ascii", "replace").decode()
+    return line[:limit]
+
+
+def _field(text: str) -> str:
+    "A text fit for a header field, and not cut within a character."
+    line = printable(_unfold(text[:HEADER_LIMIT])).encode()
+    return line[:HEADER_LIMIT].decode("utf-8", "ignore")
+
+# %% ../../nbs/spp/01_command.ipynb #9d6dfe45
+def _checked_name(name: str) -> str:
+    "The name of an environment variable."
+    if not (name.isascii() and name.isidentifier()):
+        raise ValueError(f"no name for an environment variable: {name!r:.60}")
+    return name
+
+
+def _checked_address(address: str) -> str:
+    "An address."
+    if not address or any(char < " " or char == "\x7f" for char in address):
+        raise ValueError(f"can't change the address to {address!r:.60}: {'a control character in it' if address else 'empty'}")
+    return address
+
+# %% ../../nbs/spp/01_command.ipynb #7a4ebcb6
+def _checked_codes(code: object, enhanced: str | None) -> None:
+    "`ValueError` for what is no code of a refusal, or no enhanced status code of that class."
+    if type(code) is not int or not 400 <= code <= 599:
+        raise ValueError(f"a refusal has a code from 400 to 599, not {code!r:.60}")
+    parts = (enhanced or "").split(".")
+    fits = len(parts) == 3 and all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts)
+    if enhanced is not None and not (fits and parts[0] == str(code)[0]):
+        raise ValueError(f"an enhanced status code for {code} is {code // 100}.X.Y (RFC 3463), not {enhanced!r:.60}")
+
+# %% ../../nbs/spp/01_command.ipynb #0867dcfd
+class Reply(Command):
+    "What the kinds of refusals have in common: a code, an enhanced status code and a text."
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        code: int,  # from 400 to 599
+        enhanced: str | None,  # enhanced status code, `5.7.1`; None for a reply that shows none
+        text: str,  # for people; it may come from outside
+        *,
+        by: str = "",  # the plugin that signs the reply, behind the enhanced status code
+        in_front: bool = False,  # the enhanced status code in front of the text, as RFC 2034 has it, and not behind
+    ):
+        _checked_codes(code, enhanced)
+        before = f"{code} {enhanced} " if enhanced and in_front else f"{code} "
+        behind = f" (#{enhanced}{' - ' + by if by else ''})" if enhanced and not in_front else ""
+        said = _reply(text, REPLY_LIMIT - len(before) - len(behind))
+        if not said.strip():
+            raise ValueError(f"a refusal should say something: {code} {text!r:.60}")
+        self._say(before + said + behind, code, enhanced, said, *(["by", by] if by else ["in_front", True] if in_front else []))
+
+    def __repr__(self) -> str:
+        if not self.arguments:
+            return super().__repr__()
+        code, enhanced, said, *option = self.arguments
+        signed = f", {option[0]}={option[1]!r}" if option else ""
+        return f"{type(self).__name__}({code}, {enhanced!r}, {said!r}{signed})"
+
+    @property
+    def code(self) -> int:
+        "The reply code; 0 where a program has written something else."
+        code = self.text[:3]
+        return int(code) if code.isascii() and code.isdigit() else 0
+
+# %% ../../nbs/spp/01_command.ipynb #89ae724c
+class Refuse(Reply):
+    "E: reply, and refuse the client's command. At connection the reply takes the banner's place."
 
     letter, final, __slots__ = "E", True, ()
 
 
-class Disconnect(Command):
-    "R: reply with the text and close the connection."
+class Disconnect(Reply):
+    "R: reply and close the connection."
 
     letter, final, __slots__ = "R", True, ()
 
@@ -88,24 +178,23 @@ class Later(Command):
     def __init__(
         self,
         stage: str,  # where to refuse: `mail`, `rcpt` or `data`
-        reply: str,
+        refusal: Refuse,
     ):
-        self.arguments = (stage, reply)
-
-    @property
-    def text(self) -> str:
-        "What stands behind the letter: the letter of the stage, and the reply."
-        return self.STAGES[self.stage] + self.reply
+        if stage not in self.STAGES:
+            raise ValueError(f"a refusal can be put off until {', '.join(self.STAGES)}, not {stage!r:.60}")
+        if not isinstance(refusal, Refuse):
+            raise ValueError(f"what is put off should be a Refuse, not {refusal!r:.60}")
+        self._say(self.STAGES[stage] + refusal.text, stage, refusal)
 
     @property
     def stage(self) -> str:
         "Where it refuses."
-        return str(self.arguments[0])
+        return next(stage for stage, letter in self.STAGES.items() if letter == self.text[:1])
 
     @property
     def reply(self) -> str:
         "What it refuses with."
-        return str(self.arguments[1])
+        return self.text[1:]
 
 # %% ../../nbs/spp/01_command.ipynb #10491bb6
 class SetVariable(Command):
@@ -114,12 +203,7 @@ class SetVariable(Command):
     letter, __slots__ = "S", ()
 
     def __init__(self, name: str, value: object):
-        self.arguments = (name, str(value))
-
-    @property
-    def text(self) -> str:
-        "What stands behind the letter."
-        return "=".join(map(str, self.arguments))
+        self._say(f"{_checked_name(name)}={printable(str(value))}", name, str(value))
 
 
 class UnsetVariable(Command):
@@ -127,11 +211,17 @@ class UnsetVariable(Command):
 
     letter, __slots__ = "U", ()
 
+    def __init__(self, name: str):
+        self._say(_checked_name(name), name)
+
 # %% ../../nbs/spp/01_command.ipynb #d37bdb66
 class ChangeAddress(Command):
     "C: go on with this address in place of the one that MAIL or RCPT named. The last one counts."
 
     letter, __slots__ = "C", ()
+
+    def __init__(self, address: str):
+        self._say(_checked_address(address), address)
 
 
 class AddHeader(Command):
@@ -139,11 +229,29 @@ class AddHeader(Command):
 
     letter, __slots__ = "H", ()
 
+    def __init__(
+        self,
+        field: str,  # `Name: value`; the value may come from outside
+    ):
+        name, colon, _ = field.partition(":")
+        if not (colon and name and name.isascii() and name.isprintable() and " " not in name):
+            raise ValueError(f"a header field is NAME: VALUE, not {field!r:.60}")
+        self._say(_field(field), field)
+
 
 class Say(Command):
-    "P: send the text to the client at once and go on."
+    "P: send a line to the client at once and go on."
 
     letter, __slots__ = "P", ()
+
+    def __init__(
+        self,
+        code: int,  # that of the reply that will follow, from 200 to 599
+        text: str,
+    ):
+        if type(code) is not int or not 200 <= code <= 599:
+            raise ValueError(f"a line of a reply has a code from 200 to 599, not {code!r:.60}")
+        self._say(f"{code}-{_reply(text, REPLY_LIMIT - 4)}", code, text)
 
 # %% ../../nbs/spp/01_command.ipynb #f75d6824
 class Delay(Command):
@@ -151,74 +259,41 @@ class Delay(Command):
 
     __slots__ = ()
 
-    def __init__(self, seconds: int):
-        self.arguments = (seconds,)
+    def __init__(
+        self,
+        seconds: int,  # whole ones, 0 or more
+    ):
+        if type(seconds) is not int or seconds < 0:
+            raise ValueError(f"a delay is a whole number of seconds, not {seconds!r:.60}")
+        self._say(str(seconds), seconds)
 
     @property
     def seconds(self) -> int:
         "How long."
-        return int(str(self.arguments[0]))
+        return int(self.text)
 
-# %% ../../nbs/spp/01_command.ipynb #0811556a
-REPLY_LIMIT = 510  # bytes of a reply, without CR LF
-HEADER_LIMIT = 998  # bytes of a header line, without CR LF
-
-# %% ../../nbs/spp/01_command.ipynb #73172228
-def _unfold(text: str) -> str:
-    "A text on one line: a blank where a line ended."
-    return " ".join(text.splitlines()) if "\n" in text or "\r" in text else text
-
-
-def _reply(text: str) -> bytes:
-    "The text of a reply, fit to be sent."
-    return printable(_unfold(text[:REPLY_LIMIT])).encode("ascii", "replace")[:REPLY_LIMIT]
-
-
-def _field(text: str) -> bytes:
-    "A header field, fit for a message, and not cut within a character."
-    line = printable(_unfold(text[:HEADER_LIMIT])).encode()
-    return line[:HEADER_LIMIT].decode("utf-8", "ignore").encode()
-
-# %% ../../nbs/spp/01_command.ipynb #0f8b5ed8
-def _name(name: str) -> bytes:
-    "The name of an environment variable."
-    if not (name.isascii() and name.isidentifier()):
-        raise ValueError(f"no name for an environment variable: {name:.60}")
-    return name.encode()
-
-
-def _address(address: str) -> bytes:
-    "An address."
-    if any(char < " " or char == "\x7f" for char in address):
-        raise ValueError(f"can't change the address to {address:.60}: a control character in it")
-    return address.encode("utf-8", "surrogateescape")
-
-# %% ../../nbs/spp/01_command.ipynb #4dce20d9
-def _argument(command: Command) -> bytes:
-    "What goes behind the letter, without anything that could end the line."
-    if isinstance(command, (Refuse, Disconnect, Later, Say)):
-        return _reply(command.text)
-    if isinstance(command, AddHeader):
-        return _field(command.text)
-    if isinstance(command, SetVariable):
-        name, value = command.arguments
-        return _name(str(name)) + b"=" + printable(str(value)).encode()
-    if isinstance(command, UnsetVariable):
-        return _name(command.text)
-    return _address(command.text) if isinstance(command, ChangeAddress) else b""
+# %% ../../nbs/spp/01_command.ipynb #738a3db8
+def up_to_final(
+    commands: Iterable[Command],  # in the order in which they are to act
+) -> list[Command]:
+    "Commands, up to and with the first final one."
+    acting = []
+    for command in commands:
+        acting.append(command)
+        if command.final:
+            break
+    return acting
 
 # %% ../../nbs/spp/01_command.ipynb #8fedc4b0
 def write(
     commands: Iterable[Command],  # in the order in which they are to act
-) -> bytes:  # for standard output; what follows a final command is left out, since nobody reads it
-    "Write commands, each on one line whatever it holds; `ValueError` for a name or address that can't be written."
-    lines = []
-    for command in commands:
-        if command.letter:
-            lines.append(command.letter.encode() + _argument(command) + b"\n")
-        if command.final:
-            break
-    return b"".join(lines)
+) -> bytes:  # for standard output
+    "Write commands, each on one line; `ValueError` for one that somebody has read with a newline or NUL in it."
+    acting = [command for command in up_to_final(commands) if command.letter]
+    lines = [(command.letter + command.text).encode("utf-8", "surrogateescape") for command in acting]
+    if any(b"\n" in line or b"\0" in line for line in lines):
+        raise ValueError("a newline or a NUL byte in a command")
+    return b"".join(line + b"\n" for line in lines)
 
 # %% ../../nbs/spp/01_command.ipynb #928d7e90
 def block_permanent(
@@ -227,7 +302,7 @@ def block_permanent(
 ) -> Refuse:
     "Log, and refuse for good: `553 sorry, REASON (#5.7.1)`."
     log(f"blocked with: {reason}")
-    return Refuse(f"553 sorry, {reason} (#5.7.1)")
+    return Refuse(553, "5.7.1", f"sorry, {reason}")
 
 # %% ../../nbs/spp/01_command.ipynb #91f21f0a
 def block_temporary(
@@ -236,29 +311,24 @@ def block_temporary(
 ) -> Refuse:
     "Log, and ask the client to come again: `451 REASON (#4.3.0)`."
     log(f"temporary failure: {reason}")
-    return Refuse(f"451 {reason} (#4.3.0)")
+    return Refuse(451, "4.3.0", reason)
 
-# %% ../../nbs/spp/01_command.ipynb #4bf13901
-KINDS: dict[str, type[Command]] = {
+# %% ../../nbs/spp/01_command.ipynb #a35ada82
+_KINDS: dict[str, type[Command]] = {
     kind.letter: kind
-    for kind in (Accept, Next, Okay, Drop, Refuse, Disconnect, ChangeAddress, UnsetVariable, AddHeader, Say)
+    for kind in (Accept, Next, Okay, Drop, Refuse, Disconnect, Later, ChangeAddress, SetVariable, UnsetVariable, AddHeader, Say)
 }
 
-# %% ../../nbs/spp/01_command.ipynb #957c3e98
+
 def _read_line(line: str) -> Command | None:
     "The command on one line, if it is one."
     letter, rest = line[:1], line[1:]
-    if letter == "L":
-        stages = {code: stage for stage, code in Later.STAGES.items()}
-        return Later(stages[rest[0]], rest[1:]) if rest[:1] in stages else None
-    if letter == "S":
-        name, equals, value = rest.partition("=")
-        return SetVariable(name, value) if equals else None
+    kind = _KINDS.get(letter)
+    if kind is None or (kind is Later and rest[:1] not in ("M", "R", "D")) or (kind is SetVariable and "=" not in rest):
+        return None
     if letter in ("A", "N", "O", "D"):
-        return KINDS[letter]()
-    if letter == "E":
-        return Refuse(rest.partition("\0")[0])
-    return KINDS[letter](rest) if letter in KINDS else None
+        return kind()
+    return kind.as_written(rest.partition("\0")[0] if letter == "E" else rest)
 
 # %% ../../nbs/spp/01_command.ipynb #38c90035
 def read(
@@ -266,11 +336,5 @@ def read(
 ) -> list[Command]:  # up to and with the first final one
     "Read a plugin's commands as qmail-spp does. The texts hold what was written, undecodable bytes as surrogates."
     *lines, rest = output.split(b"\n")
-    commands = []
-    for line in [*lines, rest[:-1]]:
-        command = _read_line(line.decode("utf-8", "surrogateescape"))
-        if command:
-            commands.append(command)
-            if command.final:
-                break
-    return commands
+    found = (_read_line(line.decode("utf-8", "surrogateescape")) for line in [*lines, rest[:-1]])
+    return up_to_final(command for command in found if command)

@@ -115,10 +115,10 @@ class Environment:
 
 # %% ../../nbs/support/02_environment.ipynb #26023418
 class VariableTable:
-    "The variables of an `Environment` as a table: Markdown in a notebook, indented text on a terminal."
+    "The variables of one `Environment` or several as a table: Markdown in a notebook, indented text on a terminal."
 
-    def __init__(self, environment: type[Environment]):
-        self.variables = environment.variables()
+    def __init__(self, *environments: type[Environment]):
+        self.variables = [variable for environment in environments for variable in environment.variables()]
 
     def __str__(self) -> str:
         return "\n".join(

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from ra_plugins.spp.command import Command, Refuse, SetVariable
+from ra_plugins.spp.plugin import State
 from ra_plugins.support.environment import Environment, filename, number, variable
 from ra_plugins.spp.session import sample_session
-from ra_plugins.support import cdb
 from ra_plugins.support.address import Address, parse_address
 from ra_plugins.ask.question import Unanswered
-from ra_plugins.support.control import entries, is_ours
+from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from ra_plugins.support.control import Control
 
 # %% auto #0
-__all__ = ['WHITELISTED', 'FOREIGN', 'KNOWN', 'UNKNOWN', 'UNCHECKED', 'listed_as', 'in_text', 'in_cdb', 'Mailboxes',
-           'TextMailboxes', 'CdbMailboxes', 'is_whitelisted', 'standing', 'refuse', 'RecipientSettings',
-           'RecipientListSettings', 'parse_recipient', 'accepted_before', 'RecipientState', 'wrong_before',
-           'no_mailbox', 'check_recipient', 'SenderSettings', 'check_sender', 'one_message']
+__all__ = ['WHITELISTED', 'FOREIGN', 'KNOWN', 'UNKNOWN', 'UNCHECKED', 'listed_as', 'Mailboxes', 'TextMailboxes', 'CdbMailboxes',
+           'is_whitelisted', 'standing', 'refuse', 'RecipientSettings', 'RecipientListSettings', 'parse_recipient',
+           'accepted_before', 'RecipientState', 'wrong_before', 'no_mailbox', 'check_recipient', 'SenderSettings',
+           'check_sender', 'one_message']
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #55cd0e2f
 def listed_as(
@@ -33,29 +33,6 @@ def listed_as(
 ) -> tuple[str, str]:  # the address and the catch-all of its domain, in lower case
     "The entries that would make an address one of our mailboxes."
     return str(address).lower(), f"@{address.domain.lower()}"
-
-# %% ../../../nbs/plugins/shared/mailboxes.ipynb #fc2f9157
-def in_text(
-    control: Control,
-    name: str,  # of the list
-    *wanted: str,  # in lower case
-) -> bool:
-    "Is any of these an entry of a text list? `OSError` where the list can't be read, or isn't text."
-    listed = entries(control, name)
-    if any(entry in listed for entry in wanted):
-        return True
-    if any("\0" in entry for entry in listed):
-        raise OSError(f"{name} isn't text")
-    return False
-
-# %% ../../../nbs/plugins/shared/mailboxes.ipynb #90ca8801
-def in_cdb(
-    control: Control,
-    name: str,  # of the list
-    *wanted: str,  # in lower case
-) -> bool:
-    "Is any of these a key of a CDB? `OSError` where it can't be read, or isn't a whole CDB."
-    return cdb.lookup(control.path(name), *wanted) is not None
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #e26af699
 class Mailboxes:
@@ -71,7 +48,7 @@ class Mailboxes:
 
     async def ours(self, domain: str) -> bool:
         "Do we take mail for this domain? `OSError` or `Unanswered` where that can't be found out."
-        return is_ours(self.control, domain)
+        return self.control.is_ours(domain)
 
     async def has(self, address: Address) -> bool:
         "Is this a mailbox of ours, its domain being ours? `OSError` or `Unanswered` where that can't be found out."
@@ -83,7 +60,7 @@ class TextMailboxes(Mailboxes):
 
     async def has(self, address: Address) -> bool:
         "Is the address, or its domain's catch-all, an entry?"
-        return in_text(self.control, self.place, *listed_as(address))
+        return not self.control.entries(self.place).isdisjoint(listed_as(address))
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #8d176bbc
 class CdbMailboxes(Mailboxes):
@@ -91,7 +68,7 @@ class CdbMailboxes(Mailboxes):
 
     async def has(self, address: Address) -> bool:
         "Is the address, or its domain's catch-all, a key?"
-        return in_cdb(self.control, self.place, *listed_as(address))
+        return self.control.has_key(self.place, *listed_as(address))
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #035ba7a0
 WHITELISTED, FOREIGN, KNOWN, UNKNOWN, UNCHECKED = "whitelisted", "foreign", "known", "unknown", "unchecked"
@@ -106,13 +83,11 @@ def is_whitelisted(
     name, control = mailboxes.whitelist, mailboxes.control
     if name is None:
         return False
-    for look in (in_text, in_cdb):
-        try:
-            return look(control, name, domain.lower())
-        except OSError:
-            pass
-    log(f"Couldn't open whitelist file ({name})")
-    return False
+    try:
+        return control.has(name, domain)
+    except OSError as error:
+        log(with_reason(f"Couldn't open whitelist file ({name})", error))
+        return False
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #6553b692
 async def standing(
@@ -126,13 +101,13 @@ async def standing(
     try:
         if not await mailboxes.ours(address.domain):
             return FOREIGN
-    except (OSError, Unanswered):
-        log("error opening rcpthosts")
+    except (OSError, Unanswered) as error:
+        log(with_reason("error opening rcpthosts", error))
         return UNCHECKED
     try:
         return KNOWN if await mailboxes.has(address) else UNKNOWN
-    except (OSError, Unanswered):
-        log(f"Error opening address list file ({mailboxes.place})")
+    except (OSError, Unanswered) as error:
+        log(with_reason(f"Error opening address list file ({mailboxes.place})", error))
         return UNCHECKED
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #d0903c22
@@ -144,7 +119,7 @@ def refuse(
 ) -> Refuse:
     "Log `REPLY (DETAIL)`, and refuse with `REPLY (#C.S.D - NAME)`."
     log(f"{reply} ({detail})")
-    return Refuse(f"{reply} (#{'.'.join(reply[:3])} - {name})")
+    return Refuse(int(reply[:3]), ".".join(reply[:3]), reply[4:], by=name)
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #d71d9b0f
 class RecipientSettings(Environment):
@@ -182,7 +157,7 @@ def accepted_before(
     return session.rcpt_count or 0
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #3fb01585
-class RecipientState(Environment):
+class RecipientState(State):
     "What a recipient check keeps from call to call."
 
     wrong: int = variable("WRONGRCPTCOUNT", number, 0, "Recipients without a mailbox so far.")
@@ -200,6 +175,7 @@ def wrong_before(
 def no_mailbox(
     name: str,  # the plugin's
     session: Session,
+    state: RecipientState,
     wrong: int,  # recipients of this message, with this one
     limit: int,
     log: Callable[[str], None],
@@ -209,7 +185,7 @@ def no_mailbox(
         reply, detail = "571 sorry, you are violating our security policies", f"{wrong} of {limit} - {session.rcpt_to}"
     else:
         reply, detail = "511 sorry, no mailbox here by that name", f"{session.rcpt_to}"
-    return [SetVariable("WRONGRCPTCOUNT", wrong), refuse(name, log, reply, detail)]
+    return [*state.keep(wrong=wrong), refuse(name, log, reply, detail)]
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #a7bad784
 async def check_recipient(
@@ -217,15 +193,15 @@ async def check_recipient(
     mailboxes: Mailboxes,
     session: Session,
     settings: RecipientSettings,
+    state: RecipientState,
     log: Callable[[str], None],
 ) -> list[Command]:
     "Judge the recipient of this RCPT: refuse what is malformed, one too many, or unknown to us."
     if session.rcpt_to is None:
         log("error: no SMTPRCPTTO")
         return []
-    stored = RecipientState(session.environ, log).wrong
-    wrong = wrong_before(session, stored)
-    restart: list[Command] = [SetVariable("WRONGRCPTCOUNT", wrong)] if wrong != stored else []
+    wrong = wrong_before(session, state.wrong)
+    restart: list[Command] = [*state.keep(wrong=wrong)] if wrong != state.wrong else []
     try:
         address = parse_recipient(session.rcpt_to)
     except ValueError:
@@ -236,7 +212,7 @@ async def check_recipient(
         return [*restart, refuse(name, log, reply, f"{count} of {limit} - {session.rcpt_to}")]
     found = await standing(mailboxes, address, log)
     if found == UNKNOWN:
-        return no_mailbox(name, session, wrong + 1, settings.wrong_limit, log)
+        return no_mailbox(name, session, state, wrong + 1, settings.wrong_limit, log)
     passes = {WHITELISTED: "Whitelisted recipient", FOREIGN: "Accepted recipient", KNOWN: "Accepted recipient"}
     if found in passes:
         log(f"{passes[found]} ({session.rcpt_to} number {count} of {limit} )")
@@ -267,7 +243,7 @@ async def check_sender(
         address = parse_address(sender)
     except ValueError:
         log(f"501 Invalid address ({sender})")
-        return Refuse("501 Invalid address")
+        return Refuse(501, None, "Invalid address")
     found = await standing(mailboxes, address, log)
     if found == UNKNOWN:
         return refuse(name, log, "511 sorry, no mailbox here by that name", sender)

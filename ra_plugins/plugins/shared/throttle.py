@@ -5,9 +5,9 @@
 # %% ../../../nbs/plugins/shared/throttle.ipynb #40066fde
 from __future__ import annotations
 
-from ra_plugins.rater.client import ADDRESS, NO_VERDICT, OVER, parse_address
-from ra_plugins.support.environment import Environment, number, variable
-from ra_plugins.ask.question import Question, Unanswered
+from ra_plugins.ask.question import Unanswered
+from ra_plugins.ask.rate import Rate
+from ra_plugins.spp.command import Disconnect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,67 +17,27 @@ if TYPE_CHECKING:
     from ra_plugins.spp.session import Session
 
 # %% auto #0
-__all__ = ['TOO_MANY', 'rater_address', 'seconds', 'ThrottleSettings', 'Rate', 'is_over', 'client_address']
+__all__ = ['is_over', 'too_many', 'client_address']
 
-# %% ../../../nbs/plugins/shared/throttle.ipynb #a2527a11
-def rater_address(value: str) -> str:
-    "host:port, or the path of a Unix socket"
-    parse_address(value)
-    return value
-
-# %% ../../../nbs/plugins/shared/throttle.ipynb #15236266
-def seconds(value: str) -> int:
-    "a whole number from 1 to 60"
-    if not 1 <= number(value) <= 60:
-        raise ValueError
-    return number(value)
-
-# %% ../../../nbs/plugins/shared/throttle.ipynb #78b95dfe
-class ThrottleSettings(Environment):
-    "What a plugin that asks rater can be told."
-
-    address: str = variable("RATER", rater_address, ADDRESS, "Where rater is. The command `raterclient` reads it, too.")
-    timeout: int = variable("RATERTIMEOUT", seconds, 2, "How long to wait for rater's answer, in seconds.")
-
-# %% ../../../nbs/plugins/shared/throttle.ipynb #212d53f5
-class Rate(Question):
-    "How often has this happened lately, this time included? What is told is rater's `Answer`."
-
-    __slots__ = ("name", "value", "weight", "address", "timeout")
-
-    def __init__(
-        self,
-        name: str,  # of the class
-        value: str,  # anything
-        weight: int = 1,  # as how many this one counts
-        address: str = ADDRESS,  # of the rater that is asked
-        timeout: float = 2.0,  # seconds
-    ):
-        self.name, self.value, self.weight, self.address, self.timeout = name, value, weight, address, timeout
-
-    def __repr__(self) -> str:
-        return f"Rate({self.name!r}, {self.value!r}" + (f", weight={self.weight})" if self.weight != 1 else ")")
-
-# %% ../../../nbs/plugins/shared/throttle.ipynb #af8b68ab
+# %% ../../../nbs/plugins/shared/throttle.ipynb #1b1f4978
 async def is_over(
-    settings: ThrottleSettings,
+    question: Rate,
     log: Callable[[str], None],
-    name: str,  # of the class
-    value: str,  # anything
-    weight: int = 1,  # as how many this one counts
 ) -> bool:
     "Is the value over its limit? No, where rater doesn't say; the log says why."
     try:
-        answer = await Rate(name, value, weight, settings.address, settings.timeout)
+        answer = await question
     except Unanswered as why:
         log(str(why))
         return False
-    if answer.verdict == NO_VERDICT:
-        log(answer.text)
-    return bool(answer.verdict == OVER)
+    return answer.over
 
-# %% ../../../nbs/plugins/shared/throttle.ipynb #bfa27d1b
-TOO_MANY = "421 Too many connections. Please reduce connections per minute."  # what all three reply
+# %% ../../../nbs/plugins/shared/throttle.ipynb #fd77eb9f
+def too_many(
+    more: str = "",  # to be said behind it
+) -> Disconnect:
+    "What all three reply."
+    return Disconnect(421, None, f"Too many connections. Please reduce connections per minute.{more}")
 
 # %% ../../../nbs/plugins/shared/throttle.ipynb #fde8dc17
 def client_address(
