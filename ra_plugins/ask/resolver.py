@@ -75,8 +75,8 @@ TTL_LIMIT = 86_400  # seconds that anything is kept: more has proved harmful (RF
 FAILURE_TTL = 5  # seconds that a failure is kept (RFC 9520, section 3.2)
 NXDOMAIN = ""  # the type under which it is kept that there is no such name
 
-# %% ../../nbs/ask/03_resolver.ipynb #f1b153c3
-ENTRY_SIZE = 420  # bytes: entry, key, place in an ordered table, and what an answer has beside its values
+# %% ../../nbs/ask/03_resolver.ipynb #6575f70e
+ENTRY_SIZE = 280  # bytes: entry, key, and place in an ordered table
 
 # %% ../../nbs/ask/03_resolver.ipynb #300ec80e
 def answer_size(
@@ -84,8 +84,8 @@ def answer_size(
     answer: Records | Unanswered,
 ) -> int:
     "How many bytes it takes to keep an answer, about."
-    values = answer if isinstance(answer, Records) else answer.args
-    return ENTRY_SIZE + getsizeof(name) + getsizeof(values) + sum(map(_value_size, values))
+    more = getsizeof(vars(answer)) + sum(map(_value_size, answer)) if isinstance(answer, Records) else getsizeof(answer.args)
+    return ENTRY_SIZE + getsizeof(name) + getsizeof(answer) + more
 
 
 def _value_size(value: Any) -> int:
@@ -336,10 +336,11 @@ def parse_nameserver(
     port: int = 53,  # if the text has none
 ) -> tuple[str, int]:  # address and port
     "Where a nameserver is: `192.0.2.53`, `192.0.2.53#5353`, `192.0.2.53:5353` or `[2001:db8::53]:5353`; else `ValueError`."
-    address, mark, digits = text.partition("#" if "#" in text else "]:" if text.startswith("[") else "\n")
-    if not mark and text.count(":") == 1:
-        address, mark, digits = text.partition(":")
-    address = address.removeprefix("[").removesuffix("]") if text.startswith("[") else address
+    address, mark, digits = text.partition("#")
+    if not mark and (text.startswith("[") and not text.endswith("]") or text.count(":") == 1):
+        address, mark, digits = text.rpartition(":")
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
     if not dns.inet.is_address(address) or (mark and not (digits.isascii() and digits.isdigit() and 0 < int(digits[:6]) < 65536)):
         raise ValueError(f"nameservers should be IP addresses, or address#port, not {text!r:.60}")
     return address, int(digits) if mark else port
@@ -414,11 +415,8 @@ class NameserverList:
         seen = _identity(os.stat(self.path))
         if seen == self.seen:
             return
-        with open(os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-            state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode):
-                raise ValueError("it isn't a regular file")
-            addresses, options = parse_resolv_conf(file.read(RESOLV_CONF_LIMIT).decode("utf-8", "replace"))
+        state, text = _regular_file(self.path)
+        addresses, options = parse_resolv_conf(text)
         if not addresses:
             raise ValueError("it names no nameserver")
         known = {each.address: each for each in self.servers}
@@ -432,6 +430,18 @@ class NameserverList:
             self.turn = (self.turn + 1) % len(servers)
             servers = servers[self.turn :] + servers[: self.turn]
         return sorted(servers, key=attrgetter("failures"))
+
+
+def _regular_file(path: str) -> tuple[os.stat_result, str]:
+    "What is known of a file, and its text; anything else that can be opened isn't waited for."
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        state = os.fstat(number)
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("it isn't a regular file")
+        return state, os.read(number, RESOLV_CONF_LIMIT).decode("utf-8", "replace")
+    finally:
+        os.close(number)
 
 
 def _identity(state: os.stat_result) -> tuple[int, ...]:

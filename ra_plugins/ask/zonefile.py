@@ -19,19 +19,32 @@ from ra_plugins.ask.dns import ZONE_TTL, Lookup, Records, Zone
 from ra_plugins.ask.resolver import RDATA_VALUES, presentation_name
 
 # %% auto #0
-__all__ = ['DIRECTIVES', 'Entries', 'MasterZone', 'records_of', 'zone_from_text', 'zone_from_file']
+__all__ = ['DIRECTIVES', 'ZoneTokenizer', 'MasterZone', 'records_of', 'zone_from_text', 'zone_from_file']
 
-# %% ../../nbs/ask/04_zonefile.ipynb #034df2dc
-class Entries(dns.tokenizer.Tokenizer):
-    "dnspython's tokenizer; it says where the present entry began."
+# %% ../../nbs/ask/04_zonefile.ipynb #e95db22f
+class ZoneTokenizer(dns.tokenizer.Tokenizer):
+    "dnspython's tokenizer; it says where the present entry began, and minds the quotes of a TXT record."
 
     entry = 1
+    last = "", ""  # the last words
 
     def get(self, want_leading: bool = False, want_comment: bool = False) -> dns.tokenizer.Token:
         "The next token. Only at the beginning of an entry a comment is wanted."
         if want_comment:
             self.entry = self.line_number
-        return super().get(want_leading, want_comment)
+        again = self.ungotten_token is not None
+        token = super().get(want_leading, want_comment)
+        self.last = self.last if again else (self.last[1], token.value)
+        return token
+
+    def get_remaining(self, max_tokens: int | None = None) -> list[dns.tokenizer.Token]:
+        "The tokens up to the end of an entry; `ValueError` if quotes are missing."
+        rdtype = self.last[0 if self.ungotten_token is not None else 1].upper()
+        tokens = super().get_remaining(max_tokens)
+        bare = any(not token.is_quoted_string() for token in tokens)
+        if rdtype == "TXT" and bare and (len(tokens) > 1 or getattr(self.ungotten_token, "comment", None)):
+            raise ValueError("the text of a TXT record needs quotes around it, as in TXT \"v=spf1 -all\"")
+        return tokens
 
     def where(self) -> tuple[str, int]:
         "The file, and the line."
@@ -81,7 +94,7 @@ def zone_from_text(
     name: str = "zone",  # of the file, for messages
 ) -> Zone:
     "A zone in memory from the text of a master file (RFC 1035, section 5); `ValueError` says which line is wrong."
-    entries = Entries(_escaped(text), name)
+    entries = ZoneTokenizer(_escaped(text), name)
     zone = dns.zone.Zone(dns.name.root, relativize=False)
     try:
         with zone.writer(True) as transaction:
