@@ -20,7 +20,7 @@ from ra_plugins.spf import Limits, Result
 from ra_plugins.spf.evaluation import EXPLANATION_LENGTH, EXPLANATIONS, check_identity, kept_explanation
 from ra_plugins.spf.macro import Expansion
 from ra_plugins.spf.query import LOCAL_LENGTH, MOST_LOOKUPS, Query
-from ra_plugins.spf.record import RECORDS, Kept, _is_name, is_name, parse_record, record_size
+from ra_plugins.spf.record import RECORDS, KeptTexts, _is_name, is_name, parse_record, record_size
 from ra_plugins.spf.trace import HostLimitExceeded, LookupLimitExceeded
 
 MOST = 65_000  # characters of a text in DNS
@@ -81,7 +81,7 @@ def test_memory(records: int, size: int, pattern: str) -> None:
 
 def test_kept_bytes_are_counted() -> None:
     "What is kept comes to the bound and no further, the text that was used last is there, and a large one never is."
-    kept = Kept(str, len, total=1000, share=1 / 10)
+    kept = KeptTexts(str, len, total=1000, share=1 / 10)
     for number in range(500):
         kept.get(f"{number:0>50}")
         assert sum(map(len, {**kept.old, **kept.young})) <= 1000

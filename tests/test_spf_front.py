@@ -459,29 +459,3 @@ def test_no_time_at_all(way: str) -> None:
     with DnsServer(ZONE) as server:
         found = over_dns(way, server, timeout=0)
     assert found.result == "temperror" and found.data()["why"]["failure"] == "late"
-
-
-CROWD = """
-import asyncio, resource, sys
-sys.path.insert(0, {root!r})
-resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
-from collections import Counter
-from ra_plugins.spf import Resolver, acheck
-
-async def crowd():
-    resolver = Resolver(["127.0.0.1"], {port})
-    checks = (acheck("203.0.113.7", f"ana@d{{number}}.example.com", resolver=resolver, timeout=60) for number in range(1000))
-    return Counter(found.result for found in await asyncio.gather(*checks))
-
-print(dict(asyncio.run(crowd())))
-"""
-
-
-def test_a_thousand_checks_at_once() -> None:
-    "With the usual 1,024 open files, none is lost."
-    records = {(f"d{number}.example.com", "TXT"): [f"v=spf1 a:h{number}.example.com -all"] for number in range(1000)}
-    records |= {(f"h{number}.example.com", "A"): ["192.0.2.1"] for number in range(1000)}
-    with DnsServer(Zone(records)) as server:
-        program = CROWD.format(root=str(ROOT), port=server.port)
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert done.stdout == "{'fail': 1000}\n", done.stdout + done.stderr

@@ -14,7 +14,7 @@ from ra_plugins.spf.query import LOCAL_LENGTH, NAME_LIMIT, Query
 from ra_plugins.spf.record import (
     FIRST_RDTYPE,
     NAME_LENGTH,
-    Kept,
+    KeptTexts,
     Networks,
     Record,
     RecordError,
@@ -48,14 +48,14 @@ if TYPE_CHECKING:
     from ra_plugins.ask.dns import Records
 
 # %% auto #0
-__all__ = ['MATCH', 'DEFAULT_EXPLANATION', 'EXPLANATION_LENGTH', 'EXPLANATIONS', 'kept_explanation', 'NOT_IN_NAMES', 'look_up',
+__all__ = ['MATCH', 'DEFAULT_EXPLANATION', 'EXPLANATION_LENGTH', 'EXPLANATIONS', 'kept_explanation', 'NOT_IN_NAMES', 'ask_dns',
            'count_term', 'never_matches', 'target_name', 'policy_name', 'first_lookup', 'match_a', 'mail_hosts',
            'match_mx', 'match_exists', 'validated_names', 'match_ptr', 'needs_name', 'prepare_macros',
            'lookup_by_macros', 'match_include', 'select_record', 'evaluate', 'follow_redirect', 'check_host',
            'upcoming', 'next_lookups', 'expand_explanation', 'explanation', 'check_identity']
 
-# %% ../../nbs/spf/07_evaluation.ipynb #b9e00265
-async def look_up(
+# %% ../../nbs/spf/07_evaluation.ipynb #dea51e9f
+async def ask_dns(
     query: Query,
     visit: Visit,
     number: int,  # of the term, for the trace
@@ -125,7 +125,7 @@ def first_lookup(query: Query, term: Term, domain: str) -> Lookup | None:
 # %% ../../nbs/spf/07_evaluation.ipynb #23e9f561
 async def match_a(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
     "Is the client one of the domain's hosts? RFC 7208, section 5.3."
-    return query.among(await look_up(query, visit, term.number, lookup), term)
+    return query.among(await ask_dns(query, visit, term.number, lookup), term)
 
 # %% ../../nbs/spf/07_evaluation.ipynb #d1c08f9d
 def mail_hosts(answer: Records) -> list[str]:
@@ -135,34 +135,34 @@ def mail_hosts(answer: Records) -> list[str]:
 # %% ../../nbs/spf/07_evaluation.ipynb #d346b628
 async def match_mx(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
     "Is the client one of the hosts that take the domain's mail? RFC 7208, section 5.4."
-    hosts = mail_hosts(await look_up(query, visit, term.number, lookup))
+    hosts = mail_hosts(await ask_dns(query, visit, term.number, lookup))
     if len(hosts) > NAME_LIMIT:
         raise HostLimitExceeded(visit, term.number)
     for host in hosts:
-        if query.among(await look_up(query, visit, term.number, Lookup(host, query.rdtype)), term):
+        if query.among(await ask_dns(query, visit, term.number, Lookup(host, query.rdtype)), term):
             return True
     return False
 
 # %% ../../nbs/spf/07_evaluation.ipynb #f1c4fcb5
 async def match_exists(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
     "Has the name an IPv4 address, whatever the client's version? RFC 7208, section 5.7."
-    return bool(await look_up(query, visit, term.number, lookup))
+    return bool(await ask_dns(query, visit, term.number, lookup))
 
-# %% ../../nbs/spf/07_evaluation.ipynb #24df6f07
-async def _look_up_leniently(query: Query, visit: Visit, number: int, lookup: Lookup) -> Records | tuple[str, ...]:
-    "As `look_up`, with nothing in place of an answer that doesn't come (RFC 7208, section 5.5)."
+# %% ../../nbs/spf/07_evaluation.ipynb #6b1bf92e
+async def _ask_leniently(query: Query, visit: Visit, number: int, lookup: Lookup) -> Records | tuple[str, ...]:
+    "As `ask_dns`, with nothing in place of an answer that doesn't come (RFC 7208, section 5.5)."
     try:
-        return await look_up(query, visit, number, lookup)
+        return await ask_dns(query, visit, number, lookup)
     except LookupFailed:
         return ()
 
 # %% ../../nbs/spf/07_evaluation.ipynb #ec23c750
 async def validated_names(query: Query, visit: Visit, number: int) -> list[str]:
     "The client's validated names, in lower case (RFC 7208, section 5.5)."
-    names = await _look_up_leniently(query, visit, number, Lookup(query.ip.reverse_pointer, "PTR"))
+    names = await _ask_leniently(query, visit, number, Lookup(query.ip.reverse_pointer, "PTR"))
     validated = []
     for name in names[:NAME_LIMIT]:
-        addresses = await _look_up_leniently(query, visit, number, Lookup(name, query.rdtype)) if is_name(name) else ()
+        addresses = await _ask_leniently(query, visit, number, Lookup(name, query.rdtype)) if is_name(name) else ()
         if any(inet_pton(query.family, each) == query.ip.packed for each in addresses):
             validated.append(name.lower())
     return validated
@@ -261,7 +261,7 @@ async def follow_redirect(query: Query, visit: Visit, spec: MacroString) -> Resu
 async def check_host(query: Query, visit: Visit, lookup: Lookup) -> None:
     "Evaluate the policy of a domain (RFC 7208, section 4); what comes of it is `visit.result`."
     try:
-        record = visit.record = select_record(visit, await look_up(query, visit, RECORD, lookup, void=False))
+        record = visit.record = select_record(visit, await ask_dns(query, visit, RECORD, lookup, void=False))
         visit.result = await evaluate(query, visit, record) if record else "none"
     except EvaluationError as error:
         visit.error = error
@@ -305,8 +305,8 @@ def next_lookups(query: Query, lookup: Lookup, answer: Records) -> list[Lookup]:
 DEFAULT_EXPLANATION = "SPF fail - not authorized"
 EXPLANATION_LENGTH = 400  # characters of an explanation, so that it fits into an SMTP reply
 
-# %% ../../nbs/spf/07_evaluation.ipynb #fca8f8bb
-EXPLANATIONS = Kept(
+# %% ../../nbs/spf/07_evaluation.ipynb #f824bb13
+EXPLANATIONS = KeptTexts(
     partial(parse_macro, explanation=True),
     lambda macro: 500 + 6 * len(macro.text) + 200 * macro.text.count("%") + 80 * macro.text.count(" "),
     total=4_000_000,  # bytes
@@ -332,7 +332,7 @@ async def explanation(query: Query, visit: Visit, default: str = DEFAULT_EXPLANA
         await prepare_macros(query, visit, EXPLANATION, spec)
         name = target_name(query, spec, visit.domain) if spec else None
         if name:
-            texts = await look_up(query, visit, EXPLANATION, Lookup(name, "TXT"), void=False)
+            texts = await ask_dns(query, visit, EXPLANATION, Lookup(name, "TXT"), void=False)
             if len(texts) == 1 and texts[0].isascii():
                 return await expand_explanation(query, visit, texts[0])
     except (EvaluationError, MacroError):
@@ -356,7 +356,7 @@ async def check_identity(
     try:
         await check_host(query, trace, Lookup(query.domain, "TXT"))
     except EvaluationError as error:
-        error.__traceback__ = error.__context__ = None  # as in `look_up`
+        error.__traceback__ = error.__context__ = None  # as in `ask_dns`
         return Result(query, trace, error.result, error)
     found = Result(query, trace, trace.result or "none")
     if found.result == "fail":

@@ -29,13 +29,13 @@ class Result(Outcome):
         field: str = "Received-SPF",  # or `Authentication-Results`
     ) -> str:  # one line, without its end
         "A header field that says so (RFC 7208, section 9); `ValueError` for an identity or a field that there isn't."
-        from ra_plugins.spf.header import FIELDS
+        from ra_plugins.spf.header import HEADER_FIELDS
 
         if identity not in ("mailfrom", "helo"):
             raise ValueError(f"identity should be mailfrom or helo, not {identity!r:.60}")
-        if field not in FIELDS:
-            raise ValueError(f"field should be one of {', '.join(FIELDS)}, not {field!r:.60}")
-        return f"{field}: {FIELDS[field](self, receiver or self.query.receiver, identity)}"
+        if field not in HEADER_FIELDS:
+            raise ValueError(f"field should be one of {', '.join(HEADER_FIELDS)}, not {field!r:.60}")
+        return f"{field}: {HEADER_FIELDS[field](self, receiver or self.query.receiver, identity)}"
 
     def __repr__(self) -> str:
         why = self.mechanism or self.problem
