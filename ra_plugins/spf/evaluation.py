@@ -31,6 +31,7 @@ from ra_plugins.spf.trace import (
     EXPLANATION,
     RECORD,
     REDIRECT,
+    DeadlinePassed,
     EvaluationError,
     FaultyRecord,
     HostLimitExceeded,
@@ -41,8 +42,8 @@ from ra_plugins.spf.trace import (
     Visit,
     VoidLimitExceeded,
 )
-from ra_plugins.ask.dns import Lookup, Prefetch
-from ra_plugins.ask.question import Unanswered
+from ra_plugins.ask.dns import Lookup, Prefetch, Silent
+from ra_plugins.ask.question import Late, Unanswered
 
 if TYPE_CHECKING:
     from ra_plugins.ask.dns import Records
@@ -52,7 +53,7 @@ __all__ = ['MATCH', 'DEFAULT_EXPLANATION', 'EXPLANATION_LENGTH', 'EXPLANATIONS',
            'count_term', 'never_matches', 'target_name', 'policy_name', 'first_lookup', 'match_a', 'mail_hosts',
            'match_mx', 'match_exists', 'validated_names', 'match_ptr', 'needs_name', 'prepare_macros',
            'lookup_by_macros', 'match_include', 'select_record', 'evaluate', 'follow_redirect', 'check_host',
-           'upcoming', 'next_lookups', 'expand_explanation', 'explanation', 'check_identity']
+           'upcoming', 'next_lookups', 'expand_explanation', 'explanation', 'outcome_error', 'check_identity']
 
 # %% ../../nbs/spf/07_evaluation.ipynb #dea51e9f
 async def ask_dns(
@@ -68,6 +69,8 @@ async def ask_dns(
     except Unanswered as error:
         failure = error.with_traceback(None)  # which would keep alive all that the check was about
         visit.asked.append((number, lookup, failure))
+        if isinstance(failure, Late) and not isinstance(failure, Silent) and number != EXPLANATION:
+            query.missed = DeadlinePassed(visit, number, lookup, failure)
         raise LookupFailed(visit, number, lookup, failure) from None
     visit.asked.append((number, lookup, len(answer)))
     if void and not answer and (query.limits.void_ipv6 or lookup.rdtype != "AAAA"):
@@ -214,7 +217,7 @@ MATCH = {"a": match_a, "mx": match_mx, "exists": match_exists, "ptr": match_ptr,
 # %% ../../nbs/spf/07_evaluation.ipynb #cdeab3cc
 def select_record(visit: Visit, texts: Records) -> Record | None:
     "The record among a domain's texts, if there is one (section 4.5); `SeveralRecords` for two, or `FaultyRecord`."
-    records = [text for text in texts if is_record(text)]
+    records = [text for text in texts if text.startswith("v=spf1 ") or is_record(text)]  # nearly all are spelt so
     if len(records) > 1:
         raise SeveralRecords(visit)
     try:
@@ -339,7 +342,16 @@ async def explanation(query: Query, visit: Visit, default: str = DEFAULT_EXPLANA
         pass
     return await expand_explanation(query, visit, default)
 
-# %% ../../nbs/spf/07_evaluation.ipynb #74a74669
+# %% ../../nbs/spf/07_evaluation.ipynb #cfc81afe
+def outcome_error(query: Query, error: EvaluationError | None) -> EvaluationError | None:
+    "What makes a check temperror or permerror: an error that ended it, or an answer that came too late for it."
+    if isinstance(query.missed, DeadlinePassed) and (error is None or error.result != "temperror"):
+        error = query.missed
+    if error:
+        error.__traceback__ = error.__context__ = None  # as in `ask_dns`
+    return error
+
+
 NOT_IN_NAMES = frozenset("[@ ")  # DNS could be asked for a name with one of these, and no domain has one
 
 
@@ -353,10 +365,12 @@ async def check_identity(
     if "." not in query.domain or not is_name(query.domain) or not NOT_IN_NAMES.isdisjoint(query.domain):
         trace.result = "none"  # no name that could have a policy: RFC 7208, section 4.3
         return Result(query, trace, "none")
+    error: EvaluationError | None = None
     try:
         await check_host(query, trace, Lookup(query.domain, "TXT"))
-    except EvaluationError as error:
-        error.__traceback__ = error.__context__ = None  # as in `ask_dns`
+    except EvaluationError as raised:
+        error = raised
+    if error := outcome_error(query, error):
         return Result(query, trace, error.result, error)
     found = Result(query, trace, trace.result or "none")
     if found.result == "fail":

@@ -85,6 +85,7 @@ class Query:
     domain: str
     lookups: int
     voids: int
+    missed: Exception | None = None  # an answer that the deadline took, and without which the check went on
 
     def __init__(
         self,
