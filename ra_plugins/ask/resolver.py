@@ -693,7 +693,6 @@ class Lookups:
         self.expected: deque[tuple[Lookup, Follow]] = deque()  # to be asked ahead
         self.arrived: deque[tuple[Lookup, Records, Follow]] = deque()  # answers to be followed
         self.seen: set[tuple[str, str]] = set()  # lookups that have been expected
-        self.overdue = False  # has the deadline of whoever asks cost an answer?
 
     async def tell(
         self,
@@ -710,15 +709,15 @@ class Lookups:
         return await self._wait(question, until) if known is None else known
 
     async def _wait(self, lookup: Lookup, until: float) -> Records | Unanswered:
+        if time.monotonic() >= until:
+            return Late(TOO_LATE)
         asked = self.ask(lookup)
         self.awaited.add(asked)
         asyncio.get_running_loop().call_soon(_look_ahead, self)
         try:
-            found = await _in_time(asked, until)
+            return await _in_time(asked, until)
         finally:
             self.awaited.discard(asked)
-        self.overdue |= isinstance(found, Late) and not isinstance(found, Silent)
-        return found
 
     def ask(self, lookup: Lookup) -> asyncio.Task[Records | Unanswered]:
         "What will be the answer to a lookup, asked if it isn't already."
@@ -743,7 +742,10 @@ def _look_ahead(lookups: Lookups) -> None:
 
 
 def _step_ahead(lookups: Lookups) -> bool:
-    "Start one expected lookup, or follow one answer. Was there any?"
+    "Start one expected lookup, or follow one answer. Was there any, and room for it?"
+    if not lookups.room:
+        lookups.expected.clear()
+        lookups.arrived.clear()
     if lookups.expected:
         _expect(lookups, *lookups.expected.popleft())
         return True
@@ -755,8 +757,8 @@ def _step_ahead(lookups: Lookups) -> bool:
 
 
 def _expect(lookups: Lookups, lookup: Lookup, follow: Follow) -> None:
-    "Start a lookup before its turn has come, if there is room."
-    if lookups.room and lookup.key not in lookups.seen:
+    "Start a lookup before its turn has come."
+    if lookup.key not in lookups.seen:
         lookups.room -= 1
         lookups.seen.add(lookup.key)
         known = lookups.resolver.cache.get(*lookup.key)
