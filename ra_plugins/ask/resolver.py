@@ -41,8 +41,8 @@ Follow = Callable[[Lookup, Records], Iterable[Lookup]]  # as in `Prefetch`
 __all__ = ['RDATA_VALUES', 'CACHE_SIZE', 'CACHE_SHARE', 'TTL_LIMIT', 'FAILURE_TTL', 'NXDOMAIN', 'ENTRY_SIZE', 'SOCKET_LIMIT',
            'NARROW', 'EXHAUSTED', 'RESOLV_CONF', 'RESOLV_CONF_LIMIT', 'TRY_AGAIN', 'LOOKUP_TIMEOUT', 'PREFETCH_LIMIT',
            'PAYLOAD', 'PLAIN_SECONDS', 'EDNS_TROUBLE', 'presentation_name', 'absolute_name', 'answer_size',
-           'AnswerCache', 'SocketLine', 'parse_nameserver', 'Nameserver', 'parse_resolv_conf', 'NameserverList',
-           'Resolver', 'resolve', 'Lookups', 'nameserver_list', 'lookup_seconds', 'ResolverSettings',
+           'AnswerCache', 'WaitingLine', 'SocketLine', 'parse_nameserver', 'Nameserver', 'parse_resolv_conf',
+           'NameserverList', 'Resolver', 'resolve', 'Lookups', 'nameserver_list', 'lookup_seconds', 'ResolverSettings',
            'ResolverAnswerer', 'default_resolver']
 
 # %% ../../nbs/ask/03_resolver.ipynb #23bdb35b
@@ -171,20 +171,19 @@ class _Turn:
         if not self.called.done():
             self.called.set_result(None)
 
-# %% ../../nbs/ask/03_resolver.ipynb #ab21a1aa
-class SocketLine:
-    "How many sockets may be open at once, and who waits for one."
+# %% ../../nbs/ask/03_resolver.ipynb #6cd6fe46
+class WaitingLine:
+    "So many places, and a line of those who wait for one, in whatever threads and event loops they run."
 
-    def __init__(self, limit: int = SOCKET_LIMIT):
-        self.limit, self.open = limit, 0
-        self.narrow, self.narrow_until = limit, -inf
+    def __init__(self, limit: int):
+        self.limit, self.taken = limit, 0
         self.waiting: deque[_Turn] = deque()
         self.lock = Lock()
 
     @property
     def room(self) -> int:
-        "How many there may be at present."
-        return self.narrow if time.monotonic() < self.narrow_until else self.limit
+        "How many places there are at present."
+        return self.limit
 
     async def enter(
         self,
@@ -192,56 +191,41 @@ class SocketLine:
     ) -> None:
         "Wait for a place; whoever has one calls `leave`. `Broken` if there is none in time."
         with self.lock:
-            if self.open < self.room and not self.waiting:
-                self.open += 1
+            if self.taken < self.room and not self.waiting:
+                self.taken += 1
                 return
             turn = _Turn()
             self.waiting.append(turn)
-            self._call()
-        await self._wait(turn, until)
+            self.call()
+        await self.wait_for(turn, until)
 
     def leave(self) -> None:
         "Give a place up; the first in the line has it."
         with self.lock:
-            self.open -= 1
-            self._call()
+            self.taken -= 1
+            self.call()
 
-    async def exhausted(self, error: OSError, until: float) -> None:
-        "The system has no more: wait, with our place, until one of ours is closed. `Broken` if none is, or none is in time."
-        with self.lock:
-            if self.open == 1:
-                raise _Ours(_words(error))
-            self.open -= 1
-            self.narrow, self.narrow_until = max(1, self.open * 3 // 4), time.monotonic() + NARROW
-            turn = _Turn()
-            self.waiting.appendleft(turn)
-        try:
-            await self._wait(turn, until)
-        except BaseException:
-            with self.lock:
-                self.open += 1  # which will be left
-            raise
-
-    def _call(self) -> None:
-        "Call those for whom there is room. The lock is held."
-        while self.waiting and self.open < self.room:
+    def call(self) -> None:
+        "Call those for whom there is a place. The lock is held."
+        while self.waiting and self.taken < self.room:
             turn = self.waiting.popleft()
             if not turn.gone:
                 with suppress(RuntimeError):  # its event loop is closed
                     turn.loop.call_soon_threadsafe(turn.call)
                     turn.given = True
-                    self.open += 1
+                    self.taken += 1
 
-    async def _wait(self, turn: _Turn, until: float) -> None:
+    async def wait_for(self, turn: _Turn, until: float) -> None:
+        "Wait for our turn. A place that comes too late is passed on."
         came = False
         try:
             came = await _comes(turn.called, until)
         finally:
             with self.lock:
                 turn.gone = True
-                if turn.given and not came:  # too late
-                    self.open -= 1
-                    self._call()
+                if turn.given and not came:
+                    self.taken -= 1
+                    self.call()
         if not came:
             raise _Ours("no socket was free in time")
 
@@ -251,6 +235,33 @@ async def _comes(future: asyncio.Future[Any], until: float) -> bool:
     if not future.done():
         await asyncio.wait({future}, timeout=None if until == inf else max(until - time.monotonic(), 0))
     return future.done()
+
+# %% ../../nbs/ask/03_resolver.ipynb #d0915ec6
+class SocketLine(WaitingLine):
+    "A line for sockets, of which the system may have fewer than we would use."
+
+    narrow, narrow_until = 0, -inf
+
+    @property
+    def room(self) -> int:
+        "How many sockets there may be at present."
+        return self.narrow if time.monotonic() < self.narrow_until else self.limit
+
+    async def exhausted(self, error: OSError, until: float) -> None:
+        "The system has no more: wait, with our place, until one of ours is closed. `Broken` if none is, or none is in time."
+        with self.lock:
+            if self.taken == 1:
+                raise _Ours(_words(error))
+            self.taken -= 1
+            self.narrow, self.narrow_until = max(1, self.taken * 3 // 4), time.monotonic() + NARROW
+            turn = _Turn()
+            self.waiting.appendleft(turn)
+        try:
+            await self.wait_for(turn, until)
+        except BaseException:
+            with self.lock:
+                self.taken += 1  # which will be left
+            raise
 
 # %% ../../nbs/ask/03_resolver.ipynb #411cbdee
 def _response(request: dns.message.Message, packet: bytes) -> dns.message.Message | None:
@@ -516,16 +527,18 @@ async def _ask_server(
     resolver: Resolver, server: Nameserver, name: dns.name.Name, rdtype: str, until: float
 ) -> dns.message.Message:
     "The response of a nameserver, with EDNS or without."
-    plain = dns.message.make_query(name, rdtype, use_edns=False)
-    if time.monotonic() < server.plain_until:
-        return await _ask_either_way(resolver, server, plain, until)
-    request = dns.message.make_query(name, rdtype, use_edns=0, payload=PAYLOAD)
-    response = await _ask_either_way(resolver, server, request, until)
-    if response.rcode() in EDNS_TROUBLE:
-        response = await _ask_either_way(resolver, server, plain, until)
+    edns = time.monotonic() >= server.plain_until
+    response = await _ask_either_way(resolver, server, _query(name, rdtype, edns), until)
+    if edns and response.rcode() in EDNS_TROUBLE:
+        response = await _ask_either_way(resolver, server, _query(name, rdtype, False), until)
         if response.rcode() not in EDNS_TROUBLE:
             server.plain_until = time.monotonic() + PLAIN_SECONDS
     return response
+
+
+def _query(name: dns.name.Name, rdtype: str, edns: bool) -> dns.message.Message:
+    "A query, with a number of its own."
+    return dns.message.make_query(name, rdtype, use_edns=0 if edns else False, payload=PAYLOAD if edns else None)
 
 
 async def _ask_either_way(
@@ -680,7 +693,6 @@ class Lookups:
         self.expected: deque[tuple[Lookup, Follow]] = deque()  # to be asked ahead
         self.arrived: deque[tuple[Lookup, Records, Follow]] = deque()  # answers to be followed
         self.seen: set[tuple[str, str]] = set()  # lookups that have been expected
-        self.overdue = False  # has the deadline of whoever asks cost an answer?
 
     async def tell(
         self,
@@ -697,15 +709,15 @@ class Lookups:
         return await self._wait(question, until) if known is None else known
 
     async def _wait(self, lookup: Lookup, until: float) -> Records | Unanswered:
+        if time.monotonic() >= until:
+            return Late(TOO_LATE)
         asked = self.ask(lookup)
         self.awaited.add(asked)
         asyncio.get_running_loop().call_soon(_look_ahead, self)
         try:
-            found = await _in_time(asked, until)
+            return await _in_time(asked, until)
         finally:
             self.awaited.discard(asked)
-        self.overdue |= isinstance(found, Late) and not isinstance(found, Silent)
-        return found
 
     def ask(self, lookup: Lookup) -> asyncio.Task[Records | Unanswered]:
         "What will be the answer to a lookup, asked if it isn't already."
@@ -730,7 +742,10 @@ def _look_ahead(lookups: Lookups) -> None:
 
 
 def _step_ahead(lookups: Lookups) -> bool:
-    "Start one expected lookup, or follow one answer. Was there any?"
+    "Start one expected lookup, or follow one answer. Was there any, and room for it?"
+    if not lookups.room:
+        lookups.expected.clear()
+        lookups.arrived.clear()
     if lookups.expected:
         _expect(lookups, *lookups.expected.popleft())
         return True
@@ -742,8 +757,8 @@ def _step_ahead(lookups: Lookups) -> bool:
 
 
 def _expect(lookups: Lookups, lookup: Lookup, follow: Follow) -> None:
-    "Start a lookup before its turn has come, if there is room."
-    if lookups.room and lookup.key not in lookups.seen:
+    "Start a lookup before its turn has come."
+    if lookup.key not in lookups.seen:
         lookups.room -= 1
         lookups.seen.add(lookup.key)
         known = lookups.resolver.cache.get(*lookup.key)
