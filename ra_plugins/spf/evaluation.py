@@ -49,11 +49,12 @@ if TYPE_CHECKING:
     from ra_plugins.ask.dns import Records
 
 # %% auto #0
-__all__ = ['MATCH', 'DEFAULT_EXPLANATION', 'EXPLANATION_LENGTH', 'EXPLANATIONS', 'kept_explanation', 'NOT_IN_NAMES', 'ask_dns',
-           'count_term', 'never_matches', 'target_name', 'policy_name', 'first_lookup', 'match_a', 'mail_hosts',
-           'match_mx', 'match_exists', 'validated_names', 'match_ptr', 'needs_name', 'prepare_macros',
-           'lookup_by_macros', 'match_include', 'select_record', 'evaluate', 'follow_redirect', 'check_host',
-           'upcoming', 'next_lookups', 'expand_explanation', 'explanation', 'outcome_error', 'check_identity']
+__all__ = ['MATCH', 'LONG_RECORD', 'DEFAULT_EXPLANATION', 'EXPLANATION_LENGTH', 'EXPLANATIONS', 'kept_explanation',
+           'NOT_IN_NAMES', 'ask_dns', 'count_term', 'never_matches', 'target_name', 'policy_name', 'first_lookup',
+           'match_a', 'mail_hosts', 'match_mx', 'match_exists', 'validated_names', 'match_ptr', 'needs_name',
+           'prepare_macros', 'lookup_by_macros', 'match_include', 'long_record', 'select_record', 'evaluate',
+           'follow_redirect', 'check_host', 'upcoming', 'next_lookups', 'expand_explanation', 'explanation',
+           'outcome_error', 'check_identity']
 
 # %% ../../nbs/spf/07_evaluation.ipynb #dea51e9f
 async def ask_dns(
@@ -214,16 +215,29 @@ async def match_include(query: Query, visit: Visit, term: Term, lookup: Lookup) 
 # %% ../../nbs/spf/07_evaluation.ipynb #dc6ab2a2
 MATCH = {"a": match_a, "mx": match_mx, "exists": match_exists, "ptr": match_ptr, "include": match_include}
 
-# %% ../../nbs/spf/07_evaluation.ipynb #cdeab3cc
-def select_record(visit: Visit, texts: Records) -> Record | None:
+# %% ../../nbs/spf/07_evaluation.ipynb #70d744cc
+LONG_RECORD = 4096  # characters
+
+
+def long_record(query: Query, text: str) -> Record:
+    "A long record, taken apart once in a check; `RecordError` for a mistake."
+    if text not in query.long_records:
+        query.long_records[text] = kept_record(text)
+    return query.long_records[text]
+
+# %% ../../nbs/spf/07_evaluation.ipynb #f9ae710b
+def select_record(query: Query, visit: Visit, texts: Records) -> Record | None:
     "The record among a domain's texts, if there is one (section 4.5); `SeveralRecords` for two, or `FaultyRecord`."
     records = [text for text in texts if text.startswith("v=spf1 ") or is_record(text)]  # nearly all are spelt so
     if len(records) > 1:
         raise SeveralRecords(visit)
+    if not records:
+        return None
+    text = records[0]
     try:
-        return kept_record(records[0]) if records else None
+        return kept_record(text) if len(text) < LONG_RECORD else long_record(query, text)
     except RecordError as error:
-        raise FaultyRecord(visit, records[0], error) from None
+        raise FaultyRecord(visit, text, error) from None
 
 # %% ../../nbs/spf/07_evaluation.ipynb #7525a102
 async def evaluate(query: Query, visit: Visit, record: Record) -> ResultName:
@@ -264,7 +278,7 @@ async def follow_redirect(query: Query, visit: Visit, spec: MacroString) -> Resu
 async def check_host(query: Query, visit: Visit, lookup: Lookup) -> None:
     "Evaluate the policy of a domain (RFC 7208, section 4); what comes of it is `visit.result`."
     try:
-        record = visit.record = select_record(visit, await ask_dns(query, visit, RECORD, lookup, void=False))
+        record = visit.record = select_record(query, visit, await ask_dns(query, visit, RECORD, lookup, void=False))
         visit.result = await evaluate(query, visit, record) if record else "none"
     except EvaluationError as error:
         visit.error = error
@@ -296,7 +310,8 @@ def next_lookups(query: Query, lookup: Lookup, answer: Records) -> list[Lookup]:
     if lookup.rdtype == "TXT":
         texts = [text for text in answer if is_record(text)]
         try:
-            return upcoming(query, kept_record(texts[0]), lookup.name) if len(texts) == 1 else []
+            follows = len(texts) == 1 and len(texts[0]) < LONG_RECORD  # taking a long one apart can wait for its turn
+            return upcoming(query, kept_record(texts[0]), lookup.name) if follows else []
         except RecordError:
             return []
     if lookup.rdtype == "MX" and len(answer) > NAME_LIMIT:

@@ -288,7 +288,7 @@ def parse_record(
 def record_size(record: Record) -> int:
     "The bytes that a record takes at most, about."
     text, networks = record.text, len(record.directives)
-    return 500 + 6 * len(text) + 500 * networks + 1200 * len(record.steps) + 200 * text.count("%")
+    return 500 + 6 * len(text) + 500 * networks + 500 * len(record.steps) + 200 * text.count("%")
 
 # %% ../../nbs/spf/01_record.ipynb #4068ba72
 class KeptTexts(Generic[T]):

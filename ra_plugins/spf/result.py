@@ -12,9 +12,18 @@ from ra_plugins.spf.trace import Outcome
 # %% auto #0
 __all__ = ['Result']
 
-# %% ../../nbs/spf/06_result.ipynb #00e869c4
+# %% ../../nbs/spf/06_result.ipynb #efba278e
 class Result(Outcome):
-    "What came of a check: `result`, one of seven words, `why`, and the whole trace. It shows itself, as text and in a notebook."
+    """What came of a check. It shows itself, as text and in a notebook.
+
+    result       pass, fail, softfail, neutral, none, temperror or permerror
+    why          the reason, a value: its type is one of those in `ra_plugins.spf.trace`
+    explanation  for the SMTP reply, if it is fail
+    mechanism    the directive that matched, if one did
+    problem      what is wrong, in a few words, if it is temperror or permerror; problem_text is what is wrong in the record
+    lookups      terms that asked DNS; voids, lookups that brought nothing
+    trace        the records that were read, and what was asked
+    """
 
     def data(self) -> dict[str, Any]:
         "All of it, of the types that JSON has: dictionaries, lists, strings, numbers."

@@ -122,7 +122,7 @@ async def acheck(
     timeout: float | None = CHECK_TIMEOUT,  # seconds for the whole check; None for no end
     default: str = DEFAULT_EXPLANATION,  # why a fail is one, if the domain doesn't say; a macro string
 ) -> Result:
-    "As `check`, on asyncio."
+    "As `check`, on asyncio: what it takes, the seven results and the errors are the same."
     query, until = query_for(ip, sender, helo, receiver, limits), deadline(timeout)
     default, resolver = check_default(default), check_resolver(resolver)
     if isinstance(resolver, Zone):
