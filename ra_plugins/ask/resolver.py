@@ -91,6 +91,11 @@ def answer_size(
 def _value_size(value: Any) -> int:
     return getsizeof(value) + (getsizeof(value[1]) + 32 if isinstance(value, tuple) else 0)  # an MX: number and host
 
+# %% ../../nbs/ask/03_resolver.ipynb #2ea279e3
+def _handed_out(answer: Records | Unanswered, ttl: int) -> Records | Unanswered:
+    "An answer for somebody of his own: with the seconds that are left, or without the traceback that it had elsewhere."
+    return Records(answer, ttl, answer.exists) if isinstance(answer, Records) else type(answer)(*answer.args)
+
 # %% ../../nbs/ask/03_resolver.ipynb #f98757b8
 class AnswerCache:
     "Answers by name and type, for as long as they hold. All checks may share one, in whatever threads they run."
@@ -137,11 +142,6 @@ class AnswerCache:
     def _drop(self, key: tuple[str, str]) -> None:
         _, answer = self.kept.pop(key)
         self.used -= answer_size(key[0], answer)
-
-
-def _handed_out(answer: Records | Unanswered, ttl: int) -> Records | Unanswered:
-    "An answer for somebody of his own: with the seconds that are left, or without the traceback that it had elsewhere."
-    return Records(answer, ttl, answer.exists) if isinstance(answer, Records) else type(answer)(*answer.args)
 
 # %% ../../nbs/ask/03_resolver.ipynb #4db1de58
 SOCKET_LIMIT = 256  # open at once, for one resolver
@@ -391,6 +391,22 @@ def parse_resolv_conf(
                 options[name] = 1
     return addresses, options
 
+# %% ../../nbs/ask/03_resolver.ipynb #91b80a6a
+def _regular_file(path: str) -> tuple[os.stat_result, str]:
+    "What is known of a file, and its text; anything else that can be opened isn't waited for."
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        state = os.fstat(number)
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("it isn't a regular file")
+        return state, os.read(number, RESOLV_CONF_LIMIT).decode("utf-8", "replace")
+    finally:
+        os.close(number)
+
+
+def _identity(state: os.stat_result) -> tuple[int, ...]:
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
 # %% ../../nbs/ask/03_resolver.ipynb #0ee53048
 class NameserverList:
     "The nameservers to ask, and how: as a program names them, or as resolv.conf does whenever it has changed."
@@ -441,22 +457,6 @@ class NameserverList:
             self.turn = (self.turn + 1) % len(servers)
             servers = servers[self.turn :] + servers[: self.turn]
         return sorted(servers, key=attrgetter("failures"))
-
-
-def _regular_file(path: str) -> tuple[os.stat_result, str]:
-    "What is known of a file, and its text; anything else that can be opened isn't waited for."
-    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    try:
-        state = os.fstat(number)
-        if not stat.S_ISREG(state.st_mode):
-            raise ValueError("it isn't a regular file")
-        return state, os.read(number, RESOLV_CONF_LIMIT).decode("utf-8", "replace")
-    finally:
-        os.close(number)
-
-
-def _identity(state: os.stat_result) -> tuple[int, ...]:
-    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 # %% ../../nbs/ask/03_resolver.ipynb #667a44de
 LOOKUP_TIMEOUT = 10  # seconds for one lookup, with all its tries
@@ -660,7 +660,7 @@ async def resolve(
             return answer
     return known
 
-
+# %% ../../nbs/ask/03_resolver.ipynb #39170d1a
 async def _in_time(future: asyncio.Future[T], until: float) -> T | Late:
     "What somebody else finds, who isn't stopped by our deadline."
     return future.result() if await _comes(future, until) else Late(TOO_LATE)
@@ -755,7 +755,7 @@ def _step_ahead(lookups: Lookups) -> bool:
         return True
     return False
 
-
+# %% ../../nbs/ask/03_resolver.ipynb #bc181c19
 def _expect(lookups: Lookups, lookup: Lookup, follow: Follow) -> None:
     "Start a lookup before its turn has come."
     if lookup.key not in lookups.seen:
@@ -825,12 +825,13 @@ class ResolverAnswerer(Answerer):
 
     async def aclose(self) -> None:
         "End what is under way."
-        for task in tuple(self.ahead):
+        ours = [task for task in self.ahead if task.get_loop() is asyncio.get_running_loop()]
+        for task in ours:
             task.cancel()
-        await asyncio.gather(*self.ahead, return_exceptions=True)
+        await asyncio.gather(*ours, return_exceptions=True)
         self.close()
 
-
+# %% ../../nbs/ask/03_resolver.ipynb #f03ce3f3
 async def _run_ahead(lookups: Lookups, prefetch: Prefetch, until: float) -> None:
     "Ask ahead, and what the answers lead to, until nothing is left or the time is up."
     until = min(until, time.monotonic() + lookups.resolver.timeout)
