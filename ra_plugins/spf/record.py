@@ -22,7 +22,7 @@ T = TypeVar("T")
 __all__ = ['ResultName', 'RESULTS', 'QUALIFIERS', 'NAME_LENGTH', 'LABEL_LENGTH', 'MASKS4', 'MASKS6', 'VERSIONS', 'FIRST_RDTYPE',
            'TERM', 'MODIFIER', 'RECORDS_BYTES', 'RECORDS', 'kept_record', 'qualified', 'RecordError', 'ascii_domain',
            'is_name', 'fit_name', 'is_top_label', 'domain_spec', 'masks', 'Networks', 'Term', 'parse_term', 'is_record',
-           'Record', 'parse_record', 'record_size', 'Kept']
+           'Record', 'parse_record', 'record_size', 'KeptTexts']
 
 # %% ../../nbs/spf/01_record.ipynb #ec1ae56b
 ResultName = Literal["pass", "fail", "softfail", "neutral", "none", "temperror", "permerror"]
@@ -288,10 +288,10 @@ def parse_record(
 def record_size(record: Record) -> int:
     "The bytes that a record takes at most, about."
     text, networks = record.text, len(record.directives)
-    return 500 + 6 * len(text) + 500 * networks + 1200 * len(record.steps) + 200 * text.count("%")
+    return 500 + 6 * len(text) + 500 * networks + 500 * len(record.steps) + 200 * text.count("%")
 
-# %% ../../nbs/spf/01_record.ipynb #046d9866
-class Kept(Generic[T]):
+# %% ../../nbs/spf/01_record.ipynb #4068ba72
+class KeptTexts(Generic[T]):
     "What was made of texts, within a bound of bytes. All checks may share one, in whatever threads they run."
 
     def __init__(
@@ -330,5 +330,5 @@ class Kept(Generic[T]):
 
 # %% ../../nbs/spf/01_record.ipynb #b0e20c76
 RECORDS_BYTES = 64_000_000  # that kept records may take
-RECORDS = Kept(parse_record, record_size, RECORDS_BYTES)
+RECORDS = KeptTexts(parse_record, record_size, RECORDS_BYTES)
 kept_record = RECORDS.get
