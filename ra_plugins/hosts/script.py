@@ -81,7 +81,8 @@ def main(
 # %% ../../nbs/hosts/02_script.ipynb #6908b2b9
 def _decided(guard: Guard, session: Session, control: Control, log: Callable[[str], None]) -> list[Command]:
     "The plugin's answer, with answerers of its own."
-    with BoundedAnswerers(session.environ, log) as answerers:
+    answerers = BoundedAnswerers(session.environ, log)
+    with answerers:
         if not answerers.needs_loop(guard.plugin.asks):
             return guard.decide(session, control, answerers)
         return run_to_end(_decided_on_asyncio(guard, session, control, answerers))
