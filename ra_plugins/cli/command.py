@@ -7,35 +7,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any
 
 from ra_plugins.hosts.script import CONTROLDIR
-from ra_plugins.support.environment import LARGEST
+from ra_plugins.support.command_line import Fault, command_parser, number_over_zero, run_command, trouble
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['INTERRUPTED', 'FAULT', 'Fault', 'trouble', 'list_plugins', 'show_plugins', 'install_plugins', 'need', 'users',
-           'smtpd', 'try_session', 'demo', 'assignment', 'seconds', 'port', 'Settings', 'Parser', 'parser', 'main']
+__all__ = ['FAULT', 'list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'try_session', 'demo',
+           'assignment', 'port', 'Settings', 'parser', 'main']
 
 # %% ../../nbs/cli/04_command.ipynb #e9d88eea
-INTERRUPTED = 130  # exit status after Control-C, as shells have it
 FAULT = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`.
-
-
-class Fault(Exception):
-    "What went wrong, for the person who typed the command."
-
-
-def trouble(error: Exception) -> str:
-    "What an exception of the system says: the file's name, where it has one, and the reason."
-    name, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
-    return f"{name}: {reason}" if name and reason else str(reason or error)
 
 # %% ../../nbs/cli/04_command.ipynb #6fe504e8
 def list_plugins(options: argparse.Namespace) -> int:
@@ -161,17 +150,6 @@ def assignment(
         raise argparse.ArgumentTypeError(f"{text!r} should be NAME=VALUE")
     return name, value
 
-# %% ../../nbs/cli/04_command.ipynb #9c070e2f
-def seconds(text: str) -> float:
-    "A time limit on the command line; `argparse.ArgumentTypeError` where it isn't one."
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = 0
-    if not 0 < limit < LARGEST:
-        raise argparse.ArgumentTypeError(f"{text!r} should be a number of seconds")
-    return limit
-
 # %% ../../nbs/cli/04_command.ipynb #628b7c5f
 def port(text: str) -> int:
     "A TCP port on the command line; `argparse.ArgumentTypeError` where it isn't one."
@@ -187,14 +165,6 @@ class Settings(argparse.Action):
         "Add one."
         options.set = {**options.set, values[0]: values[1]}
 
-# %% ../../nbs/cli/04_command.ipynb #d2339f49
-class Parser(argparse.ArgumentParser):
-    "A parser whose errors have an exit status of their own, `FAULT`."
-
-    def error(self, message: str) -> NoReturn:
-        "Say what is wrong with the command line, and end."
-        self.exit(FAULT, f"{self.prog}: {message}\n")
-
 # %% ../../nbs/cli/04_command.ipynb #6f15f16b
 def _plugin_options(command: argparse.ArgumentParser) -> None:
     from ra_plugins.smtpd.qmail_spp import SECTIONS
@@ -204,7 +174,7 @@ def _plugin_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", type=assignment, action=Settings, default={}, metavar="NAME=VALUE", help="set a plugin's setting"
     )
-    command.add_argument("--seconds", type=seconds, default=300, help="that a plugin may take (%(default)s)")
+    command.add_argument("--seconds", type=number_over_zero, default=300, help="that a plugin may take (%(default)s)")
 
 # %% ../../nbs/cli/04_command.ipynb #c9e492bb
 def _smtpd_options(command: argparse.ArgumentParser) -> None:
@@ -235,7 +205,7 @@ def _install_options(command: argparse.ArgumentParser) -> None:
 # %% ../../nbs/cli/04_command.ipynb #b78b0f93
 def parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins`."
-    top = Parser(prog="ra-plugins", description="Plugins for qmail-spp: list, install and try them.")
+    top = command_parser("ra-plugins", FAULT, "Plugins for qmail-spp: list, install and try them.")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -268,20 +238,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser().error("spf has one command, explain; --help tells more")
         return explain(arguments[2:] if arguments[1] == "explain" else ["--help"])
     options = parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what isn't text, or isn't in this locale
-    try:
-        status = int(options.run(options))
-        if sys.stdout:  # a service may have none
-            sys.stdout.flush()
-        return status
-    except Fault as fault:
-        print(f"ra-plugins: {fault}", file=sys.stderr)
-        return FAULT
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except OSError as error:  # nobody reads standard output any more, or the disk is full
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if not isinstance(error, BrokenPipeError):
-            print(f"ra-plugins: can't write: {trouble(error)}", file=sys.stderr)
-        return FAULT
+    return run_command("ra-plugins", partial(options.run, options), FAULT)
