@@ -20,40 +20,36 @@ from ra_plugins.support.command_line import Fault, command_parser, number_over_z
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['FAULT', 'list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'try_session', 'demo',
-           'assignment', 'port', 'Settings', 'parser', 'main']
+__all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'try_session', 'demo', 'assignment',
+           'port', 'GatherSettings', 'main']
 
-# %% ../../nbs/cli/04_command.ipynb #e9d88eea
-FAULT = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`.
+# %% ../../nbs/cli/04_command.ipynb #9bb7e233
+_FAILED = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`
 
 # %% ../../nbs/cli/04_command.ipynb #6fe504e8
 def list_plugins(options: argparse.Namespace) -> int:
-    "Say what plugins there are."
-    from ra_plugins.hosts.catalogue import listing
+    "Say what plugins there are: ours, those of installed packages, and those in the files named."
+    from ra_plugins.cli.listing import listing
+    from ra_plugins.hosts.catalogue import catalogue
 
-    print(listing())
+    print(listing(catalogue(options.files)))
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #9d3560b2
 def show_plugins(options: argparse.Namespace) -> int:
-    "Say what a plugin does, where it runs, and how it is set."
-    from ra_plugins.hosts.catalogue import catalogue, page
+    "Say what a plugin does, where it runs, what it asks and may answer, and how it is set."
+    from ra_plugins.cli.listing import chosen, page
 
-    known = catalogue()
-    if unknown := [name for name in options.names if name not in known]:
-        raise Fault(f"no plugin {', '.join(unknown)}; there are {', '.join(known)}")
-    print("\n\n".join(page(known[name]) for name in options.names))
+    plugins = chosen(options.names)
+    print("\n\n".join(page(plugin, plugins.origins[name]) for name, plugin in plugins.items()))
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #fba4f9f1
 def install_plugins(options: argparse.Namespace) -> int:
-    "Write plugins as programs into a folder, /var/qmail/plugins for instance."
-    from ra_plugins.hosts.catalogue import InstallError, install
+    "Write plugins as programs into a folder, /var/qmail/plugins for instance. Without names: all of ours, and no others."
+    from ra_plugins.cli.install import install
 
-    try:
-        print(*install(options.folder, options.names, options.force), sep="\n")
-    except InstallError as error:
-        raise Fault(str(error)) from None
+    print(*install(options.folder, options.names, options.force), sep="\n")
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #83dbcc2b
@@ -157,8 +153,8 @@ def port(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0 to 65535")
     return int(text)
 
-# %% ../../nbs/cli/04_command.ipynb #b9ff9f26
-class Settings(argparse.Action):
+# %% ../../nbs/cli/04_command.ipynb #eef4c4d0
+class GatherSettings(argparse.Action):
     "Gathers `--set NAME=VALUE` in a dictionary."
 
     def __call__(self, parser: object, options: argparse.Namespace, values: Any, option_string: object = None) -> None:
@@ -172,7 +168,7 @@ def _plugin_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--control", default=CONTROLDIR, metavar="DIR", help="the control files (%(default)s)")
     command.add_argument("--like", default="netqmail", choices=list(SECTIONS), help="whose qmail-spp (%(default)s)")
     command.add_argument(
-        "--set", type=assignment, action=Settings, default={}, metavar="NAME=VALUE", help="set a plugin's setting"
+        "--set", type=assignment, action=GatherSettings, default={}, metavar="NAME=VALUE", help="set a plugin's setting"
     )
     command.add_argument("--seconds", type=number_over_zero, default=300, help="that a plugin may take (%(default)s)")
 
@@ -199,13 +195,15 @@ def _try_options(command: argparse.ArgumentParser) -> None:
 # %% ../../nbs/cli/04_command.ipynb #90cb4206
 def _install_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", metavar="DIR", help="the folder for the programs")
-    command.add_argument("names", nargs="*", metavar="NAME", help="of a plugin; without any, all are installed")
+    command.add_argument(
+        "names", nargs="*", metavar="NAME", help="of a plugin, or of a file: ./mine.py; without any, all of ours"
+    )
     command.add_argument("--force", action="store_true", help="write over programs that aren't ours")
 
-# %% ../../nbs/cli/04_command.ipynb #b78b0f93
-def parser() -> argparse.ArgumentParser:
+# %% ../../nbs/cli/04_command.ipynb #1723c28e
+def _parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins`."
-    top = command_parser("ra-plugins", FAULT, "Plugins for qmail-spp: list, install and try them.")
+    top = command_parser("ra-plugins", _FAILED, "Plugins for qmail-spp: list, install and try them.")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -213,8 +211,8 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    add("list", list_plugins)
-    add("show", show_plugins).add_argument("names", nargs="+", metavar="NAME", help="of a plugin")
+    add("list", list_plugins).add_argument("files", nargs="*", metavar="FILE", help="plugins of your own: ./mine.py")
+    add("show", show_plugins).add_argument("names", nargs="+", metavar="NAME", help="of a plugin, or of a file: ./mine.py")
     _install_options(add("install", install_plugins))
     _smtpd_options(add("smtpd", smtpd))
     _try_options(add("try", try_session))
@@ -235,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ra_plugins.spf.spfquery import explain
 
         if arguments[1:2] not in (["explain"], ["--help"], ["-h"]):
-            parser().error("spf has one command, explain; --help tells more")
+            _parser().error("spf has one command, explain; --help tells more")
         return explain(arguments[2:] if arguments[1] == "explain" else ["--help"])
-    options = parser().parse_args(arguments)
-    return run_command("ra-plugins", partial(options.run, options), FAULT)
+    options = _parser().parse_args(arguments)
+    return run_command("ra-plugins", partial(options.run, options), _FAILED)

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 # %% auto #0
-__all__ = ['LOADING_SECONDS', 'OURS', 'GROUP', 'PROGRAM_LIMIT', 'Unloadable', 'Catalogue', 'load_file', 'catalogue',
+__all__ = ['LOADING_SECONDS', 'OURS', 'GROUP', 'PROGRAM_LIMIT', 'to_stderr', 'Unloadable', 'Catalogue', 'load_file', 'catalogue',
            'is_installed', 'plugin_of']
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #d81109a6
 LOADING_SECONDS = 10  # that an import may take
 
 
-def _say(message: str) -> None:
+def to_stderr(message: str) -> None:
     "A line on standard error."
     print(f"ra-plugins: {printable(message)}", file=sys.stderr)
 
@@ -71,7 +71,7 @@ OURS = "ra-plugins"  # where our own plugins come from
 class Catalogue(dict[str, Plugin]):
     "Plugins by name, each with where it comes from."
 
-    def __init__(self, log: Callable[[str], None] = _say):
+    def __init__(self, log: Callable[[str], None] = to_stderr):
         super().__init__()
         self.log = log
         self.origins: dict[str, str] = {}  # by name: `ra-plugins`, a distribution with its version, or the path of a file
@@ -178,7 +178,7 @@ def _add_file(found: Catalogue, path: str) -> None:
 # %% ../../nbs/hosts/00_catalogue.ipynb #ec00a6e3
 def catalogue(
     files: Iterable[str] = (),  # paths of files that hold plugins
-    log: Callable[[str], None] = _say,  # takes a message about what can't be taken up; prints it, by default, on standard error
+    log: Callable[[str], None] = to_stderr,  # takes a message about what can't be taken up; prints it, by default, on standard error
 ) -> Catalogue:
     "All plugins there are: ours, those of installed packages, and those in files."
     found = Catalogue(log)
@@ -227,7 +227,7 @@ def _imported(
 # %% ../../nbs/hosts/00_catalogue.ipynb #10ff2bc4
 def plugin_of(
     path: str,  # of a program
-    log: Callable[[str], None] = _say,  # takes a message about a plugin that can't be loaded
+    log: Callable[[str], None] = to_stderr,  # takes a message about a plugin that can't be loaded
 ) -> Plugin | None:  # None for a program that isn't ours, and where the plugin can't be loaded
     "The plugin that an installed program runs."
     return _loaded(path, partial(_plugin_in, _text(path)), log) if is_installed(path) else None
