@@ -7,64 +7,49 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any
 
 from ra_plugins.hosts.script import CONTROLDIR
-from ra_plugins.support.environment import LARGEST
+from ra_plugins.support.command_line import Fault, command_parser, number_over_zero, run_command, trouble
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['INTERRUPTED', 'FAULT', 'Fault', 'trouble', 'list_plugins', 'show_plugins', 'install_plugins', 'need', 'users',
-           'smtpd', 'try_session', 'demo', 'assignment', 'seconds', 'port', 'Settings', 'Parser', 'parser', 'main']
+__all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'try_session', 'demo', 'assignment',
+           'port', 'GatherSettings', 'main']
 
-# %% ../../nbs/cli/04_command.ipynb #e9d88eea
-INTERRUPTED = 130  # exit status after Control-C, as shells have it
-FAULT = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`.
-
-
-class Fault(Exception):
-    "What went wrong, for the person who typed the command."
-
-
-def trouble(error: Exception) -> str:
-    "What an exception of the system says: the file's name, where it has one, and the reason."
-    name, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
-    return f"{name}: {reason}" if name and reason else str(reason or error)
+# %% ../../nbs/cli/04_command.ipynb #9bb7e233
+_FAILED = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`
 
 # %% ../../nbs/cli/04_command.ipynb #6fe504e8
 def list_plugins(options: argparse.Namespace) -> int:
-    "Say what plugins there are."
-    from ra_plugins.hosts.catalogue import listing
+    "Say what plugins there are: ours, those of installed packages, and those in the files named."
+    from ra_plugins.cli.listing import listing
+    from ra_plugins.hosts.catalogue import catalogue
 
-    print(listing())
+    print(listing(catalogue(options.files)))
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #9d3560b2
 def show_plugins(options: argparse.Namespace) -> int:
-    "Say what a plugin does, where it runs, and how it is set."
-    from ra_plugins.hosts.catalogue import catalogue, page
+    "Say what a plugin does, where it runs, what it asks and may answer, and how it is set."
+    from ra_plugins.cli.listing import chosen, page
 
-    known = catalogue()
-    if unknown := [name for name in options.names if name not in known]:
-        raise Fault(f"no plugin {', '.join(unknown)}; there are {', '.join(known)}")
-    print("\n\n".join(page(known[name]) for name in options.names))
+    plugins = chosen(options.names)
+    print("\n\n".join(page(plugin, plugins.origins[name]) for name, plugin in plugins.items()))
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #fba4f9f1
 def install_plugins(options: argparse.Namespace) -> int:
-    "Write plugins as programs into a folder, /var/qmail/plugins for instance."
-    from ra_plugins.hosts.catalogue import InstallError, install
+    "Write plugins as programs into a folder, /var/qmail/plugins for instance. Without names: all of ours, and no others."
+    from ra_plugins.cli.install import install
 
-    try:
-        print(*install(options.folder, options.names, options.force), sep="\n")
-    except InstallError as error:
-        raise Fault(str(error)) from None
+    print(*install(options.folder, options.names, options.force), sep="\n")
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #83dbcc2b
@@ -161,17 +146,6 @@ def assignment(
         raise argparse.ArgumentTypeError(f"{text!r} should be NAME=VALUE")
     return name, value
 
-# %% ../../nbs/cli/04_command.ipynb #9c070e2f
-def seconds(text: str) -> float:
-    "A time limit on the command line; `argparse.ArgumentTypeError` where it isn't one."
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = 0
-    if not 0 < limit < LARGEST:
-        raise argparse.ArgumentTypeError(f"{text!r} should be a number of seconds")
-    return limit
-
 # %% ../../nbs/cli/04_command.ipynb #628b7c5f
 def port(text: str) -> int:
     "A TCP port on the command line; `argparse.ArgumentTypeError` where it isn't one."
@@ -179,21 +153,13 @@ def port(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0 to 65535")
     return int(text)
 
-# %% ../../nbs/cli/04_command.ipynb #b9ff9f26
-class Settings(argparse.Action):
+# %% ../../nbs/cli/04_command.ipynb #eef4c4d0
+class GatherSettings(argparse.Action):
     "Gathers `--set NAME=VALUE` in a dictionary."
 
     def __call__(self, parser: object, options: argparse.Namespace, values: Any, option_string: object = None) -> None:
         "Add one."
         options.set = {**options.set, values[0]: values[1]}
-
-# %% ../../nbs/cli/04_command.ipynb #d2339f49
-class Parser(argparse.ArgumentParser):
-    "A parser whose errors have an exit status of their own, `FAULT`."
-
-    def error(self, message: str) -> NoReturn:
-        "Say what is wrong with the command line, and end."
-        self.exit(FAULT, f"{self.prog}: {message}\n")
 
 # %% ../../nbs/cli/04_command.ipynb #6f15f16b
 def _plugin_options(command: argparse.ArgumentParser) -> None:
@@ -202,9 +168,9 @@ def _plugin_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--control", default=CONTROLDIR, metavar="DIR", help="the control files (%(default)s)")
     command.add_argument("--like", default="netqmail", choices=list(SECTIONS), help="whose qmail-spp (%(default)s)")
     command.add_argument(
-        "--set", type=assignment, action=Settings, default={}, metavar="NAME=VALUE", help="set a plugin's setting"
+        "--set", type=assignment, action=GatherSettings, default={}, metavar="NAME=VALUE", help="set a plugin's setting"
     )
-    command.add_argument("--seconds", type=seconds, default=300, help="that a plugin may take (%(default)s)")
+    command.add_argument("--seconds", type=number_over_zero, default=300, help="that a plugin may take (%(default)s)")
 
 # %% ../../nbs/cli/04_command.ipynb #c9e492bb
 def _smtpd_options(command: argparse.ArgumentParser) -> None:
@@ -229,13 +195,15 @@ def _try_options(command: argparse.ArgumentParser) -> None:
 # %% ../../nbs/cli/04_command.ipynb #90cb4206
 def _install_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", metavar="DIR", help="the folder for the programs")
-    command.add_argument("names", nargs="*", metavar="NAME", help="of a plugin; without any, all are installed")
+    command.add_argument(
+        "names", nargs="*", metavar="NAME", help="of a plugin, or of a file: ./mine.py; without any, all of ours"
+    )
     command.add_argument("--force", action="store_true", help="write over programs that aren't ours")
 
-# %% ../../nbs/cli/04_command.ipynb #b78b0f93
-def parser() -> argparse.ArgumentParser:
+# %% ../../nbs/cli/04_command.ipynb #1723c28e
+def _parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins`."
-    top = Parser(prog="ra-plugins", description="Plugins for qmail-spp: list, install and try them.")
+    top = command_parser("ra-plugins", _FAILED, "Plugins for qmail-spp: list, install and try them.")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -243,8 +211,8 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    add("list", list_plugins)
-    add("show", show_plugins).add_argument("names", nargs="+", metavar="NAME", help="of a plugin")
+    add("list", list_plugins).add_argument("files", nargs="*", metavar="FILE", help="plugins of your own: ./mine.py")
+    add("show", show_plugins).add_argument("names", nargs="+", metavar="NAME", help="of a plugin, or of a file: ./mine.py")
     _install_options(add("install", install_plugins))
     _smtpd_options(add("smtpd", smtpd))
     _try_options(add("try", try_session))
@@ -265,23 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ra_plugins.spf.spfquery import explain
 
         if arguments[1:2] not in (["explain"], ["--help"], ["-h"]):
-            parser().error("spf has one command, explain; --help tells more")
+            _parser().error("spf has one command, explain; --help tells more")
         return explain(arguments[2:] if arguments[1] == "explain" else ["--help"])
-    options = parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what isn't text, or isn't in this locale
-    try:
-        status = int(options.run(options))
-        if sys.stdout:  # a service may have none
-            sys.stdout.flush()
-        return status
-    except Fault as fault:
-        print(f"ra-plugins: {fault}", file=sys.stderr)
-        return FAULT
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except OSError as error:  # nobody reads standard output any more, or the disk is full
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if not isinstance(error, BrokenPipeError):
-            print(f"ra-plugins: can't write: {trouble(error)}", file=sys.stderr)
-        return FAULT
+    options = _parser().parse_args(arguments)
+    return run_command("ra-plugins", partial(options.run, options), _FAILED)

@@ -17,14 +17,15 @@ from threading import Event
 from typing import NamedTuple
 
 from ra_plugins.plugins.overload import OverloadSettings
-from ra_plugins.support.environment import LARGEST, number
+from ra_plugins.support.command_line import number_over_zero
+from ra_plugins.support.environment import number
 from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line
 
 # %% auto #0
 __all__ = ['QSTAT', 'UNPROCESSED', 'PRESSURE', 'PROG', 'EPILOG', 'SIGNALS', 'Thresholds', 'Reading', 'is_overloaded',
-           'queue_length', 'pressure', 'Signal', 'measure', 'set_flag', 'check', 'amount', 'parser', 'parse', 'signals',
-           'watch', 'main']
+           'queue_length', 'pressure', 'Signal', 'measure', 'set_flag', 'check', 'parser', 'parse', 'signals', 'watch',
+           'main']
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #0868f35c
 class Thresholds(NamedTuple):
@@ -183,15 +184,6 @@ SIGNALS = {
     "memory": "the same, for memory",
 }
 
-# %% ../../nbs/cli/03_overload_flag.ipynb #01974a69
-def amount(text: str) -> float:
-    "A threshold or a number of seconds, from the command line."
-    with suppress(ValueError):
-        value = float(text)
-        if 0 < value <= LARGEST:
-            return value
-    raise argparse.ArgumentTypeError(f"{text!r} should be a number over 0")
-
 # %% ../../nbs/cli/03_overload_flag.ipynb #55b1d9be
 def parser() -> argparse.ArgumentParser:
     "What the command line may hold."
@@ -202,11 +194,11 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for name, meaning in SIGNALS.items():
-        made.add_argument(f"--{name}", nargs=2, type=amount, metavar=("RAISE", "LOWER"), help=meaning)
+        made.add_argument(f"--{name}", nargs=2, type=number_over_zero, metavar=("RAISE", "LOWER"), help=meaning)
     made.add_argument("--no-queue", dest="queue", action="store_const", const=None, help="leave the queue out")
     made.add_argument("--qstat", metavar="COMMAND", help="what counts the queue (%(default)s)")
-    made.add_argument("--timeout", type=amount, metavar="SECONDS", help="for that command (%(default)s)")
-    made.add_argument("--every", type=amount, metavar="SECONDS", help="go on, at this interval, until SIGTERM")
+    made.add_argument("--timeout", type=number_over_zero, metavar="SECONDS", help="for that command (%(default)s)")
+    made.add_argument("--every", type=number_over_zero, metavar="SECONDS", help="go on, at this interval, until SIGTERM")
     made.add_argument("--control", metavar="DIR", help="the control files ($CONTROLDIR, else /var/qmail/control)")
     made.add_argument("--flag", metavar="FILE", help="the flag (%(default)s)")
     made.set_defaults(queue=[100, 50], qstat=QSTAT, timeout=10, flag=OverloadSettings({}).flag)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ra_plugins.spp.plugin import Plugin
 
 # %% auto #0
-__all__ = ['CONTROLDIR', 'MARK', 'environment', 'main', 'import_path', 'executable']
+__all__ = ['CONTROLDIR', 'MARK', 'environment', 'main', 'import_path', 'import_folder', 'executable']
 
 # %% ../../nbs/hosts/02_script.ipynb #b414aad5
 def environment() -> dict[str, str]:
@@ -112,13 +112,14 @@ def import_path() -> tuple[str, ...]:
     return tuple(dict.fromkeys(folders))
 
 # %% ../../nbs/hosts/02_script.ipynb #9f79d72c
-def _home(plugin: Plugin) -> list[str]:
+def import_folder(plugin: Plugin) -> list[str]:
     "The folder to import the plugin's module from, if it isn't one of ours."
     file = getattr(sys.modules.get(plugin.__module__), "__file__", None)
     if plugin.__module__.startswith("ra_plugins.") or not file:
         return []
+    package = os.path.basename(file).startswith("__init__.")  # whose file is one folder deeper
     folder = os.path.dirname(os.path.abspath(file))
-    for _ in range(plugin.__module__.count(".")):
+    for _ in range(plugin.__module__.count(".") + package):
         folder = os.path.dirname(folder)
     return [folder]
 
@@ -129,7 +130,7 @@ def executable(
     path: tuple[str, ...] | None = None,  # folders to import from; by default, where this package and pure-cdb are
 ) -> str:  # the text of a program
     "The program that runs `plugin`."
-    folders, home = list(import_path() if path is None else path), _home(plugin)
+    folders, home = list(import_path() if path is None else path), import_folder(plugin)
     return f"""{_interpreter_line(python)}
 # The plugin {plugin.name} of {plugin.__module__.partition(".")[0].replace("ra_plugins", "ra-plugins")}. {MARK}; run that again to renew it.
 import os

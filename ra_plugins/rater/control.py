@@ -17,6 +17,7 @@ from ra_plugins.rater.limits import NoRule
 from ra_plugins.rater.memory import StoreError
 from ra_plugins.rater.protocol import LINE_LIMIT, Rater
 from ra_plugins.rater.server import Server
+from ra_plugins.support.command_line import system_reason
 from ra_plugins.support.log import octets, printable
 
 # %% auto #0
@@ -187,7 +188,7 @@ def main(
         lines = list(ask(options.address, options.port, command))
     except (OSError, OverflowError) as error:
         place = f"{options.address} port {options.port}"
-        print(f"raterctl: no answer from {printable(place)}: {getattr(error, 'strerror', 0) or error}", file=sys.stderr)
+        print(f"raterctl: no answer from {printable(place)}: {system_reason(error)}", file=sys.stderr)
         return 2
     failed = "".join(lines[:1]).startswith("error: ")
     for line in lines:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from functools import partial
 
 from ra_plugins.rater.config import LEVELS, Config, Settings, described, kept, load, places
 from ra_plugins.rater.control import Control, Operated, Refused
@@ -25,12 +26,13 @@ from ra_plugins.rater.protocol import Question, Rater, log
 from ra_plugins.rater.server import Server, listen, listen_unix
 from ra_plugins.rater.stores import open_store
 from ra_plugins.rater.syntax import ConfigError
+from ra_plugins.support.command_line import Fault, run_command, system_reason
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['STANDARD', 'NUMBERS', 'SPARE', 'AT_START', 'LogLine', 'handler', 'use_log', 'warn', 'Logged', 'Fault', 'place',
-           'allow_files', 'later', 'reread', 'Daemon', 'serve_metrics', 'listen_all', 'tell_systemd', 'heed_signals',
-           'run', 'parser', 'check', 'main']
+__all__ = ['STANDARD', 'NUMBERS', 'SPARE', 'AT_START', 'LogLine', 'handler', 'use_log', 'warn', 'Logged', 'place', 'allow_files',
+           'later', 'reread', 'Daemon', 'serve_metrics', 'listen_all', 'tell_systemd', 'heed_signals', 'run', 'parser',
+           'check_config', 'main']
 
 # %% ../../nbs/rater/11_daemon.ipynb #7580cc82
 STANDARD = ("/dev/stderr", "/dev/stdout")
@@ -97,17 +99,13 @@ class Logged(Rater):
         return answers
 
 # %% ../../nbs/rater/11_daemon.ipynb #3cee16aa
-class Fault(Exception):
-    "Why rater can't start, for the person who wants it to."
-
-
 @contextmanager
 def place(name: str) -> Iterator[None]:
     "Around what takes a place on the network, or opens a file: raises `Fault` with its name."
     try:
         yield
     except OSError as error:
-        raise Fault(f"can't use {name}: {error.strerror or error}") from None
+        raise Fault(f"can't use {name}: {system_reason(error)}") from None
 
 # %% ../../nbs/rater/11_daemon.ipynb #4b784c83
 SPARE = 64  # open files that aren't connections
@@ -266,10 +264,15 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 # %% ../../nbs/rater/11_daemon.ipynb #99b7a46b
-def check(file: str) -> None:
-    "Say what a configuration means. It raises `ConfigError`."
-    config = load(file)
+def check_config(file: str) -> int:  # 0, or 1 if it can't be used
+    "Say what a configuration means, or what is wrong in it."
+    try:
+        config = load(file)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
     print(described(config), *config.notes, sep="\n")
+    return 0
 
 
 def main(
@@ -277,9 +280,12 @@ def main(
 ) -> int:  # 0 all went well, 1 it couldn't, 2 the command line makes no sense
     "`rater`: be one, or check a configuration."
     options = parser().parse_args(arguments)
+    file = options.config or options.file or "config"
+    if options.check:
+        return run_command("rater", partial(check_config, file), failed=1)
     logging.raiseExceptions = False  # where the log's disk is full, questions are still answered
     try:
-        (check if options.check else run)(options.config or options.file or "config")
+        run(file)
     except (ConfigError, Fault, StoreError) as error:
         print(error if isinstance(error, ConfigError) else f"rater: {error}", file=sys.stderr)
         if any(isinstance(each, logging.FileHandler) for each in log.handlers):

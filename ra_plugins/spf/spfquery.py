@@ -5,11 +5,10 @@
 # %% ../../nbs/spf/08_spfquery.ipynb #763b1897
 from __future__ import annotations
 
-import io
-import os
 import re
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from ra_plugins import __version__
@@ -32,6 +31,7 @@ from ra_plugins.spf.run import TIMEOUT, check, waited
 from ra_plugins.spf.show import data, text
 from ra_plugins.ask.question import drive
 from ra_plugins.ask.dns import Zone
+from ra_plugins.support.command_line import Fault, run_command, system_reason
 from ra_plugins.support.log import printable
 
 TYPE_CHECKING = False
@@ -41,15 +41,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # %% auto #0
-__all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'FAULT', 'EXPLAINS', 'EXPLAIN', 'Fault', 'Request', 'Setup',
-           'ask', 'by_terms', 'second_opinion', 'Answer', 'by_domain', 'by_loopback', 'add_recipients', 'judge',
-           'header', 'lines', 'as_data', 'Option', 'find', 'read_options', 'zone', 'setup_for', 'request_of',
-           'file_lines', 'requests', 'usage', 'trees', 'show', 'answered', 'spfquery', 'guarded', 'main', 'explained',
-           'explain']
-
-# %% ../../nbs/spf/08_spfquery.ipynb #e85bfcbb
-class Fault(Exception):
-    "What went wrong, for the person who typed the command."
+__all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'FAULT', 'EXPLAINS', 'EXPLAIN', 'Request', 'Setup', 'ask',
+           'by_terms', 'second_opinion', 'Answer', 'by_domain', 'by_loopback', 'add_recipients', 'judge', 'header',
+           'lines', 'as_data', 'Option', 'find', 'read_options', 'zone', 'setup_for', 'request_of', 'file_lines',
+           'requests', 'usage', 'trees', 'show', 'answered', 'spfquery', 'main', 'explained', 'explain']
 
 # %% ../../nbs/spf/08_spfquery.ipynb #25cd5dff
 class Request:
@@ -310,7 +305,7 @@ def zone(path: str) -> Zone:
     try:
         return zone_from_file(path)
     except OSError as error:
-        raise Fault(f"can't read {printable(path)}: {error.strerror}") from None
+        raise Fault(f"can't read {printable(path)}: {system_reason(error)}") from None
     except ValueError as error:
         raise Fault(f"-zone: {printable(str(error))}") from None
 
@@ -349,7 +344,7 @@ def file_lines(path: str) -> Iterable[str]:
         with open(0 if path == "-" else path, encoding="utf-8", errors="surrogateescape", closefd=path != "-") as file:
             yield from file
     except OSError as error:
-        raise Fault(f"can't read {printable(path)}: {error.strerror}") from None
+        raise Fault(f"can't read {printable(path)}: {system_reason(error)}") from None
 
 # %% ../../nbs/spf/08_spfquery.ipynb #06204088
 def requests(values: dict[str, str]) -> Iterator[tuple[str, Request | None]]:
@@ -432,26 +427,11 @@ def spfquery(arguments: Sequence[str]) -> int:
         raise Fault(f"{printable(values['file'])} holds no request")
     return status
 
-# %% ../../nbs/spf/08_spfquery.ipynb #7afd9e32
-def guarded(command: Callable[[Sequence[str]], int], name: str, arguments: Sequence[str]) -> int:
-    "Run a command; what goes wrong is a line on standard error and the status `FAULT`."
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        return command(arguments)
-    except Fault as fault:
-        print(f"{name}: {fault}", file=sys.stderr)
-    except BrokenPipeError:  # whoever read it has had enough: leave Python nothing to write at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    except KeyboardInterrupt:
-        pass
-    return FAULT
-
 # %% ../../nbs/spf/08_spfquery.ipynb #f547e424
 def main(arguments: Sequence[str] | None = None) -> int:
     "The command `spfquery`; returns the exit status."
-    return guarded(spfquery, "spfquery", sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    return run_command("spfquery", partial(spfquery, words), FAULT, FAULT)
 
 # %% ../../nbs/spf/08_spfquery.ipynb #2f8818f9
 EXPLAINS = ("ip", "helo", "name", "max-lookup", "zone", "json", "help")
@@ -482,4 +462,4 @@ def explain(
     arguments: Sequence[str],  # `DOMAIN --ip ADDRESS …`
 ) -> int:  # the exit status, as of `spfquery`
     "The command `ra-plugins spf explain`: print the tree of a check."
-    return guarded(explained, "ra-plugins spf explain", arguments)
+    return run_command("ra-plugins spf explain", partial(explained, arguments), FAULT, FAULT)
