@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from ra_plugins.hosts.catalogue import install
+from ra_plugins.cli.install import install
 from ra_plugins.smtpd.server import Setup, start
 
 # %% auto #0
