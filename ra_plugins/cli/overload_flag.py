@@ -198,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--no-queue", dest="queue", action="store_const", const=None, help="leave the queue out")
     made.add_argument("--qstat", metavar="COMMAND", help="what counts the queue (%(default)s)")
     made.add_argument("--timeout", type=number_over_zero, metavar="SECONDS", help="for that command (%(default)s)")
-    made.add_argument("--every", type=number_over_zero, metavar="SECONDS", help="go on, at this interval, until SIGTERM")
+    made.add_argument("--every", type=number_over_zero, metavar="SECONDS", help="go on at this interval until SIGTERM")
     made.add_argument("--control", metavar="DIR", help="the control files ($CONTROLDIR, else /var/qmail/control)")
     made.add_argument("--flag", metavar="FILE", help="the flag (%(default)s)")
     made.set_defaults(queue=[100, 50], qstat=QSTAT, timeout=10, flag=OverloadSettings({}).flag)
