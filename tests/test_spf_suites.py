@@ -65,8 +65,8 @@ def test_all_ways_agree(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = whole(check(*case.who, receiver=receiver, resolver=zone))
     assert whole(asyncio.run(acheck(*case.who, receiver=receiver, resolver=zone))) == expected
     with DnsServer(zone) as server:
-        for ahead in (0, 30):
-            resolvers = [Resolver(["127.0.0.1"], server.port, ahead=ahead) for _ in range(2)]
+        for prefetch in (0, 30):
+            resolvers = [Resolver(["127.0.0.1"], server.port, prefetch=prefetch) for _ in range(2)]
             assert whole(check(*case.who, receiver=receiver, resolver=resolvers[0])) == expected
             found = asyncio.run(acheck(*case.who, receiver=receiver, resolver=resolvers[1]))
             assert whole(found) == expected

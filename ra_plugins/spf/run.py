@@ -14,15 +14,14 @@ from ra_plugins.spf.macro import MacroError
 from ra_plugins.spf.query import RFC7208, Limits, Query
 from ra_plugins.spf.result import Result
 from ra_plugins.spf.trace import EXPLANATION, DeadlinePassed, Visit
+from ra_plugins.ask.dns import Silent, Zone
 from ra_plugins.ask.question import Late, adrive, drive
-from ra_plugins.ask.dns import Zone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Coroutine
+    from collections.abc import Coroutine
     from typing import Any, TypeVar
 
-    from ra_plugins.ask.question import Question
     from ra_plugins.ask.resolver import Resolver
 
     T = TypeVar("T")
@@ -89,14 +88,11 @@ def check_default(default: object) -> str:
 CHECK_TIMEOUT = 20  # seconds for a whole check
 
 
-def cut_short(
-    trace: Visit,
-    missed: Container[object],  # answers in whose place the deadline came
-) -> DeadlinePassed | None:
-    "Where the check went on without an answer that it should have had, if it did."
+def cut_short(trace: Visit) -> DeadlinePassed | None:
+    "Where the check went on without an answer for which the deadline was too early, if it did."
     for visit in trace.walk():
         for number, lookup, answer in visit.asked:
-            if isinstance(answer, Late) and number != EXPLANATION and answer in missed:
+            if isinstance(answer, Late) and not isinstance(answer, Silent) and number != EXPLANATION:
                 return DeadlinePassed(visit, number, lookup, answer)
     return None
 
@@ -110,18 +106,10 @@ async def check_over_dns(
     "Run a check on asyncio."
     from ra_plugins.ask.resolver import Lookups, default_resolver
 
-    missed: set[object] = set()
-
-    async def tell(question: Question[Any], deadline: float) -> Any:
-        answer = await lookups.tell(question, deadline)
-        if isinstance(answer, Late) and monotonic() >= deadline:
-            missed.add(answer)
-        return answer
-
     async with Lookups(resolver or default_resolver()) as lookups:
         query.prefetch = lookups.room > 0
-        found = await adrive(check_identity(query, default), tell, until)
-    late = cut_short(found.trace, missed) if missed and found.result != "temperror" else None
+        found = await adrive(check_identity(query, default), lookups.tell, until)
+    late = None if found.result == "temperror" else cut_short(found.trace)
     return Result(query, found.trace, late.result, late) if late else found
 
 # %% ../../nbs/spf/08_run.ipynb #6020ca23

@@ -12,7 +12,7 @@ from typing import Any
 
 from ra_plugins.spf.query import Query
 from ra_plugins.spf.record import ResultName, Term
-from ra_plugins.spf.trace import EXPLANATION, RECORD, REDIRECT, Outcome, Visit
+from ra_plugins.spf.trace import EXPLANATION, RECORD, REDIRECT, Outcome, Visit, failure_kind
 from ra_plugins.support.log import printable
 
 TYPE_CHECKING = False
@@ -129,7 +129,7 @@ def lookup_data(query: Query, asked: Asked) -> list[dict[str, Any]]:
             "void": is_void(query, lookup, answer),
             "answers": answer if isinstance(answer, int) else None,
             "error": None if isinstance(answer, int) else str(answer),
-            "failure": None if isinstance(answer, int) else type(answer).__name__.lower(),
+            "failure": None if isinstance(answer, int) else failure_kind(answer),
         }
         for lookup, answer in asked
     ]

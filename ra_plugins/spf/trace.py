@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ra_plugins.ask.question import Broken, Late, Nobody, Refused, Unanswered
 from ra_plugins.spf.query import NAME_LIMIT, Query
 from ra_plugins.spf.record import Record, RecordError, ResultName
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ra_plugins.ask.dns import Lookup
-    from ra_plugins.ask.question import Late, Unanswered
 
 # %% auto #0
 __all__ = ['RECORD', 'REDIRECT', 'EXPLANATION', 'Visit', 'Reason', 'Matched', 'NothingMatched', 'NoPolicy', 'NoDomain',
            'EvaluationError', 'LimitExceeded', 'LookupLimitExceeded', 'VoidLimitExceeded', 'HostLimitExceeded',
-           'FaultyRecord', 'SeveralRecords', 'NoRecord', 'LookupFailed', 'DeadlinePassed', 'Outcome']
+           'FaultyRecord', 'SeveralRecords', 'NoRecord', 'failure_kind', 'LookupFailed', 'DeadlinePassed', 'Outcome']
 
 # %% ../../nbs/spf/03_trace.ipynb #a253df08
 RECORD, REDIRECT, EXPLANATION = -1, -2, -3  # in place of a directive's number
@@ -221,7 +221,13 @@ class NoRecord(EvaluationError):
         self.message = "redirect domain has no SPF record" if redirect else "include has no SPF record"
         self.text = redirect.text if redirect else self.term
 
-# %% ../../nbs/spf/03_trace.ipynb #8f8dddde
+# %% ../../nbs/spf/03_trace.ipynb #758246fe
+def failure_kind(failure: Unanswered) -> str:
+    "Why there is no answer, in a word: that for the class of its failure that questions know."
+    known = (each.__name__.lower() for each in type(failure).__mro__ if each in (Late, Refused, Broken, Nobody))
+    return next(known, "unanswered")
+
+
 class LookupFailed(EvaluationError):
     "A lookup that wasn't answered: sections 4.4 and 5. `failure` says why by its type: `Late`, `Refused`, `Broken`."
 
@@ -234,8 +240,8 @@ class LookupFailed(EvaluationError):
 
     def details(self) -> dict[str, Any]:
         "The lookup, and why there is no answer: by its type, and in words."
-        kind = type(self.failure).__name__.lower()
-        return {"name": self.lookup.name, "type": self.lookup.rdtype, "failure": kind, "text": str(self.failure)}
+        name, rdtype = self.lookup.name, self.lookup.rdtype
+        return {"name": name, "type": rdtype, "failure": failure_kind(self.failure), "text": str(self.failure)}
 
 
 class DeadlinePassed(LookupFailed):
