@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ra_plugins.ask.answerer import Answerers
-from ra_plugins.hosts.guard import Guard, describe
+from ra_plugins.hosts.guard import BoundedAnswerers, Guard, describe, run_to_end
 from ra_plugins.spp.command import Delay, write
 from ra_plugins.spp.session import Session
 from ra_plugins.support.control import Control
@@ -82,12 +81,16 @@ def main(
 # %% ../../nbs/hosts/02_script.ipynb #6908b2b9
 def _decided(guard: Guard, session: Session, control: Control, log: Callable[[str], None]) -> list[Command]:
     "The plugin's answer, with answerers of its own."
-    with Answerers(session.environ, log) as answerers:
+    answerers = BoundedAnswerers(session.environ, log)
+    with answerers:
         if not answerers.needs_loop(guard.plugin.asks):
             return guard.decide(session, control, answerers)
-        from asyncio import run
+        return run_to_end(_decided_on_asyncio(guard, session, control, answerers))
 
-        return run(guard.adecide(session, control, answerers))
+
+async def _decided_on_asyncio(guard: Guard, session: Session, control: Control, answerers: BoundedAnswerers) -> list[Command]:
+    async with answerers:
+        return await guard.adecide(session, control, answerers)
 
 # %% ../../nbs/hosts/02_script.ipynb #f81de7e3
 def _interpreter_line(python: str) -> str:
