@@ -16,9 +16,10 @@ from measure import Benchmark, Figure, Times, ratio
 
 from ra_plugins.ask.dns import Zone
 from ra_plugins.ask.question import drive
-from ra_plugins.spf import check
-from ra_plugins.spf.check import Query, check_sender, kept_record
-from ra_plugins.spf.record import parse_record
+from ra_plugins.spf import evaluation
+from ra_plugins.spf.evaluation import check_identity
+from ra_plugins.spf.query import Query
+from ra_plugins.spf.record import kept_record, parse_record
 
 NETWORKS = random.Random(7208)  # the same ones each time
 
@@ -119,9 +120,9 @@ def ours(answers: Zone, passes: int, cached: bool) -> Callable[[], object]:
     "All checks, by RaSPF, with parsed records kept or not."
 
     def run() -> None:
-        setattr(check, "kept_record", kept_record if cached else parse_record)  # noqa: B010
+        setattr(evaluation, "kept_record", kept_record if cached else parse_record)  # noqa: B010
         for ip, domain, expected in CHECKS * passes:
-            found = drive(check_sender(Query(ip, f"ana@{domain}", "mail.example.net")), answers)
+            found = drive(check_identity(Query(ip, f"ana@{domain}", "mail.example.net")), answers)
             assert found.result == expected, (ip, domain, found)
 
     return run

@@ -20,9 +20,10 @@ from spf_suites import Case, missing, suite
 
 from ra_plugins.ask.dns import Lookup, Zone
 from ra_plugins.ask.question import drive
-from ra_plugins.spf import check
-from ra_plugins.spf.check import Query, check_sender, kept_record
-from ra_plugins.spf.record import parse_record
+from ra_plugins.spf import evaluation
+from ra_plugins.spf.evaluation import check_identity
+from ra_plugins.spf.query import Query
+from ra_plugins.spf.record import kept_record, parse_record
 
 PASSES = {"pyspf": 1, "RaSPF": 3, "RaSPF, records kept": 4}  # over the cases, so that a side's turns are about as long
 
@@ -66,9 +67,9 @@ def ours(cases: list[Case], passes: int, cached: bool) -> Callable[[], object]:
     prepared = [(*case.who, Remembered(case.zone), case.wanted) for case in cases] * passes
 
     def run() -> None:
-        setattr(check, "kept_record", kept_record if cached else parse_record)  # noqa: B010
+        setattr(evaluation, "kept_record", kept_record if cached else parse_record)  # noqa: B010
         for ip, sender, helo, zone, wanted in prepared:
-            found = drive(check_sender(Query(ip, sender, helo)), zone)
+            found = drive(check_identity(Query(ip, sender, helo)), zone)
             assert found.result in wanted, (ip, sender, found)
 
     return run

@@ -46,7 +46,7 @@ class Page:
             cell.metadata["number"] = number
         self.code = [cell.source for cell in self.notebook.cells if cell.cell_type == "code"]
         module = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(self.code), re.M)
-        self.module = f"{CONFIG.lib_name}.{module[1]}" if module else ""
+        self.module = f"{CONFIG.lib_name}.{module[1]}".removesuffix(".__init__") if module else ""
         self.imports = [node for source in self.code for node in import_statements(source)]
         self.words = {word for source in self.code for word in words(source)}
         self.defined: dict[str, int] = {}  # what is exported from it, and from which cell
@@ -77,8 +77,9 @@ class Page:
 
 
 def notebooks() -> list[Path]:
-    "The notebooks' paths, in the order in which they are read."
-    return sorted(path.resolve() for path in nbglob(as_path=True))
+    "The notebooks' paths, in the order in which they are read: a folder's index is its first."
+    found = [path.resolve() for path in nbglob(as_path=True)]
+    return sorted(found, key=lambda path: (path.parent, path.stem != "index", path))
 
 
 def words(source: str) -> set[str]:

@@ -13,11 +13,12 @@ from typing import Any
 import atheris
 
 with atheris.instrument_imports(include=["ra_plugins"]):
-    from ra_plugins.ask.dns import Lookup, Zone
+    from ra_plugins.ask.dns import Lookup, Records, Zone
     from ra_plugins.ask.question import drive
-    from ra_plugins.spf.check import EXPLANATION_LENGTH, Query, check_sender, kept_explanation, kept_record
+    from ra_plugins.spf.evaluation import EXPLANATION_LENGTH, EXPLANATIONS, check_identity
     from ra_plugins.spf.macro import MacroError, parse_macro
-    from ra_plugins.spf.record import RecordError, parse_record
+    from ra_plugins.spf.query import Query
+    from ra_plugins.spf.record import RECORDS, RecordError, parse_record
 
 VALUES = dict.fromkeys("slodiphvcrt", "strong-bad.42@example.org")
 
@@ -29,9 +30,9 @@ class Echo(Zone):
         super().__init__({})
         self.text = text
 
-    def answer(self, lookup: Lookup) -> list[Any]:
+    def answer(self, lookup: Lookup) -> Records:
         if len(lookup.name) % 7 == 0:
-            return []
+            return Records()
         answers: dict[str, list[Any]] = {
             "TXT": [self.text if lookup.name != "why.example.org" else self.text[7:]],
             "A": ["192.0.2.1"],
@@ -39,7 +40,7 @@ class Echo(Zone):
             "MX": [(1, "mx.example.org"), (0, "mail.example.org")],
             "PTR": ["mail.example.org", "www.example.org"],
         }
-        return answers[lookup.rdtype]
+        return Records(answers[lookup.rdtype])
 
 
 def record(text: str) -> None:
@@ -61,8 +62,8 @@ def macro(text: str) -> None:
 def check(text: str) -> None:
     terms, sender, helo, *_ = *text.split("\n", 2), "", ""
     ip = "2001:db8::2" if len(terms) % 2 else "192.0.2.2"
-    query = Query(ip, f"{sender}@example.org", helo, ahead=len(terms) % 3 == 0)
-    found = drive(check_sender(query), Echo(f"v=spf1 {terms} -all exp=why.example.org"))
+    query = Query(ip, f"{sender}@example.org", helo, prefetch=len(terms) % 3 == 0)
+    found = drive(check_identity(query), Echo(f"v=spf1 {terms} -all exp=why.example.org"))
     line = found.explanation
     if len(line) > EXPLANATION_LENGTH or not line.isascii() or not line.isprintable():
         raise AssertionError(f"an explanation that isn't fit for an SMTP reply: {line!r}")
@@ -75,8 +76,8 @@ def one(data: bytes) -> None:
     "One input: its first byte says what to try, the rest is the text."
     if data:
         TARGETS[data[0] % len(TARGETS)](data[1:].decode("utf-8", "surrogateescape"))
-    kept_record.cache_clear()
-    kept_explanation.cache_clear()
+    RECORDS.clear()
+    EXPLANATIONS.clear()
 
 
 def main() -> None:

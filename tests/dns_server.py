@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
@@ -31,13 +32,29 @@ FAULTS = {
     "truncate": "over UDP, half of the answer with the flag that says so; over TCP, all of it",
     "truncate always": "over TCP too",
     "close": "truncated over UDP; over TCP, the connection is closed after the question",
+    "hang": "truncated over UDP; over TCP, nothing",
+    "drip": "truncated over UDP; over TCP, a byte now and then, and never the last",
     "cut": "half of the packet, and no flag",
     "garbage": "bytes that aren't a message",
     "wrong id": "the answer to another question's number",
     "wrong name": "the answer to a question about another name",
     "wrong answer": "the question as asked, and records of another name",
+    "wrong source": "the true answer, from another port",
     "servfail": "SERVFAIL",
     "refused": "REFUSED",
+    "referral": "the names of other nameservers, as from one that looks up nothing for others",
+    "formerr": "FORMERR, whatever is asked",
+    "no edns": "FORMERR to a query with EDNS, as from one that doesn't know it",
+    "not implemented": "NOTIMP to a query with EDNS",
+    "endless": "an alias for a name that is asked about in the same way, and so on",
+}
+
+CODES = {
+    "servfail": dns.rcode.SERVFAIL,
+    "refused": dns.rcode.REFUSED,
+    "formerr": dns.rcode.FORMERR,
+    "no edns": dns.rcode.FORMERR,
+    "not implemented": dns.rcode.NOTIMP,
 }
 
 
@@ -57,6 +74,8 @@ class DnsServer:
         self.zone, self.delay, self.fault, self.faults = zone, delay, fault, faults or {}
         self.ttl, self.soa, self.links = ttl, soa, links
         self.queries: list[tuple[str, str, str]] = []  # name, type, and `udp` or `tcp`
+        self.numbers: list[int] = []  # of the queries over UDP
+        self.ports: list[int] = []  # and whence they came
         self.held: list[Any] = []  # functions that send what is held back
         self.asked = threading.Condition()  # notified at each query
         self.known: dict[bytes, tuple[str, str]] = {}  # questions by query, without its number
@@ -88,21 +107,32 @@ class DnsServer:
             self.made[key] = self.answer(dns.message.from_wire(query), name, rdtype, transport, fault)[2:]
         number = bytes([query[0] ^ 1, query[1]]) if fault == "wrong id" else query[:2]
         packet = number + self.made[key]
-        if fault == "drop" or (fault == "close" and transport == "tcp"):
+        if fault == "drop" or (fault in ("close", "hang") and transport == "tcp"):
             return []
         return [b"\xff" * 40 if fault == "garbage" else packet[: len(packet) // 2] if fault == "cut" else packet]
 
     def answer(self, query: dns.message.Message, name: str, rdtype: str, transport: str, fault: str) -> bytes:
-        response = dns.message.make_response(query, recursion_available=True)
-        if fault in ("servfail", "refused"):
-            response.set_rcode(dns.rcode.from_text(fault))
+        response = dns.message.make_response(query, recursion_available=fault != "referral")
+        code = CODES.get(fault)
+        if code is not None and (query.edns >= 0 or fault not in ("no edns", "not implemented")):
+            if fault in ("no edns", "not implemented"):
+                response.use_edns(False)
+            response.set_rcode(code)
+            return response.to_wire(max_size=65535)
+        if fault == "referral":
+            response.authority.append(dns.rrset.from_text("example.org.", self.ttl, "IN", "NS", "ns.example.org."))
+            return response.to_wire(max_size=65535)
+        if fault == "endless":
+            self.add(response, name, "CNAME", [f"a.{name}"])
             return response.to_wire(max_size=65535)
         if fault == "wrong name":
             response.question[0] = dns.rrset.from_text("other.example.", 0, "IN", rdtype)
         self.fill(response, name, rdtype, dns.name.from_text("other.example") if fault == "wrong answer" else None)
         wire = response.to_wire(max_size=65535)
         room = max(512, query.payload) if transport == "udp" else 65535
-        truncates = ("truncate", "truncate always", "close") if transport == "udp" else ("truncate always",)
+        truncates = (
+            ("truncate", "truncate always", "close", "hang", "drip") if transport == "udp" else ("truncate always",)
+        )
         if fault in truncates or len(wire) > room:
             response.flags |= dns.flags.TC
             response.answer = response.answer[: len(response.answer) // 2]
@@ -131,7 +161,7 @@ class DnsServer:
                 soa = f"ns.example. hostmaster.example. 1 7200 900 86400 {self.ttl}"
                 response.authority.append(dns.rrset.from_text(".", self.ttl, "IN", "SOA", soa))
 
-    def add(self, response: dns.message.Message, name: str | dns.name.Name, rdtype: str, values: list[Any]) -> None:
+    def add(self, response: dns.message.Message, name: str | dns.name.Name, rdtype: str, values: Iterable[Any]) -> None:
         owner = absolute(name) if isinstance(name, str) else name
         for value in values:  # one by one, since dnspython shuffles what belongs together
             response.answer.append(dns.rrset.from_text(owner, self.ttl, "IN", rdtype, presentation(rdtype, value)))
@@ -178,19 +208,33 @@ class DnsServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # connections are closed at the loop's next turn
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         "One question over TCP."
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
             packets = self.packets(query, "tcp")
             await asyncio.sleep(self.delay)
             for packet in packets:
-                writer.write(len(packet).to_bytes(2, "big") + packet)
-                await writer.drain()
-            if self.fault_for(query) == "drop":
+                framed = len(packet).to_bytes(2, "big") + packet
+                if self.fault_for(query) == "drip":
+                    await self.drip(reader, writer, framed)
+                else:
+                    writer.write(framed)
+                    await writer.drain()
+            if self.fault_for(query) in ("drop", "hang", "drip"):
                 await reader.read()  # until the client has had enough
         writer.close()
+
+    async def drip(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, framed: bytes) -> None:
+        "Send a packet slowly, all of it but the last byte, until the client has had enough."
+        for start in range(len(framed) - 1):
+            if reader.at_eof():
+                return
+            writer.write(framed[start : start + 1])
+            await writer.drain()
+            await asyncio.sleep(0.02)
 
     def release(self) -> None:
         "Send what is held back."
@@ -214,6 +258,8 @@ class Datagrams(asyncio.DatagramProtocol):
 
     def datagram_received(self, query: bytes, client: Any) -> None:
         server = self.server
+        server.numbers.append(int.from_bytes(query[:2], "big"))
+        server.ports.append(client[1])
         for packet in server.packets(query, "udp"):
             if server.fault_for(query) == "late":
                 server.held.append(partial(self.reply, packet, client))
@@ -221,7 +267,10 @@ class Datagrams(asyncio.DatagramProtocol):
                 server.loop.call_later(server.delay, self.reply, packet, client)
 
     def reply(self, packet: bytes, client: Any) -> None:
-        if not self.transport.is_closing():
+        if self.server.fault == "wrong source":
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                other.sendto(packet, client)
+        elif not self.transport.is_closing():
             self.transport.sendto(packet, client)
 
 

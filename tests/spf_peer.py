@@ -37,7 +37,7 @@ class Resolver:
 
     def __call__(self, name: str, rdtype: str, strict: Any = True, timeout: Any = None) -> list[tuple[Any, Any]]:
         name = name.removesuffix(".")
-        answer = self.zone.answer(Lookup(name, rdtype)) if rdtype != "SPF" else []
+        answer: Any = self.zone.answer(Lookup(name, rdtype)) if rdtype != "SPF" else ()
         if isinstance(answer, Unanswered):
             alias = self.zone.records.get((name.lower(), "CNAME"))
             if alias and self.links:

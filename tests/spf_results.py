@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ra_plugins.spf.check import Result, Visit
+from ra_plugins.spf.result import Result
+from ra_plugins.spf.trace import Visit
 
 
 def whole(found: Result) -> tuple[Any, ...]:
     "Result, reasons, explanation, counts, and the trace with every lookup in its place."
-    counts = found.lookups, found.voids
-    return found.result, found.problem, found.problem_text, found.explanation, found.mechanism, counts, visits(found.trace)
+    counts, why = (found.lookups, found.voids), found.why.data()
+    return found.result, found.problem, found.problem_text, found.explanation, found.mechanism, counts, why, visits(found.trace)
 
 
 def visits(visit: Visit) -> list[Any]:
-    inner = [*visit.visits.values(), *([visit.redirected] if visit.redirected else [])]
-    return [visit.domain, visit.result, visit.problem, visit.matched, visit.asked, [visits(each) for each in inner]]
+    asked = [(*each, answer if isinstance(answer, int) else (type(answer), str(answer))) for *each, answer in visit.asked]
+    inner = [visits(each) for each in visit.inner()]
+    return [visit.domain, visit.result, str(visit.error), visit.matched, asked, inner]

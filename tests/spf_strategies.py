@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from ra_plugins.ask.dns import Lookup, Zone
-from ra_plugins.ask.question import Unanswered
+from ra_plugins.ask.dns import Lookup, Records, Zone
+from ra_plugins.ask.question import Broken, Unanswered
 
 T = TypeVar("T")
 
@@ -120,27 +120,27 @@ class Invented(Zone):
     ):
         super().__init__({})
         self.draw = draw
-        self.answers: dict[tuple[str, str], list[Any] | Unanswered] = {}
+        self.answers: dict[tuple[str, str], Records | Unanswered] = {}
 
-    def answer(self, lookup: Lookup) -> list[Any] | Unanswered:
+    def answer(self, lookup: Lookup) -> Records | Unanswered:
         "The same answer each time."
         if lookup.key not in self.answers:
             self.answers[lookup.key] = self.invent(*lookup.key)
         return self.answers[lookup.key]
 
-    def invent(self, name: str, rdtype: str) -> list[Any] | Unanswered:
+    def invent(self, name: str, rdtype: str) -> Records | Unanswered:
         "A new answer."
         if name == ALIAS:
             if (name, "CNAME") not in self.records:
                 self.records[name, "CNAME"] = [self.draw(st.sampled_from(NAMES))]
             target = self.records[name, "CNAME"][0]
-            circle = Unanswered("a chain of CNAMEs without an end")
+            circle = Broken("a chain of CNAMEs without an end")
             return circle if target == ALIAS else self.answer(Lookup(target, rdtype))
         if name == NOWHERE:
-            return []
+            return Records(exists=False)
         strategy = explanations if rdtype == "TXT" and name.startswith("why.") else ANSWERS[rdtype]
-        answer: list[Any] | Unanswered = self.draw(often(strategy, st.just(Unanswered("no answer")), 40))
-        return answer
+        answer: list[Any] | Unanswered = self.draw(often(strategy, st.just(Broken("no answer")), 40))
+        return answer if isinstance(answer, Unanswered) else Records(answer)
 
 
 domains = often(st.sampled_from(DOMAINS), st.sampled_from(["A.Example", "localhost", "a..example", ""]), 20)

@@ -14,16 +14,17 @@ import spf
 import yaml
 from spf_peer import ask, departures
 
-from ra_plugins.ask.dns import Lookup, Zone
-from ra_plugins.ask.question import Unanswered, drive
-from ra_plugins.spf.check import Query, check_sender
-from ra_plugins.spf.spfquery import Request, Setup, judge
+from ra_plugins.ask.dns import Lookup, Records, Zone
+from ra_plugins.ask.question import Broken, Unanswered, drive
+from ra_plugins.spf.evaluation import check_identity
+from ra_plugins.spf.query import Query
+from ra_plugins.spf.spfquery import SpfquerySetup, SpfRequest, answer_request
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = ROOT / ".cache" / "pyspf-2.0.14.tar.gz"  # which `make test` fetches: see pyspf.txt
 IN_ARCHIVE = "pyspf-2.0.14/test/{}"
 LIVE = ROOT.parent / "shared" / "data" / "libspf2-live.yml"
-OWN = ROOT / "nbs" / "spf" / "08_cases.ipynb"
+OWN = ROOT / "nbs" / "spf" / "11_cases.ipynb"
 
 SUITES = {
     "rfc7208": "OpenSPF, for RFC 7208",
@@ -113,11 +114,11 @@ class SuiteZone(Zone):
                 value = value if isinstance(value, str) else "".join(value)
             self.records.setdefault((name, rdtype), []).append(value)
 
-    def answer(self, lookup: Lookup) -> list[Any] | Unanswered:
+    def answer(self, lookup: Lookup) -> Records | Unanswered:
         name = lookup.key[0]
         mute = name in self.mute and lookup.key not in self.records
         if mute or lookup.key in self.silent or name.startswith("error."):
-            return Unanswered("SERVFAIL")
+            return Broken("SERVFAIL")
         return super().answer(lookup)
 
 
@@ -226,13 +227,13 @@ class Answer(NamedTuple):
 def answer(case: Case) -> Answer:
     "Ours; for libspf2's suite, that of spfquery."
     if case.suite == "live":
-        setup = Setup()
+        setup = SpfquerySetup()
         setup.resolver, setup.local = case.zone, case.data.get("local", "")
         recipients = case.data["rcpt-to"].split(",") if "rcpt-to" in case.data else []
-        found = judge(Request(*case.who, recipients=recipients), setup)
+        found = answer_request(SpfRequest(*case.who, recipients=recipients), setup)
         return Answer(",".join([*(result for _, result in found.recipients), found.name]), "")
     query = Query(*case.who, receiver=case.data.get("receiver") or "unknown")
-    result = drive(check_sender(query, "DEFAULT"), case.zone)
+    result = drive(check_identity(query, "DEFAULT"), case.zone)
     return Answer(result.result, result.explanation)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _socket
 import asyncio
 import os
+import pydoc
 import socket
 import struct
 import subprocess
@@ -21,12 +22,23 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mailserver import ENVIRON, PATIENCE, until
+from mailserver import ENVIRON, PATIENCE, ROOT, until
 from rater_server import Misbehaving, rater
 
+import ra_plugins.rater
 from ra_plugins.rater import client
-from ra_plugins.rater.client import ANSWER_LIMIT, LINE_LIMIT, Answer, Client, aask, ask, question, read_answer
-from ra_plugins.rater.protocol import read
+from ra_plugins.rater.client import (
+    ANSWER_LIMIT,
+    QUESTION_LIMIT,
+    Answer,
+    Client,
+    RaterReason,
+    aask,
+    ask,
+    question,
+    read_answer,
+)
+from ra_plugins.rater.protocol import read_request
 
 COMMAND = [sys.executable, "-c", "import sys; from ra_plugins.rater.client import main; sys.exit(main())"]
 SHORT = 0.2  # seconds that a client here waits for what never comes
@@ -43,6 +55,10 @@ def asked_on_a_kept_connection(address: str, timeout: float = PATIENCE, value: s
 
 def asked_on_asyncio(address: str, timeout: float = PATIENCE, value: str = "192.0.2.1") -> Answer:
     return asyncio.run(aask("ip", value, address=address, timeout=timeout))
+
+
+def unreachable(address: str, said: str) -> Answer:
+    return Answer(2, "Can't connect to rater", f"{address}: {said}", RaterReason.CANT_CONNECT)
 
 
 Way = Callable[..., Answer]
@@ -124,28 +140,28 @@ def speaking_http(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
-MISBEHAVIOUR: dict[Callable[[socket.socket], None], str] = {
-    silent: "timed out",
-    dripping: "timed out",
-    half_an_answer: "timed out",
-    hanging_up: "the connection was closed",
-    hanging_up_halfway: "the connection was closed",
-    resetting: "Connection reset by peer",
-    flooding: "that makes no sense: b'0000",
-    chattering: r"that makes no sense: b'0 1/2\\r\\n0 1/2",
-    speaking_http: "that makes no sense: b'HTTP/1.1 400",
+MISBEHAVIOUR: dict[Callable[[socket.socket], None], tuple[str, str]] = {
+    silent: (RaterReason.TIMED_OUT, "timed out"),
+    dripping: (RaterReason.TIMED_OUT, "timed out"),
+    half_an_answer: (RaterReason.TIMED_OUT, "timed out"),
+    hanging_up: (RaterReason.CLOSED, "the connection was closed"),
+    hanging_up_halfway: (RaterReason.CLOSED, "the connection was closed"),
+    resetting: (RaterReason.CLOSED, "Connection reset by peer"),
+    flooding: (RaterReason.NONSENSE, "that makes no sense: b'0000"),
+    chattering: (RaterReason.NONSENSE, r"that makes no sense: b'0 1/2\\r\\n0 1/2"),
+    speaking_http: (RaterReason.NONSENSE, "that makes no sense: b'HTTP/1.1 400"),
 }
 
 
 @each_way
 @pytest.mark.parametrize("handle", MISBEHAVIOUR, ids=lambda handle: handle.__name__)
 def test_servers_that_misbehave(asked: Way, handle: Callable[[socket.socket], None], serving: Serving) -> None:
-    "There is no verdict, the reason is told, and the connection is closed."
+    "There is no verdict, the reason is told, as a value and as a text, and the connection is closed."
     server = serving(handle)
-    waits = MISBEHAVIOUR[handle] == "timed out"
-    answer = asked(server.address, SHORT if waits else PATIENCE)
-    assert answer.verdict == 2 and not answer.why
-    assert answer.text.startswith(f"No answer from rater: {MISBEHAVIOUR[handle]}".replace("\\\\", "\\"))
+    reason, text = MISBEHAVIOUR[handle]
+    answer = asked(server.address, SHORT if reason == RaterReason.TIMED_OUT else PATIENCE)
+    assert (answer.verdict, answer.why, answer.reason) == (2, "", reason)
+    assert answer.text.startswith(f"No answer from rater: {text}".replace("\\\\", "\\"))
     assert server.has_left()
 
 
@@ -163,7 +179,7 @@ def test_no_server(asked: Way, tmp_path: Path) -> None:
         ("a..b:1999", ""),
     ):
         answer = asked(address)
-        assert (answer.verdict, answer.text) == (2, "Can't connect to rater")
+        assert (answer.verdict, answer.text, answer.reason) == (2, "Can't connect to rater", RaterReason.CANT_CONNECT)
         assert answer.why.startswith(f"{address}: {why}"), answer
 
 
@@ -173,7 +189,7 @@ def test_a_port_where_nobody_accepts(asked: Way) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         address = "{}:{}".format(*listener.getsockname())
         waiting = [_connecting(listener.getsockname()) for _ in range(4)]
-        assert asked(address, SHORT) == Answer(2, "Can't connect to rater", f"{address}: timed out")
+        assert asked(address, SHORT) == unreachable(address, "timed out")
         for each in waiting:
             each.close()
 
@@ -200,7 +216,7 @@ def test_a_name_that_nobody_knows_in_time(way: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(_socket, "getaddrinfo", stuck)
     asked = asked_once if way == "ask" else asked_on_a_kept_connection
     answer = asked("rater.example.org:1999", SHORT)
-    assert answer == Answer(2, "Can't connect to rater", "rater.example.org:1999: timed out")
+    assert answer == unreachable("rater.example.org:1999", "timed out")
     done.set()
 
 
@@ -304,7 +320,7 @@ def test_rater_is_started_anew() -> None:
         assert str(kept.ask("ip", "x")) == "0 1/9"
     with rater(int(address.rpartition(":")[2]), ip="9 in 1m"):
         assert [str(kept.ask("ip", "x")) for _ in range(2)] == ["0 1/9", "0 2/9"]
-    assert kept.ask("ip", "x") == Answer(2, "Can't connect to rater", f"{address}: Connection refused")
+    assert kept.ask("ip", "x") == unreachable(address, "Connection refused")
     with rater(int(address.rpartition(":")[2]), ip="9 in 1m"):
         assert str(kept.ask("ip", "x")) == "0 1/9"
     kept.close()
@@ -332,6 +348,21 @@ def test_a_connection_that_is_out_of_step_is_dropped(serving: Serving) -> None:
     assert server.has_left() and server.has_left()
 
 
+@pytest.mark.parametrize("said", [b"2 No answer from rater today\r\n", b"2 Can't connect to rater\r\n"])
+def test_a_message_of_raters_own_keeps_the_connection(said: bytes, serving: Serving) -> None:
+    "Whatever it sounds like, it came over a connection that is in step."
+
+    def saying_so(connection: socket.socket) -> None:
+        while connection.recv(1000):
+            connection.sendall(said)
+
+    with Client(serving(saying_so).address, PATIENCE) as kept:
+        first = kept.ask("ip", "x")
+        assert (first.verdict, first.reason, first.text) == (2, RaterReason.MESSAGE, said[2:-2].decode())
+        connection = kept.connection
+        assert connection and kept.ask("ip", "x") == first and kept.connection is connection
+
+
 def test_a_server_that_keeps_hanging_up_is_asked_twice_at_most(serving: Serving) -> None:
     heard: list[bytes] = []
 
@@ -347,6 +378,44 @@ def test_a_server_that_keeps_hanging_up_is_asked_twice_at_most(serving: Serving)
     assert heard[1:] in ([b"-keep ip x\n"], [b"-keep ip x\n"] * 2)
 
 
+# What can't be asked
+
+
+NAN, INFINITY = float("nan"), float("inf")
+WORDS = {
+    "name": "a class",
+    "value": "a value",
+    "weight": "a weight",
+    "address": "rater's address",
+    "timeout": "a time-out",
+}
+
+
+def aask_waited_for(*given: Any, **options: Any) -> Answer:
+    return asyncio.run(aask(*given, **options))
+
+
+@pytest.mark.parametrize("way", [ask, aask_waited_for])
+@pytest.mark.parametrize(
+    ("argument", "wrong"),
+    [
+        *(("address", each) for each in ("", "localhost", "localhost:0", "::1:1999", "a b:1", "/\0", None, 1999, b"/x")),
+        *(("timeout", each) for each in (0, -1, NAN, INFINITY, -INFINITY, "2", None)),
+        *(("name", each) for each in ("", "two words", "-peek", "a\nb", "x" * 1000, None, b"ip", 4)),
+        *(("value", each) for each in (None, b"192.0.2.1", 4)),
+        *(("weight", each) for each in (0, -1, 10**9, 1.5, NAN, "2", None)),
+    ],
+)
+def test_what_cant_be_asked_is_named(way: Callable[..., Answer], argument: str, wrong: object) -> None:
+    "It is a mistake in the program that asks. Nothing is sent: a value of None isn't counted as somebody called None."
+    with rater(ip="1 in 1m") as address:
+        given: dict[str, Any] = {"name": "ip", "value": "x", "address": address, "timeout": PATIENCE, argument: wrong}
+        with pytest.raises(ValueError, match=f"{WORDS[argument]} is .*, not "):
+            way(given.pop("name"), given.pop("value"), **given)
+        assert str(ask("ip", "x", address=address, timeout=PATIENCE)) == "0 1/1"
+        assert str(ask("ip", "None", address=address, timeout=PATIENCE)) == "0 1/1"
+
+
 # What is sent, and what is heard
 
 
@@ -359,11 +428,11 @@ anything = st.text(st.characters(exclude_categories=())) | st.binary().map(
 def test_whatever_the_value_it_is_one_question(value: str, weight: int, peek: bool, keep: bool) -> None:
     "rater reads one line, with our class and options, and the value as far as it can be printed."
     line = question("ip", value, weight, peek, keep)
-    assert line.count(b"\n") == 1 and line[-1:] == b"\n" and len(line) <= LINE_LIMIT
+    assert line.count(b"\n") == 1 and line[-1:] == b"\n" and len(line) <= QUESTION_LIMIT
     assert not set(line[:-1]) & {*range(32), 127}
-    read_back = read(line[:-1])
+    read_back = read_request(line[:-1])
     assert read_back[:1] + read_back[2:] == ("ip", 0 if peek else weight, keep, "")
-    if value.isprintable() and len(value.encode()) < LINE_LIMIT - 100:
+    if value.isprintable() and len(value.encode()) < QUESTION_LIMIT - 100:
         assert read_back.value == value
 
 
@@ -434,6 +503,32 @@ def test_raterclient_with_nobody_to_read_its_answer() -> None:
 def test_raterclient_used_wrongly(arguments: list[str]) -> None:
     status, told = raterclient(*arguments)
     assert status == 2 and told.startswith(("usage: raterclient ", "raterclient: "))
+
+
+# The front door
+
+
+def test_the_front_door_opens_when_somebody_enters() -> None:
+    script = """
+import sys
+import ra_plugins.rater
+print("ra_plugins.rater.client" in sys.modules, {*ra_plugins.rater.__all__} <= {*dir(ra_plugins.rater)})
+from ra_plugins.rater import Answer, Client, aask, ask
+from ra_plugins.rater import client
+print((Answer, Client, aask, ask) == (client.Answer, client.Client, client.aask, client.ask))
+print(hasattr(ra_plugins.rater, "axe"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines() == ["False True", "True", "False"]
+
+
+@pytest.mark.parametrize("name", ["ask", "aask"])
+def test_help_tells_the_parameters_and_their_units(name: str) -> None:
+    told = " ".join(pydoc.plain(pydoc.render_doc(getattr(ra_plugins.rater, name))).split())
+    signature = f"{name}(name: str, value: str, *, address: str = {client.ADDRESS}, timeout: float = 2.0,"
+    assert signature in told.replace("'", "")
+    for part in ("timeout: seconds", "weight: as how many this one counts", "address: `host:port`", "`ValueError`"):
+        assert part in told
 
 
 # Its start

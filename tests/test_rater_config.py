@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ra_plugins.rater.config import Settings, described, load, parse
+from ra_plugins.rater.config import DaemonSettings, described, load_config, parse_config
 from ra_plugins.rater.limits import Limit
 from ra_plugins.rater.syntax import ConfigError
 
@@ -24,13 +24,13 @@ limits: { user: ( ("rosario", 90, 20), ("*", 30, 2) );      // wildcard, seconds
 def problems(content: bytes, file: str = "rater.toml") -> list[str]:
     "What is wrong in a file, as people are told it."
     with pytest.raises(ConfigError) as caught:
-        parse(file, content)
+        parse_config(file, content)
     return str(caught.value).splitlines()
 
 
 def test_a_configuration_of_the_c_rater_works_unchanged() -> None:
-    settings, book, notes = parse("config", C_RATER)
-    assert settings == Settings(expiration_timer=180, max_age=90)
+    settings, book, notes = parse_config("config", C_RATER)
+    assert settings == DaemonSettings(expiration_timer=180, max_age=90)
     limits = {name: [(rule.pattern, rule.limits) for rule in rules] for name, rules in book.classes.items()}
     assert limits == {
         "user": [("rosario", (Limit(20, 90),)), ("*", (Limit(2, 30),))],
@@ -63,7 +63,7 @@ def test_both_syntaxes_mean_the_same() -> None:
         limits = { ip = ( { match = "10.0.0.0/8"; exempt = true },
                           { limit = [ "10 in 1m", "200 in 1d" ]; prefix4 = 24; prefix6 = 64; watch = true } ) };
         """
-    one, other = parse("rater.toml", toml), parse("rater.conf", libconfig)
+    one, other = parse_config("rater.toml", toml), parse_config("rater.conf", libconfig)
     assert one.settings == other.settings and described(one) == described(other)
     assert described(one) == (
         """Questions: 127.0.0.1 port 2000 and /run/rater.sock
@@ -79,8 +79,8 @@ Class ip:
 
 
 def test_toml_needs_no_ending() -> None:
-    assert parse("config", b"# ours\n  [settings]\nport = 2000").settings.port == 2000
-    assert parse("config.toml", b"settings.port = 2000").settings.port == 2000
+    assert parse_config("config", b"# ours\n  [settings]\nport = 2000").settings.port == 2000
+    assert parse_config("config.toml", b"settings.port = 2000").settings.port == 2000
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_toml_needs_no_ending() -> None:
     ],
 )
 def test_where_marks_are_kept(line: str, kept: str) -> None:
-    assert f"Marks: {kept}" in described(parse("rater.toml", f"[settings]\n{line}".encode()))
+    assert f"Marks: {kept}" in described(parse_config("rater.toml", f"[settings]\n{line}".encode()))
 
 
 @pytest.mark.parametrize(
@@ -193,18 +193,18 @@ def test_included_files(tmp_path: Path) -> None:
     limits.write_text('limits: { ip: (\n("*", 10, 1) ); };')
     config.write_text(f'settings: {{ port: 2000; }};\n@include "{limits}"\nsettingz: 1;')
     with pytest.raises(ConfigError, match=rf"^{config}:3: settingz is unknown; should it be settings\?$"):
-        load(str(config))
+        load_config(str(config))
     config.write_text(f'@include "{limits}"')
-    assert load(str(config)).book.rule("ip", "10.0.0.4").limits == (Limit(1, 10),)
+    assert load_config(str(config)).book.rule("ip", "10.0.0.4").limits == (Limit(1, 10),)
     limits.write_text('limits: { ip: (\n("*", 10, -1) ); };')
     with pytest.raises(ConfigError, match=f"^{limits}:2: a count should be"):
-        load(str(config))
+        load_config(str(config))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "x", "No such file or directory")):
         with pytest.raises(ConfigError, match=f"can't read .*: {reason}$"):
-            load(str(path))
+            load_config(str(path))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     ],
 )
 def test_what_may_not_be_meant_is_noted(content: str, expected: list[str]) -> None:
-    assert [str(note) for note in parse("rater.toml", content.encode()).notes] == expected
+    assert [str(note) for note in parse_config("rater.toml", content.encode()).notes] == expected
 
 
 PIECES = [b"settings", b"limits", b"ip", b"port", b"match", b"limit", b"exempt", b'"*"', b'"10 in 1m"', b"true", b"30"]
@@ -256,6 +256,6 @@ MARKS = [
 @example(b"[settings]\nport = nan\n", "a.toml")
 def test_any_bytes_are_a_configuration_or_a_complaint(content: bytes, file: str) -> None:
     try:
-        described(parse(file, content))
+        described(parse_config(file, content))
     except ConfigError as error:
         assert all(line.startswith(f"{file}:") and line.isprintable() for line in str(error).split("\n"))

@@ -19,9 +19,9 @@ import pytest
 from mailserver import ENVIRON, PATIENCE, ROOT, until
 from test_rater_config import C_RATER
 
-from ra_plugins.rater.config import load
+from ra_plugins.rater.client import QUESTION_LIMIT
+from ra_plugins.rater.config import load_config
 from ra_plugins.rater.control import AT_ONCE
-from ra_plugins.rater.protocol import LINE_LIMIT
 
 RATER = [sys.executable, "-c", "import sys; from ra_plugins.rater.daemon import main; sys.exit(main())"]
 RATERCTL = [sys.executable, "-c", "import sys; from ra_plugins.rater.control import main; sys.exit(main())"]
@@ -151,8 +151,8 @@ def test_the_protocol_with_the_c_raters_configuration(start: Callable[..., Daemo
         (b"\n", b"2 Bad Input (no space)\r\n"),
         (b"colour red\n", b"2 Class not found: colour\r\n"),
         (b"ip 192.0.2.9\nip 192.0.2.9\n", b"0 1/1\r\n"),
-        (b"user " + b"x" * (LINE_LIMIT - 5) + b"\n", b"0 1/2\r\n"),
-        (b"user " + b"x" * (LINE_LIMIT - 4) + b"\n", b"2 Line too long\r\n"),
+        (b"user " + b"x" * (QUESTION_LIMIT - 5) + b"\n", b"0 1/2\r\n"),
+        (b"user " + b"x" * (QUESTION_LIMIT - 4) + b"\n", b"2 Line too long\r\n"),
         (b"x" * 1_000_000, b"2 Line too long\r\n"),
     ):
         assert daemon.ask(question) == answer, question
@@ -431,6 +431,17 @@ def test_raterctl_goes_wrong(start: Callable[..., Daemon]) -> None:
     )
 
 
+def test_nobody_reads_what_raterctl_prints(start: Callable[..., Daemon]) -> None:
+    "As with `| head -0`: nothing is said about it, and the status isn't that of a command that was done."
+    daemon = start()
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*RATERCTL, "--port", str(daemon.ports["control port"]), "limits"]
+    done = subprocess.run(command, env=ENVIRON, stdout=writer, stderr=subprocess.PIPE, timeout=PATIENCE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (2, b"")
+
+
 def test_the_control_port_by_hand(start: Callable[..., Daemon]) -> None:
     daemon = start()
     assert daemon.ask(b"limits\r\nnear\nquit\n", "control port") == b"Class ip:\r\n  *: 2 in 1h\r\n.\r\n.\r\n.\r\n"
@@ -518,6 +529,15 @@ Class ip:
         assert [line.partition(" should")[0] for line in errors.splitlines()] == ["config:2: port", "config:4: a count"]
 
 
+def test_check_on_a_full_disk(tmp_path: Path) -> None:
+    (tmp_path / "config").write_bytes(C_RATER)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*RATER, "--check"], env=ENVIRON, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE
+        )
+    assert (done.returncode, done.stderr) == (1, b"rater: can't write: No space left on device\n")
+
+
 def test_where_rater_cannot_start(tmp_path: Path) -> None:
     config = tmp_path / "rater.toml"
     assert rater(folder=tmp_path) == (1, "", "config: can't read config: No such file or directory\n")
@@ -562,7 +582,7 @@ def test_wrong_command_lines(arguments: list[str]) -> None:
 
 
 def test_packaged_configuration() -> None:
-    assert load(str(ROOT / "packaging" / "rater.toml")).notes == ()
+    assert load_config(str(ROOT / "packaging" / "rater.toml")).notes == ()
 
 
 def test_systemd_unit(tmp_path: Path) -> None:

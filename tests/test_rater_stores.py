@@ -25,9 +25,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ra_plugins.rater.limits import Limit
-from ra_plugins.rater.memory import SPARE, Mark, Memory, Store, StoreError
+from ra_plugins.rater.memory import RETRY_PAUSE, SPARE_MARKS, Mark, Memory, Store, StoreError
 from ra_plugins.rater.redis import Redis
-from ra_plugins.rater.sqlite import LOSS, PAUSE, SLICE, Sqlite
+from ra_plugins.rater.sqlite import LOSS, SLICE, Sqlite
 from ra_plugins.rater.stores import open_store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -165,10 +165,10 @@ class Model:
     def count(self, mark: Mark, now: float) -> tuple[int, ...]:
         made = self.marks[mark[:2]]
         if mark.weight:
-            most = max(limit.allowed for limit in mark.limits) + SPARE
+            most = max(limit.allowed for limit in mark.limits) + SPARE_MARKS
             made[:] = [min(each, now) for each in made] + [now] * min(mark.weight, most)
         inside = [sum(each > now - limit.seconds for each in made) for limit in mark.limits]
-        return tuple(min(marks, limit.allowed + SPARE) for marks, limit in zip(inside, mark.limits, strict=True))
+        return tuple(min(marks, limit.allowed + SPARE_MARKS) for marks, limit in zip(inside, mark.limits, strict=True))
 
 
 class Stores:
@@ -245,7 +245,7 @@ def test_far_over_a_limit_all_stores_answer_alike(shared_server: Server) -> None
         for _ in range(30):
             stores.ask([OFFICE] * 50)
             stores.wait(0.5)
-        assert stores.stores[0].count([OFFICE._replace(weight=0)]) == [(10 + SPARE,)]
+        assert stores.stores[0].count([OFFICE._replace(weight=0)]) == [(10 + SPARE_MARKS,)]
         for _ in range(24):
             stores.wait(2.5)
             stores.ask([OFFICE._replace(weight=0)])
@@ -355,7 +355,7 @@ def test_file_that_may_not_be_written_fails_until_it_may(tmp_path: Path) -> None
         stack.close()
         Path(folder).chmod(0o755)
         Path(store.file.path).chmod(0o644)
-        clock.now += PAUSE
+        clock.now += RETRY_PAUSE
         assert store.count([OFFICE]) == [(2,)]
         store.close()
 
@@ -376,7 +376,7 @@ def test_damaged_file_fails_until_it_is_moved_away(tmp_path: Path) -> None:
     path.rename(tmp_path / "damaged")
     with pytest.raises(StoreError, match="malformed"):
         store.count([OFFICE])  # it isn't asked again at once
-    clock.now += PAUSE
+    clock.now += RETRY_PAUSE
     assert store.count([OFFICE]) == [(1,)]
     store.close()
 

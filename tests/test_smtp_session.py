@@ -165,7 +165,7 @@ def test_localmail(home: Home, serve: Serve) -> None:
     with server.client() as client:
         client.login("ana", "secret")
         assert [client.say(MAIL), client.say(eve)] == ["250 ok", "250 ok"]
-    assert server.said() == log("localmail", "error opening localonly")
+    assert server.said() == log("localmail", "error opening localonly: no such file or directory")
 
 
 def test_rcptchecksfile_and_rcptcheckscdb(home: Home, serve: Serve) -> None:
@@ -365,7 +365,7 @@ def test_control_files_are_read_anew(home: Home, serve: Serve) -> None:
         "rcptchecksfile",
         f"{NO_MAILBOX} (ana@example.org)",
         accepted("ana@example.org", 0),
-        "Error opening address list file (addresslist)",
+        "Error opening address list file (addresslist): no such file or directory",
     )
 
 

@@ -34,12 +34,13 @@ from spf_strategies import (
     senders,
 )
 
-from ra_plugins.ask.dns import Zone
+from ra_plugins.ask.dns import Records, Zone
 from ra_plugins.ask.question import drive
-from ra_plugins.spf.check import DEFAULT_EXPLANATION, EXPLANATION_LENGTH, Query, Result, check_sender, kept_record
+from ra_plugins.spf import Result, check
+from ra_plugins.spf.evaluation import DEFAULT_EXPLANATION, EXPLANATION_LENGTH, check_identity
 from ra_plugins.spf.macro import MacroError, parse_macro
-from ra_plugins.spf.record import RESULTS, RecordError, is_record, parse_record
-from ra_plugins.spf.run import check
+from ra_plugins.spf.query import Query
+from ra_plugins.spf.record import RECORDS, RESULTS, RecordError, is_record, parse_record
 
 SYNTAX = [" ", "%", "{", "}", "/", "//", ":", "=", ".", "-", "@", "_", "0", "8", "a", "mx", "r", "\0", "\n", "\t"]
 UNUSUAL = ["\udcff", "\ud800", "\xe9", "\u212a", "\u0130", "\u0661", "\u2028", "\x7f", "%{H}", "%{S}", "%{L}", "include:", "exp="]
@@ -123,7 +124,7 @@ def is_documented(found: Result) -> bool:
     "Is it a result as the documentation says, with an explanation that is fit for an SMTP reply?"
     line = found.explanation
     return (
-        found.result in {*RESULTS.values(), "none", "temperror", "permerror"}
+        found.result in RESULTS
         and bool(found.problem) == found.result.endswith("error")
         and (bool(line) <= (found.result == "fail"))
         and len(line) <= EXPLANATION_LENGTH
@@ -146,11 +147,11 @@ def is_documented(found: Result) -> bool:
 )
 def test_check(ip: str, sender: str, helo: str, text: str, why: str, default: str, data: st.DataObject) -> None:
     "Whatever a client and the DNS say, a check has a result."
-    query = Query(ip, sender, helo, receiver="mx.example.com", ahead=data.draw(st.booleans()))
+    query = Query(ip, sender, helo, receiver="mx.example.com", prefetch=data.draw(st.booleans()))
     zone = Invented(data.draw)
-    zone.answers.update({(name, "TXT"): [text] for name in {query.domain.lower(), *DOMAINS}})
-    zone.answers["why.example", "TXT"] = [why]
-    found = drive(check_sender(query, default), zone)
+    zone.answers.update({(name, "TXT"): Records([text]) for name in {query.domain.lower(), *DOMAINS}})
+    zone.answers["why.example", "TXT"] = Records([why])
+    found = drive(check_identity(query, default), zone)
     event(found.result)
     assert is_documented(found), (found, found.explanation)
 
@@ -218,9 +219,9 @@ LONG = [
 def test_time_is_bounded_by_the_record(terms: str) -> None:
     zone = Zone({("example.org", "TXT"): [f"v=spf1 {terms}"]})
     with limited_time():
-        for ahead in (False, True):
-            assert is_documented(drive(check_sender(Query("2001:db8::1", "ana@example.org", ahead=ahead)), zone))
-    kept_record.cache_clear()
+        for prefetch in (False, True):
+            assert is_documented(drive(check_identity(Query("2001:db8::1", "ana@example.org", prefetch=prefetch)), zone))
+    RECORDS.clear()
 
 
 @pytest.mark.parametrize("part", ["a.", ".", "a", "-", "@", "\xe9.", "\udcff", '"'], ids=ascii)

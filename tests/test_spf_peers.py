@@ -14,14 +14,15 @@ from spf_peer import FAULTS, ask, departures
 from spf_strategies import EXAMPLES, Invented, clients, helos, senders
 
 from ra_plugins.ask.question import drive
-from ra_plugins.spf.check import Query, check_sender
+from ra_plugins.spf.evaluation import check_identity
+from ra_plugins.spf.query import Query
 
 
 @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 @given(clients, senders, helos, st.data())
 def test_same_as_pyspf(ip: str, sender: str, helo: str, data: st.DataObject) -> None:
     zone = Invented(data.draw)
-    found = drive(check_sender(Query(ip, sender, helo), "DEFAULT"), zone)
+    found = drive(check_identity(Query(ip, sender, helo), "DEFAULT"), zone)
     faults = departures(lambda kind: ask(zone, ip, sender, helo, kind)[:2] == (found.result, found.explanation))
     event(found.result)
     event("agrees" if faults == () else ", ".join(fault.__name__ for fault in faults or ()))

@@ -13,9 +13,10 @@ from spf_suites import PYSPF_APART, SUITE_WRONG, Case, answer, is_as_wanted, mis
 
 from ra_plugins.ask.question import drive
 from ra_plugins.ask.resolver import Resolver
-from ra_plugins.spf.check import Query, check_sender
+from ra_plugins.spf import acheck, check
+from ra_plugins.spf.evaluation import check_identity
 from ra_plugins.spf.header import received_spf
-from ra_plugins.spf.run import acheck, check
+from ra_plugins.spf.query import Query
 
 COUNTS = {"rfc7208": 203, "rfc4408": 191, "pyspf": 16, "live": 183}
 CASES = [case for name in COUNTS for case in suite(name)]  # our own are in their notebook, which asserts them
@@ -58,14 +59,14 @@ def test_pyspf(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=ids)
 def test_all_ways_agree(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     "The zone in memory, `check` and `acheck` over DNS, asking ahead or not: one result, one trace."
-    monkeypatch.setattr("ra_plugins.spf.check.time", SimpleNamespace(time=lambda: 0))  # for %{t} in explanations
+    monkeypatch.setattr("ra_plugins.spf.query.time", SimpleNamespace(time=lambda: 0))  # for %{t} in explanations
     receiver, zone = case.data.get("receiver") or "unknown", copy(case.zone)
     zone.records = {key: list(dict.fromkeys(values)) for key, values in zone.records.items()}  # as DNS: RFC 2181, 5
     expected = whole(check(*case.who, receiver=receiver, resolver=zone))
     assert whole(asyncio.run(acheck(*case.who, receiver=receiver, resolver=zone))) == expected
     with DnsServer(zone) as server:
-        for ahead in (0, 30):
-            resolvers = [Resolver(["127.0.0.1"], server.port, ahead=ahead) for _ in range(2)]
+        for prefetch in (0, 30):
+            resolvers = [Resolver(["127.0.0.1"], server.port, prefetch=prefetch) for _ in range(2)]
             assert whole(check(*case.who, receiver=receiver, resolver=resolvers[0])) == expected
             found = asyncio.run(acheck(*case.who, receiver=receiver, resolver=resolvers[1]))
             assert whole(found) == expected
@@ -92,5 +93,5 @@ def test_lists_name_cases() -> None:
 def test_received_spf(case: Case) -> None:
     "The Received-SPF fields that pyspf's own suite asks for."
     receiver = case.data["receiver"]
-    found = drive(check_sender(Query(*case.who, receiver=receiver)), case.zone)
+    found = drive(check_identity(Query(*case.who, receiver=receiver)), case.zone)
     assert received_spf(found, receiver, "mailfrom") == case.data["header"]

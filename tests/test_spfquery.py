@@ -14,8 +14,8 @@ import pytest
 
 from ra_plugins.ask.dns import Zone
 from ra_plugins.cli.command import main as ra_plugins
-from ra_plugins.spf.check import EXPLANATION_LENGTH
-from ra_plugins.spf.spfquery import FAULT, STATUS, Request, Setup, judge, main
+from ra_plugins.spf.evaluation import EXPLANATION_LENGTH
+from ra_plugins.spf.spfquery import CANT_ANSWER, STATUS, SpfquerySetup, SpfRequest, answer_request, main
 
 ZONE = """
 $ORIGIN example.org.
@@ -257,7 +257,7 @@ def test_comments(folder: Path) -> None:
 def test_wrong_lines(folder: Path) -> None:
     bad = "192.0.2.1\n192.0.2.300 a b\n\udcff\udcfe a\n1 2 3 4 5\n\x1b[2J b c\n192.0.2.10 mail.example.org\n"
     run = process(folder, "-zone=zone", "-f=-", stdin=bad)
-    assert run.lines[0] == "pass" and len(run.lines) == 4 and run.status == FAULT
+    assert run.lines[0] == "pass" and len(run.lines) == 4 and run.status == CANT_ANSWER
     assert [line.split(":")[1] for line in run.errors.splitlines()] == [f" line {number}" for number in range(1, 6)]
     assert "\x1b" not in run.errors
 
@@ -308,7 +308,7 @@ def test_answers_come_at_once(folder: Path) -> None:
 def test_faults(folder: Path, arguments: list[str]) -> None:
     (folder / "broken").write_text("mx A 192.0.2\n")
     run = process(folder, "-zone=zone", *arguments) if "-file=-" in arguments else spfquery(folder, *arguments)
-    assert run.status == FAULT and run.output == ""
+    assert run.status == CANT_ANSWER and run.output == ""
     assert run.errors.startswith("spfquery: ") and run.errors.count("\n") == 1 and run.errors.rstrip("\n").isprintable()
 
 
@@ -368,13 +368,13 @@ def test_hostile_words_as_process(folder: Path) -> None:
 
 def test_fault_as_process(folder: Path) -> None:
     run = process(folder, "-bogus")
-    assert (run.status, run.output, run.errors) == (FAULT, "", "spfquery: there is no option -bogus\n")
+    assert (run.status, run.output, run.errors) == (CANT_ANSWER, "", "spfquery: there is no option -bogus\n")
 
 
 def test_no_standard_input(folder: Path) -> None:
     command = "os.close(0) or main()"
     run = process(folder, "-zone=zone", "-file=-", command=command)
-    assert run.status == FAULT and run.errors == "spfquery: can't read -: Bad file descriptor\n"
+    assert run.status == CANT_ANSWER and run.errors == "spfquery: can't read -: Bad file descriptor\n"
 
 
 # `ra-plugins spf explain`
@@ -394,7 +394,7 @@ def test_explain(folder: Path) -> None:
     }
     for arguments in ([], ["example.org"], ["--ip=192.0.2.1"], ["a", "b", "--ip=1"], ["example.org", "--ip=x"]):
         run = process(folder, *arguments, "--zone=zone", command=command)
-        assert run.status == FAULT and run.errors.startswith("ra-plugins spf explain: ") and run.errors.count("\n") == 1
+        assert run.status == CANT_ANSWER and run.errors.startswith("ra-plugins spf explain: ") and run.errors.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["spf", "--help"], ["spf", "-h"], ["spf", "explain", "--help"]])
@@ -413,7 +413,7 @@ def test_spf_has_one_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_policies_ask_nothing_of_who_answers() -> None:
     "A zone without anything in it: every option has its say, and nothing goes wrong."
     for options in ({}, {"local": "mx include:a.example ~all"}, {"guess": "a mx ptr ?all"}, {"trusted": True}):
-        setup = Setup()
+        setup = SpfquerySetup()
         setup.resolver = Zone({})
         vars(setup).update(options)
-        assert judge(Request("192.0.2.1", "a@b.example", "c", ["d@e.example"]), setup).name in STATUS
+        assert answer_request(SpfRequest("192.0.2.1", "a@b.example", "c", ["d@e.example"]), setup).name in STATUS

@@ -15,7 +15,7 @@ from spf_suites import LIVE, OLD_NAMES, SuiteZone, cases, current, missing
 from test_spfquery import process
 
 from ra_plugins.ask.resolver import Resolver
-from ra_plugins.spf.spfquery import STATUS, Request, Setup, judge, lines
+from ra_plugins.spf.spfquery import STATUS, SpfquerySetup, SpfRequest, answer_request, lines
 
 if missing("live"):
     pytest.skip(missing("live"), allow_module_level=True)
@@ -68,10 +68,10 @@ def master_file(zone: SuiteZone) -> str:
 
 
 def answer(case: dict[str, Any], zone: Any) -> list[str]:
-    setup = Setup()
+    setup = SpfquerySetup()
     setup.resolver, setup.local = zone, case.get("local", "")
     recipients = case["rcpt-to"].split(",") if "rcpt-to" in case else []
-    return lines(judge(Request(case["host"], case["mailfrom"], case["helo"], recipients), setup))
+    return lines(answer_request(SpfRequest(case["host"], case["mailfrom"], case["helo"], recipients), setup))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -249,7 +249,7 @@ def test_a_dry_run_counts_nothing(home: Home) -> None:
         assert blocked == {"question": f"Block('{peers}', '192.0.2.1')", "answer": "True"}
     assert list(peers.iterdir()) == []
     status, told = attempt(*options)
-    assert status == 0 and f"Answer(2, \"Can't connect to rater\", '{address}: Connection refused')" in told
+    assert status == 0 and f"Answer(2, \"Can't connect to rater\", '{address}: Connection refused'," in told
 
 
 # rater itself, as a process

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ra_plugins.ask.dns import Lookup
+from ra_plugins.ask.dns import Lookup, Records
 from ra_plugins.ask.zonefile import zone_from_text
 
 TEXT = """
@@ -61,3 +61,23 @@ def test_a_large_zone_takes_time_by_its_length() -> None:
 
     seconds(100)
     assert min(seconds(4000) for _ in range(3)) < 12 * min(seconds(1000) for _ in range(3))  # 4 times, were it exact
+
+
+@pytest.mark.parametrize("text", ["v=spf1 -all", "'v=spf1 -all'", '"v=spf1" -all', "v=DMARC1; p=reject", "\u201cv=spf1 -all\u201d"])
+def test_a_text_without_quotes_is_a_mistake_with_its_line(text: str) -> None:
+    for line in (f"www TXT {text}", f"www 300 IN txt {text}", f"www TXT\t{text} ; a comment"):
+        with pytest.raises(ValueError, match="^example.zone:3: .*quotes"):
+            zone_from_text(f"$ORIGIN example.org.\nmx A 192.0.2.25\n{line}\n", "example.zone")
+
+
+def test_records_keep_the_ttl_that_the_file_gives_them() -> None:
+    zone = zone_from_text("$TTL 300\na A 192.0.2.1\nb 60 A 192.0.2.2\nc CNAME b\nd 7 CNAME a\n")
+    answers = [zone.answer(Lookup(name, "A")) for name in "abcd"]
+    assert [answer.ttl for answer in answers if isinstance(answer, Records)] == [300, 60, 60, 7]
+
+
+def test_a_zone_tells_no_name_from_no_record() -> None:
+    zone = zone_from_text("a.b.example A 192.0.2.1\nc.example CNAME nowhere.example\n*.w.example TXT x\n")
+    exists = {name: zone.answer(Lookup(f"{name}.example", "MX")) for name in ("a.b", "b", "c", "x.w", "y")}
+    found = {name: answer.exists for name, answer in exists.items() if isinstance(answer, Records) and not answer}
+    assert found == {"a.b": True, "b": True, "c": False, "x.w": True, "y": False}

@@ -8,23 +8,15 @@ from __future__ import annotations
 from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer
-from ra_plugins.ask.question import Broken, Question
+from ra_plugins.ask.question import Broken, Late, Question, Refused
+from ra_plugins.rater.client import ADDRESS, NO_VERDICT, Answer, RaterReason, aask, ask, parse_server_address, question
 from ra_plugins.support.environment import Environment, number, variable
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ra_plugins.rater.client import Answer
-else:
-    Answer = None
-
 # %% auto #0
-__all__ = ['WITHIN', 'OVER', 'Rate', 'rater_address', 'patience', 'RateSettings', 'RateAnswerer']
+__all__ = ['Rate', 'rater_address', 'patience', 'RateSettings', 'RateAnswerer']
 
-# %% ../../nbs/ask/05_rate.ipynb #1d437cf5
-WITHIN, OVER = 0, 1  # the verdicts of rater's answers
-
-# %% ../../nbs/ask/05_rate.ipynb #76f5fad3
-class Rate(Question["Answer"]):
+# %% ../../nbs/ask/05_rate.ipynb #82b155e0
+class Rate(Question[Answer]):
     "How often has this happened lately, this time included? The answer is rater's `Answer`, with a verdict."
 
     __slots__ = ("name", "value", "weight")
@@ -36,8 +28,6 @@ class Rate(Question["Answer"]):
         value: str,  # anything
         weight: int = 1,  # as how many this one counts
     ):
-        from ra_plugins.rater.client import question
-
         question(name, value, weight)  # which is a `ValueError` for what can't be asked
         self.name, self.value, self.weight = name, value, weight
 
@@ -47,9 +37,7 @@ class Rate(Question["Answer"]):
 # %% ../../nbs/ask/05_rate.ipynb #404f5246
 def rater_address(value: str) -> str:
     "host:port, or the path of a Unix socket"
-    from ra_plugins.rater.client import parse_address
-
-    parse_address(value)
+    parse_server_address(value)
     return value
 
 
@@ -63,7 +51,7 @@ def patience(value: str) -> int:
 class RateSettings(Environment):
     "What the answerer for rater can be told."
 
-    address: str = variable("RATER", rater_address, "127.0.0.1:1999", "Where rater is. The command `raterclient` reads it, too.")
+    address: str = variable("RATER", rater_address, ADDRESS, "Where rater is. The command `raterclient` reads it, too.")
     timeout: int = variable("RATERTIMEOUT", patience, 2, "How long to wait for rater's answer, in seconds.")
 
 # %% ../../nbs/ask/05_rate.ipynb #c9124997
@@ -83,21 +71,16 @@ class RateAnswerer(Answerer):
 
     def answer(self, question: Rate, until: float) -> Answer:
         "The answer, waited for."
-        from ra_plugins.rater.client import ask
-
         return _with_verdict(ask(question.name, question.value, **self._options(question, until)))  # type: ignore[arg-type]
 
     async def aanswer(self, question: Rate, until: float) -> Answer:
         "The answer, on asyncio."
-        from ra_plugins.rater.client import aask
-
         return _with_verdict(await aask(question.name, question.value, **self._options(question, until)))  # type: ignore[arg-type]
 
 # %% ../../nbs/ask/05_rate.ipynb #d2161de7
 def _with_verdict(answer: Answer) -> Answer:
-    "An answer that says within or over; `Broken` with rater's reason for another."
-    from ra_plugins.rater.client import NO_VERDICT
-
+    "An answer that says within or over; for another, why there is none: the class says it, and rater's own words."
     if answer.verdict == NO_VERDICT:
-        raise Broken(answer.text + (f" ({answer.why})" if answer.why else ""))
+        kind = {RaterReason.TIMED_OUT: Late, RaterReason.MESSAGE: Refused}.get(answer.reason, Broken)
+        raise kind(answer.text + (f" ({answer.why})" if answer.why else ""))
     return answer

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from os import PathLike
-from typing import Any
 
 import dns.exception
 import dns.name
@@ -16,24 +15,36 @@ import dns.tokenizer
 import dns.zone
 import dns.zonefile
 
-from ra_plugins.ask.question import Unanswered
-from ra_plugins.ask.dns import CNAME_LIMIT, Lookup, Zone
-from ra_plugins.ask.resolver import ENDLESS, VALUES, host
+from ra_plugins.ask.dns import ZONE_TTL, Lookup, Records, Zone
+from ra_plugins.ask.resolver import RDATA_VALUES, presentation_name
 
 # %% auto #0
-__all__ = ['DIRECTIVES', 'DEFAULT_TTL', 'Entries', 'MasterZone', 'records_of', 'zone_from_text', 'zone_from_file']
+__all__ = ['DIRECTIVES', 'ZoneTokenizer', 'MasterZone', 'records_of', 'zone_from_text', 'zone_from_file']
 
-# %% ../../nbs/ask/04_zonefile.ipynb #034df2dc
-class Entries(dns.tokenizer.Tokenizer):
-    "dnspython's tokenizer; it says where the present entry began."
+# %% ../../nbs/ask/04_zonefile.ipynb #e95db22f
+class ZoneTokenizer(dns.tokenizer.Tokenizer):
+    "dnspython's tokenizer; it says where the present entry began, and minds the quotes of a TXT record."
 
     entry = 1
+    last = "", ""  # the last words
 
     def get(self, want_leading: bool = False, want_comment: bool = False) -> dns.tokenizer.Token:
         "The next token. Only at the beginning of an entry a comment is wanted."
         if want_comment:
             self.entry = self.line_number
-        return super().get(want_leading, want_comment)
+        again = self.ungotten_token is not None
+        token = super().get(want_leading, want_comment)
+        self.last = self.last if again else (self.last[1], token.value)
+        return token
+
+    def get_remaining(self, max_tokens: int | None = None) -> list[dns.tokenizer.Token]:
+        "The tokens up to the end of an entry; `ValueError` if quotes are missing."
+        rdtype = self.last[0 if self.ungotten_token is not None else 1].upper()
+        tokens = super().get_remaining(max_tokens)
+        bare = any(not token.is_quoted_string() for token in tokens)
+        if rdtype == "TXT" and bare and (len(tokens) > 1 or getattr(self.ungotten_token, "comment", None)):
+            raise ValueError("the text of a TXT record needs quotes around it, as in TXT \"v=spf1 -all\"")
+        return tokens
 
     def where(self) -> tuple[str, int]:
         "The file, and the line."
@@ -42,15 +53,6 @@ class Entries(dns.tokenizer.Tokenizer):
 # %% ../../nbs/ask/04_zonefile.ipynb #a76e3fd7
 class MasterZone(Zone):
     "A zone that knows wildcards."
-
-    def __init__(self, records: dict[tuple[str, str], list[Any]]):
-        super().__init__(records)
-        self.names = {""}
-        for owner, _ in records:
-            name = owner
-            while name not in self.names:
-                self.names.add(name)
-                name = name.partition(".")[2]
 
     def owner(
         self,
@@ -64,18 +66,6 @@ class MasterZone(Zone):
             parent = parent.partition(".")[2]
         return f"*.{parent}" if parent else "*"
 
-    def answer(self, lookup: Lookup) -> list[Any] | Unanswered:
-        "The values of a name's records, by way of its CNAMEs."
-        name, rdtype = lookup.key
-        for _ in range(CNAME_LIMIT + 1):
-            owner = self.owner(name)
-            found = self.records.get((owner, rdtype))
-            alias = self.records.get((owner, "CNAME"))
-            if found is not None or not alias:
-                return found or []
-            name = alias[0].lower()
-        return Unanswered(ENDLESS)
-
 # %% ../../nbs/ask/04_zonefile.ipynb #f356a96e
 def _escaped(text: str) -> str:
     "A master file in which undecodable bytes, surrogate escapes until now, are written as `\\DDD`."
@@ -86,18 +76,17 @@ def _escaped(text: str) -> str:
     return re.sub("\\\\?([\udc80-\udcff])|\\\\.", escape, text)
 
 # %% ../../nbs/ask/04_zonefile.ipynb #ef218550
-def records_of(zone: dns.zone.Zone) -> dict[tuple[str, str], list[Any]]:
+def records_of(zone: dns.zone.Zone) -> dict[tuple[str, str], Records]:
     "Values by name and type, for those types that can be asked."
     return {
-        (host(name).lower(), records.rdtype.name): [VALUES[records.rdtype.name](record) for record in records]
+        (presentation_name(name).lower(), found.rdtype.name): Records(map(RDATA_VALUES[found.rdtype.name], found), found.ttl)
         for name, node in zone.nodes.items()
-        for records in node
-        if records.rdtype.name in VALUES
+        for found in node
+        if found.rdtype.name in RDATA_VALUES
     }
 
-# %% ../../nbs/ask/04_zonefile.ipynb #e7404af7
+# %% ../../nbs/ask/04_zonefile.ipynb #ff506e70
 DIRECTIVES = ("$ORIGIN", "$TTL")
-DEFAULT_TTL = 3600  # seconds, for records that have none; nothing here depends on it
 
 
 def zone_from_text(
@@ -105,12 +94,12 @@ def zone_from_text(
     name: str = "zone",  # of the file, for messages
 ) -> Zone:
     "A zone in memory from the text of a master file (RFC 1035, section 5); `ValueError` says which line is wrong."
-    entries = Entries(_escaped(text), name)
+    entries = ZoneTokenizer(_escaped(text), name)
     zone = dns.zone.Zone(dns.name.root, relativize=False)
     try:
         with zone.writer(True) as transaction:
             dns.zonefile.Reader(
-                entries, dns.rdataclass.IN, transaction, allow_directives=DIRECTIVES, default_ttl=DEFAULT_TTL
+                entries, dns.rdataclass.IN, transaction, allow_directives=DIRECTIVES, default_ttl=ZONE_TTL
             ).read()
     except dns.exception.SyntaxError as error:
         raise ValueError(str(error)) from None  # which begins with file and line

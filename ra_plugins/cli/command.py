@@ -21,7 +21,7 @@ from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'try_session', 'demo', 'assignment',
-           'port', 'GatherSettings', 'main']
+           'port', 'plugin_file', 'GatherSettings', 'main']
 
 # %% ../../nbs/cli/04_command.ipynb #9bb7e233
 _FAILED = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`
@@ -156,6 +156,13 @@ def port(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0 to 65535")
     return int(text)
 
+# %% ../../nbs/cli/04_command.ipynb #63896cd6
+def plugin_file(text: str) -> str:
+    "A file of plugins on the command line; `argparse.ArgumentTypeError` for what looks like a plugin's name."
+    if "/" not in text and not text.endswith(".py"):
+        raise argparse.ArgumentTypeError(f"{text!r} should be a file: ./mine.py")
+    return text
+
 # %% ../../nbs/cli/04_command.ipynb #eef4c4d0
 class GatherSettings(argparse.Action):
     "Gathers `--set NAME=VALUE` in a dictionary."
@@ -214,7 +221,8 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    add("list", list_plugins).add_argument("files", nargs="*", metavar="FILE", help="plugins of your own: ./mine.py")
+    files = add("list", list_plugins).add_argument
+    files("files", nargs="*", type=plugin_file, metavar="FILE", help="with plugins of your own: ./mine.py")
     add("show", show_plugins).add_argument("names", nargs="+", metavar="NAME", help="of a plugin, or of a file: ./mine.py")
     _install_options(add("install", install_plugins))
     _smtpd_options(add("smtpd", smtpd))

@@ -73,11 +73,10 @@ def exposure(
 # %% ../../nbs/cli/01_install.ipynb #5556575c
 def _warn(plugins: Catalogue, log: Callable[[str], None]) -> None:
     "Say which plugins of somebody else's lie in a bad place."
-    for name, origin in plugins.origins.items():
-        file = getattr(sys.modules.get(plugins[name].__module__), "__file__", None)
-        if origin != OURS and file:
-            for line in exposure(file):
-                log(line)
+    modules = {plugins[name].__module__ for name, origin in plugins.origins.items() if origin != OURS}
+    for file in sorted(str(sys.modules[module].__file__) for module in modules):
+        for line in exposure(file):
+            log(line)
 
 # %% ../../nbs/cli/01_install.ipynb #90a41020
 def _replace(path: str, text: str) -> None:

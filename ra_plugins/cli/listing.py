@@ -15,7 +15,7 @@ from ra_plugins.support.command_line import Fault
 from ra_plugins.support.environment import Environment, VariableTable
 
 # %% auto #0
-__all__ = ['runs_at', 'summary', 'questions_asked', 'commands_answered', 'answerer_settings', 'page', 'listing', 'chosen', 'Said']
+__all__ = ['runs_at', 'summary', 'questions_asked', 'commands_answered', 'answerer_settings', 'page', 'listing', 'Said', 'chosen']
 
 # %% ../../nbs/cli/00_listing.ipynb #93c1cddb
 def runs_at(plugin: Plugin) -> str:
@@ -103,8 +103,25 @@ def listing(found: Catalogue) -> str:
         rows = [(name, where, "", line) for name, where, _, line in rows]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     return "\n".join(
-        "  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths) if width), row[-1]]) for row in rows
+        "  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False) if width), row[-1]]) for row in rows
     )
+
+# %% ../../nbs/cli/00_listing.ipynb #15e66609
+class Said:
+    "What was said of plugins that couldn't be taken up, kept until it is known for which of them that is a fault."
+
+    def __init__(self, log: Callable[[str], None]):
+        self.log, self.lines = log, list[str]()
+        self.keep = self.lines.append
+
+    def about(self, *names: str) -> str:
+        "What was said of one of them, by any of its names, in a line."
+        return "; ".join(line for line in self.lines if line.startswith(names))
+
+    def pass_on(self) -> None:
+        "Say it."
+        for line in self.lines:
+            self.log(line)
 
 # %% ../../nbs/cli/00_listing.ipynb #3cbeba2d
 def chosen(
@@ -126,23 +143,6 @@ def chosen(
         if name in names or origin in paths.values():
             wanted.add(found[name], origin)
     return wanted
-
-
-class Said:
-    "What was said of plugins that couldn't be taken up, kept until it is known for which of them that is a fault."
-
-    def __init__(self, log: Callable[[str], None]):
-        self.log, self.lines = log, list[str]()
-        self.keep = self.lines.append
-
-    def about(self, *names: str) -> str:
-        "What was said of one of them, by any of its names, in a line."
-        return "; ".join(line for line in self.lines if line.startswith(names))
-
-    def pass_on(self) -> None:
-        "Say it."
-        for line in self.lines:
-            self.log(line)
 
 
 def _is_file(name: str) -> bool:

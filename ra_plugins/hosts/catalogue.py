@@ -25,7 +25,7 @@ from ra_plugins.spp.plugin import Plugin
 from ra_plugins.support.log import printable
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from importlib.metadata import Distribution, EntryPoint
 
 # %% auto #0
 __all__ = ['LOADING_SECONDS', 'OURS', 'GROUP', 'PROGRAM_LIMIT', 'to_stderr', 'Unloadable', 'Catalogue', 'load_file', 'catalogue',
@@ -44,6 +44,7 @@ def _loaded(
     what: str,  # as the log names it
     load: Callable[[], Any],
     log: Callable[[str], None],
+    file: str = "",  # whose line is to be named, if the error came by there
 ) -> Any:  # what `load` returns; None if it fails
     "Call what runs a stranger's code. If that fails, the log says why."
     printed: list[str] = []
@@ -53,7 +54,7 @@ def _loaded(
         with redirect_stdout(output):
             found = in_bounds(LOADING_SECONDS, load)
     except (Exception, SystemExit, Overdue) as error:
-        why = str(error) if isinstance(error, (SyntaxError, Unloadable)) else describe(error)
+        why = str(error) if isinstance(error, (SyntaxError, Unloadable)) else describe(error, file)
     for line in printed:
         log(f"{what}: {line}")
     if why is not None:
@@ -118,12 +119,16 @@ def _add_packaged(found: Catalogue) -> None:
         if not isinstance(name, str) or name.lower() in seen:
             continue
         seen.add(name.lower())
-        for point in _loaded(f"the entry points of {name}", lambda each=each: list(each.entry_points), found.log) or ():
-            if point.group == GROUP:
-                origin = f"{name} {each.version}"
-                plugin = _loaded(f"{point.name} = {point.value}, of {origin},", partial(_led_to, point), found.log)
-                if plugin is not None:
-                    found.add(plugin, origin)
+        for point in _loaded(f"the entry points of {name}", partial(_points, each), found.log) or ():
+            origin = f"{name} {each.version}"
+            plugin = _loaded(f"{point.name} = {point.value} ({origin})", partial(_led_to, point), found.log)
+            if plugin is not None:
+                found.add(plugin, origin)
+
+
+def _points(distribution: Distribution) -> list[EntryPoint]:
+    "The entry points of our group."
+    return [point for point in distribution.entry_points if point.group == GROUP]
 
 
 def _led_to(point: EntryPoint) -> object:
@@ -152,7 +157,7 @@ def load_file(
         sys.path.append(folder)
     spec = find_spec(name)
     if spec is None or not spec.origin or not _is_same(spec.origin, path):
-        raise Unloadable(f"Python has another module {name}{_at(spec and spec.origin)}; the file needs a name of its own")
+        raise Unloadable(f"Python has another module {name}{_at(spec.origin if spec else None)}; the file needs a name of its own")
     return importlib.import_module(name)
 
 
@@ -166,7 +171,7 @@ def _at(origin: str | None) -> str:
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #c953ca32
 def _add_file(found: Catalogue, path: str) -> None:
-    module = _loaded(path, partial(load_file, path), found.log)
+    module = _loaded(path, partial(load_file, path), found.log, os.path.abspath(path))
     if module is None:
         return
     plugins = [each for each in vars(module).values() if isinstance(each, Plugin) and each.__module__ == module.__name__]
@@ -178,7 +183,7 @@ def _add_file(found: Catalogue, path: str) -> None:
 # %% ../../nbs/hosts/00_catalogue.ipynb #ec00a6e3
 def catalogue(
     files: Iterable[str] = (),  # paths of files that hold plugins
-    log: Callable[[str], None] = to_stderr,  # takes a message about what can't be taken up; prints it, by default, on standard error
+    log: Callable[[str], None] = to_stderr,  # takes a message about what can't be taken up
 ) -> Catalogue:
     "All plugins there are: ours, those of installed packages, and those in files."
     found = Catalogue(log)

@@ -131,8 +131,9 @@ def executable(
 ) -> str:  # the text of a program
     "The program that runs `plugin`."
     folders, home = list(import_path() if path is None else path), import_folder(plugin)
+    whose = plugin.__module__.partition(".")[0].replace("ra_plugins", "ra-plugins")
     return f"""{_interpreter_line(python)}
-# The plugin {plugin.name} of {plugin.__module__.partition(".")[0].replace("ra_plugins", "ra-plugins")}. {MARK}; run that again to renew it.
+# The plugin {plugin.name} of {whose}. {MARK}; run that again to renew it.
 import os
 import sys
 

@@ -9,7 +9,7 @@ from ra_plugins.plugins.shared.recipients import is_local, recipient
 from ra_plugins.spp.command import Refuse
 from ra_plugins.support.environment import Environment, filename, variable
 from ra_plugins.spp.plugin import plugin
-from ra_plugins.support.control import is_listed
+from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def is_restricted(
 ) -> bool:
     "Is `user` listed? No, where the list can't be read, and the log says so."
     try:
-        return is_listed(control, users, user)
-    except OSError:
-        log(f"error opening {users}")
+        return control.has(users, user)
+    except OSError as error:
+        log(with_reason(f"error opening {users}", error))
         return False
 
 # %% ../../nbs/plugins/localmail.ipynb #21e6416d

@@ -15,35 +15,58 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
-    from typing import Any, Self
+    from typing import Any, Final, Literal, Self
+
+    Reason = Literal["", "message", "can't connect", "timed out", "closed", "nonsense"]  # of `RaterReason`
 
 # %% auto #0
-__all__ = ['WITHIN', 'OVER', 'NO_VERDICT', 'NO_ANSWER', 'LINE_LIMIT', 'LARGEST_WEIGHT', 'ADDRESS', 'CANT_CONNECT', 'ANSWER_LIMIT',
-           'CLOSED', 'TIMEOUT', 'LONGEST', 'USAGE', 'Answer', 'read_answer', 'one_line', 'question', 'parse_address',
-           'time_left', 'in_time', 'look_up', 'connect', 'unreachable', 'silent', 'reason', 'Heard', 'exchange', 'Kept',
-           'Client', 'ask', 'aexchange', 'aconnect', 'aask', 'parse_arguments', 'seconds', 'main', 'tell']
+__all__ = ['WITHIN', 'OVER', 'NO_VERDICT', 'QUESTION_LIMIT', 'LARGEST_WEIGHT', 'ADDRESS', 'ANSWER_LIMIT', 'ASK_TIMEOUT',
+           'RaterReason', 'Answer', 'without_verdict', 'read_answer', 'one_line', 'question', 'parse_server_address',
+           'time_left', 'call_within', 'look_up', 'connect', 'unreachable', 'silent', 'Heard', 'exchange_line', 'Kept',
+           'Client', 'ask', 'aexchange_line', 'aconnect', 'aask', 'parse_arguments', 'main', 'print_answer']
 
 # %% ../../nbs/rater/12_client.ipynb #c022c81e
 WITHIN, OVER, NO_VERDICT = 0, 1, 2
 
+# %% ../../nbs/rater/12_client.ipynb #33e0a808
+class RaterReason:
+    "Why there is no verdict."
+
+    MESSAGE: Final = "message"  # rater itself says why: there is no such class, its store has failed
+    CANT_CONNECT: Final = "can't connect"  # nobody listens there, or not in time
+    TIMED_OUT: Final = "timed out"  # there was a connection, and no answer in time
+    CLOSED: Final = "closed"  # there was a connection, and it ended before an answer
+    NONSENSE: Final = "nonsense"  # something answers that isn't rater
+
 # %% ../../nbs/rater/12_client.ipynb #43a73a3e
 class Answer:
-    "What rater says: `0 3/10`, `1 12/10` or `2 message`."
+    "What rater says: `0 3/10`, `1 12/10` or `2 message`; or why it says nothing."
 
-    __slots__ = ("verdict", "text", "why")
+    __slots__ = ("verdict", "text", "why", "reason")
+    verdict: int
+    text: str
+    why: str
+    reason: Reason
 
     def __init__(
         self,
         verdict: int,  # `WITHIN`, `OVER` or `NO_VERDICT`
         text: str,  # count and limit, as in `3/10`; or why there is no verdict
-        why: str = "",  # where rater couldn't be reached: its address, and what the system says
+        why: str = "",  # if rater couldn't be reached: its address, and what the system says
+        reason: Reason = "",  # without a verdict, a value of `RaterReason`
     ):
         self.verdict, self.text, self.why = verdict, text, why
+        self.reason = reason or (RaterReason.MESSAGE if verdict == NO_VERDICT else "")
 
     @property
     def count(self) -> int:
         "How often it has happened, this time included; 0 without a verdict."
         return 0 if self.verdict == NO_VERDICT else int(self.text.partition("/")[0])
+
+    @property
+    def over(self) -> bool:
+        "Is it over the limit? Not without a verdict."
+        return self.verdict == OVER
 
     @property
     def limit(self) -> int:
@@ -54,18 +77,37 @@ class Answer:
         return f"{self.verdict} {self.text}" + (f" ({self.why})" if self.why else "")
 
     def __repr__(self) -> str:
-        return f"Answer({self.verdict}, {self.text!r}" + (f", {self.why!r})" if self.why else ")")
+        why = f", {self.why!r}" if self.why else ""
+        reason = f", reason={self.reason!r}" if self.reason not in ("", RaterReason.MESSAGE) else ""
+        return f"Answer({self.verdict}, {self.text!r}{why}{reason})"
+
+    def _values(self) -> tuple[int, str, str, str]:
+        return self.verdict, self.text, self.why, self.reason
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Answer) and str(self) == str(other)
+        return isinstance(other, Answer) and self._values() == other._values()
 
     def __hash__(self) -> int:
-        return hash(str(self))
+        return hash(self._values())
 
-# %% ../../nbs/rater/12_client.ipynb #47e177f3
-NO_ANSWER = "No answer from rater"
+# %% ../../nbs/rater/12_client.ipynb #2bb9d515
+_TEXTS = {
+    RaterReason.CANT_CONNECT: "Can't connect to rater",
+    RaterReason.TIMED_OUT: "No answer from rater",
+    RaterReason.CLOSED: "No answer from rater",
+    RaterReason.NONSENSE: "No answer from rater: that makes no sense",
+}
 
 
+def without_verdict(
+    reason: Reason,  # of those that aren't rater's own
+    detail: str = "",  # what was heard, or what the system says
+    why: str = "",  # if rater couldn't be reached: its address, and what the system says
+) -> Answer:
+    "The answer if rater gives none."
+    return Answer(NO_VERDICT, _TEXTS[reason] + (f": {detail}" if detail else ""), why, reason)
+
+# %% ../../nbs/rater/12_client.ipynb #7af43777
 def read_answer(
     line: bytes,  # as it came
 ) -> Answer:
@@ -76,15 +118,15 @@ def read_answer(
     count, _, limit = text.partition("/")
     if verdict in ("0", "1") and (count + limit).isascii() and count.isdigit() and limit.isdigit():
         return Answer(int(verdict), text)
-    return Answer(NO_VERDICT, f"{NO_ANSWER}: that makes no sense: {printable(repr(line[:60]))}")
+    return without_verdict(RaterReason.NONSENSE, printable(repr(line[:60])))
 
-# %% ../../nbs/rater/12_client.ipynb #5e27a0a6
-LINE_LIMIT = 1000  # bytes of a question, its newline included
+# %% ../../nbs/rater/12_client.ipynb #699bcb4d
+QUESTION_LIMIT = 1000  # bytes of a question: ours have so many with their newline, and rater takes as many without it
 
 
 def one_line(text: str) -> bytes:
     "A line that ends where the text ends, and not before."
-    line = printable(text, LINE_LIMIT).encode()[: LINE_LIMIT - 1]
+    line = printable(text, QUESTION_LIMIT).encode()[: QUESTION_LIMIT - 1]
     return line.decode("utf-8", "ignore").encode() + b"\n"
 
 # %% ../../nbs/rater/12_client.ipynb #d2fa7692
@@ -98,25 +140,33 @@ def question(
     peek: bool = False,  # ask without counting?
     keep: bool = False,  # may more questions follow on the connection?
 ) -> bytes:
-    "A question as a line of the protocol; `ValueError` for a class or a weight that can't be."
-    if not name or name[0] == "-" or " " in name or not name.isprintable() or len(name) > LINE_LIMIT // 4:
+    "A question as a line of the protocol; `ValueError` for a name, a value or a weight that can't be."
+    if not _is_class(name):
         raise ValueError(f"a class is a word that doesn't begin with a -, not {name!r:.60}")
-    if not 1 <= weight <= LARGEST_WEIGHT:
+    if not isinstance(value, str):
+        raise ValueError(f"a value is a text, not {value!r:.60}")
+    if not isinstance(weight, int) or not 1 <= weight <= LARGEST_WEIGHT:
         raise ValueError(f"a weight is a number from 1 to {LARGEST_WEIGHT}, not {weight!r:.60}")
     options = [("-keep ", keep), ("-peek ", peek), (f"-weight={weight} ", weight != 1 and not peek)]
     return one_line("".join(option for option, wanted in options if wanted) + f"{name} {value}")
+
+
+def _is_class(name: object) -> bool:
+    if not isinstance(name, str) or name[:1] in ("", "-") or len(name) > QUESTION_LIMIT // 4:
+        return False
+    return name.isprintable() and " " not in name
 
 # %% ../../nbs/rater/12_client.ipynb #dd8df1cf
 ADDRESS = "127.0.0.1:1999"  # rater's own default
 
 
-def parse_address(
+def parse_server_address(
     text: str,
 ) -> tuple[str, int] | str:  # host and port, or a path
     "Where rater is: `host:port`, `[2001:db8::1]:port`, or the path of a Unix socket, which has a slash; else `ValueError`."
-    if "/" in text and "\0" not in text:
+    if isinstance(text, str) and "/" in text and "\0" not in text:
         return text
-    host, _, port = text.rpartition(":")
+    host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
     bracketed = host[:1] == "[" and host[-1:] == "]"
     name = host[1:-1] if bracketed else host
     fine = name and name.isascii() and name.isprintable() and " " not in name and bracketed == (":" in name)
@@ -135,7 +185,7 @@ def time_left(
     return left
 
 # %% ../../nbs/rater/12_client.ipynb #86a02194
-def in_time(call: Callable[[], Any], seconds: float) -> Any:
+def call_within(call: Callable[[], Any], seconds: float) -> Any:
     "What a call returns or raises; `TimeoutError` where that takes longer."
     import _thread
 
@@ -150,7 +200,10 @@ def in_time(call: Callable[[], Any], seconds: float) -> Any:
             outcome.append((None, error))
         done.release()
 
-    _thread.start_new_thread(run, ())
+    try:
+        _thread.start_new_thread(run, ())
+    except RuntimeError as refused:  # the system allows no more threads
+        raise OSError(str(refused)) from None
     if not done.acquire(timeout=seconds):
         raise TimeoutError
     result, error = outcome[0]
@@ -166,7 +219,7 @@ def look_up(host: str, port: int, seconds: float) -> list[Any]:  # as `getaddrin
         return list(_socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM, 0, _socket.AI_NUMERICHOST))
     except _socket.gaierror:
         pass
-    return list(in_time(lambda: _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM), seconds))
+    return list(call_within(lambda: _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM), seconds))
 
 # %% ../../nbs/rater/12_client.ipynb #e9d4e404
 def connect(where: tuple[str, int] | str, deadline: float) -> _socket.socket:
@@ -192,27 +245,23 @@ def _connected(family: int, address: Any, seconds: float) -> _socket.socket:
         raise
     return connection
 
-# %% ../../nbs/rater/12_client.ipynb #4e735f7e
-CANT_CONNECT = "Can't connect to rater"
-
-
+# %% ../../nbs/rater/12_client.ipynb #07847b79
 def unreachable(address: str, error: Exception) -> Answer:
-    "The answer where there is no connection."
-    return Answer(NO_VERDICT, CANT_CONNECT, f"{address}: {reason(error)}")
+    "The answer if there is no connection."
+    from ra_plugins.support.command_line import system_reason
+
+    return without_verdict(RaterReason.CANT_CONNECT, why=f"{address}: {system_reason(error)}")
 
 
 def silent(error: Exception) -> Answer:
-    "The answer where there was a connection and nothing came of it."
-    return Answer(NO_VERDICT, f"{NO_ANSWER}: {reason(error)}")
+    "The answer if there was a connection and nothing came of it."
+    from ra_plugins.support.command_line import system_reason
 
-
-def reason(error: Exception) -> str:
-    "What an error of the system says."
-    return getattr(error, "strerror", None) or str(error) or "timed out"
+    late = isinstance(error, TimeoutError)
+    return without_verdict(RaterReason.TIMED_OUT if late else RaterReason.CLOSED, system_reason(error))
 
 # %% ../../nbs/rater/12_client.ipynb #7909cfb2
 ANSWER_LIMIT = 1024  # bytes of an answer that are read, as ever
-CLOSED = "the connection was closed"
 
 
 class Heard:
@@ -227,12 +276,12 @@ class Heard:
     ) -> Answer | None:  # None while there should be more
         "Hear more; `ConnectionResetError` where there won't be more."
         if not piece:
-            raise ConnectionResetError(CLOSED)
+            raise ConnectionResetError("the connection was closed")
         self.line += piece
         return read_answer(self.line) if b"\n" in self.line or len(self.line) > ANSWER_LIMIT else None
 
 # %% ../../nbs/rater/12_client.ipynb #9a31e29e
-def exchange(connection: _socket.socket, line: bytes, deadline: float) -> Answer:
+def exchange_line(connection: _socket.socket, line: bytes, deadline: float) -> Answer:
     "One question and its answer; `OSError` where there is none."
     connection.settimeout(time_left(deadline))
     connection.sendall(line)
@@ -249,11 +298,11 @@ class Kept:
     connection: _socket.socket | None = None
 
     def exchange(self, connection: _socket.socket, line: bytes, deadline: float) -> Answer:
-        "As the function `exchange`, on a connection that is then kept, or closed."
+        "As `exchange_line`, on a connection that is then kept, or closed."
         self.connection = None
         try:
-            answer = exchange(connection, line, deadline)
-            if not answer.text.startswith(NO_ANSWER):
+            answer = exchange_line(connection, line, deadline)
+            if answer.reason != RaterReason.NONSENSE:
                 self.connection = connection
             return answer
         finally:
@@ -273,24 +322,32 @@ class Kept:
         self.close()
 
 # %% ../../nbs/rater/12_client.ipynb #fea48444
-TIMEOUT = 2.0  # seconds for a question, with everything; rater needs less than a thousandth of that
-LONGEST = 1_000_000_000
+ASK_TIMEOUT = 2.0  # seconds for a question, with everything; rater needs less than a thousandth of that
+_LONGEST = 1_000_000_000  # seconds: the system's calls take no more than some thousand millions
 
 
 class Client(Kept):
-    "Asks on one connection, which is made when it is needed. For one thread at a time. `ValueError` as in `ask`."
+    """Asks on one connection, which is made when it is needed. For one thread at a time.
+
+    address: `host:port`, `[2001:db8::1]:port`, or the path of a Unix socket. timeout: seconds for each question, a new
+    connection included. `ValueError` names an argument that can't be.
+    """
 
     def __init__(
         self,
-        address: str = ADDRESS,  # as `parse_address` reads it
-        timeout: float = TIMEOUT,  # seconds for each question, a new connection included
+        address: str = ADDRESS,  # as `parse_server_address` reads it
+        timeout: float = ASK_TIMEOUT,  # seconds for each question, a new connection included
     ):
-        if not 0 < timeout < LONGEST:
-            raise ValueError(f"a time-out is a number of seconds, not {timeout!r}")
-        self.address, self.timeout, self.where = address, timeout, parse_address(address)
+        if not isinstance(timeout, (int, float)) or not 0 < timeout < _LONGEST:
+            raise ValueError(f"a time-out is a number of seconds, not {timeout!r:.60}")
+        self.address, self.timeout, self.where = address, timeout, parse_server_address(address)
 
     def ask(self, name: str, value: str, *, weight: int = 1, peek: bool = False) -> Answer:
-        "Ask, as the function `ask` does."
+        """Ask, as the function `ask` does.
+
+        name: the class, a word. value: what is counted in it, any text. weight: as how many this one counts, from 1 to
+        999,999,999. peek: ask without counting.
+        """
         return self.say(question(name, value, weight, peek, keep=True))
 
     def say(self, line: bytes) -> Answer:
@@ -312,19 +369,24 @@ def ask(
     name: str,  # of the class
     value: str,  # anything; see `question`
     *,
-    address: str = ADDRESS,  # as `parse_address` reads it
-    timeout: float = TIMEOUT,  # seconds, for all of it
+    address: str = ADDRESS,  # as `parse_server_address` reads it
+    timeout: float = ASK_TIMEOUT,  # seconds, for all of it
     weight: int = 1,  # as how many this one counts
     peek: bool = False,  # ask without counting?
 ) -> Answer:  # `NO_VERDICT` where rater doesn't answer, with the reason
-    "Ask rater. `ValueError` for a class, weight, address or time-out that can't be; nothing else is raised."
+    """Ask rater whether something happens too often. It comes back in time, whoever is or isn't there.
+
+    name: the class, a word. value: what is counted in it, any text. address: `host:port`, `[2001:db8::1]:port`, or the
+    path of a Unix socket. timeout: seconds for all of it. weight: as how many this one counts, from 1 to 999,999,999.
+    peek: ask without counting. `ValueError` names an argument that can't be; nothing else is raised.
+    """
     line = question(name, value, weight, peek)
     with Client(address, timeout) as client:
         return client.say(line)
 
 # %% ../../nbs/rater/12_client.ipynb #214008f5
-async def aexchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> Answer:
-    "As `exchange`, for as long as the caller lets it."
+async def aexchange_line(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> Answer:
+    "As `exchange_line`, for as long as the caller lets it."
     writer.write(line)
     heard, answer = Heard(), None
     while answer is None:
@@ -345,19 +407,24 @@ async def aask(
     name: str,  # of the class
     value: str,  # anything; see `question`
     *,
-    address: str = ADDRESS,  # as `parse_address` reads it
-    timeout: float = TIMEOUT,  # seconds, for all of it
+    address: str = ADDRESS,  # as `parse_server_address` reads it
+    timeout: float = ASK_TIMEOUT,  # seconds, for all of it
     weight: int = 1,  # as how many this one counts
     peek: bool = False,  # ask without counting?
 ) -> Answer:  # `NO_VERDICT` where rater doesn't answer, with the reason
-    "As `ask`, in a coroutine: while it waits, others run."
+    """As `ask`, in a coroutine: while it waits, others run.
+
+    name: the class, a word. value: what is counted in it, any text. address: `host:port`, `[2001:db8::1]:port`, or the
+    path of a Unix socket. timeout: seconds for all of it. weight: as how many this one counts, from 1 to 999,999,999.
+    peek: ask without counting. `ValueError` names an argument that can't be; nothing else is raised.
+    """
     import asyncio
 
     line, where, writer = question(name, value, weight, peek), Client(address, timeout).where, None
     try:
         async with asyncio.timeout(timeout):
             reader, writer = await aconnect(where)
-            return await aexchange(reader, writer, line)
+            return await aexchange_line(reader, writer, line)
     except (OSError, UnicodeError) as error:
         return silent(error) if writer else unreachable(address, error)
     finally:
@@ -365,14 +432,14 @@ async def aask(
             writer.transport.abort()
 
 # %% ../../nbs/rater/12_client.ipynb #80f7cda0
-USAGE = f"""\
+_USAGE = f"""\
 usage: raterclient [--address HOST:PORT|PATH] [--timeout SECONDS] [-peek] [-weight=N] CLASS VALUE
 
 Asks rater about VALUE, which may be several words, and writes the answer to standard error. The exit status is
 0 within the limit, 1 over it, 2 without a verdict.
 
   --address   where rater is: host:port or the path of a Unix socket (default: $RATER, or else {ADDRESS})
-  --timeout   how long to wait, in seconds (default: {TIMEOUT:g})
+  --timeout   how long to wait, in seconds (default: {ASK_TIMEOUT:g})
   -peek       ask without counting
   -weight=N   count this as N
 """
@@ -385,14 +452,14 @@ def parse_arguments(
     import os
 
     words = list(arguments)
-    options = {"--address": os.environ.get("RATER") or ADDRESS, "--timeout": str(TIMEOUT)}
+    options = {"--address": os.environ.get("RATER") or ADDRESS, "--timeout": str(ASK_TIMEOUT)}
     while words[1:] and words[0] in options:
         options[words[0]] = words[1]
         words = words[2:]
     return options, words
 
 # %% ../../nbs/rater/12_client.ipynb #75edc8b3
-def seconds(text: str) -> float:
+def _seconds(text: str) -> float:
     "A time-out from a command line; `ValueError` says what would do."
     try:
         return float(text)
@@ -404,24 +471,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     "Run `raterclient`; returns its exit status."
     options, words = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0].startswith("--"):
-        print(USAGE, end="", file=sys.stdout if words == ["--help"] else sys.stderr)
+        print(_USAGE, end="", file=sys.stdout if words == ["--help"] else sys.stderr)
         return WITHIN if words == ["--help"] else NO_VERDICT
     try:
-        client = Client(options["--address"], seconds(options["--timeout"]))
+        client = Client(options["--address"], _seconds(options["--timeout"]))
     except ValueError as error:
         print(f"raterclient: {error}", file=sys.stderr)
         return NO_VERDICT
     with client:
         answer = client.say(one_line(" ".join(words)))
-    tell(answer)
+    print_answer(answer)
     return answer.verdict
 
 
-def tell(answer: Answer) -> None:
+def print_answer(answer: Answer) -> None:
     "Write an answer to standard error."
-    import os
-
     try:
         print(answer, file=sys.stderr)
     except OSError:  # nobody reads it; the status still counts
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        from ra_plugins.support.command_line import discard
+
+        discard(2)

@@ -15,23 +15,24 @@ from typing import Any, NamedTuple, TypeVar
 
 from ra_plugins.rater.limits import Limit, Rule, RuleBook, address, checked_limit, parse_limit
 from ra_plugins.rater.stores import open_store
-from ra_plugins.rater.syntax import ConfigError, Problem, Source, Where, file_content, read
+from ra_plugins.rater.syntax import ConfigError, ConfigProblem, Source, Where, file_content, read_config
 
 # %% auto #0
-__all__ = ['UNUSED', 'LEVELS', 'Section', 'NAME', 'SECTIONS', 'text', 'yes_or_no', 'anything', 'judged', 'shown', 'whole',
-           'port_number', 'ip', 'store_name', 'limit_list', 'pattern', 'setting', 'SettingTable', 'Settings',
-           'RuleSettings', 'unknown', 'section', 'triple', 'rule', 'rule_book', 'settings_of', 'is_loopback', 'Config',
-           'parse', 'load', 'places', 'kept', 'without_password', 'described_rules', 'described']
+__all__ = ['UNUSED', 'LEVELS', 'Section', 'NAME', 'CONFIG_SECTIONS', 'quoted_text', 'true_or_false', 'anything', 'value_of_kind',
+           'as_written', 'whole', 'port_number', 'ip', 'store_name', 'limit_list', 'pattern', 'setting', 'SettingTable',
+           'DaemonSettings', 'RuleSettings', 'unknown', 'section', 'triple', 'rule', 'rule_book', 'settings_of',
+           'is_loopback', 'Config', 'parse_config', 'load_config', 'places', 'kept', 'without_password',
+           'described_rules', 'described']
 
 # %% ../../nbs/rater/06_config.ipynb #9ef63f62
-def text(value: Any) -> str:
+def quoted_text(value: Any) -> str:
     "a text in double quotes"
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError
     return value
 
 
-def yes_or_no(value: Any) -> bool:
+def true_or_false(value: Any) -> bool:
     "true or false"
     if not isinstance(value, bool):
         raise ValueError
@@ -43,15 +44,15 @@ def anything(value: Any) -> Any:
     return value
 
 # %% ../../nbs/rater/06_config.ipynb #3acc5007
-def judged(kind: Callable[[Any], Any], name: str, value: Any) -> Any:
+def value_of_kind(kind: Callable[[Any], Any], name: str, value: Any) -> Any:
     "What `kind` makes of the value called `name`. It raises `ValueError`, with a message for people."
     try:
         return kind(value)
     except ValueError as error:
-        raise ValueError(str(error) or f"{name} should be {kind.__doc__}, not {shown(value)}") from None
+        raise ValueError(str(error) or f"{name} should be {kind.__doc__}, not {as_written(value)}") from None
 
 
-def shown(value: Any) -> str:
+def as_written(value: Any) -> str:
     "A value as one would write it in the file."
     return "false" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
@@ -75,14 +76,14 @@ def port_number(value: Any) -> int | None:
 
 def ip(value: Any) -> str:
     "an IP address in double quotes"
-    if address(text(value)) is None:
+    if address(quoted_text(value)) is None:
         raise ValueError
     return str(value)
 
 # %% ../../nbs/rater/06_config.ipynb #c2a428e9
 def store_name(value: Any) -> str:
     "\"memory\", \"sqlite:FILE\" or \"redis://HOST:PORT/NUMBER\""
-    open_store(text(value))
+    open_store(quoted_text(value))
     return str(value)
 
 
@@ -96,7 +97,7 @@ def limit_list(value: Any) -> tuple[Limit, ...]:
 
 def pattern(value: Any) -> str:
     "a network, or a wildcard as in a shell, in double quotes"
-    return Rule(text(value), ()).pattern
+    return Rule(quoted_text(value), ()).pattern
 
 # %% ../../nbs/rater/06_config.ipynb #432cd956
 def setting(
@@ -123,7 +124,7 @@ class SettingTable:
 
 
 def _default(value: Any) -> str:
-    return "none" if value in (None, ()) else shown(value)
+    return "none" if value in (None, ()) else as_written(value)
 
 # %% ../../nbs/rater/06_config.ipynb #ce10ef26
 UNUSED = "Taken since the C rater had it; it has no effect: a mark is kept for as long as a window needs it."
@@ -131,17 +132,17 @@ LEVELS = ("fatal", "error", "warning", "info", "debug")
 
 
 @dataclass(frozen=True)
-class Settings:
+class DaemonSettings:
     "The section `settings`."
 
     address: str = setting(ip, "127.0.0.1", "Where questions are taken.")
     port: int | None = setting(port_number, 1999, "Its TCP port.")
-    socket: str | None = setting(text, None, "A Unix socket where questions are taken too: its path.")
+    socket: str | None = setting(quoted_text, None, "A Unix socket where questions are taken too: its path.")
     connections: int = setting(whole(1, 1_000_000), 10_000, "How many may be open at once.")
     timeout: int = setting(whole(1, 86400), 30, "How many seconds a client has for a question.")
     store: str = setting(store_name, "memory", "Where marks are kept.")
-    db_path: str = setting(text, ":memory:", 'What the C rater called it: a FILE here is `store = "sqlite:FILE"`.')
-    log: str = setting(text, "/dev/stderr", "The file that the log is added to.")
+    db_path: str = setting(quoted_text, ":memory:", 'What the C rater called it: FILE here is `store = "sqlite:FILE"`.')
+    log: str = setting(quoted_text, "/dev/stderr", "The file that the log is added to.")
     log_level: int = setting(whole(0, 4), 3, "What is logged: 0 fatal, 1 error, 2 warning, 3 info, 4 debug.")
     control_address: str = setting(ip, "127.0.0.1", "Where the control port is. Whoever reaches it may use it.")
     control_port: int | None = setting(port_number, 4445, "Its TCP port.")
@@ -157,10 +158,10 @@ class RuleSettings:
 
     match: str = setting(pattern, "*", "The values it holds for: a network, or a wildcard as in a shell.")
     limit: tuple[Limit, ...] = setting(limit_list, (), "How many marks are allowed in which time: d, h, m, s.")
-    exempt: bool = setting(yes_or_no, False, "In the place of a limit: these values are neither counted nor refused.")
+    exempt: bool = setting(true_or_false, False, "In place of a limit: these values are neither counted nor refused.")
     prefix4: int = setting(whole(0, 32), 32, "Count all IPv4 addresses together that share so many bits.")
     prefix6: int = setting(whole(0, 128), 128, "The same for IPv6. A customer usually has 64.")
-    watch: bool = setting(yes_or_no, False, "Count and log, and never refuse.")
+    watch: bool = setting(true_or_false, False, "Count and log, and never refuse.")
 
 # %% ../../nbs/rater/06_config.ipynb #218212eb
 def unknown(name: str, known: Iterable[str]) -> str:
@@ -169,7 +170,7 @@ def unknown(name: str, known: Iterable[str]) -> str:
     return f"{name} is unknown; " + (f"should it be {close[0]}?" if close else f"there are {', '.join(known)}")
 
 # %% ../../nbs/rater/06_config.ipynb #63cdddf0
-Section = TypeVar("Section", Settings, RuleSettings)
+Section = TypeVar("Section", DaemonSettings, RuleSettings)
 
 
 def section(source: Source, where: Where, table: Mapping[str, Any], kind: type[Section]) -> Section | None:
@@ -180,7 +181,7 @@ def section(source: Source, where: Where, table: Mapping[str, Any], kind: type[S
         try:
             if name not in known:
                 raise ValueError(unknown(name, known))
-            found[name] = judged(known[name], name, value)
+            found[name] = value_of_kind(known[name], name, value)
         except ValueError as error:
             source.wrong((*where, name), str(error))
     return kind(**found) if len(source.problems) == before else None
@@ -200,7 +201,7 @@ def rule(source: Source, where: Where, value: Any) -> Rule | None:
     "The rule that a value means, or None and more problems in `source`."
     try:
         table = isinstance(value, Mapping)
-        it = section(source, where, value, RuleSettings) if table else judged(triple, "a rule", value)
+        it = section(source, where, value, RuleSettings) if table else value_of_kind(triple, "a rule", value)
         if it and bool(it.limit) == it.exempt:
             raise ValueError('a rule should have either a limit, as in limit = "10 in 1m", or exempt = true')
         return Rule(it.match, it.limit, it.prefix4, it.prefix6, it.watch) if it else None
@@ -218,7 +219,8 @@ def rule_book(source: Source) -> RuleBook:
     for name, rules in source.values.get("limits", {}).items():
         where: Where = ("limits", name)
         if not NAME.fullmatch(name):
-            source.wrong(where, f"{shown(name)} can't be a class: its name should have no blank, and no - in front")
+            wrong = f"{as_written(name)} can't be a class: its name should have no blank, and no - in front"
+            source.wrong(where, wrong)
         if not isinstance(rules, (list, tuple)):
             source.wrong(where, f"{name} should be a list of rules: [[limits.{name}]] before each, or {name}: ( … );")
             continue
@@ -232,10 +234,10 @@ def rule_book(source: Source) -> RuleBook:
     return RuleBook(classes)
 
 # %% ../../nbs/rater/06_config.ipynb #36234502
-def settings_of(source: Source) -> Settings | None:
+def settings_of(source: Source) -> DaemonSettings | None:
     "The settings, or None; what is wrong is added to the problems of `source`, what is odd to its notes."
     where, table = ("settings",), source.values.get("settings", {})
-    settings = section(source, where, table, Settings)
+    settings = section(source, where, table, DaemonSettings)
     for name in sorted({"expiration_timer", "max_age"} & set(table)):
         source.note((*where, name), f"{name} has no effect: a mark is kept for as long as a window needs it")
     if settings and settings.db_path != ":memory:":
@@ -258,23 +260,23 @@ def is_loopback(host: str) -> bool:
 class Config(NamedTuple):
     "What a configuration file says."
 
-    settings: Settings
+    settings: DaemonSettings
     book: RuleBook
-    notes: tuple[Problem, ...]  # what does no harm, and may not be what was meant
+    notes: tuple[ConfigProblem, ...]  # what does no harm, and may not be what was meant
 
 # %% ../../nbs/rater/06_config.ipynb #f43b6387
-SECTIONS = ("settings", "limits")
+CONFIG_SECTIONS = ("settings", "limits")
 
 
-def parse(
+def parse_config(
     file: str,  # its name, for messages
     content: bytes,
 ) -> Config:
     "Read what is in a configuration file. It raises `ConfigError`."
-    source = read(file, content)
+    source = read_config(file, content)
     for name, value in source.values.items():
-        if name not in SECTIONS:
-            source.wrong((name,), unknown(name, SECTIONS))
+        if name not in CONFIG_SECTIONS:
+            source.wrong((name,), unknown(name, CONFIG_SECTIONS))
         elif not isinstance(value, Mapping):
             source.wrong((name,), f"{name} should be a section: [{name}], or {name}: {{ … }};")
     source.values = {name: value for name, value in source.values.items() if isinstance(value, Mapping)}
@@ -284,9 +286,9 @@ def parse(
     return Config(settings, book, tuple(source.notes))
 
 
-def load(file: str) -> Config:
+def load_config(file: str) -> Config:
     "Read a configuration file. It raises `ConfigError`."
-    return parse(file, file_content(file))
+    return parse_config(file, file_content(file))
 
 # %% ../../nbs/rater/06_config.ipynb #e3bc8c58
 def places(host: str, port: int | None, path: str | None = None) -> str:

@@ -10,22 +10,25 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
+from ra_plugins.rater.client import QUESTION_LIMIT
 from ra_plugins.rater.config import described_rules
 from ra_plugins.rater.limits import NoRule
 from ra_plugins.rater.memory import StoreError
-from ra_plugins.rater.protocol import LINE_LIMIT, Rater
-from ra_plugins.rater.server import Server
-from ra_plugins.support.command_line import system_reason
+from ra_plugins.rater.protocol import Rater
+from ra_plugins.rater.server import RaterServer
+from ra_plugins.support.command_line import Fault, run_command, system_reason
 from ra_plugins.support.log import octets, printable
 
 # %% auto #0
-__all__ = ['NEAR', 'USAGE', 'COMMANDS', 'END', 'AT_ONCE', 'MANY', 'TIMEOUT', 'Refused', 'Operated', 'limits', 'near', 'forget',
-           'status', 'reload', 'show_help', 'leave', 'in_lines', 'Command', 'Control', 'ask', 'main']
+__all__ = ['NEAR', 'COMMANDS', 'END', 'REFUSAL', 'AT_ONCE', 'MANY', 'CONTROL_TIMEOUT', 'CommandRefused', 'Operated', 'limits',
+           'near', 'forget', 'status', 'reload', 'show_help', 'leave', 'in_lines', 'ControlCommand', 'ControlPort',
+           'ControlAnswer', 'ask_control', 'print_control_answer', 'main']
 
 # %% ../../nbs/rater/09_control.ipynb #372035f1
-class Refused(Exception):
+class CommandRefused(Exception):
     "A command that can't be done. The message says why."
 
 
@@ -33,8 +36,8 @@ class Operated(NamedTuple):
     "What the commands work on."
 
     rater: Rater
-    server: Server
-    reload: Callable[[], Iterable[str]]  # reads the configuration again and tells about it; it raises `Refused`
+    server: RaterServer
+    reload: Callable[[], Iterable[str]]  # reads the configuration again and tells about it; it raises `CommandRefused`
     started: float  # time.monotonic()
 
 # %% ../../nbs/rater/09_control.ipynb #f4611235
@@ -49,7 +52,7 @@ NEAR = 20  # lines, where nobody asks for more
 def near(it: Operated, rest: str) -> Iterable[str]:
     "Who is near a limit or over it, the fullest first; 20 or NUMBER of them"
     if rest and not (rest.isascii() and rest.isdigit() and len(rest) < 10):
-        raise Refused(f"near takes a number, not {rest}")
+        raise CommandRefused(f"near takes a number, not {rest}")
     for name, value, verdict in it.rater.near.verdicts(it.rater.store)[: int(rest or NEAR)]:
         over = " over" * (verdict.marks > verdict.allowed)
         yield f"{name} {value} {verdict.marks}/{verdict.allowed}{over}"
@@ -59,9 +62,9 @@ def forget(it: Operated, rest: str) -> Iterable[str]:
     "Drop the marks of a value"
     name, blank, value = rest.partition(" ")
     if not blank:
-        raise Refused("forget takes a class and a value")
+        raise CommandRefused("forget takes a class and a value")
     if name not in it.rater.book.classes:
-        raise Refused(f"there is no class {name}")
+        raise CommandRefused(f"there is no class {name}")
     try:
         counted = it.rater.book.rule(name, value).counted(value)
     except NoRule:
@@ -91,7 +94,7 @@ def reload(it: Operated, rest: str) -> Iterable[str]:
 
 def show_help(it: Operated, rest: str) -> Iterable[str]:
     "This list"
-    return (f"{usage:18} {command.__doc__}" for usage, command in USAGE.items())
+    return (f"{usage:18} {command.__doc__}" for usage, command in _USAGE.items())
 
 
 def leave(it: Operated, rest: str) -> Iterable[str]:
@@ -99,7 +102,7 @@ def leave(it: Operated, rest: str) -> Iterable[str]:
     return ()
 
 # %% ../../nbs/rater/09_control.ipynb #740bd253
-USAGE = {
+_USAGE = {
     "limits": limits,
     "near [NUMBER]": near,
     "forget CLASS VALUE": forget,
@@ -108,22 +111,23 @@ USAGE = {
     "help": show_help,
     "quit": leave,
 }
-COMMANDS = {usage.partition(" ")[0]: command for usage, command in USAGE.items()}
+COMMANDS = {usage.partition(" ")[0]: command for usage, command in _USAGE.items()}
 
-# %% ../../nbs/rater/09_control.ipynb #1057ea0a
+# %% ../../nbs/rater/09_control.ipynb #15f2c5fc
 END = "."
+REFUSAL = "error: "  # before the first line of why a command can't be done
 
 
 def in_lines(texts: Iterable[str]) -> bytes:
     "An answer as it is sent."
-    return "".join(f"{printable(each, 2 * LINE_LIMIT)}\r\n" for each in [*texts, END]).encode()
+    return "".join(f"{printable(each, 2 * QUESTION_LIMIT)}\r\n" for each in [*texts, END]).encode()
 
-# %% ../../nbs/rater/09_control.ipynb #7cb4c6cd
+# %% ../../nbs/rater/09_control.ipynb #7966abfb
 AT_ONCE = 16  # commands
-MANY = in_lines([f"error: more than {AT_ONCE} commands at once"])
+MANY = in_lines([f"{REFUSAL}more than {AT_ONCE} commands at once"])
 
 
-class Command(NamedTuple):
+class ControlCommand(NamedTuple):
     "A line from the operator."
 
     name: str
@@ -131,39 +135,52 @@ class Command(NamedTuple):
     keep: bool  # may more commands follow?
 
 # %% ../../nbs/rater/09_control.ipynb #b8bc8de2
-class Control:
+class ControlPort:
     "What serves the control port."
 
     def __init__(self, it: Operated):
         self.it = it
 
-    def read(self, line: bytes) -> Command:
+    def read(self, line: bytes) -> ControlCommand:
         "Read a line."
         name, _, rest = line.decode("utf-8", "surrogateescape").rstrip("\r").partition(" ")
-        return Command(name, rest, name != "quit" and len(line) <= LINE_LIMIT)
+        return ControlCommand(name, rest, name != "quit" and len(line) <= QUESTION_LIMIT)
 
     def answers(
         self,
-        commands: Sequence[Command],
+        commands: Sequence[ControlCommand],
     ) -> list[bytes]:  # for each, lines of which the last is a dot
         "Do the commands."
         return [self._answer(command) if number < AT_ONCE else MANY for number, command in enumerate(commands)]
 
-    def _answer(self, command: Command) -> bytes:
+    def _answer(self, command: ControlCommand) -> bytes:
         try:
             if command.name not in COMMANDS:
-                raise Refused(f"unknown command: {printable(command.name, 100)}; help lists those that there are")
+                name = printable(command.name, 100)
+                raise CommandRefused(f"unknown command: {name}; help lists those that there are")
             return in_lines(COMMANDS[command.name](self.it, command.rest))
-        except (Refused, StoreError) as error:
-            return in_lines(f"error: {error}".splitlines())
+        except (CommandRefused, StoreError) as error:
+            return in_lines(f"{REFUSAL}{error}".splitlines())
 
 # %% ../../nbs/rater/09_control.ipynb #3e4b3e62
-TIMEOUT = 10  # seconds for the daemon to answer
+CONTROL_TIMEOUT = 10  # seconds for the daemon to answer
 
 
-def ask(address: str, port: int, command: str) -> Iterable[str]:
-    "The lines of a daemon's answer, without the dot. It raises `OSError`."
-    with socket.create_connection((address, port), TIMEOUT) as connection:
+class ControlAnswer(NamedTuple):
+    "What a daemon says to a command."
+
+    refused: bool  # then the lines say why
+    lines: list[str]  # without the dot
+
+
+def ask_control(address: str, port: int, command: str) -> ControlAnswer:
+    "Have a daemon do a command. It raises `OSError`, and `OverflowError` for a port that can't be."
+    lines = list(_answer_lines(address, port, command))
+    return ControlAnswer("".join(lines[:1]).startswith(REFUSAL), lines)
+
+
+def _answer_lines(address: str, port: int, command: str) -> Iterable[str]:
+    with socket.create_connection((address, port), CONTROL_TIMEOUT) as connection:
         connection.sendall(octets(f"{command}\n"))
         for line in connection.makefile(encoding="utf-8", errors="surrogateescape", newline="\n"):
             if line == f"{END}\r\n":
@@ -171,10 +188,21 @@ def ask(address: str, port: int, command: str) -> Iterable[str]:
             yield line.rstrip("\r\n")
     raise ConnectionError("the answer was cut short")
 
-# %% ../../nbs/rater/09_control.ipynb #83a4aad4
+# %% ../../nbs/rater/09_control.ipynb #acf6623c
+def print_control_answer(address: str, port: int, command: str) -> int:  # 0 done, 1 refused
+    "Have a daemon do a command, and print what it says; `Fault` if nobody answers."
+    try:
+        refused, lines = ask_control(address, port, command)
+    except (OSError, OverflowError) as error:
+        raise Fault(f"no answer from {printable(f'{address} port {port}')}: {system_reason(error)}") from None
+    for line in lines:
+        print(line, file=sys.stderr if refused else sys.stdout)
+    return int(refused)
+
+
 def main(
     arguments: Sequence[str] | None = None,
-) -> int:  # 0 done, 1 refused, 2 there is no answer
+) -> int:  # 0 done, 1 refused, 2 there is no answer, or nobody who reads it
     "`raterctl`: ask a running rater."
     parser = argparse.ArgumentParser(prog="raterctl", description="Ask a running rater. Without a command: help.")
     parser.add_argument("--address", default="127.0.0.1", help="control_address of its configuration (%(default)s)")
@@ -182,15 +210,6 @@ def main(
     parser.add_argument("command", nargs=argparse.REMAINDER, help="and what it takes; help lists them")
     options = parser.parse_args(arguments)
     command = " ".join(options.command) or "help"
-    if "\n" in command or len(command) > LINE_LIMIT:
-        parser.error(f"a command is one line of at most {LINE_LIMIT} characters")
-    try:
-        lines = list(ask(options.address, options.port, command))
-    except (OSError, OverflowError) as error:
-        place = f"{options.address} port {options.port}"
-        print(f"raterctl: no answer from {printable(place)}: {system_reason(error)}", file=sys.stderr)
-        return 2
-    failed = "".join(lines[:1]).startswith("error: ")
-    for line in lines:
-        print(line, file=sys.stderr if failed else sys.stdout)
-    return int(failed)
+    if "\n" in command or len(command) > QUESTION_LIMIT:
+        parser.error(f"a command is one line of at most {QUESTION_LIMIT} characters")
+    return run_command("raterctl", partial(print_control_answer, options.address, options.port, command), failed=2)

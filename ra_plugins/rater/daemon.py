@@ -19,20 +19,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
 
-from ra_plugins.rater.config import LEVELS, Config, Settings, described, kept, load, places
-from ra_plugins.rater.control import Control, Operated, Refused
+from ra_plugins.rater.config import LEVELS, Config, DaemonSettings, described, kept, load_config, places
+from ra_plugins.rater.control import CommandRefused, ControlPort, Operated
 from ra_plugins.rater.memory import StoreError
-from ra_plugins.rater.protocol import Question, Rater, log
-from ra_plugins.rater.server import Server, listen, listen_unix
+from ra_plugins.rater.protocol import Rater, Request, log
+from ra_plugins.rater.server import RaterServer, listen, listen_unix
 from ra_plugins.rater.stores import open_store
 from ra_plugins.rater.syntax import ConfigError
 from ra_plugins.support.command_line import Fault, run_command, system_reason
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['STANDARD', 'NUMBERS', 'SPARE', 'AT_START', 'LogLine', 'handler', 'use_log', 'warn', 'Logged', 'place', 'allow_files',
-           'later', 'reread', 'Daemon', 'serve_metrics', 'listen_all', 'tell_systemd', 'heed_signals', 'run', 'parser',
-           'check_config', 'main']
+__all__ = ['STANDARD', 'NUMBERS', 'SPARE_FILES', 'AT_START', 'LogLine', 'handler', 'use_log', 'warn', 'Logged', 'place',
+           'allow_files', 'later', 'reread', 'Daemon', 'serve_metrics', 'listen_all', 'tell_systemd', 'heed_signals',
+           'run_rater', 'check_config', 'main']
 
 # %% ../../nbs/rater/11_daemon.ipynb #7580cc82
 STANDARD = ("/dev/stderr", "/dev/stdout")
@@ -52,7 +52,7 @@ class LogLine(logging.Formatter):
         return f"{self.formatTime(record)} {line}" if self.stamped else line
 
 # %% ../../nbs/rater/11_daemon.ipynb #2d27f14d
-def handler(settings: Settings) -> logging.Handler:
+def handler(settings: DaemonSettings) -> logging.Handler:
     "What writes the log. It raises `OSError`."
     standard = settings.log in STANDARD
     if standard:
@@ -89,12 +89,12 @@ class Logged(Rater):
             self.health.failing = True
             log.error("no verdicts yet, since the store failed: %s", error)
 
-    def answers(self, questions: Sequence[Question]) -> list[bytes]:
+    def answers(self, requests: Sequence[Request]) -> list[bytes]:
         "As `Rater.answers`."
-        answers = super().answers(questions)
+        answers = super().answers(requests)
         if log.isEnabledFor(logging.DEBUG):
-            for question, answer in zip(questions, answers, strict=True):
-                asked = "no question" if question.problem else f"{question.name} {question.value}"
+            for request, answer in zip(requests, answers, strict=True):
+                asked = "no question" if request.problem else f"{request.name} {request.value}"
                 log.debug("%s: %s", asked, answer.decode().rstrip())
         return answers
 
@@ -108,26 +108,26 @@ def place(name: str) -> Iterator[None]:
         raise Fault(f"can't use {name}: {system_reason(error)}") from None
 
 # %% ../../nbs/rater/11_daemon.ipynb #4b784c83
-SPARE = 64  # open files that aren't connections
+SPARE_FILES = 64  # open files that aren't connections
 
 
 def allow_files(connections: int) -> None:
     "Let the process open as many files as it needs, as far as it may."
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + SPARE
+    wanted = connections + SPARE_FILES
     if hard != resource.RLIM_INFINITY and hard < wanted:
-        log.warning("only %d connections are possible: the system allows %d open files", hard - SPARE, hard)
+        log.warning("only %d connections are possible: the system allows %d open files", hard - SPARE_FILES, hard)
         wanted = hard
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 # %% ../../nbs/rater/11_daemon.ipynb #ffb07200
-AT_START = [each.name for each in fields(Settings) if re.search("address|port|socket|store", each.name)]
+AT_START = [each.name for each in fields(DaemonSettings) if re.search("address|port|socket|store", each.name)]
 
 
 def later(
-    before: Settings,  # at the start
-    now: Settings,
+    before: DaemonSettings,  # at the start
+    now: DaemonSettings,
 ) -> list[str]:
     "What to say about settings that can't be changed in a running rater."
     names = [name for name in AT_START if getattr(before, name) != getattr(now, name)]
@@ -135,15 +135,15 @@ def later(
 
 # %% ../../nbs/rater/11_daemon.ipynb #acb1e0ed
 def reread(file: str) -> tuple[Config, logging.Handler]:
-    "A configuration for a rater at work, and what writes its log. Where it can't be used, `Refused`, and the log says so."
+    "A configuration for a rater at work, and what writes its log. `CommandRefused` if it can't be used; the log says so."
     try:
-        config = load(file)
+        config = load_config(file)
         with place(config.settings.log):
             return config, handler(config.settings)
     except (ConfigError, Fault) as error:
         lines = [*str(error).splitlines(), "refused: what was read before stays"]
         warn(lines, logging.ERROR)
-        raise Refused("\n".join(lines)) from None
+        raise CommandRefused("\n".join(lines)) from None
 
 # %% ../../nbs/rater/11_daemon.ipynb #f14cfcc5
 class Daemon:
@@ -151,7 +151,7 @@ class Daemon:
 
     def __init__(self, file: str):
         "It raises `ConfigError` and `Fault`."
-        self.file, config = file, load(file)
+        self.file, config = file, load_config(file)
         self.settings = config.settings  # as they were at the start
         self.again = False  # set by a signal: read the configuration again
         with place(self.settings.log):
@@ -159,8 +159,8 @@ class Daemon:
         warn(config.notes)
         self.rater = Logged(config.book, open_store(self.settings.store))
         self.looks: list[Callable[[], None]] = [self.rater.store.tidy]
-        self.server = Server(self.often, self.settings.connections, self.settings.timeout)
-        self.control = Control(Operated(self.rater, self.server, self.reload, time.monotonic()))
+        self.server = RaterServer(self.often, self.settings.connections, self.settings.timeout)
+        self.control = ControlPort(Operated(self.rater, self.server, self.reload, time.monotonic()))
 
     def often(self) -> None:
         "What the server calls ten times a second."
@@ -168,11 +168,11 @@ class Daemon:
             look()
         if self.again:
             self.again = False
-            with suppress(Refused):  # the log says it
+            with suppress(CommandRefused):  # the log says it
                 self.reload()
 
     def reload(self) -> list[str]:
-        "Read the configuration again, and tell about it. It raises `Refused`, and then everything is as before."
+        "Read the configuration again, and tell about it. It raises `CommandRefused`, and then everything is as before."
         (settings, book, notes), made = reread(self.file)
         use_log(made, settings.log_level)
         self.rater.use(book)
@@ -235,7 +235,7 @@ def heed_signals(daemon: Daemon) -> None:
     signal.signal(signal.SIGHUP, read_again)
 
 # %% ../../nbs/rater/11_daemon.ipynb #41a2d0d8
-def run(file: str) -> None:
+def run_rater(file: str) -> None:
     "Be a rater with this configuration until a signal ends it. It raises `ConfigError` and `Fault`."
     daemon = Daemon(file)
     heed_signals(daemon)
@@ -254,7 +254,7 @@ def run(file: str) -> None:
         daemon.rater.store.close()
 
 # %% ../../nbs/rater/11_daemon.ipynb #e579ecd0
-def parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     "The command line of `rater`."
     made = argparse.ArgumentParser(prog="rater", description="Tell clients whether something happens too often.")
     named = made.add_mutually_exclusive_group()
@@ -267,7 +267,7 @@ def parser() -> argparse.ArgumentParser:
 def check_config(file: str) -> int:  # 0, or 1 if it can't be used
     "Say what a configuration means, or what is wrong in it."
     try:
-        config = load(file)
+        config = load_config(file)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
@@ -279,13 +279,13 @@ def main(
     arguments: Sequence[str] | None = None,
 ) -> int:  # 0 all went well, 1 it couldn't, 2 the command line makes no sense
     "`rater`: be one, or check a configuration."
-    options = parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     file = options.config or options.file or "config"
     if options.check:
         return run_command("rater", partial(check_config, file), failed=1)
     logging.raiseExceptions = False  # where the log's disk is full, questions are still answered
     try:
-        run(file)
+        run_rater(file)
     except (ConfigError, Fault, StoreError) as error:
         print(error if isinstance(error, ConfigError) else f"rater: {error}", file=sys.stderr)
         if any(isinstance(each, logging.FileHandler) for each in log.handlers):

@@ -14,23 +14,24 @@ from itertools import cycle
 from typing import NamedTuple, Protocol
 
 from ra_plugins.rater.limits import Limit
+from ra_plugins.support.log import octets
 
 # %% auto #0
-__all__ = ['SPARE', 'PARTS', 'TIDYING', 'counted', 'needed', 'add', 'Mark', 'StoreError', 'Store', 'Generations', 'Parts',
-           'Memory']
+__all__ = ['SPARE_MARKS', 'RETRY_PAUSE', 'PARTS', 'TIDYING', 'counted', 'needed', 'add', 'Mark', 'StoreError', 'Store',
+           'series_key', 'Generations', 'Parts', 'Memory']
 
 # %% ../../nbs/rater/01_memory.ipynb #fbe9ead9
-SPARE = 1000  # marks over the limit that are counted exactly
+SPARE_MARKS = 1000  # marks over the limit that are counted exactly
 
 
 def counted(
     series: array[float],  # times, in order
     now: float,
     limits: Sequence[Limit],
-) -> tuple[int, ...]:  # for each limit, the marks in its window, at most `SPARE` over what is allowed
+) -> tuple[int, ...]:  # for each limit, the marks in its window, at most `SPARE_MARKS` over what is allowed
     "Count the marks in the windows that end now."
     end = len(series)
-    return tuple([min(end - bisect_right(series, now - seconds), allowed + SPARE) for allowed, seconds in limits])
+    return tuple([min(end - bisect_right(series, now - seconds), allowed + SPARE_MARKS) for allowed, seconds in limits])
 
 # %% ../../nbs/rater/01_memory.ipynb #fd95b682
 @lru_cache(maxsize=1024)
@@ -38,7 +39,7 @@ def needed(
     limits: tuple[Limit, ...],
 ) -> tuple[int, float]:
     "How many of the last marks an answer may need, and for how many seconds."
-    return max(limit.allowed for limit in limits) + SPARE, max(limit.seconds for limit in limits)
+    return max(limit.allowed for limit in limits) + SPARE_MARKS, max(limit.seconds for limit in limits)
 
 # %% ../../nbs/rater/01_memory.ipynb #5ac58cc2
 def add(
@@ -76,6 +77,9 @@ class StoreError(Exception):
     "A store can't tell. The message says why."
 
 
+RETRY_PAUSE = 1.0  # seconds from a failure to the next try, for stores that can fail
+
+
 class Store(Protocol):
     "What keeps marks."
 
@@ -96,6 +100,15 @@ class Store(Protocol):
 
     def close(self) -> None:
         "Write down what is to be kept, and let go of files and connections."
+
+# %% ../../nbs/rater/01_memory.ipynb #f2eb5703
+def series_key(
+    name: str,  # of the class
+    value: str,  # as it is counted
+    prefix: str = "",  # of all keys
+) -> bytes:
+    "What a series is found by elsewhere. Surrogate escapes (PEP 383) become the bytes that they stand for."
+    return octets(f"{prefix}{name} {value}")
 
 # %% ../../nbs/rater/01_memory.ipynb #c6e48279
 class Generations:

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from ra_plugins.rater.memory import StoreError
 from ra_plugins.rater.protocol import Rater
-from ra_plugins.rater.server import Server
+from ra_plugins.rater.server import RaterServer
 from ra_plugins.support.log import printable
 
 # %% auto #0
@@ -39,7 +39,7 @@ LOOK = 60  # seconds between two counts of what is held
 class Figures(Collector):
     "rater's own metrics."
 
-    def __init__(self, rater: Rater, server: Server):
+    def __init__(self, rater: Rater, server: RaterServer):
         self.rater, self.server = rater, server
         self.held, self.looked = nan, -inf
 

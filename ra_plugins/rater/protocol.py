@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import repeat
 from typing import NamedTuple
 
+from ra_plugins.rater.client import LARGEST_WEIGHT, QUESTION_LIMIT
 from ra_plugins.rater.limits import NoRule, Rule, RuleBook, Verdict, judge
 from ra_plugins.rater.memory import Mark, Store, StoreError
 from ra_plugins.support.log import printable
@@ -19,54 +20,50 @@ from ra_plugins.support.log import printable
 log = logging.getLogger("rater")
 
 # %% auto #0
-__all__ = ['LINE_LIMIT', 'WEIGHT_LIMIT', 'NO_BLANK', 'TOO_LONG', 'NEAR_LIMIT', 'Question', 'read', 'Reply', 'reply',
-           'no_verdict_line', 'Near', 'Nearby', 'Health', 'Rater']
+__all__ = ['NO_BLANK', 'TOO_LONG', 'NEAR_LIMIT', 'Request', 'read_request', 'RaterReply', 'reply', 'no_verdict_line', 'Near',
+           'Nearby', 'Health', 'Rater']
 
 # %% ../../nbs/rater/07_protocol.ipynb #84a69635
-LINE_LIMIT = 1000  # bytes, without the end of the line
-WEIGHT_LIMIT = 999_999_999
-
-
-class Question(NamedTuple):
+class Request(NamedTuple):
     "A line from a client, read."
 
     name: str = ""  # the class
     value: str = ""  # undecodable bytes as surrogate escapes (PEP 383)
     weight: int = 1  # 0 to look without marking
-    keep: bool = False  # may another question follow?
-    problem: str = ""  # why this isn't a question
+    keep: bool = False  # may another request follow?
+    problem: str = ""  # why this isn't a request
 
 
-NO_BLANK = Question(problem="Bad Input (no space)")
-TOO_LONG = Question(problem="Line too long")
+NO_BLANK = Request(problem="Bad Input (no space)")
+TOO_LONG = Request(problem="Line too long")
 
 # %% ../../nbs/rater/07_protocol.ipynb #06991983
-def read(
+def read_request(
     line: bytes,  # without its newline
-) -> Question:
+) -> Request:
     "Read a client's line. Whatever it is, the answer can be told from what this returns."
     line = line.removesuffix(b"\r")
-    if len(line) > LINE_LIMIT:
+    if len(line) > QUESTION_LIMIT:
         return TOO_LONG
     name, blank, value = line.decode("utf-8", "surrogateescape").partition(" ")
     if not name.startswith("-"):
-        return Question(name, value) if blank else NO_BLANK
+        return Request(name, value) if blank else NO_BLANK
     weight, peek, keep = 1, False, False
     while name.startswith("-"):
         if name == "-keep":
             keep = True
         elif name == "-peek":
             peek = True
-        elif (found := name.removeprefix("-weight=")).isascii() and found.isdigit() and 0 < int(found) <= WEIGHT_LIMIT:
-            weight = int(found)
+        elif (told := name.removeprefix("-weight=")).isascii() and told.isdigit() and 0 < int(told) <= LARGEST_WEIGHT:
+            weight = int(told)
         else:
-            return Question(keep=keep, problem=f"Unknown option: {name}")
+            return Request(keep=keep, problem=f"Unknown option: {name}")
         name, blank, value = value.partition(" ")
-    return Question(name, value, 0 if peek else weight, keep) if blank else NO_BLANK._replace(keep=keep)
+    return Request(name, value, 0 if peek else weight, keep) if blank else NO_BLANK._replace(keep=keep)
 
 # %% ../../nbs/rater/07_protocol.ipynb #99bb7d7b
-class Reply(NamedTuple):
-    "What a question comes to."
+class RaterReply(NamedTuple):
+    "What a request comes to."
 
     verdict: Verdict
     near: bool  # is half of what is allowed used up?
@@ -77,11 +74,11 @@ class Reply(NamedTuple):
 def reply(
     rule: Rule,
     counts: tuple[int, ...],  # for each of the rule's limits, the marks in its window
-) -> Reply:
-    "The answer to a question."
+) -> RaterReply:
+    "The answer to a request."
     verdict = judge(rule, counts)
     near = bool(counts) and verdict.marks * 2 >= verdict.allowed
-    return Reply(verdict, near, b"%d %d/%d\r\n" % verdict)
+    return RaterReply(verdict, near, b"%d %d/%d\r\n" % verdict)
 
 # %% ../../nbs/rater/07_protocol.ipynb #8e4006b8
 def no_verdict_line(message: str) -> bytes:
@@ -106,14 +103,14 @@ class Nearby:
     def __init__(self) -> None:
         self.rules: dict[tuple[str, str], Rule] = {}  # by class and value, who came near last stands last
 
-    def note(self, question: Question, rule: Rule, verdict: Verdict) -> None:
-        "Remember the value of a question. Where this one took it over its limit, the log says so."
-        name, value = question.name, rule.counted(question.value)
+    def note(self, request: Request, rule: Rule, verdict: Verdict) -> None:
+        "Remember the value of a request. Where this one took it over its limit, the log says so."
+        name, value = request.name, rule.counted(request.value)
         self.rules.pop((name, value), None)
         self.rules[name, value] = rule
         if len(self.rules) > NEAR_LIMIT:
             del self.rules[next(iter(self.rules))]
-        if verdict.marks - question.weight <= verdict.allowed < verdict.marks:
+        if verdict.marks - request.weight <= verdict.allowed < verdict.marks:
             log.info("%s %s is over its limit: %d/%d%s", name, printable(value), *verdict[1:], ", watched only" * rule.watch)
 
     def verdicts(self, store: Store) -> list[Near]:
@@ -149,9 +146,9 @@ class Health:
 
 # %% ../../nbs/rater/07_protocol.ipynb #37686bf6
 class Rater:
-    "Judges questions by a rule book, with the marks in a store."
+    "Judges requests by a rule book, with the marks in a store."
 
-    read = staticmethod(read)
+    read = staticmethod(read_request)
 
     def __init__(self, book: RuleBook, store: Store):
         self.store, self.health, self.near = store, Health(), Nearby()
@@ -166,21 +163,21 @@ class Rater:
 
     def answers(
         self,
-        questions: Sequence[Question],
-    ) -> list[bytes]:  # for each question, a line for the client
+        requests: Sequence[Request],
+    ) -> list[bytes]:  # for each request, a line for the client
         "Mark and judge."
-        rules = [self._rule(question) for question in questions]
+        rules = [self._rule(request) for request in requests]
         marks = [
-            Mark(question.name, rule.counted(question.value), rule.limits, question.weight)
-            for question, rule in zip(questions, rules, strict=True)
+            Mark(request.name, rule.counted(request.value), rule.limits, request.weight)
+            for request, rule in zip(requests, rules, strict=True)
             if isinstance(rule, Rule) and rule.limits
         ]
         counts = self._counts(marks) if marks else iter(())
-        return [self._answer(question, rule, counts) for question, rule in zip(questions, rules, strict=True)]
+        return [self._answer(request, rule, counts) for request, rule in zip(requests, rules, strict=True)]
 
-    def _rule(self, question: Question) -> Rule | str:
+    def _rule(self, request: Request) -> Rule | str:
         try:
-            return question.problem or self.book.rule(question.name, question.value)
+            return request.problem or self.book.rule(request.name, request.value)
         except NoRule as error:
             return str(error)
 
@@ -193,13 +190,13 @@ class Rater:
         self.health.worked()
         return iter(counts)
 
-    def _answer(self, question: Question, rule: Rule | str, counts: Iterator[tuple[int, ...] | str]) -> bytes:
+    def _answer(self, request: Request, rule: Rule | str, counts: Iterator[tuple[int, ...] | str]) -> bytes:
         found = rule if isinstance(rule, str) else next(counts) if rule.limits else ()
         if isinstance(rule, str) or isinstance(found, str):
-            self.answered[question.name if question.name in self.book.classes else "", "2"] += 1
+            self.answered[request.name if request.name in self.book.classes else "", "2"] += 1
             return no_verdict_line(str(found))
         verdict, near, line = reply(rule, found)
-        self.answered[question.name, "1" if verdict.over else "0"] += 1
+        self.answered[request.name, "1" if verdict.over else "0"] += 1
         if near:
-            self.near.note(question, rule, verdict)
+            self.near.note(request, rule, verdict)
         return line

@@ -20,17 +20,11 @@ from redis.exceptions import ConnectionError, NoScriptError, RedisError, Respons
 from redis.retry import Retry
 
 from ra_plugins.rater.limits import Limit
-from ra_plugins.rater.memory import SPARE, Mark, StoreError
-from ra_plugins.support.log import octets
+from ra_plugins.rater.memory import RETRY_PAUSE, SPARE_MARKS, Mark, StoreError, series_key
 
 # %% auto #0
-__all__ = ['TOLD', 'FIND', 'ADD', 'COUNT', 'SCRIPT', 'SHA', 'PAUSE', 'key', 'packed', 'batch', 'open_line', 'Line', 'reached',
-           'result', 'run_script', 'Redis']
-
-# %% ../../nbs/rater/03_redis.ipynb #7bcb870b
-def key(prefix: str, name: str, value: str) -> bytes:
-    "What the series of a value is found by. Surrogate escapes (PEP 383) become the bytes that they stand for."
-    return octets(f"{prefix}{name} {value}")
+__all__ = ['TOLD', 'FIND', 'ADD', 'COUNT', 'SCRIPT', 'SHA', 'packed', 'batch', 'open_line', 'Line', 'reached', 'checked_reply',
+           'run_script', 'Redis']
 
 # %% ../../nbs/rater/03_redis.ipynb #9d1de8c7
 @lru_cache(maxsize=1024)
@@ -55,8 +49,8 @@ local limits, keep, span = {}, 0, 0
 while position <= #ARGV[2] do
   local allowed, seconds
   allowed, seconds, position = struct.unpack("<dd", ARGV[2], position)
-  limits[#limits + 1] = {most = allowed + SPARE, since = now - seconds}
-  keep, span = math.max(keep, allowed + SPARE), math.max(span, seconds)
+  limits[#limits + 1] = {most = allowed + SPARE_MARKS, since = now - seconds}
+  keep, span = math.max(keep, allowed + SPARE_MARKS), math.max(span, seconds)
 end
 """
 
@@ -109,7 +103,7 @@ for index, limit in ipairs(limits) do
 end
 return counts
 """
-SCRIPT = (TOLD + FIND + ADD + COUNT).replace("SPARE", str(SPARE))
+SCRIPT = (TOLD + FIND + ADD + COUNT).replace("SPARE_MARKS", str(SPARE_MARKS))
 SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()  # by which the server knows the script
 
 # %% ../../nbs/rater/03_redis.ipynb #75eb0e3a
@@ -144,9 +138,6 @@ def open_line(connection: Connection) -> None:
     connection.connect()
 
 # %% ../../nbs/rater/03_redis.ipynb #0d54d95e
-PAUSE = 1.0  # seconds from a failure to the next try
-
-
 class Line:
     "A connection to Redis that is let alone for a while after a failure."
 
@@ -160,7 +151,7 @@ class Line:
     ) -> list[Any]:  # for each command, what it answers or the `ResponseError` of it
         "Send a batch, and wait for what it answers. It raises `StoreError` in time."
         start = time.monotonic()
-        if start < self.failed + PAUSE:
+        if start < self.failed + RETRY_PAUSE:
             raise StoreError(self.reason)
         try:
             open_line(self.connection)
@@ -187,7 +178,7 @@ def reached(
         raise ValueError(f"no such option of Redis: {error}") from None
 
 # %% ../../nbs/rater/03_redis.ipynb #a7a807d1
-def result(
+def checked_reply(
     reply: Any,
     key: bytes = b"",  # that it is about
 ) -> Any:
@@ -231,21 +222,21 @@ class Redis:
         "What the server is asked."
         now = "" if self.clock is None else self.clock()
         argument = packed(mark.weight, self.spans.get(mark.name, 0), mark.limits)
-        return "EVALSHA", SHA, 1, key(self.prefix, mark.name, mark.value), now, argument
+        return "EVALSHA", SHA, 1, series_key(mark.name, mark.value, self.prefix), now, argument
 
     def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...]]:
         "As `Store.count`. Where it raises, some may be marked: a server that answers too late has marked."
         commands = [self.command(mark) for mark in marks]
         replies = run_script(self.line, commands)
-        return [tuple(result(reply, command[3])) for reply, command in zip(replies, commands, strict=True)]
+        return [tuple(checked_reply(reply, command[3])) for reply, command in zip(replies, commands, strict=True)]
 
     def forget(self, name: str, value: str) -> bool:
         "As `Store.forget`."
-        return bool(result(self.line.ask([("DEL", key(self.prefix, name, value))])[0]))
+        return bool(checked_reply(self.line.ask([("DEL", series_key(name, value, self.prefix))])[0]))
 
     def held(self) -> int:
         "As `Store.held`: the number of keys in the database, so it should have one to itself."
-        return int(result(self.line.ask([("DBSIZE",)])[0]))
+        return int(checked_reply(self.line.ask([("DBSIZE",)])[0]))
 
     def tidy(self) -> None:
         "As `Store.tidy`: there is nothing to do, Redis drops a key that has expired."

@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from ra_plugins.rater.protocol import LINE_LIMIT
+from ra_plugins.rater.client import QUESTION_LIMIT
 
 # %% auto #0
-__all__ = ['BACKLOG', 'PATIENCE', 'CHUNK', 'READ', 'WRITE', 'SURPLUS', 'NOW', 'LAST', 'SECOND', 'TICK', 'ACCEPTED', 'GRACE',
-           'Listener', 'listen', 'listen_unix', 'Asked', 'Service', 'cut', 'Connection', 'poller', 'Waiting', 'Port',
-           'Turns', 'Server']
+__all__ = ['BACKLOG', 'DEFER_ACCEPT', 'CHUNK', 'READABLE', 'WRITABLE', 'SURPLUS', 'NOW', 'LAST', 'SECOND', 'TICK', 'ACCEPTED',
+           'GRACE', 'Listener', 'listen', 'listen_unix', 'Asked', 'Service', 'whole_lines', 'Connection', 'poller',
+           'Waiting', 'Port', 'Turns', 'RaterServer']
 
 # %% ../../nbs/rater/08_server.ipynb #dba930f0
 class Listener(socket.socket):
@@ -37,7 +37,7 @@ class Listener(socket.socket):
 
 # %% ../../nbs/rater/08_server.ipynb #e3d1b342
 BACKLOG = 1024  # connections that the kernel holds until they are accepted
-PATIENCE = 5  # seconds for which the kernel holds a connection that says nothing (TCP_DEFER_ACCEPT, tcp(7))
+DEFER_ACCEPT = 5  # seconds for which the kernel holds a connection that says nothing (TCP_DEFER_ACCEPT, tcp(7))
 
 
 def listen(host: str, port: int) -> Listener:
@@ -47,7 +47,7 @@ def listen(host: str, port: int) -> Listener:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_DEFER_ACCEPT"):
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, PATIENCE)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError:
@@ -89,7 +89,7 @@ class Service(Protocol):
     "What answers the lines that come in."
 
     def read(self, line: bytes) -> Asked:
-        "Read a line without its newline. It doesn't raise, and after a line over `LINE_LIMIT` nothing is kept."
+        "Read a line without its newline. It doesn't raise, and after a line over `QUESTION_LIMIT` nothing is kept."
 
     def answers(self, asked: Sequence[Any]) -> list[bytes]:
         "For each line that was read, what to send."
@@ -98,13 +98,13 @@ class Service(Protocol):
 CHUNK = 4096  # bytes to read at once: several lines
 
 
-def cut(data: bytes) -> tuple[list[bytes], bytes]:
+def whole_lines(data: bytes) -> tuple[list[bytes], bytes]:
     "The whole lines in what has come, and the beginning of the next. One that gets too long is taken for whole."
     *lines, rest = data.split(b"\n")
-    return ([*lines, rest] if len(rest) > LINE_LIMIT + 1 else lines), rest  # a carriage return may be among them
+    return ([*lines, rest] if len(rest) > QUESTION_LIMIT + 1 else lines), rest  # a carriage return may be among them
 
 # %% ../../nbs/rater/08_server.ipynb #fe8e54d8
-READ, WRITE = select.POLLIN, select.POLLOUT  # what a client is waited for; poll(2) and epoll(7) have the same figures
+READABLE, WRITABLE = select.POLLIN, select.POLLOUT  # what a client is waited for, in poll(2) and epoll(7) alike
 SURPLUS = 1 << 21  # bytes to ignore of a client that says more than it should
 NOW = int(socket.MSG_DONTWAIT)  # spares the system call that makes a socket non-blocking
 LAST = NOW | int(getattr(socket, "MSG_MORE", 0))  # lets the answer travel with the end of the connection, in one packet
@@ -127,7 +127,7 @@ class Connection:
         try:
             data = self.socket.recv(CHUNK, NOW)
         except BlockingIOError:
-            return self.waiting.watch(self, READ)
+            return self.waiting.watch(self, READABLE)
         except OSError:
             data = b""
         if data and not self.surplus:
@@ -136,7 +136,7 @@ class Connection:
         return self.waiting.close(self) if self.surplus <= 0 or not data else None
 
     def _take(self, data: bytes) -> None:
-        lines, self.buffer = cut(data)
+        lines, self.buffer = whole_lines(data)
         for number, line in enumerate(lines, start=1):
             asked = self.port.service.read(line)
             self.port.asked.append((self, asked))
@@ -144,7 +144,7 @@ class Connection:
             if not self.keep:
                 self.surplus = SURPLUS if number < len(lines) or self.buffer or len(data) >= CHUNK else 0
                 return None
-        return None if lines else self.waiting.watch(self, READ)
+        return None if lines else self.waiting.watch(self, READABLE)
 
     def send(self) -> None:
         "Send what there is to send, as far as the client takes it, and decide how to go on."
@@ -156,13 +156,13 @@ class Connection:
         except OSError:
             return self.waiting.close(self)
         if self.output:
-            return self.waiting.watch(self, WRITE)
+            return self.waiting.watch(self, WRITABLE)
         if not self.keep and not self.surplus:
             return self.waiting.close(self)
         if self.surplus:
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_WR)
-        return self.waiting.watch(self, READ, again=self.keep)
+        return self.waiting.watch(self, READABLE, again=self.keep)
 
 # %% ../../nbs/rater/08_server.ipynb #32778c11
 SECOND = 1 if hasattr(select, "epoll") else 1000  # in the unit in which it is told how long to wait
@@ -201,7 +201,7 @@ class Waiting:
                 self.poll.register(number, events)
                 again = True
             connection.events = events
-            self.ready[number] = connection.receive if events == READ else connection.send
+            self.ready[number] = connection.receive if events == READABLE else connection.send
         if again:
             self.connections.pop(number, None)
             connection.deadline = self.now + self.timeout
@@ -282,7 +282,7 @@ class Turns:
         port = Port(listener, service, self.waiting)
         self.ports.append(port)
         self.waiting.ready[listener.fileno()] = port.accept
-        self.waiting.poll.register(listener.fileno(), READ)
+        self.waiting.poll.register(listener.fileno(), READABLE)
 
     def turn(
         self,
@@ -311,7 +311,7 @@ class Turns:
 GRACE = 1.0  # seconds to answer what has arrived, when the server is told to stop
 
 
-class Server(Turns):
+class RaterServer(Turns):
     "A loop over sockets that answers lines, in one thread."
 
     stopping = False  # set it, in a signal handler for instance, and `run` returns

@@ -12,17 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ra_plugins.rater.memory import Mark, StoreError, add, counted
-from ra_plugins.support.log import octets
+from ra_plugins.rater.memory import RETRY_PAUSE, Mark, StoreError, add, counted, series_key
+from ra_plugins.support.command_line import system_reason
 
 # %% auto #0
-__all__ = ['APPLICATION', 'VERSION', 'SCHEMA', 'PATIENCE', 'ADVICE', 'PAUSE', 'SLICE', 'WRITE', 'BRING_BACK', 'DROP', 'LOSS',
-           'key', 'is_new', 'opened', 'problem', 'File', 'read', 'write', 'Changes', 'Sqlite']
-
-# %% ../../nbs/rater/02_sqlite.ipynb #74c28f6b
-def key(name: str, value: str) -> bytes:
-    "What the series of a value is found by. Surrogate escapes (PEP 383) become the bytes that they stand for."
-    return octets(f"{name} {value}")
+__all__ = ['APPLICATION', 'VERSION', 'SCHEMA', 'LOCK_TIMEOUT', 'ADVICE', 'SLICE', 'WRITE_SERIES', 'BRING_BACK', 'DROP', 'LOSS',
+           'is_new', 'opened', 'failure_text', 'File', 'read_series', 'write_series', 'Changes', 'Sqlite']
 
 # %% ../../nbs/rater/02_sqlite.ipynb #be0cf689
 APPLICATION = 0x72617465  # "rate", in ASCII
@@ -49,13 +44,13 @@ def is_new(database: sqlite3.Connection) -> bool:
     return not application
 
 # %% ../../nbs/rater/02_sqlite.ipynb #fd948845
-PATIENCE = 0.1  # seconds to wait while another process writes to the file
+LOCK_TIMEOUT = 0.1  # seconds to wait while another process writes to the file
 
 
 def opened(path: str) -> sqlite3.Connection:
     "Open a file of marks; make it where there is none. It raises `OSError`, `sqlite3.Error` and `StoreError`."
     Path(path).touch(0o600)  # what is counted can be private
-    database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
     try:
         if is_new(database):
             database.executescript(SCHEMA)
@@ -68,26 +63,23 @@ def opened(path: str) -> sqlite3.Connection:
     return database
 
 # %% ../../nbs/rater/02_sqlite.ipynb #d612de4a
-ADVICE = {  # for SQLite's messages
-    "attempt to write a readonly database": "rater's user should be allowed to write to the file and in its folder",
-    "database disk image is malformed": "move the file away, and rater makes a new one",
-    "database is locked": "another process writes to it",
-    "database or disk is full": "make room",
-    "disk I/O error": "is there room, and is the disk sound?",
-    "file is not a database": "name another file",
-    "unable to open database file": "it should be a file, in a folder in which rater's user may write",
+ADVICE = {  # by SQLite's result code, https://www.sqlite.org/rescode.html
+    sqlite3.SQLITE_READONLY: "rater's user should be allowed to write to the file and in its folder",
+    sqlite3.SQLITE_CORRUPT: "move the file away, and rater makes a new one",
+    sqlite3.SQLITE_BUSY: "another process writes to it",
+    sqlite3.SQLITE_FULL: "make room",
+    sqlite3.SQLITE_IOERR: "is there room, and is the disk sound?",
+    sqlite3.SQLITE_NOTADB: "name another file",
+    sqlite3.SQLITE_CANTOPEN: "it should be a file, in a folder in which rater's user may write",
 }
 
 
-def problem(error: Exception) -> str:
+def failure_text(error: Exception) -> str:
     "What to tell people about a failure."
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"{text} ({ADVICE[text]})" if text in ADVICE else text
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what an extended code adds
+    return system_reason(error) + (f" ({ADVICE[code]})" if code in ADVICE else "")
 
 # %% ../../nbs/rater/02_sqlite.ipynb #1fc61d74
-PAUSE = 1.0  # seconds from a failure to the next try
-
-
 class File:
     "A file of marks, opened when it is asked for, and opened anew after a failure."
 
@@ -99,7 +91,7 @@ class File:
     @contextmanager
     def asked(self) -> Iterator[sqlite3.Connection]:
         "Run the block with the database. Whatever fails in it becomes a `StoreError`."
-        if 0 <= self.clock() - self.failed < PAUSE:
+        if 0 <= self.clock() - self.failed < RETRY_PAUSE:
             raise StoreError(self.reason)
         try:
             if self._database is None:
@@ -107,7 +99,7 @@ class File:
             yield self._database
         except (OSError, sqlite3.Error, StoreError, ValueError) as error:  # ValueError: a series that isn't one
             self.close()
-            self.failed, self.reason = self.clock(), f"{self.path}: {problem(error)}"
+            self.failed, self.reason = self.clock(), f"{self.path}: {failure_text(error)}"
             raise StoreError(self.reason) from error
 
     def close(self) -> None:
@@ -117,7 +109,7 @@ class File:
         self._database = None
 
 # %% ../../nbs/rater/02_sqlite.ipynb #4e4a4073
-def read(database: sqlite3.Connection, row: bytes) -> array[float]:
+def read_series(database: sqlite3.Connection, row: bytes) -> array[float]:
     "The series with this key, empty where there is none."
     series = array("d")
     for (marks,) in database.execute("SELECT marks FROM series WHERE key = ?", (row,)):
@@ -127,7 +119,7 @@ def read(database: sqlite3.Connection, row: bytes) -> array[float]:
 # %% ../../nbs/rater/02_sqlite.ipynb #38cc0f93
 SLICE = 250  # rows that are written or dropped together: some milliseconds' work
 
-WRITE = """
+WRITE_SERIES = """
 INSERT INTO series VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET expires = excluded.expires, marks = excluded.marks
 """
@@ -135,7 +127,7 @@ BRING_BACK = "UPDATE series SET expires = ? WHERE key IN (SELECT key FROM series
 DROP = "DELETE FROM series WHERE key IN (SELECT key FROM series WHERE expires <= ? LIMIT ?)"
 
 
-def write(
+def write_series(
     database: sqlite3.Connection,
     rows: Iterable[tuple[bytes, float, array[float]]],  # key, expiry, series
     now: float,
@@ -143,7 +135,7 @@ def write(
 ) -> bool:  # is there more to drop?
     "Write rows, and drop a slice of those that have expired."
     database.execute("BEGIN IMMEDIATE")
-    database.executemany(WRITE, rows)
+    database.executemany(WRITE_SERIES, rows)
     database.execute(BRING_BACK, (latest, latest, SLICE))
     dropped = database.execute(DROP, (now, SLICE)).rowcount
     database.execute("COMMIT")
@@ -169,7 +161,7 @@ class Changes:
     def find(self, database: sqlite3.Connection, name: str, value: str) -> array[float]:
         "The series of a value, as it is now."
         series = self.series.get((name, value))
-        return read(database, key(name, value)) if series is None else series
+        return read_series(database, series_key(name, value)) if series is None else series
 
     def count(self, mark: Mark, series: array[float], now: float) -> tuple[int, ...]:
         "Add a mark to its series, and count: `Store.count` for one."
@@ -180,8 +172,11 @@ class Changes:
 
     def write(self, database: sqlite3.Connection, now: float) -> None:
         "Write everything."
-        rows = [(key(*names), series[-1] + self.spans.get(names[0], 0), series) for names, series in self.series.items()]
-        self.more = write(database, rows, now, now + max(self.spans.values(), default=0))
+        rows = [
+            (series_key(name, value), series[-1] + self.spans.get(name, 0), series)
+            for (name, value), series in self.series.items()
+        ]
+        self.more = write_series(database, rows, now, now + max(self.spans.values(), default=0))
         self.series.clear()
         self.written = now
 
@@ -213,7 +208,7 @@ class Sqlite:
     def forget(self, name: str, value: str) -> bool:
         "As `Store.forget`."
         with self.file.asked() as database:
-            rows = database.execute("DELETE FROM series WHERE key = ?", (key(name, value),)).rowcount
+            rows = database.execute("DELETE FROM series WHERE key = ?", (series_key(name, value),)).rowcount
         return self.changes.series.pop((name, value), None) is not None or rows > 0
 
     def held(self) -> int:

@@ -13,14 +13,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ra_plugins.support.command_line import system_reason
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['Place', 'Where', 'Problem', 'ConfigError', 'Source', 'toml_keys', 'toml_places', 'read_toml', 'file_content',
-           'libconfig_tokens', 'libconfig_places', 'read_libconfig', 'read']
+__all__ = ['Place', 'Where', 'ConfigProblem', 'ConfigError', 'Source', 'toml_keys', 'toml_places', 'read_toml', 'file_content',
+           'libconfig_tokens', 'libconfig_places', 'read_libconfig', 'read_config']
 
 # %% ../../nbs/rater/05_syntax.ipynb #3279f293
-class Problem(NamedTuple):
+class ConfigProblem(NamedTuple):
     "Something to mend in a file."
 
     file: str
@@ -34,7 +35,7 @@ class Problem(NamedTuple):
 class ConfigError(Exception):
     "A configuration that can't be used."
 
-    def __init__(self, *problems: Problem):
+    def __init__(self, *problems: ConfigProblem):
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 
@@ -48,14 +49,14 @@ class Source:
 
     def __init__(self, file: str, values: Mapping[str, Any], places: Mapping[Where, Place]):
         self.file, self.values, self.places = file, values, places
-        self.problems: list[Problem] = []
-        self.notes: list[Problem] = []  # what does no harm
+        self.problems: list[ConfigProblem] = []
+        self.notes: list[ConfigProblem] = []  # what does no harm
 
-    def problem(self, where: Where, message: str) -> Problem:
+    def problem(self, where: Where, message: str) -> ConfigProblem:
         "Something about the value at `where`, or the nearest thing around it that has a place."
         while where and where not in self.places:
             where = where[:-1]
-        return Problem(*self.places.get(where, (self.file, 0)), message)
+        return ConfigProblem(*self.places.get(where, (self.file, 0)), message)
 
     def wrong(self, where: Where, message: str) -> None:
         "Add a problem."
@@ -114,20 +115,20 @@ def read_toml(file: str, content: bytes) -> Source:
         return Source(file, tomllib.loads(text), toml_places(file, text))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(Problem(file, line, f"byte {content[error.start]:#04x} should be UTF-8")) from None
+        raise ConfigError(ConfigProblem(file, line, f"byte {content[error.start]:#04x} should be UTF-8")) from None
     except ValueError as error:
         message, _, position = str(error).rpartition(" (at ")
         found = re.match(r"line (\d+)", position)
         line = int(found[1]) if found else content.count(b"\n") + 1
-        raise ConfigError(Problem(file, line, message or str(error))) from None
+        raise ConfigError(ConfigProblem(file, line, message or str(error))) from None
 
 # %% ../../nbs/rater/05_syntax.ipynb #f2516173
 def file_content(file: str, place: Place | None = None) -> bytes:
     "What is in a file that is named at `place`. It raises `ConfigError`."
     try:
         return Path(file).read_bytes()
-    except OSError as error:
-        raise ConfigError(Problem(*place or (file, 0), f"can't read {file}: {error.strerror}")) from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte in it
+        raise ConfigError(ConfigProblem(*place or (file, 0), f"can't read {file}: {system_reason(error)}")) from None
 
 # %% ../../nbs/rater/05_syntax.ipynb #81c8d0d8
 def libconfig_tokens(file: str, text: str, around: tuple[str, ...] = ()) -> list[Any]:
@@ -141,9 +142,10 @@ def libconfig_tokens(file: str, text: str, around: tuple[str, ...] = ()) -> list
             tokens += tokenizer.tokenize(piece)
         except (libconf.ConfigParseError, ValueError):
             line = text.split("\n")[tokenizer.row - 1].strip()
-            raise ConfigError(Problem(file, tokenizer.row, f"there is nothing like this in libconfig: {line}")) from None
+            unknown = ConfigProblem(file, tokenizer.row, f"there is nothing like this in libconfig: {line}")
+            raise ConfigError(unknown) from None
         if included in (file, *around):
-            raise ConfigError(Problem(file, tokenizer.row, f"{included} would include itself"))
+            raise ConfigError(ConfigProblem(file, tokenizer.row, f"{included} would include itself"))
         if included:
             inner = file_content(included, (file, tokenizer.row)).decode(errors="surrogateescape")
             tokens += libconfig_tokens(included, inner, (file, *around))
@@ -192,21 +194,22 @@ def _misplaced(
     at: Any,  # the token that is in the wrong place, or None at the end
     error: str,  # libconf's
     end: Place,
-) -> Problem:
+) -> ConfigProblem:
     expected = " or ".join(re.findall(r"'(\S)'", error.partition("; ")[2])) or "a setting, as in name: value;"
     message = f"{at.text if at else 'the end of the file'} stands where {expected} should be"
     if at and expected in (")", "]", "}"):
         message += "; is a comma or a double quote missing before it?"
     place: Place = (at.filename, at.row) if at else end
-    return Problem(*place, message)
+    return ConfigProblem(*place, message)
 
 # %% ../../nbs/rater/05_syntax.ipynb #404f869f
-def read(file: str, content: bytes) -> Source:
+def read_config(file: str, content: bytes) -> Source:
     "Read the values of a file in either syntax. It raises `ConfigError`."
     toml = file.endswith(".toml") or re.search(rb"^[ \t]*\[", content, re.MULTILINE)
     try:
         return (read_toml if toml else read_libconfig)(file, content)
     except RecursionError:
-        raise ConfigError(Problem(file, 0, "brackets are nested too deeply")) from None
+        raise ConfigError(ConfigProblem(file, 0, "brackets are nested too deeply")) from None
     except ModuleNotFoundError as error:
-        raise ConfigError(Problem(file, 0, f"to read it takes {error.name}: pip install 'ra-plugins[rater]'")) from None
+        missing = f"to read it takes {error.name}: pip install 'ra-plugins[rater]'"
+        raise ConfigError(ConfigProblem(file, 0, missing)) from None

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from ra_plugins.smtpd.qmail_spp import Checks, sections
 from ra_plugins.support.address import ADDRESS_LIMIT
-from ra_plugins.support.control import Control, entries, first_line, is_ours
+from ra_plugins.support.control import Control
 
 # %% auto #0
 __all__ = ['MAIL_FIRST', 'SYNTAX_ERROR', 'named_address', 'programs', 'server_name', 'is_bad_sender', 'is_allowed', 'to_us',
@@ -64,14 +64,14 @@ def programs(
 # %% ../../nbs/smtpd/01_dialogue.ipynb #68e35898
 def server_name(control: Control) -> str:
     "The name in `control/me`."
-    return first_line(control, "me", "localhost")
+    return control.first_line("me", "localhost")
 
 
 def is_bad_sender(control: Control, sender: str) -> bool:
     "Is the sender listed in `badmailfrom` (`qmail-smtpd(8)`)?"
     if not control.exists("badmailfrom"):
         return False
-    bad = entries(control, "badmailfrom")
+    bad = control.entries("badmailfrom")
     user, at, domain = sender.lower().rpartition("@")
     return sender.lower() in bad or bool(at) and at + domain in bad
 
@@ -79,7 +79,7 @@ def is_bad_sender(control: Control, sender: str) -> bool:
 def is_allowed(control: Control, recipient: str) -> bool:
     "Does `rcpthosts` let mail for this recipient in (`qmail-smtpd(8)`)?"
     _, at, domain = recipient.rpartition("@")
-    return not at or not control.exists("rcpthosts") or is_ours(control, domain)
+    return not at or not control.exists("rcpthosts") or control.is_ours(domain)
 
 # %% ../../nbs/smtpd/01_dialogue.ipynb #eaee6325
 def to_us(

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from ra_plugins.spf.check import Query, Result
+from ra_plugins.spf.query import Query
+from ra_plugins.spf.record import ResultName
+from ra_plugins.spf.trace import Outcome
 
 # %% auto #0
 __all__ = ['LONG', 'SHORT', 'COMMENTS', 'ATOM', 'DOT_ATOM', 'LINE_LENGTH', 'NAMES', 'RECEIVED_SPF', 'AUTHENTICATION_RESULTS',
-           'plain', 'comment', 'paired', 'parenthesized', 'word', 'fitted', 'mailbox', 'facts', 'received_spf',
-           'dot_atom', 'authentication_results']
+           'FIELDS', 'plain', 'comment', 'paired', 'parenthesized', 'word', 'fitted', 'mailbox', 'facts',
+           'received_spf', 'dot_atom', 'authentication_results']
 
 # %% ../../nbs/spf/05_header.ipynb #ad442334
 LONG, SHORT = 254, 40  # characters of a word: an address may have 254 (RFC 5321, 4.5.3.1.3)
@@ -24,8 +26,8 @@ def plain(text: str, limit: int = LONG) -> str:
     text = text if text.isascii() and text.isprintable() else "".join(c if " " <= c <= "~" else "?" for c in text)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
-# %% ../../nbs/spf/05_header.ipynb #75ad0b2b
-COMMENTS = {
+# %% ../../nbs/spf/05_header.ipynb #ddb6ce2d
+COMMENTS: dict[ResultName, str] = {
     "pass": "{who} designates {ip} as permitted sender",
     "fail": "{who} does not designate {ip} as permitted sender",
     "softfail": "transitioning {who} does not designate {ip} as permitted sender",
@@ -35,11 +37,11 @@ COMMENTS = {
     "temperror": "temporary error in processing during lookup of {domain}",
 }
 
-# %% ../../nbs/spf/05_header.ipynb #0bef16ba
+# %% ../../nbs/spf/05_header.ipynb #0b1ef7d0
 def comment(
-    result: Result,
+    result: Outcome,
     receiver: str,  # our own name
-    words: Mapping[str, str] = COMMENTS,  # by result
+    words: Mapping[ResultName, str] = COMMENTS,  # by result
     who: str = "",  # whose policy it was; `domain of …` where nothing is said
 ) -> str:
     "The result in a sentence: one line of printable ASCII."
@@ -94,8 +96,8 @@ def mailbox(query: Query) -> str:
     "Whose mail it is: the sender, or the postmaster of the HELO name for a bounce (RFC 7208, section 2.4)."
     return f"{query.local}@{query.domain}"
 
-# %% ../../nbs/spf/05_header.ipynb #e833bd2b
-def facts(result: Result, receiver: str, identity: str) -> dict[str, str]:
+# %% ../../nbs/spf/05_header.ipynb #3940a57e
+def facts(result: Outcome, receiver: str, identity: str) -> dict[str, str]:
     "The keys of a Received-SPF field, in order, with their values; those that have one."
     query = result.query
     values = {
@@ -115,7 +117,7 @@ RECEIVED_SPF, AUTHENTICATION_RESULTS = "Received-SPF: ", "Authentication-Results
 
 
 def received_spf(
-    result: Result,
+    result: Outcome,
     receiver: str,  # our own name
     identity: str = "mailfrom",  # what was checked: `mailfrom` or `helo`
 ) -> str:  # without the field's name
@@ -135,9 +137,9 @@ def dot_atom(text: str) -> str:
     atoms = (re.sub(rf"(?!{ATOM})[\S\s]", "?", part, flags=re.IGNORECASE | re.ASCII) for part in text.split("."))
     return ".".join(atom or "?" for atom in atoms)
 
-# %% ../../nbs/spf/05_header.ipynb #57924af2
+# %% ../../nbs/spf/05_header.ipynb #578256f8
 def authentication_results(
-    result: Result,
+    result: Outcome,
     authserv_id: str,  # our own name: filters believe only those that they know
     identity: str = "mailfrom",  # what was checked: `mailfrom` or `helo`
 ) -> str:  # without the field's name
@@ -156,3 +158,6 @@ def authentication_results(
         return str(AuthenticationResultsHeader(authserv_id=dot_atom(plain(authserv_id, limit)), results=[clause]))
 
     return fitted(write).removeprefix(AUTHENTICATION_RESULTS)
+
+# %% ../../nbs/spf/05_header.ipynb #6fbed885
+FIELDS = {"Received-SPF": received_spf, "Authentication-Results": authentication_results}

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from sys import maxsize
 from urllib.parse import quote
 
 from ra_plugins.support.log import octets
@@ -25,14 +26,18 @@ class Expansion:
         self.escaped = letter != self.letter
         self.keep = int(digits or 0)  # how many parts, from the right; 0 for all
         self.reverse = bool(reverse)
-        self.delimiters = delimiters or "."
+        self.delimiters = "".join(dict.fromkeys(delimiters)) or "."  # each once, however often a stranger repeats it
 
     def apply(self, value: str) -> str:
         "The value of the letter, transformed."
-        parts = re.split(f"[{re.escape(self.delimiters)}]", value) if self.delimiters != "." else value.split(".")
+        delimiter = self.delimiters[0]
+        for other in self.delimiters[1:]:
+            value = value.replace(other, delimiter)
         if self.reverse:
-            parts.reverse()
-        text = ".".join(parts[-self.keep :])
+            parts = value.split(delimiter, self.keep or -1)[: self.keep or None][::-1]
+        else:
+            parts = value.rsplit(delimiter, self.keep or -1)[-self.keep :]
+        text = ".".join(parts)
         return quote(octets(text), safe="-._~") if self.escaped else text
 
 # %% ../../nbs/spf/00_macro.ipynb #a974d5e7
@@ -55,14 +60,41 @@ class MacroString:
     def expand(
         self,
         values: Mapping[str, str],  # of the letters that stand in it
+        limit: int = maxsize,  # characters
     ) -> str:
-        "The text with all holes filled."
+        "The text with its holes filled, its first `limit` characters. What comes behind them isn't filled at all."
         if self.plain is not None:
-            return self.plain
-        return "".join(part if isinstance(part, str) else part.apply(values[part.letter]) for part in self.parts)
+            return self.plain[:limit]
+        return "".join(_enough(_filled(self.parts, values), limit))[:limit]
+
+    def expand_end(
+        self,
+        values: Mapping[str, str],
+        limit: int,  # characters
+    ) -> str:
+        "As `expand`, its last `limit` characters. What stands before them isn't filled at all."
+        if self.plain is not None:
+            return self.plain[-limit:]
+        return "".join(reversed(_enough(_filled(reversed(self.parts), values), limit)))[-limit:]
 
     def __repr__(self) -> str:
         return f"MacroString({self.text!r})"
+
+
+def _filled(parts: Iterable[str | Expansion], values: Mapping[str, str]) -> Iterator[str]:
+    "What stands for each part."
+    return (part if isinstance(part, str) else part.apply(values[part.letter]) for part in parts)
+
+
+def _enough(pieces: Iterable[str], limit: int) -> list[str]:
+    "Pieces, until they have `limit` characters together."
+    found: list[str] = []
+    for piece in pieces:
+        found.append(piece)
+        limit -= len(piece)
+        if limit <= 0:
+            break
+    return found
 
 # %% ../../nbs/spf/00_macro.ipynb #e02cf5fb
 TOKEN = re.compile(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['LINE_LIMIT', 'octets', 'printable', 'log_line']
+__all__ = ['LINE_LIMIT', 'octets', 'printable', 'with_reason', 'log_line']
 
 # %% ../../nbs/support/00_log.ipynb #d0b3a41d
 LINE_LIMIT = 1000  # characters: long enough for any address that qmail takes (899 bytes), short for a log
@@ -33,6 +33,17 @@ def printable(
 
 def _escape(char: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in octets(char))
+
+# %% ../../nbs/support/00_log.ipynb #c0111271
+def with_reason(
+    line: str,  # as the C plugin logs it
+    error: Exception,  # what came in the way
+) -> str:  # `LINE: REASON`, or the line as it is if the error says nothing
+    "A log line with the reason behind it: the system's words (`strerror(3)`), or else the text of the error."
+    reason = str(getattr(error, "strerror", None) or error)
+    if reason[1:2].islower():  # a word, and no abbreviation
+        reason = reason[0].lower() + reason[1:]
+    return f"{line}: {reason}" if reason else line
 
 # %% ../../nbs/support/00_log.ipynb #0b8e824b
 def log_line(

@@ -9,10 +9,9 @@ from ra_plugins.spp.command import Command, Refuse, SetVariable
 from ra_plugins.spp.plugin import State
 from ra_plugins.support.environment import Environment, filename, number, variable
 from ra_plugins.spp.session import sample_session
-from ra_plugins.support import cdb
 from ra_plugins.support.address import Address, parse_address
 from ra_plugins.ask.question import Unanswered
-from ra_plugins.support.control import entries, is_ours
+from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
     from ra_plugins.support.control import Control
 
 # %% auto #0
-__all__ = ['WHITELISTED', 'FOREIGN', 'KNOWN', 'UNKNOWN', 'UNCHECKED', 'listed_as', 'in_text', 'in_cdb', 'Mailboxes',
-           'TextMailboxes', 'CdbMailboxes', 'is_whitelisted', 'standing', 'refuse', 'RecipientSettings',
-           'RecipientListSettings', 'parse_recipient', 'accepted_before', 'RecipientState', 'wrong_before',
-           'no_mailbox', 'check_recipient', 'SenderSettings', 'check_sender', 'one_message']
+__all__ = ['WHITELISTED', 'FOREIGN', 'KNOWN', 'UNKNOWN', 'UNCHECKED', 'listed_as', 'Mailboxes', 'TextMailboxes', 'CdbMailboxes',
+           'is_whitelisted', 'standing', 'refuse', 'RecipientSettings', 'RecipientListSettings', 'parse_recipient',
+           'accepted_before', 'RecipientState', 'wrong_before', 'no_mailbox', 'check_recipient', 'SenderSettings',
+           'check_sender', 'one_message']
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #55cd0e2f
 def listed_as(
@@ -34,29 +33,6 @@ def listed_as(
 ) -> tuple[str, str]:  # the address and the catch-all of its domain, in lower case
     "The entries that would make an address one of our mailboxes."
     return str(address).lower(), f"@{address.domain.lower()}"
-
-# %% ../../../nbs/plugins/shared/mailboxes.ipynb #fc2f9157
-def in_text(
-    control: Control,
-    name: str,  # of the list
-    *wanted: str,  # in lower case
-) -> bool:
-    "Is any of these an entry of a text list? `OSError` where the list can't be read, or isn't text."
-    listed = entries(control, name)
-    if any(entry in listed for entry in wanted):
-        return True
-    if any("\0" in entry for entry in listed):
-        raise OSError(f"{name} isn't text")
-    return False
-
-# %% ../../../nbs/plugins/shared/mailboxes.ipynb #90ca8801
-def in_cdb(
-    control: Control,
-    name: str,  # of the list
-    *wanted: str,  # in lower case
-) -> bool:
-    "Is any of these a key of a CDB? `OSError` where it can't be read, or isn't a whole CDB."
-    return cdb.lookup(control.path(name), *wanted) is not None
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #e26af699
 class Mailboxes:
@@ -72,7 +48,7 @@ class Mailboxes:
 
     async def ours(self, domain: str) -> bool:
         "Do we take mail for this domain? `OSError` or `Unanswered` where that can't be found out."
-        return is_ours(self.control, domain)
+        return self.control.is_ours(domain)
 
     async def has(self, address: Address) -> bool:
         "Is this a mailbox of ours, its domain being ours? `OSError` or `Unanswered` where that can't be found out."
@@ -84,7 +60,7 @@ class TextMailboxes(Mailboxes):
 
     async def has(self, address: Address) -> bool:
         "Is the address, or its domain's catch-all, an entry?"
-        return in_text(self.control, self.place, *listed_as(address))
+        return not self.control.entries(self.place).isdisjoint(listed_as(address))
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #8d176bbc
 class CdbMailboxes(Mailboxes):
@@ -92,7 +68,7 @@ class CdbMailboxes(Mailboxes):
 
     async def has(self, address: Address) -> bool:
         "Is the address, or its domain's catch-all, a key?"
-        return in_cdb(self.control, self.place, *listed_as(address))
+        return self.control.has_key(self.place, *listed_as(address))
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #035ba7a0
 WHITELISTED, FOREIGN, KNOWN, UNKNOWN, UNCHECKED = "whitelisted", "foreign", "known", "unknown", "unchecked"
@@ -107,13 +83,11 @@ def is_whitelisted(
     name, control = mailboxes.whitelist, mailboxes.control
     if name is None:
         return False
-    for look in (in_text, in_cdb):
-        try:
-            return look(control, name, domain.lower())
-        except OSError:
-            pass
-    log(f"Couldn't open whitelist file ({name})")
-    return False
+    try:
+        return control.has(name, domain)
+    except OSError as error:
+        log(with_reason(f"Couldn't open whitelist file ({name})", error))
+        return False
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #6553b692
 async def standing(
@@ -127,13 +101,13 @@ async def standing(
     try:
         if not await mailboxes.ours(address.domain):
             return FOREIGN
-    except (OSError, Unanswered):
-        log("error opening rcpthosts")
+    except (OSError, Unanswered) as error:
+        log(with_reason("error opening rcpthosts", error))
         return UNCHECKED
     try:
         return KNOWN if await mailboxes.has(address) else UNKNOWN
-    except (OSError, Unanswered):
-        log(f"Error opening address list file ({mailboxes.place})")
+    except (OSError, Unanswered) as error:
+        log(with_reason(f"Error opening address list file ({mailboxes.place})", error))
         return UNCHECKED
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #d0903c22

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ra_plugins.spp.command import ChangeAddress
 from ra_plugins.support.address import Address, parse_address
-from ra_plugins.support.control import is_listed, is_ours
+from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def is_local(
 ) -> bool | None:  # None where the list can't be read, and the log says so
     "Is `domain` one of ours?"
     try:
-        return is_listed(control, domains, domain) if domains else is_ours(control, domain)
-    except OSError:
-        log(f"error opening {domains or 'rcpthosts'}")
+        return control.has(domains, domain) if domains else control.is_ours(domain)
+    except OSError as error:
+        log(with_reason(f"error opening {domains or 'rcpthosts'}", error))
         return None
 
 # %% ../../../nbs/plugins/shared/recipients.ipynb #18affc53

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.ask.question import Unanswered
-from ra_plugins.ask.rate import OVER, Rate
+from ra_plugins.ask.rate import Rate
 from ra_plugins.spp.command import Disconnect
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ async def is_over(
     except Unanswered as why:
         log(str(why))
         return False
-    return answer.verdict == OVER
+    return answer.over
 
 # %% ../../../nbs/plugins/shared/throttle.ipynb #fd77eb9f
 def too_many(
