@@ -220,7 +220,7 @@ C: RCPT TO:<bob@example.org>
      plugins/rcptchecksfile
        logged    rcptchecksfile: pid PID - 511 sorry, no mailbox here by that name (bob@example.org)
        answered  SetVariable('WRONGRCPTCOUNT', '1')
-       answered  Refuse('511 sorry, no mailbox here by that name (#5.1.1 - rcptchecksfile)')
+       answered  Refuse(511, '5.1.1', 'sorry, no mailbox here by that name', by='rcptchecksfile')
 S: 511 sorry, no mailbox here by that name (#5.1.1 - rcptchecksfile)
 C: RCPT TO:<ben@example.org>
      plugins/tarpit
@@ -270,9 +270,31 @@ def test_try_as_json(home: Home, attempt: Callable[..., Done]) -> None:
     ]
     assert [run["answered"] for run in told["steps"][3]["plugins"]] == [
         [],
-        [{"command": "AddHeader", "arguments": ["X-Test: ana"]}],
+        [{"command": "AddHeader", "text": "X-Test: ana"}],
     ]
     assert told["steps"][4]["plugins"][0]["failure"] == "child crashed"
+
+
+NEEDS = {"connection": (), "helo": ("--helo", "x"), "mail": ("--from", ""), "rcpt": ("--to", "ben@example.org")}
+
+
+@pytest.mark.parametrize("stage", NEEDS)
+def test_try_asks_for_what_the_stage_needs(home: Home, stage: str) -> None:
+    "An address is enough for what runs at connection; a name comes with HELO, a sender with MAIL, a recipient with RCPT."
+    home.plugins(f"[{stage}]", ":echo E550 here", "[rcpt]", ":echo E550 at rcpt")
+    told: list[str] = []
+    for name, options in NEEDS.items():
+        told += options
+        done = Done("try", "--ip", "192.0.2.1", *told, "--control", home.control)
+        assert not done.errors and ("S: 550 here" in done.output) == (stage in list(NEEDS)[: list(NEEDS).index(name) + 1])
+        if stage == name:
+            break
+        assert done.status == 0 and "The session is accepted so far.\n" in done.output
+
+
+def test_try_with_a_recipient_and_no_sender(home: Home) -> None:
+    done = Done("try", "--ip", "192.0.2.1", "--to", "ben@example.org", "--control", home.control)
+    assert done.fails(re.escape("a recipient (--to) comes after a sender (--from)"))
 
 
 @pytest.mark.parametrize(
