@@ -32,7 +32,7 @@ from ra_plugins.spp.command import (
     SetVariable,
     UnsetVariable,
 )
-from ra_plugins.spp.plugin import plugin
+from ra_plugins.spp.plugin import STAGES, plugin
 from ra_plugins.support.control import Control
 
 ANSWER: list[Command] = []
@@ -112,7 +112,7 @@ answers = st.lists(made, max_size=6) | st.builds(lambda some, last, more: [*some
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(answers | st.lists(made | final | written | st.just(Command()), max_size=4), st.sampled_from(["helo", "mail", "rcpt", "data"]))
+@given(answers | st.lists(made | final | written | st.just(Command()), max_size=4), st.sampled_from(STAGES[1:5]))
 @example([Refuse(550, None, "no"), SetVariable("X_SET", "after")], "mail")
 @example([Refuse(550, None, "no"), Delay(7)], "rcpt")
 @example([Delay(2), Accept(), Later("data", Refuse(451, None, "later")), Delay(7)], "mail")
@@ -135,7 +135,7 @@ PRINTING = """
 import os
 
 from ra_plugins.spp.command import *
-from ra_plugins.spp.plugin import plugin
+from ra_plugins.spp.plugin import STAGES, plugin
 
 with open(os.path.join(os.path.dirname(__file__), "answer"), encoding="utf-8", errors="surrogateescape") as file:
     ANSWER = eval(file.read())

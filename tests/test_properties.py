@@ -404,9 +404,8 @@ def refusals(draw: st.DrawFn, kind: type[ReplyKind], said: st.SearchStrategy[str
     code = draw(st.integers(400, 599))
     detail = st.integers(0, 999)
     enhanced = draw(st.none() | st.builds(f"{code // 100}.{{}}.{{}}".format, detail, detail))
-    option = draw(st.sampled_from([{}, {"by": "me"}, {"in_front": True}]))
-    text = draw(said)
-    return kind(code, enhanced, text if says_something(text) else "no", **option)
+    text, by, in_front = draw(said), draw(st.sampled_from(["", "me"])), draw(st.booleans())
+    return kind(code, enhanced, text if says_something(text) else "no", by=by, in_front=in_front)
 
 
 def says_something(text: str) -> bool:

@@ -25,10 +25,13 @@ from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line, printable
 
 # %% auto #0
-__all__ = ['LOG_LIMIT', 'VERDICTS', 'ENDINGS', 'Run', 'Step', 'Notes', 'decided', 'watched', 'Runner', 'noted_checks', 'Trial',
-           'verdict', 'trial_text', 'trial_data']
+__all__ = ['NOTED_LIMIT', 'LOG_LIMIT', 'VERDICTS', 'ENDINGS', 'Run', 'Step', 'Notes', 'decided', 'watched', 'Runner',
+           'noted_checks', 'Trial', 'verdict', 'trial_text', 'trial_data']
 
 # %% ../../nbs/smtpd/03_trial.ipynb #debcc911
+NOTED_LIMIT = 1000  # questions, and log lines, of a plugin at one command that are noted
+
+
 class Run:
     "What one plugin did at one SMTP command."
 
@@ -41,11 +44,13 @@ class Run:
 
     def log(self, message: str) -> None:
         "A line of the plugin's, as a script would write it."
-        self.logged.append(log_line(os.path.basename(self.entry), os.getpid(), message))
+        if len(self.logged) < NOTED_LIMIT:
+            self.logged.append(log_line(os.path.basename(self.entry), os.getpid(), message))
 
     def note(self, question: object, answer: object) -> None:
         "What the plugin has asked, and what it was told."
-        self.asked.append((printable(repr(question)), printable(repr(answer))))
+        if len(self.asked) < NOTED_LIMIT:
+            self.asked.append((printable(repr(question)), printable(repr(answer))))
 
     def data(self) -> dict[str, Any]:
         "The same, for JSON."
