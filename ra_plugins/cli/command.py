@@ -76,20 +76,20 @@ def users(
 # %% ../../nbs/cli/04_command.ipynb #1cffd0e1
 def smtpd(options: argparse.Namespace) -> int:
     "Run an SMTP server that judges its clients by the plugins of a control folder, and queues nothing."
-    from ra_plugins.smtpd.server import Setup, log, start
+    from ra_plugins.smtpd.server import ServerSetup, log_of_server, start_server
 
-    setup = Setup(options.control, options.like, users(options.users), options.deliver, options.seconds)
+    setup = ServerSetup(options.control, options.like, users(options.users), options.deliver, options.seconds)
     setup.environ.update(options.set)
     need(setup.control.path("me"))
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of children that ended before it looked
 
     async def serve() -> None:
-        server = await start(setup, options.host, options.port)
+        server = await start_server(setup, options.host, options.port)
         end = asyncio.Event()
         for name in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(name, end.set)
         host, port = server.sockets[0].getsockname()[:2]
-        log(f"listening at {host} port {port}, with {setup.control.folder}")
+        log_of_server(f"listening at {host} port {port}, with {setup.control.folder}")
         await end.wait()
         server.close()
 
@@ -104,19 +104,22 @@ def try_session(options: argparse.Namespace) -> int:
     "Hold one session without a network, and say what each plugin asks, answers and logs."
     import json
 
+    from ra_plugins.hosts.guard import run_to_end
     from ra_plugins.hosts.script import environment
-    from ra_plugins.smtpd.trial import VERDICTS, Trial, data, text, verdict
+    from ra_plugins.smtpd.trial import VERDICTS, Trial, trial_data, trial_text, verdict
     from ra_plugins.support.control import Control
 
+    if options.recipients and options.sender is None:
+        raise Fault("a recipient (--to) comes after a sender (--from)")
     need(os.path.join(options.control, "smtpplugins"))
     control = Control(os.path.abspath(options.control))
     environ = {**environment(), "TCPREMOTEIP": options.ip, **options.set}
     try:
         trial = Trial(control, environ, options.like, options.seconds)
-        asyncio.run(trial.hold(options.helo, options.sender, options.recipients, options.auth))
+        run_to_end(trial.hold(options.helo, options.sender, options.recipients, options.auth))
     except OSError as error:
         raise Fault(f"can't read {trouble(error)}") from None
-    print(json.dumps(data(trial), indent=2) if options.json else text(trial))
+    print(json.dumps(trial_data(trial), indent=2) if options.json else trial_text(trial))
     return VERDICTS[verdict(trial)]
 
 # %% ../../nbs/cli/04_command.ipynb #e8d11c5d
@@ -191,10 +194,10 @@ def _smtpd_options(command: argparse.ArgumentParser) -> None:
 def _try_options(command: argparse.ArgumentParser) -> None:
     _plugin_options(command)
     command.add_argument("--ip", required=True, help="the client's address")
-    command.add_argument("--helo", required=True, metavar="NAME", help="how it greets")
-    command.add_argument("--from", required=True, dest="sender", metavar="ADDRESS", help="the sender; '' for a bounce")
+    command.add_argument("--helo", metavar="NAME", help="how it greets; without it, it doesn't")
+    command.add_argument("--from", dest="sender", metavar="ADDRESS", help="the sender; '' for a bounce")
     command.add_argument(
-        "--to", required=True, action="append", dest="recipients", metavar="ADDRESS", help="a recipient; may come again"
+        "--to", action="append", default=[], dest="recipients", metavar="ADDRESS", help="a recipient; may come again"
     )
     command.add_argument("--auth", default="", metavar="USER", help="the user who has logged in")
     command.add_argument("--json", action="store_true", help="tell it as JSON")
