@@ -272,7 +272,7 @@ def test_narrow_window(visit: Any, site: Path, address: str) -> None:
 
 @needs_browser
 def test_without_scripts(visit: Any) -> None:
-    page = visit("spf/check.html", java_script_enabled=False)
+    page = visit("spf/evaluation.html", java_script_enabled=False)
     assert page.get_by_text("Each mechanism that asks is a function that says whether it matches.").is_visible()
     assert page.locator("div.highlight pre", has_text="async def match_a").first.is_visible()
 
@@ -338,7 +338,7 @@ def test_every_runnable_notebook_runs_in_a_browser(visit: Any, lite: Path, addre
             "".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"
         ]
         notebooks.append((path.relative_to(lite / "files").with_suffix("").as_posix(), files, cells))
-    assert {"plugins/tarpit", "spf/check"} <= {name for name, _, _ in notebooks}
+    assert {"plugins/tarpit", "spf/evaluation"} <= {name for name, _, _ in notebooks}
     page = visit("index.html")
     page.set_default_timeout(300_000)
     assert page.evaluate(RUN, [address + "lite/", notebooks]) == {}
