@@ -220,7 +220,7 @@ C: RCPT TO:<bob@example.org>
      plugins/rcptchecksfile
        logged    rcptchecksfile: pid PID - 511 sorry, no mailbox here by that name (bob@example.org)
        answered  SetVariable('WRONGRCPTCOUNT', '1')
-       answered  Refuse('511 sorry, no mailbox here by that name (#5.1.1 - rcptchecksfile)')
+       answered  Refuse(511, '5.1.1', 'sorry, no mailbox here by that name', by='rcptchecksfile')
 S: 511 sorry, no mailbox here by that name (#5.1.1 - rcptchecksfile)
 C: RCPT TO:<ben@example.org>
      plugins/tarpit
@@ -270,7 +270,7 @@ def test_try_as_json(home: Home, attempt: Callable[..., Done]) -> None:
     ]
     assert [run["answered"] for run in told["steps"][3]["plugins"]] == [
         [],
-        [{"command": "AddHeader", "arguments": ["X-Test: ana"]}],
+        [{"command": "AddHeader", "text": "X-Test: ana"}],
     ]
     assert told["steps"][4]["plugins"][0]["failure"] == "child crashed"
 
