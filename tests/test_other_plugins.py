@@ -369,7 +369,7 @@ def test_try_runs_and_shows_all_three_kinds(packages: Path, mine: Path, home: Ho
     install = command("install", home.path / "others", "greylist", mine, packages=packages)
     assert install.returncode == 0
     client = ["--ip", "192.0.2.1", "--helo", "mail.example.net", "--from", "ana@example.net", "--to", "ben@example.org"]
-    line = ["try", *client, "--control", home.control, "--json"]
+    line = ["try", *client, "--control", str(home.control), "--json"]
     done = command(*line)
     told = [(run["plugin"], run["asked"], run["answered"], run["failure"]) for run in runs(done.stdout)]
     assert done.returncode == 2
