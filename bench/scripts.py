@@ -16,7 +16,7 @@ from pathlib import Path
 from cdblib import Writer
 from measure import Benchmark, Figure, Side, Times, Unmeasurable, ratio
 
-from ra_plugins.hosts.catalogue import install
+from ra_plugins.cli.install import install
 
 START_BOUND = 4  # times bare Python
 SAME_BOUND = 1.1  # "the same", within a tenth

@@ -7,9 +7,15 @@ from typing import Any
 from docutils import nodes
 from references import to_setting
 from sphinx.application import Sphinx
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from stage import Page
-from uses import listed, to_page
+from uses import listed, to_definition, to_page
+
+from ra_plugins.cli.listing import answerer_settings, commands_answered, summary
+from ra_plugins.support.environment import Environment
+
+LOG = logging.getLogger(__name__)
 
 
 class plugin_facts(nodes.General, nodes.Element):  # noqa: N801 - docutils names nodes so
@@ -24,20 +30,51 @@ class PluginFacts(SphinxDirective):
 
 
 def facts(app: Sphinx, page: Page) -> nodes.Node:
-    "At which SMTP commands a plugin runs, its settings, and the other plugins there."
+    "Where a plugin runs, what it asks and may answer, its settings and those of who answers it, and who else is there."
     plugin = page.plugin
-    others = [each for each in app.pages.values() if each.plugin and each is not page]
-    names = [each.name for each in plugin.settings.variables()]
-    settings = [
-        to_setting(app, page.name, name, nodes.literal("", name)) for name in names if name in app.env.variables
+    asked = [[to_class(app, page.name, kind), nodes.Text(": "), *marked(summary(kind))] for kind in plugin.asks]
+    answered = [to_class(app, page.name, kind) for kind in plugin.answers or ()]
+    rows = [
+        ("Runs at", [nodes.Text(", ".join(stage.upper() for stage in plugin.stages))]),
+        ("Asks", [each for question in asked for each in (nodes.Text(" "), *question)][1:] or [nodes.Text("nothing")]),
+        ("May answer", listed(answered) or [nodes.Text(commands_answered(plugin))]),
+        ("Takes", [nodes.Text(f"at most {plugin.seconds:g} seconds")]),
+        ("Settings", variables(app, page, plugin.settings) or [nodes.Text("none")]),
     ]
-    rows = [("Runs at", [nodes.Text(", ".join(stage.upper() for stage in plugin.stages))])]
-    rows += [("Settings", listed(settings) or [nodes.Text("none")])]
+    for kind, settings in answerer_settings(plugin, LOG.warning).items():
+        rows += [(f"Settings of who answers {kind}", variables(app, page, settings))]
+    kept = variables(app, page, plugin.state)
+    rows += [("Keeps", kept)] if kept else []
+    others = [each for each in app.pages.values() if each.plugin and each is not page]
     for stage in plugin.stages:
         neighbours = [to_page(app, page.name, each.name) for each in others if stage in each.plugin.stages]
         rows += [(f"Also at {stage.upper()}", listed(neighbours))] if neighbours else []
     fields = [(nodes.field_name("", name), nodes.field_body("", nodes.paragraph("", "", *row))) for name, row in rows]
     return nodes.field_list("", *(nodes.field("", *field) for field in fields), classes=["plugin-facts"])
+
+
+def marked(text: str) -> list[nodes.Node]:
+    "A text of a docstring, in which backticks mark code."
+    return [nodes.literal("", each) if place % 2 else nodes.Text(each) for place, each in enumerate(text.split("`"))]
+
+
+def to_class(app: Sphinx, docname: str, kind: type) -> nodes.Node:
+    "A class, with a link to where it is defined."
+    full = f"{kind.__module__}.{kind.__name__}"
+    known = full in app.env.domains.python_domain.objects
+    return to_definition(app, docname, full) if known else nodes.literal("", kind.__name__)
+
+
+def variables(app: Sphinx, page: Page, environment: type[Environment]) -> list[nodes.Node]:
+    "The variables of an environment, each with a link to its row in a table, if it stands in one."
+    names = [each.name for each in environment.variables()]
+    links = [
+        to_setting(app, page.name, name, nodes.literal("", name))
+        if name in app.env.variables
+        else nodes.literal("", name)
+        for name in names
+    ]
+    return listed(links)
 
 
 def resolve(app: Sphinx, doctree: nodes.document, docname: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 from mailserver import LOG_LINE, Home, Server
 
-from ra_plugins.hosts.catalogue import install
+from ra_plugins.cli.install import install
 
 settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("tests")

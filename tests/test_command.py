@@ -15,7 +15,8 @@ from typing import IO
 import pytest
 from mailserver import COMMAND, ENVIRON, PATIENCE, Home, Server, gone, until
 
-from ra_plugins.hosts.catalogue import catalogue, stages
+from ra_plugins.cli.listing import answerer_settings, runs_at
+from ra_plugins.hosts.catalogue import catalogue
 
 FAULT = 3
 COMMANDS = ("list", "show", "install", "smtpd", "try", "demo", "overload-flag")
@@ -106,16 +107,42 @@ def test_wrong_command_lines(line: str) -> None:
 
 def test_list() -> None:
     lines = Done("list").output.splitlines()
-    assert [line.split()[:2] for line in lines] == [[name, stages(each)] for name, each in catalogue().items()]
+    assert [line.split()[:2] for line in lines] == [[name, runs_at(each)] for name, each in catalogue().items()]
     assert all(line.endswith(".") for line in lines)
 
 
 @pytest.mark.parametrize("name", catalogue())
 def test_show(name: str) -> None:
+    "Where it runs, what it asks and answers, and all that can be set: also of who answers what it asks."
     plugin, done = catalogue()[name], Done("show", name)
-    assert done.status == 0 and done.output.startswith(f"{name}: ")
-    for expected in (f"[{plugin.stages[0]}]", f"plugins/{name}", *(each.name for each in plugin.settings.variables())):
-        assert expected in done.output
+    assert (done.status, done.errors) == (0, "") and done.output.startswith(f"{name}: ")
+    variables = [*plugin.settings.variables(), *plugin.state.variables()]
+    for settings in answerer_settings(plugin, pytest.fail).values():
+        variables += settings.variables()
+    classes = [*plugin.asks, *(plugin.answers or ())]
+    expected = [f"[{plugin.stages[0]}]", f"plugins/{name}", "at most 30 seconds", "Comes with  ra-plugins"]
+    expected += [f"\n  {each.name}\n" for each in variables] + [each.__name__ for each in classes]
+    assert [each for each in expected if each not in done.output] == []
+
+
+def test_show_says_where_a_question_is_answered() -> None:
+    "The rater that ipthrottle asks, and the folder of ipsvd, are set by its answerers' settings."
+    output = Done("show", "ipthrottle").output
+    assert [
+        name for name in ("IPTHROTTLEMINUTES", "RATER", "RATERTIMEOUT", "IPSVDIR") if f"\n  {name}\n" not in output
+    ] == []
+    assert re.search(r"^  Asks +Rate: How often .*\n +Block: Have ipsvd deny", output, re.MULTILINE)
+    assert re.search(r"^  Answers +Disconnect$", output, re.MULTILINE)
+
+
+def test_show_of_a_plugin_that_only_logs() -> None:
+    assert re.search(r"^  Answers +nothing: it only logs$", Done("show", "authlogger").output, re.MULTILINE)
+
+
+def test_show_ends_a_default_where_its_value_ends() -> None:
+    "A full stop behind `.` or `+.` reads as part of it."
+    assert re.search(r"Default: \.$", Done("show", "dotblind").output, re.MULTILINE)
+    assert re.search(r"Default: \+$", Done("show", "plusaliases").output, re.MULTILINE)
 
 
 def test_show_several_and_unknown() -> None:
@@ -146,8 +173,12 @@ def test_install_goes_wrong(tmp_path: Path) -> None:
     )
     assert {path.name for path in folder.iterdir()} == {"dotblind"}
     assert Done("install", folder, "dotblind", "--force").status == 0
-    assert Done("install", folder / "dotblind", "msa").fails("can't write there: .*")
-    assert Done("install", folder / "dotblind" / "below", "msa").fails("can't write there: .*")
+    assert Done("install", folder / "dotblind", "msa").fails(f"{folder}/dotblind isn't a folder, and .*")
+    below = folder / "dotblind" / "below"
+    assert Done("install", below, "msa").fails(f"can't write to {below}: Not a directory")
+    (folder / "msa").mkdir()
+    assert Done("install", folder, "tarpit", "msa", "--force").fails(f"there is a folder where .*: {folder}/msa")
+    assert {path.name for path in folder.iterdir()} == {"dotblind", "msa"}
 
 
 # try
@@ -189,7 +220,7 @@ C: RCPT TO:<bob@example.org>
      plugins/rcptchecksfile
        logged    rcptchecksfile: pid PID - 511 sorry, no mailbox here by that name (bob@example.org)
        answered  SetVariable('WRONGRCPTCOUNT', '1')
-       answered  Refuse('511 sorry, no mailbox here by that name (#5.1.1 - rcptchecksfile)')
+       answered  Refuse(511, '5.1.1', 'sorry, no mailbox here by that name', by='rcptchecksfile')
 S: 511 sorry, no mailbox here by that name (#5.1.1 - rcptchecksfile)
 C: RCPT TO:<ben@example.org>
      plugins/tarpit
@@ -239,9 +270,31 @@ def test_try_as_json(home: Home, attempt: Callable[..., Done]) -> None:
     ]
     assert [run["answered"] for run in told["steps"][3]["plugins"]] == [
         [],
-        [{"command": "AddHeader", "arguments": ["X-Test: ana"]}],
+        [{"command": "AddHeader", "text": "X-Test: ana"}],
     ]
     assert told["steps"][4]["plugins"][0]["failure"] == "child crashed"
+
+
+NEEDS = {"connection": (), "helo": ("--helo", "x"), "mail": ("--from", ""), "rcpt": ("--to", "ben@example.org")}
+
+
+@pytest.mark.parametrize("stage", NEEDS)
+def test_try_asks_for_what_the_stage_needs(home: Home, stage: str) -> None:
+    "An address is enough for what runs at connection; a name comes with HELO, a sender with MAIL, a recipient with RCPT."
+    home.plugins(f"[{stage}]", ":echo E550 here", "[rcpt]", ":echo E550 at rcpt")
+    told: list[str] = []
+    for name, options in NEEDS.items():
+        told += options
+        done = Done("try", "--ip", "192.0.2.1", *told, "--control", home.control)
+        assert not done.errors and ("S: 550 here" in done.output) == (stage in list(NEEDS)[: list(NEEDS).index(name) + 1])
+        if stage == name:
+            break
+        assert done.status == 0 and "The session is accepted so far.\n" in done.output
+
+
+def test_try_with_a_recipient_and_no_sender(home: Home) -> None:
+    done = Done("try", "--ip", "192.0.2.1", "--to", "ben@example.org", "--control", home.control)
+    assert done.fails(re.escape("a recipient (--to) comes after a sender (--from)"))
 
 
 @pytest.mark.parametrize(

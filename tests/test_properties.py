@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 from cdblib import Writer
@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from mailserver import ENVIRON, LOG_LINE, Home, Server
 from rater_server import rater
 
+from ra_plugins.ask.block import Block, BlockSettings
 from ra_plugins.ask.question import Question
+from ra_plugins.ask.rate import Rate, RateSettings
 from ra_plugins.hosts import script
 from ra_plugins.hosts.catalogue import catalogue
-from ra_plugins.plugins.shared.mailboxes import RecipientState
-from ra_plugins.plugins.shared.throttle import Rate
 from ra_plugins.rater.client import Answer
 from ra_plugins.spp.command import (
     Accept,
@@ -47,7 +47,7 @@ from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import SAMPLE, Session, sample_session
 from ra_plugins.support.address import parse_address
 from ra_plugins.support.control import Control
-from ra_plugins.support.environment import Variable, shown, text
+from ra_plugins.support.environment import Environment, Variable, shown, text
 
 PLUGINS = sorted(catalogue())
 LETTERS = {  # what each plugin may answer
@@ -119,12 +119,16 @@ LIKELY: dict[str, st.SearchStrategy[bytes]] = {  # by the kind of a variable, or
 }
 
 
+asked: dict[type[Question[Any]], type[Environment]] = {Rate: RateSettings, Block: BlockSettings}
+
+
 @st.composite
 def environments(draw: st.DrawFn, plugin: Plugin) -> dict[bytes, bytes]:
     "What a mail server may set for a plugin, and some of its settings; a few of all these unset, and a few with anything."
     told = {each.name: each for each in Session.variables()}
-    own = {each.name: each for each in (*plugin.settings.variables(), *RecipientState.variables())}
-    names = set(told) | draw(st.sets(st.sampled_from(sorted(own))), "settings")
+    declared = (plugin.settings, plugin.state, *(asked[each] for each in plugin.asks))
+    own = {each.name: each for settings in declared for each in settings.variables()}
+    names = set(told) | (draw(st.sets(st.sampled_from(sorted(own))), "settings") if own else set())
     few = st.lists(st.sampled_from(sorted(told | own)), max_size=2)
     environ = {}
     for name in sorted(names.difference(draw(few, "unset"))):
@@ -231,7 +235,7 @@ def run_here(plugin: Plugin, environ: dict[bytes, bytes]) -> Outcome:
     "Be the plugin's script, without a process of its own, and without waiting."
     delays: list[int] = []
     with pytest.MonkeyPatch.context() as patch, replaced_descriptor(1) as output, replaced_descriptor(2) as log:
-        patch.setattr(script, "_wait", delays.append)
+        patch.setattr(script, "_wait", lambda seconds, output: delays.append(seconds))
         with replaced_environment(environ):
             script.main(plugin)
         written, logged = (os.pread(file.fileno(), 10_000_000, 0) for file in (output, log))
@@ -342,9 +346,10 @@ SCENES: list[dict[str, object]] = [  # between them, each plugin looks at each o
 SETTINGS = [(name, each) for name in PLUGINS for each in catalogue()[name].settings.variables()]
 
 
-def too_much(questions: tuple[Question, ...]) -> list[object]:
-    "Answers to what plugins ask: rates are over their limits, and what is to be done can be done."
-    return [Answer(1, "2/1") if isinstance(question, Rate) else True for question in questions]
+TOO_MUCH = {  # answers to what plugins ask: rates are over their limits, and what is to be done can be done
+    Rate: lambda question: Answer(1, "2/1"),
+    Block: lambda question: True,
+}
 
 
 def makes_no_sense(variable: Variable, value: str) -> bool:
@@ -366,7 +371,7 @@ def test_nonsense_is_logged_and_the_default_taken(name: str, variable: Variable,
 
     def decide(scene: dict[str, object], **setting: str) -> tuple[list[Command], list[str]]:
         lines: list[str] = []
-        return plugin(sample_session(**{**scene, **setting}), control, lines.append, too_much), lines
+        return plugin(sample_session(**{**scene, **setting}), control, lines.append, TOO_MUCH), lines
 
     bad = [value for value in NONSENSE if makes_no_sense(variable, value)]
     assert bad or variable.kind is text  # any text makes sense as text
@@ -386,26 +391,47 @@ def test_nonsense_is_logged_and_the_default_taken(name: str, variable: Variable,
 # Writing and reading commands
 
 
-replies = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=509)
+replies = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=505).filter(str.strip)
 names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]*", fullmatch=True)
 printable = st.text(max_size=200).filter(str.isprintable)
+stages = st.sampled_from(["mail", "rcpt", "data"])
+ReplyKind = TypeVar("ReplyKind", Refuse, Disconnect)
+
+
+@st.composite
+def refusals(draw: st.DrawFn, kind: type[ReplyKind], said: st.SearchStrategy[str] = replies) -> ReplyKind:
+    "A refusal with any code, and any enhanced status code that goes with it, or none."
+    code = draw(st.integers(400, 599))
+    detail = st.integers(0, 999)
+    enhanced = draw(st.none() | st.builds(f"{code // 100}.{{}}.{{}}".format, detail, detail))
+    text, by, in_front = draw(said), draw(st.sampled_from(["", "me"])), draw(st.booleans())
+    return kind(code, enhanced, text if says_something(text) else "no", by=by, in_front=in_front)
+
+
+def says_something(text: str) -> bool:
+    "Is anything left of a text when it has been made to fit?"
+    return bool(re.sub(r"\s", "", text[:300]))
+
+
+headers = st.builds("{}: {}".format, st.from_regex(r"[A-Za-z-]{1,20}", fullmatch=True), printable)
 fit = st.one_of(  # commands that can be written as they are
-    st.builds(Say, replies),
-    st.builds(Later, st.sampled_from(["mail", "rcpt", "data"]), replies),
+    st.builds(Say, st.integers(200, 599), replies),
+    st.builds(Later, stages, refusals(Refuse)),
     st.builds(SetVariable, names, printable),
     st.builds(UnsetVariable, names),
-    st.builds(AddHeader, printable),
-    st.builds(ChangeAddress, st.text(st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f"))),
+    st.builds(AddHeader, headers),
+    st.builds(ChangeAddress, st.text(st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f"), min_size=1)),
 )
-final = st.one_of(
-    st.builds(Refuse, replies), st.builds(Disconnect, replies), st.sampled_from([Accept(), Next(), Okay(), Drop()])
-)
+final = st.one_of(refusals(Refuse), refusals(Disconnect), st.sampled_from([Accept(), Next(), Okay(), Drop()]))
 decoded = st.binary(max_size=700).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 anything = st.text(st.characters(codec=None)) | decoded
 texts = anything.filter(lambda value: not re.search("[\ud800-\udc7f\udd00-\udfff]", value))  # which no bytes decode to
 unfit = st.one_of(  # with texts from strangers
-    *(st.builds(kind, texts) for kind in (Say, Refuse, Disconnect, AddHeader)),
-    st.builds(Later, st.sampled_from(["mail", "rcpt", "data"]), texts),
+    st.builds(Say, st.integers(200, 599), texts),
+    refusals(Refuse, texts),
+    refusals(Disconnect, texts),
+    st.builds(AddHeader, texts.map("X-A: {}".format)),
+    st.builds(Later, stages, refusals(Refuse, texts)),
     st.builds(SetVariable, names, texts),
     st.builds(Delay, st.integers(0, 240)),
 )
@@ -440,12 +466,14 @@ def test_a_command_is_a_line(commands: list[Command]) -> None:
 @example("A=B")
 @example("A\nE550 forged")
 def test_names_and_addresses_are_written_as_they_are_or_not_at_all(value: str) -> None:
-    for command, form in (
-        (ChangeAddress(value), b"C%b\n"),
-        (UnsetVariable(value), b"U%b\n"),
-        (SetVariable(value, "x"), b"S%b=x\n"),
-    ):
+    makers: list[tuple[Callable[[], Command], bytes]] = [
+        (lambda: ChangeAddress(value), b"C%b\n"),
+        (lambda: UnsetVariable(value), b"U%b\n"),
+        (lambda: SetVariable(value, "x"), b"S%b=x\n"),
+    ]
+    for make, form in makers:
         try:
+            command = make()
             output = write([command])
         except ValueError:
             continue
@@ -454,18 +482,16 @@ def test_names_and_addresses_are_written_as_they_are_or_not_at_all(value: str) -
         assert isinstance(command, ChangeAddress) or value.isidentifier()
 
 
-GRAMMAR: list[tuple[bytes, Callable[..., Command]]] = [  # a line, from its first byte on: reference/qmail-spp.md
+GRAMMAR: list[tuple[bytes, type[Command]]] = [  # a line, from its first byte on, and which of its bytes are the text
     (rb"A.*", Accept),
     (rb"N.*", Next),
     (rb"O.*", Okay),
     (rb"D.*", Drop),
     (rb"E([^\0]*).*", Refuse),
     (rb"R(.*)", Disconnect),
-    (rb"LM(.*)", lambda reply: Later("mail", reply)),
-    (rb"LR(.*)", lambda reply: Later("rcpt", reply)),
-    (rb"LD(.*)", lambda reply: Later("data", reply)),
+    (rb"L([MRD].*)", Later),
     (rb"C(.*)", ChangeAddress),
-    (rb"S([^=]*)=(.*)", SetVariable),
+    (rb"S([^=]*=.*)", SetVariable),
     (rb"U(.*)", UnsetVariable),
     (rb"H(.*)", AddHeader),
     (rb"P(.*)", Say),
@@ -478,9 +504,9 @@ def model(output: bytes) -> list[Command]:
     while output and not (commands and commands[-1].final):
         line, newline, output = output.partition(b"\n")
         line = line if newline else line[:-1]
-        for form, command in GRAMMAR:
+        for form, kind in GRAMMAR:
             if match := re.fullmatch(form, line, re.DOTALL):
-                commands.append(command(*(group.decode("utf-8", "surrogateescape") for group in match.groups())))
+                commands.append(kind.as_written(b"".join(match.groups()).decode("utf-8", "surrogateescape")))
     return commands
 
 

@@ -111,6 +111,35 @@ def test_addresses_have_no_numbers(site: Path) -> None:
     assert [path.name for path in pages(site) if re.match(r"\d", path.name)] == []
 
 
+@pytest.mark.parametrize(
+    ("plugin", "facts"),
+    [
+        (
+            "ipthrottle",
+            {
+                "Asks": "Rate: How often .* Block: Have ipsvd deny .*",
+                "May answer": "Disconnect",
+                "Takes": "at most 30 seconds",
+                "Settings": "IPTHROTTLEMINUTES",
+                "Settings of who answers Rate": "RATER, RATERTIMEOUT",
+                "Settings of who answers Block": "IPSVDIR",
+            },
+        ),
+        ("authlogger", {"Asks": "nothing", "May answer": "nothing: it only logs", "Settings": "none"}),
+        ("rcptcheckscdb", {"May answer": "Refuse, SetVariable", "Keeps": "WRONGRCPTCOUNT"}),
+    ],
+)
+def test_page_of_a_plugin_says_what_it_declares(site: Path, plugin: str, facts: dict[str, str]) -> None:
+    "What it asks, may answer and keeps, and also the settings of those that answer it."
+    html = (site / "plugins" / f"{plugin}.html").read_text(encoding="utf-8")
+    listed = html.partition('<dl class="plugin-facts')[2].partition("</dl>")[0]
+    text = re.sub("<[^>]*>", "", listed.replace("</dt>", "\n").replace("</dd>", "\n\n"))
+    said = dict(re.findall(r"(\w[\w ]*\w):?\s*\n\s*(.+)", text))
+    assert {
+        name: said.get(name, "") for name, value in facts.items() if not re.fullmatch(value, said.get(name, ""))
+    } == {}
+
+
 # In a browser
 
 

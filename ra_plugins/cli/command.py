@@ -20,40 +20,36 @@ from ra_plugins.support.command_line import Fault, command_parser, number_over_z
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['FAULT', 'list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'try_session', 'demo',
-           'assignment', 'port', 'Settings', 'parser', 'main']
+__all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'try_session', 'demo', 'assignment',
+           'port', 'plugin_file', 'GatherSettings', 'main']
 
-# %% ../../nbs/cli/04_command.ipynb #e9d88eea
-FAULT = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`.
+# %% ../../nbs/cli/04_command.ipynb #9bb7e233
+_FAILED = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`
 
 # %% ../../nbs/cli/04_command.ipynb #6fe504e8
 def list_plugins(options: argparse.Namespace) -> int:
-    "Say what plugins there are."
-    from ra_plugins.hosts.catalogue import listing
+    "Say what plugins there are: ours, those of installed packages, and those in the files named."
+    from ra_plugins.cli.listing import listing
+    from ra_plugins.hosts.catalogue import catalogue
 
-    print(listing())
+    print(listing(catalogue(options.files)))
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #9d3560b2
 def show_plugins(options: argparse.Namespace) -> int:
-    "Say what a plugin does, where it runs, and how it is set."
-    from ra_plugins.hosts.catalogue import catalogue, page
+    "Say what a plugin does, where it runs, what it asks and may answer, and how it is set."
+    from ra_plugins.cli.listing import chosen, page
 
-    known = catalogue()
-    if unknown := [name for name in options.names if name not in known]:
-        raise Fault(f"no plugin {', '.join(unknown)}; there are {', '.join(known)}")
-    print("\n\n".join(page(known[name]) for name in options.names))
+    plugins = chosen(options.names)
+    print("\n\n".join(page(plugin, plugins.origins[name]) for name, plugin in plugins.items()))
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #fba4f9f1
 def install_plugins(options: argparse.Namespace) -> int:
-    "Write plugins as programs into a folder, /var/qmail/plugins for instance."
-    from ra_plugins.hosts.catalogue import InstallError, install
+    "Write plugins as programs into a folder, /var/qmail/plugins for instance. Without names: all of ours, and no others."
+    from ra_plugins.cli.install import install
 
-    try:
-        print(*install(options.folder, options.names, options.force), sep="\n")
-    except InstallError as error:
-        raise Fault(str(error)) from None
+    print(*install(options.folder, options.names, options.force), sep="\n")
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #83dbcc2b
@@ -80,20 +76,20 @@ def users(
 # %% ../../nbs/cli/04_command.ipynb #1cffd0e1
 def smtpd(options: argparse.Namespace) -> int:
     "Run an SMTP server that judges its clients by the plugins of a control folder, and queues nothing."
-    from ra_plugins.smtpd.server import Setup, log, start
+    from ra_plugins.smtpd.server import ServerSetup, log_of_server, start_server
 
-    setup = Setup(options.control, options.like, users(options.users), options.deliver, options.seconds)
+    setup = ServerSetup(options.control, options.like, users(options.users), options.deliver, options.seconds)
     setup.environ.update(options.set)
     need(setup.control.path("me"))
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of children that ended before it looked
 
     async def serve() -> None:
-        server = await start(setup, options.host, options.port)
+        server = await start_server(setup, options.host, options.port)
         end = asyncio.Event()
         for name in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(name, end.set)
         host, port = server.sockets[0].getsockname()[:2]
-        log(f"listening at {host} port {port}, with {setup.control.folder}")
+        log_of_server(f"listening at {host} port {port}, with {setup.control.folder}")
         await end.wait()
         server.close()
 
@@ -108,19 +104,22 @@ def try_session(options: argparse.Namespace) -> int:
     "Hold one session without a network, and say what each plugin asks, answers and logs."
     import json
 
+    from ra_plugins.hosts.guard import run_to_end
     from ra_plugins.hosts.script import environment
-    from ra_plugins.smtpd.trial import VERDICTS, Trial, data, text, verdict
+    from ra_plugins.smtpd.trial import VERDICTS, Trial, trial_data, trial_text, verdict
     from ra_plugins.support.control import Control
 
+    if options.recipients and options.sender is None:
+        raise Fault("a recipient (--to) comes after a sender (--from)")
     need(os.path.join(options.control, "smtpplugins"))
     control = Control(os.path.abspath(options.control))
     environ = {**environment(), "TCPREMOTEIP": options.ip, **options.set}
     try:
         trial = Trial(control, environ, options.like, options.seconds)
-        asyncio.run(trial.hold(options.helo, options.sender, options.recipients, options.auth))
+        run_to_end(trial.hold(options.helo, options.sender, options.recipients, options.auth))
     except OSError as error:
         raise Fault(f"can't read {trouble(error)}") from None
-    print(json.dumps(data(trial), indent=2) if options.json else text(trial))
+    print(json.dumps(trial_data(trial), indent=2) if options.json else trial_text(trial))
     return VERDICTS[verdict(trial)]
 
 # %% ../../nbs/cli/04_command.ipynb #e8d11c5d
@@ -157,8 +156,15 @@ def port(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0 to 65535")
     return int(text)
 
-# %% ../../nbs/cli/04_command.ipynb #b9ff9f26
-class Settings(argparse.Action):
+# %% ../../nbs/cli/04_command.ipynb #63896cd6
+def plugin_file(text: str) -> str:
+    "A file of plugins on the command line; `argparse.ArgumentTypeError` for what looks like a plugin's name."
+    if "/" not in text and not text.endswith(".py"):
+        raise argparse.ArgumentTypeError(f"{text!r} should be a file: ./mine.py")
+    return text
+
+# %% ../../nbs/cli/04_command.ipynb #eef4c4d0
+class GatherSettings(argparse.Action):
     "Gathers `--set NAME=VALUE` in a dictionary."
 
     def __call__(self, parser: object, options: argparse.Namespace, values: Any, option_string: object = None) -> None:
@@ -172,7 +178,7 @@ def _plugin_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--control", default=CONTROLDIR, metavar="DIR", help="the control files (%(default)s)")
     command.add_argument("--like", default="netqmail", choices=list(SECTIONS), help="whose qmail-spp (%(default)s)")
     command.add_argument(
-        "--set", type=assignment, action=Settings, default={}, metavar="NAME=VALUE", help="set a plugin's setting"
+        "--set", type=assignment, action=GatherSettings, default={}, metavar="NAME=VALUE", help="set a plugin's setting"
     )
     command.add_argument("--seconds", type=number_over_zero, default=300, help="that a plugin may take (%(default)s)")
 
@@ -188,10 +194,10 @@ def _smtpd_options(command: argparse.ArgumentParser) -> None:
 def _try_options(command: argparse.ArgumentParser) -> None:
     _plugin_options(command)
     command.add_argument("--ip", required=True, help="the client's address")
-    command.add_argument("--helo", required=True, metavar="NAME", help="how it greets")
-    command.add_argument("--from", required=True, dest="sender", metavar="ADDRESS", help="the sender; '' for a bounce")
+    command.add_argument("--helo", metavar="NAME", help="how it greets; without it, it doesn't")
+    command.add_argument("--from", dest="sender", metavar="ADDRESS", help="the sender; '' for a bounce")
     command.add_argument(
-        "--to", required=True, action="append", dest="recipients", metavar="ADDRESS", help="a recipient; may come again"
+        "--to", action="append", default=[], dest="recipients", metavar="ADDRESS", help="a recipient; may come again"
     )
     command.add_argument("--auth", default="", metavar="USER", help="the user who has logged in")
     command.add_argument("--json", action="store_true", help="tell it as JSON")
@@ -199,13 +205,15 @@ def _try_options(command: argparse.ArgumentParser) -> None:
 # %% ../../nbs/cli/04_command.ipynb #90cb4206
 def _install_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", metavar="DIR", help="the folder for the programs")
-    command.add_argument("names", nargs="*", metavar="NAME", help="of a plugin; without any, all are installed")
+    command.add_argument(
+        "names", nargs="*", metavar="NAME", help="of a plugin, or of a file: ./mine.py; without any, all of ours"
+    )
     command.add_argument("--force", action="store_true", help="write over programs that aren't ours")
 
-# %% ../../nbs/cli/04_command.ipynb #b78b0f93
-def parser() -> argparse.ArgumentParser:
+# %% ../../nbs/cli/04_command.ipynb #1723c28e
+def _parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins`."
-    top = command_parser("ra-plugins", FAULT, "Plugins for qmail-spp: list, install and try them.")
+    top = command_parser("ra-plugins", _FAILED, "Plugins for qmail-spp: list, install and try them.")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -213,8 +221,9 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    add("list", list_plugins)
-    add("show", show_plugins).add_argument("names", nargs="+", metavar="NAME", help="of a plugin")
+    files = add("list", list_plugins).add_argument
+    files("files", nargs="*", type=plugin_file, metavar="FILE", help="with plugins of your own: ./mine.py")
+    add("show", show_plugins).add_argument("names", nargs="+", metavar="NAME", help="of a plugin, or of a file: ./mine.py")
     _install_options(add("install", install_plugins))
     _smtpd_options(add("smtpd", smtpd))
     _try_options(add("try", try_session))
@@ -235,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ra_plugins.spf.spfquery import explain
 
         if arguments[1:2] not in (["explain"], ["--help"], ["-h"]):
-            parser().error("spf has one command, explain; --help tells more")
+            _parser().error("spf has one command, explain; --help tells more")
         return explain(arguments[2:] if arguments[1] == "explain" else ["--help"])
-    options = parser().parse_args(arguments)
-    return run_command("ra-plugins", partial(options.run, options), FAULT)
+    options = _parser().parse_args(arguments)
+    return run_command("ra-plugins", partial(options.run, options), _FAILED)

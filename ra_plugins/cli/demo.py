@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from ra_plugins.hosts.catalogue import install
-from ra_plugins.smtpd.server import Setup, start
+from ra_plugins.cli.install import install
+from ra_plugins.smtpd.server import ServerSetup, start_server
 
 # %% auto #0
 __all__ = ['CONTROL', 'SETTINGS', 'furnish', 'demonstration_setup', 'Overheard', 'held', 'alias', 'guesser', 'overloaded',
@@ -53,11 +53,11 @@ def furnish(
 def demonstration_setup(
     control: Path,  # made by `furnish`
     log: TextIO,  # where plugins log
-) -> Setup:
+) -> ServerSetup:
     "How the demonstration's server is set up."
     environ = {"PATH": os.environ.get("PATH", os.defpath), **SETTINGS}
     keep = 'echo "$RECIPIENTS" > message; cat >> message'
-    return Setup(str(control), deliver=keep, errors=log.fileno(), environ=environ)
+    return ServerSetup(str(control), deliver=keep, errors=log.fileno(), environ=environ)
 
 # %% ../../nbs/cli/02_demo.ipynb #d4f69d19
 class Overheard(smtplib.SMTP):
@@ -144,7 +144,7 @@ async def demonstrate(
 ) -> None:
     "Start the server, and let each client hold its conversation."
     with open(control.parent / "log", "w", encoding="utf-8") as log:
-        server = await start(demonstration_setup(control, log))
+        server = await start_server(demonstration_setup(control, log))
         try:
             for conversation in (alias, guesser, overloaded, impatient):
                 show(f"\n--- {conversation.__doc__}\n")

@@ -24,8 +24,8 @@ from ra_plugins.support.log import log_line
 
 # %% auto #0
 __all__ = ['QSTAT', 'UNPROCESSED', 'PRESSURE', 'PROG', 'EPILOG', 'SIGNALS', 'Thresholds', 'Reading', 'is_overloaded',
-           'queue_length', 'pressure', 'Signal', 'measure', 'set_flag', 'check', 'parser', 'parse', 'signals', 'watch',
-           'main']
+           'queue_length', 'pressure', 'Signal', 'measure', 'set_flag', 'check_once', 'flag_options', 'signals',
+           'watch', 'main']
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #0868f35c
 class Thresholds(NamedTuple):
@@ -146,7 +146,7 @@ def set_flag(
             os.unlink(path)
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #ee49f2fd
-def check(
+def check_once(
     control: Control,
     flag: str,  # its name among the control files, or its path
     signals: Sequence[Signal],
@@ -185,7 +185,7 @@ SIGNALS = {
 }
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #55b1d9be
-def parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     "What the command line may hold."
     made = argparse.ArgumentParser(
         prog=PROG,
@@ -205,9 +205,9 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #61f2aaf6
-def parse(arguments: list[str]) -> argparse.Namespace:
+def flag_options(arguments: list[str]) -> argparse.Namespace:
     "Read the command line. A wrong one ends the program with status 2 and a message on standard error."
-    made = parser()
+    made = _parser()
     options = made.parse_args(arguments)
     chosen = {name: getattr(options, name) for name in SIGNALS if getattr(options, name)}
     for name, (upper, lower) in chosen.items():
@@ -219,7 +219,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #df283323
 def signals(
-    options: argparse.Namespace,  # of `parse`
+    options: argparse.Namespace,  # of `flag_options`
 ) -> list[Signal]:
     "The signals that the command line asks for."
     read: dict[str, Callable[[], float]] = {
@@ -234,7 +234,7 @@ def signals(
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #fedbb528
 def watch(
-    look: Callable[[], int],  # a `check`
+    look: Callable[[], int],  # `check_once`, with its arguments
     every: float,  # seconds between two
 ) -> int:  # an exit status
     "Look again and again, until SIGTERM or SIGINT."
@@ -249,9 +249,9 @@ def watch(
 # %% ../../nbs/cli/03_overload_flag.ipynb #5a305560
 def main(arguments: list[str]) -> int:
     "Run the command; returns its exit status, which `--help` explains."
-    options = parse(arguments)
+    options = flag_options(arguments)
     control = Control(options.control or os.environ.get("CONTROLDIR") or "/var/qmail/control")
-    look = partial(check, control, options.flag, signals(options), _log)
+    look = partial(check_once, control, options.flag, signals(options), _log)
     return watch(look, options.every) if options.every else look()
 
 

@@ -7,26 +7,34 @@ from __future__ import annotations
 
 import os
 import sys
+from time import monotonic
 
-from ra_plugins.spp.command import write
+from ra_plugins.ask.answerer import Answerer, Answerers
+from ra_plugins.ask.question import TOO_LATE, Late
+from ra_plugins.spp.command import Delay, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Callable
+    from asyncio import Future
+    from collections.abc import Callable, Coroutine, Mapping
     from types import FrameType
-    from typing import Any
+    from typing import Any, TypeVar
 
-    from ra_plugins.ask.answerer import Answerers
+    from ra_plugins.ask.question import Question
     from ra_plugins.spp.command import Command
     from ra_plugins.spp.plugin import Plugin
     from ra_plugins.spp.session import Session
     from ra_plugins.support.control import Control
+
+    T = TypeVar("T")
 else:
     import _signal
 
+inf = float("inf")  # `math` has it, too, and would have to be loaded
+
 # %% auto #0
-__all__ = ['PRINTED_LIMIT', 'describe', 'Overdue', 'in_bounds', 'Printed', 'Guard']
+__all__ = ['PRINTED_LIMIT', 'describe', 'Overdue', 'in_bounds', 'Printed', 'Guard', 'BoundedAnswerers', 'run_to_end']
 
 # %% ../../nbs/hosts/01_guard.ipynb #35b94b9b
 def describe(
@@ -63,7 +71,7 @@ def in_bounds(
     except ValueError:  # another thread
         return function(*arguments)
     try:
-        _signal.setitimer(_signal.ITIMER_REAL, seconds, 1)
+        _signal.setitimer(_signal.ITIMER_REAL, max(seconds, 1e-6), 1)  # 0 would mean never
         return function(*arguments)
     finally:
         _signal.setitimer(_signal.ITIMER_REAL, 0)
@@ -95,6 +103,13 @@ class Printed:
         "No."
         return False
 
+# %% ../../nbs/hosts/01_guard.ipynb #999cfe2c
+class _Ended(Exception):
+    "A plugin's step has ended with something that isn't an error; that is the cause of this."
+
+
+GRACE = 1  # seconds for a decision's last words after its time is over
+
 # %% ../../nbs/hosts/01_guard.ipynb #d1093319
 class Guard:
     "Runs a plugin so that it can't hurt its host."
@@ -103,25 +118,45 @@ class Guard:
         self,
         plugin: Plugin,
         log: Callable[[str], None],
-        seconds: float | None = None,  # that a step may take between two questions; by default, as long as the plugin as a whole
+        seconds: float | None = None,  # that it may take; by default, what it declares
     ):
-        self.plugin, self.log = plugin, log
+        self.plugin, self.stdout = plugin, sys.stdout
         self.seconds = plugin.seconds if seconds is None else seconds
-        self.printed = Printed(log)
+        self._log, self.printed = log, Printed(self.log)
 
-    def watch(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        "Call a function of the plugin's: in bounds, and with standard output out of its reach."
-        before = sys.stdout
-        sys.stdout = self.printed
+    def log(self, message: str) -> None:
+        "Log, with standard output as it was before it was taken from the plugin."
+        before, sys.stdout = sys.stdout, self.stdout
         try:
-            return in_bounds(self.seconds, function, *arguments)
+            self._log(message)
         finally:
             sys.stdout = before
 
-    def failed(self, error: BaseException) -> list[Command]:
+    def watch(self) -> Callable[..., Any]:  # calls a function with arguments
+        "For one decision: what calls the plugin's functions, in bounds, and with standard output out of their reach."
+        end = monotonic() + self.seconds + GRACE
+
+        def call(function: Callable[..., Any], *arguments: Any) -> Any:
+            before, sys.stdout = sys.stdout, self.printed
+            try:
+                return in_bounds(min(self.seconds, end - monotonic()), function, *arguments)
+            except (Exception, KeyboardInterrupt):
+                raise
+            except BaseException as order:
+                raise _Ended from order
+            finally:
+                sys.stdout = before
+
+        return call
+
+    def failed(self, error: Exception) -> list[Command]:
         "The plugin has raised something: it has no say, and the log says why."
-        code = getattr(self.plugin.__wrapped__, "__code__", None)
-        self.log(f"failed, so the mail goes on: {describe(error, code.co_filename if code else '')}")
+        decision = self.plugin.decision
+        while hasattr(decision, "__wrapped__"):
+            decision = decision.__wrapped__
+        code = getattr(decision, "__code__", None)
+        cause = error.__cause__ if isinstance(error, _Ended) and error.__cause__ else error
+        self.log(f"failed, so the mail goes on: {describe(cause, code.co_filename if code else '')}")
         return []
 
     def decide(
@@ -133,11 +168,9 @@ class Guard:
     ) -> list[Command]:  # which can be written
         "The plugin's answer; none where it fails. As `Plugin.decide`, and nothing is raised."
         try:
-            answer = self.plugin.decide(session, control, self.log, answerers, now, self.watch)
-            write(answer)
-        except (Exception, SystemExit, Overdue) as error:
+            return _writable(self.plugin.decide(session, control, self.log, answerers, now, self.watch()))
+        except Exception as error:
             return self.failed(error)
-        return answer
 
     async def adecide(
         self,
@@ -148,8 +181,113 @@ class Guard:
     ) -> list[Command]:
         "The same on asyncio, as `Plugin.adecide`."
         try:
-            answer = await self.plugin.adecide(session, control, self.log, answerers, now, self.watch)
-            write(answer)
-        except (Exception, SystemExit, Overdue) as error:
+            return _writable(await self.plugin.adecide(session, control, self.log, answerers, now, self.watch()))
+        except Exception as error:
             return self.failed(error)
+
+# %% ../../nbs/hosts/01_guard.ipynb #8b52ab3f
+def _writable(answer: list[Command]) -> list[Command]:
+    "An answer; `ValueError` where a script couldn't write it, or couldn't wait for as long as it says."
+    write(answer)
+    sum(command.seconds for command in answer if isinstance(command, Delay))
+    return answer
+
+# %% ../../nbs/hosts/01_guard.ipynb #1a0c5bbc
+async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    "Call a function in a thread of its own, which may live on when we have long given up."
+    from asyncio import get_running_loop
+    from threading import Thread
+
+    loop = get_running_loop()
+    future: Future[Any] = loop.create_future()
+
+    def settle(outcome: Any, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_exception(error) if error else future.set_result(outcome)
+
+    def run() -> None:
+        outcome, error = None, None
+        try:
+            outcome = function(*arguments)
+        except Exception as raised:
+            error = raised
+        except BaseException as order:
+            error = RuntimeError(f"{type(order).__name__}: {order}")
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, outcome, error)
+
+    Thread(target=run, daemon=True).start()
+    return await future
+
+# %% ../../nbs/hosts/01_guard.ipynb #af88cac3
+class BoundedAnswerers(Answerers):
+    "Answerers for one decision, none of which it waits for longer than it has time."
+
+    def __init__(
+        self,
+        environ: Mapping[str, str] | None = None,
+        log: Callable[[str], None] = print,
+        dry: bool = False,
+        seconds: float = inf,  # from now on, for all questions
+        note: Callable[[Question[Any], Any], None] = lambda question, answer: None,  # is told of each, and its answer
+    ):
+        super().__init__(environ, log, dry)
+        self.end, self.note = monotonic() + seconds, note
+
+    def tell(self, question: Question[Any], until: float = inf) -> Any:
+        "As `Answerers.tell`, and back in time."
+        until = min(until, self.end, monotonic() + 10**6)
+        try:
+            answer = in_bounds(until - monotonic(), super().tell, question, until)
+        except Overdue:
+            answer = Late(TOO_LATE)
+        self.note(question, answer)
         return answer
+
+    async def atell(self, question: Question[Any], until: float = inf) -> Any:
+        "As `Answerers.atell`, and noted."
+        answer = await super().atell(question, min(until, self.end))
+        self.note(question, answer)
+        return answer
+
+    def close(self) -> None:
+        "As `Answerers.close`, and back in time."
+        try:
+            in_bounds(GRACE, super().close)
+        except (Overdue, SystemExit) as error:
+            self.log(f"answerers couldn't be closed: {error}")
+
+    async def aclose(self) -> None:
+        "The same, on asyncio."
+        from asyncio import ensure_future, wait
+
+        await wait({ensure_future(super().aclose())}, timeout=GRACE)
+
+    def find(self, kind: type[Question[Any]]) -> Any:
+        "As `Answerers.find`; one that may block is called in a thread of its own where an event loop is running."
+        answerer = super().find(kind)
+        if isinstance(answerer, Answerer) and type(answerer).aanswer is Answerer.aanswer:
+            answerer.aanswer = lambda question, until: _in_thread(answerer.answer, question, until)  # type: ignore[method-assign]
+        return answerer
+
+# %% ../../nbs/hosts/01_guard.ipynb #039259fc
+def run_to_end(
+    coroutine: Coroutine[Any, Any, T],
+) -> T:  # what it returns
+    "As `asyncio.run`, and whatever somebody's answerer has left running isn't waited for."
+    import asyncio
+
+    runner = asyncio.Runner()
+    try:
+        return runner.run(coroutine)
+    finally:
+        loop = runner.get_loop()
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=1))
+        if all(task.done() for task in left):
+            runner.close()
+        else:
+            loop.set_exception_handler(lambda loop, context: None)  # which would tell of what isn't done at the end

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ra_plugins.ask.answerer import Answerers
-from ra_plugins.hosts.guard import Guard, describe
+from ra_plugins.hosts.guard import BoundedAnswerers, Guard, describe, run_to_end
 from ra_plugins.spp.command import Delay, write
 from ra_plugins.spp.session import Session
 from ra_plugins.support.control import Control
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from ra_plugins.spp.plugin import Plugin
 
 # %% auto #0
-__all__ = ['CONTROLDIR', 'MARK', 'environment', 'main', 'import_path', 'executable']
+__all__ = ['CONTROLDIR', 'MARK', 'environment', 'main', 'import_path', 'import_folder', 'executable']
 
 # %% ../../nbs/hosts/02_script.ipynb #b414aad5
 def environment() -> dict[str, str]:
@@ -82,12 +81,16 @@ def main(
 # %% ../../nbs/hosts/02_script.ipynb #6908b2b9
 def _decided(guard: Guard, session: Session, control: Control, log: Callable[[str], None]) -> list[Command]:
     "The plugin's answer, with answerers of its own."
-    with Answerers(session.environ, log) as answerers:
+    answerers = BoundedAnswerers(session.environ, log)
+    with answerers:
         if not answerers.needs_loop(guard.plugin.asks):
             return guard.decide(session, control, answerers)
-        from asyncio import run
+        return run_to_end(_decided_on_asyncio(guard, session, control, answerers))
 
-        return run(guard.adecide(session, control, answerers))
+
+async def _decided_on_asyncio(guard: Guard, session: Session, control: Control, answerers: BoundedAnswerers) -> list[Command]:
+    async with answerers:
+        return await guard.adecide(session, control, answerers)
 
 # %% ../../nbs/hosts/02_script.ipynb #f81de7e3
 def _interpreter_line(python: str) -> str:
@@ -109,13 +112,14 @@ def import_path() -> tuple[str, ...]:
     return tuple(dict.fromkeys(folders))
 
 # %% ../../nbs/hosts/02_script.ipynb #9f79d72c
-def _home(plugin: Plugin) -> list[str]:
+def import_folder(plugin: Plugin) -> list[str]:
     "The folder to import the plugin's module from, if it isn't one of ours."
     file = getattr(sys.modules.get(plugin.__module__), "__file__", None)
     if plugin.__module__.startswith("ra_plugins.") or not file:
         return []
+    package = os.path.basename(file).startswith("__init__.")  # whose file is one folder deeper
     folder = os.path.dirname(os.path.abspath(file))
-    for _ in range(plugin.__module__.count(".")):
+    for _ in range(plugin.__module__.count(".") + package):
         folder = os.path.dirname(folder)
     return [folder]
 
@@ -126,9 +130,10 @@ def executable(
     path: tuple[str, ...] | None = None,  # folders to import from; by default, where this package and pure-cdb are
 ) -> str:  # the text of a program
     "The program that runs `plugin`."
-    folders, home = list(import_path() if path is None else path), _home(plugin)
+    folders, home = list(import_path() if path is None else path), import_folder(plugin)
+    whose = plugin.__module__.partition(".")[0].replace("ra_plugins", "ra-plugins")
     return f"""{_interpreter_line(python)}
-# The plugin {plugin.name} of {plugin.__module__.partition(".")[0].replace("ra_plugins", "ra-plugins")}. {MARK}; run that again to renew it.
+# The plugin {plugin.name} of {whose}. {MARK}; run that again to renew it.
 import os
 import sys
 

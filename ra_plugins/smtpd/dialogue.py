@@ -14,7 +14,7 @@ from ra_plugins.support.control import Control
 
 # %% auto #0
 __all__ = ['MAIL_FIRST', 'SYNTAX_ERROR', 'named_address', 'programs', 'server_name', 'is_bad_sender', 'is_allowed', 'to_us',
-           'judged', 'Recipients', 'judged_sender', 'Transaction', 'reply_lines', 'Dialogue']
+           'judged_recipient', 'Recipients', 'judged_sender', 'Transaction', 'reply_lines', 'Dialogue']
 
 # %% ../../nbs/smtpd/01_dialogue.ipynb #6062e59e
 def _unquoted(text: str, end: str) -> str:
@@ -91,18 +91,18 @@ def to_us(
     user, literal, _ = address.partition(f"@[{local_ip}]")
     return f"{user}@{server_name(control)}" if literal else address
 
-# %% ../../nbs/smtpd/01_dialogue.ipynb #fcf22ce8
-async def judged(
+# %% ../../nbs/smtpd/01_dialogue.ipynb #ccfedf56
+async def judged_recipient(
     control: Control,
     checks: Checks,
     recipient: str,
 ) -> str | None:  # the address to deliver to; None where it was refused: the reply has been sent
     "Let plugins and `rcpthosts` judge a recipient."
-    relay = checks.state.environ.get("RELAYCLIENT")
+    relay = checks.effects.environ.get("RELAYCLIENT")
     allowed = relay is not None or is_allowed(control, recipient)
-    checks.state.environ["SMTPRCPTHOSTSOK"] = str(int(allowed))
+    checks.effects.environ["SMTPRCPTHOSTSOK"] = str(int(allowed))
     answer = await checks.check("rcpt", "SMTPRCPTTO", recipient + (relay or ""))
-    address = checks.state.address
+    address = checks.effects.address
     if answer == "refuse":
         return None
     if not allowed and answer != "skip":
@@ -122,9 +122,9 @@ class Recipients:
     async def name(self, address: str) -> None:
         "One more is named: judge it, and reply."
         self.count_all += 1
-        environ = self.checks.state.environ
+        environ = self.checks.effects.environ
         environ.update(SMTPRCPTCOUNT=str(self.count), SMTPRCPTCOUNTALL=str(self.count_all))
-        recipient = await judged(self.control, self.checks, to_us(self.control, address, environ.get("TCPLOCALIP")))
+        recipient = await judged_recipient(self.control, self.checks, to_us(self.control, address, environ.get("TCPLOCALIP")))
         if recipient is not None:
             self.count += 1
             self.accepted.append(recipient)
@@ -140,7 +140,7 @@ async def judged_sender(
     answer = await checks.check("mail", "SMTPMAILFROM", sender)
     if answer == "refuse":
         return None
-    address = checks.state.address
+    address = checks.effects.address
     return address, answer != "skip" and is_bad_sender(control, address)
 
 # %% ../../nbs/smtpd/01_dialogue.ipynb #75931dba
@@ -160,7 +160,7 @@ class Transaction:
         self.sender: str | None = None  # None before MAIL
         self.bad_sender = False
         self.recipients = Recipients(self.control, self.checks)
-        self.checks.state.reset()
+        self.checks.effects.reset()
 
     async def mail(self, argument: str) -> None:
         "MAIL. A transaction begins, in place of one that was under way, unless a plugin refuses."
@@ -211,7 +211,7 @@ class Dialogue:
         control: Control,
         checks: Checks,  # over the environment that tcpserver leaves: TCPREMOTEIP, perhaps RELAYCLIENT, settings of plugins
     ):
-        self.control, self.checks, self.environ = control, checks, checks.state.environ
+        self.control, self.checks, self.environ = control, checks, checks.effects.environ
         self.transaction = Transaction(control, checks)
 
     @property

@@ -32,8 +32,7 @@ from ra_plugins.spp.command import (
 T = TypeVar("T")
 
 # %% auto #0
-__all__ = ['SECTIONS', 'OUTPUT_LIMIT', 'CANT_EXECUTE', 'sections', 'encoded', 'Failure', 'run_program', 'State', 'outcome',
-           'Checks']
+__all__ = ['SECTIONS', 'OUTPUT_LIMIT', 'CANT_EXECUTE', 'sections', 'encoded', 'Failure', 'run_program', 'Effects', 'Checks']
 
 # %% ../../nbs/smtpd/00_qmail_spp.ipynb #51460d75
 SECTIONS = {
@@ -186,8 +185,8 @@ async def run_program(
     if status == CANT_EXECUTE:
         raise Failure("can't execute")
 
-# %% ../../nbs/smtpd/00_qmail_spp.ipynb #a1280c72
-class State:
+# %% ../../nbs/smtpd/00_qmail_spp.ipynb #76a1485b
+class Effects:
     "What the commands of plugins have changed in a connection."
 
     def __init__(
@@ -217,7 +216,9 @@ class State:
     def change(self, command: Command) -> None:
         "What one command of a plugin changes."
         if isinstance(command, Later):
-            self.later[command.stage].append(command.reply)
+            for stage, letter in Later.STAGES.items():
+                if letter == command.text[:1]:
+                    self.later[stage].append(command.reply)
         elif isinstance(command, AddHeader):
             self.headers.append(command.text)
         elif isinstance(command, SetVariable):
@@ -231,8 +232,8 @@ class State:
         elif isinstance(command, Accept):
             self.on = False
 
-# %% ../../nbs/smtpd/00_qmail_spp.ipynb #25a5cf98
-def outcome(
+# %% ../../nbs/smtpd/00_qmail_spp.ipynb #fd05fa10
+def _answer_to(
     last: Command | Failure | None,  # the final command or the failure that a program ended with, if any
 ) -> str:  # `go` on, go on and `skip` qmail's own checks, `refuse`; empty where the next program has its turn
     "What a program's end means for the SMTP command."
@@ -245,19 +246,21 @@ def outcome(
 # %% ../../nbs/smtpd/00_qmail_spp.ipynb #50b62495
 async def _obeyed(
     commands: AsyncGenerator[Command, None],  # of one program
-    state: State,  # which they change
+    effects: Effects,  # which they change
     say: Callable[[str], Awaitable[None]],  # sends a line to the client
     wait: Callable[[float], Awaitable[object]],  # for a `Delay`
 ) -> Command | None:  # the final one, if there is one
     "Do what a program says, command by command."
-    last = None
+    last: Command | None = None
     async with aclosing(commands):
         async for command in commands:
+            if last:
+                continue  # until the program ends, or fails
             if isinstance(command, (Say, Refuse, Disconnect)):
                 await say(command.text)
             elif isinstance(command, Delay):
                 await wait(command.seconds)
-            state.change(command)
+            effects.change(command)
             last = command if command.final else None
     return last
 
@@ -273,14 +276,14 @@ class Checks:
         say: Callable[[str], Awaitable[None]],  # sends a line to the client
         wait: Callable[[float], Awaitable[object]] = asyncio.sleep,  # for a `Delay`
     ):
-        self.programs, self.state, self.run, self.say, self.wait = programs, State(environ), run, say, wait
+        self.programs, self.effects, self.run, self.say, self.wait = programs, Effects(environ), run, say, wait
         self.closed = False  # is it time to hang up?
 
     async def overdue(self, stage: str) -> bool:
         "Has a plugin left a refusal for this stage? Then send it: that was the answer, and nothing else happens."
-        for reply in self.state.later[stage]:
+        for reply in self.effects.later[stage]:
             await self.say(reply)
-        return bool(self.state.later[stage])
+        return bool(self.effects.later[stage])
 
     async def check(
         self,
@@ -288,18 +291,18 @@ class Checks:
         variable: str = "",  # SMTPMAILFROM or SMTPRCPTTO, where the command names an address
         address: str = "",
     ) -> str:  # `go` on, go on and `skip` qmail's own checks, or `refuse`: the reply has been sent
-        "Run the plugins of a stage. Afterwards `State.address` is the address to go on with."
-        self.state.name(variable, address)
-        for entry in self.programs.get(stage, []) if self.state.on else []:
+        "Run the plugins of a stage. Afterwards `Effects.address` is the address to go on with."
+        self.effects.name(variable, address)
+        for entry in self.programs.get(stage, []) if self.effects.on else []:
             last = await self._run_entry(entry)
             self.closed = isinstance(last, (Disconnect, Drop))
-            if answer := outcome(last):
+            if answer := _answer_to(last):
                 return answer
         return "go"
 
     async def _run_entry(self, entry: str) -> Command | Failure | None:
         try:
-            return await _obeyed(self.run(entry, self.state.environ), self.state, self.say, self.wait)
+            return await _obeyed(self.run(entry, self.effects.environ), self.effects, self.say, self.wait)
         except Failure as failure:
             await self.say(f"451 qmail-spp failure: {entry}: {failure} (#4.3.0)")
             return failure

@@ -17,19 +17,20 @@ from typing import NoReturn, cast
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from ra_plugins.hosts.guard import describe
+from ra_plugins.hosts.script import environment
 from ra_plugins.smtpd.dialogue import Dialogue, programs
 from ra_plugins.smtpd.qmail_spp import Checks, encoded, run_program
-from ra_plugins.hosts.script import describe, environment
 from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line, printable
 
 # %% auto #0
-__all__ = ['aiosmtpd_log', 'PERMANENT', 'LINE_LIMIT', 'IDLE_LIMIT', 'Setup', 'log', 'LogHandler', 'connection_environ', 'begin',
-           'received', 'with_headers', 'reply_to_message', 'deliver', 'authenticate', 'Connection', 'Conversation',
-           'log_in', 'Handler', 'Server', 'start']
+__all__ = ['aiosmtpd_log', 'PERMANENT', 'SMTP_LINE_LIMIT', 'IDLE_LIMIT', 'ServerSetup', 'log_of_server', 'LogHandler',
+           'connection_environ', 'begin', 'received', 'with_headers', 'reply_to_message', 'deliver', 'authenticate',
+           'SmtpConnection', 'Conversation', 'log_in', 'Handler', 'SmtpServer', 'start_server']
 
-# %% ../../nbs/smtpd/02_server.ipynb #5b32b46a
-class Setup:
+# %% ../../nbs/smtpd/02_server.ipynb #a8517280
+class ServerSetup:
     "What all connections of one server share."
 
     def __init__(
@@ -47,8 +48,8 @@ class Setup:
         self.like, self.users, self.deliver, self.seconds, self.errors = like, users or {}, deliver, seconds, errors
         self.environ = environment() if environ is None else environ
 
-# %% ../../nbs/smtpd/02_server.ipynb #5e3cde40
-def log(message: str) -> None:
+# %% ../../nbs/smtpd/02_server.ipynb #d04b1cf4
+def log_of_server(message: str) -> None:
     "A line on standard error, in the form that plugins use."
     print(log_line("smtpd", os.getpid(), message), file=sys.stderr, flush=True)
 
@@ -58,16 +59,16 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         "Log a warning."
-        log(record.getMessage())
+        log_of_server(record.getMessage())
 
 
 aiosmtpd_log = logging.getLogger("mail.log")
 if not aiosmtpd_log.handlers:
     aiosmtpd_log.addHandler(LogHandler(logging.WARNING))
 
-# %% ../../nbs/smtpd/02_server.ipynb #c1e27bc8
+# %% ../../nbs/smtpd/02_server.ipynb #00a60ef0
 def connection_environ(
-    setup: Setup,
+    setup: ServerSetup,
     transport: asyncio.BaseTransport,
 ) -> dict[str, str]:  # the environment of one connection
     "What tcpserver would leave to qmail-smtpd (`tcp-environ(5)`)."
@@ -75,9 +76,9 @@ def connection_environ(
     told = {"TCPREMOTEIP": remote[0], "TCPREMOTEPORT": remote[1], "TCPLOCALIP": local[0], "TCPLOCALPORT": local[1]}
     return {**setup.environ, "PROTO": "TCP", "CONTROLDIR": setup.control.folder, **{k: str(v) for k, v in told.items()}}
 
-# %% ../../nbs/smtpd/02_server.ipynb #1827e245
+# %% ../../nbs/smtpd/02_server.ipynb #0593d734
 def begin(
-    setup: Setup,
+    setup: ServerSetup,
     environ: dict[str, str],  # of the connection
     say: Callable[[str], Awaitable[None]],  # sends a line to the client
 ) -> Dialogue:
@@ -98,7 +99,7 @@ def with_headers(
     content: bytes,  # the message, as the client sent it
 ) -> bytes:
     "A message as the server passes it on: with fields in front, and lines as Unix ends them."
-    head = "".join(f"{line}\n" for line in (received(dialogue), *dialogue.checks.state.headers))
+    head = "".join(f"{line}\n" for line in (received(dialogue), *dialogue.checks.effects.headers))
     return head.encode("utf-8", "surrogateescape") + content.replace(b"\r\n", b"\n")
 
 # %% ../../nbs/smtpd/02_server.ipynb #8f5080a6
@@ -115,9 +116,9 @@ def reply_to_message(
         return "554 mail server permanently rejected message (#5.3.0)"
     return "451 mail server temporarily rejected message (#4.3.0)"
 
-# %% ../../nbs/smtpd/02_server.ipynb #6ba901c4
+# %% ../../nbs/smtpd/02_server.ipynb #8b12a9e5
 async def deliver(
-    setup: Setup,
+    setup: ServerSetup,
     dialogue: Dialogue,
     content: bytes,  # the message, as the client sent it
 ) -> str:  # the reply
@@ -136,7 +137,7 @@ async def deliver(
         process.kill()
         await process.wait()
     if process.returncode != 0:
-        log(f"the command that takes messages ended with status {process.returncode}")
+        log_of_server(f"the command that takes messages ended with status {process.returncode}")
     return reply_to_message(process.returncode)
 
 # %% ../../nbs/smtpd/02_server.ipynb #8fce98c8
@@ -152,17 +153,17 @@ def authenticate(
     user, password = (text.decode("utf-8", "surrogateescape") for text in credentials)
     return AuthResult(success=users.get(user) == password, handled=False, auth_data=user)
 
-# %% ../../nbs/smtpd/02_server.ipynb #9ee8fa2d
-LINE_LIMIT = 65536  # bytes; a longer line is answered with 500, here as in DATA
+# %% ../../nbs/smtpd/02_server.ipynb #fd32b36b
+SMTP_LINE_LIMIT = 65536  # bytes; a longer line is answered with 500, here as in DATA
 IDLE_LIMIT = 1200  # seconds without a command, as qmail-smtpd's own limit: timeoutsmtpd in qmail-smtpd(8)
 
 
-class Connection(SMTP):
+class SmtpConnection(SMTP):
     "aiosmtpd's side of a connection, with a greeting of our own and an end at any time."
 
-    line_length_limit = LINE_LIMIT
-    command_size_limit = LINE_LIMIT
-    command_size_limits = defaultdict(lambda: LINE_LIMIT)
+    line_length_limit = SMTP_LINE_LIMIT
+    command_size_limit = SMTP_LINE_LIMIT
+    command_size_limits = defaultdict(lambda: SMTP_LINE_LIMIT)
     greeted = False
 
     def __init__(self, handler: object, users: dict[str, str]):
@@ -200,13 +201,13 @@ class Connection(SMTP):
             self.transport.close()  # aiosmtpd forgets that during the greeting
         return keep
 
-# %% ../../nbs/smtpd/02_server.ipynb #cb7b113e
-class Conversation(Connection):
+# %% ../../nbs/smtpd/02_server.ipynb #6447043b
+class Conversation(SmtpConnection):
     "A connection with its dialogue."
 
     dialogue: Dialogue
 
-    def __init__(self, setup: Setup, handler: object):
+    def __init__(self, setup: ServerSetup, handler: object):
         super().__init__(handler, setup.users)
         self.setup = setup
 
@@ -220,7 +221,7 @@ class Conversation(Connection):
         try:
             self.dialogue = begin(self.setup, self.environ, self.push)
         except OSError as error:
-            log(f"can't begin a session: {describe(error)}")
+            log_of_server(f"can't begin a session: {describe(error)}")
             await self.push("421 unable to read controls (#4.3.0)")
             self.hang_up()
         await self.answer(self.dialogue.connection())
@@ -264,14 +265,14 @@ class Handler:
 
     async def handle_exception(self, error: Exception) -> str:
         "A fault of ours must not cost mail: the client is asked to come again."
-        log(f"failed at a command: {describe(error)}")
+        log_of_server(f"failed at a command: {describe(error)}")
         return "451 internal error (#4.3.0)"
 
-# %% ../../nbs/smtpd/02_server.ipynb #ff1306a4
-class Server(Conversation):
+# %% ../../nbs/smtpd/02_server.ipynb #ec85f9c8
+class SmtpServer(Conversation):
     "One connection, with qmail-smtpd's replies to each command."
 
-    def __init__(self, setup: Setup):
+    def __init__(self, setup: ServerSetup):
         super().__init__(setup, Handler())
 
     async def smtp_HELO(self, argument: str | None) -> None:
@@ -316,11 +317,11 @@ class Server(Conversation):
             await super().smtp_DATA("")
             self.dialogue.transaction.end()
 
-# %% ../../nbs/smtpd/02_server.ipynb #c89aacb1
-async def start(
-    setup: Setup,
+# %% ../../nbs/smtpd/02_server.ipynb #29e181ab
+async def start_server(
+    setup: ServerSetup,
     host: str = "127.0.0.1",
     port: int = 0,  # 0 for any that is free
 ) -> asyncio.Server:  # listening; its first socket tells the port
     "Begin to listen; `OSError` where that can't be."
-    return await asyncio.get_running_loop().create_server(lambda: Server(setup), host, port)
+    return await asyncio.get_running_loop().create_server(lambda: SmtpServer(setup), host, port)

@@ -9,25 +9,29 @@ import json
 import os
 import tempfile
 from collections.abc import AsyncGenerator, Coroutine, Sequence
+from functools import cached_property
+from math import inf
 from typing import Any
 
-from ra_plugins.hosts.answers import tell
-from ra_plugins.hosts.catalogue import catalogue, is_ours
+from ra_plugins.hosts.catalogue import catalogue, is_installed, plugin_of
+from ra_plugins.hosts.guard import BoundedAnswerers, Guard
+from ra_plugins.hosts.script import CONTROLDIR
 from ra_plugins.smtpd.dialogue import Dialogue, programs
 from ra_plugins.smtpd.qmail_spp import Checks, Failure, run_program
-from ra_plugins.hosts.script import describe
-from ra_plugins.spp.command import Command, Delay, read, write
+from ra_plugins.spp.command import Command
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import Session
-from ra_plugins.ask.question import Question
 from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line, printable
 
 # %% auto #0
-__all__ = ['LOG_LIMIT', 'VERDICTS', 'ENDINGS', 'Run', 'Step', 'Notes', 'decided', 'watched', 'Runner', 'noted_checks', 'Trial',
-           'verdict', 'text', 'data']
+__all__ = ['NOTED_LIMIT', 'LOG_LIMIT', 'VERDICTS', 'ENDINGS', 'Run', 'Step', 'Notes', 'decided', 'watched', 'Runner',
+           'noted_checks', 'Trial', 'verdict', 'trial_text', 'trial_data']
 
 # %% ../../nbs/smtpd/03_trial.ipynb #debcc911
+NOTED_LIMIT = 1000  # questions, and log lines, of a plugin at one command that are noted
+
+
 class Run:
     "What one plugin did at one SMTP command."
 
@@ -38,14 +42,22 @@ class Run:
         self.logged: list[str] = []
         self.failure = ""
 
+    def log(self, message: str) -> None:
+        "A line of the plugin's, as a script would write it."
+        if len(self.logged) < NOTED_LIMIT:
+            self.logged.append(log_line(os.path.basename(self.entry), os.getpid(), message))
+
+    def note(self, question: object, answer: object) -> None:
+        "What the plugin has asked, and what it was told."
+        if len(self.asked) < NOTED_LIMIT:
+            self.asked.append((printable(repr(question)), printable(repr(answer))))
+
     def data(self) -> dict[str, Any]:
         "The same, for JSON."
         return {
             "plugin": self.entry,
             "asked": [{"question": question, "answer": answer} for question, answer in self.asked],
-            "answered": [
-                {"command": type(command).__name__, "arguments": list(command.arguments)} for command in self.answered
-            ],
+            "answered": [{"command": type(command).__name__, "text": command.text} for command in self.answered],
             "logged": self.logged,
             "failure": self.failure or None,
         }
@@ -92,32 +104,22 @@ class Notes:
         "Has the client been refused anything but a recipient?"
         return bool(self.steps) and self.steps[-1].code >= 400 and not self.steps[-1].said.startswith("RCPT")
 
-# %% ../../nbs/smtpd/03_trial.ipynb #1f40352a
+# %% ../../nbs/smtpd/03_trial.ipynb #c2c7545b
 async def decided(
-    plugin: Plugin,
+    plugin: Plugin | None,  # None for one that can't be loaded, of which the log has told
     run: Run,  # takes notes
     environ: dict[str, str],
+    seconds: float = inf,  # that it may take at most; it may say less
 ) -> AsyncGenerator[Command, None]:
-    "The commands of one of our plugins."
-
-    def log(message: str) -> None:
-        run.logged.append(log_line(plugin.name, os.getpid(), message))
-
-    def note(questions: tuple[Question, ...]) -> Sequence[Any]:
-        answers = tell(questions, dry=True)
-        run.asked += [(repr(question), repr(answer)) for question, answer in zip(questions, answers, strict=True)]
-        return answers
-
-    try:
-        session = Session(environ, log, os.getpid())
-        answer = plugin(session, Control(environ["CONTROLDIR"]), log, note)
-        write(answer)
-    except Exception as error:
-        log(f"failed, so the mail goes on: {describe(error)}")
+    "The commands of a plugin that runs in here."
+    if plugin is None:
         return
+    bound = min(seconds, plugin.seconds)
+    session, control = Session(environ, run.log, os.getpid()), Control(environ.get("CONTROLDIR", CONTROLDIR))
+    async with BoundedAnswerers(environ, run.log, dry=True, seconds=bound, note=run.note) as answerers:
+        answer = await Guard(plugin, run.log, bound).adecide(session, control, answerers)
     for command in answer:
-        for each in [command] if isinstance(command, Delay) else read(write([command])):
-            yield each
+        yield command
 
 # %% ../../nbs/smtpd/03_trial.ipynb #60cf5cc0
 LOG_LIMIT = 100_000  # bytes of a foreign plugin's standard error that are shown
@@ -139,24 +141,31 @@ async def watched(
             lines = errors.read(LOG_LIMIT).decode("utf-8", "surrogateescape").splitlines()
             run.logged += [printable(line) for line in lines]
 
-# %% ../../nbs/smtpd/03_trial.ipynb #8124cc85
+# %% ../../nbs/smtpd/03_trial.ipynb #fb2bbe81
 class Runner:
-    "Runs entries of smtpplugins: plugins of ours in here, others as programs."
+    "Runs entries of smtpplugins: those that we installed in here, others as programs."
 
     def __init__(self, home: str, seconds: float):
-        self.home, self.seconds, self.known = home, seconds, catalogue()
+        self.home, self.seconds = home, seconds
 
-    def ours(self, entry: str) -> Plugin | None:
-        "The plugin that an entry stands for: one that we installed or, where there is no such folder, would install."
-        path = os.path.join(self.home, entry)
-        here = os.path.isdir(os.path.dirname(path))
-        return self.known.get(os.path.basename(entry)) if is_ours(path) or not here and entry[0] != ":" else None
+    @cached_property
+    def known(self) -> dict[str, Plugin]:
+        "The plugins that there are, by name."
+        return catalogue()
+
+    def source(self, run: Run, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
+        "The commands of an entry, however it has to be run."
+        path, name = os.path.join(self.home, run.entry), os.path.basename(run.entry)
+        if is_installed(path):
+            return decided(plugin_of(path, run.log), run, environ, self.seconds)
+        if run.entry[0] != ":" and not os.path.isdir(os.path.dirname(path)) and name in self.known:
+            return decided(self.known[name], run, environ, self.seconds)
+        return watched(run, environ, self.home, self.seconds)
 
     async def commands(self, run: Run, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
         "Run the entry that `run` names, and note what it does."
-        plugin = self.ours(run.entry)
         try:
-            async for command in decided(plugin, run, environ) if plugin else watched(run, environ, self.home, self.seconds):
+            async for command in self.source(run, environ):
                 run.answered.append(command)
                 yield command
         except Failure as failure:
@@ -197,18 +206,20 @@ class Trial:
 
     async def hold(
         self,
-        helo: str,
-        sender: str,
-        recipients: list[str],
+        helo: str | None = None,  # None for a client that doesn't say so much
+        sender: str | None = None,  # likewise
+        recipients: Sequence[str] = (),
         user: str = "",  # who logs in, if anybody
     ) -> None:
         "Say what the client says, until it has been sent away."
         dialogue, transaction = self.dialogue, self.dialogue.transaction
         await self._step("", dialogue.connection())
-        await self._step(f"EHLO {helo}", dialogue.helo(helo))
+        if helo is not None:
+            await self._step(f"EHLO {helo}", dialogue.helo(helo))
         if user:
             await self._step(f"AUTH PLAIN {user}", dialogue.auth(user, "plain"), "235 ok, go ahead (#2.0.0)")
-        await self._step(f"MAIL FROM:<{sender}>", transaction.mail(f"FROM:<{sender}>"))
+        if sender is not None:
+            await self._step(f"MAIL FROM:<{sender}>", transaction.mail(f"FROM:<{sender}>"))
         for recipient in recipients:
             await self._step(f"RCPT TO:<{recipient}>", transaction.rcpt(f"TO:<{recipient}>"))
         if transaction.recipients.accepted:
@@ -232,8 +243,8 @@ def verdict(trial: Trial) -> str:  # a key of `VERDICTS`
     worst = max((step.code // 100 for step in trial.notes.steps), default=0)
     return {5: "refused", 4: "temporary"}.get(worst, "accepted")
 
-# %% ../../nbs/smtpd/03_trial.ipynb #f03e098d
-def text(trial: Trial) -> str:
+# %% ../../nbs/smtpd/03_trial.ipynb #880cc6f2
+def trial_text(trial: Trial) -> str:
     "A trial for people: what the client says (C), what we reply (S), and between them what the plugins did."
     lines = []
     for step in trial.notes.steps:
@@ -246,20 +257,22 @@ def text(trial: Trial) -> str:
             lines += [f"       failed    {run.failure}"] if run.failure else []
         lines += [f"S: {printable(line)}" for line in step.replies] or ["S: (hangs up)"]
     waited = f", after {trial.notes.delay} s of waiting" if trial.notes.delay else ""
-    return "\n".join([*lines, f"The session is {ENDINGS[verdict(trial)]}{waited}."])
+    so_far = "" if any(step.said.startswith("RCPT") for step in trial.notes.steps) else " so far"
+    ending = ENDINGS[verdict(trial)].replace("accepted", f"accepted{so_far}")
+    return "\n".join([*lines, f"The session is {ending}{waited}."])
 
 
 ENDINGS = {"accepted": "accepted", "refused": "refused", "temporary": "refused for now"}
 
-# %% ../../nbs/smtpd/03_trial.ipynb #41d2ab0f
-def data(trial: Trial) -> dict[str, Any]:
+# %% ../../nbs/smtpd/03_trial.ipynb #8c2c5eb0
+def trial_data(trial: Trial) -> dict[str, Any]:
     "A trial for other programs, of the types that JSON has."
     return {
         "verdict": verdict(trial),
         "delay": trial.notes.delay,
         "sender": trial.dialogue.transaction.sender,
         "recipients": trial.dialogue.transaction.recipients.accepted,
-        "headers": trial.checks.state.headers,
+        "headers": trial.checks.effects.headers,
         "steps": [
             {"command": step.said or None, "plugins": [run.data() for run in step.runs], "replies": step.replies}
             for step in trial.notes.steps

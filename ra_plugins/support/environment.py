@@ -122,7 +122,7 @@ class VariableTable:
 
     def __str__(self) -> str:
         return "\n".join(
-            f"  {each.name}\n      {each.meaning}\n      Value: {each.kind.__doc__}. Default: {shown(each.default)}."
+            f"  {each.name}\n      {each.meaning}\n      Value: {each.kind.__doc__}. Default: {shown(each.default)}"
             for each in self.variables
         )
 
