@@ -32,7 +32,7 @@ class PluginFacts(SphinxDirective):
 def facts(app: Sphinx, page: Page) -> nodes.Node:
     "Where a plugin runs, what it asks and may answer, its settings and those of who answers it, and who else is there."
     plugin = page.plugin
-    asked = [[to_class(app, page.name, kind), nodes.Text(f": {summary(kind)}")] for kind in plugin.asks]
+    asked = [[to_class(app, page.name, kind), nodes.Text(": "), *marked(summary(kind))] for kind in plugin.asks]
     answered = [to_class(app, page.name, kind) for kind in plugin.answers or ()]
     rows = [
         ("Runs at", [nodes.Text(", ".join(stage.upper() for stage in plugin.stages))]),
@@ -51,6 +51,11 @@ def facts(app: Sphinx, page: Page) -> nodes.Node:
         rows += [(f"Also at {stage.upper()}", listed(neighbours))] if neighbours else []
     fields = [(nodes.field_name("", name), nodes.field_body("", nodes.paragraph("", "", *row))) for name, row in rows]
     return nodes.field_list("", *(nodes.field("", *field) for field in fields), classes=["plugin-facts"])
+
+
+def marked(text: str) -> list[nodes.Node]:
+    "A text of a docstring, in which backticks mark code."
+    return [nodes.literal("", each) if place % 2 else nodes.Text(each) for place, each in enumerate(text.split("`"))]
 
 
 def to_class(app: Sphinx, docname: str, kind: type) -> nodes.Node:

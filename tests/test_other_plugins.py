@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
-from mailserver import COMMAND, ENVIRON, PATIENCE, ROOT
+from mailserver import COMMAND, ENVIRON, PATIENCE, ROOT, Home, Server
 
 from ra_plugins.hosts import catalogue
 
@@ -360,7 +363,50 @@ for path in sys.argv[1:]:
     assert len(lines) == 1 and f"{folder}/broken can't be loaded: " in lines[0]
 
 
+def test_try_runs_and_shows_all_three_kinds(packages: Path, mine: Path, home: Home) -> None:
+    "What the package's plugin asks is answered by the answerer that it brings, with its settings, and told."
+    home.plugins("[mail]", "plugins/overload", "[rcpt]", "others/greylist", "others/friend")
+    install = command("install", home.path / "others", "greylist", mine, packages=packages)
+    assert install.returncode == 0
+    client = ["--ip", "192.0.2.1", "--helo", "mail.example.net", "--from", "ana@example.net", "--to", "ben@example.org"]
+    line = ["try", *client, "--control", str(home.control), "--json"]
+    done = command(*line)
+    told = [(run["plugin"], run["asked"], run["answered"], run["failure"]) for run in runs(done.stdout)]
+    assert done.returncode == 2
+    assert [each[0] for each in told] == ["plugins/overload", "others/greylist"]
+    plugin, asked, answered, failure = told[1]
+    assert [each["answer"] for each in asked] == ["False"] and "Known" in asked[0]["question"]
+    assert answered == [{"command": "Refuse", "text": "451 Come back later (#4.7.1)"}]
+    assert failure is None
+    known = command(*line, "--set", "GREYLISTKNOWN=192.0.2.1")
+    assert known.returncode == 0
+    assert [(run["plugin"], [each["command"] for each in run["answered"]]) for run in runs(known.stdout)] == [
+        ("plugins/overload", []),
+        ("others/greylist", []),
+        ("others/friend", ["Accept"]),
+    ]
+
+
+def runs(told: str) -> list[dict[str, Any]]:
+    "All runs of plugins in what `try --json` tells."
+    return [run for step in json.loads(told)["steps"] for run in step["plugins"]]
+
+
+def test_a_server_serves_all_three_kinds(packages: Path, mine: Path, home: Home, serve: Callable[..., Server]) -> None:
+    home.plugins("[rcpt]", "plugins/tarpit", "others/greylist", "others/friend")
+    assert command("install", home.path / "others", "greylist", mine, packages=packages).returncode == 0
+    replies = serve(GREYLISTADVICE="soon").talk("EHLO x", "MAIL FROM:<ana@example.net>", "RCPT TO:<ben@example.org>")
+    assert replies[-1] == "451 Come back soon (#4.7.1)"
+
+
 # What a script pays
+
+
+def test_what_runs_programs_knows_no_catalogue() -> None:
+    script = "import sys, ra_plugins.hosts.script; print({'importlib.metadata', 'ra_plugins.hosts.catalogue'} & {*sys.modules})"
+    environ = {**ENVIRON, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-S", "-c", script], env=environ, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
 
 
 @pytest.mark.parametrize("kind", ["msa", "file", "package"])

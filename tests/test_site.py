@@ -111,6 +111,35 @@ def test_addresses_have_no_numbers(site: Path) -> None:
     assert [path.name for path in pages(site) if re.match(r"\d", path.name)] == []
 
 
+@pytest.mark.parametrize(
+    ("plugin", "facts"),
+    [
+        (
+            "ipthrottle",
+            {
+                "Asks": "Rate: How often .* Block: Have ipsvd deny .*",
+                "May answer": "Disconnect",
+                "Takes": "at most 30 seconds",
+                "Settings": "IPTHROTTLEMINUTES",
+                "Settings of who answers Rate": "RATER, RATERTIMEOUT",
+                "Settings of who answers Block": "IPSVDIR",
+            },
+        ),
+        ("authlogger", {"Asks": "nothing", "May answer": "nothing: it only logs", "Settings": "none"}),
+        ("rcptcheckscdb", {"May answer": "Refuse, SetVariable", "Keeps": "WRONGRCPTCOUNT"}),
+    ],
+)
+def test_page_of_a_plugin_says_what_it_declares(site: Path, plugin: str, facts: dict[str, str]) -> None:
+    "What it asks, may answer and keeps, and also the settings of those that answer it."
+    html = (site / "plugins" / f"{plugin}.html").read_text(encoding="utf-8")
+    listed = html.partition('<dl class="plugin-facts')[2].partition("</dl>")[0]
+    text = re.sub("<[^>]*>", "", listed.replace("</dt>", "\n").replace("</dd>", "\n\n"))
+    said = dict(re.findall(r"(\w[\w ]*\w):?\s*\n\s*(.+)", text))
+    assert {
+        name: said.get(name, "") for name, value in facts.items() if not re.fullmatch(value, said.get(name, ""))
+    } == {}
+
+
 # In a browser
 
 
@@ -272,7 +301,7 @@ def test_narrow_window(visit: Any, site: Path, address: str) -> None:
 
 @needs_browser
 def test_without_scripts(visit: Any) -> None:
-    page = visit("spf/check.html", java_script_enabled=False)
+    page = visit("spf/evaluation.html", java_script_enabled=False)
     assert page.get_by_text("Each mechanism that asks is a function that says whether it matches.").is_visible()
     assert page.locator("div.highlight pre", has_text="async def match_a").first.is_visible()
 
@@ -338,7 +367,7 @@ def test_every_runnable_notebook_runs_in_a_browser(visit: Any, lite: Path, addre
             "".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"
         ]
         notebooks.append((path.relative_to(lite / "files").with_suffix("").as_posix(), files, cells))
-    assert {"plugins/tarpit", "spf/check"} <= {name for name, _, _ in notebooks}
+    assert {"plugins/tarpit", "spf/evaluation"} <= {name for name, _, _ in notebooks}
     page = visit("index.html")
     page.set_default_timeout(300_000)
     assert page.evaluate(RUN, [address + "lite/", notebooks]) == {}

@@ -117,6 +117,9 @@ def test_macro(text: str, value: str, explanation: bool) -> None:
         assert explanation or re.fullmatch(MACRO_STRING, text, re.IGNORECASE | re.ASCII)
         expanded = macro.expand(dict.fromkeys(macro.letters, value))
         assert macro.letters or expanded == macro.plain
+        for limit in (1, 7, 253):
+            values = dict.fromkeys(macro.letters, value)
+            assert (macro.expand(values, limit), macro.expand_end(values, limit)) == (expanded[:limit], expanded[-limit:])
         assert len(expanded) <= len(text) * (2 + 3 * len(value))  # an escape is up to twelve characters, a macro four
 
 

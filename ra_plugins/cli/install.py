@@ -74,7 +74,8 @@ def exposure(
 def _warn(plugins: Catalogue, log: Callable[[str], None]) -> None:
     "Say which plugins of somebody else's lie in a bad place."
     modules = {plugins[name].__module__ for name, origin in plugins.origins.items() if origin != OURS}
-    for file in sorted(str(sys.modules[module].__file__) for module in modules):
+    files = {getattr(sys.modules[module], "__file__", None) for module in modules}
+    for file in sorted(path for path in files if path and os.path.isfile(path)):  # one in an archive has no place of its own
         for line in exposure(file):
             log(line)
 

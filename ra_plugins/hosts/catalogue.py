@@ -157,7 +157,8 @@ def load_file(
         sys.path.append(folder)
     spec = find_spec(name)
     if spec is None or not spec.origin or not _is_same(spec.origin, path):
-        raise Unloadable(f"Python has another module {name}{_at(spec.origin if spec else None)}; the file needs a name of its own")
+        other = _at(spec.origin if spec else None)
+        raise Unloadable(f"Python has another module {name}{other}; the file needs a name of its own")
     return importlib.import_module(name)
 
 
