@@ -245,9 +245,12 @@ class BoundedAnswerers(Answerers):
         return answer
 
     async def atell(self, question: Question[Any], until: float = inf) -> Any:
-        "As `Answerers.atell`, and noted."
-        answer = await super().atell(question, min(until, self.end))
-        self.note(question, answer)
+        "As `Answerers.atell`, and noted, also if the decision doesn't wait for it."
+        answer: Any = Late("nobody waits for it any more")
+        try:
+            answer = await super().atell(question, min(until, self.end))
+        finally:
+            self.note(question, answer)
         return answer
 
     def close(self) -> None:
