@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 from dns_server import remote_server
 
 from ra_plugins.ask.resolver import Resolver
-from ra_plugins.spf.run import check
+from ra_plugins.spf import check
 
 LATE = 0.02  # seconds
 PYSPF_LOOKUP = pyspf.DNSLookup  # by dnspython, before other benchmarks replace it

@@ -237,9 +237,12 @@ class DnsServer:
             await asyncio.sleep(0.02)
 
     def release(self) -> None:
-        "Send what is held back."
+        "Send what is held back, also for the query that is just being read."
+        self.loop.call_soon_threadsafe(self.let_go)
+
+    def let_go(self) -> None:
         while self.held:
-            self.loop.call_soon_threadsafe(self.held.pop(0))
+            self.held.pop(0)()
 
     def wait_for(self, queries: int) -> bool:
         "Wait until so many queries have come."

@@ -20,7 +20,7 @@ from ra_plugins.support.control import Control
 
 NO_MAILBOX = [
     SetVariable("WRONGRCPTCOUNT", 1),
-    Refuse("511 sorry, no mailbox here by that name (#5.1.1 - rcptcheckscdb)"),
+    Refuse.as_written("511 sorry, no mailbox here by that name (#5.1.1 - rcptcheckscdb)"),
 ]
 
 

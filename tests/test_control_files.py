@@ -336,7 +336,7 @@ def test_a_mark_at_the_start_and_blanks() -> None:
         {"rcpthosts": "\ufeffexample.org\r\n", "localonly": "\ufeff\t ana@example.org \t\r\n # x\r\n"}
     )
     answer, lines = said(localmail, control, auth_user="Ana@example.org", rcpt_to="eva@example.com")
-    assert answer == [Refuse("550 You are only allowed to send to local addresses.")]
+    assert answer == [Refuse.as_written("550 You are only allowed to send to local addresses.")]
     assert said(localmail, control, auth_user="ana@example.org", rcpt_to="eva@example.org") == ([], [])
     assert control.entries("localonly") == {"ana@example.org"}
 

@@ -91,12 +91,21 @@ def required(key: str) -> set[str]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    "The top-level packages that a module imports, wherever in it."
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    "The top-level packages that a module imports, wherever in it but for what only a type checker sees."
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    unseen = [each for node in ast.walk(tree) if isinstance(node, ast.If) for each in node.body if is_checking(node)]
+    skipped = {node for each in unseen for node in ast.walk(each)}
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
         names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and not node.level and node.module:
             names = [node.module]
         yield from (name.partition(".")[0] for name in names)
+
+
+def is_checking(node: ast.If) -> bool:
+    return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def test_package_runs_without_what_builds_it() -> None:

@@ -25,6 +25,7 @@ from ra_plugins.ask.answerer import Answerers
 from ra_plugins.ask.dns import CNAME_LIMIT, ENDLESS, Lookup, Prefetch, Records, Silent, Zone
 from ra_plugins.ask.question import Broken, Late, Question, Refused, Unanswered, adrive, drive, gather
 from ra_plugins.ask.resolver import (
+    EXHAUSTED,
     FAILURE_TTL,
     AnswerCache,
     Lookups,
@@ -34,6 +35,8 @@ from ra_plugins.ask.resolver import (
     _response,
     answer_size,
     default_resolver,
+    parse_nameserver,
+    parse_resolv_conf,
     resolve,
 )
 
@@ -400,6 +403,29 @@ async def test_the_options_of_resolv_conf_are_kept_to(tmp_path: Path) -> None:
         assert len(server.queries) == 1
 
 
+def test_any_resolv_conf_can_be_read() -> None:
+    chance = random.Random(1035)  # noqa: S311
+    words = [
+        "nameserver",
+        "options",
+        "timeout:",
+        "attempts:9",
+        "rotate",
+        "192.0.2.1",
+        "::1",
+        "fe80::1%eth0",
+        "9" * 5000,
+        "²",
+        "\0",
+        "\u2028",
+    ]
+    for _ in range(2000):
+        text = "".join(chance.choice(words) + chance.choice(" \n\t:#;") for _ in range(chance.randrange(12)))
+        addresses, options = parse_resolv_conf(text)
+        assert all(parse_nameserver(each) == (each, 53) for each in addresses)
+        assert options.keys() <= {"timeout", "attempts", "rotate"} and all(1 <= each <= 30 for each in options.values())
+
+
 def test_nameservers_are_addresses() -> None:
     for address in (
         "ns.example.org",
@@ -656,6 +682,16 @@ async def test_what_came_too_late_once_may_be_asked_again(server: DnsServer) -> 
 
 @pytest.mark.parametrize("fault", ["drop", "hang", "drip"])
 @one_test
+async def test_there_is_one_deadline_for_all_tries(fault: str) -> None:
+    with DnsServer(ZONE, fault=fault) as first, DnsServer(ZONE, fault=fault) as second:
+        resolver = asking(first, second, timeout=600, try_again=0.03)
+        answer = await asyncio.wait_for(resolve(resolver, Lookup("example.org", "A"), time.monotonic() + 0.3), PATIENCE)
+        assert repr(answer) == "Late('no answer before the deadline')"
+        assert first.queries and second.queries and resolver.sockets.taken == 0
+
+
+@pytest.mark.parametrize("fault", ["drop", "hang", "drip"])
+@one_test
 async def test_there_is_one_deadline_whatever_happens(fault: str) -> None:
     with DnsServer(ZONE, fault=fault) as first, DnsServer(ZONE, fault=fault) as second:
         resolver = asking(first, second, timeout=600, try_again=600)
@@ -719,11 +755,11 @@ async def test_no_more_sockets_are_open_than_allowed(server: DnsServer) -> None:
     resolver = asking(server, timeout=PATIENCE, try_again=PATIENCE, sockets=3)
     asked = [asyncio.ensure_future(lookup(resolver, f"n{number}.example.org")) for number in range(10)]
     await asyncio.to_thread(server.wait_for, 3)
-    assert resolver.sockets.open == 3 and len(resolver.sockets.waiting) == 7 and len(server.queries) == 3
+    assert resolver.sockets.taken == 3 and len(resolver.sockets.waiting) == 7 and len(server.queries) == 3
     server.fault = ""
     server.release()
     assert await asyncio.gather(*asked) == [()] * 10
-    assert resolver.sockets.open == 0 and not resolver.sockets.waiting
+    assert resolver.sockets.taken == 0 and not resolver.sockets.waiting
 
 
 @one_test
@@ -756,7 +792,7 @@ async def test_places_are_not_lost_when_those_who_wait_hang_up(server: DnsServer
         answers = await asyncio.gather(*asked, return_exceptions=True)
         answered = [answer for answer in answers if not isinstance(answer, asyncio.CancelledError)]
         assert len(answered) >= 5 and set(answered) == {()}
-        assert resolver.sockets.open == 0
+        assert resolver.sockets.taken == 0
 
 
 def test_threads_share_the_sockets(server: DnsServer) -> None:
@@ -767,7 +803,7 @@ def test_threads_share_the_sockets(server: DnsServer) -> None:
 
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda number: asyncio.run(several(10 * number)), range(16)))
-    assert found == [[()] * 10] * 16 and resolver.sockets.open == 0
+    assert found == [[()] * 10] * 16 and resolver.sockets.taken == 0
 
 
 MANY = """
@@ -787,7 +823,7 @@ async def main(port, limit):
     resolver = Resolver(["127.0.0.1"], port, timeout=50, try_again=1)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     found = await asyncio.gather(*(check(resolver, number) for number in range(1000)))
-    return found.count(True), resolver.nameservers.servers[0].failures, resolver.sockets.open
+    return found.count(True), resolver.nameservers.servers[0].failures, resolver.sockets.taken
 
 print(*asyncio.run(main(*map(int, sys.argv[1:]))))
 """
@@ -829,6 +865,22 @@ def test_that_files_have_run_out_is_no_fault_of_a_nameserver() -> None:
         command = [sys.executable, "-c", NONE_LEFT, str(server.port)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.lower().splitlines() == ["_ours('too many open files') 0", "text 1"], done.stderr
+
+
+@pytest.mark.parametrize("number", sorted(EXHAUSTED))
+@one_test
+async def test_what_this_machine_lacks_is_no_fault_of_a_nameserver(
+    server: DnsServer, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    resolver = asking(server)
+    with monkeypatch.context() as patch:
+        patch.setattr("socket.socket.connect", lacking)
+        assert isinstance(await lookup(resolver, "example.org", "AAAA"), Broken)
+    assert resolver.nameservers.servers[0].failures == 0
+    assert await lookup(resolver, "example.org", "AAAA") == ("2001:db8::1",)  # nor is it kept
 
 
 # In a host
@@ -887,7 +939,18 @@ async def test_what_is_asked_ahead_in_a_host_is_bounded_and_ends(server: DnsServ
         await asyncio.to_thread(server.wait_for, 128)
         assert answerer(host).resolver.sent == 128  # half of the sockets
         assert len(answerer(host).ahead) == 5  # of 30 each, and one of 8
-    assert not answerer(host).ahead if host.made else True
+    assert host.made == {}
+
+
+@one_test
+async def test_what_is_asked_ahead_in_a_host_has_the_deadline_of_the_decision(server: DnsServer) -> None:
+    server.fault = "drop"
+    async with hosting(server) as host:
+        asked = Prefetch([Lookup("example.org", "A")], lambda *_: [])
+        assert await host.atell(asked, time.monotonic() + 0.1) is None
+        (task,) = answerer(host).ahead
+        await asyncio.wait_for(task, PATIENCE)
+        assert not answerer(host).ahead and answerer(host).resolver.sockets.taken == 0
 
 
 def test_a_script_has_a_loop_for_its_lookups(server: DnsServer) -> None:

@@ -20,7 +20,7 @@ from ra_plugins.spf import Limits, Result
 from ra_plugins.spf.evaluation import EXPLANATION_LENGTH, EXPLANATIONS, check_identity, kept_explanation
 from ra_plugins.spf.macro import Expansion
 from ra_plugins.spf.query import LOCAL_LENGTH, MOST_LOOKUPS, Query
-from ra_plugins.spf.record import RECORDS, Kept, _is_name, is_name, parse_record, record_size
+from ra_plugins.spf.record import RECORDS, KeptTexts, _is_name, is_name, parse_record, record_size
 from ra_plugins.spf.trace import HostLimitExceeded, LookupLimitExceeded
 
 MOST = 65_000  # characters of a text in DNS
@@ -81,7 +81,7 @@ def test_memory(records: int, size: int, pattern: str) -> None:
 
 def test_kept_bytes_are_counted() -> None:
     "What is kept comes to the bound and no further, the text that was used last is there, and a large one never is."
-    kept = Kept(str, len, total=1000, share=1 / 10)
+    kept = KeptTexts(str, len, total=1000, share=1 / 10)
     for number in range(500):
         kept.get(f"{number:0>50}")
         assert sum(map(len, {**kept.old, **kept.young})) <= 1000
@@ -318,20 +318,30 @@ def test_the_deepest_nesting_that_limits_allow(way: str) -> None:
         assert len([*found.trace.walk()]) == limits.lookups + 1
 
 
-def test_records_of_64_kB_are_taken_apart_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    "However often a record includes itself."
+@pytest.mark.parametrize("term", ["a:h{}.org ", "ip4:198.51.100.{} ", "a "])
+def test_records_of_64_kB_are_taken_apart_once(monkeypatch: pytest.MonkeyPatch, term: str) -> None:
+    "However often a record includes itself, and whether it may be kept or not; nor is one taken apart before its turn."
     texts: list[str] = []
 
     def parse(text: str) -> Any:
-        texts.append(text)
+        texts.append(text[7:20])
         return parse_record(text)
 
-    record = "v=spf1 " + "ip4:198.51.100.1 " * (MOST // 34) + "include:example.org -all"
-    assert record_size(parse_record(record)) > RECORDS.most / 2
     monkeypatch.setattr(RECORDS, "make", parse)
-    monkeypatch.setattr(RECORDS, "most", RECORDS.half)
     RECORDS.clear()
-    assert isinstance(judged(record).why, LookupLimitExceeded) and texts == [record]
+    rest = "".join(term.format(number) for number in range(MOST // len(term) - 900))
+    records = {(f"x{number}.example", "TXT"): [f"v=spf1 {number} {rest}"] for number in range(10)}
+    records["example.org", "TXT"] = [f"v=spf1 include:example.org {rest}"]
+    records["example.com", "TXT"] = [
+        "v=spf1 a:www.example.com " + "".join(f"include:x{number}.example " for number in range(10))
+    ]
+    records["www.example.com", "A"] = ["192.0.2.1"]
+    zone = Counting(records)
+    for domain, taken in (("example.org", ["include:examp"]), ("example.com", ["a:www.example"])):
+        drive(check_identity(Query("192.0.2.1", f"ana@{domain}", prefetch=True)), zone)
+        assert texts == taken
+        texts.clear()
+    assert len(zone.ahead) > 9
     RECORDS.clear()
 
 

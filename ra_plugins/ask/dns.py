@@ -128,8 +128,10 @@ class Zone:
 
     def answer(self, lookup: Lookup) -> Records | Unanswered:
         "The values of a name's records, by way of its CNAMEs."
-        name, rdtype = lookup.key
-        ttl = None
+        found = self.records.get(lookup.key)
+        if type(found) is Records:
+            return found
+        (name, rdtype), ttl = lookup.key, None
         for _ in range(CNAME_LIMIT + 1):
             owner = self.owner(name)
             found = self.at(owner, rdtype)

@@ -41,8 +41,8 @@ Follow = Callable[[Lookup, Records], Iterable[Lookup]]  # as in `Prefetch`
 __all__ = ['RDATA_VALUES', 'CACHE_SIZE', 'CACHE_SHARE', 'TTL_LIMIT', 'FAILURE_TTL', 'NXDOMAIN', 'ENTRY_SIZE', 'SOCKET_LIMIT',
            'NARROW', 'EXHAUSTED', 'RESOLV_CONF', 'RESOLV_CONF_LIMIT', 'TRY_AGAIN', 'LOOKUP_TIMEOUT', 'PREFETCH_LIMIT',
            'PAYLOAD', 'PLAIN_SECONDS', 'EDNS_TROUBLE', 'presentation_name', 'absolute_name', 'answer_size',
-           'AnswerCache', 'SocketLine', 'parse_nameserver', 'Nameserver', 'parse_resolv_conf', 'NameserverList',
-           'Resolver', 'resolve', 'Lookups', 'nameserver_list', 'lookup_seconds', 'ResolverSettings',
+           'AnswerCache', 'WaitingLine', 'SocketLine', 'parse_nameserver', 'Nameserver', 'parse_resolv_conf',
+           'NameserverList', 'Resolver', 'resolve', 'Lookups', 'nameserver_list', 'lookup_seconds', 'ResolverSettings',
            'ResolverAnswerer', 'default_resolver']
 
 # %% ../../nbs/ask/03_resolver.ipynb #23bdb35b
@@ -91,6 +91,11 @@ def answer_size(
 def _value_size(value: Any) -> int:
     return getsizeof(value) + (getsizeof(value[1]) + 32 if isinstance(value, tuple) else 0)  # an MX: number and host
 
+# %% ../../nbs/ask/03_resolver.ipynb #2ea279e3
+def _handed_out(answer: Records | Unanswered, ttl: int) -> Records | Unanswered:
+    "An answer for somebody of his own: with the seconds that are left, or without the traceback that it had elsewhere."
+    return Records(answer, ttl, answer.exists) if isinstance(answer, Records) else type(answer)(*answer.args)
+
 # %% ../../nbs/ask/03_resolver.ipynb #f98757b8
 class AnswerCache:
     "Answers by name and type, for as long as they hold. All checks may share one, in whatever threads they run."
@@ -138,11 +143,6 @@ class AnswerCache:
         _, answer = self.kept.pop(key)
         self.used -= answer_size(key[0], answer)
 
-
-def _handed_out(answer: Records | Unanswered, ttl: int) -> Records | Unanswered:
-    "An answer for somebody of his own: with the seconds that are left, or without the traceback that it had elsewhere."
-    return Records(answer, ttl, answer.exists) if isinstance(answer, Records) else type(answer)(*answer.args)
-
 # %% ../../nbs/ask/03_resolver.ipynb #4db1de58
 SOCKET_LIMIT = 256  # open at once, for one resolver
 NARROW = 60  # seconds for which we do with fewer when the system has run out
@@ -171,20 +171,19 @@ class _Turn:
         if not self.called.done():
             self.called.set_result(None)
 
-# %% ../../nbs/ask/03_resolver.ipynb #ab21a1aa
-class SocketLine:
-    "How many sockets may be open at once, and who waits for one."
+# %% ../../nbs/ask/03_resolver.ipynb #6cd6fe46
+class WaitingLine:
+    "So many places, and a line of those who wait for one, in whatever threads and event loops they run."
 
-    def __init__(self, limit: int = SOCKET_LIMIT):
-        self.limit, self.open = limit, 0
-        self.narrow, self.narrow_until = limit, -inf
+    def __init__(self, limit: int):
+        self.limit, self.taken = limit, 0
         self.waiting: deque[_Turn] = deque()
         self.lock = Lock()
 
     @property
     def room(self) -> int:
-        "How many there may be at present."
-        return self.narrow if time.monotonic() < self.narrow_until else self.limit
+        "How many places there are at present."
+        return self.limit
 
     async def enter(
         self,
@@ -192,56 +191,41 @@ class SocketLine:
     ) -> None:
         "Wait for a place; whoever has one calls `leave`. `Broken` if there is none in time."
         with self.lock:
-            if self.open < self.room and not self.waiting:
-                self.open += 1
+            if self.taken < self.room and not self.waiting:
+                self.taken += 1
                 return
             turn = _Turn()
             self.waiting.append(turn)
-            self._call()
-        await self._wait(turn, until)
+            self.call()
+        await self.wait_for(turn, until)
 
     def leave(self) -> None:
         "Give a place up; the first in the line has it."
         with self.lock:
-            self.open -= 1
-            self._call()
+            self.taken -= 1
+            self.call()
 
-    async def exhausted(self, error: OSError, until: float) -> None:
-        "The system has no more: wait, with our place, until one of ours is closed. `Broken` if none is, or none is in time."
-        with self.lock:
-            if self.open == 1:
-                raise _Ours(_words(error))
-            self.open -= 1
-            self.narrow, self.narrow_until = max(1, self.open * 3 // 4), time.monotonic() + NARROW
-            turn = _Turn()
-            self.waiting.appendleft(turn)
-        try:
-            await self._wait(turn, until)
-        except BaseException:
-            with self.lock:
-                self.open += 1  # which will be left
-            raise
-
-    def _call(self) -> None:
-        "Call those for whom there is room. The lock is held."
-        while self.waiting and self.open < self.room:
+    def call(self) -> None:
+        "Call those for whom there is a place. The lock is held."
+        while self.waiting and self.taken < self.room:
             turn = self.waiting.popleft()
             if not turn.gone:
                 with suppress(RuntimeError):  # its event loop is closed
                     turn.loop.call_soon_threadsafe(turn.call)
                     turn.given = True
-                    self.open += 1
+                    self.taken += 1
 
-    async def _wait(self, turn: _Turn, until: float) -> None:
+    async def wait_for(self, turn: _Turn, until: float) -> None:
+        "Wait for our turn. A place that comes too late is passed on."
         came = False
         try:
             came = await _comes(turn.called, until)
         finally:
             with self.lock:
                 turn.gone = True
-                if turn.given and not came:  # too late
-                    self.open -= 1
-                    self._call()
+                if turn.given and not came:
+                    self.taken -= 1
+                    self.call()
         if not came:
             raise _Ours("no socket was free in time")
 
@@ -251,6 +235,33 @@ async def _comes(future: asyncio.Future[Any], until: float) -> bool:
     if not future.done():
         await asyncio.wait({future}, timeout=None if until == inf else max(until - time.monotonic(), 0))
     return future.done()
+
+# %% ../../nbs/ask/03_resolver.ipynb #d0915ec6
+class SocketLine(WaitingLine):
+    "A line for sockets, of which the system may have fewer than we would use."
+
+    narrow, narrow_until = 0, -inf
+
+    @property
+    def room(self) -> int:
+        "How many sockets there may be at present."
+        return self.narrow if time.monotonic() < self.narrow_until else self.limit
+
+    async def exhausted(self, error: OSError, until: float) -> None:
+        "The system has no more: wait, with our place, until one of ours is closed. `Broken` if none is, or none is in time."
+        with self.lock:
+            if self.taken == 1:
+                raise _Ours(_words(error))
+            self.taken -= 1
+            self.narrow, self.narrow_until = max(1, self.taken * 3 // 4), time.monotonic() + NARROW
+            turn = _Turn()
+            self.waiting.appendleft(turn)
+        try:
+            await self.wait_for(turn, until)
+        except BaseException:
+            with self.lock:
+                self.taken += 1  # which will be left
+            raise
 
 # %% ../../nbs/ask/03_resolver.ipynb #411cbdee
 def _response(request: dns.message.Message, packet: bytes) -> dns.message.Message | None:
@@ -380,6 +391,22 @@ def parse_resolv_conf(
                 options[name] = 1
     return addresses, options
 
+# %% ../../nbs/ask/03_resolver.ipynb #91b80a6a
+def _regular_file(path: str) -> tuple[os.stat_result, str]:
+    "What is known of a file, and its text; anything else that can be opened isn't waited for."
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        state = os.fstat(number)
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("it isn't a regular file")
+        return state, os.read(number, RESOLV_CONF_LIMIT).decode("utf-8", "replace")
+    finally:
+        os.close(number)
+
+
+def _identity(state: os.stat_result) -> tuple[int, ...]:
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
 # %% ../../nbs/ask/03_resolver.ipynb #0ee53048
 class NameserverList:
     "The nameservers to ask, and how: as a program names them, or as resolv.conf does whenever it has changed."
@@ -430,22 +457,6 @@ class NameserverList:
             self.turn = (self.turn + 1) % len(servers)
             servers = servers[self.turn :] + servers[: self.turn]
         return sorted(servers, key=attrgetter("failures"))
-
-
-def _regular_file(path: str) -> tuple[os.stat_result, str]:
-    "What is known of a file, and its text; anything else that can be opened isn't waited for."
-    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    try:
-        state = os.fstat(number)
-        if not stat.S_ISREG(state.st_mode):
-            raise ValueError("it isn't a regular file")
-        return state, os.read(number, RESOLV_CONF_LIMIT).decode("utf-8", "replace")
-    finally:
-        os.close(number)
-
-
-def _identity(state: os.stat_result) -> tuple[int, ...]:
-    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 # %% ../../nbs/ask/03_resolver.ipynb #667a44de
 LOOKUP_TIMEOUT = 10  # seconds for one lookup, with all its tries
@@ -516,16 +527,18 @@ async def _ask_server(
     resolver: Resolver, server: Nameserver, name: dns.name.Name, rdtype: str, until: float
 ) -> dns.message.Message:
     "The response of a nameserver, with EDNS or without."
-    plain = dns.message.make_query(name, rdtype, use_edns=False)
-    if time.monotonic() < server.plain_until:
-        return await _ask_either_way(resolver, server, plain, until)
-    request = dns.message.make_query(name, rdtype, use_edns=0, payload=PAYLOAD)
-    response = await _ask_either_way(resolver, server, request, until)
-    if response.rcode() in EDNS_TROUBLE:
-        response = await _ask_either_way(resolver, server, plain, until)
+    edns = time.monotonic() >= server.plain_until
+    response = await _ask_either_way(resolver, server, _query(name, rdtype, edns), until)
+    if edns and response.rcode() in EDNS_TROUBLE:
+        response = await _ask_either_way(resolver, server, _query(name, rdtype, False), until)
         if response.rcode() not in EDNS_TROUBLE:
             server.plain_until = time.monotonic() + PLAIN_SECONDS
     return response
+
+
+def _query(name: dns.name.Name, rdtype: str, edns: bool) -> dns.message.Message:
+    "A query, with a number of its own."
+    return dns.message.make_query(name, rdtype, use_edns=0 if edns else False, payload=PAYLOAD if edns else None)
 
 
 async def _ask_either_way(
@@ -647,7 +660,7 @@ async def resolve(
             return answer
     return known
 
-
+# %% ../../nbs/ask/03_resolver.ipynb #39170d1a
 async def _in_time(future: asyncio.Future[T], until: float) -> T | Late:
     "What somebody else finds, who isn't stopped by our deadline."
     return future.result() if await _comes(future, until) else Late(TOO_LATE)
@@ -680,7 +693,6 @@ class Lookups:
         self.expected: deque[tuple[Lookup, Follow]] = deque()  # to be asked ahead
         self.arrived: deque[tuple[Lookup, Records, Follow]] = deque()  # answers to be followed
         self.seen: set[tuple[str, str]] = set()  # lookups that have been expected
-        self.overdue = False  # has the deadline of whoever asks cost an answer?
 
     async def tell(
         self,
@@ -697,15 +709,15 @@ class Lookups:
         return await self._wait(question, until) if known is None else known
 
     async def _wait(self, lookup: Lookup, until: float) -> Records | Unanswered:
+        if time.monotonic() >= until:
+            return Late(TOO_LATE)
         asked = self.ask(lookup)
         self.awaited.add(asked)
         asyncio.get_running_loop().call_soon(_look_ahead, self)
         try:
-            found = await _in_time(asked, until)
+            return await _in_time(asked, until)
         finally:
             self.awaited.discard(asked)
-        self.overdue |= isinstance(found, Late) and not isinstance(found, Silent)
-        return found
 
     def ask(self, lookup: Lookup) -> asyncio.Task[Records | Unanswered]:
         "What will be the answer to a lookup, asked if it isn't already."
@@ -730,7 +742,10 @@ def _look_ahead(lookups: Lookups) -> None:
 
 
 def _step_ahead(lookups: Lookups) -> bool:
-    "Start one expected lookup, or follow one answer. Was there any?"
+    "Start one expected lookup, or follow one answer. Was there any, and room for it?"
+    if not lookups.room:
+        lookups.expected.clear()
+        lookups.arrived.clear()
     if lookups.expected:
         _expect(lookups, *lookups.expected.popleft())
         return True
@@ -740,10 +755,10 @@ def _step_ahead(lookups: Lookups) -> bool:
         return True
     return False
 
-
+# %% ../../nbs/ask/03_resolver.ipynb #bc181c19
 def _expect(lookups: Lookups, lookup: Lookup, follow: Follow) -> None:
-    "Start a lookup before its turn has come, if there is room."
-    if lookups.room and lookup.key not in lookups.seen:
+    "Start a lookup before its turn has come."
+    if lookup.key not in lookups.seen:
         lookups.room -= 1
         lookups.seen.add(lookup.key)
         known = lookups.resolver.cache.get(*lookup.key)
@@ -810,12 +825,13 @@ class ResolverAnswerer(Answerer):
 
     async def aclose(self) -> None:
         "End what is under way."
-        for task in tuple(self.ahead):
+        ours = [task for task in self.ahead if task.get_loop() is asyncio.get_running_loop()]
+        for task in ours:
             task.cancel()
-        await asyncio.gather(*self.ahead, return_exceptions=True)
+        await asyncio.gather(*ours, return_exceptions=True)
         self.close()
 
-
+# %% ../../nbs/ask/03_resolver.ipynb #f03ce3f3
 async def _run_ahead(lookups: Lookups, prefetch: Prefetch, until: float) -> None:
     "Ask ahead, and what the answers lead to, until nothing is left or the time is up."
     until = min(until, time.monotonic() + lookups.resolver.timeout)

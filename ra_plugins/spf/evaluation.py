@@ -14,7 +14,7 @@ from ra_plugins.spf.query import LOCAL_LENGTH, NAME_LIMIT, Query
 from ra_plugins.spf.record import (
     FIRST_RDTYPE,
     NAME_LENGTH,
-    Kept,
+    KeptTexts,
     Networks,
     Record,
     RecordError,
@@ -31,6 +31,7 @@ from ra_plugins.spf.trace import (
     EXPLANATION,
     RECORD,
     REDIRECT,
+    DeadlinePassed,
     EvaluationError,
     FaultyRecord,
     HostLimitExceeded,
@@ -41,21 +42,22 @@ from ra_plugins.spf.trace import (
     Visit,
     VoidLimitExceeded,
 )
-from ra_plugins.ask.dns import Lookup, Prefetch
-from ra_plugins.ask.question import Unanswered
+from ra_plugins.ask.dns import Lookup, Prefetch, Silent
+from ra_plugins.ask.question import Late, Unanswered
 
 if TYPE_CHECKING:
     from ra_plugins.ask.dns import Records
 
 # %% auto #0
-__all__ = ['MATCH', 'DEFAULT_EXPLANATION', 'EXPLANATION_LENGTH', 'EXPLANATIONS', 'kept_explanation', 'NOT_IN_NAMES', 'look_up',
-           'count_term', 'never_matches', 'target_name', 'policy_name', 'first_lookup', 'match_a', 'mail_hosts',
-           'match_mx', 'match_exists', 'validated_names', 'match_ptr', 'needs_name', 'prepare_macros',
-           'lookup_by_macros', 'match_include', 'select_record', 'evaluate', 'follow_redirect', 'check_host',
-           'upcoming', 'next_lookups', 'expand_explanation', 'explanation', 'check_identity']
+__all__ = ['MATCH', 'LONG_RECORD', 'DEFAULT_EXPLANATION', 'EXPLANATION_LENGTH', 'EXPLANATIONS', 'kept_explanation',
+           'NOT_IN_NAMES', 'ask_dns', 'count_term', 'never_matches', 'target_name', 'policy_name', 'first_lookup',
+           'match_a', 'mail_hosts', 'match_mx', 'match_exists', 'validated_names', 'match_ptr', 'needs_name',
+           'prepare_macros', 'lookup_by_macros', 'match_include', 'long_record', 'select_record', 'evaluate',
+           'follow_redirect', 'check_host', 'upcoming', 'next_lookups', 'expand_explanation', 'explanation',
+           'outcome_error', 'check_identity']
 
-# %% ../../nbs/spf/07_evaluation.ipynb #b9e00265
-async def look_up(
+# %% ../../nbs/spf/07_evaluation.ipynb #dea51e9f
+async def ask_dns(
     query: Query,
     visit: Visit,
     number: int,  # of the term, for the trace
@@ -68,6 +70,8 @@ async def look_up(
     except Unanswered as error:
         failure = error.with_traceback(None)  # which would keep alive all that the check was about
         visit.asked.append((number, lookup, failure))
+        if isinstance(failure, Late) and not isinstance(failure, Silent) and number != EXPLANATION:
+            query.missed = DeadlinePassed(visit, number, lookup, failure)
         raise LookupFailed(visit, number, lookup, failure) from None
     visit.asked.append((number, lookup, len(answer)))
     if void and not answer and (query.limits.void_ipv6 or lookup.rdtype != "AAAA"):
@@ -125,7 +129,7 @@ def first_lookup(query: Query, term: Term, domain: str) -> Lookup | None:
 # %% ../../nbs/spf/07_evaluation.ipynb #23e9f561
 async def match_a(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
     "Is the client one of the domain's hosts? RFC 7208, section 5.3."
-    return query.among(await look_up(query, visit, term.number, lookup), term)
+    return query.among(await ask_dns(query, visit, term.number, lookup), term)
 
 # %% ../../nbs/spf/07_evaluation.ipynb #d1c08f9d
 def mail_hosts(answer: Records) -> list[str]:
@@ -135,34 +139,34 @@ def mail_hosts(answer: Records) -> list[str]:
 # %% ../../nbs/spf/07_evaluation.ipynb #d346b628
 async def match_mx(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
     "Is the client one of the hosts that take the domain's mail? RFC 7208, section 5.4."
-    hosts = mail_hosts(await look_up(query, visit, term.number, lookup))
+    hosts = mail_hosts(await ask_dns(query, visit, term.number, lookup))
     if len(hosts) > NAME_LIMIT:
         raise HostLimitExceeded(visit, term.number)
     for host in hosts:
-        if query.among(await look_up(query, visit, term.number, Lookup(host, query.rdtype)), term):
+        if query.among(await ask_dns(query, visit, term.number, Lookup(host, query.rdtype)), term):
             return True
     return False
 
 # %% ../../nbs/spf/07_evaluation.ipynb #f1c4fcb5
 async def match_exists(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
     "Has the name an IPv4 address, whatever the client's version? RFC 7208, section 5.7."
-    return bool(await look_up(query, visit, term.number, lookup))
+    return bool(await ask_dns(query, visit, term.number, lookup))
 
-# %% ../../nbs/spf/07_evaluation.ipynb #24df6f07
-async def _look_up_leniently(query: Query, visit: Visit, number: int, lookup: Lookup) -> Records | tuple[str, ...]:
-    "As `look_up`, with nothing in place of an answer that doesn't come (RFC 7208, section 5.5)."
+# %% ../../nbs/spf/07_evaluation.ipynb #6b1bf92e
+async def _ask_leniently(query: Query, visit: Visit, number: int, lookup: Lookup) -> Records | tuple[str, ...]:
+    "As `ask_dns`, with nothing in place of an answer that doesn't come (RFC 7208, section 5.5)."
     try:
-        return await look_up(query, visit, number, lookup)
+        return await ask_dns(query, visit, number, lookup)
     except LookupFailed:
         return ()
 
 # %% ../../nbs/spf/07_evaluation.ipynb #ec23c750
 async def validated_names(query: Query, visit: Visit, number: int) -> list[str]:
     "The client's validated names, in lower case (RFC 7208, section 5.5)."
-    names = await _look_up_leniently(query, visit, number, Lookup(query.ip.reverse_pointer, "PTR"))
+    names = await _ask_leniently(query, visit, number, Lookup(query.ip.reverse_pointer, "PTR"))
     validated = []
     for name in names[:NAME_LIMIT]:
-        addresses = await _look_up_leniently(query, visit, number, Lookup(name, query.rdtype)) if is_name(name) else ()
+        addresses = await _ask_leniently(query, visit, number, Lookup(name, query.rdtype)) if is_name(name) else ()
         if any(inet_pton(query.family, each) == query.ip.packed for each in addresses):
             validated.append(name.lower())
     return validated
@@ -211,16 +215,29 @@ async def match_include(query: Query, visit: Visit, term: Term, lookup: Lookup) 
 # %% ../../nbs/spf/07_evaluation.ipynb #dc6ab2a2
 MATCH = {"a": match_a, "mx": match_mx, "exists": match_exists, "ptr": match_ptr, "include": match_include}
 
-# %% ../../nbs/spf/07_evaluation.ipynb #cdeab3cc
-def select_record(visit: Visit, texts: Records) -> Record | None:
+# %% ../../nbs/spf/07_evaluation.ipynb #70d744cc
+LONG_RECORD = 4096  # characters
+
+
+def long_record(query: Query, text: str) -> Record:
+    "A long record, taken apart once in a check; `RecordError` for a mistake."
+    if text not in query.long_records:
+        query.long_records[text] = kept_record(text)
+    return query.long_records[text]
+
+# %% ../../nbs/spf/07_evaluation.ipynb #f9ae710b
+def select_record(query: Query, visit: Visit, texts: Records) -> Record | None:
     "The record among a domain's texts, if there is one (section 4.5); `SeveralRecords` for two, or `FaultyRecord`."
-    records = [text for text in texts if is_record(text)]
+    records = [text for text in texts if text.startswith("v=spf1 ") or is_record(text)]  # nearly all are spelt so
     if len(records) > 1:
         raise SeveralRecords(visit)
+    if not records:
+        return None
+    text = records[0]
     try:
-        return kept_record(records[0]) if records else None
+        return kept_record(text) if len(text) < LONG_RECORD else long_record(query, text)
     except RecordError as error:
-        raise FaultyRecord(visit, records[0], error) from None
+        raise FaultyRecord(visit, text, error) from None
 
 # %% ../../nbs/spf/07_evaluation.ipynb #7525a102
 async def evaluate(query: Query, visit: Visit, record: Record) -> ResultName:
@@ -261,7 +278,7 @@ async def follow_redirect(query: Query, visit: Visit, spec: MacroString) -> Resu
 async def check_host(query: Query, visit: Visit, lookup: Lookup) -> None:
     "Evaluate the policy of a domain (RFC 7208, section 4); what comes of it is `visit.result`."
     try:
-        record = visit.record = select_record(visit, await look_up(query, visit, RECORD, lookup, void=False))
+        record = visit.record = select_record(query, visit, await ask_dns(query, visit, RECORD, lookup, void=False))
         visit.result = await evaluate(query, visit, record) if record else "none"
     except EvaluationError as error:
         visit.error = error
@@ -293,7 +310,8 @@ def next_lookups(query: Query, lookup: Lookup, answer: Records) -> list[Lookup]:
     if lookup.rdtype == "TXT":
         texts = [text for text in answer if is_record(text)]
         try:
-            return upcoming(query, kept_record(texts[0]), lookup.name) if len(texts) == 1 else []
+            follows = len(texts) == 1 and len(texts[0]) < LONG_RECORD  # taking a long one apart can wait for its turn
+            return upcoming(query, kept_record(texts[0]), lookup.name) if follows else []
         except RecordError:
             return []
     if lookup.rdtype == "MX" and len(answer) > NAME_LIMIT:
@@ -305,8 +323,8 @@ def next_lookups(query: Query, lookup: Lookup, answer: Records) -> list[Lookup]:
 DEFAULT_EXPLANATION = "SPF fail - not authorized"
 EXPLANATION_LENGTH = 400  # characters of an explanation, so that it fits into an SMTP reply
 
-# %% ../../nbs/spf/07_evaluation.ipynb #fca8f8bb
-EXPLANATIONS = Kept(
+# %% ../../nbs/spf/07_evaluation.ipynb #f824bb13
+EXPLANATIONS = KeptTexts(
     partial(parse_macro, explanation=True),
     lambda macro: 500 + 6 * len(macro.text) + 200 * macro.text.count("%") + 80 * macro.text.count(" "),
     total=4_000_000,  # bytes
@@ -332,14 +350,23 @@ async def explanation(query: Query, visit: Visit, default: str = DEFAULT_EXPLANA
         await prepare_macros(query, visit, EXPLANATION, spec)
         name = target_name(query, spec, visit.domain) if spec else None
         if name:
-            texts = await look_up(query, visit, EXPLANATION, Lookup(name, "TXT"), void=False)
+            texts = await ask_dns(query, visit, EXPLANATION, Lookup(name, "TXT"), void=False)
             if len(texts) == 1 and texts[0].isascii():
                 return await expand_explanation(query, visit, texts[0])
     except (EvaluationError, MacroError):
         pass
     return await expand_explanation(query, visit, default)
 
-# %% ../../nbs/spf/07_evaluation.ipynb #74a74669
+# %% ../../nbs/spf/07_evaluation.ipynb #cfc81afe
+def outcome_error(query: Query, error: EvaluationError | None) -> EvaluationError | None:
+    "What makes a check temperror or permerror: an error that ended it, or an answer that came too late for it."
+    if isinstance(query.missed, DeadlinePassed) and (error is None or error.result != "temperror"):
+        error = query.missed
+    if error:
+        error.__traceback__ = error.__context__ = None  # as in `ask_dns`
+    return error
+
+
 NOT_IN_NAMES = frozenset("[@ ")  # DNS could be asked for a name with one of these, and no domain has one
 
 
@@ -353,10 +380,12 @@ async def check_identity(
     if "." not in query.domain or not is_name(query.domain) or not NOT_IN_NAMES.isdisjoint(query.domain):
         trace.result = "none"  # no name that could have a policy: RFC 7208, section 4.3
         return Result(query, trace, "none")
+    error: EvaluationError | None = None
     try:
         await check_host(query, trace, Lookup(query.domain, "TXT"))
-    except EvaluationError as error:
-        error.__traceback__ = error.__context__ = None  # as in `look_up`
+    except EvaluationError as raised:
+        error = raised
+    if error := outcome_error(query, error):
         return Result(query, trace, error.result, error)
     found = Result(query, trace, trace.result or "none")
     if found.result == "fail":

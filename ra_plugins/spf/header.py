@@ -14,7 +14,7 @@ from ra_plugins.spf.trace import Outcome
 
 # %% auto #0
 __all__ = ['LONG', 'SHORT', 'COMMENTS', 'ATOM', 'DOT_ATOM', 'LINE_LENGTH', 'NAMES', 'RECEIVED_SPF', 'AUTHENTICATION_RESULTS',
-           'FIELDS', 'plain', 'comment', 'paired', 'parenthesized', 'word', 'fitted', 'mailbox', 'facts',
+           'HEADER_FIELDS', 'plain', 'comment', 'paired', 'parenthesized', 'word', 'fitted', 'mailbox', 'facts',
            'received_spf', 'dot_atom', 'authentication_results']
 
 # %% ../../nbs/spf/05_header.ipynb #ad442334
@@ -159,5 +159,5 @@ def authentication_results(
 
     return fitted(write).removeprefix(AUTHENTICATION_RESULTS)
 
-# %% ../../nbs/spf/05_header.ipynb #6fbed885
-FIELDS = {"Received-SPF": received_spf, "Authentication-Results": authentication_results}
+# %% ../../nbs/spf/05_header.ipynb #41433726
+HEADER_FIELDS = {"Received-SPF": received_spf, "Authentication-Results": authentication_results}

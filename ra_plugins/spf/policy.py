@@ -5,7 +5,7 @@
 # %% ../../nbs/spf/09_policy.ipynb #08758c37
 from __future__ import annotations
 
-from ra_plugins.spf.evaluation import DEFAULT_EXPLANATION, evaluate, explanation
+from ra_plugins.spf.evaluation import DEFAULT_EXPLANATION, evaluate, explanation, outcome_error
 from ra_plugins.spf.query import Query
 from ra_plugins.spf.record import Record, RecordError, ascii_domain, is_name, is_record, parse_record, qualified
 from ra_plugins.spf.result import Result
@@ -44,6 +44,7 @@ async def by_policy(
     if not is_name(query.domain):
         return None
     visit = Visit(query.domain)
+    error: EvaluationError | None = None
     try:
         text = terms if is_record(terms) else f"v=spf1 {terms}"
         try:
@@ -51,11 +52,11 @@ async def by_policy(
         except RecordError as mistake:
             raise FaultyRecord(visit, text, mistake) from None
         visit.result = await evaluate(query, visit, visit.record)
-    except EvaluationError as error:
-        visit.error = error
-        error.__traceback__ = error.__context__ = None
+    except EvaluationError as raised:
+        visit.error = error = raised
+    if error := outcome_error(query, error):
         return Result(query, visit, error.result, error)
-    found = Result(query, visit, visit.result)
+    found = Result(query, visit, visit.result or "none")
     if found.result == "fail":
         found.explanation = await explanation(query, found.decided, default)
     return found if found.mechanism else None

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ra_plugins.spf.record import Term
+    from ra_plugins.spf.record import Record, Term
 
 # %% auto #0
 __all__ = ['MAPPED', 'LOOKUP_LIMIT', 'VOID_LIMIT', 'NAME_LIMIT', 'MOST_LOOKUPS', 'RFC7208', 'LOCAL_LENGTH', 'ip_number', 'Limits',
@@ -43,9 +43,16 @@ VOID_LIMIT = 2  # lookups without an answer
 NAME_LIMIT = 10  # hosts of an MX (more is a permerror) and names of a PTR (more are ignored)
 MOST_LOOKUPS = 100  # that anybody can want: an include in an include takes Python's stack
 
-# %% ../../nbs/spf/02_query.ipynb #1c846f14
+# %% ../../nbs/spf/02_query.ipynb #4efff43e
 class Limits:
-    "How far a check may go. By default, as far as RFC 7208 says. `ValueError` names a limit that makes no sense."
+    """How far a check may go. By default, as far as RFC 7208 says (section 4.6.4).
+
+    lookups    terms that may ask DNS, from 0 to 100
+    voids      lookups that may bring nothing, from 0
+    void_ipv6  does a host without an IPv6 address count as one, for an IPv6 client?
+
+    `ValueError` names a limit that makes no sense.
+    """
 
     lookups: int
     voids: int
@@ -85,6 +92,7 @@ class Query:
     domain: str
     lookups: int
     voids: int
+    missed: Exception | None = None  # an answer that the deadline took, and without which the check went on
 
     def __init__(
         self,
@@ -102,6 +110,7 @@ class Query:
         self.local, self.domain = local or "postmaster", ascii_domain(domain)
         self.lookups = self.voids = 0
         self.known: dict[str, str] = {}  # values of macro letters that stay the same
+        self.long_records: dict[str, Record] = {}  # that have been taken apart
 
     @property
     def ip(self) -> IPv4Address | IPv6Address:

@@ -12,9 +12,18 @@ from ra_plugins.spf.trace import Outcome
 # %% auto #0
 __all__ = ['Result']
 
-# %% ../../nbs/spf/06_result.ipynb #00e869c4
+# %% ../../nbs/spf/06_result.ipynb #efba278e
 class Result(Outcome):
-    "What came of a check: `result`, one of seven words, `why`, and the whole trace. It shows itself, as text and in a notebook."
+    """What came of a check. It shows itself, as text and in a notebook.
+
+    result       pass, fail, softfail, neutral, none, temperror or permerror
+    why          the reason, a value: its type is one of those in `ra_plugins.spf.trace`
+    explanation  for the SMTP reply, if it is fail
+    mechanism    the directive that matched, if one did
+    problem      what is wrong, in a few words, if it is temperror or permerror; problem_text is what is wrong in the record
+    lookups      terms that asked DNS; voids, lookups that brought nothing
+    trace        the records that were read, and what was asked
+    """
 
     def data(self) -> dict[str, Any]:
         "All of it, of the types that JSON has: dictionaries, lists, strings, numbers."
@@ -29,13 +38,13 @@ class Result(Outcome):
         field: str = "Received-SPF",  # or `Authentication-Results`
     ) -> str:  # one line, without its end
         "A header field that says so (RFC 7208, section 9); `ValueError` for an identity or a field that there isn't."
-        from ra_plugins.spf.header import FIELDS
+        from ra_plugins.spf.header import HEADER_FIELDS
 
         if identity not in ("mailfrom", "helo"):
             raise ValueError(f"identity should be mailfrom or helo, not {identity!r:.60}")
-        if field not in FIELDS:
-            raise ValueError(f"field should be one of {', '.join(FIELDS)}, not {field!r:.60}")
-        return f"{field}: {FIELDS[field](self, receiver or self.query.receiver, identity)}"
+        if field not in HEADER_FIELDS:
+            raise ValueError(f"field should be one of {', '.join(HEADER_FIELDS)}, not {field!r:.60}")
+        return f"{field}: {HEADER_FIELDS[field](self, receiver or self.query.receiver, identity)}"
 
     def __repr__(self) -> str:
         why = self.mechanism or self.problem

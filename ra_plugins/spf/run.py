@@ -13,9 +13,8 @@ from ra_plugins.spf.evaluation import DEFAULT_EXPLANATION, check_identity, kept_
 from ra_plugins.spf.macro import MacroError
 from ra_plugins.spf.query import RFC7208, Limits, Query
 from ra_plugins.spf.result import Result
-from ra_plugins.spf.trace import EXPLANATION, DeadlinePassed, Visit
-from ra_plugins.ask.dns import Silent, Zone
-from ra_plugins.ask.question import Late, adrive, drive
+from ra_plugins.ask.dns import Zone
+from ra_plugins.ask.question import adrive, drive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 # %% auto #0
-__all__ = ['CHECK_TIMEOUT', 'as_text', 'bare_address', 'query_for', 'deadline', 'check_default', 'cut_short', 'check_over_dns',
+__all__ = ['CHECK_TIMEOUT', 'as_text', 'bare_address', 'query_for', 'check_default', 'deadline', 'check_over_dns',
            'check_resolver', 'acheck', 'waited', 'check']
 
 # %% ../../nbs/spf/08_run.ipynb #d8f8ec6c
@@ -45,8 +44,7 @@ def as_text(
 # %% ../../nbs/spf/08_run.ipynb #2b5c8508
 def bare_address(sender: str) -> str:
     "A reverse-path (RFC 5321, section 4.1.2) without blanks around it and without its brackets."
-    sender = sender.strip(" \t\r\n")
-    return sender[1:-1] if sender[:1] == "<" and sender[-1:] == ">" else sender
+    return sender.strip(" \t\r\n").removeprefix("<").removesuffix(">")
 
 # %% ../../nbs/spf/08_run.ipynb #c050dbf9
 def query_for(
@@ -63,18 +61,7 @@ def query_for(
     name = as_text(helo, "helo").strip(" \t\r\n")
     return Query(client, bare_address(as_text(sender, "sender")), name, as_text(receiver, "receiver"), limits)
 
-# %% ../../nbs/spf/08_run.ipynb #965dcf3f
-def deadline(
-    timeout: object,  # seconds, or None for no end
-) -> float:  # on `time.monotonic`
-    "By when a check has to be done; `ValueError` for what is no time."
-    if timeout is None:
-        return inf
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-        raise ValueError(f"timeout should be a number of seconds from 0 on, or None, not {timeout!r:.60}")
-    return monotonic() + timeout
-
-
+# %% ../../nbs/spf/08_run.ipynb #0d2bbe46
 def check_default(default: object) -> str:
     "An explanation of our own; `ValueError` if it isn't a macro string."
     text = as_text(default, "default")
@@ -84,17 +71,19 @@ def check_default(default: object) -> str:
         raise ValueError(f"default should be a macro string: {error}") from None
     return text
 
-# %% ../../nbs/spf/08_run.ipynb #d2aada9f
-CHECK_TIMEOUT = 20  # seconds for a whole check
+# %% ../../nbs/spf/08_run.ipynb #a70c8283
+CHECK_TIMEOUT = 20  # seconds for a whole check: RFC 7208, section 4.6.4, asks for no less
 
 
-def cut_short(trace: Visit) -> DeadlinePassed | None:
-    "Where the check went on without an answer for which the deadline was too early, if it did."
-    for visit in trace.walk():
-        for number, lookup, answer in visit.asked:
-            if isinstance(answer, Late) and not isinstance(answer, Silent) and number != EXPLANATION:
-                return DeadlinePassed(visit, number, lookup, answer)
-    return None
+def deadline(
+    timeout: object,  # seconds, or None for no end
+) -> float:  # on `time.monotonic`
+    "By when a check has to be done; `ValueError` for what is no time."
+    if timeout is None:
+        return inf
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise ValueError(f"timeout should be a number of seconds from 0 on, or None, not {timeout!r:.60}")
+    return monotonic() + timeout
 
 # %% ../../nbs/spf/08_run.ipynb #399ec60c
 async def check_over_dns(
@@ -108,9 +97,7 @@ async def check_over_dns(
 
     async with Lookups(resolver or default_resolver()) as lookups:
         query.prefetch = lookups.room > 0
-        found = await adrive(check_identity(query, default), lookups.tell, until)
-    late = None if found.result == "temperror" else cut_short(found.trace)
-    return Result(query, found.trace, late.result, late) if late else found
+        return await adrive(check_identity(query, default), lookups.tell, until)
 
 # %% ../../nbs/spf/08_run.ipynb #6020ca23
 def check_resolver(resolver: object) -> Resolver | Zone | None:
@@ -135,7 +122,7 @@ async def acheck(
     timeout: float | None = CHECK_TIMEOUT,  # seconds for the whole check; None for no end
     default: str = DEFAULT_EXPLANATION,  # why a fail is one, if the domain doesn't say; a macro string
 ) -> Result:
-    "As `check`, on asyncio."
+    "As `check`, on asyncio: what it takes, the seven results and the errors are the same."
     query, until = query_for(ip, sender, helo, receiver, limits), deadline(timeout)
     default, resolver = check_default(default), check_resolver(resolver)
     if isinstance(resolver, Zone):

@@ -45,7 +45,7 @@ __all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'CANT_ANSWER'
            'SpfquerySetup', 'run_decision', 'by_terms', 'second_opinion', 'SpfqueryAnswer', 'by_domain', 'FromLoopback',
            'LoopbackResult', 'by_loopback', 'add_recipients', 'answer_request', 'libspf2_header', 'lines', 'as_data',
            'Option', 'find_option', 'read_options', 'zone', 'setup_for', 'request_of', 'file_lines', 'requests',
-           'usage', 'trees', 'print_answer', 'answered', 'spfquery', 'main', 'explained', 'explain']
+           'usage', 'trees', 'print_result', 'answered', 'spfquery', 'main', 'explained', 'explain']
 
 # %% ../../nbs/spf/10_spfquery.ipynb #4d9ce44f
 class SpfRequest:
@@ -407,7 +407,7 @@ def trees(answer: SpfqueryAnswer) -> str:
     return "\n".join(str(each) for each in dict.fromkeys((answer.own, answer.result)))
 
 
-def print_answer(answer: SpfqueryAnswer, values: dict[str, str], setup: SpfquerySetup) -> None:
+def print_result(answer: SpfqueryAnswer, values: dict[str, str], setup: SpfquerySetup) -> None:
     "Print an answer as the options say."
     import json
 
@@ -440,7 +440,7 @@ def spfquery(arguments: Sequence[str]) -> int:
     for place, request in requests(values):
         answer = answered(place, request, setup)
         if answer:
-            print_answer(answer, values, setup)
+            print_result(answer, values, setup)
         status = STATUS[answer.name] if answer and status != CANT_ANSWER else CANT_ANSWER
     if status is None:
         raise Fault(f"{printable(values['file'])} holds no request")
