@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from asyncio import Future
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Generator, Mapping
     from types import FrameType
     from typing import Any, TypeVar
 
@@ -219,6 +219,29 @@ async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     Thread(target=run, daemon=True).start()
     return await future
 
+# %% ../../nbs/hosts/01_guard.ipynb #11824f18
+class _InBounds:
+    "To be awaited: a coroutine, each step in bounds; `Late` where one takes too long."
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], until: float):
+        self.coroutine, self.until = coroutine, until
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        step: Callable[[Any], Any] = self.coroutine.send
+        given: Any = None
+        end = self.until
+        while True:
+            try:
+                waited = in_bounds(end - monotonic(), step, given)
+            except StopIteration as done:
+                return done.value
+            except Overdue:
+                raise Late(TOO_LATE) from None
+            try:
+                step, given = self.coroutine.send, (yield waited)
+            except BaseException as error:
+                step, given, end = self.coroutine.throw, error, monotonic() + GRACE
+
 # %% ../../nbs/hosts/01_guard.ipynb #af88cac3
 class BoundedAnswerers(Answerers):
     "Answerers for one decision, none of which it waits for longer than it has time."
@@ -245,9 +268,12 @@ class BoundedAnswerers(Answerers):
         return answer
 
     async def atell(self, question: Question[Any], until: float = inf) -> Any:
-        "As `Answerers.atell`, and noted."
-        answer = await super().atell(question, min(until, self.end))
-        self.note(question, answer)
+        "As `Answerers.atell`, and noted, also if the decision doesn't wait for it."
+        answer: Any = Late("nobody waits for it any more")
+        try:
+            answer = await super().atell(question, min(until, self.end))
+        finally:
+            self.note(question, answer)
         return answer
 
     def close(self) -> None:
@@ -264,10 +290,15 @@ class BoundedAnswerers(Answerers):
         await wait({ensure_future(super().aclose())}, timeout=GRACE)
 
     def find(self, kind: type[Question[Any]]) -> Any:
-        "As `Answerers.find`; one that may block is called in a thread of its own where an event loop is running."
+        "As `Answerers.find`, with bounds for those that live on an event loop, and a thread for those that don't."
         answerer = super().find(kind)
-        if isinstance(answerer, Answerer) and type(answerer).aanswer is Answerer.aanswer:
+        if not isinstance(answerer, Answerer):
+            return answerer
+        if type(answerer).aanswer is Answerer.aanswer:
             answerer.aanswer = lambda question, until: _in_thread(answerer.answer, question, until)  # type: ignore[method-assign]
+        elif "aanswer" not in vars(answerer):
+            unbounded = answerer.aanswer
+            answerer.aanswer = lambda question, until: _InBounds(unbounded(question, until), until)  # type: ignore
         return answerer
 
 # %% ../../nbs/hosts/01_guard.ipynb #039259fc
