@@ -16,7 +16,6 @@ from ra_plugins.spp.command import Delay, write
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from asyncio import Future
     from collections.abc import Callable, Coroutine, Generator, Mapping
     from types import FrameType
     from typing import Any, TypeVar
@@ -192,33 +191,6 @@ def _writable(answer: list[Command]) -> list[Command]:
     sum(command.seconds for command in answer if isinstance(command, Delay))
     return answer
 
-# %% ../../nbs/hosts/01_guard.ipynb #1a0c5bbc
-async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    "Call a function in a thread of its own, which may live on when we have long given up."
-    from asyncio import get_running_loop
-    from threading import Thread
-
-    loop = get_running_loop()
-    future: Future[Any] = loop.create_future()
-
-    def settle(outcome: Any, error: BaseException | None) -> None:
-        if not future.done():
-            future.set_exception(error) if error else future.set_result(outcome)
-
-    def run() -> None:
-        outcome, error = None, None
-        try:
-            outcome = function(*arguments)
-        except Exception as raised:
-            error = raised
-        except BaseException as order:
-            error = RuntimeError(f"{type(order).__name__}: {order}")
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, outcome, error)
-
-    Thread(target=run, daemon=True).start()
-    return await future
-
 # %% ../../nbs/hosts/01_guard.ipynb #11824f18
 class _InBounds:
     "To be awaited: a coroutine, each step in bounds; `Late` where one takes too long."
@@ -290,13 +262,11 @@ class BoundedAnswerers(Answerers):
         await wait({ensure_future(super().aclose())}, timeout=GRACE)
 
     def find(self, kind: type[Question[Any]]) -> Any:
-        "As `Answerers.find`, with bounds for those that live on an event loop, and a thread for those that don't."
+        "As `Answerers.find`, with bounds for the steps of those that live on an event loop."
         answerer = super().find(kind)
         if not isinstance(answerer, Answerer):
             return answerer
-        if type(answerer).aanswer is Answerer.aanswer:
-            answerer.aanswer = lambda question, until: _in_thread(answerer.answer, question, until)  # type: ignore[method-assign]
-        elif "aanswer" not in vars(answerer):
+        if type(answerer).aanswer is not Answerer.aanswer and "aanswer" not in vars(answerer):
             unbounded = answerer.aanswer
             answerer.aanswer = lambda question, until: _InBounds(unbounded(question, until), until)  # type: ignore
         return answerer
