@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # %% auto #0
-__all__ = ['CACHE', 'ADVICE', 'FAULT_PAUSE', 'LONGEST_WAIT', 'Layout', 'DatabaseFault', 'is_new', 'make_tables', 'open_database',
-           'open_to_look', 'fault', 'DatabaseFile']
+__all__ = ['CACHE', 'ADVICE', 'FAULT_PAUSE', 'LONGEST_WAIT', 'Layout', 'DatabaseFault', 'is_new', 'statements', 'make_tables',
+           'open_database', 'open_to_look', 'fault', 'DatabaseFile']
 
 # %% ../../nbs/support/06_sqlite.ipynb #42c7eb1b
 class Layout:
@@ -54,12 +54,22 @@ def is_new(database: sqlite3.Connection, layout: Layout) -> bool:
         raise ValueError(f"made by a newer version of {layout.owner}; use that, or name another file")
     return not application
 
+# %% ../../nbs/support/06_sqlite.ipynb #490b2751
+def statements(script: str) -> Iterator[str]:
+    "The statements of a script, one by one: `executescript` would end the transaction that it runs in."
+    statement = ""
+    for piece in script.split(";"):
+        statement += piece + ";"
+        if sqlite3.complete_statement(statement):  # else the semicolon was one within it
+            yield statement
+            statement = ""
+
 # %% ../../nbs/support/06_sqlite.ipynb #f4e8f237
 def make_tables(database: sqlite3.Connection, layout: Layout) -> None:
     "Make the tables, if nobody else has. `sqlite3.Error`, or `ValueError` as in `is_new`."
     database.execute("BEGIN IMMEDIATE")
     if is_new(database, layout):
-        for statement in layout.schema.split(";"):  # `executescript` would commit what has begun
+        for statement in statements(layout.schema):
             database.execute(statement)
         database.execute(f"PRAGMA application_id = {layout.application}")
         database.execute(f"PRAGMA user_version = {layout.version}")
