@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from ra_plugins.support.sqlite import Layout
 
 # %% auto #0
-__all__ = ['FIRST', 'EARLY', 'PASSED', 'KNOWN', 'PROVEN', 'VERDICTS', 'WAITING', 'HAS_PASSED', 'CLIENT', 'DRIFT', 'PROOF_PAUSE',
-           'FEW', 'SIGHTINGS_SCRIPT', 'SERVER_PAUSE', 'Terms', 'Sighting', 'Seen', 'digest', 'age_of', 'Found', 'judge',
-           'SightingsFile', 'redis_client', 'SightingsServer', 'entries', 'SeenSettings', 'SeenAnswerer']
+__all__ = ['FIRST_SEEN', 'TOO_EARLY', 'CAME_BACK', 'SEEN_BEFORE', 'PROVEN', 'STANDINGS', 'WAITING', 'HAS_PASSED', 'CLIENT',
+           'DRIFT', 'PROOF_PAUSE', 'FEW', 'SIGHTINGS_SCRIPT', 'SERVER_PAUSE', 'Terms', 'Sighting', 'Seen', 'digest',
+           'age_of', 'Found', 'sight', 'SightingsFile', 'redis_client', 'SightingsServer', 'entries', 'SeenSettings',
+           'SeenAnswerer']
 
 # %% ../../nbs/ask/07_seen.ipynb #48a62bef
 class Terms(namedtuple("Terms", "delay window life proven")):
@@ -44,15 +45,15 @@ class Terms(namedtuple("Terms", "delay window life proven")):
             raise ValueError(f"nobody could come back after {delay} s and within {window} s")
         return super().__new__(cls, delay, window, life, proven)
 
-# %% ../../nbs/ask/07_seen.ipynb #a00f4b90
-FIRST, EARLY, PASSED, KNOWN, PROVEN = VERDICTS = ("first", "early", "passed", "known", "proven")
+# %% ../../nbs/ask/07_seen.ipynb #50fe8cfe
+FIRST_SEEN, TOO_EARLY, CAME_BACK, SEEN_BEFORE, PROVEN = STANDINGS = ("first", "early", "passed", "known", "proven")
 
 
-class Sighting(namedtuple("Sighting", "verdict age wait")):
+class Sighting(namedtuple("Sighting", "standing age wait")):
     "What is known about a triplet, this time included."
 
     __slots__ = ()
-    verdict: str  # of `VERDICTS`
+    standing: str  # of `STANDINGS`
     age: int  # seconds since the first time; for what is known or proven, since the last time
     wait: int  # seconds for which it is too early
 
@@ -116,20 +117,20 @@ class Found(namedtuple("Found", "waiting passed client times counted")):
     counted: int  # when the last of those was counted
 
 
-def judge(terms: Terms, found: Found, now: int) -> tuple[Sighting, list[tuple[int, int, int]]]:
+def sight(terms: Terms, found: Found, now: int) -> tuple[Sighting, list[tuple[int, int, int]]]:
     "What is known about a triplet, and what is to be kept: kind, successes, and when the last was counted."
     age = age_of(found.client, terms.life, now)
     if age is not None and 0 < terms.proven <= found.times:
         return Sighting(PROVEN, age, 0), [(CLIENT, found.times, found.counted)]
     age = age_of(found.passed, terms.life, now)
     if age is not None:
-        return Sighting(KNOWN, age, 0), [(HAS_PASSED, 0, 0)]
+        return Sighting(SEEN_BEFORE, age, 0), [(HAS_PASSED, 0, 0)]
     age = age_of(found.waiting, terms.window, now)
     if age is None:
-        return Sighting(FIRST, 0, terms.delay), [(WAITING, 0, 0)]
+        return Sighting(FIRST_SEEN, 0, terms.delay), [(WAITING, 0, 0)]
     if age < terms.delay:
-        return Sighting(EARLY, age, terms.delay - age), []
-    return Sighting(PASSED, age, 0), [(HAS_PASSED, 0, 0), *_success(terms, found, now)]
+        return Sighting(TOO_EARLY, age, terms.delay - age), []
+    return Sighting(CAME_BACK, age, 0), [(HAS_PASSED, 0, 0), *_success(terms, found, now)]
 
 # %% ../../nbs/ask/07_seen.ipynb #f9b5204b
 def _success(terms: Terms, found: Found, now: int) -> list[tuple[int, int, int]]:
@@ -193,9 +194,9 @@ def _tidy(database: Connection, kind: int, span: int, now: int, most: int) -> No
 
 
 def _keep(database: Connection, seen: Seen, sighting: Sighting, kept: list[tuple[int, int, int]], most: int) -> None:
-    "Write what `judge` says is to be kept."
+    "Write what `sight` says is to be kept."
     triplet, client = seen.keys
-    if sighting.verdict == PASSED:
+    if sighting.standing == CAME_BACK:
         database.execute(_FORGET, (WAITING, triplet))
     for kind, times, counted in kept:
         database.execute(_KEEP, (kind, client if kind == CLIENT else triplet, seen.now, times, counted))
@@ -232,11 +233,11 @@ class SightingsFile:
     ) -> Sighting:
         "What is known about a triplet; it is remembered. `Broken` where the file can't be used."
         if self.dry and _is_empty(self.file.path):
-            return judge(seen.terms, Found(None, None, None, 0, 0), seen.now)[0]
+            return sight(seen.terms, Found(None, None, None, 0, 0), seen.now)[0]
         try:
             with self.file.asked(within) as database:
                 database.execute("BEGIN" if self.dry else "BEGIN IMMEDIATE")
-                sighting, kept = judge(seen.terms, _found(database, seen), seen.now)
+                sighting, kept = sight(seen.terms, _found(database, seen), seen.now)
                 if not self.dry:
                     _keep(database, seen, sighting, kept, self.most)
                 database.execute("COMMIT")
@@ -281,20 +282,20 @@ times, counted = tonumber(times), tonumber(counted)
 local client_at = found(clients, client, life)
 if proven > 0 and client_at and times >= proven then
   keep(clients, client, life)
-  return {{{VERDICTS.index(PROVEN)}, math.max(now - client_at, 0), 0}}
+  return {{{STANDINGS.index(PROVEN)}, math.max(now - client_at, 0), 0}}
 end
 local passed_at = found(passed, triplet, life)
 if passed_at then
   keep(passed, triplet, life)
-  return {{{VERDICTS.index(KNOWN)}, math.max(now - passed_at, 0), 0}}
+  return {{{STANDINGS.index(SEEN_BEFORE)}, math.max(now - passed_at, 0), 0}}
 end
 local waiting_at = found(waiting, triplet, window)
 if not waiting_at then
   keep(waiting, triplet, window)
-  return {{{VERDICTS.index(FIRST)}, 0, delay}}
+  return {{{STANDINGS.index(FIRST_SEEN)}, 0, delay}}
 end
 local age = math.max(now - waiting_at, 0)
-if age < delay then return {{{VERDICTS.index(EARLY)}, age, delay - age}} end
+if age < delay then return {{{STANDINGS.index(TOO_EARLY)}, age, delay - age}} end
 if not dry then
   redis.call("ZREM", waiting, triplet)
   keep(passed, triplet, life)
@@ -305,7 +306,7 @@ if not dry then
     keep(clients, client, life)
   end
 end
-return {{{VERDICTS.index(PASSED)}, age, 0}}
+return {{{STANDINGS.index(CAME_BACK)}, age, 0}}
 """
 
 # %% ../../nbs/ask/07_seen.ipynb #e30bfa6f
@@ -352,7 +353,7 @@ class SightingsServer:
         except (RedisError, OSError) as error:
             self.failed, self.reason = monotonic(), f"Redis: {error}"
             raise Broken(self.reason) from None
-        return Sighting(VERDICTS[number], age, wait)
+        return Sighting(STANDINGS[number], age, wait)
 
     def close(self) -> None:
         "Let go of the connections."

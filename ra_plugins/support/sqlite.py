@@ -172,7 +172,7 @@ class DatabaseFile:
     ):
         self.path, self.layout, self.clock = path, layout, clock
         self.failed, self.why = float("-inf"), (0, "")  # the last failure: when, and `errno` and `strerror`
-        self._open = open_to_look if only_look else open_database
+        self.only_look = only_look
         self._database: sqlite3.Connection | None = None
         self._turn = Lock()
 
@@ -192,6 +192,8 @@ class DatabaseFile:
             with self._remembered_failure():
                 yield self._ready(max(end - monotonic(), 0.0))
         finally:
+            if self.only_look:  # next time the file may have changed
+                self.close()
             self._turn.release()
 
     @contextmanager
@@ -209,7 +211,7 @@ class DatabaseFile:
 
     def _ready(self, within: float) -> sqlite3.Connection:
         if self._database is None:
-            self._database = self._open(self.path, self.layout, within)
+            self._database = (open_to_look if self.only_look else open_database)(self.path, self.layout, within)
         self._database.execute(f"PRAGMA busy_timeout = {within * 1000:.0f}")
         return self._database
 
