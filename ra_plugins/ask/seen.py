@@ -177,9 +177,12 @@ DELETE FROM entries WHERE kind = ?1 AND key IN
 """
 
 
-def _found(database: Connection, seen: Seen) -> Found:
+def _found(
+    database: Connection,
+    keys: tuple[bytes, bytes],  # as `Seen.keys`
+) -> Found:
     "What a file has about a triplet and its client."
-    rows = {kind: rest for kind, *rest in database.execute(_FIND, seen.keys)}
+    rows = {kind: rest for kind, *rest in database.execute(_FIND, keys)}
     none = [None, 0, 0]
     return Found(rows.get(WAITING, none)[0], rows.get(HAS_PASSED, none)[0], *rows.get(CLIENT, none))
 
@@ -193,9 +196,11 @@ def _tidy(database: Connection, kind: int, span: int, now: int, most: int) -> No
         database.execute(_DROP_OLDEST, (kind, now + DRIFT, min(held - most, FEW)))
 
 
-def _keep(database: Connection, seen: Seen, sighting: Sighting, kept: list[tuple[int, int, int]], most: int) -> None:
+def _keep(
+    database: Connection, seen: Seen, keys: tuple[bytes, bytes], outcome: tuple[Sighting, list[tuple[int, int, int]]], most: int
+) -> None:
     "Write what `sight` says is to be kept."
-    triplet, client = seen.keys
+    (triplet, client), (sighting, kept) = keys, outcome
     if sighting.standing == CAME_BACK:
         database.execute(_FORGET, (WAITING, triplet))
     for kind, times, counted in kept:
@@ -234,16 +239,17 @@ class SightingsFile:
         "What is known about a triplet; it is remembered. `Broken` where the file can't be used."
         if self.dry and _is_empty(self.file.path):
             return sight(seen.terms, Found(None, None, None, 0, 0), seen.now)[0]
+        keys = seen.keys
         try:
             with self.file.asked(within) as database:
                 database.execute("BEGIN" if self.dry else "BEGIN IMMEDIATE")
-                sighting, kept = sight(seen.terms, _found(database, seen), seen.now)
+                outcome = sight(seen.terms, _found(database, keys), seen.now)
                 if not self.dry:
-                    _keep(database, seen, sighting, kept, self.most)
+                    _keep(database, seen, keys, outcome, self.most)
                 database.execute("COMMIT")
         except OSError as error:
             raise Broken(str(error)) from None
-        return sighting
+        return outcome[0]
 
     def close(self) -> None:
         "Let go of the file."
