@@ -14,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ra_plugins.ask.block import Block
+from ra_plugins.ask.dns import Lookup, Prefetch, Records
 from ra_plugins.ask.question import Broken, Late, Nobody, Question
 from ra_plugins.ask.rate import Rate
+from ra_plugins.ask.seen import STANDINGS, Seen, Sighting
 from ra_plugins.hosts.catalogue import OURS, catalogue
 from ra_plugins.rater.client import Answer
+from ra_plugins.spp.command import Command
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import SAMPLE, Session
 from ra_plugins.support.control import ControlFiles
@@ -32,6 +35,8 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "reply_code": ["530", "550", "x"],
     "filename": ["addresslist", "addresslist.cdb", "localonly", "rcpthosts", "missing", "odd"],
     "ip_address": ["192.0.2.1", "2001:db8::25", "x"],
+    "prefix4": ["8", "32", "x"],
+    "prefix6": ["16", "128", "x"],
     "template": ["net", "{client_ip}", "{sender_domain}", "{recipient_count}", "{nonsense}", ""],
     "SMTPMAILFROM": ["", "ana@example.org", "eva@example.org", "eva@example.net", "no address"],
     "SMTPRCPTTO": ["postmaster", "ana@example.org", "A.na+tea@example.org", "eva@example.org", "eva@example.net", "@"],
@@ -61,6 +66,9 @@ FAILURES = [Late("late"), Broken("broken"), Nobody("nobody")]
 TOLD: dict[type[Question[Any]], list[Any]] = {
     Rate: [Answer(0, "1/2"), Answer(1, "3/2"), *FAILURES],
     Block: [True, False, *FAILURES],
+    Seen: [*(Sighting(standing, 60, wait) for standing in STANDINGS for wait in (0, 300)), *FAILURES],
+    Lookup: [Records(), Records(["v=spf1 +all"]), Records([(10, "mail.example.org")]), *FAILURES],
+    Prefetch: [None, *FAILURES],
 }
 
 
@@ -109,8 +117,11 @@ def test_a_plugin_keeps_to_its_declaration(name: str, data: st.DataObject) -> No
     assert {type(command) for command in answers} <= set(plugin.answers or ())
 
 
-ANSWERED = [  # what brings each command about: of the session and the settings, or the verdict of rater
+# What brings each command about, in one case or several: of the session and the settings, or the verdict of rater.
+ANSWERED: list[tuple[str, dict[str, str | None]]] = [
     ("dotblind", {"SMTPRCPTTO": "a.na@example.org"}),
+    ("greylist", {}),
+    ("greylist", {"SMTPMAILFROM": ""}),
     ("ipthrottle", {"OVER": "1"}),
     ("localmail", {"SMTPAUTHUSER": "ana", "SMTPRCPTTO": "eva@example.net"}),
     ("msa", {}),
@@ -126,13 +137,19 @@ ANSWERED = [  # what brings each command about: of the session and the settings,
 
 
 def test_there_is_a_case_for_every_plugin_that_answers() -> None:
-    assert [name for name, _ in ANSWERED] == [name for name in PLUGINS if FOUND[name].answers]
+    assert sorted({name for name, _ in ANSWERED}) == [name for name in PLUGINS if FOUND[name].answers]
 
 
-@pytest.mark.parametrize(("name", "values"), ANSWERED)
-def test_a_plugin_declares_no_command_that_it_never_answers(name: str, values: dict[str, str]) -> None:
+def answered(name: str, values: dict[str, str | None]) -> set[type[Command]]:
+    "The kinds of commands that a plugin answers in one case."
     verdict = Answer(1, "3/2") if "OVER" in values else Answer(0, "1/2")
-    session = Session({**SAMPLE, **values}, lambda message: None)
-    answerers = {Rate: lambda _: verdict, Block: lambda _: True}
-    answers = FOUND[name](session, ControlFiles(FILES), lambda message: None, answerers)
-    assert {type(command) for command in answers} == set(FOUND[name].answers or ())
+    environ = {name: value for name, value in {**SAMPLE, **values}.items() if value is not None}
+    answerers = {Rate: lambda _: verdict, Block: lambda _: True, Seen: lambda _: Sighting("first", 0, 300)}
+    answers = FOUND[name](Session(environ, lambda message: None), ControlFiles(FILES), lambda message: None, answerers)
+    return {type(command) for command in answers}
+
+
+@pytest.mark.parametrize("name", [name for name in PLUGINS if FOUND[name].answers])
+def test_a_plugin_declares_no_command_that_it_never_answers(name: str) -> None:
+    kinds = {kind for each, values in ANSWERED if each == name for kind in answered(name, values)}
+    assert kinds == set(FOUND[name].answers or ())
