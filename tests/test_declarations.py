@@ -18,6 +18,7 @@ from ra_plugins.ask.question import Broken, Late, Nobody, Question
 from ra_plugins.ask.rate import Rate
 from ra_plugins.hosts.catalogue import OURS, catalogue
 from ra_plugins.rater.client import Answer
+from ra_plugins.spp.command import Command
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import SAMPLE, Session
 from ra_plugins.support.control import ControlFiles
@@ -33,6 +34,9 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "filename": ["addresslist", "addresslist.cdb", "localonly", "rcpthosts", "missing", "odd"],
     "ip_address": ["192.0.2.1", "2001:db8::25", "x"],
     "template": ["net", "{client_ip}", "{sender_domain}", "{recipient_count}", "{nonsense}", ""],
+    "ACCESSTAGGED": ["", "1 0", "3 2", "x"],
+    "RAEXEMPT": ["", "msa", "all", "x;"],
+    "ACCESSEXEMPT": ["", "msa", "all", "x;"],
     "SMTPMAILFROM": ["", "ana@example.org", "eva@example.org", "eva@example.net", "no address"],
     "SMTPRCPTTO": ["postmaster", "ana@example.org", "A.na+tea@example.org", "eva@example.org", "eva@example.net", "@"],
     "SMTPAUTHUSER": ["ana", "ben", ""],
@@ -54,6 +58,14 @@ FILES: dict[str, str | bytes] = {
     "addresslist": "ana@example.org\n",
     "addresslist.cdb": cdb(b"ana@example.org"),
     "localonly": "ana\n",
+    "access": """
+refuse for now  sender eve@example.org
+refuse          recipient eve@example.org  say no
+allow           user ben
+tag             sender @example.org        with X-A: b
+exempt from msa client 192.0.2.0/24
+refuse          nonsense
+""",
     "overloaded": "",
     "odd": b"\xff\xfea\0",
 }
@@ -109,7 +121,12 @@ def test_a_plugin_keeps_to_its_declaration(name: str, data: st.DataObject) -> No
     assert {type(command) for command in answers} <= set(plugin.answers or ())
 
 
-ANSWERED = [  # what brings each command about: of the session and the settings, or the verdict of rater
+# What brings each command about, in one case or several: of the session and the settings, or the verdict of rater.
+ANSWERED: list[tuple[str, dict[str, str | None]]] = [
+    ("access", {"SMTPMAILFROM": "eve@example.org"}),
+    ("access", {"SMTPMAILFROM": None, "SMTPRCPTTO": "eve@example.org"}),
+    ("access", {"SMTPAUTHUSER": "ben"}),
+    ("access", {"SMTPMAILFROM": "ana@example.org"}),
     ("dotblind", {"SMTPRCPTTO": "a.na@example.org"}),
     ("ipthrottle", {"OVER": "1"}),
     ("localmail", {"SMTPAUTHUSER": "ana", "SMTPRCPTTO": "eva@example.net"}),
@@ -126,13 +143,19 @@ ANSWERED = [  # what brings each command about: of the session and the settings,
 
 
 def test_there_is_a_case_for_every_plugin_that_answers() -> None:
-    assert [name for name, _ in ANSWERED] == [name for name in PLUGINS if FOUND[name].answers]
+    assert sorted({name for name, _ in ANSWERED}) == [name for name in PLUGINS if FOUND[name].answers]
 
 
-@pytest.mark.parametrize(("name", "values"), ANSWERED)
-def test_a_plugin_declares_no_command_that_it_never_answers(name: str, values: dict[str, str]) -> None:
+def answered(name: str, values: dict[str, str | None]) -> set[type[Command]]:
+    "The kinds of commands that a plugin answers in one case."
     verdict = Answer(1, "3/2") if "OVER" in values else Answer(0, "1/2")
-    session = Session({**SAMPLE, **values}, lambda message: None)
+    environ = {name: value for name, value in {**SAMPLE, **values}.items() if value is not None}
     answerers = {Rate: lambda _: verdict, Block: lambda _: True}
-    answers = FOUND[name](session, ControlFiles(FILES), lambda message: None, answerers)
-    assert {type(command) for command in answers} == set(FOUND[name].answers or ())
+    answers = FOUND[name](Session(environ, lambda message: None), ControlFiles(FILES), lambda message: None, answerers)
+    return {type(command) for command in answers}
+
+
+@pytest.mark.parametrize("name", [name for name in PLUGINS if FOUND[name].answers])
+def test_a_plugin_declares_no_command_that_it_never_answers(name: str) -> None:
+    kinds = {kind for each, values in ANSWERED if each == name for kind in answered(name, values)}
+    assert kinds == set(FOUND[name].answers or ())
