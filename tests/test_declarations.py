@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ra_plugins.ask.block import Block
+from ra_plugins.ask.dns import Lookup, Records
 from ra_plugins.ask.question import Broken, Late, Nobody, Question
 from ra_plugins.ask.rate import Rate
 from ra_plugins.hosts.catalogue import OURS, catalogue
@@ -73,6 +74,7 @@ FAILURES = [Late("late"), Broken("broken"), Nobody("nobody")]
 TOLD: dict[type[Question[Any]], list[Any]] = {
     Rate: [Answer(0, "1/2"), Answer(1, "3/2"), *FAILURES],
     Block: [True, False, *FAILURES],
+    Lookup: [Records(), Records(["mail.example.net"]), Records(["192.0.2.1"]), *FAILURES],
 }
 
 
@@ -134,6 +136,8 @@ ANSWERED: list[tuple[str, dict[str, str | None]]] = [
     ("overload", {}),
     ("plusaliases", {"SMTPRCPTTO": "ana+tea@example.org"}),
     ("rater", {"OVER": "1"}),
+    ("rdnschecks", {"RDNSTHRESHOLD": "1"}),
+    ("rdnschecks", {"RDNSTHRESHOLD": "1", "SMTPMAILFROM": None}),
     ("rcptcheckscdb", {"CHKUSER_ADDRFILE": "addresslist.cdb", "SMTPRCPTTO": "eva@example.org"}),
     ("rcptchecksfile", {"SMTPRCPTTO": "eva@example.org"}),
     ("senderchecksfile", {"SMTPMAILFROM": "eva@example.org"}),
@@ -150,7 +154,7 @@ def answered(name: str, values: dict[str, str | None]) -> set[type[Command]]:
     "The kinds of commands that a plugin answers in one case."
     verdict = Answer(1, "3/2") if "OVER" in values else Answer(0, "1/2")
     environ = {name: value for name, value in {**SAMPLE, **values}.items() if value is not None}
-    answerers = {Rate: lambda _: verdict, Block: lambda _: True}
+    answerers = {Rate: lambda _: verdict, Block: lambda _: True, Lookup: lambda _: Records()}
     answers = FOUND[name](Session(environ, lambda message: None), ControlFiles(FILES), lambda message: None, answerers)
     return {type(command) for command in answers}
 
