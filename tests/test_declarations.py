@@ -31,6 +31,7 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "number": NUMBERS,
     "pace": ["0", "1", "N", "M", "H", "x"],
     "yes_or_no": ["0", "1", "x"],
+    "address_or_domain": ["address", "domain", "x"],
     "reply_code": ["530", "550", "x"],
     "filename": ["addresslist", "addresslist.cdb", "localonly", "rcpthosts", "missing", "odd"],
     "ip_address": ["192.0.2.1", "2001:db8::25", "x"],
@@ -59,6 +60,8 @@ FILES: dict[str, str | bytes] = {
     "addresslist": "ana@example.org\n",
     "addresslist.cdb": cdb(b"ana@example.org"),
     "localonly": "ana\n",
+    "ownsenders": "ana: eva@example.net\nben\n",
+    "ownforwarders": "192.0.2.0/25\n",
     "access": """
 refuse for now  sender eve@example.org
 refuse          recipient eve@example.org  say no
@@ -134,6 +137,7 @@ ANSWERED: list[tuple[str, dict[str, str | None]]] = [
     ("localmail", {"SMTPAUTHUSER": "ana", "SMTPRCPTTO": "eva@example.net"}),
     ("msa", {}),
     ("overload", {}),
+    ("ownsender", {"SMTPAUTHUSER": "ana", "SMTPMAILFROM": "eva@example.org"}),
     ("plusaliases", {"SMTPRCPTTO": "ana+tea@example.org"}),
     ("rater", {"OVER": "1"}),
     ("rdnschecks", {"RDNSTHRESHOLD": "1"}),
