@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ra_plugins.ask.block import Block
 from ra_plugins.ask.dns import Lookup, Prefetch, Records
+from ra_plugins.ask.dns import Lookup, Records
 from ra_plugins.ask.question import Broken, Late, Nobody, Question
 from ra_plugins.ask.rate import Rate
 from ra_plugins.ask.seen import STANDINGS, Seen, Sighting
@@ -32,12 +33,16 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "number": NUMBERS,
     "pace": ["0", "1", "N", "M", "H", "x"],
     "yes_or_no": ["0", "1", "x"],
+    "address_or_domain": ["address", "domain", "x"],
     "reply_code": ["530", "550", "x"],
     "filename": ["addresslist", "addresslist.cdb", "localonly", "rcpthosts", "missing", "odd"],
     "ip_address": ["192.0.2.1", "2001:db8::25", "x"],
     "prefix4": ["8", "32", "x"],
     "prefix6": ["16", "128", "x"],
     "template": ["net", "{client_ip}", "{sender_domain}", "{recipient_count}", "{nonsense}", ""],
+    "ACCESSTAGGED": ["", "1 0", "3 2", "x"],
+    "RAEXEMPT": ["", "msa", "all", "x;"],
+    "ACCESSEXEMPT": ["", "msa", "all", "x;"],
     "SMTPMAILFROM": ["", "ana@example.org", "eva@example.org", "eva@example.net", "no address"],
     "SMTPRCPTTO": ["postmaster", "ana@example.org", "A.na+tea@example.org", "eva@example.org", "eva@example.net", "@"],
     "SMTPAUTHUSER": ["ana", "ben", ""],
@@ -59,6 +64,16 @@ FILES: dict[str, str | bytes] = {
     "addresslist": "ana@example.org\n",
     "addresslist.cdb": cdb(b"ana@example.org"),
     "localonly": "ana\n",
+    "ownsenders": "ana: eva@example.net\nben\n",
+    "ownforwarders": "192.0.2.0/25\n",
+    "access": """
+refuse for now  sender eve@example.org
+refuse          recipient eve@example.org  say no
+allow           user ben
+tag             sender @example.org        with X-A: b
+exempt from msa client 192.0.2.0/24
+refuse          nonsense
+""",
     "overloaded": "",
     "odd": b"\xff\xfea\0",
 }
@@ -69,6 +84,7 @@ TOLD: dict[type[Question[Any]], list[Any]] = {
     Seen: [*(Sighting(standing, 60, wait) for standing in STANDINGS for wait in (0, 300)), *FAILURES],
     Lookup: [Records(), Records(["v=spf1 +all"]), Records([(10, "mail.example.org")]), *FAILURES],
     Prefetch: [None, *FAILURES],
+    Lookup: [Records(), Records(["mail.example.net"]), Records(["192.0.2.1"]), *FAILURES],
 }
 
 
@@ -119,6 +135,10 @@ def test_a_plugin_keeps_to_its_declaration(name: str, data: st.DataObject) -> No
 
 # What brings each command about, in one case or several: of the session and the settings, or the verdict of rater.
 ANSWERED: list[tuple[str, dict[str, str | None]]] = [
+    ("access", {"SMTPMAILFROM": "eve@example.org"}),
+    ("access", {"SMTPMAILFROM": None, "SMTPRCPTTO": "eve@example.org"}),
+    ("access", {"SMTPAUTHUSER": "ben"}),
+    ("access", {"SMTPMAILFROM": "ana@example.org"}),
     ("dotblind", {"SMTPRCPTTO": "a.na@example.org"}),
     ("greylist", {}),
     ("greylist", {"SMTPMAILFROM": ""}),
@@ -126,8 +146,11 @@ ANSWERED: list[tuple[str, dict[str, str | None]]] = [
     ("localmail", {"SMTPAUTHUSER": "ana", "SMTPRCPTTO": "eva@example.net"}),
     ("msa", {}),
     ("overload", {}),
+    ("ownsender", {"SMTPAUTHUSER": "ana", "SMTPMAILFROM": "eva@example.org"}),
     ("plusaliases", {"SMTPRCPTTO": "ana+tea@example.org"}),
     ("rater", {"OVER": "1"}),
+    ("rdnschecks", {"RDNSTHRESHOLD": "1"}),
+    ("rdnschecks", {"RDNSTHRESHOLD": "1", "SMTPMAILFROM": None}),
     ("rcptcheckscdb", {"CHKUSER_ADDRFILE": "addresslist.cdb", "SMTPRCPTTO": "eva@example.org"}),
     ("rcptchecksfile", {"SMTPRCPTTO": "eva@example.org"}),
     ("senderchecksfile", {"SMTPMAILFROM": "eva@example.org"}),
@@ -145,6 +168,7 @@ def answered(name: str, values: dict[str, str | None]) -> set[type[Command]]:
     verdict = Answer(1, "3/2") if "OVER" in values else Answer(0, "1/2")
     environ = {name: value for name, value in {**SAMPLE, **values}.items() if value is not None}
     answerers = {Rate: lambda _: verdict, Block: lambda _: True, Seen: lambda _: Sighting("first", 0, 300)}
+    answerers = {Rate: lambda _: verdict, Block: lambda _: True, Lookup: lambda _: Records()}
     answers = FOUND[name](Session(environ, lambda message: None), ControlFiles(FILES), lambda message: None, answerers)
     return {type(command) for command in answers}
 
