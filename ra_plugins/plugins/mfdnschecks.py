@@ -8,10 +8,11 @@ from __future__ import annotations
 from ra_plugins.ask.dns import Lookup
 from ra_plugins.ask.question import Unanswered, as_completed, gather
 from ra_plugins.plugins.shared.listkeys import client_keys
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND, check_seconds, dns_name
 from ra_plugins.spp.command import Refuse, block_permanent, block_temporary
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.address import literal, parse_address
-from ra_plugins.support.environment import Environment, ip_address, number, variable, yes_or_no
+from ra_plugins.support.environment import Environment, ip_address, variable, yes_or_no
 from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
@@ -22,20 +23,9 @@ if TYPE_CHECKING:
     from ra_plugins.spp.session import Session
 
 # %% auto #0
-__all__ = ['UNREACHABLE', 'NO_SENDER', 'MALFORMED', 'NO_DOMAIN', 'NULL_MX', 'BOGUS_MX', 'HOST_LIMIT', 'dns_name', 'leads_nowhere',
-           'has_address', 'Fault', 'domain_fault', 'sender_fault', 'check_seconds', 'MfdnschecksSettings', 'blocked',
-           'put_off', 'mfdnschecks']
-
-# %% ../../nbs/plugins/mfdnschecks.ipynb #9c15d91e
-def dns_name(
-    domain: str,  # of an address
-) -> str:  # as it stands in DNS; what can't be a name stays as it is, and DNS won't have it
-    "A domain as DNS is asked about it: an internationalised one by its A-labels (RFC 5890), without a dot at the end."
-    if domain.isascii():
-        return domain.removesuffix(".")
-    from ra_plugins.spf.record import ascii_domain
-
-    return ascii_domain(domain)
+__all__ = ['UNREACHABLE', 'NO_SENDER', 'MALFORMED', 'NO_DOMAIN', 'NULL_MX', 'BOGUS_MX', 'HOST_LIMIT', 'leads_nowhere',
+           'has_address', 'SenderFault', 'domain_fault', 'sender_fault', 'MfdnschecksSettings', 'blocked', 'put_off',
+           'mfdnschecks']
 
 # %% ../../nbs/plugins/mfdnschecks.ipynb #1ee53216
 UNREACHABLE = frozenset(
@@ -68,19 +58,19 @@ async def has_address(
         raise failure
     return False
 
-# %% ../../nbs/plugins/mfdnschecks.ipynb #8dd3a7ca
-class Fault:
+# %% ../../nbs/plugins/mfdnschecks.ipynb #389097a8
+class SenderFault:
     "Something that is wrong with a sender."
 
     def __init__(self, text: str, code: int, enhanced: str):
         self.text, self.code, self.enhanced = text, code, enhanced
 
 
-NO_SENDER = Fault("no MAIL FROM envelope header has been sent.", 503, "5.5.1")
-MALFORMED = Fault("invalid mail address in MAIL FROM envelope header: {}", 501, "5.1.7")
-NO_DOMAIN = Fault("your envelope sender domain must exist: {}", 550, "5.1.8")
-NULL_MX = Fault("your envelope sender domain accepts no mail: {}", 550, "5.7.27")  # RFC 7505, section 4.2
-BOGUS_MX = Fault("your envelope sender domain has no mail server that can be reached: {}", 550, "5.1.8")
+NO_SENDER = SenderFault("no MAIL FROM envelope header has been sent.", 503, "5.5.1")
+MALFORMED = SenderFault("invalid mail address in MAIL FROM envelope header: {}", 501, "5.1.7")
+NO_DOMAIN = SenderFault("your envelope sender domain must exist: {}", 550, "5.1.8")
+NULL_MX = SenderFault("your envelope sender domain accepts no mail: {}", 550, "5.7.27")  # RFC 7505, section 4.2
+BOGUS_MX = SenderFault("your envelope sender domain has no mail server that can be reached: {}", 550, "5.1.8")
 
 # %% ../../nbs/plugins/mfdnschecks.ipynb #97288220
 HOST_LIMIT = 10  # mail servers of a domain that are looked up: the best ones
@@ -89,7 +79,7 @@ HOST_LIMIT = 10  # mail servers of a domain that are looked up: the best ones
 async def domain_fault(
     domain: str,
     bogus: bool = False,  # look where its mail servers lead?
-) -> Fault | None:
+) -> SenderFault | None:
     "What is wrong with a sender's domain, if anything is. Raises `Unanswered` if DNS doesn't tell."
     name = dns_name(domain)
     found = await Lookup(name, "MX")
@@ -108,7 +98,7 @@ async def domain_fault(
 async def sender_fault(
     sender: str,  # not empty
     bogus: bool = False,  # as in `domain_fault`
-) -> tuple[Fault | None, str]:  # and what to say it about
+) -> tuple[SenderFault | None, str]:  # and what to say it about
     "What is wrong with a sender, if anything is. Raises `Unanswered` if DNS doesn't tell."
     try:
         domain = parse_address(sender).domain
@@ -119,14 +109,7 @@ async def sender_fault(
         return (BOGUS_MX if bogus and leads_nowhere(address) else None), domain
     return await domain_fault(domain, bogus), domain
 
-# %% ../../nbs/plugins/mfdnschecks.ipynb #a814312c
-def check_seconds(value: str) -> int:
-    "a whole number from 1 to 60"
-    if not 1 <= number(value) <= 60:
-        raise ValueError
-    return number(value)
-
-
+# %% ../../nbs/plugins/mfdnschecks.ipynb #35e79155
 class MfdnschecksSettings(Environment):
     "What mfdnschecks can be told."
 
@@ -136,9 +119,9 @@ class MfdnschecksSettings(Environment):
     rfc_codes: bool = variable("MFDNSRFCCODES", yes_or_no, False, "1 replies with the codes of RFC 3463 and RFC 7505.")
     timeout: int = variable("MFDNSTIMEOUT", check_seconds, 20, "How many seconds all lookups together may take.")
 
-# %% ../../nbs/plugins/mfdnschecks.ipynb #7ee782ef
+# %% ../../nbs/plugins/mfdnschecks.ipynb #c902839b
 def blocked(
-    fault: Fault,
+    fault: SenderFault,
     about: str,  # the address or domain that it is about
     log: Callable[[str], None],
     rfc_codes: bool,  # the registered codes, or those of the C plugin?
@@ -161,7 +144,7 @@ def put_off(why: Unanswered, sender: str, log: Callable[[str], None], rfc_codes:
     return Refuse(451, "4.4.3", reason, in_front=True)
 
 # %% ../../nbs/plugins/mfdnschecks.ipynb #30612c0f
-@plugin("mail", settings=MfdnschecksSettings, asks=(Lookup,), answers=(Refuse,), seconds=65)
+@plugin("mail", settings=MfdnschecksSettings, asks=(Lookup,), answers=(Refuse,), seconds=CHECK_BOUND)
 async def mfdnschecks(session: Session, settings: MfdnschecksSettings, log: Callable[[str], None]) -> Refuse | None:
     "Refuse a sender whose domain doesn't exist, or can't take an answer."
     sender = session.mail_from
