@@ -9,10 +9,11 @@ from ra_plugins.support.address import parse_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from ipaddress import IPv4Address, IPv6Address
 
 # %% auto #0
-__all__ = ['NAME_LIMIT', 'client_keys', 'network', 'name_keys', 'address_keys']
+__all__ = ['FAULTS_LOGGED', 'client_keys', 'network_entry', 'name_keys', 'address_keys', 'log_faults']
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #0fb0bda9
 def client_keys(
@@ -27,8 +28,8 @@ def client_keys(
     shifted = ((number >> bits - length << bits - length, length) for length in range(bits, -1, -1))
     return [str(address), *(f"{kind(first)}/{length}" for first, length in shifted)]
 
-# %% ../../../nbs/plugins/shared/listkeys.ipynb #11174f4a
-def network(
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #50048c61
+def network_entry(
     text: str,  # an address, or a network in CIDR notation
 ) -> str:  # as `client_keys` has it
     "A network as it is written in a list; `ValueError` says what is wrong with it."
@@ -42,8 +43,8 @@ def network(
         raise ValueError(f"{text} has bits behind its prefix; {found} is the network")
     return str(found)
 
-# %% ../../../nbs/plugins/shared/listkeys.ipynb #f122adde
-NAME_LIMIT = 255  # characters of a domain name (RFC 1035, section 2.3.4)
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #38ca8a93
+_NAME_LIMIT = 255  # characters of a domain name (RFC 1035, section 2.3.4)
 
 
 def name_keys(
@@ -51,7 +52,7 @@ def name_keys(
 ) -> list[str]:  # none for no name, and for one that is too long to be one
     "A host's or domain's name in lower case, and the dot entry of each domain above it."
     name = (name or "").lower().rstrip(".")
-    if not name or len(name) > NAME_LIMIT:
+    if not name or len(name) > _NAME_LIMIT:
         return []
     return [name, *(name[place:] for place, char in enumerate(name) if char == "." and place)]
 
@@ -66,3 +67,18 @@ def address_keys(
         return [address.lower(), *(f"@{name}" for name in name_keys(parse_address(address).domain))]
     except ValueError:
         return [address.lower()]
+
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #5219d41b
+FAULTS_LOGGED = 10  # of a file with more mistakes than that
+
+
+def log_faults(
+    file: str,  # its name
+    faults: list[str],  # each with its line
+    log: Callable[[str], None],
+) -> None:
+    "Log what is wrong with a file, as far as it helps."
+    for fault in faults[:FAULTS_LOGGED]:
+        log(f"{file}, {fault}")
+    if len(faults) > FAULTS_LOGGED:
+        log(f"{file}: {len(faults) - FAULTS_LOGGED} more lines can't be read")
