@@ -161,7 +161,8 @@ def test_secondary_mx() -> None:
     secondary = {"client_ip": "198.51.100.20", "rcpt_to": "ben@example.org"}
     for level in (-1, 5):
         assert judged("ana@fail.example", **secondary, BOUNCELEVEL=level) == ([], ["accepted from secondary MX"])
-    assert judged("ana@fail.example", **{**secondary, "client_ip": "2001:db8:ffff::20"}, BOUNCELEVEL=0)[1] != []
+    by_ipv6 = {**secondary, "client_ip": "2001:db8:ffff::20"}
+    assert judged("ana@own.example", **by_ipv6, BOUNCELEVEL=0) == ([], ["accepted from secondary MX"])
     assert judged("ana@pass.example", **secondary)[1][0].startswith("SPF_RESULT_PASS, ")
     for other in ({"client_ip": "203.0.113.9"}, {"rcpt_to": "ben@example.com"}, {"rcpt_to": None}, {"rcpt_to": "postmaster"}):
         assert reply("ana@fail.example", **{**secondary, **other}, BOUNCELEVEL=0) == "550 SPF fail - not authorized"
