@@ -39,6 +39,10 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "ip_address": ["192.0.2.1", "2001:db8::25", "x"],
     "prefix4": ["8", "32", "x"],
     "prefix6": ["16", "128", "x"],
+    "bounce_level": ["-1", "0", "3", "5", "x"],
+    "check_seconds": ["1", "60", "x"],
+    "macro_string": ["no, %{i}", "%{", ""],
+    "message_stage": ["mail", "rcpt", "x"],
     "template": ["net", "{client_ip}", "{sender_domain}", "{recipient_count}", "{nonsense}", ""],
     "ACCESSTAGGED": ["", "1 0", "3 2", "x"],
     "RAEXEMPT": ["", "msa", "all", "x;"],
@@ -85,6 +89,8 @@ TOLD: dict[type[Question[Any]], list[Any]] = {
     Lookup: [Records(), Records(["v=spf1 +all"]), Records([(10, "mail.example.org")]), *FAILURES],
     Prefetch: [None, *FAILURES],
     Lookup: [Records(), Records(["mail.example.net"]), Records(["192.0.2.1"]), *FAILURES],
+    Lookup: [Records(), Records(exists=False), *FAILURES],
+    Prefetch: [None, *FAILURES],
 }
 
 
@@ -144,6 +150,7 @@ ANSWERED: list[tuple[str, dict[str, str | None]]] = [
     ("greylist", {"SMTPMAILFROM": ""}),
     ("ipthrottle", {"OVER": "1"}),
     ("localmail", {"SMTPAUTHUSER": "ana", "SMTPRCPTTO": "eva@example.net"}),
+    ("mfdnschecks", {}),
     ("msa", {}),
     ("overload", {}),
     ("ownsender", {"SMTPAUTHUSER": "ana", "SMTPMAILFROM": "eva@example.org"}),
@@ -154,6 +161,8 @@ ANSWERED: list[tuple[str, dict[str, str | None]]] = [
     ("rcptcheckscdb", {"CHKUSER_ADDRFILE": "addresslist.cdb", "SMTPRCPTTO": "eva@example.org"}),
     ("rcptchecksfile", {"SMTPRCPTTO": "eva@example.org"}),
     ("senderchecksfile", {"SMTPMAILFROM": "eva@example.org"}),
+    ("spfchecks", {}),
+    ("spfchecks", {"BOUNCELEVEL": "3"}),
     ("tarpit", {"SMTPRCPTCOUNTALL": "60"}),
     ("userthrottle", {"OVER": "1", "SMTPAUTHUSER": "ana"}),
 ]
@@ -177,3 +186,18 @@ def answered(name: str, values: dict[str, str | None]) -> set[type[Command]]:
 def test_a_plugin_declares_no_command_that_it_never_answers(name: str) -> None:
     kinds = {kind for each, values in ANSWERED if each == name for kind in answered(name, values)}
     assert kinds == set(FOUND[name].answers or ())
+    assert list(dict.fromkeys(name for name, _ in ANSWERED)) == [name for name in PLUGINS if FOUND[name].answers]
+
+
+def answered(name: str, values: dict[str, str]) -> set[type[Command]]:
+    "The kinds of commands that a plugin answers in a case."
+    verdict = Answer(1, "3/2") if "OVER" in values else Answer(0, "1/2")
+    session = Session({**SAMPLE, **values}, lambda message: None)
+    answerers = {Rate: lambda _: verdict, Block: lambda _: True, Lookup: lambda _: Records(exists=False)}
+    return {type(command) for command in FOUND[name](session, ControlFiles(FILES), lambda message: None, answerers)}
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(name for name, _ in ANSWERED))
+def test_a_plugin_declares_no_command_that_it_never_answers(name: str) -> None:
+    cases = [answered(name, values) for each, values in ANSWERED if each == name]
+    assert set().union(*cases) == set(FOUND[name].answers or ())
