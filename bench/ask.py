@@ -188,7 +188,8 @@ def answered(run: Callable[[], int]) -> Side:
 
 def questions() -> Benchmark:
     "One question, by each way of having it answered, against a generator driven by hand."
-    base, known = "yield, by hand", {Price: Almanac(None, print)}
+    base = "yield, by hand"
+    known: dict[type[Question[Any]], Almanac] = {Price: Almanac(None, print)}
     deadline = monotonic() + 3600
     sides = {
         base: answered(lambda: by_hand(yielding())),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import inspect
 import json
@@ -27,7 +26,6 @@ from ra_plugins.spf.evaluation import check_identity
 from ra_plugins.spf.query import Query
 from ra_plugins.spf.record import RESULTS, parse_record
 
-ROOM = ROOT / "ra_plugins" / "spf"
 ZONE = zone_from_text("""
 $ORIGIN example.org.
 @       TXT "v=spf1 mx include:_spf.example.net -all exp=why.%{d}"
@@ -52,48 +50,6 @@ ZONE.records["many.example.org", "MX"] = [(1, f"mx{number}.example.org") for num
 
 
 # Imports
-
-
-def imported(path: Path) -> set[str]:
-    "The modules of ours that a module imports, at its beginning or later, for type checkers or not."
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ra_plugins"):
-            found |= {node.module} | {f"{node.module}.{each.name}" for each in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {each.name for each in node.names if each.name.startswith("ra_plugins")}
-    return found
-
-
-MODULES = {path.stem: imported(path) for path in ROOM.glob("*.py")}
-INNER = {
-    name: {each.split(".")[2] for each in found if each.startswith("ra_plugins.spf.") and each.split(".")[2] in MODULES}
-    for name, found in MODULES.items()
-}
-
-
-def test_the_room_knows_ask_and_support() -> None:
-    rooms = {each.split(".")[1] for found in MODULES.values() for each in found if "." in each}
-    assert rooms <= {"spf", "ask", "support", "__version__"} and {"trace", "show", "evaluation"} <= MODULES.keys()
-
-
-def test_no_module_leads_back_to_itself() -> None:
-    "Neither by an import that comes late nor by one for type checkers."
-    left = {name: set(found) for name, found in INNER.items()}
-    while free := {name for name, found in left.items() if not found & left.keys()}:
-        left = {name: found for name, found in left.items() if name not in free}
-    assert not left
-
-
-def test_notebooks_have_one_order() -> None:
-    "What a module imports stands before it, and no number stands twice."
-    notebooks = sorted(path.stem for path in (ROOT / "nbs" / "spf").glob("[0-9]*.ipynb"))
-    numbers = [name[:2] for name in notebooks]
-    assert numbers == [f"{number:02}" for number in range(len(notebooks))]
-    order = {name[3:]: name[:2] for name in notebooks}
-    for name, found in INNER.items():
-        late = {each for each in found if name in order and order[each] >= order[name]}
-        assert not late, (name, late)
 
 
 def python(program: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from mailserver import COMMAND, ENVIRON, PATIENCE, Home, Server
 
-UNRULY = '''"A plugin that does what its setting HOW says."
+UNRULY = """"A plugin that does what its setting HOW says."
 import asyncio
 import sys
 import time
@@ -87,7 +87,7 @@ async def decide(session, settings, log):
         print("Debug: got here")
         return Refuse(550, None, "no")
     if how == "refuses":
-        return Refuse("go away", None, "")  # here: refuses
+        return Refuse("go away")  # here: refuses
     if how == "waits":
         return Delay(-5)  # here: waits
     if how == "answers":
@@ -134,7 +134,7 @@ async def unruly_later(session, settings, log):
 async def unhurried(session, settings, log):
     "The same, without saying how long it may take."
     return await decide(session, settings, log)
-'''
+"""
 
 
 def line_of(mark: str) -> int:
@@ -156,10 +156,16 @@ CASES = {  # what it does: what a script prints, and the one line in the log
     "prints": (REFUSED, "printed by mistake: Debug: got here"),
     "refuses": (PASSED, failed("ValueError: a refusal has a code from 400 to 599, not 'go away'", "refuses")),
     "waits": (PASSED, failed("ValueError: a delay is a whole number of seconds, not -5", "waits")),
-    "answers": (PASSED, "failed, so the mail goes on: TypeError: a plugin answers with commands, not with '550 no' (plugin.py"),
+    "answers": (
+        PASSED,
+        "failed, so the mail goes on: TypeError: a plugin answers with commands, not with '550 no' (plugin.py",
+    ),
     "loops": (PASSED, failed(OVERDUE, "loops")),
     "sleeps": (PASSED, failed(OVERDUE, "sleeps")),
-    "awaits": (PASSED, failed("TypeError: a decision awaits questions, and what they are gathered in, not None", "awaits")),
+    "awaits": (
+        PASSED,
+        failed("TypeError: a decision awaits questions, and what they are gathered in, not None", "awaits"),
+    ),
     "cancels": (PASSED, failed("CancelledError: ", "cancels")),
     "gathers failing": (PASSED, failed("ZeroDivisionError: division by zero", "fails in what is gathered")),
     "gathers leaving": (PASSED, failed("SystemExit: I don't like that", "leaves in what is gathered")),
@@ -173,7 +179,10 @@ CASES = {  # what it does: what a script prints, and the one line in the log
     "asks-later raises": (COME_AGAIN, "nobody knows: Broken"),
     "asks-later exits": (COME_AGAIN, "nobody knows: Broken"),
     "asks-later hangs": (COME_AGAIN, "nobody knows: Late"),
-    "asks-later rubbish": (PASSED, failed("TypeError: '<' not supported between instances of 'str' and 'int'", "rubbish")),
+    "asks-later rubbish": (
+        PASSED,
+        failed("TypeError: '<' not supported between instances of 'str' and 'int'", "rubbish"),
+    ),
 }
 
 
@@ -270,7 +279,8 @@ def test_a_plugin_that_cannot_be_loaded(home: Home, tmp_path: Path) -> None:
     command = [*COMMAND, "install", str(tmp_path / "plugins"), "./broken.py"]
     subprocess.run(command, cwd=tmp_path, env=ENVIRON, check=True, capture_output=True, timeout=PATIENCE)
     there = Home(tmp_path / "qmail", tmp_path / "plugins")
-    for text, reason in (("import sys\nprint('Done')\nsys.exit('no')\n", "no"), ("1 / 0\n", "division by zero"), (None, "broken")):
+    leaving = "import sys\nprint('Done')\nsys.exit('no')\n"
+    for text, reason in ((leaving, "no"), ("1 / 0\n", "division by zero"), (None, "broken")):
         broken.write_text(text) if text else broken.unlink()
         there.plugins("[connection]", "plugins/broken")
         server = Server(there)

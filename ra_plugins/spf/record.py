@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 # %% auto #0
 __all__ = ['ResultName', 'RESULTS', 'QUALIFIERS', 'NAME_LENGTH', 'LABEL_LENGTH', 'MASKS4', 'MASKS6', 'VERSIONS', 'FIRST_RDTYPE',
-           'TERM', 'MODIFIER', 'RECORDS_BYTES', 'RECORDS', 'kept_record', 'qualified', 'RecordError', 'ascii_domain',
-           'is_name', 'fit_name', 'is_top_label', 'domain_spec', 'masks', 'Networks', 'Term', 'parse_term', 'is_record',
-           'Record', 'parse_record', 'record_size', 'KeptTexts']
+           'TERM', 'LAST_TERMS', 'MODIFIER', 'RECORDS_BYTES', 'RECORDS', 'kept_record', 'qualified', 'RecordError',
+           'ascii_domain', 'is_name', 'fit_name', 'is_top_label', 'domain_spec', 'masks', 'Networks', 'Term',
+           'parse_term', 'is_record', 'Record', 'parse_record', 'record_size', 'KeptTexts']
 
 # %% ../../nbs/spf/01_record.ipynb #ec1ae56b
 ResultName = Literal["pass", "fail", "softfail", "neutral", "none", "temperror", "permerror"]
@@ -163,7 +163,7 @@ class Term:
         name = domain.plain.removesuffix(".") if domain and domain.plain else ""
         if len(name) > NAME_LENGTH:
             name = fit_name(name)
-        self.name = name if is_name(name) else ""  # the domain, where it has no macros and can be asked
+        self.name = name if name and is_name(name) else ""  # the domain, where it has no macros and can be asked
         self.lookup: Lookup | None = None  # what all clients ask first, if that doesn't depend on them
         if self.name and mechanism in FIRST_RDTYPE and (mechanism != "include" or "." in name):
             self.lookup = Lookup(self.name, FIRST_RDTYPE[mechanism])
@@ -178,11 +178,14 @@ TERM = re.compile(
     r")\Z",
     re.IGNORECASE | re.ASCII | re.DOTALL,
 )
+LAST_TERMS = {f"{qualifier}all" for qualifier in ("", *QUALIFIERS)}  # nearly every record ends in one of them
 MODIFIER = re.compile(r"([a-z][a-z0-9_.-]*)=(.*)\Z", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 # %% ../../nbs/spf/01_record.ipynb #1f8e2abd
 def parse_term(text: str) -> Term:
     "Take a directive apart that is no network (RFC 7208, section 12), or raise `RecordError`."
+    if text in LAST_TERMS:
+        return Term("all")
     found = TERM.match(text)
     if found is None:
         raise RecordError("Unknown mechanism found", text)

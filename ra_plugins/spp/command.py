@@ -123,8 +123,8 @@ class Reply(Command):
     def __init__(
         self,
         code: int,  # from 400 to 599
-        enhanced: str | None,  # enhanced status code, `5.7.1`; None for a reply that shows none
-        text: str,  # for people; it may come from outside
+        enhanced: str | None = None,  # enhanced status code, `5.7.1`; None for a reply that shows none
+        text: str = "",  # for people; it may come from outside
         *,
         by: str = "",  # the plugin that signs the reply, behind the enhanced status code
         in_front: bool = False,  # the enhanced status code in front of the text, as RFC 2034 has it, and not behind
