@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['KEYED', 'KEY_LENGTH', 'WEIGHT_LIMIT', 'TEST_POINTS', 'REFUSALS', 'UNCERTAIN_REFUSALS', 'AFTERWARDS', 'REASON_LIMIT',
            'FAILURES', 'parse_answers', 'split_key', 'Blocklist', 'parse_blocklist', 'is_plain_name', 'Blocklists',
-           'blocklists', 'Subject', 'about_address', 'about_domain', 'Listed', 'is_listing', 'listing', 'Inquiry',
+           'blocklists', 'Subject', 'about_address', 'about_domain', 'Listed', 'is_listing', 'ask_blocklist', 'Inquiry',
            'Tally', 'ListHealth', 'ListsLeftAlone', 'ListOutcomes', 'ListHealthSettings', 'ListHealthAnswerer',
            'told_from', 'lists_left_alone', 'list_news']
 
@@ -235,7 +235,7 @@ AFTERWARDS = 3  # seconds for a list that has answered to say why
 REASON_LIMIT = 400  # characters; a reply has room for 510, with all that stands around it
 
 
-async def listing(
+async def ask_blocklist(
     subject: Subject,
     blocklist: Blocklist,
     within: float = AFTERWARDS,  # seconds until it has to have answered
@@ -293,7 +293,7 @@ class Tally:
     def add(
         self,
         place: int,  # of the inquiry
-        answer: Any,  # as `listing` gives it, or `Unanswered`
+        answer: Any,  # as `ask_blocklist` gives it, or `Unanswered`
     ) -> None:
         "Take in what a list has said."
         inquiry = self.inquiries[place]
