@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ra_plugins.ask.block import Block
+from ra_plugins.ask.dns import Records
 from ra_plugins.ask.question import Broken, Late, Nobody, Question
 from ra_plugins.ask.rate import Rate
 from ra_plugins.hosts.catalogue import OURS, catalogue
+from ra_plugins.plugins.shared.blocklists import Listed, ListOutcomes, ListsLeftAlone
 from ra_plugins.rater.client import Answer
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import SAMPLE, Session
@@ -30,6 +32,7 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "pace": ["0", "1", "N", "M", "H", "x"],
     "yes_or_no": ["0", "1", "x"],
     "reply_code": ["530", "550", "x"],
+    "blocklists": ["one.example", "one.example=127.0.0.2-4*2:two.example*0", "one.example:x/y*3", ""],
     "filename": ["addresslist", "addresslist.cdb", "localonly", "rcpthosts", "missing", "odd"],
     "ip_address": ["192.0.2.1", "2001:db8::25", "x"],
     "template": ["net", "{client_ip}", "{sender_domain}", "{recipient_count}", "{nonsense}", ""],
@@ -61,6 +64,9 @@ FAILURES = [Late("late"), Broken("broken"), Nobody("nobody")]
 TOLD: dict[type[Question[Any]], list[Any]] = {
     Rate: [Answer(0, "1/2"), Answer(1, "3/2"), *FAILURES],
     Block: [True, False, *FAILURES],
+    Listed: [Records(["127.0.0.2"], 300), Records(["a reason"]), Records(["127.255.255.254"]), Records(), *FAILURES],
+    ListsLeftAlone: [frozenset(), frozenset({"one.example"}), *FAILURES],
+    ListOutcomes: [[], ["one.example answers again"], *FAILURES],
 }
 
 
@@ -109,7 +115,7 @@ def test_a_plugin_keeps_to_its_declaration(name: str, data: st.DataObject) -> No
     assert {type(command) for command in answers} <= set(plugin.answers or ())
 
 
-ANSWERED = [  # what brings each command about: of the session and the settings, or the verdict of rater
+ANSWERED: list[tuple[Any, ...]] = [  # what brings each command about: sessions and settings, or the verdict of rater
     ("dotblind", {"SMTPRCPTTO": "a.na@example.org"}),
     ("ipthrottle", {"OVER": "1"}),
     ("localmail", {"SMTPAUTHUSER": "ana", "SMTPRCPTTO": "eva@example.net"}),
@@ -117,6 +123,7 @@ ANSWERED = [  # what brings each command about: of the session and the settings,
     ("overload", {}),
     ("plusaliases", {"SMTPRCPTTO": "ana+tea@example.org"}),
     ("rater", {"OVER": "1"}),
+    ("rblchecks", {}, {"TCPREMOTEIP": None}),
     ("rcptcheckscdb", {"CHKUSER_ADDRFILE": "addresslist.cdb", "SMTPRCPTTO": "eva@example.org"}),
     ("rcptchecksfile", {"SMTPRCPTTO": "eva@example.org"}),
     ("senderchecksfile", {"SMTPMAILFROM": "eva@example.org"}),
@@ -126,13 +133,23 @@ ANSWERED = [  # what brings each command about: of the session and the settings,
 
 
 def test_there_is_a_case_for_every_plugin_that_answers() -> None:
-    assert [name for name, _ in ANSWERED] == [name for name in PLUGINS if FOUND[name].answers]
+    assert [name for name, *_ in ANSWERED] == [name for name in PLUGINS if FOUND[name].answers]
 
 
-@pytest.mark.parametrize(("name", "values"), ANSWERED)
-def test_a_plugin_declares_no_command_that_it_never_answers(name: str, values: dict[str, str]) -> None:
-    verdict = Answer(1, "3/2") if "OVER" in values else Answer(0, "1/2")
-    session = Session({**SAMPLE, **values}, lambda message: None)
-    answerers = {Rate: lambda _: verdict, Block: lambda _: True}
-    answers = FOUND[name](session, ControlFiles(FILES), lambda message: None, answerers)
-    assert {type(command) for command in answers} == set(FOUND[name].answers or ())
+def on_a_list(question: Listed) -> Records[str]:
+    "The client is on every list, and the test point that no list has is on none."
+    return Records([] if question.subject.name == "127.0.0.1" else ["127.0.0.2"])
+
+
+@pytest.mark.parametrize("case", ANSWERED, ids=lambda case: str(case[0]))
+def test_a_plugin_declares_no_command_that_it_never_answers(case: tuple[Any, ...]) -> None:
+    name, *sessions = case
+    answered = set()
+    for values in sessions:
+        verdict = Answer(1, "3/2") if "OVER" in values else Answer(0, "1/2")
+        environ = {key: value for key, value in {**SAMPLE, **values}.items() if value is not None}
+        session = Session(environ, lambda message: None)
+        answerers = {Rate: lambda _, verdict=verdict: verdict, Block: lambda _: True, Listed: on_a_list}
+        answers = FOUND[name](session, ControlFiles(FILES), lambda message: None, answerers)
+        answered |= {type(command) for command in answers}
+    assert answered == set(FOUND[name].answers or ())

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['KEYED', 'KEY_LENGTH', 'WEIGHT_LIMIT', 'TEST_POINTS', 'REFUSALS', 'UNCERTAIN_REFUSALS', 'AFTERWARDS', 'REASON_LIMIT',
            'FAILURES', 'parse_answers', 'split_key', 'Blocklist', 'parse_blocklist', 'is_plain_name', 'Blocklists',
-           'blocklists', 'Subject', 'about_address', 'about_domain', 'Listed', 'is_listing', 'ask_blocklist', 'Inquiry',
-           'Tally', 'ListHealth', 'ListsLeftAlone', 'ListOutcomes', 'ListHealthSettings', 'ListHealthAnswerer',
-           'told_from', 'lists_left_alone', 'list_news']
+           'blocklists', 'Subject', 'about_address', 'about_domain', 'Listed', 'without_key', 'is_listing',
+           'ask_blocklist', 'Inquiry', 'Tally', 'ListHealth', 'ListsLeftAlone', 'ListOutcomes', 'ListHealthSettings',
+           'ListHealthAnswerer', 'told_from', 'lists_left_alone', 'list_news']
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #768bcb2a
 def parse_answers(
@@ -201,6 +201,19 @@ class Listed(Lookup[str]):
         more = "" if self.rdtype == "A" else f", {self.rdtype!r}"
         return f"Listed({self.subject.name!r}, {self.blocklist.name!r}{more})"
 
+    def shown(self, answer: object) -> str:
+        "An answer for a dry run; a list may repeat what it was asked."
+        return without_key(repr(answer), self.blocklist.key)
+
+
+def without_key(text: str, key: str) -> str:
+    "A text, with KEY for the key wherever it stands, in whatever case."
+    if not key or key not in text.lower():
+        return text
+    import re
+
+    return re.sub(re.escape(key), "KEY", text, flags=re.IGNORECASE)
+
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #12b5c91d
 REFUSALS = {  # what lists answer to those whom they don't answer, and why
     "127.255.255.252": "there is no list of this name",
@@ -254,12 +267,7 @@ async def ask_blocklist(
 
 
 def _reason(texts: Records[str], key: str) -> str:
-    reason = " ".join(sorted(texts))
-    if key and key in reason.lower():
-        import re
-
-        reason = re.sub(re.escape(key), "KEY", reason, flags=re.IGNORECASE)
-    return reason[:REASON_LIMIT].strip()
+    return without_key(" ".join(sorted(texts)), key)[:REASON_LIMIT].strip()
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #80d4cca2
 class Inquiry(namedtuple("Inquiry", "subject blocklist allows")):
