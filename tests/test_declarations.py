@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from ra_plugins.ask.block import Block
 from ra_plugins.ask.dns import Lookup, Prefetch, Records
 from ra_plugins.ask.dns import Lookup, Records
+from ra_plugins.ask.dns import Records
 from ra_plugins.ask.question import Broken, Late, Nobody, Question
 from ra_plugins.ask.rate import Rate
 from ra_plugins.ask.seen import STANDINGS, Seen, Sighting
 from ra_plugins.hosts.catalogue import OURS, catalogue
+from ra_plugins.plugins.shared.blocklists import Listed, ListOutcomes, ListsLeftAlone
 from ra_plugins.rater.client import Answer
 from ra_plugins.spp.command import Command
 from ra_plugins.spp.plugin import Plugin
@@ -35,6 +37,7 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "yes_or_no": ["0", "1", "x"],
     "address_or_domain": ["address", "domain", "x"],
     "reply_code": ["530", "550", "x"],
+    "blocklists": ["one.example", "one.example=127.0.0.2-4*2:two.example*0", "one.example:x/y*3", ""],
     "filename": ["addresslist", "addresslist.cdb", "localonly", "rcpthosts", "missing", "odd"],
     "ip_address": ["192.0.2.1", "2001:db8::25", "x"],
     "prefix4": ["8", "32", "x"],
@@ -91,6 +94,9 @@ TOLD: dict[type[Question[Any]], list[Any]] = {
     Lookup: [Records(), Records(["mail.example.net"]), Records(["192.0.2.1"]), *FAILURES],
     Lookup: [Records(), Records(exists=False), *FAILURES],
     Prefetch: [None, *FAILURES],
+    Listed: [Records(["127.0.0.2"], 300), Records(["a reason"]), Records(["127.255.255.254"]), Records(), *FAILURES],
+    ListsLeftAlone: [frozenset(), frozenset({"one.example"}), *FAILURES],
+    ListOutcomes: [[], ["one.example answers again"], *FAILURES],
 }
 
 
@@ -145,6 +151,7 @@ ANSWERED: list[tuple[str, dict[str, str | None]]] = [
     ("access", {"SMTPMAILFROM": None, "SMTPRCPTTO": "eve@example.org"}),
     ("access", {"SMTPAUTHUSER": "ben"}),
     ("access", {"SMTPMAILFROM": "ana@example.org"}),
+ANSWERED: list[tuple[Any, ...]] = [  # what brings each command about: sessions and settings, or the verdict of rater
     ("dotblind", {"SMTPRCPTTO": "a.na@example.org"}),
     ("greylist", {}),
     ("greylist", {"SMTPMAILFROM": ""}),
@@ -158,6 +165,7 @@ ANSWERED: list[tuple[str, dict[str, str | None]]] = [
     ("rater", {"OVER": "1"}),
     ("rdnschecks", {"RDNSTHRESHOLD": "1"}),
     ("rdnschecks", {"RDNSTHRESHOLD": "1", "SMTPMAILFROM": None}),
+    ("rblchecks", {}, {"TCPREMOTEIP": None}),
     ("rcptcheckscdb", {"CHKUSER_ADDRFILE": "addresslist.cdb", "SMTPRCPTTO": "eva@example.org"}),
     ("rcptchecksfile", {"SMTPRCPTTO": "eva@example.org"}),
     ("senderchecksfile", {"SMTPMAILFROM": "eva@example.org"}),
@@ -201,3 +209,24 @@ def answered(name: str, values: dict[str, str]) -> set[type[Command]]:
 def test_a_plugin_declares_no_command_that_it_never_answers(name: str) -> None:
     cases = [answered(name, values) for each, values in ANSWERED if each == name]
     assert set().union(*cases) == set(FOUND[name].answers or ())
+    assert [name for name, *_ in ANSWERED] == [name for name in PLUGINS if FOUND[name].answers]
+
+
+def on_a_list(question: Listed) -> Records[str]:
+    "The client is on every list, and the test point that no list has is on none."
+    return Records([] if question.subject.name == "127.0.0.1" else ["127.0.0.2"])
+
+
+def commands_at(name: str, values: dict[str, Any]) -> set[type[Command]]:
+    "The kinds of commands that a plugin answers in such a session."
+    verdict = Answer(1, "3/2") if "OVER" in values else Answer(0, "1/2")
+    environ = {key: value for key, value in {**SAMPLE, **values}.items() if value is not None}
+    session = Session(environ, lambda message: None)
+    answerers = {Rate: lambda _: verdict, Block: lambda _: True, Listed: on_a_list}
+    return {type(command) for command in FOUND[name](session, ControlFiles(FILES), lambda message: None, answerers)}
+
+
+@pytest.mark.parametrize("case", ANSWERED, ids=lambda case: str(case[0]))
+def test_a_plugin_declares_no_command_that_it_never_answers(case: tuple[Any, ...]) -> None:
+    name, *sessions = case
+    assert set[Any]().union(*(commands_at(name, values) for values in sessions)) == set(FOUND[name].answers or ())

@@ -69,6 +69,10 @@ class Question(_Typed[A_co]):
 
     answerer = ""  # who answers on a mail server, as `package.module:Class`, which is imported when the first one is asked
 
+    def shown(self, answer: object) -> str:
+        "An answer for people, in a dry run. A question whose answers may repeat a secret has another."
+        return repr(answer)
+
 # %% ../../nbs/ask/00_question.ipynb #577b32ee
 class as_completed:
     "`async for place, answer in as_completed(a, b, within=seconds)`: answers as they come, each with its place."

@@ -47,10 +47,10 @@ class Run:
         if len(self.logged) < NOTED_LIMIT:
             self.logged.append(log_line(os.path.basename(self.entry), os.getpid(), message))
 
-    def note(self, question: object, answer: object) -> None:
+    def note(self, question: Any, answer: object) -> None:
         "What the plugin has asked, and what it was told."
         if len(self.asked) < NOTED_LIMIT:
-            self.asked.append((printable(repr(question)), printable(repr(answer))))
+            self.asked.append((printable(repr(question)), printable(question.shown(answer))))
 
     def data(self) -> dict[str, Any]:
         "The same, for JSON."
