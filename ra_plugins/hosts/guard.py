@@ -159,6 +159,13 @@ class Guard:
         self.log(f"failed, so the mail goes on: {describe(cause, code.co_filename if code else '')}")
         return []
 
+    def lets_be(self, session: Session) -> bool:
+        "Has somebody exempted this session from the plugin? Then the log says who, and it doesn't run."
+        by = session.exempted_from(self.plugin.name)
+        if by:
+            self.log(f"No checks performed, because {by} exempts from them")
+        return bool(by)
+
     def decide(
         self,
         session: Session,
@@ -168,6 +175,8 @@ class Guard:
     ) -> list[Command]:  # which can be written
         "The plugin's answer; none where it fails. As `Plugin.decide`, and nothing is raised."
         try:
+            if self.lets_be(session):
+                return []
             return _writable(self.plugin.decide(session, control, self.log, answerers, now, self.watch()))
         except Exception as error:
             return self.failed(error)
@@ -181,6 +190,8 @@ class Guard:
     ) -> list[Command]:
         "The same on asyncio, as `Plugin.adecide`."
         try:
+            if self.lets_be(session):
+                return []
             return _writable(await self.plugin.adecide(session, control, self.log, answerers, now, self.watch()))
         except Exception as error:
             return self.failed(error)
