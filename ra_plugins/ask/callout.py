@@ -12,7 +12,7 @@ from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer
 from ra_plugins.ask.question import TOO_LATE, Broken, Late, Question, Refused
-from ra_plugins.support.address import ADDRESS_LIMIT, parse_address
+from ra_plugins.support.address import parse_address
 from ra_plugins.support.environment import Environment, filename, ip_address, number, variable
 from ra_plugins.support.log import octets, printable, with_reason
 
@@ -258,9 +258,9 @@ def _reason(error: BaseException) -> str:
         tls, number = getattr(cause, "reason", None), getattr(cause, "errno", None)
         if tls or number:
             return printable(str(tls), REPLY_TEXT_LIMIT) if tls else os.strerror(number or 0)
+        if isinstance(cause, SMTPServerDisconnected) and not cause.__cause__:
+            return "it closed the connection"
         cause = cause.__cause__
-    if isinstance(error, SMTPServerDisconnected):
-        return "it closed the connection"
     return printable(str(getattr(error, "message", error)), REPLY_TEXT_LIMIT) or type(error).__name__
 
 # %% ../../nbs/ask/08_callout.ipynb #6edc3846
@@ -349,10 +349,10 @@ class CalloutAnswerer(Answerer):
 
         seconds = min(self.settings.seconds, until - monotonic())
         call = _Conversation(question, self.settings.port, max(seconds, 0.001))
-        self.context = self.context or _tls()
+        place, self.context = self._place(call), self.context or _tls()
         try:
-            async with timeout(seconds), self._place(call):
-                call.at = "connection"
+            async with timeout(seconds):
+                await place.free()
                 reply = await call.hold(self.context)
         except (OSError, SMTPException, ValueError) as error:  # TimeoutError is an OSError
             if monotonic() >= until:
@@ -363,6 +363,7 @@ class CalloutAnswerer(Answerer):
             return reply
         finally:
             call.close()
+            place.give_back()
 
     def _place(self, call: _Conversation) -> _Place:
         if self.slots is None:
@@ -383,18 +384,21 @@ class _Place:
     def __init__(self, slots: CalloutSlots, call: _Conversation):
         self.slots, self.call, self.place = slots, call, -1
 
-    async def __aenter__(self) -> None:
+    async def free(self) -> None:
+        "Wait until there is one."
         from asyncio import sleep
 
         self.call.at = "waiting"
-        while self.slots.limit:
-            place = self.slots.take(self.call.question.ip)
-            if place is not None:
-                self.place = place
-                return
-            await sleep(_POLL)
+        while self.slots.limit and self.place < 0:
+            found = self.slots.take(self.call.question.ip)
+            if found is None:
+                await sleep(_POLL)
+            else:
+                self.place = found
+        self.call.at = "connection"
 
-    async def __aexit__(self, *error: object) -> None:
+    def give_back(self) -> None:
+        "The call is over, whatever came of it."
         if self.place >= 0:
             self.slots.give_back(self.place)
 
@@ -462,6 +466,14 @@ _KEEP = "INSERT OR REPLACE INTO replies (address, command, code, text, kept) VAL
 _BOUND = "DELETE FROM replies WHERE number <= (SELECT max(number) FROM replies) - ?"
 
 
+def _age(kept: float, now: float) -> int | None:
+    "Whole seconds; None for what comes from the future, since the clock was put back."
+    return max(int(now - kept), 0) if kept < now + _MOMENT else None
+
+
+_MOMENT = 5.0  # seconds: another process may have written after we have looked at the clock
+
+
 def _key(address: str) -> bytes:
     "What an address is remembered under. A domain has no case; a local part may have (RFC 5321, section 2.4)."
     local, domain = parse_address(address)
@@ -482,9 +494,8 @@ class CalloutCache:
         key = _key(address)
         with self.file.asked(within) as database:
             row = database.execute("SELECT command, code, text, kept FROM replies WHERE address = ?", (key,)).fetchone()
-        if row is None or row[3] > now:  # the clock was put back
-            return None
-        return KeptReply(CalloutReply(*row[:3]), int(now - row[3]))
+        age = None if row is None else _age(row[3], now)
+        return None if age is None else KeptReply(CalloutReply(*row[:3]), age)
 
     def keep(self, address: str, reply: CalloutReply, now: float, within: float) -> None:
         "Remember a reply, and forget the oldest if there are too many."
@@ -511,7 +522,7 @@ def purge_replies(
         with cache.file.asked(within) as database:
             query = "SELECT number, kept, command, code, text FROM replies WHERE number > ? ORDER BY number LIMIT ?"
             rows = database.execute(query, (last, _SLICE)).fetchall()
-            old = [(row[0], row[1]) for row in rows if not 0 <= now - row[1] < lifetime(CalloutReply(*row[2:]))]
+            old = [row[:2] for row in rows if not _holds(_age(row[1], now), lifetime(CalloutReply(*row[2:])))]
             database.execute("BEGIN IMMEDIATE")
             database.executemany("DELETE FROM replies WHERE number = ? AND kept = ?", old)
             database.execute("COMMIT")
@@ -519,8 +530,12 @@ def purge_replies(
             return there, dropped
         there, dropped, last = there + len(rows), dropped + len(old), rows[-1][0]
 
-# %% ../../nbs/ask/08_callout.ipynb #dfc20ca1
-_LOCKED = 1.0  # seconds
+
+def _holds(age: int | None, lifetime: int) -> bool:
+    return age is not None and age < lifetime
+
+# %% ../../nbs/ask/08_callout.ipynb #08726e2b
+_LOCKED = 2.0  # seconds
 
 
 class CalloutCacheAnswerer(Answerer):
