@@ -143,7 +143,7 @@ class Answerers(Roster):
             return Late(TOO_LATE)
         try:
             answerer = self.find(type(question))
-            return answerer.answer(question, until) if hasattr(answerer, "answer") else answerer(question)
+            return answerer.answer(question, until) if hasattr(answerer, "aanswer") else answerer(question)
         except Unanswered as why:
             return why
         except (Exception, SystemExit) as error:

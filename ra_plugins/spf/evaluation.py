@@ -221,9 +221,10 @@ LONG_RECORD = 4096  # characters
 
 def long_record(query: Query, text: str) -> Record:
     "A long record, taken apart once in a check; `RecordError` for a mistake."
-    if text not in query.long_records:
-        query.long_records[text] = kept_record(text)
-    return query.long_records[text]
+    known = query.long_records = query.long_records or {}
+    if text not in known:
+        known[text] = kept_record(text)
+    return known[text]
 
 # %% ../../nbs/spf/07_evaluation.ipynb #f9ae710b
 def select_record(query: Query, visit: Visit, texts: Records) -> Record | None:
@@ -385,7 +386,7 @@ async def check_identity(
         await check_host(query, trace, Lookup(query.domain, "TXT"))
     except EvaluationError as raised:
         error = raised
-    if error := outcome_error(query, error):
+    if (error or query.missed) and (error := outcome_error(query, error)):
         return Result(query, trace, error.result, error)
     found = Result(query, trace, trace.result or "none")
     if found.result == "fail":

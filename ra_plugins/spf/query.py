@@ -92,6 +92,7 @@ class Query:
     domain: str
     lookups: int
     voids: int
+    long_records: dict[str, Record] | None = None  # that have been taken apart
     missed: Exception | None = None  # an answer that the deadline took, and without which the check went on
 
     def __init__(
@@ -110,7 +111,6 @@ class Query:
         self.local, self.domain = local or "postmaster", ascii_domain(domain)
         self.lookups = self.voids = 0
         self.known: dict[str, str] = {}  # values of macro letters that stay the same
-        self.long_records: dict[str, Record] = {}  # that have been taken apart
 
     @property
     def ip(self) -> IPv4Address | IPv6Address:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # %% auto #0
-__all__ = ['CACHE', 'ADVICE', 'FAULT_PAUSE', 'LONGEST_WAIT', 'Layout', 'DatabaseFault', 'is_new', 'make_tables', 'open_database',
-           'open_to_look', 'fault', 'DatabaseFile']
+__all__ = ['CACHE', 'ADVICE', 'FAULT_PAUSE', 'LONGEST_WAIT', 'Layout', 'DatabaseFault', 'is_new', 'statements', 'make_tables',
+           'open_database', 'open_to_look', 'fault', 'DatabaseFile']
 
 # %% ../../nbs/support/06_sqlite.ipynb #42c7eb1b
 class Layout:
@@ -54,12 +54,22 @@ def is_new(database: sqlite3.Connection, layout: Layout) -> bool:
         raise ValueError(f"made by a newer version of {layout.owner}; use that, or name another file")
     return not application
 
+# %% ../../nbs/support/06_sqlite.ipynb #490b2751
+def statements(script: str) -> Iterator[str]:
+    "The statements of a script, one by one: `executescript` would end the transaction that it runs in."
+    statement = ""
+    for piece in script.split(";"):
+        statement += piece + ";"
+        if sqlite3.complete_statement(statement):  # else the semicolon was one within it
+            yield statement
+            statement = ""
+
 # %% ../../nbs/support/06_sqlite.ipynb #f4e8f237
 def make_tables(database: sqlite3.Connection, layout: Layout) -> None:
     "Make the tables, if nobody else has. `sqlite3.Error`, or `ValueError` as in `is_new`."
     database.execute("BEGIN IMMEDIATE")
     if is_new(database, layout):
-        for statement in layout.schema.split(";"):  # `executescript` would commit what has begun
+        for statement in statements(layout.schema):
             database.execute(statement)
         database.execute(f"PRAGMA application_id = {layout.application}")
         database.execute(f"PRAGMA user_version = {layout.version}")
@@ -162,7 +172,7 @@ class DatabaseFile:
     ):
         self.path, self.layout, self.clock = path, layout, clock
         self.failed, self.why = float("-inf"), (0, "")  # the last failure: when, and `errno` and `strerror`
-        self._open = open_to_look if only_look else open_database
+        self.only_look = only_look
         self._database: sqlite3.Connection | None = None
         self._turn = Lock()
 
@@ -182,6 +192,8 @@ class DatabaseFile:
             with self._remembered_failure():
                 yield self._ready(max(end - monotonic(), 0.0))
         finally:
+            if self.only_look:  # next time the file may have changed
+                self.close()
             self._turn.release()
 
     @contextmanager
@@ -199,7 +211,7 @@ class DatabaseFile:
 
     def _ready(self, within: float) -> sqlite3.Connection:
         if self._database is None:
-            self._database = self._open(self.path, self.layout, within)
+            self._database = (open_to_look if self.only_look else open_database)(self.path, self.layout, within)
         self._database.execute(f"PRAGMA busy_timeout = {within * 1000:.0f}")
         return self._database
 
