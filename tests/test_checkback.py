@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -457,8 +458,11 @@ def use(environ: dict[str, str], number: int, done: Any) -> None:
     "One process that remembers two senders, one of whom all remember."
     yes, no = CalloutReply("RCPT TO", 250, "ok"), CalloutReply("RCPT TO", 550, "no")
     asked = (KeepReply(f"{number}@example.net", yes), KeepReply("all@example.net", no), LastReply("all@example.net"))
+    end = time.monotonic() + PATIENCE
     with Answerers(environ, lambda message: None) as answerers:
         answers = [answerers.tell(question) for question in asked]
+        while "locked" in "".join(map(str, answers)) and time.monotonic() < end:  # of fifty, one may be unlucky
+            answers = [answerers.tell(question) for question in asked]
     done.put([*map(repr, answers[:2]), repr(getattr(answers[2], "reply", answers[2]))])
 
 

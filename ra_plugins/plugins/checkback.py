@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['NOT_REACHED', 'SERVERS', 'ADDRESSES', 'CheckbackSettings', 'decides', 'checkback_answer', 'mail_servers',
-           'server_addresses', 'why_not_called', 'own_names', 'Check', 'is_over', 'call_address', 'call_server',
+           'server_addresses', 'why_not_called', 'own_names', 'Check', 'time_is_up', 'call_address', 'call_server',
            'call_servers', 'call_domain', 'verified', 'lifetime', 'remembered', 'looked_up', 'excused',
            'sender_address', 'checkback']
 
@@ -175,7 +175,7 @@ class Check(namedtuple("Check", "address session settings names log")):
     log: Callable[[str], None]
 
 
-def is_over(why: Unanswered) -> bool:
+def time_is_up(why: Unanswered) -> bool:
     "Is our own time over, and not only a nameserver's?"
     return isinstance(why, Late) and not isinstance(why, Silent)
 
@@ -203,7 +203,7 @@ async def call_server(check: Check, host: str) -> CalloutReply | None:  # None i
             log(f"Server {host} isn't called: {why} ({ip})")
             continue
         except Unanswered as why:
-            if is_over(why):
+            if time_is_up(why):
                 raise
             log(f"Server {host} gave error {why} ({ip})")
         else:
@@ -222,7 +222,7 @@ async def call_servers(check: Check, hosts: list[str]) -> CalloutReply | None:  
         try:
             reply = await call_server(check, host)
         except Unanswered as why:
-            if is_over(why):
+            if time_is_up(why):
                 raise
             check.log(f"Server {host} gave error {why}")
             reply = NOT_REACHED
@@ -237,7 +237,7 @@ async def call_domain(check: Check) -> CalloutReply | None:  # None if it has no
     try:
         hosts = await mail_servers(check.address.domain)
     except Unanswered as why:
-        if is_over(why):
+        if time_is_up(why):
             raise
         check.log(with_reason(f"error looking up the servers of {check.address.domain}", why))
         return NOT_REACHED
