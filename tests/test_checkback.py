@@ -196,6 +196,21 @@ def test_an_address_of_nine_hundred_bytes(plugin: Plugin, exchanger: MailExchang
     assert all(line.isprintable() for line in plugin.lines)
 
 
+def test_a_server_that_knows_no_ehlo(plugin: Plugin) -> None:
+    heard = []
+
+    def converse(connection: socket.socket) -> None:
+        connection.sendall(b"220 mx.example.net\r\n")
+        for reply in (b"502 what?\r\n", b"250 ok\r\n", b"250 ok\r\n", b"250 ok\r\n", b"221 bye\r\n"):
+            heard.append(hear(connection))
+            connection.sendall(reply)
+
+    with raw_server(converse) as port:
+        assert plugin("ana@example.net", port) == []
+    names = [b"EHLO mail.example.org\r\n", b"HELO mail.example.org\r\n"]
+    assert heard == [*names, b"MAIL FROM:<>\r\n", b"RCPT TO:<ana@example.net>\r\n", b"QUIT\r\n"]
+
+
 # STARTTLS
 
 
@@ -297,6 +312,12 @@ def babbling(connection: socket.socket) -> None:
     say(connection, GREETING, b"\x1b[2J\xff\0 ok\r\n" * 9, b"250 ok\r\n")
 
 
+def pipelining(connection: socket.socket) -> None:
+    connection.sendall(GREETING + b"\0\xff\x1b[2J\r\n" * 100)
+    hear(connection)
+    connection.sendall(b"250 ok\r\n")
+
+
 def odd_codes(connection: socket.socket) -> None:
     say(connection, GREETING, b"250 ok\r\n", b"250 ok\r\n", b"999 \x1b]0;owned\x07\r\n", b"221 bye\r\n")
 
@@ -324,6 +345,7 @@ HOSTILE = {
     "closing after EHLO": (closing(2), r"it closed the connection, at MAIL FROM"),
     "closing after MAIL": (closing(3), r"it closed the connection, at RCPT TO"),
     "babbling": (babbling, r"Malformed SMTP response line: .*"),
+    "pipelining rubbish": (pipelining, r"Malformed SMTP response line: .*"),
     "odd codes": (odd_codes, r"999 to RCPT TO: \\x1b\]0;owned\\x07"),
     "refusing": (refusing, r"554 to connection: no service"),
     "leaving": (leaving, r"421 to MAIL FROM: too busy"),
