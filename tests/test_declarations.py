@@ -17,6 +17,8 @@ from ra_plugins.ask.block import Block
 from ra_plugins.ask.dns import Lookup, Prefetch, Records
 from ra_plugins.ask.dns import Lookup, Records
 from ra_plugins.ask.dns import Records
+from ra_plugins.ask.callout import Callout, CalloutReply, KeepReply, KeptReply, LastReply, Ourselves
+from ra_plugins.ask.dns import Lookup, Records
 from ra_plugins.ask.question import Broken, Late, Nobody, Question
 from ra_plugins.ask.rate import Rate
 from ra_plugins.ask.seen import STANDINGS, Seen, Sighting
@@ -38,6 +40,7 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "address_or_domain": ["address", "domain", "x"],
     "reply_code": ["530", "550", "x"],
     "blocklists": ["one.example", "one.example=127.0.0.2-4*2:two.example*0", "one.example:x/y*3", ""],
+    "callout_seconds": ["1", "55", "x"],
     "filename": ["addresslist", "addresslist.cdb", "localonly", "rcpthosts", "missing", "odd"],
     "ip_address": ["192.0.2.1", "2001:db8::25", "x"],
     "prefix4": ["8", "32", "x"],
@@ -85,6 +88,11 @@ refuse          nonsense
     "odd": b"\xff\xfea\0",
 }
 FAILURES = [Late("late"), Broken("broken"), Nobody("nobody")]
+REPLIES = [CalloutReply(*each, "") for each in (("RCPT TO", 250), ("RCPT TO", 451), ("MAIL FROM", 550), ("EHLO", 421))]
+RECORDS: dict[str, list[Any]] = {
+    **{"A": ["192.0.2.25", "127.0.0.1"], "AAAA": ["2001:db8::25"], "MX": [(10, "mail.example.org")]},
+    **{"TXT": ["v=spf1 +all"], "PTR": ["mail.example.org"], "CNAME": ["mail.example.org"]},
+}
 TOLD: dict[type[Question[Any]], list[Any]] = {
     Rate: [Answer(0, "1/2"), Answer(1, "3/2"), *FAILURES],
     Block: [True, False, *FAILURES],
@@ -97,6 +105,10 @@ TOLD: dict[type[Question[Any]], list[Any]] = {
     Listed: [Records(["127.0.0.2"], 300), Records(["a reason"]), Records(["127.255.255.254"]), Records(), *FAILURES],
     ListsLeftAlone: [frozenset(), frozenset({"one.example"}), *FAILURES],
     ListOutcomes: [[], ["one.example answers again"], *FAILURES],
+    Lookup: [lambda lookup: Records(RECORDS[lookup.rdtype]), Records(), Records(exists=False), *FAILURES],
+    Callout: [*REPLIES, Ourselves("us"), *FAILURES],
+    LastReply: [None, *(KeptReply(reply, 60) for reply in REPLIES), *FAILURES],
+    KeepReply: [None, *FAILURES],
 }
 
 
@@ -137,7 +149,7 @@ def test_a_plugin_keeps_to_its_declaration(name: str, data: st.DataObject) -> No
         told = data.draw(st.sampled_from(TOLD.get(type(question), FAILURES)), repr(question))
         if isinstance(told, Exception):
             raise told
-        return told
+        return told(question) if callable(told) else told
 
     session = Session(environ, lambda message: None, pid=4711)
     answers = plugin(session, control, lambda message: None, {Question: answer})
@@ -152,6 +164,8 @@ ANSWERED: list[tuple[str, dict[str, str | None]]] = [
     ("access", {"SMTPAUTHUSER": "ben"}),
     ("access", {"SMTPMAILFROM": "ana@example.org"}),
 ANSWERED: list[tuple[Any, ...]] = [  # what brings each command about: sessions and settings, or the verdict of rater
+ANSWERED = [  # what brings each command about: of the session and the settings, or the verdict of rater
+    ("checkback", {}),
     ("dotblind", {"SMTPRCPTTO": "a.na@example.org"}),
     ("greylist", {}),
     ("greylist", {"SMTPMAILFROM": ""}),

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # %% auto #0
-__all__ = ['CACHE', 'ADVICE', 'FAULT_PAUSE', 'LONGEST_WAIT', 'Layout', 'DatabaseFault', 'is_new', 'statements', 'make_tables',
-           'open_database', 'open_to_look', 'fault', 'DatabaseFile']
+__all__ = ['IDENTITY', 'CACHE', 'ADVICE', 'FAULT_PAUSE', 'LONGEST_WAIT', 'Layout', 'DatabaseFault', 'is_new', 'statements',
+           'make_tables', 'open_database', 'open_to_look', 'fault', 'DatabaseFile']
 
 # %% ../../nbs/support/06_sqlite.ipynb #42c7eb1b
 class Layout:
@@ -43,11 +43,14 @@ class DatabaseFault(OSError):
         return f"{self.filename}: {self.strerror}"
 
 # %% ../../nbs/support/06_sqlite.ipynb #da4505c1
+IDENTITY = """
+SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), count(*)
+FROM sqlite_master"""  # by one statement, since others may be making the tables between two
+
+
 def is_new(database: sqlite3.Connection, layout: Layout) -> bool:
     "Is a file without anything in it? `ValueError` if that is none of ours."
-    (application,) = database.execute("PRAGMA application_id").fetchone()
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    application, version, tables = database.execute(IDENTITY).fetchone()
     if application != layout.application and (application or version or tables):
         raise ValueError("a database of another program; name another file")
     if version > layout.version:
