@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 from dns_server import DnsServer
-from mailserver import ENVIRON, PATIENCE, Home, Server, until
 from mail_exchanger import MailExchanger, certificate, mail_exchanger, raw_server
+from mailserver import ENVIRON, PATIENCE, Home, Server, until
 
 from ra_plugins.ask.answerer import Answerers
 from ra_plugins.ask.callout import CalloutReply, KeepReply, KeptReply, LastReply
