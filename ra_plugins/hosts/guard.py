@@ -62,8 +62,11 @@ def in_bounds(
 ) -> Any:  # what the function returns
     "Call a function; `Overdue` where that takes too long. Only the main thread can be interrupted. Bounds may nest."
 
+    armed = True
+
     def ring(number: int, frame: FrameType | None) -> None:
-        raise Overdue(f"no end after {seconds:g} seconds")
+        if armed:
+            raise Overdue(f"no end after {seconds:g} seconds")
 
     if seconds <= 0:
         raise Overdue("no time left")
@@ -73,7 +76,10 @@ def in_bounds(
         return function(*arguments)
     began, (left, again) = monotonic(), _signal.setitimer(_signal.ITIMER_REAL, seconds, 1)
     try:
-        return function(*arguments)
+        try:
+            return function(*arguments)
+        finally:
+            armed = False  # it may ring until here, and from here on it does nothing
     finally:
         _signal.setitimer(_signal.ITIMER_REAL, 0)
         _signal.signal(_signal.SIGALRM, before)
@@ -228,6 +234,12 @@ class _InBounds:
     def __init__(self, coroutine: Coroutine[Any, Any, Any], until: float):
         self.coroutine, self.until = coroutine, until
 
+    def _close(self) -> None:
+        try:  # noqa: SIM105 - contextlib takes long to import
+            in_bounds(GRACE, self.coroutine.close)
+        except BaseException:  # noqa: S110 - it had its second to tidy up
+            pass
+
     def __await__(self) -> Generator[Any, Any, Any]:
         step: Callable[[Any], Any] = self.coroutine.send
         given: Any = None
@@ -238,6 +250,7 @@ class _InBounds:
             except StopIteration as done:
                 return done.value
             except Overdue:
+                self._close()
                 raise Late(TOO_LATE) from None
             try:
                 step, given = self.coroutine.send, (yield waited)
