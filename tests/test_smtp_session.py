@@ -249,7 +249,7 @@ def test_tarpit_waits_as_sleep_and_ends_with_the_client(home: Home, serve: Serve
 
 def test_every_plugin_has_a_test_here() -> None:
     tested = "authlogger dotblind localmail msa overload plusaliases rcptcheckscdb rcptchecksfile senderchecksfile tarpit"
-    asking = "ipthrottle rater userthrottle"  # rater: in test_throttle.py
+    asking = "greylist ipthrottle rater userthrottle"  # greylist in test_greylist.py, the others in test_throttle.py
     assert sorted(catalogue()) == sorted(f"{tested} {asking}".split())
 
 
