@@ -63,7 +63,7 @@ def answerer_settings(
         except (Exception, SystemExit) as error:
             log(f"who answers {kind.__name__} can't be loaded: {type(error).__name__}: {error}")
             continue
-        if settings.variables():
+        if settings.variables() and settings not in found.values():  # one may answer several kinds
             found[kind.__name__] = settings
     return found
 
