@@ -33,7 +33,7 @@ else:
 inf = float("inf")  # `math` has it, too, and would have to be loaded
 
 # %% auto #0
-__all__ = ['PRINTED_LIMIT', 'LAST_WORDS', 'describe', 'Overdue', 'in_bounds', 'Printed', 'Guard', 'BoundedAnswerers',
+__all__ = ['LAST_WORDS', 'PRINTED_LIMIT', 'describe', 'Overdue', 'in_bounds', 'words_of', 'Printed', 'Guard', 'BoundedAnswerers',
            'run_to_end']
 
 # %% ../../nbs/hosts/01_guard.ipynb #35b94b9b
@@ -51,7 +51,10 @@ def describe(
     place = f" ({os.path.basename(where[0])}, line {where[1]})" if where and file in ("", where[0]) else ""
     return f"{type(error).__name__}: {error}{place}"
 
-# %% ../../nbs/hosts/01_guard.ipynb #4df596f2
+# %% ../../nbs/hosts/01_guard.ipynb #8d9583d9
+LAST_WORDS = 1  # seconds that are left for what has to be said after all
+
+
 class Overdue(BaseException):
     "A step has taken longer than it may."
 
@@ -87,6 +90,17 @@ def in_bounds(
         if left:  # the bounds around these
             _signal.setitimer(_signal.ITIMER_REAL, max(left - (monotonic() - began), 1e-6), again)
 
+# %% ../../nbs/hosts/01_guard.ipynb #79aaa316
+def words_of(
+    speak: Callable[..., object],  # `repr`, say
+    subject: object,
+) -> str:
+    "What is said of an object; its type where that takes longer than a second, or fails."
+    try:
+        return str(in_bounds(LAST_WORDS, speak, subject))
+    except BaseException:
+        return f"<{type(subject).__name__}>"
+
 # %% ../../nbs/hosts/01_guard.ipynb #520f5e4f
 PRINTED_LIMIT = 10  # lines
 
@@ -116,9 +130,6 @@ class Printed:
 # %% ../../nbs/hosts/01_guard.ipynb #047ea3d2
 class _Ended(Exception):
     "A plugin's step has ended with something that isn't an error; that is the cause of this."
-
-
-LAST_WORDS = 1  # seconds for a decision's last words after its time is over
 
 # %% ../../nbs/hosts/01_guard.ipynb #d1093319
 class Guard:
