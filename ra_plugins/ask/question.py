@@ -234,9 +234,9 @@ def _close(steps: Decision[Any] | _Watched, groups: Any) -> None:
     "End a decision, and those that it has gathered and that have not been run."
     steps.close()
     for each in [each for completed in groups for each in completed.asked if not isinstance(each, Question)]:
-        try:  # noqa: SIM105 - contextlib is a library to be loaded
+        try:  # noqa: SIM105 - contextlib takes long to import
             each.close()
-        except Exception:  # noqa: S110 - it awaits while it is closed, for example; nobody wants to know any more
+        except Exception:  # noqa: S110 - it awaits while it is closed, say; nobody wants to know any more
             pass
 
 

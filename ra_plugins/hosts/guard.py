@@ -33,7 +33,8 @@ else:
 inf = float("inf")  # `math` has it, too, and would have to be loaded
 
 # %% auto #0
-__all__ = ['PRINTED_LIMIT', 'GRACE', 'describe', 'Overdue', 'in_bounds', 'Printed', 'Guard', 'BoundedAnswerers', 'run_to_end']
+__all__ = ['PRINTED_LIMIT', 'LAST_WORDS', 'describe', 'Overdue', 'in_bounds', 'Printed', 'Guard', 'BoundedAnswerers',
+           'run_to_end']
 
 # %% ../../nbs/hosts/01_guard.ipynb #35b94b9b
 def describe(
@@ -62,8 +63,11 @@ def in_bounds(
 ) -> Any:  # what the function returns
     "Call a function; `Overdue` where that takes too long. Only the main thread can be interrupted. Bounds may nest."
 
+    armed = True
+
     def ring(number: int, frame: FrameType | None) -> None:
-        raise Overdue(f"no end after {seconds:g} seconds")
+        if armed:
+            raise Overdue(f"no end after {seconds:g} seconds")
 
     if seconds <= 0:
         raise Overdue("no time left")
@@ -73,7 +77,10 @@ def in_bounds(
         return function(*arguments)
     began, (left, again) = monotonic(), _signal.setitimer(_signal.ITIMER_REAL, seconds, 1)
     try:
-        return function(*arguments)
+        try:
+            return function(*arguments)
+        finally:
+            armed = False  # it may ring until here, and from here on it does nothing
     finally:
         _signal.setitimer(_signal.ITIMER_REAL, 0)
         _signal.signal(_signal.SIGALRM, before)
@@ -111,7 +118,7 @@ class _Ended(Exception):
     "A plugin's step has ended with something that isn't an error; that is the cause of this."
 
 
-GRACE = 1  # seconds for a decision's last words after its time is over
+LAST_WORDS = 1  # seconds for a decision's last words after its time is over
 
 # %% ../../nbs/hosts/01_guard.ipynb #d1093319
 class Guard:
@@ -137,7 +144,7 @@ class Guard:
 
     def watch(self) -> Callable[..., Any]:  # calls a function with arguments
         "For one decision: what calls the plugin's functions, in bounds, and with standard output out of their reach."
-        end = monotonic() + self.seconds + GRACE
+        end = monotonic() + self.seconds + LAST_WORDS
 
         def call(function: Callable[..., Any], *arguments: Any) -> Any:
             before, sys.stdout = sys.stdout, self.printed
@@ -162,7 +169,7 @@ class Guard:
         code = getattr(decision, "__code__", None)
         cause = error.__cause__ if isinstance(error, _Ended) and error.__cause__ else error
         try:
-            words = in_bounds(GRACE, describe, cause, code.co_filename if code else "")
+            words = in_bounds(LAST_WORDS, describe, cause, code.co_filename if code else "")
         except BaseException:  # it can't even say what it is
             words = type(cause).__name__
         self.log(f"failed, so the mail goes on: {words}")
@@ -228,6 +235,12 @@ class _InBounds:
     def __init__(self, coroutine: Coroutine[Any, Any, Any], until: float):
         self.coroutine, self.until = coroutine, until
 
+    def _close(self) -> None:
+        try:  # noqa: SIM105 - contextlib takes long to import
+            in_bounds(LAST_WORDS, self.coroutine.close)
+        except BaseException:  # noqa: S110 - it had its second to tidy up
+            pass
+
     def __await__(self) -> Generator[Any, Any, Any]:
         step: Callable[[Any], Any] = self.coroutine.send
         given: Any = None
@@ -238,11 +251,12 @@ class _InBounds:
             except StopIteration as done:
                 return done.value
             except Overdue:
+                self._close()
                 raise Late(TOO_LATE) from None
             try:
                 step, given = self.coroutine.send, (yield waited)
             except BaseException as error:
-                step, given, end = self.coroutine.throw, error, monotonic() + GRACE
+                step, given, end = self.coroutine.throw, error, monotonic() + LAST_WORDS
 
 # %% ../../nbs/hosts/01_guard.ipynb #af88cac3
 class BoundedAnswerers(Answerers):
@@ -291,7 +305,7 @@ class BoundedAnswerers(Answerers):
     def close(self) -> None:
         "As `Answerers.close`, and back in time."
         try:
-            in_bounds(GRACE, super().close)
+            in_bounds(LAST_WORDS, super().close)
         except BaseException as error:
             self.log(f"answerers couldn't be closed: {error}")
 
@@ -299,8 +313,8 @@ class BoundedAnswerers(Answerers):
         "The same, on asyncio."
         from asyncio import ensure_future, wait
 
-        closing = ensure_future(_awaited(_InBounds(super().aclose(), monotonic() + GRACE)))
-        await wait({closing}, timeout=GRACE)
+        closing = ensure_future(_awaited(_InBounds(super().aclose(), monotonic() + LAST_WORDS)))
+        await wait({closing}, timeout=LAST_WORDS)
         if not closing.done() or closing.cancelled() or closing.exception():
             self.log("answerers couldn't be closed in time")
 

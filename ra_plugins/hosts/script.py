@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ra_plugins.hosts.guard import GRACE, BoundedAnswerers, Guard, describe, run_to_end
+from ra_plugins.hosts.guard import LAST_WORDS, BoundedAnswerers, Guard, describe, run_to_end
 from ra_plugins.spp.command import Delay, write
 from ra_plugins.spp.session import Session
 from ra_plugins.support.control import Control
@@ -72,7 +72,7 @@ def main(
         _write_all(output, write(answer))
         delays.extend(command.seconds for command in answer if isinstance(command, Delay))
 
-    over = _end_if_stuck(plugin.seconds + 3 * GRACE, log)
+    over = _end_if_stuck(plugin.seconds + 3 * LAST_WORDS, log)
     try:
         session = Session(environment(), log, pid)
         control = Control(session.environ.get("CONTROLDIR", CONTROLDIR))
