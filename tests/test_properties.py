@@ -436,7 +436,7 @@ fit = st.one_of(  # commands that can be written as they are
     st.builds(SetVariable, names, printable),
     st.builds(UnsetVariable, names),
     st.builds(AddHeader, headers),
-    st.builds(ChangeAddress, st.text(st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f"), min_size=1)),
+    st.builds(ChangeAddress, st.text(st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f"), min_size=1, max_size=200)),
 )
 final = st.one_of(refusals(Refuse), refusals(Disconnect), st.sampled_from([Accept(), Next(), Okay(), Drop()]))
 decoded = st.binary(max_size=700).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
