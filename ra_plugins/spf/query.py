@@ -73,6 +73,12 @@ class Limits:
     def __repr__(self) -> str:
         return f"Limits(lookups={self.lookups}, voids={self.voids}, void_ipv6={self.void_ipv6})"
 
+    def __eq__(self, other: object) -> bool:
+        return repr(self) == repr(other) if isinstance(other, Limits) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.lookups, self.voids, self.void_ipv6))
+
 
 RFC7208 = Limits()
 
