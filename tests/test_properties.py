@@ -14,14 +14,18 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 from cdblib import Writer
+from dns_server import DnsServer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mailserver import ENVIRON, LOG_LINE, Home, Server
 from rater_server import rater
 
 from ra_plugins.ask.block import Block, BlockSettings
+from ra_plugins.ask.dns import Lookup, Prefetch
 from ra_plugins.ask.question import Question
 from ra_plugins.ask.rate import Rate, RateSettings
+from ra_plugins.ask.resolver import ResolverSettings
+from ra_plugins.ask.zonefile import zone_from_text
 from ra_plugins.hosts import script
 from ra_plugins.hosts.catalogue import catalogue
 from ra_plugins.rater.client import Answer
@@ -55,6 +59,7 @@ LETTERS = {  # what each plugin may answer
     "dotblind": "C",
     "ipthrottle": "R",
     "localmail": "E",
+    "mfdnschecks": "E",
     "msa": "E",
     "overload": "R",
     "plusaliases": "C",
@@ -62,6 +67,7 @@ LETTERS = {  # what each plugin may answer
     "rcptcheckscdb": "SE",
     "rcptchecksfile": "SE",
     "senderchecksfile": "E",
+    "spfchecks": "SHE",
     "tarpit": "",
     "userthrottle": "R",
 }
@@ -111,6 +117,11 @@ LIKELY: dict[str, st.SearchStrategy[bytes]] = {  # by the kind of a variable, or
         [b"addresslist", b"addresslist.cdb", b"localonly", b"rcpthosts", b"missing", b".", b"/nowhere/list"]
     ),
     "ip_address": st.sampled_from([b"192.0.2.1", b"2001:db8::25", b"fe80::1%eth0"]),
+    "bounce_level": st.sampled_from([b"-1", b"0", b"1", b"3", b"4", b"5"]),
+    "check_seconds": st.sampled_from([b"1", b"20", b"60"]),
+    "lookup_seconds": st.sampled_from([b"1", b"60"]),
+    "macro_string": st.sampled_from([b"no, %{i}, %{s}", b"%{", b" "]),
+    "message_stage": st.sampled_from([b"mail", b"rcpt"]),
     "SMTPMAILFROM": mostly([b""], addresses) | addresses,
     "SMTPRCPTTO": mostly([b"postmaster"], addresses) | addresses,
     "SMTPAUTHUSER": mostly([b"ana", b"ben", b""]),
@@ -119,7 +130,12 @@ LIKELY: dict[str, st.SearchStrategy[bytes]] = {  # by the kind of a variable, or
 }
 
 
-asked: dict[type[Question[Any]], type[Environment]] = {Rate: RateSettings, Block: BlockSettings}
+asked: dict[type[Question[Any]], type[Environment]] = {
+    Rate: RateSettings,
+    Block: BlockSettings,
+    Lookup: ResolverSettings,
+    Prefetch: ResolverSettings,
+}
 
 
 @st.composite
@@ -255,7 +271,8 @@ FORMS = {
     "E": REPLY,
     "R": REPLY,
     "C": re.compile(rb"C[^\x00-\x1f\x7f]{3,899}"),
-    "S": re.compile(rb"SWRONGRCPTCOUNT=\d{1,10}"),
+    "H": re.compile(rb"H(Received-SPF|Authentication-Results): [ -~]+"),
+    "S": re.compile(rb"S(WRONGRCPTCOUNT|SPF[A-Z]+)=\d{1,10}"),
 }
 
 
@@ -287,18 +304,34 @@ def raters() -> Iterator[st.SearchStrategy[bytes]]:
         yield st.sampled_from([address.encode(), b"/nowhere/rater"])
 
 
+RECORDS = r"""
+example.org.    MX  10 mx.example.net.
+example.net.    MX  10 mx.example.net.
+mx.example.net. TXT "v=spf1 -all exp=why.example.net"
+why.example.net. TXT "%{s} \195\169 %{h} %{p}"
+example.com.    TXT "v=spf1 ip4:192.0.2.0/24 ~all"
+"""
+
+
+@pytest.fixture(scope="module")
+def nameserver() -> Iterator[bytes]:
+    "A nameserver that knows a few of the domains, for DNSSERVERS."
+    with DnsServer(zone_from_text(RECORDS)) as server:
+        yield b"127.0.0.1#%d" % server.port
+
+
 @pytest.mark.parametrize("name", PLUGINS)
 @settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_the_environment_and_the_files_hold(
-    name: str, tmp_path: Path, raters: st.SearchStrategy[bytes], data: st.DataObject
+    name: str, tmp_path: Path, raters: st.SearchStrategy[bytes], nameserver: bytes, data: st.DataObject
 ) -> None:
     plugin = catalogue()[name]
     control, peers = tmp_path / "control", tmp_path / "peers"
     furnish(control, data.draw(folders(), "files"))
     furnish(peers, {})
     environ = data.draw(environments(plugin), "environment") | {b"RATER": data.draw(raters, "rater")}
-    environ |= {b"CONTROLDIR": os.fsencode(control), b"IPSVDIR": os.fsencode(peers)}
+    environ |= {b"CONTROLDIR": os.fsencode(control), b"IPSVDIR": os.fsencode(peers), b"DNSSERVERS": nameserver}
     check_outcome(name, run_here(plugin, environ))
 
 
@@ -306,14 +339,14 @@ def test_whatever_the_environment_and_the_files_hold(
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_process_does_the_same(
-    name: str, tmp_path: Path, installed: Path, raters: st.SearchStrategy[bytes], data: st.DataObject
+    name: str, tmp_path: Path, installed: Path, raters: st.SearchStrategy[bytes], nameserver: bytes, data: st.DataObject
 ) -> None:
     "The script prints, logs and ends as the decision in here."
     plugin = catalogue()[name]
     control = tmp_path / "control"
     furnish(control, data.draw(folders(), "files"))
     environ = data.draw(environments(plugin), "environment") | {b"RATER": data.draw(raters, "rater")}
-    environ |= {b"CONTROLDIR": os.fsencode(control), b"IPSVDIR": b"/nowhere"}
+    environ |= {b"CONTROLDIR": os.fsencode(control), b"IPSVDIR": b"/nowhere", b"DNSSERVERS": nameserver}
     environ |= {b"TARPITMAXDELAY": b"0"}  # nobody wants to wait here
     there, here = run_there(installed / name, environ), run_here(plugin, environ)
     check_outcome(name, there)
@@ -323,10 +356,10 @@ def test_the_process_does_the_same(
 
 
 @pytest.mark.parametrize("name", PLUGINS)
-def test_no_control_folder_at_all(name: str, installed: Path, tmp_path: Path) -> None:
+def test_no_control_folder_at_all(name: str, installed: Path, nameserver: bytes, tmp_path: Path) -> None:
     "It is missing, is a file, or can't have such a name: the mail goes on."
     told = SAMPLE | {"SMTPAUTHUSER": "ana", "RATER": "/nowhere/rater"}
-    environ = {name.encode(): value.encode() for name, value in told.items()}
+    environ = {name.encode(): value.encode() for name, value in told.items()} | {b"DNSSERVERS": nameserver}
     (tmp_path / "file").touch()
     for folder in ("missing", "file", "x" * 5000):
         outcome = run_there(installed / name, environ | {b"CONTROLDIR": os.fsencode(tmp_path / folder)})
