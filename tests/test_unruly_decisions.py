@@ -57,6 +57,8 @@ class Blocking(Answerer):
 
 class Asynchronous(Answerer):
     async def aanswer(self, question, until):
+        if question.how == "blocks":
+            time.sleep(3600)
         while question.how == "hangs":
             try:
                 await asyncio.sleep(3600)
@@ -158,7 +160,7 @@ CASES = {  # what it does: what a script prints, and the one line in the log
     "waits": (PASSED, failed("ValueError: a delay is a whole number of seconds, not -5", "waits")),
     "answers": (
         PASSED,
-        "failed, so the mail goes on: TypeError: a plugin answers with commands, not with '550 no' (plugin.py",
+        "failed, so the mail goes on: TypeError: a plugin answers with commands, not with '550 no'",
     ),
     "loops": (PASSED, failed(OVERDUE, "loops")),
     "sleeps": (PASSED, failed(OVERDUE, "sleeps")),
@@ -179,6 +181,7 @@ CASES = {  # what it does: what a script prints, and the one line in the log
     "asks-later raises": (COME_AGAIN, "nobody knows: Broken"),
     "asks-later exits": (COME_AGAIN, "nobody knows: Broken"),
     "asks-later hangs": (COME_AGAIN, "nobody knows: Late"),
+    "asks-later blocks": (COME_AGAIN, "nobody knows: Late"),
     "asks-later rubbish": (
         PASSED,
         failed("TypeError: '<' not supported between instances of 'str' and 'int'", "rubbish"),
