@@ -430,13 +430,15 @@ def says_something(text: str) -> bool:
 
 
 headers = st.builds("{}: {}".format, st.from_regex(r"[A-Za-z-]{1,20}", fullmatch=True), printable)
+characters = st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f")
+addresses = st.text(characters, min_size=1, max_size=200)  # of up to four bytes each
 fit = st.one_of(  # commands that can be written as they are
     st.builds(Say, st.integers(200, 599), replies),
     st.builds(Later, stages, refusals(Refuse)),
     st.builds(SetVariable, names, printable),
     st.builds(UnsetVariable, names),
     st.builds(AddHeader, headers),
-    st.builds(ChangeAddress, st.text(st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f"), min_size=1, max_size=200)),
+    st.builds(ChangeAddress, addresses),
 )
 final = st.one_of(refusals(Refuse), refusals(Disconnect), st.sampled_from([Accept(), Next(), Okay(), Drop()]))
 decoded = st.binary(max_size=700).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
