@@ -75,13 +75,24 @@ class ConstantDatabase:
         *keys: str,
     ) -> bool:
         "Is any of these a key? `ValueError` if the file turns out to be damaged, `OSError` if it can't be read."
-        return any(self._has(octets(key)) for key in keys)
+        return any(self._look(octets(key)) is not None for key in keys)
 
-    def _has(self, key: bytes) -> bool:
+    def get(
+        self,
+        key: bytes,
+    ) -> bytes | None:  # None if it isn't there
+        "The first value of a key. `ValueError` if it has over `KEY_LIMIT` bytes, or as in `has`."
+        value = self._look(key)
+        if value is not None and len(value) > KEY_LIMIT:
+            raise ValueError(f"a value has over {KEY_LIMIT} bytes")
+        return value
+
+    def _look(self, key: bytes) -> bytes | None:
         from struct import error as StructError
 
         self._window.left = self._slices
         try:
-            return len(key) <= KEY_LIMIT and self._reader.get(key) is not None
+            found: bytes | None = self._reader.get(key) if len(key) <= KEY_LIMIT else None
         except StructError:
             raise ValueError("it was cut short while it was read") from None
+        return found
