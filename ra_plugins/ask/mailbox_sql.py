@@ -18,7 +18,7 @@ from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any
 
     from sqlalchemy import Connection, Engine
@@ -34,7 +34,7 @@ class SqlSettings(Environment):
     "What the answerer over a database can be told."
 
     url: str = variable(
-        "MAILBOX_SQLURL", text, "", "The database, as SQLAlchemy writes it; or the full path of a file with that in its first line."
+        "MAILBOX_SQLURL", text, "", "The database, as SQLAlchemy writes it; or the full path of a file that begins with that."
     )
     query: str = variable(
         "MAILBOX_SQLQUERY", text, "", "A query with :local, :domain or :address in it; else vpopmail's tables are asked."
@@ -124,12 +124,12 @@ def cut(
 ) -> None:
     "End a connection that somebody is waiting on in another thread, if the driver shows its socket."
     import socket
+    from contextlib import suppress
 
-    try:
-        with socket.socket(fileno=os.dup(driver_connection.fileno())) as ours:
-            ours.shutdown(socket.SHUT_RDWR)
-    except Exception:  # it has no socket to show, or has closed it, and each driver says so in its own way
-        pass
+    with suppress(Exception):  # it has no socket to show, or has closed it, and each driver says so in its own way
+        ours = socket.socket(fileno=os.dup(driver_connection.fileno()))
+        ours.shutdown(socket.SHUT_RDWR)
+        ours.close()
 
 # %% ../../nbs/ask/13_mailbox_sql.ipynb #52e0fc2f
 USER = "SELECT pw_dir, pw_shell, pw_gid FROM vpopmail WHERE pw_name = :local AND pw_domain = :domain"
@@ -187,7 +187,7 @@ def by_query(connection: Connection, query: str, question: Mailbox) -> Found:
     return NOT_FOUND
 
 
-def _fill_of_row(row: Mapping[str, Any]) -> int | None:
+def _fill_of_row(row: Any) -> int | None:
     quota, taken, maildir = (row.get(name) for name in ("quota", "used", "maildir"))
     if maildir:
         return _fill(str(maildir), str(quota or ""))
@@ -283,7 +283,8 @@ class SqlStore(Answerer):
         return by_query(connection, query, question) if query else in_vpopmail_tables(connection, question)
 
     def _until(self, until: float) -> float:
-        return min(until, monotonic() + max(self.settings.seconds, 1) + GRACE)
+        seconds: int = self.settings.seconds
+        return min(until, monotonic() + max(seconds, 1) + GRACE)
 
     def answer(self, question: Mailbox, until: float = inf) -> Any:
         "Look; the thread that waits for the database is left to itself when the time is over."

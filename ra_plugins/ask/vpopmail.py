@@ -96,7 +96,12 @@ def fill_of(
 
 # %% ../../nbs/ask/11_vpopmail.ipynb #7567b19c
 def _damaged(path: str, what: str) -> OSError:
-    return OSError(errno.EINVAL, f"{os.path.basename(path)} {what}", path)
+    return OSError(errno.EINVAL, what, path)
+
+
+def _named(what: str, error: OSError) -> str:
+    "The reason for an error, with the name of the file."
+    return with_reason(f"{what} {os.path.basename(str(error.filename or ''))}".strip(), error)
 
 
 def _database(file: RegularFile | FileInMemory, path: str) -> tuple[ConstantDatabase, int]:
@@ -241,7 +246,7 @@ class VpopmailStore(Answerer):
         try:
             folder = self.files.folder_of(question.domain)
         except OSError as error:
-            raise Broken(with_reason("users/cdb or users/assign", error)) from None
+            raise Broken(_named("in qmail's users folder,", error)) from None
         return self.in_folder(folder, question, until) if folder else NOT_FOUND
 
     async def aanswer(self, question: Mailbox, until: float = inf) -> Any:
@@ -253,7 +258,7 @@ class VpopmailStore(Answerer):
 
     def in_folder(self, folder: str, question: Mailbox, until: float) -> Found:
         "Is mail for the address taken in the folder of its domain?"
-        reasons: list[Exception] = []
+        reasons: list[OSError | Unanswered] = []
         for look in (self._by_dot_file, self._by_account, self._by_default):
             try:
                 found = look(folder, question, until)
@@ -263,7 +268,7 @@ class VpopmailStore(Answerer):
                 if found is not None:
                     return found
         for why in reasons:
-            raise why if isinstance(why, Unanswered) else Broken(with_reason(folder, why))
+            raise why if isinstance(why, Unanswered) else Broken(_named(f"in the folder of {question.domain},", why))
         return NOT_FOUND
 
     def _by_dot_file(self, folder: str, question: Mailbox, until: float) -> Found | None:

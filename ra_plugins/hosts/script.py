@@ -72,23 +72,28 @@ def main(
     try:
         session = Session(environment(), log, pid)
         control = Control(session.environ.get("CONTROLDIR", CONTROLDIR))
-        answer = _decided(Guard(plugin, log), session, control, log)
+        answer = answer_of(Guard(plugin, log), session, control, log)
     except (Exception, SystemExit) as error:
         log(f"failed, so the mail goes on: {describe(error)}")
     _write_all(output, write(answer))
     _wait(sum(command.seconds for command in answer if isinstance(command, Delay)), output)
 
-# %% ../../nbs/hosts/02_script.ipynb #6908b2b9
-def _decided(guard: Guard, session: Session, control: Control, log: Callable[[str], None]) -> list[Command]:
+# %% ../../nbs/hosts/02_script.ipynb #08bd4e60
+def answer_of(
+    guard: Guard,
+    session: Session,
+    control: Control,
+    log: Callable[[str], None],
+) -> list[Command]:
     "The plugin's answer, with answerers of its own."
     answerers = BoundedAnswerers(session.environ, log)
     with answerers:
         if not answerers.needs_loop(guard.plugin.asks):
             return guard.decide(session, control, answerers)
-        return run_to_end(_decided_on_asyncio(guard, session, control, answerers))
+        return run_to_end(_answer_on_asyncio(guard, session, control, answerers))
 
 
-async def _decided_on_asyncio(guard: Guard, session: Session, control: Control, answerers: BoundedAnswerers) -> list[Command]:
+async def _answer_on_asyncio(guard: Guard, session: Session, control: Control, answerers: BoundedAnswerers) -> list[Command]:
     async with answerers:
         return await guard.adecide(session, control, answerers)
 
