@@ -325,7 +325,9 @@ def test_notebook_runs_in_the_page(visit: Any, lite: Path) -> None:
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=120_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    shown = page.locator(".jp-OutputArea-output", has_text="Refuse('530 5.7.0 Authentication required')")
+    shown = page.locator(
+        ".jp-OutputArea-output", has_text="Refuse(530, '5.7.0', 'Authentication required', in_front=True)"
+    )
     shown.first.wait_for(timeout=240_000)
     assert (
         page.locator(".jp-RenderedText[data-mime-type*='stderr'], .jp-OutputArea-output:has-text('Traceback')").count()

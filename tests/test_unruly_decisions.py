@@ -57,6 +57,8 @@ class Blocking(Answerer):
 
 class Asynchronous(Answerer):
     async def aanswer(self, question, until):
+        if question.how == "blocks":
+            time.sleep(3600)
         while question.how == "hangs":
             try:
                 await asyncio.sleep(3600)
@@ -179,6 +181,7 @@ CASES = {  # what it does: what a script prints, and the one line in the log
     "asks-later raises": (COME_AGAIN, "nobody knows: Broken"),
     "asks-later exits": (COME_AGAIN, "nobody knows: Broken"),
     "asks-later hangs": (COME_AGAIN, "nobody knows: Late"),
+    "asks-later blocks": (COME_AGAIN, "nobody knows: Late"),
     "asks-later rubbish": (
         PASSED,
         failed("TypeError: '<' not supported between instances of 'str' and 'int'", "rubbish"),

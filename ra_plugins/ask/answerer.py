@@ -12,7 +12,7 @@ from ra_plugins.support.environment import Environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import Runner
+    from asyncio import Future, Runner
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
@@ -20,6 +20,33 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['Answerer', 'load', 'Roster', 'Answerers']
+
+# %% ../../nbs/ask/01_answerer.ipynb #f4288043
+async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    "Call a function in a thread of its own, which may live on when we have long given up."
+    from asyncio import get_running_loop
+    from threading import Thread
+
+    loop = get_running_loop()
+    future: Future[Any] = loop.create_future()
+
+    def settle(outcome: Any, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_exception(error) if error else future.set_result(outcome)
+
+    def run() -> None:
+        outcome, error = None, None
+        try:
+            outcome = function(*arguments)
+        except Exception as raised:
+            error = raised
+        except BaseException as order:
+            error = RuntimeError(f"{type(order).__name__}: {order}")
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, outcome, error)
+
+    Thread(target=run, daemon=True).start()
+    return await future
 
 # %% ../../nbs/ask/01_answerer.ipynb #9144df5a
 class Answerer:
@@ -53,9 +80,7 @@ class Answerer:
 
     async def aanswer(self, question: Any, until: float) -> Any:
         "Answer a question on asyncio, as `answer` does."
-        from asyncio import to_thread
-
-        return await to_thread(self.answer, question, until)
+        return await _in_thread(self.answer, question, until)
 
     def close(self) -> None:
         "Let go of connections and files."

@@ -144,12 +144,11 @@ async def _gathered(completed: as_completed) -> tuple[Any, ...]:
         answers[place] = answer
     return tuple(answers)
 
-# %% ../../nbs/ask/00_question.ipynb #9df20c88
-def _step(send: Callable[[Any], Any], decision: Decision[T], answer: object) -> Question[Any] | as_completed:
-    "What a decision asks next; what is no question is thrown back at it as a `TypeError`."
-    asked = send(answer)
+# %% ../../nbs/ask/00_question.ipynb #7249136d
+def _checked(throw: Callable[[Exception], Any], asked: object) -> Question[Any] | as_completed:
+    "What a decision waits for; what is no question is thrown back at it as a `TypeError`."
     while not isinstance(asked, (Question, as_completed)):
-        asked = decision.throw(TypeError(f"a decision awaits questions, and what they are gathered in, not {asked!r:.60}"))
+        asked = throw(TypeError(f"a decision awaits questions, and what they are gathered in, not {asked!r:.60}"))
     return asked
 
 # %% ../../nbs/ask/00_question.ipynb #40a2e757
@@ -160,13 +159,16 @@ def drive(
     watch: Callable[..., Any] | None = None,  # calls a function with an argument: who runs strangers' decisions bounds it
 ) -> T:  # what the decision returns
     "Run a decision to its end, answering its questions as they come."
-    send: Callable[[Any], Any] = decision.send if watch is None else lambda answer: watch(decision.send, answer)
+    steps = decision if watch is None else _Watched(decision, watch)
+    send = steps.send
     turns: dict[as_completed, Iterator[tuple[int, Any]]] = {}
     answer: Any = None
     try:
         while True:
             try:
-                asked = _step(send, decision, answer)
+                asked = send(answer)
+                if not isinstance(asked, Question):
+                    asked = _checked(steps.throw, asked)
             except StopIteration as end:
                 result: T = end.value
                 return result
@@ -177,7 +179,7 @@ def drive(
                     turns[asked] = _in_turn(asked, tell, asked.until(until), watch)
                 answer = next(turns[asked])
     finally:
-        _close(decision, turns)
+        _close(steps, turns)
 
 # %% ../../nbs/ask/00_question.ipynb #d4dd946f
 def _in_turn(
@@ -198,9 +200,26 @@ def _in_turn(
                 yield place, _Raised(error)
 
 
-def _close(decision: Decision[Any], groups: Any) -> None:
+class _Watched:
+    "A decision whose steps are called by somebody who bounds them."
+
+    def __init__(self, decision: Decision[Any], watch: Callable[..., Any]):
+        self.decision, self.watch = decision, watch
+
+    def send(self, answer: Any) -> Any:
+        return self.watch(self.decision.send, answer)
+
+    def throw(self, error: Exception) -> Any:
+        return self.watch(self.decision.throw, error)
+
+    def close(self) -> None:
+        if getattr(self.decision, "cr_frame", None):
+            self.watch(self.decision.close)
+
+
+def _close(steps: Decision[Any] | _Watched, groups: Any) -> None:
     "End a decision, and those that it has gathered and that have not been run."
-    decision.close()
+    steps.close()
     for completed in groups:
         for each in completed.asked:
             if not isinstance(each, Question):
@@ -217,13 +236,16 @@ async def adrive(
     watch: Callable[..., Any] | None = None,  # as in `drive`
 ) -> T:
     "As `drive`, on asyncio, with what is gathered side by side. What is still running when the decision ends is cancelled."
-    send: Callable[[Any], Any] = decision.send if watch is None else lambda answer: watch(decision.send, answer)
+    steps = decision if watch is None else _Watched(decision, watch)
+    send = steps.send
     groups: dict[as_completed, _SideBySide] = {}
     answer: Any = None
     try:
         while True:
             try:
-                asked = _step(send, decision, answer)
+                asked = send(answer)
+                if not isinstance(asked, Question):
+                    asked = _checked(steps.throw, asked)
             except StopIteration as end:
                 result: T = end.value
                 return result
@@ -236,7 +258,7 @@ async def adrive(
     finally:
         for group in groups.values():
             group.cancel()
-        _close(decision, groups)
+        _close(steps, groups)
 
 # %% ../../nbs/ask/00_question.ipynb #f0587c50
 class _SideBySide:

@@ -16,8 +16,7 @@ from ra_plugins.spp.command import Delay, write
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from asyncio import Future
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Generator, Mapping
     from types import FrameType
     from typing import Any, TypeVar
 
@@ -192,32 +191,28 @@ def _writable(answer: list[Command]) -> list[Command]:
     sum(command.seconds for command in answer if isinstance(command, Delay))
     return answer
 
-# %% ../../nbs/hosts/01_guard.ipynb #1a0c5bbc
-async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    "Call a function in a thread of its own, which may live on when we have long given up."
-    from asyncio import get_running_loop
-    from threading import Thread
+# %% ../../nbs/hosts/01_guard.ipynb #11824f18
+class _InBounds:
+    "To be awaited: a coroutine, each step in bounds; `Late` where one takes too long."
 
-    loop = get_running_loop()
-    future: Future[Any] = loop.create_future()
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], until: float):
+        self.coroutine, self.until = coroutine, until
 
-    def settle(outcome: Any, error: BaseException | None) -> None:
-        if not future.done():
-            future.set_exception(error) if error else future.set_result(outcome)
-
-    def run() -> None:
-        outcome, error = None, None
-        try:
-            outcome = function(*arguments)
-        except Exception as raised:
-            error = raised
-        except BaseException as order:
-            error = RuntimeError(f"{type(order).__name__}: {order}")
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, outcome, error)
-
-    Thread(target=run, daemon=True).start()
-    return await future
+    def __await__(self) -> Generator[Any, Any, Any]:
+        step: Callable[[Any], Any] = self.coroutine.send
+        given: Any = None
+        end = self.until
+        while True:
+            try:
+                waited = in_bounds(end - monotonic(), step, given)
+            except StopIteration as done:
+                return done.value
+            except Overdue:
+                raise Late(TOO_LATE) from None
+            try:
+                step, given = self.coroutine.send, (yield waited)
+            except BaseException as error:
+                step, given, end = self.coroutine.throw, error, monotonic() + GRACE
 
 # %% ../../nbs/hosts/01_guard.ipynb #af88cac3
 class BoundedAnswerers(Answerers):
@@ -245,9 +240,12 @@ class BoundedAnswerers(Answerers):
         return answer
 
     async def atell(self, question: Question[Any], until: float = inf) -> Any:
-        "As `Answerers.atell`, and noted."
-        answer = await super().atell(question, min(until, self.end))
-        self.note(question, answer)
+        "As `Answerers.atell`, and noted, also if the decision doesn't wait for it."
+        answer: Any = Late("nobody waits for it any more")
+        try:
+            answer = await super().atell(question, min(until, self.end))
+        finally:
+            self.note(question, answer)
         return answer
 
     def close(self) -> None:
@@ -264,10 +262,13 @@ class BoundedAnswerers(Answerers):
         await wait({ensure_future(super().aclose())}, timeout=GRACE)
 
     def find(self, kind: type[Question[Any]]) -> Any:
-        "As `Answerers.find`; one that may block is called in a thread of its own where an event loop is running."
+        "As `Answerers.find`, with bounds for the steps of those that live on an event loop."
         answerer = super().find(kind)
-        if isinstance(answerer, Answerer) and type(answerer).aanswer is Answerer.aanswer:
-            answerer.aanswer = lambda question, until: _in_thread(answerer.answer, question, until)  # type: ignore[method-assign]
+        if not isinstance(answerer, Answerer):
+            return answerer
+        if type(answerer).aanswer is not Answerer.aanswer and "aanswer" not in vars(answerer):
+            unbounded = answerer.aanswer
+            answerer.aanswer = lambda question, until: _InBounds(unbounded(question, until), until)  # type: ignore
         return answerer
 
 # %% ../../nbs/hosts/01_guard.ipynb #039259fc

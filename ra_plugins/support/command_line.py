@@ -24,6 +24,11 @@ class Fault(Exception):
 # %% ../../nbs/support/05_command_line.ipynb #d15507c7
 def system_reason(error: BaseException) -> str:
     "Why the system refused, in its words: `strerror`, as errno(3) has it, or else what the exception says."
+    number = getattr(error, "errno", None)
+    if number and number > 0:  # asyncio has words of its own there
+        from os import strerror
+
+        return strerror(number)
     spoken = getattr(error, "strerror", None) or str(error)
     return str(spoken or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__))
 
