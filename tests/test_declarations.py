@@ -14,6 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ra_plugins.ask.block import Block
+from ra_plugins.ask.mailbox import (
+    NOT_FOUND,
+    DovecotMailbox,
+    Found,
+    Mailbox,
+    PostfixMailbox,
+    SqlMailbox,
+    VpopmailMailbox,
+)
 from ra_plugins.ask.question import Broken, Late, Nobody, Question
 from ra_plugins.ask.rate import Rate
 from ra_plugins.hosts.catalogue import OURS, catalogue
@@ -38,6 +47,8 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "SMTPAUTHUSER": ["ana", "ben", ""],
     "DOTBLINDSTRIP": [".", ".+", ""],
     "PLUSALIASESCHARS": ["+", "+-.", ""],
+    "mailbox_sources": ["vpopmail", "sql", "postfix dovecot", "list", "vpopmail list", "x"],
+    "CHKUSER_DELIMITER": ["-", "+-", ""],
 }
 
 
@@ -51,6 +62,7 @@ def cdb(*keys: bytes) -> bytes:
 
 FILES: dict[str, str | bytes] = {
     "rcpthosts": "example.org\n",
+    "virtualdomains": "example.org:example.org\n",
     "addresslist": "ana@example.org\n",
     "addresslist.cdb": cdb(b"ana@example.org"),
     "localonly": "ana\n",
@@ -58,9 +70,11 @@ FILES: dict[str, str | bytes] = {
     "odd": b"\xff\xfea\0",
 }
 FAILURES = [Late("late"), Broken("broken"), Nobody("nobody")]
+MAILBOXES = [NOT_FOUND, Found(True, False, None), Found(True, False, 100), Found(True, True, None), *FAILURES]
 TOLD: dict[type[Question[Any]], list[Any]] = {
     Rate: [Answer(0, "1/2"), Answer(1, "3/2"), *FAILURES],
     Block: [True, False, *FAILURES],
+    **dict.fromkeys((DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox), MAILBOXES),
 }
 
 
@@ -117,8 +131,10 @@ ANSWERED = [  # what brings each command about: of the session and the settings,
     ("overload", {}),
     ("plusaliases", {"SMTPRCPTTO": "ana+tea@example.org"}),
     ("rater", {"OVER": "1"}),
+    ("rcptchecks", {"SMTPRCPTTO": "eva@example.org"}),
     ("rcptcheckscdb", {"CHKUSER_ADDRFILE": "addresslist.cdb", "SMTPRCPTTO": "eva@example.org"}),
     ("rcptchecksfile", {"SMTPRCPTTO": "eva@example.org"}),
+    ("senderchecks", {"SMTPMAILFROM": "eva@example.org"}),
     ("senderchecksfile", {"SMTPMAILFROM": "eva@example.org"}),
     ("tarpit", {"SMTPRCPTCOUNTALL": "60"}),
     ("userthrottle", {"OVER": "1", "SMTPAUTHUSER": "ana"}),
@@ -133,6 +149,6 @@ def test_there_is_a_case_for_every_plugin_that_answers() -> None:
 def test_a_plugin_declares_no_command_that_it_never_answers(name: str, values: dict[str, str]) -> None:
     verdict = Answer(1, "3/2") if "OVER" in values else Answer(0, "1/2")
     session = Session({**SAMPLE, **values}, lambda message: None)
-    answerers = {Rate: lambda _: verdict, Block: lambda _: True}
+    answerers = {Rate: lambda _: verdict, Block: lambda _: True, Mailbox: lambda _: NOT_FOUND}
     answers = FOUND[name](session, ControlFiles(FILES), lambda message: None, answerers)
     assert {type(command) for command in answers} == set(FOUND[name].answers or ())

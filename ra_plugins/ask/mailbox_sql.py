@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ra_plugins.ask.mailbox import Mailbox
 
 # %% auto #0
-__all__ = ['AUTOCOMMIT', 'USER', 'ALIAS', 'PARAMETERS', 'GRACE', 'SqlSettings', 'database_url', 'reason_of', 'connect_arguments',
+__all__ = ['AUTOCOMMIT', 'USER', 'ALIAS', 'PARAMETERS', 'SqlSettings', 'database_url', 'reason_of', 'connect_arguments',
            'open_engine', 'cut', 'alias_names', 'in_vpopmail_tables', 'by_query', 'can_be_stored', 'SqlStore']
 
 # %% ../../nbs/ask/13_mailbox_sql.ipynb #cd722106
@@ -204,8 +204,8 @@ def can_be_stored(
         return False
     return "\0" not in address
 
-# %% ../../nbs/ask/13_mailbox_sql.ipynb #c6325bce
-GRACE = 1  # seconds that a driver has to say by itself that it has given up
+# %% ../../nbs/ask/13_mailbox_sql.ipynb #0340e29a
+_GRACE = 1  # seconds that a driver has to say by itself that it has given up
 
 
 class _Lookup:
@@ -284,7 +284,7 @@ class SqlStore(Answerer):
 
     def _until(self, until: float) -> float:
         seconds: int = self.settings.seconds
-        return min(until, monotonic() + max(seconds, 1) + GRACE)
+        return min(until, monotonic() + max(seconds, 1) + _GRACE)
 
     def answer(self, question: Mailbox, until: float = inf) -> Any:
         "Look; the thread that waits for the database is left to itself when the time is over."

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from ra_plugins.support.control import FileInMemory
 
 # %% auto #0
-__all__ = ['UNITS', 'SIZES_LIMIT', 'NAME_LIMIT', 'DASHES', 'DEFAULT_LIMIT', 'BOUNCE_MAIL', 'CONTROL', 'Quota', 'parse_quota',
+__all__ = ['QUOTA_UNITS', 'SIZES_LIMIT', 'FILENAME_LIMIT', 'DASHES', 'DEFAULT_LIMIT', 'BOUNCE_MAIL', 'Quota', 'parse_quota',
            'used', 'fill_of', 'VpopmailFiles', 'dot_files', 'is_file', 'takes_all', 'VpopmailSettings', 'VpopmailStore']
 
-# %% ../../nbs/ask/11_vpopmail.ipynb #1b4faffb
-UNITS = {"": 1, "S": 1, "K": 2**10, "KB": 2**10, "M": 2**20, "MB": 2**20, "G": 2**30, "GB": 2**30}  # bytes; C counts messages
+# %% ../../nbs/ask/11_vpopmail.ipynb #08b606ff
+QUOTA_UNITS = {"": 1, "S": 1, "K": 2**10, "KB": 2**10, "M": 2**20, "MB": 2**20, "G": 2**30, "GB": 2**30}  # bytes
 
 
 class Quota(namedtuple("Quota", "size count")):
@@ -56,8 +56,8 @@ def parse_quota(
     for part in text.upper().split(","):
         digits = part[: len(part) - len(part.lstrip("0123456789"))]
         unit = part[len(digits) :].strip()
-        if digits and len(digits) < 20 and (unit == "C" or unit in UNITS):
-            limits["C" if unit == "C" else "S"] = int(digits) * UNITS.get(unit, 1)
+        if digits and len(digits) < 20 and (unit == "C" or unit in QUOTA_UNITS):
+            limits["C" if unit == "C" else "S"] = int(digits) * QUOTA_UNITS.get(unit, 1)
     return Quota(limits["S"], limits["C"])
 
 # %% ../../nbs/ask/11_vpopmail.ipynb #3de7e7ce
@@ -179,8 +179,8 @@ class VpopmailFiles(Control):
                 raise _damaged("vpasswd", "ends within a line: it is being written, or something else") from None
         return None if found is None else os.fsdecode(found).split(":")
 
-# %% ../../nbs/ask/11_vpopmail.ipynb #de3722dd
-NAME_LIMIT = 255  # bytes of a file's name
+# %% ../../nbs/ask/11_vpopmail.ipynb #535c144e
+FILENAME_LIMIT = 255  # bytes of a file's name
 DASHES = 32  # of a local part, at which an extension may begin
 
 
@@ -193,7 +193,7 @@ def dot_files(
     name = f".qmail-{local.replace('.', ':')}"
     ends = [place + 1 for place, char in enumerate(name) if char == "-"][1 : DASHES + 1]
     names = [name, *(f"{name[:end]}default" for end in reversed(ends))]
-    return [each for each in names if len(octets(each)) <= NAME_LIMIT]
+    return [each for each in names if len(octets(each)) <= FILENAME_LIMIT]
 
 # %% ../../nbs/ask/11_vpopmail.ipynb #5eaf6d6e
 def is_file(path: str) -> bool:
@@ -226,7 +226,7 @@ class VpopmailSettings(Environment):
 
 # %% ../../nbs/ask/11_vpopmail.ipynb #908197f6
 BOUNCE_MAIL = 0x10  # the bit, in place of a group, that has vpopmail bounce a user's mail
-CONTROL = "/var/qmail/control"  # beside which the users folder is, unless CONTROLDIR says otherwise
+_CONTROL = "/var/qmail/control"  # beside which the users folder is, unless CONTROLDIR says otherwise
 
 
 class VpopmailStore(Answerer):
@@ -236,7 +236,7 @@ class VpopmailStore(Answerer):
 
     def __init__(self, settings: Any, log: Any, dry: bool = False):
         super().__init__(settings, log, dry)
-        control = settings.environ.get("CONTROLDIR", CONTROL)
+        control = settings.environ.get("CONTROLDIR", _CONTROL)
         self.files = VpopmailFiles(settings.users or os.path.join(os.path.dirname(os.path.abspath(control)), "users"))
         self.workers: Workers | None = None
         self.database: Answerer | None = None

@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from ra_plugins.spp.command import Command
 
 # %% auto #0
-__all__ = ['NAMES', 'ACCEPTED', 'REFUSED', 'REFUSED_FOR_NOW', 'as_session', 'status_of', 'reply_on', 'named_plugin', 'check_with',
-           'main']
+__all__ = ['RCPTCHECK_NAMES', 'ACCEPT_STATUS', 'REFUSE_STATUS', 'DEFER_STATUS', 'as_session', 'status_of', 'reply_on',
+           'named_plugin', 'check_with', 'main']
 
-# %% ../../nbs/hosts/03_rcptcheck.ipynb #78fd5f18
-NAMES = {"SMTPMAILFROM": "SENDER", "SMTPRCPTTO": "RECIPIENT", "SMTPHELOHOST": "HELO", "SMTPAUTHUSER": "SMTP_AUTH_USER"}
+# %% ../../nbs/hosts/03_rcptcheck.ipynb #a1af6b1f
+RCPTCHECK_NAMES = {"SMTPMAILFROM": "SENDER", "SMTPRCPTTO": "RECIPIENT", "SMTPHELOHOST": "HELO", "SMTPAUTHUSER": "SMTP_AUTH_USER"}
 
 
 def as_session(
     environ: Mapping[str, str],  # as the patched qmail-smtpd has it
 ) -> dict[str, str]:
     "The environment that qmail-spp would give."
-    told = {name: environ[other] for name, other in NAMES.items() if other in environ}
+    told = {name: environ[other] for name, other in RCPTCHECK_NAMES.items() if other in environ}
     return {"SMTPRCPTCOUNT": "0", **told, **environ}
 
-# %% ../../nbs/hosts/03_rcptcheck.ipynb #b4d2fdab
-ACCEPTED, REFUSED, REFUSED_FOR_NOW = 0, 100, 111  # exit statuses
+# %% ../../nbs/hosts/03_rcptcheck.ipynb #81f75e96
+ACCEPT_STATUS, REFUSE_STATUS, DEFER_STATUS = 0, 100, 111  # exit statuses
 
 
 def status_of(
@@ -48,10 +48,10 @@ def status_of(
     "The exit status that says what a plugin says."
     for command in answer:
         if isinstance(command, Reply):
-            return (REFUSED if command.text[:1] == "5" else REFUSED_FOR_NOW), command.text
+            return (REFUSE_STATUS if command.text[:1] == "5" else DEFER_STATUS), command.text
         if isinstance(command, Drop):
-            return REFUSED_FOR_NOW, ""
-    return ACCEPTED, ""
+            return DEFER_STATUS, ""
+    return ACCEPT_STATUS, ""
 
 # %% ../../nbs/hosts/03_rcptcheck.ipynb #abfc79ec
 def reply_on(
@@ -100,9 +100,9 @@ def check_with(
             elif isinstance(command, ChangeAddress):
                 told["SMTPRCPTTO"] = command.text
         status = status_of(answer)
-        if status[0] != ACCEPTED or any(command.final for command in answer):
+        if status[0] != ACCEPT_STATUS or any(command.final for command in answer):
             return status
-    return ACCEPTED, ""
+    return ACCEPT_STATUS, ""
 
 
 def _wait(seconds: int) -> None:
