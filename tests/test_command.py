@@ -120,7 +120,7 @@ def test_show(name: str) -> None:
     for settings in answerer_settings(plugin, pytest.fail).values():
         variables += settings.variables()
     classes = [*plugin.asks, *(plugin.answers or ())]
-    expected = [f"[{plugin.stages[0]}]", f"plugins/{name}", "at most 30 seconds", "Comes with  ra-plugins"]
+    expected = [f"[{plugin.stages[0]}]", f"plugins/{name}", f"at most {plugin.seconds:g} seconds", "Comes with  ra-plugins"]
     expected += [f"\n  {each.name}\n" for each in variables] + [each.__name__ for each in classes]
     assert [each for each in expected if each not in done.output] == []
 
@@ -208,9 +208,10 @@ S: 250 ok
 C: RCPT TO:<Ben+tea@example.org>
      plugins/tarpit
      plugins/plusaliases
+       logged    plusaliases: pid PID - changed Ben+tea@example.org to Ben@example.org
        answered  ChangeAddress('Ben@example.org')
      plugins/rcptchecksfile
-       logged    rcptchecksfile: pid PID - Accepted recipient (Ben@example.org number 0 of 10000 )
+       logged    rcptchecksfile: pid PID - Accepted recipient (ben@example.org number 0 of 10000 )
 S: 250 ok
 C: RCPT TO:<bob@example.org>
      plugins/tarpit

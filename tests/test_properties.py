@@ -20,6 +20,15 @@ from mailserver import ENVIRON, LOG_LINE, Home, Server
 from rater_server import rater
 
 from ra_plugins.ask.block import Block, BlockSettings
+from ra_plugins.ask.mailbox import (
+    NOT_FOUND,
+    DovecotMailbox,
+    Mailbox,
+    MailboxSettings,
+    PostfixMailbox,
+    SqlMailbox,
+    VpopmailMailbox,
+)
 from ra_plugins.ask.question import Question
 from ra_plugins.ask.rate import Rate, RateSettings
 from ra_plugins.hosts import script
@@ -59,8 +68,10 @@ LETTERS = {  # what each plugin may answer
     "overload": "R",
     "plusaliases": "C",
     "rater": "R",
+    "rcptchecks": "SE",
     "rcptcheckscdb": "SE",
     "rcptchecksfile": "SE",
+    "senderchecks": "E",
     "senderchecksfile": "E",
     "tarpit": "",
     "userthrottle": "R",
@@ -116,10 +127,16 @@ LIKELY: dict[str, st.SearchStrategy[bytes]] = {  # by the kind of a variable, or
     "SMTPAUTHUSER": mostly([b"ana", b"ben", b""]),
     "DOTBLINDSTRIP": st.sampled_from([b".", b".+", b""]),
     "PLUSALIASESCHARS": st.sampled_from([b"+", b"+-.", b""]),
+    "mailbox_sources": st.sampled_from([b"vpopmail", b"sql", b"postfix dovecot", b"list", b"list vpopmail"]),
+    "CHKUSER_DELIMITER": st.sampled_from([b"-", b"-+", b""]),
 }
 
 
-asked: dict[type[Question[Any]], type[Environment]] = {Rate: RateSettings, Block: BlockSettings}
+asked: dict[type[Question[Any]], type[Environment]] = {
+    Rate: RateSettings,
+    Block: BlockSettings,
+    **dict.fromkeys((DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox), MailboxSettings),
+}
 
 
 @st.composite
@@ -169,6 +186,7 @@ FILES: dict[str, str | bytes] = {
     "addresslist.cdb": WHOLE,
     "localonly": b"ana\n",
     "overloaded": b"",
+    "virtualdomains": b"example.org:example.org\nmx.example.net:mx.example.net\n",
 }
 
 
@@ -349,6 +367,7 @@ SETTINGS = [(name, each) for name in PLUGINS for each in catalogue()[name].setti
 TOO_MUCH = {  # answers to what plugins ask: rates are over their limits, and what is to be done can be done
     Rate: lambda question: Answer(1, "2/1"),
     Block: lambda question: True,
+    Mailbox: lambda question: NOT_FOUND,
 }
 
 

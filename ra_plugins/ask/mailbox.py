@@ -9,6 +9,7 @@ from collections import namedtuple
 
 from ra_plugins.ask.answerer import Answerer, load
 from ra_plugins.ask.question import Question
+from ra_plugins.support.environment import Environment, filename, number, text, variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['NOT_FOUND', 'Found', 'Mailbox', 'VpopmailMailbox', 'SqlMailbox', 'PostfixMailbox', 'DovecotMailbox',
+           'VpopmailSettings', 'SqlSettings', 'PostfixSettings', 'DovecotSettings', 'MailboxSettings',
            'MailboxAnswerer']
 
 # %% ../../nbs/ask/09_mailbox.ipynb #33a9bf0c
@@ -74,9 +76,52 @@ class DovecotMailbox(Mailbox):
 
     store = "ra_plugins.ask.mailbox_files:DovecotStore"
 
+# %% ../../nbs/ask/09_mailbox.ipynb #3ea11b31
+class VpopmailSettings(Environment):
+    "What the answerer over vpopmail's files can be told."
+
+    users: str | None = variable(
+        "MAILBOX_USERS", filename, None, "The folder with qmail's users/cdb and users/assign; else beside the control files."
+    )
+
+
+class SqlSettings(Environment):
+    "What the answerer over a database can be told."
+
+    url: str = variable(
+        "MAILBOX_SQLURL", text, "", "The database, as SQLAlchemy writes it; or the full path of a file that begins with that."
+    )
+    query: str = variable(
+        "MAILBOX_SQLQUERY", text, "", "A query with :local, :domain or :address in it; else vpopmail's tables are asked."
+    )
+    seconds: int = variable("MAILBOX_SQLTIMEOUT", number, 5, "How long the database may take, in seconds.")
+    connections: int = variable("MAILBOX_SQLPOOL", number, 5, "How many connections a service may have.")
+
+
+class PostfixSettings(Environment):
+    "What the answerer over Postfix's maps can be told."
+
+    maps: str = variable(
+        "MAILBOX_POSTFIX", text, "", "Postfix's maps, as in main.cf: hash:/etc/postfix/virtual, hash:/etc/postfix/vmailbox."
+    )
+
+
+class DovecotSettings(Environment):
+    "What the answerer over Dovecot's passwd-files can be told."
+
+    paths: str = variable(
+        "MAILBOX_DOVECOT", text, "", "Dovecot's passwd-files, with full paths; %d in a path is the domain."
+    )
+
+
+class MailboxSettings(VpopmailSettings, SqlSettings, PostfixSettings, DovecotSettings):
+    "What all of them can be told."
+
 # %% ../../nbs/ask/09_mailbox.ipynb #0bcf3765
 class MailboxAnswerer(Answerer):
     "Hands each question to the store that knows."
+
+    settings_class = MailboxSettings
 
     def __init__(self, settings: Any, log: Any, dry: bool = False):
         super().__init__(settings, log, dry)

@@ -9,10 +9,9 @@ import errno
 import os
 
 from ra_plugins.ask.answerer import Answerer
-from ra_plugins.ask.mailbox import NOT_FOUND, Found
+from ra_plugins.ask.mailbox import NOT_FOUND, DovecotSettings, Found, PostfixSettings
 from ra_plugins.ask.question import Broken, inf
 from ra_plugins.support.control import BOM, TEXT_LIMIT, Control
-from ra_plugins.support.environment import Environment, text, variable
 from ra_plugins.support.log import octets, with_reason
 
 TYPE_CHECKING = False
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     from ra_plugins.support.control import FileInMemory, RegularFile
 
 # %% auto #0
-__all__ = ['TEXT_MAPS', 'map_keys', 'passwd_names', 'NamesInFiles', 'map_paths', 'passwd_paths', 'PostfixSettings',
-           'DovecotSettings', 'PostfixStore', 'DovecotStore']
+__all__ = ['TEXT_MAPS', 'map_keys', 'passwd_names', 'NamesInFiles', 'map_paths', 'passwd_paths', 'PostfixStore', 'DovecotStore']
 
 # %% ../../nbs/ask/12_mailbox_files.ipynb #ac1d7d04
 def map_keys(
@@ -107,22 +105,6 @@ def passwd_paths(
             raise ValueError(f"{each:.60} should be a full path")
         if harmless or "%d" not in each:
             yield each.replace("%d", domain)
-
-# %% ../../nbs/ask/12_mailbox_files.ipynb #f66faa69
-class PostfixSettings(Environment):
-    "What the answerer over Postfix's maps can be told."
-
-    maps: str = variable(
-        "MAILBOX_POSTFIX", text, "", "Postfix's maps, as in main.cf: hash:/etc/postfix/virtual, hash:/etc/postfix/vmailbox."
-    )
-
-
-class DovecotSettings(Environment):
-    "What the answerer over Dovecot's passwd-files can be told."
-
-    paths: str = variable(
-        "MAILBOX_DOVECOT", text, "", "Dovecot's passwd-files, with full paths; %d in a path is the domain."
-    )
 
 # %% ../../nbs/ask/12_mailbox_files.ipynb #b4321a55
 class _FileStore(Answerer):

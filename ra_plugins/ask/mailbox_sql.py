@@ -9,11 +9,10 @@ import os
 from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer
-from ra_plugins.ask.mailbox import NOT_FOUND, Found
+from ra_plugins.ask.mailbox import NOT_FOUND, Found, SqlSettings
 from ra_plugins.ask.question import TOO_LATE, Broken, Late, inf
 from ra_plugins.ask.vpopmail import BOUNCE_MAIL, DASHES, fill_of, parse_quota
-from ra_plugins.ask.workers import WORKERS, Workers
-from ra_plugins.support.environment import Environment, number, text, variable
+from ra_plugins.ask.workers import Workers
 from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
@@ -26,21 +25,8 @@ if TYPE_CHECKING:
     from ra_plugins.ask.mailbox import Mailbox
 
 # %% auto #0
-__all__ = ['AUTOCOMMIT', 'USER', 'ALIAS', 'PARAMETERS', 'SqlSettings', 'database_url', 'reason_of', 'connect_arguments',
-           'open_engine', 'cut', 'alias_names', 'in_vpopmail_tables', 'by_query', 'can_be_stored', 'SqlStore']
-
-# %% ../../nbs/ask/13_mailbox_sql.ipynb #cd722106
-class SqlSettings(Environment):
-    "What the answerer over a database can be told."
-
-    url: str = variable(
-        "MAILBOX_SQLURL", text, "", "The database, as SQLAlchemy writes it; or the full path of a file that begins with that."
-    )
-    query: str = variable(
-        "MAILBOX_SQLQUERY", text, "", "A query with :local, :domain or :address in it; else vpopmail's tables are asked."
-    )
-    seconds: int = variable("MAILBOX_SQLTIMEOUT", number, 5, "How long the database may take, in seconds.")
-    connections: int = variable("MAILBOX_SQLPOOL", number, WORKERS, "How many connections a service may have.")
+__all__ = ['AUTOCOMMIT', 'USER', 'ALIAS', 'PARAMETERS', 'database_url', 'reason_of', 'connect_arguments', 'open_engine', 'cut',
+           'alias_names', 'in_vpopmail_tables', 'by_query', 'can_be_stored', 'SqlStore']
 
 # %% ../../nbs/ask/13_mailbox_sql.ipynb #823b9965
 def database_url(

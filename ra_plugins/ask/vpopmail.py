@@ -12,11 +12,10 @@ from collections import namedtuple
 from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer, load
-from ra_plugins.ask.mailbox import NOT_FOUND, Found, SqlMailbox
+from ra_plugins.ask.mailbox import NOT_FOUND, Found, SqlMailbox, VpopmailSettings
 from ra_plugins.ask.question import TOO_LATE, Broken, Late, Unanswered, inf
 from ra_plugins.support.cdb import ConstantDatabase
 from ra_plugins.support.control import CDB_COST, TEXT_LIMIT, Control, RegularFile
-from ra_plugins.support.environment import Environment, filename, variable
 from ra_plugins.support.log import octets, with_reason
 
 TYPE_CHECKING = False
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['QUOTA_UNITS', 'SIZES_LIMIT', 'FILENAME_LIMIT', 'DASHES', 'DEFAULT_LIMIT', 'BOUNCE_MAIL', 'Quota', 'parse_quota',
-           'used', 'fill_of', 'VpopmailFiles', 'dot_files', 'is_file', 'takes_all', 'VpopmailSettings', 'VpopmailStore']
+           'used', 'fill_of', 'VpopmailFiles', 'dot_files', 'is_file', 'takes_all', 'VpopmailStore']
 
 # %% ../../nbs/ask/11_vpopmail.ipynb #08b606ff
 QUOTA_UNITS = {"": 1, "S": 1, "K": 2**10, "KB": 2**10, "M": 2**20, "MB": 2**20, "G": 2**30, "GB": 2**30}  # bytes
@@ -215,14 +214,6 @@ def takes_all(
     "Does this take mail for everybody?"
     words = [line.replace(b"'", b" ").replace(b'"', b" ").split() for line in raw.split(b"\n") if b"vdelivermail" in line]
     return all(line[-1] not in (b"bounce-no-mailbox", b"delete") for line in words)
-
-# %% ../../nbs/ask/11_vpopmail.ipynb #0355a9b2
-class VpopmailSettings(Environment):
-    "What the answerer over vpopmail's files can be told."
-
-    users: str | None = variable(
-        "MAILBOX_USERS", filename, None, "The folder with qmail's users/cdb and users/assign; else beside the control files."
-    )
 
 # %% ../../nbs/ask/11_vpopmail.ipynb #908197f6
 BOUNCE_MAIL = 0x10  # the bit, in place of a group, that has vpopmail bounce a user's mail
