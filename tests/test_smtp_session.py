@@ -418,7 +418,7 @@ def test_bytes_of_addresses(home: Home, serve: Serve) -> None:
         *log("plusaliases", r"changed caf\xe9+\xe9@example.org to caf\xe9@example.org"),
         *log("rcptchecksfile", accepted(r"caf\xe9@example.org", 0), accepted("señor@example.org", 1)),
         *log("plusaliases", "error: no valid SMTPRCPTTO"),
-        *log("rcptchecksfile", r"511 Invalid address (\x1b[2J@example.org)", f"{NO_MAILBOX} (cafe@example.org)"),
+        *log("rcptchecksfile", r"511 Invalid address (\x1b[2j@example.org)", f"{NO_MAILBOX} (cafe@example.org)"),
     ]
 
 

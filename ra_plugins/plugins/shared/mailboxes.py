@@ -13,7 +13,8 @@ from ra_plugins.spp.command import Command, Refuse, SetVariable
 from ra_plugins.spp.plugin import State
 from ra_plugins.spp.session import sample_session
 from ra_plugins.support.address import Address, parse_address
-from ra_plugins.support.environment import Environment, filename, number, text, variable, yes_or_no
+from ra_plugins.support.environment import Environment, filename, number, variable, yes_or_no
+from ra_plugins.support.environment import text as any_text
 from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
@@ -339,7 +340,7 @@ class RecipientSettings(Environment):
     whitelist: str | None = variable(
         "CHKUSER_WLFILE", filename, None, "A list of domains whose mailboxes aren't checked, as text or as a CDB."
     )
-    delimiter: str = variable("CHKUSER_DELIMITER", text, "-", "The characters at which an extension may begin; empty: none.")
+    delimiter: str = variable("CHKUSER_DELIMITER", any_text, "-", "The characters at which an extension may begin; empty: none.")
     extensions: bool = variable("CHKUSER_EXTENSIONS", yes_or_no, False, "Does every mailbox take every extension?")
     verp: bool = variable("CHKUSER_VERP", yes_or_no, True, "Does a listed list take bounces to its VERP addresses?")
     srs: bool = variable("CHKUSER_SRS", yes_or_no, False, "Are SRS addresses in our domains taken?")
@@ -446,7 +447,7 @@ class SenderSettings(Environment):
     whitelist: str | None = variable(
         "SENDERCHK_WLFILE", filename, None, "A list of domains whose senders aren't checked, as text or as a CDB."
     )
-    delimiter: str = variable("SENDERCHK_DELIMITER", text, "-", "The characters at which an extension may begin; empty: none.")
+    delimiter: str = variable("SENDERCHK_DELIMITER", any_text, "-", "The characters that may begin an extension; empty: none.")
     extensions: bool = variable("SENDERCHK_EXTENSIONS", yes_or_no, False, "Does every mailbox send under every extension?")
     verp: bool = variable("SENDERCHK_VERP", yes_or_no, True, "Does a listed list send under VERP addresses?")
     srs: bool = variable("SENDERCHK_SRS", yes_or_no, False, "Are SRS addresses in our domains taken?")
@@ -492,7 +493,7 @@ class ListedSettings(Environment):
     addresses: str = variable(
         "CHKUSER_ADDRFILE", filename, "addresslist", "The list of our mailboxes, text or CDB; by default, if it is there."
     )
-    delimiter: str = variable("CHKUSER_DELIMITER", text, "-", "The characters at which an extension may begin; empty: none.")
+    delimiter: str = variable("CHKUSER_DELIMITER", any_text, "-", "The characters at which an extension may begin; empty: none.")
     srs: bool = variable("CHKUSER_SRS", yes_or_no, False, "Are SRS addresses in our domains taken?")
 
 
