@@ -208,9 +208,10 @@ S: 250 ok
 C: RCPT TO:<Ben+tea@example.org>
      plugins/tarpit
      plugins/plusaliases
+       logged    plusaliases: pid PID - changed Ben+tea@example.org to Ben@example.org
        answered  ChangeAddress('Ben@example.org')
      plugins/rcptchecksfile
-       logged    rcptchecksfile: pid PID - Accepted recipient (Ben@example.org number 0 of 10000 )
+       logged    rcptchecksfile: pid PID - Accepted recipient (ben@example.org number 0 of 10000 )
 S: 250 ok
 C: RCPT TO:<bob@example.org>
      plugins/tarpit
