@@ -19,7 +19,7 @@ from ra_plugins.cli.listing import answerer_settings, runs_at
 from ra_plugins.hosts.catalogue import catalogue
 
 FAULT = 3
-COMMANDS = ("list", "show", "install", "smtpd", "try", "demo", "overload-flag")
+COMMANDS = ("list", "show", "install", "smtpd", "try", "demo", "overload-flag", "rblchecks")
 SESSION = ("--ip", "192.0.2.1", "--helo", "mail.example.net", "--from", "ana@example.net")
 
 

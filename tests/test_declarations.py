@@ -14,19 +14,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ra_plugins.ask.block import Block
+from ra_plugins.ask.callout import Callout, CalloutReply, KeepReply, KeptReply, LastReply, Ourselves
+from ra_plugins.ask.dns import Lookup, Prefetch, Records
 from ra_plugins.ask.mailbox import (
     NOT_FOUND,
     DovecotMailbox,
-    Found,
     Mailbox,
+    MailboxFound,
     PostfixMailbox,
     SqlMailbox,
     VpopmailMailbox,
 )
 from ra_plugins.ask.question import Broken, Late, Nobody, Question
 from ra_plugins.ask.rate import Rate
+from ra_plugins.ask.seen import STANDINGS, Seen, Sighting
 from ra_plugins.hosts.catalogue import OURS, catalogue
+from ra_plugins.plugins.shared.blocklists import Listed, ListOutcomes, ListsLeftAlone
 from ra_plugins.rater.client import Answer
+from ra_plugins.spp.command import Command
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import SAMPLE, Session
 from ra_plugins.support.control import ControlFiles
@@ -38,10 +43,22 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "number": NUMBERS,
     "pace": ["0", "1", "N", "M", "H", "x"],
     "yes_or_no": ["0", "1", "x"],
+    "address_or_domain": ["address", "domain", "x"],
     "reply_code": ["530", "550", "x"],
+    "blocklists": ["one.example", "one.example=127.0.0.2-4*2:two.example*0", "one.example:x/y*3", ""],
+    "callout_seconds": ["1", "55", "x"],
     "filename": ["addresslist", "addresslist.cdb", "localonly", "rcpthosts", "missing", "odd"],
     "ip_address": ["192.0.2.1", "2001:db8::25", "x"],
+    "prefix4": ["8", "32", "x"],
+    "prefix6": ["16", "128", "x"],
+    "bounce_level": ["-1", "0", "3", "5", "x"],
+    "check_seconds": ["1", "60", "x"],
+    "macro_string": ["no, %{i}", "%{", ""],
+    "message_stage": ["mail", "rcpt", "x"],
     "template": ["net", "{client_ip}", "{sender_domain}", "{recipient_count}", "{nonsense}", ""],
+    "ACCESSTAGGED": ["", "1 0", "3 2", "x"],
+    "RAEXEMPT": ["", "msa", "all", "x;"],
+    "ACCESSEXEMPT": ["", "msa", "all", "x;"],
     "SMTPMAILFROM": ["", "ana@example.org", "eva@example.org", "eva@example.net", "no address"],
     "SMTPRCPTTO": ["postmaster", "ana@example.org", "A.na+tea@example.org", "eva@example.org", "eva@example.net", "@"],
     "SMTPAUTHUSER": ["ana", "ben", ""],
@@ -66,14 +83,38 @@ FILES: dict[str, str | bytes] = {
     "addresslist": "ana@example.org\n",
     "addresslist.cdb": cdb(b"ana@example.org"),
     "localonly": "ana\n",
+    "ownsenders": "ana: eva@example.net\nben\n",
+    "ownforwarders": "192.0.2.0/25\n",
+    "access": """
+refuse for now  sender eve@example.org
+refuse          recipient eve@example.org  say no
+allow           user ben
+tag             sender @example.org        with X-A: b
+exempt from msa client 192.0.2.0/24
+refuse          nonsense
+""",
     "overloaded": "",
     "odd": b"\xff\xfea\0",
 }
 FAILURES = [Late("late"), Broken("broken"), Nobody("nobody")]
-MAILBOXES = [NOT_FOUND, Found(True, False, None), Found(True, False, 100), Found(True, True, None), *FAILURES]
+MAILBOXES = [NOT_FOUND, *(MailboxFound(True, *each) for each in ((False, None), (False, 100), (True, None))), *FAILURES]
+REPLIES = [CalloutReply(*each, "") for each in (("RCPT TO", 250), ("RCPT TO", 451), ("MAIL FROM", 550), ("EHLO", 421))]
+RECORDS: dict[str, list[Any]] = {
+    **{"A": ["192.0.2.25", "127.0.0.1"], "AAAA": ["2001:db8::25"], "MX": [(10, "mail.example.org")]},
+    **{"TXT": ["v=spf1 +all"], "PTR": ["mail.example.org"], "CNAME": ["mail.example.org"]},
+}
 TOLD: dict[type[Question[Any]], list[Any]] = {
     Rate: [Answer(0, "1/2"), Answer(1, "3/2"), *FAILURES],
     Block: [True, False, *FAILURES],
+    Seen: [*(Sighting(standing, 60, wait) for standing in STANDINGS for wait in (0, 300)), *FAILURES],
+    Lookup: [lambda lookup: Records(RECORDS[lookup.rdtype]), Records(), Records(exists=False), *FAILURES],
+    Prefetch: [None, *FAILURES],
+    Listed: [Records(["127.0.0.2"], 300), Records(["a reason"]), Records(["127.255.255.254"]), Records(), *FAILURES],
+    ListsLeftAlone: [frozenset(), frozenset({"one.example"}), *FAILURES],
+    ListOutcomes: [[], ["one.example answers again"], *FAILURES],
+    Callout: [*REPLIES, Ourselves("us"), *FAILURES],
+    LastReply: [None, *(KeptReply(reply, 60) for reply in REPLIES), *FAILURES],
+    KeepReply: [None, *FAILURES],
     **dict.fromkeys((DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox), MAILBOXES),
 }
 
@@ -115,7 +156,7 @@ def test_a_plugin_keeps_to_its_declaration(name: str, data: st.DataObject) -> No
         told = data.draw(st.sampled_from(TOLD.get(type(question), FAILURES)), repr(question))
         if isinstance(told, Exception):
             raise told
-        return told
+        return told(question) if callable(told) else told
 
     session = Session(environ, lambda message: None, pid=4711)
     answers = plugin(session, control, lambda message: None, {Question: answer})
@@ -123,32 +164,66 @@ def test_a_plugin_keeps_to_its_declaration(name: str, data: st.DataObject) -> No
     assert {type(command) for command in answers} <= set(plugin.answers or ())
 
 
-ANSWERED = [  # what brings each command about: of the session and the settings, or the verdict of rater
+# What brings each command about, in one case or several: of the session and the settings, or the verdict of rater.
+ANSWERED: list[tuple[str, dict[str, str | None]]] = [
+    ("access", {"SMTPMAILFROM": "eve@example.org"}),
+    ("access", {"SMTPMAILFROM": None, "SMTPRCPTTO": "eve@example.org"}),
+    ("access", {"SMTPAUTHUSER": "ben"}),
+    ("access", {"SMTPMAILFROM": "ana@example.org"}),
+    ("checkback", {}),
     ("dotblind", {"SMTPRCPTTO": "a.na@example.org"}),
+    ("greylist", {}),
+    ("greylist", {"SMTPMAILFROM": ""}),
     ("ipthrottle", {"OVER": "1"}),
     ("localmail", {"SMTPAUTHUSER": "ana", "SMTPRCPTTO": "eva@example.net"}),
+    ("mfdnschecks", {}),
     ("msa", {}),
     ("overload", {}),
+    ("ownsender", {"SMTPAUTHUSER": "ana", "SMTPMAILFROM": "eva@example.org"}),
     ("plusaliases", {"SMTPRCPTTO": "ana+tea@example.org"}),
     ("rater", {"OVER": "1"}),
+    ("rblchecks", {}),
+    ("rblchecks", {"TCPREMOTEIP": None}),
     ("rcptchecks", {"SMTPRCPTTO": "eva@example.org"}),
     ("rcptcheckscdb", {"CHKUSER_ADDRFILE": "addresslist.cdb", "SMTPRCPTTO": "eva@example.org"}),
     ("rcptchecksfile", {"SMTPRCPTTO": "eva@example.org"}),
+    ("rdnschecks", {"RDNSTHRESHOLD": "1"}),
+    ("rdnschecks", {"RDNSTHRESHOLD": "1", "SMTPMAILFROM": None}),
     ("senderchecks", {"SMTPMAILFROM": "eva@example.org"}),
     ("senderchecksfile", {"SMTPMAILFROM": "eva@example.org"}),
+    ("spfchecks", {}),
+    ("spfchecks", {"BOUNCELEVEL": "3"}),
     ("tarpit", {"SMTPRCPTCOUNTALL": "60"}),
     ("userthrottle", {"OVER": "1", "SMTPAUTHUSER": "ana"}),
 ]
 
 
 def test_there_is_a_case_for_every_plugin_that_answers() -> None:
-    assert [name for name, _ in ANSWERED] == [name for name in PLUGINS if FOUND[name].answers]
+    assert sorted({name for name, _ in ANSWERED}) == [name for name in PLUGINS if FOUND[name].answers]
 
 
-@pytest.mark.parametrize(("name", "values"), ANSWERED)
-def test_a_plugin_declares_no_command_that_it_never_answers(name: str, values: dict[str, str]) -> None:
+def on_a_list(question: Listed) -> Records[str]:
+    "The client is on every list, and the test point that no list has is on none."
+    return Records([] if question.subject.name == "127.0.0.1" else ["127.0.0.2"])
+
+
+def answered(name: str, values: dict[str, str | None]) -> set[type[Command]]:
+    "The kinds of commands that a plugin answers in one case."
     verdict = Answer(1, "3/2") if "OVER" in values else Answer(0, "1/2")
-    session = Session({**SAMPLE, **values}, lambda message: None)
-    answerers = {Rate: lambda _: verdict, Block: lambda _: True, Mailbox: lambda _: NOT_FOUND}
-    answers = FOUND[name](session, ControlFiles(FILES), lambda message: None, answerers)
-    assert {type(command) for command in answers} == set(FOUND[name].answers or ())
+    environ = {name: value for name, value in {**SAMPLE, **values}.items() if value is not None}
+    answerers: dict[type[Question[Any]], Any] = {
+        Rate: lambda _: verdict,
+        Block: lambda _: True,
+        Seen: lambda _: Sighting("first", 0, 300),
+        Lookup: lambda _: Records(exists=False),
+        Listed: on_a_list,
+        Mailbox: lambda _: NOT_FOUND,
+    }
+    answers = FOUND[name](Session(environ, lambda message: None), ControlFiles(FILES), lambda message: None, answerers)
+    return {type(command) for command in answers}
+
+
+@pytest.mark.parametrize("name", [name for name in PLUGINS if FOUND[name].answers])
+def test_a_plugin_declares_no_command_that_it_never_answers(name: str) -> None:
+    kinds = {kind for each, values in ANSWERED if each == name for kind in answered(name, values)}
+    assert kinds == set(FOUND[name].answers or ())

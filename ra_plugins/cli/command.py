@@ -20,8 +20,8 @@ from ra_plugins.support.command_line import Fault, command_parser, number_over_z
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'try_session', 'demo', 'assignment',
-           'port', 'plugin_file', 'GatherSettings', 'main']
+__all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'zone_answers', 'try_session', 'demo',
+           'assignment', 'port', 'plugin_file', 'GatherSettings', 'main']
 
 # %% ../../nbs/cli/04_command.ipynb #9bb7e233
 _FAILED = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`
@@ -99,6 +99,23 @@ def smtpd(options: argparse.Namespace) -> int:
         raise Fault(f"can't listen at {printable(options.host)} port {options.port}: {trouble(error)}") from None
     return 0
 
+# %% ../../nbs/cli/04_command.ipynb #e8af6b32
+def zone_answers(
+    path: str | None,  # of a zone file
+) -> dict[Any, Any]:  # who answers, by class of question
+    "A zone that answers lookups in DNS's place, or nobody; `Fault` where the file can't be read or understood."
+    if path is None:
+        return {}
+    from ra_plugins.ask.dns import Lookup, Prefetch
+    from ra_plugins.ask.zonefile import zone_from_file
+
+    need(path)
+    try:
+        zone = zone_from_file(path)
+    except ValueError as error:
+        raise Fault(str(error)) from None
+    return {Lookup: zone, Prefetch: zone}
+
 # %% ../../nbs/cli/04_command.ipynb #5cfc139c
 def try_session(options: argparse.Namespace) -> int:
     "Hold one session without a network, and say what each plugin asks, answers and logs."
@@ -115,7 +132,7 @@ def try_session(options: argparse.Namespace) -> int:
     control = Control(os.path.abspath(options.control))
     environ = {**environment(), "TCPREMOTEIP": options.ip, **options.set}
     try:
-        trial = Trial(control, environ, options.like, options.seconds)
+        trial = Trial(control, environ, options.like, options.seconds, zone_answers(options.zone))
         run_to_end(trial.hold(options.helo, options.sender, options.recipients, options.auth))
     except OSError as error:
         raise Fault(f"can't read {trouble(error)}") from None
@@ -200,6 +217,7 @@ def _try_options(command: argparse.ArgumentParser) -> None:
         "--to", action="append", default=[], dest="recipients", metavar="ADDRESS", help="a recipient; may come again"
     )
     command.add_argument("--auth", default="", metavar="USER", help="the user who has logged in")
+    command.add_argument("--zone", metavar="FILE", help="answer lookups from a zone file, and don't ask DNS")
     command.add_argument("--json", action="store_true", help="tell it as JSON")
 
 # %% ../../nbs/cli/04_command.ipynb #90cb4206
@@ -228,6 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     _smtpd_options(add("smtpd", smtpd))
     _try_options(add("try", try_session))
     commands.add_parser("overload-flag", help="Raise and lower the flag of the overload plugin; has options of its own.")
+    commands.add_parser("rblchecks", help="With --self-test: try the block lists of the plugin rblchecks out.")
     commands.add_parser("spf", help="With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.")
     add("demo", demo)
     return top
@@ -240,6 +259,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ra_plugins.cli import overload_flag
 
         return overload_flag.main(arguments[1:])
+    if arguments[:1] == ["rblchecks"]:
+        from ra_plugins.cli import rblchecks
+
+        return rblchecks.main(arguments[1:])
     if arguments[:1] == ["spf"]:
         from ra_plugins.spf.spfquery import explain
 

@@ -5,6 +5,7 @@
 # %% ../../nbs/plugins/msa.ipynb #39d7c7c9
 from __future__ import annotations
 
+from ra_plugins.plugins.shared.exempt import may_relay, skip_relay
 from ra_plugins.spp.command import Refuse
 from ra_plugins.support.environment import Environment, variable
 from ra_plugins.spp.plugin import plugin
@@ -36,12 +37,13 @@ class MsaSettings(Environment):
     "What msa can be told."
 
     code: str = variable("MSACODE", reply_code, "550", "The code of the refusal; RFC 4954 asks for 530.")
+    skip_relay: bool = skip_relay("MSA")
 
 # %% ../../nbs/plugins/msa.ipynb #c8e963a5
 @plugin("mail", settings=MsaSettings, answers=(Refuse,))
 def msa(session: Session, settings: MsaSettings, log: Callable[[str], None]) -> Refuse | None:
-    "Refuse the mail of a client that hasn't logged in."
-    if session.authenticated:
+    "Refuse the mail of a client that neither has logged in nor may relay."
+    if session.authenticated or (settings.skip_relay and may_relay(session)):
         return None
     log("Message rejected (no auth).")
     return REPLIES[settings.code]

@@ -5,6 +5,7 @@
 # %% ../../nbs/plugins/overload.ipynb #220c4886
 from __future__ import annotations
 
+from ra_plugins.plugins.shared.exempt import may_relay, skip_relay
 from ra_plugins.spp.command import Disconnect
 from ra_plugins.support.environment import Environment, filename, variable
 from ra_plugins.spp.plugin import plugin
@@ -26,14 +27,15 @@ class OverloadSettings(Environment):
     flag: str = variable(
         "OVERLOADFILE", filename, "overloaded", "The file that is there while the server is overloaded."
     )
+    skip_relay: bool = skip_relay("OVERLOAD")
 
 # %% ../../nbs/plugins/overload.ipynb #a948183d
 @plugin("mail", settings=OverloadSettings, answers=(Disconnect,))
 def overload(
     session: Session, settings: OverloadSettings, control: Control, log: Callable[[str], None]
 ) -> Disconnect | None:
-    "Turn away, while the flag is up, who hasn't logged in."
-    if session.authenticated or not control.exists(settings.flag):
+    "Turn away, while the flag is up, who neither has logged in nor may relay."
+    if session.authenticated or (settings.skip_relay and may_relay(session)) or not control.exists(settings.flag):
         return None
     log("Temporary Failure: Server overload")
     return Disconnect(451, None, "Temporary Failure: Server overload")

@@ -5,7 +5,8 @@
 # %% ../../nbs/plugins/tarpit.ipynb #97e90aa0
 from __future__ import annotations
 
-from ra_plugins.spp.command import Delay
+from ra_plugins.plugins.shared.exempt import may_relay, skip_relay
+from ra_plugins.spp.command import DELAY_LIMIT, Delay
 from ra_plugins.support.environment import Environment, number, variable, yes_or_no
 from ra_plugins.spp.plugin import plugin
 
@@ -46,18 +47,19 @@ class TarpitSettings(Environment):
     delay: int | str = variable("TARPITDELAY", pace, 2, "How long each reply waits; 0 switches the delays off.")
     ceiling: int = variable("TARPITMAXDELAY", number, 240, "The longest delay, in seconds; 0 switches the delays off.")
     exempt: bool = variable("TARPITSKIPAUTH", yes_or_no, False, "1 exempts clients that have logged in.")
+    skip_relay: bool = skip_relay("TARPIT")
 
 # %% ../../nbs/plugins/tarpit.ipynb #91ab95e9
 @plugin("rcpt", settings=TarpitSettings, answers=(Delay,))
 def tarpit(session: Session, settings: TarpitSettings, log: Callable[[str], None]) -> Delay | None:
     "Slow a client down, the more recipients it names for one message."
-    if not settings.count or (settings.exempt and session.authenticated):
+    if not settings.count or (settings.exempt and session.authenticated) or (settings.skip_relay and may_relay(session)):
         return None
     if session.rcpt_count_all is None:
         log("can't get number of envelope recipients")
         return None
     step = session.rcpt_count_all - settings.count + 1
-    delay = min(seconds(settings.delay, step), settings.ceiling) if step > 0 else 0
+    delay = min(seconds(settings.delay, step), settings.ceiling, DELAY_LIMIT) if step > 0 else 0
     if not delay:
         return None
     if step == 1:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from functools import cached_property
 from math import inf
 from typing import Any
 
 from ra_plugins.hosts.catalogue import catalogue, is_installed, plugin_of
-from ra_plugins.hosts.guard import BoundedAnswerers, Guard
+from ra_plugins.hosts.guard import BoundedAnswerers, Guard, words_of
 from ra_plugins.hosts.script import CONTROLDIR
 from ra_plugins.smtpd.dialogue import Dialogue, programs
 from ra_plugins.smtpd.qmail_spp import Checks, Failure, run_program
@@ -47,10 +47,10 @@ class Run:
         if len(self.logged) < NOTED_LIMIT:
             self.logged.append(log_line(os.path.basename(self.entry), os.getpid(), message))
 
-    def note(self, question: object, answer: object) -> None:
+    def note(self, question: Any, answer: object) -> None:
         "What the plugin has asked, and what it was told."
         if len(self.asked) < NOTED_LIMIT:
-            self.asked.append((printable(repr(question)), printable(repr(answer))))
+            self.asked.append((printable(words_of(repr, question)), printable(words_of(question.shown, answer))))
 
     def data(self) -> dict[str, Any]:
         "The same, for JSON."
@@ -110,6 +110,7 @@ async def decided(
     run: Run,  # takes notes
     environ: dict[str, str],
     seconds: float = inf,  # that it may take at most; it may say less
+    answering: Mapping[Any, Any] | None = None,  # who answers instead, by class of question: a function of it
 ) -> AsyncGenerator[Command, None]:
     "The commands of a plugin that runs in here."
     if plugin is None:
@@ -117,6 +118,7 @@ async def decided(
     bound = min(seconds, plugin.seconds)
     session, control = Session(environ, run.log, os.getpid()), Control(environ.get("CONTROLDIR", CONTROLDIR))
     async with BoundedAnswerers(environ, run.log, dry=True, seconds=bound, note=run.note) as answerers:
+        answerers.known = answering or {}
         answer = await Guard(plugin, run.log, bound).adecide(session, control, answerers)
     for command in answer:
         yield command
@@ -145,8 +147,13 @@ async def watched(
 class Runner:
     "Runs entries of smtpplugins: those that we installed in here, others as programs."
 
-    def __init__(self, home: str, seconds: float):
-        self.home, self.seconds = home, seconds
+    def __init__(
+        self,
+        home: str,  # qmail's
+        seconds: float,  # that a program may take
+        answering: Mapping[Any, Any] | None = None,  # as in `decided`
+    ):
+        self.home, self.seconds, self.answering = home, seconds, answering
 
     @cached_property
     def known(self) -> dict[str, Plugin]:
@@ -157,9 +164,9 @@ class Runner:
         "The commands of an entry, however it has to be run."
         path, name = os.path.join(self.home, run.entry), os.path.basename(run.entry)
         if is_installed(path):
-            return decided(plugin_of(path, run.log), run, environ, self.seconds)
+            return decided(plugin_of(path, run.log), run, environ, self.seconds, self.answering)
         if run.entry[0] != ":" and not os.path.isdir(os.path.dirname(path)) and name in self.known:
-            return decided(self.known[name], run, environ, self.seconds)
+            return decided(self.known[name], run, environ, self.seconds, self.answering)
         return watched(run, environ, self.home, self.seconds)
 
     async def commands(self, run: Run, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
@@ -179,10 +186,11 @@ def noted_checks(
     notes: Notes,
     like: str = "netqmail",  # whose qmail-spp: a key of `SECTIONS`
     seconds: float = 300,  # that a program may take
+    answering: Mapping[Any, Any] | None = None,  # as in `decided`
 ) -> Checks:
     "The plugins of a session that is noted."
     environ = {"CONTROLDIR": control.folder, **environ}
-    runner = Runner(os.path.dirname(os.path.abspath(control.folder)), seconds)
+    runner = Runner(os.path.dirname(os.path.abspath(control.folder)), seconds, answering)
 
     def run(entry: str, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
         return runner.commands(notes.started(entry), environ)
@@ -199,9 +207,10 @@ class Trial:
         environ: dict[str, str],  # of the session: TCPREMOTEIP, settings
         like: str = "netqmail",  # whose qmail-spp: a key of `SECTIONS`
         seconds: float = 300,  # that a program may take
+        answering: Mapping[Any, Any] | None = None,  # who answers instead, by class of question: a function of it
     ):
         self.notes = Notes()
-        self.checks = noted_checks(control, environ, self.notes, like, seconds)
+        self.checks = noted_checks(control, environ, self.notes, like, seconds, answering)
         self.dialogue = Dialogue(control, self.checks)
 
     async def hold(
@@ -253,7 +262,7 @@ def trial_text(trial: Trial) -> str:
             lines.append(f"     {printable(run.entry)}")
             lines += [f"       asked     {question}: {answer}" for question, answer in run.asked]
             lines += [f"       logged    {line}" for line in run.logged]
-            lines += [f"       answered  {printable(repr(command))}" for command in run.answered]
+            lines += [f"       answered  {printable(words_of(repr, command))}" for command in run.answered]
             lines += [f"       failed    {run.failure}"] if run.failure else []
         lines += [f"S: {printable(line)}" for line in step.replies] or ["S: (hangs up)"]
     waited = f", after {trial.notes.delay} s of waiting" if trial.notes.delay else ""

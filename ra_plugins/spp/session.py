@@ -13,7 +13,19 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 # %% auto #0
-__all__ = ['SAMPLE', 'Session', 'sample_session']
+__all__ = ['SAMPLE', 'plugin_names', 'Session', 'sample_session']
+
+# %% ../../nbs/spp/00_session.ipynb #d2bc9a53
+_ALL, _ACCESS = "all", "access"
+_NAMES_LIMIT = 1000  # characters
+
+
+def plugin_names(value: str) -> str:
+    "names of plugins, with blanks or commas between, or all"
+    names = value.replace(",", " ").split(" ") if len(value) <= _NAMES_LIMIT else ["too long"]
+    if not all(name.isascii() and name.isidentifier() for name in names if name):
+        raise ValueError
+    return value
 
 # %% ../../nbs/spp/00_session.ipynb #0d8c0794
 class Session(Environment):
@@ -46,6 +58,8 @@ class Session(Environment):
     rcpt_hosts_ok: bool | None = variable(
         "SMTPRCPTHOSTSOK", yes_or_no, None, "Is the recipient's domain in rcpthosts, or may the client send anywhere?"
     )
+    exempt: str = variable("RAEXEMPT", plugin_names, "", "Plugins that let this client be, as tcprules or a run script say.")
+    exempt_by_access: str = variable("ACCESSEXEMPT", plugin_names, "", "The same, as the plugin access has left it.")
 
     def __init__(
         self,
@@ -60,6 +74,17 @@ class Session(Environment):
     def authenticated(self) -> bool:
         "Has the client logged in? An empty user isn't one."
         return bool(self.auth_user)
+
+    def exempted_from(self, name: str) -> str:  # the variable that says so; empty where none does
+        "Is the plugin of this name to let this session be?"
+        if _are_named(self.exempt, name):
+            return "RAEXEMPT"
+        return "ACCESSEXEMPT" if name != _ACCESS and _are_named(self.exempt_by_access, name) else ""
+
+
+def _are_named(names: str, name: str) -> bool:
+    "Does a list of plugins hold this one?"
+    return bool(names) and not {name, _ALL}.isdisjoint(names.replace(",", " ").split())
 
 # %% ../../nbs/spp/00_session.ipynb #3d0db9fc
 SAMPLE = {
@@ -78,6 +103,8 @@ def sample_session(
 ) -> Session:
     "A session for notebooks and tests, in the middle of RCPT, of qmail-smtpd's process 4711."
     names = {each.attribute: each.name for each in Session.variables()}
+    if unknown := [name for name in values if name not in names and not name.isupper()]:
+        raise TypeError(f"a session has no {', '.join(unknown)}; it has {', '.join(names)}, and variables in capitals")
     environ: dict[str, object] = {**SAMPLE, **{names.get(name, name): value for name, value in values.items()}}
     told = {name: int(value) if isinstance(value, bool) else value for name, value in environ.items()}
     return Session({name: str(value) for name, value in told.items() if value is not None}, pid=4711)

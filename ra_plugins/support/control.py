@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['STEP', 'COARSE_STEP', 'TEXT_LIMIT', 'BOM', 'FIRST_BYTES', 'CDB_COST', 'FIRST_LINE_LIMIT', 'KEPT_BYTES', 'KEPT_FILES',
-           'RegularFile', 'FileInMemory', 'Control', 'ControlFiles']
+           'PARSED_COST', 'RegularFile', 'FileInMemory', 'Control', 'ControlFiles']
 
 # %% ../../nbs/support/04_control.ipynb #e67b180e
 def _unfit(
@@ -252,18 +252,20 @@ class _Readings(_Folder):
         name: str,
         make: Callable[[RegularFile | FileInMemory, str], tuple[Made, int]],  # its size in memory behind it, in bytes
         again: bool = True,  # read a second time if the first came too early to be kept?
+        key: object = None,  # what the result is kept by, beside the name; by default, `make` itself
     ) -> Made:
         "What a file holds, kept or read; `OSError` if it can't be read."
-        kept: Made | None = self._kept.get((name, make), lambda: self._identity(name))
+        place = name, key or make
+        kept: Made | None = self._kept.get(place, lambda: self._identity(name))
         if kept is not None:
             return kept
         file = self._open(name)
         at_rest = file.at_rest()
         made, size = make(file, self.path(name))
         if at_rest:
-            self._kept.put((name, make), file.identity, made, size)
+            self._kept.put(place, file.identity, made, size)
         elif again and file.at_rest():
-            return self._made(name, make, again=False)
+            return self._made(name, make, again=False, key=key)
         return made
 
 # %% ../../nbs/support/04_control.ipynb #123c414a
@@ -305,14 +307,36 @@ class _Lists(_Readings):
             raise _unfit(errno.EINVAL, "is text, and should be a CDB", self.path(name))
         return self.has(name, *wanted)
 
+# %% ../../nbs/support/04_control.ipynb #e3237979
+PARSED_COST = 20  # bytes, roughly, that are kept for each byte of a text that somebody has taken apart
+
+
+class _Texts(_Lists):
+    "Texts that others take apart."
+
+    def parsed(
+        self,
+        name: str,
+        parse: Callable[[str], Made],  # one function, the same each time: what it returns is kept under it, and mustn't be None
+    ) -> Made:
+        "What `parse` makes of a file's text; `OSError` if the file can't be read, or isn't text. What `parse` raises is raised."
+
+        def make(file: RegularFile | FileInMemory, path: str) -> tuple[Made, int]:
+            raw = _whole(file, path)
+            if b"\0" in raw:
+                raise _unfit(errno.EINVAL, "isn't text", path)
+            return parse(_stripped(raw)), PARSED_COST * len(raw)
+
+        return self._made(name, make, key=parse)
+
 # %% ../../nbs/support/04_control.ipynb #b7fbe27f
 def _covering(domain: str) -> list[str]:
     "The entries that a domain may be in by: its own, and a dot entry for each domain above it, in lower case."
     domain = domain.lower()
     return [domain, *(domain[place:] for place, char in enumerate(domain) if char == "." and place)]
 
-# %% ../../nbs/support/04_control.ipynb #f0bd79c2
-class Control(_Lists):
+# %% ../../nbs/support/04_control.ipynb #ed80a9e5
+class Control(_Texts):
     "The control files of one folder. What was read is kept for as long as the file is the same."
 
     def first_line(
