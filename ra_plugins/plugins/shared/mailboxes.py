@@ -31,7 +31,7 @@ __all__ = ['FORMS', 'EXTENSION_LIMIT', 'QUESTIONS', 'WHITELISTED', 'FOREIGN', 'K
            'ListMailboxes', 'AskedMailboxes', 'VpopmailMailboxes', 'SeveralMailboxes', 'mailbox_sources',
            'mailboxes_in', 'is_whitelisted', 'standing', 'refuse', 'RecipientSettings', 'RecipientListSettings',
            'parse_recipient', 'accepted_before', 'RecipientState', 'wrong_before', 'no_mailbox', 'check_recipient',
-           'SenderSettings', 'check_sender', 'ListedSettings', 'is_own_address', 'one_message']
+           'SenderSettings', 'check_sender_mailbox', 'ListedSettings', 'is_own_address', 'one_message']
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #2c0ea9e8
 class Forms(namedtuple("Forms", "delimiter extensions verp srs", defaults=("-", False, True, False))):
@@ -457,8 +457,8 @@ class SenderSettings(Environment):
         "By which addresses a mailbox can be reached."
         return Forms(self.delimiter, self.extensions, self.verp, self.srs)
 
-# %% ../../../nbs/plugins/shared/mailboxes.ipynb #f3088b5e
-async def check_sender(
+# %% ../../../nbs/plugins/shared/mailboxes.ipynb #78839ab2
+async def check_sender_mailbox(
     name: str,  # the plugin's, for replies
     mailboxes: Mailboxes,
     session: Session,
