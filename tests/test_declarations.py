@@ -19,8 +19,8 @@ from ra_plugins.ask.dns import Lookup, Prefetch, Records
 from ra_plugins.ask.mailbox import (
     NOT_FOUND,
     DovecotMailbox,
-    Found,
     Mailbox,
+    MailboxFound,
     PostfixMailbox,
     SqlMailbox,
     VpopmailMailbox,
@@ -97,7 +97,7 @@ refuse          nonsense
     "odd": b"\xff\xfea\0",
 }
 FAILURES = [Late("late"), Broken("broken"), Nobody("nobody")]
-MAILBOXES = [NOT_FOUND, Found(True, False, None), Found(True, False, 100), Found(True, True, None), *FAILURES]
+MAILBOXES = [NOT_FOUND, *(MailboxFound(True, *each) for each in ((False, None), (False, 100), (True, None))), *FAILURES]
 REPLIES = [CalloutReply(*each, "") for each in (("RCPT TO", 250), ("RCPT TO", 451), ("MAIL FROM", 550), ("EHLO", 421))]
 RECORDS: dict[str, list[Any]] = {
     **{"A": ["192.0.2.25", "127.0.0.1"], "AAAA": ["2001:db8::25"], "MX": [(10, "mail.example.org")]},

@@ -17,7 +17,7 @@ from cdblib import Writer
 from mailserver import ENVIRON, Home, Server
 
 from ra_plugins.ask.answerer import Answerers
-from ra_plugins.ask.mailbox import NOT_FOUND, DovecotMailbox, Found, PostfixMailbox, VpopmailMailbox
+from ra_plugins.ask.mailbox import NOT_FOUND, DovecotMailbox, MailboxFound, PostfixMailbox, VpopmailMailbox
 from ra_plugins.ask.question import Broken, Late
 from ra_plugins.hosts.catalogue import catalogue
 from ra_plugins.spp.command import ChangeAddress
@@ -25,7 +25,7 @@ from ra_plugins.spp.session import sample_session
 from ra_plugins.support.control import Control, ControlFiles
 
 Serve = Callable[..., Server]
-KNOWN, ALL = Found(True, False, None), Found(True, True, None)
+KNOWN, ALL = MailboxFound(True, False, None), MailboxFound(True, True, None)
 NO_MAILBOX = "511 sorry, no mailbox here by that name"
 VDELIVERMAIL = "| /home/vpopmail/bin/vdelivermail ''"
 MAIL = "MAIL FROM:<eva@example.net>"
@@ -226,7 +226,7 @@ def test_what_a_list_must_know(
     ("ending", "found"),
     [("bounce-no-mailbox", NOT_FOUND), ("delete", NOT_FOUND), ("ana@example.org", ALL), ("/home/x/Maildir", ALL)],
 )
-def test_what_qmail_default_says(vpopmail: Vpopmail, ending: str, found: Found) -> None:
+def test_what_qmail_default_says(vpopmail: Vpopmail, ending: str, found: MailboxFound) -> None:
     (vpopmail.domain / ".qmail-default").write_text(f"{VDELIVERMAIL} {ending}\n")
     assert vpopmail.tell("zoe@example.org") == found
     assert vpopmail.tell("ben@example.org") == KNOWN
@@ -315,7 +315,7 @@ def test_a_quota_at_its_limit(vpopmail: Vpopmail) -> None:
     sizes = vpopmail.domain / "ana" / "Maildir" / "maildirsize"
     for lines, fill in (("999 1\n", 99), ("1000 1\n", 100), ("0 100\n", 100), ("", 0), ("700 1\n-701 -1\n", 0)):
         sizes.write_text(f"9S\n{lines}")
-        assert vpopmail.tell("ana@example.org") == Found(True, False, fill), lines
+        assert vpopmail.tell("ana@example.org") == MailboxFound(True, False, fill), lines
     sizes.unlink()
     assert vpopmail.tell("ana@example.org") == KNOWN
 

@@ -15,13 +15,13 @@ from database_servers import DatabaseServer, mariadb, postgresql
 from mailserver import PATIENCE
 
 from ra_plugins.ask.answerer import Answerers
-from ra_plugins.ask.mailbox import NOT_FOUND, Found, SqlMailbox, VpopmailMailbox
+from ra_plugins.ask.mailbox import NOT_FOUND, MailboxFound, SqlMailbox, VpopmailMailbox
 from ra_plugins.ask.question import Broken, Late, Unanswered
 from ra_plugins.plugins.rcptchecks import rcptchecks
 from ra_plugins.spp.session import sample_session
 from ra_plugins.support.control import Control, ControlFiles
 
-KNOWN = Found(True, False, None)
+KNOWN = MailboxFound(True, False, None)
 QUERY = "SELECT quota, used FROM mailboxes WHERE address = :address"
 TABLES = (
     "CREATE TABLE mailboxes (address VARCHAR(200) PRIMARY KEY, quota VARCHAR(20), used BIGINT)",
@@ -106,9 +106,9 @@ def told(database: Any, address: str, query: str = QUERY, **values: str) -> Any:
 
 
 def test_a_query_of_ones_own(database: Any) -> None:
-    assert told(database, "Ana@Example.org") == Found(True, False, 97)
+    assert told(database, "Ana@Example.org") == MailboxFound(True, False, 97)
     assert told(database, "ben@example.org") == KNOWN == told(database, "o'neil@example.org")
-    assert told(database, "anybody@example.net") == Found(True, True, None)
+    assert told(database, "anybody@example.net") == MailboxFound(True, True, None)
     assert told(database, "zoe@example.org") == NOT_FOUND
 
 
@@ -129,7 +129,7 @@ def test_what_a_client_says_is_never_part_of_a_query(database: Any) -> None:
             for asked in (answerers, tables):
                 answer = asked.tell(SqlMailbox(address), time.monotonic() + PATIENCE)
                 assert answer == NOT_FOUND or isinstance(answer, Unanswered), address
-        assert answerers.tell(SqlMailbox("ana@example.org")) == Found(True, False, 97)
+        assert answerers.tell(SqlMailbox("ana@example.org")) == MailboxFound(True, False, 97)
 
 
 def test_the_plugin_over_it(database: Any) -> None:
@@ -172,7 +172,7 @@ def test_a_service_asks_many_at_once(database: Any) -> None:
             end = time.monotonic() + PATIENCE
             return await asyncio.gather(*(answerers.atell(SqlMailbox(f"{name}@example.org"), end) for name in names))
 
-    assert asyncio.run(ask_all()) == [Found(True, False, 97), NOT_FOUND] * 50
+    assert asyncio.run(ask_all()) == [MailboxFound(True, False, 97), NOT_FOUND] * 50
 
 
 @on_servers
@@ -253,7 +253,7 @@ def test_a_locked_sqlite_file(tmp_path: Path) -> None:
     answer = told(embedded, "ana@example.org", MAILBOX_SQLTIMEOUT="1")
     assert isinstance(answer, (Broken, Late))
     holder.rollback()
-    assert told(embedded, "ana@example.org") == Found(True, False, 97)
+    assert told(embedded, "ana@example.org") == MailboxFound(True, False, 97)
     holder.close()
 
 

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 # %% auto #0
-__all__ = ['NOT_FOUND', 'Found', 'Mailbox', 'VpopmailMailbox', 'SqlMailbox', 'PostfixMailbox', 'DovecotMailbox',
+__all__ = ['NOT_FOUND', 'MailboxFound', 'Mailbox', 'VpopmailMailbox', 'SqlMailbox', 'PostfixMailbox', 'DovecotMailbox',
            'VpopmailSettings', 'SqlSettings', 'PostfixSettings', 'DovecotSettings', 'MailboxSettings',
            'MailboxAnswerer']
 
-# %% ../../nbs/ask/12_mailbox.ipynb #33a9bf0c
-class Found(namedtuple("Found", "known catch_all fill")):
+# %% ../../nbs/ask/12_mailbox.ipynb #c0b6a1a3
+class MailboxFound(namedtuple("MailboxFound", "known catch_all fill")):
     "What there is for an address. It counts as true if mail for it is taken."
 
     __slots__ = ()
@@ -33,10 +33,10 @@ class Found(namedtuple("Found", "known catch_all fill")):
         return self.known
 
 
-NOT_FOUND = Found(False, False, None)
+NOT_FOUND = MailboxFound(False, False, None)
 
-# %% ../../nbs/ask/12_mailbox.ipynb #5ae2c4aa
-class Mailbox(Question[Found]):
+# %% ../../nbs/ask/12_mailbox.ipynb #aaa8ef2a
+class Mailbox(Question[MailboxFound]):
     "Is mail for this address taken? A derived class says where to look."
 
     answerer = "ra_plugins.ask.mailbox:MailboxAnswerer"

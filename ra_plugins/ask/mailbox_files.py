@@ -9,7 +9,7 @@ import errno
 import os
 
 from ra_plugins.ask.answerer import Answerer
-from ra_plugins.ask.mailbox import NOT_FOUND, DovecotSettings, Found, PostfixSettings
+from ra_plugins.ask.mailbox import NOT_FOUND, DovecotSettings, MailboxFound, PostfixSettings
 from ra_plugins.ask.question import Broken, inf
 from ra_plugins.support.control import BOM, TEXT_LIMIT, Control
 from ra_plugins.support.log import octets, with_reason
@@ -117,7 +117,7 @@ class _FileStore(Answerer):
         self.files = NamesInFiles("/")
         self.workers: Workers | None = None
 
-    def answer(self, question: Mailbox, until: float = inf) -> Found:
+    def answer(self, question: Mailbox, until: float = inf) -> MailboxFound:
         "Look; `Broken` if it can't be found out."
         if not self.settings.environ.get(self.what):
             raise Broken(f"{self.what} isn't set")
@@ -129,7 +129,7 @@ class _FileStore(Answerer):
         except ValueError as error:
             raise Broken(f"{self.what}: {error}") from None
 
-    def look(self, question: Mailbox) -> Found:
+    def look(self, question: Mailbox) -> MailboxFound:
         "Is there such a name in one of the files?"
         raise NotImplementedError
 
@@ -151,12 +151,12 @@ class PostfixStore(_FileStore):
 
     settings_class, what = PostfixSettings, "MAILBOX_POSTFIX"
 
-    def look(self, question: Mailbox) -> Found:
+    def look(self, question: Mailbox) -> MailboxFound:
         "The address first, then the catch-all of its domain."
         maps = [self.files.map(path) for path in map_paths(self.settings.maps)]
         for key, catch_all in ((question.address, False), (f"@{question.domain}", True)):
             if any(octets(key) in each for each in maps):
-                return Found(True, catch_all, None)
+                return MailboxFound(True, catch_all, None)
         return NOT_FOUND
 
 
@@ -165,8 +165,8 @@ class DovecotStore(_FileStore):
 
     settings_class, what = DovecotSettings, "MAILBOX_DOVECOT"
 
-    def look(self, question: Mailbox) -> Found:
+    def look(self, question: Mailbox) -> MailboxFound:
         "The address, or its local part alone."
         names = {octets(question.address), octets(question.local)}
         files = [self.files.passwd(path) for path in passwd_paths(self.settings.paths, question.domain)]
-        return NOT_FOUND if all(names.isdisjoint(each) for each in files) else Found(True, False, None)
+        return NOT_FOUND if all(names.isdisjoint(each) for each in files) else MailboxFound(True, False, None)

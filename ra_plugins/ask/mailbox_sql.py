@@ -9,7 +9,7 @@ import os
 from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer
-from ra_plugins.ask.mailbox import NOT_FOUND, Found, SqlSettings
+from ra_plugins.ask.mailbox import NOT_FOUND, MailboxFound, SqlSettings
 from ra_plugins.ask.question import TOO_LATE, Broken, Late, inf
 from ra_plugins.ask.vpopmail import BOUNCE_MAIL, DASHES, fill_of, parse_quota
 from ra_plugins.ask.workers import Workers
@@ -130,7 +130,7 @@ def alias_names(
     return [local, *(f"{local[:end]}default" for end in reversed(ends))]
 
 
-def in_vpopmail_tables(connection: Connection, question: Mailbox) -> Found:
+def in_vpopmail_tables(connection: Connection, question: Mailbox) -> MailboxFound:
     "Does vpopmail's database have it?"
     from sqlalchemy import bindparam, inspect
     from sqlalchemy import text as statement
@@ -138,12 +138,12 @@ def in_vpopmail_tables(connection: Connection, question: Mailbox) -> Found:
     names: dict[str, Any] = {"local": question.local, "domain": question.domain}
     if account := connection.execute(statement(USER), names).first():
         home, quota, gid = account
-        return NOT_FOUND if int(gid or 0) & BOUNCE_MAIL else Found(True, False, _fill(f"{home}/Maildir", quota or ""))
+        return NOT_FOUND if int(gid or 0) & BOUNCE_MAIL else MailboxFound(True, False, _fill(f"{home}/Maildir", quota or ""))
     if not inspect(connection).has_table("valias"):
         return NOT_FOUND
     aliases = {"domain": question.domain, "aliases": alias_names(question.local)}
     found = connection.execute(statement(ALIAS).bindparams(bindparam("aliases", expanding=True)), aliases).first()
-    return Found(True, False, None) if found else NOT_FOUND
+    return MailboxFound(True, False, None) if found else NOT_FOUND
 
 
 def _fill(maildir: str, quota: str) -> int | None:
@@ -157,7 +157,7 @@ def _fill(maildir: str, quota: str) -> int | None:
 PARAMETERS = ("local", "domain", "address")
 
 
-def by_query(connection: Connection, query: str, question: Mailbox) -> Found:
+def by_query(connection: Connection, query: str, question: Mailbox) -> MailboxFound:
     "Does a query find it? `Broken` for one that has other parameters."
     from sqlalchemy import text as statement
 
@@ -169,7 +169,7 @@ def by_query(connection: Connection, query: str, question: Mailbox) -> Found:
         values = {"local": local, "domain": question.domain, "address": f"{local}@{question.domain}"}
         row = connection.execute(prepared, {name: values[name] for name in wanted}).mappings().first()
         if row is not None:
-            return Found(True, not local, _fill_of_row(row))
+            return MailboxFound(True, not local, _fill_of_row(row))
     return NOT_FOUND
 
 
@@ -203,7 +203,7 @@ class _Lookup:
         self.store, self.question, self.until = store, question, until
         self.lock, self.driver_connection = Lock(), None
 
-    def __call__(self) -> Found:
+    def __call__(self) -> MailboxFound:
         from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
         try:
@@ -216,7 +216,7 @@ class _Lookup:
         except (SQLAlchemyError, ImportError) as error:
             raise Broken(self.store.reason(error)) from None
 
-    def _asked(self) -> Found:
+    def _asked(self) -> MailboxFound:
         with self.store.engine().connect() as connection:
             with self.lock:
                 self.driver_connection = connection.connection.driver_connection
@@ -263,7 +263,7 @@ class SqlStore(Answerer):
             return f"{error}; pip install 'ra-plugins[sql]' and the database's driver"
         return reason_of(error, self._password)
 
-    def find(self, connection: Connection, question: Mailbox) -> Found:
+    def find(self, connection: Connection, question: Mailbox) -> MailboxFound:
         "Ask the query of one's own, or vpopmail's tables."
         query = self.settings.query
         return by_query(connection, query, question) if query else in_vpopmail_tables(connection, question)

@@ -12,7 +12,7 @@ from collections import namedtuple
 from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer, load
-from ra_plugins.ask.mailbox import NOT_FOUND, Found, SqlMailbox, VpopmailSettings
+from ra_plugins.ask.mailbox import NOT_FOUND, MailboxFound, SqlMailbox, VpopmailSettings
 from ra_plugins.ask.question import TOO_LATE, Broken, Late, Unanswered, inf
 from ra_plugins.support.cdb import ConstantDatabase
 from ra_plugins.support.control import CDB_COST, TEXT_LIMIT, Control, RegularFile
@@ -232,7 +232,7 @@ class VpopmailStore(Answerer):
         self.workers: Workers | None = None
         self.database: Answerer | None = None
 
-    def answer(self, question: Mailbox, until: float = inf) -> Found:
+    def answer(self, question: Mailbox, until: float = inf) -> MailboxFound:
         "Look; `Broken` if it can't be found out."
         try:
             folder = self.files.folder_of(question.domain)
@@ -247,7 +247,7 @@ class VpopmailStore(Answerer):
         self.workers = self.workers or Workers(1)
         return await self.workers.arun(lambda: self.answer(question, until), until)
 
-    def in_folder(self, folder: str, question: Mailbox, until: float) -> Found:
+    def in_folder(self, folder: str, question: Mailbox, until: float) -> MailboxFound:
         "Is mail for the address taken in the folder of its domain?"
         reasons: list[OSError | Unanswered] = []
         for look in (self._by_dot_file, self._by_account, self._by_default):
@@ -262,15 +262,15 @@ class VpopmailStore(Answerer):
             raise why if isinstance(why, Unanswered) else Broken(_named(f"in the folder of {question.domain},", why))
         return NOT_FOUND
 
-    def _by_dot_file(self, folder: str, question: Mailbox, until: float) -> Found | None:
+    def _by_dot_file(self, folder: str, question: Mailbox, until: float) -> MailboxFound | None:
         for name in dot_files(question.local):
             if monotonic() >= until:
                 raise Late(TOO_LATE)
             if is_file(os.path.join(folder, name)):
-                return Found(True, False, None)
+                return MailboxFound(True, False, None)
         return None
 
-    def _by_account(self, folder: str, question: Mailbox, until: float) -> Found | None:
+    def _by_account(self, folder: str, question: Mailbox, until: float) -> MailboxFound | None:
         try:
             account = self.files.account(folder, question.local)
         except FileNotFoundError:
@@ -282,18 +282,18 @@ class VpopmailStore(Answerer):
         gid, home, quota = (account[place] if len(account) > place else "" for place in (2, 4, 5))
         if gid.isdecimal() and int(gid) & BOUNCE_MAIL:
             return NOT_FOUND
-        return Found(True, False, self._fill(home, quota))
+        return MailboxFound(True, False, self._fill(home, quota))
 
-    def _by_database(self, question: Mailbox, until: float) -> Found | None:
+    def _by_database(self, question: Mailbox, until: float) -> MailboxFound | None:
         if self.database is None:
             made = load(SqlMailbox.store)
             self.database = made(made.settings_class(self.settings.environ, self.log), self.log, self.dry)
         found = self.database.answer(question, until)
         if isinstance(found, Unanswered):
             raise found
-        return Found(*found) if found else None
+        return MailboxFound(*found) if found else None
 
-    def _by_default(self, folder: str, question: Mailbox, until: float) -> Found | None:
+    def _by_default(self, folder: str, question: Mailbox, until: float) -> MailboxFound | None:
         path = os.path.join(folder, ".qmail-default")
         try:
             all_taken = takes_all(RegularFile(path)[0:DEFAULT_LIMIT])
@@ -301,7 +301,7 @@ class VpopmailStore(Answerer):
             if not os.path.isdir(folder):
                 raise
             return None
-        return Found(True, True, None) if all_taken else None
+        return MailboxFound(True, True, None) if all_taken else None
 
     def _fill(self, home: str, quota: str) -> int | None:
         "How full is a mailbox? None, with a line in the log, if that can't be read."

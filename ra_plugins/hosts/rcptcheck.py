@@ -9,8 +9,8 @@ import os
 import sys
 from contextlib import suppress
 
-from ra_plugins.hosts.guard import Guard, describe
-from ra_plugins.hosts.script import CONTROLDIR, answer_to, environment
+from ra_plugins.hosts.guard import LAST_WORDS, Guard, describe
+from ra_plugins.hosts.script import CONTROLDIR, end_if_stuck, environment, say_answer
 from ra_plugins.spp.command import ChangeAddress, Delay, Drop, Reply, SetVariable
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import Session
@@ -87,13 +87,7 @@ def check_with(
         def log(message: str, name: str = name) -> None:
             say(log_line(name, pid, message))
 
-        try:
-            answers: list[list[Command]] = []
-            answer_to(Guard(named_plugin(name), log), Session(told, log, pid), control, log, answers.append)
-            (answer,) = answers
-        except (Exception, SystemExit) as error:
-            log(f"failed, so the mail goes on: {describe(error)}")
-            continue
+        answer = _answer(name, Session(told, log, pid), control, log)
         for command in answer:
             if isinstance(command, Delay):
                 _wait(command.seconds)
@@ -105,6 +99,22 @@ def check_with(
         if status[0] != ACCEPT_STATUS or any(command.final for command in answer):
             return status
     return ACCEPT_STATUS, ""
+
+
+def _answer(name: str, session: Session, control: Control, log: Callable[[str], None]) -> list[Command]:
+    "What a plugin says; nothing, with a line in the log, if it fails."
+    answer: list[Command] = []
+    over: Callable[[], None] | None = None
+    try:
+        plugin = named_plugin(name)
+        over = end_if_stuck(plugin.seconds + 3 * LAST_WORDS, log)
+        say_answer(Guard(plugin, log), session, control, log, answer.extend)
+    except BaseException as error:
+        log(f"failed, so the mail goes on: {describe(error)}")
+    finally:
+        if over:
+            over()
+    return answer
 
 
 def _wait(seconds: int) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ra_plugins.spp.plugin import Plugin
 
 # %% auto #0
-__all__ = ['CONTROLDIR', 'MARK', 'environment', 'main', 'answer_to', 'import_path', 'import_folder', 'executable']
+__all__ = ['CONTROLDIR', 'MARK', 'environment', 'main', 'import_path', 'import_folder', 'executable']
 
 # %% ../../nbs/hosts/02_script.ipynb #b414aad5
 def environment() -> dict[str, str]:
@@ -72,19 +72,19 @@ def main(
         _write_all(output, write(answer))
         delays.extend(command.seconds for command in answer if isinstance(command, Delay))
 
-    over = _end_if_stuck(plugin.seconds + 3 * LAST_WORDS, log)
+    over = end_if_stuck(plugin.seconds + 3 * LAST_WORDS, log)
     try:
         session = Session(environment(), log, pid)
         control = Control(session.environ.get("CONTROLDIR", CONTROLDIR))
-        answer_to(Guard(plugin, log), session, control, log, say)
+        say_answer(Guard(plugin, log), session, control, log, say)
     except BaseException as error:
         log(f"failed, so the mail goes on: {describe(error)}")
     finally:
         over()
     _wait(sum(delays), output)
 
-# %% ../../nbs/hosts/02_script.ipynb #1047c42b
-def answer_to(
+# %% ../../nbs/hosts/02_script.ipynb #a0c77687
+def say_answer(
     guard: Guard, session: Session, control: Control, log: Callable[[str], None], say: Callable[[list[Command]], None]
 ) -> None:
     "Say the plugin's answer, with answerers of its own."
@@ -102,8 +102,8 @@ async def _answer_on_asyncio(
     async with answerers:
         say(await guard.adecide(session, control, answerers))
 
-# %% ../../nbs/hosts/02_script.ipynb #e765f16e
-def _end_if_stuck(seconds: float, log: Callable[[str], None]) -> Callable[[], None]:  # to be called when all is well
+# %% ../../nbs/hosts/02_script.ipynb #d49c87b4
+def end_if_stuck(seconds: float, log: Callable[[str], None]) -> Callable[[], None]:  # to be called when all is well
     "End this process after so long a time, unless the function that is returned is called before."
     from _thread import allocate_lock, start_new_thread
 

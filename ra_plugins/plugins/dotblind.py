@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
-from ra_plugins.plugins.shared.mailboxes import ListedSettings, is_listed
+from ra_plugins.plugins.shared.mailboxes import ListedSettings, is_own_address
 from ra_plugins.plugins.shared.recipients import change_local_part
 from ra_plugins.spp.command import ChangeAddress
 from ra_plugins.spp.plugin import plugin
@@ -47,6 +47,6 @@ async def dotblind(
     dropped = str.maketrans("", "", settings.strip)
 
     async def stays(address: Address) -> bool:
-        return await is_listed(address, settings, control, log)
+        return await is_own_address(address, settings, control, log)
 
     return await change_local_part(session, control, log, settings.domains, lambda local: local.translate(dropped), stays)

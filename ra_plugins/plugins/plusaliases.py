@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
-from ra_plugins.plugins.shared.mailboxes import ListedSettings, is_listed
+from ra_plugins.plugins.shared.mailboxes import ListedSettings, is_own_address
 from ra_plugins.plugins.shared.recipients import change_local_part
 from ra_plugins.spp.command import ChangeAddress
 from ra_plugins.spp.plugin import plugin
@@ -54,7 +54,7 @@ async def plusaliases(
     "Cut the tag off the recipient's local part, if nobody has the address with it."
 
     async def stays(address: Address) -> bool:
-        return await is_listed(address, settings, control, log)
+        return await is_own_address(address, settings, control, log)
 
     return await change_local_part(
         session, control, log, settings.domains, lambda local: without_tag(local, settings.chars), stays

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
-from ra_plugins.plugins.shared.mailboxes import SenderSettings, check_sender, mailbox_sources, mailboxes_in
+from ra_plugins.plugins.shared.mailboxes import SenderSettings, check_sender_mailbox, mailbox_sources, mailboxes_in
 from ra_plugins.spp.command import Refuse
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.environment import filename, variable
@@ -45,4 +45,4 @@ async def senderchecks(
 ) -> Command | None:
     "Refuse a sender of ours that has no mailbox."
     mailboxes = mailboxes_in(settings.source, control, settings.addresses, settings.whitelist, settings.forms)
-    return await check_sender("senderchecks", mailboxes, session, log)
+    return await check_sender_mailbox("senderchecks", mailboxes, session, log)

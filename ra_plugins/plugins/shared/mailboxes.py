@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from ra_plugins.ask.mailbox import NOT_FOUND, DovecotMailbox, Found, Mailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
+from ra_plugins.ask.mailbox import NOT_FOUND, DovecotMailbox, MailboxFound, Mailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
 from ra_plugins.ask.question import Unanswered
 from ra_plugins.spp.command import Command, Refuse, SetVariable
 from ra_plugins.spp.plugin import State
@@ -31,7 +31,7 @@ __all__ = ['FORMS', 'EXTENSION_LIMIT', 'QUESTIONS', 'WHITELISTED', 'FOREIGN', 'K
            'ListMailboxes', 'AskedMailboxes', 'VpopmailMailboxes', 'SeveralMailboxes', 'mailbox_sources',
            'mailboxes_in', 'is_whitelisted', 'standing', 'refuse', 'RecipientSettings', 'RecipientListSettings',
            'parse_recipient', 'accepted_before', 'RecipientState', 'wrong_before', 'no_mailbox', 'check_recipient',
-           'SenderSettings', 'check_sender', 'ListedSettings', 'is_listed', 'one_message']
+           'SenderSettings', 'check_sender_mailbox', 'ListedSettings', 'is_own_address', 'one_message']
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #2c0ea9e8
 class Forms(namedtuple("Forms", "delimiter extensions verp srs", defaults=("-", False, True, False))):
@@ -135,14 +135,14 @@ class Mailboxes:
         "What is looked for, in this order."
         return (*listed_as(address, self.forms), f"@{address.domain.lower()}")
 
-    async def look(self, entry: str) -> Found:
+    async def look(self, entry: str) -> MailboxFound:
         "Is there such an entry? `OSError` or `Unanswered` where that can't be found out."
         raise NotImplementedError
 
-    async def find(self, address: Address) -> Found:
+    async def find(self, address: Address) -> MailboxFound:
         "Is this a mailbox of ours, its domain being ours? As `look`."
         if self.forms.srs and is_srs(unquoted(address.local)):
-            return Found(True, False, None)
+            return MailboxFound(True, False, None)
         for entry in self.entries(address):
             if found := await self.look(entry):
                 return found._replace(catch_all=True) if entry[0] == "@" else found
@@ -152,25 +152,25 @@ class Mailboxes:
 class TextMailboxes(Mailboxes):
     "Mailboxes in a text list."
 
-    async def look(self, entry: str) -> Found:
+    async def look(self, entry: str) -> MailboxFound:
         "Is there such an entry?"
-        return Found(entry in self.control.entries(self.place), False, None)
+        return MailboxFound(entry in self.control.entries(self.place), False, None)
 
 
 class CdbMailboxes(Mailboxes):
     "Mailboxes in a CDB."
 
-    async def look(self, entry: str) -> Found:
+    async def look(self, entry: str) -> MailboxFound:
         "Is there such a key?"
-        return Found(self.control.has_key(self.place, entry), False, None)
+        return MailboxFound(self.control.has_key(self.place, entry), False, None)
 
 
 class ListMailboxes(Mailboxes):
     "Mailboxes in a list, text or CDB."
 
-    async def look(self, entry: str) -> Found:
+    async def look(self, entry: str) -> MailboxFound:
         "Is there such an entry?"
-        return Found(self.control.has(self.place, entry), False, None)
+        return MailboxFound(self.control.has(self.place, entry), False, None)
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #89a99304
 class AskedMailboxes(Mailboxes):
@@ -191,7 +191,7 @@ class AskedMailboxes(Mailboxes):
         "The address without quotes, and what else it may be listed as."
         return listed_as(Address(unquoted(address.local), address.domain), self.forms)
 
-    async def look(self, entry: str) -> Found:
+    async def look(self, entry: str) -> MailboxFound:
         "Ask."
         return await self.question(entry)
 
@@ -228,7 +228,7 @@ class SeveralMailboxes(Mailboxes):
                 return True
         return False
 
-    async def find(self, address: Address) -> Found:
+    async def find(self, address: Address) -> MailboxFound:
         "Does one of them have it?"
         why: OSError | Unanswered | None = None
         for each in self.sources:
@@ -457,8 +457,8 @@ class SenderSettings(Environment):
         "By which addresses a mailbox can be reached."
         return Forms(self.delimiter, self.extensions, self.verp, self.srs)
 
-# %% ../../../nbs/plugins/shared/mailboxes.ipynb #f3088b5e
-async def check_sender(
+# %% ../../../nbs/plugins/shared/mailboxes.ipynb #78839ab2
+async def check_sender_mailbox(
     name: str,  # the plugin's, for replies
     mailboxes: Mailboxes,
     session: Session,
@@ -506,7 +506,7 @@ def _places(settings: ListedSettings, control: Control, forms: Forms) -> list[Ma
     return [mailboxes_in(name, control, settings.addresses, forms=forms) for name in places]
 
 
-async def is_listed(
+async def is_own_address(
     address: Address,
     settings: ListedSettings,
     control: Control,
