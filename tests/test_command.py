@@ -148,7 +148,7 @@ def test_show_ends_a_default_where_its_value_ends() -> None:
 def test_show_several_and_unknown() -> None:
     pages = [Done("show", name).output for name in ("msa", "tarpit")]
     assert Done("show", "msa", "tarpit").output == "\n".join(pages)
-    assert Done("show", "msa", "tarpet", "overlord").fails("no plugin tarpet, overlord; there are authlogger, .*")
+    assert Done("show", "msa", "tarpet", "overlord").fails("no plugin tarpet, overlord; there are access, .*")
 
 
 def test_install(tmp_path: Path) -> None:
