@@ -24,7 +24,12 @@ setup(
     install_requires=project["requirements"].split(),
     extras_require={
         "rater": project["rater_requirements"].split(),
-        "dev": project["dev_requirements"].split() + project["rater_requirements"].split(),
+        "sql": project["sql_requirements"].split(),
+        "dev": [
+            each
+            for key in ("dev_requirements", "rater_requirements", "sql_requirements")
+            for each in project[key].split()
+        ],
         "docs": project["docs_requirements"].split(),
         "lab": project["lab_requirements"].split(),
     },

@@ -70,9 +70,10 @@ class DnsServer:
         ttl: int = 300,  # seconds, of all records and of the SOA in negative answers
         soa: bool = True,  # do negative answers have one?
         links: int = 2 * CNAME_LIMIT,  # of a chain of CNAMEs that go into one answer
+        delays: dict[str, float] | None = None,  # for names that end so, in lower case, in place of `delay`
     ):
         self.zone, self.delay, self.fault, self.faults = zone, delay, fault, faults or {}
-        self.ttl, self.soa, self.links = ttl, soa, links
+        self.ttl, self.soa, self.links, self.delays = ttl, soa, links, delays or {}
         self.queries: list[tuple[str, str, str]] = []  # name, type, and `udp` or `tcp`
         self.numbers: list[int] = []  # of the queries over UDP
         self.ports: list[int] = []  # and whence they came
@@ -94,6 +95,11 @@ class DnsServer:
             message = dns.message.from_wire(query)
             self.known[query[2:]] = plain(message), message.question[0].rdtype.name
         return self.known[query[2:]]
+
+    def delay_for(self, query: bytes) -> float:
+        "How late the answer to a query is, in seconds."
+        name = self.question(query)[0].lower()
+        return next((delay for end, delay in self.delays.items() if name.endswith(end)), self.delay)
 
     def packets(self, query: bytes, transport: str) -> list[bytes]:
         "The answer to a query, and what a fault makes of it: one packet, or none."
@@ -215,7 +221,7 @@ class DnsServer:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
             packets = self.packets(query, "tcp")
-            await asyncio.sleep(self.delay)
+            await asyncio.sleep(self.delay_for(query))
             for packet in packets:
                 framed = len(packet).to_bytes(2, "big") + packet
                 if self.fault_for(query) == "drip":
@@ -267,7 +273,7 @@ class Datagrams(asyncio.DatagramProtocol):
             if server.fault_for(query) == "late":
                 server.held.append(partial(self.reply, packet, client))
             else:
-                server.loop.call_later(server.delay, self.reply, packet, client)
+                server.loop.call_later(server.delay_for(query), self.reply, packet, client)
 
     def reply(self, packet: bytes, client: Any) -> None:
         if self.server.fault == "wrong source":
@@ -300,10 +306,10 @@ def presentation(rdtype: str, value: Any) -> str:
 
 
 @contextlib.contextmanager
-def remote_server(zone: Zone, delay: float = 0.0) -> Iterator[Any]:
+def remote_server(zone: Zone, delay: float = 0.0, delays: dict[str, float] | None = None) -> Iterator[Any]:
     "A server in a process of its own: `port`, and `count()`, the queries since it was last called."
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.Process(target=_serve, args=(zone, delay, theirs), daemon=True)
+    process = multiprocessing.Process(target=_serve, args=(zone, delay, delays, theirs), daemon=True)
     process.start()
 
     def count() -> int:
@@ -317,8 +323,8 @@ def remote_server(zone: Zone, delay: float = 0.0) -> Iterator[Any]:
         process.join()
 
 
-def _serve(zone: Zone, delay: float, pipe: Connection) -> None:
-    with DnsServer(zone, delay) as server:
+def _serve(zone: Zone, delay: float, delays: dict[str, float] | None, pipe: Connection) -> None:
+    with DnsServer(zone, delay, delays=delays) as server:
         pipe.send(server.port)
         while pipe.recv() == "count":
             count = len(server.queries)

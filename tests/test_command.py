@@ -19,7 +19,7 @@ from ra_plugins.cli.listing import answerer_settings, runs_at
 from ra_plugins.hosts.catalogue import catalogue
 
 FAULT = 3
-COMMANDS = ("list", "show", "install", "smtpd", "try", "demo", "overload-flag")
+COMMANDS = ("list", "show", "install", "smtpd", "try", "demo", "overload-flag", "rblchecks")
 SESSION = ("--ip", "192.0.2.1", "--helo", "mail.example.net", "--from", "ana@example.net")
 
 
@@ -120,7 +120,7 @@ def test_show(name: str) -> None:
     for settings in answerer_settings(plugin, pytest.fail).values():
         variables += settings.variables()
     classes = [*plugin.asks, *(plugin.answers or ())]
-    expected = [f"[{plugin.stages[0]}]", f"plugins/{name}", "at most 30 seconds", "Comes with  ra-plugins"]
+    expected = [f"[{plugin.stages[0]}]", f"plugins/{name}", f"at most {plugin.seconds:g} seconds", "Comes with  ra-plugins"]
     expected += [f"\n  {each.name}\n" for each in variables] + [each.__name__ for each in classes]
     assert [each for each in expected if each not in done.output] == []
 

@@ -14,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ra_plugins.ask.block import Block
-from ra_plugins.ask.dns import Lookup, Records
+from ra_plugins.ask.callout import Callout, CalloutReply, KeepReply, KeptReply, LastReply, Ourselves
+from ra_plugins.ask.dns import Lookup, Prefetch, Records
 from ra_plugins.ask.question import Broken, Late, Nobody, Question
 from ra_plugins.ask.rate import Rate
+from ra_plugins.ask.seen import STANDINGS, Seen, Sighting
 from ra_plugins.hosts.catalogue import OURS, catalogue
+from ra_plugins.plugins.shared.blocklists import Listed, ListOutcomes, ListsLeftAlone
 from ra_plugins.rater.client import Answer
 from ra_plugins.spp.command import Command
 from ra_plugins.spp.plugin import Plugin
@@ -33,8 +36,16 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "yes_or_no": ["0", "1", "x"],
     "address_or_domain": ["address", "domain", "x"],
     "reply_code": ["530", "550", "x"],
+    "blocklists": ["one.example", "one.example=127.0.0.2-4*2:two.example*0", "one.example:x/y*3", ""],
+    "callout_seconds": ["1", "55", "x"],
     "filename": ["addresslist", "addresslist.cdb", "localonly", "rcpthosts", "missing", "odd"],
     "ip_address": ["192.0.2.1", "2001:db8::25", "x"],
+    "prefix4": ["8", "32", "x"],
+    "prefix6": ["16", "128", "x"],
+    "bounce_level": ["-1", "0", "3", "5", "x"],
+    "check_seconds": ["1", "60", "x"],
+    "macro_string": ["no, %{i}", "%{", ""],
+    "message_stage": ["mail", "rcpt", "x"],
     "template": ["net", "{client_ip}", "{sender_domain}", "{recipient_count}", "{nonsense}", ""],
     "ACCESSTAGGED": ["", "1 0", "3 2", "x"],
     "RAEXEMPT": ["", "msa", "all", "x;"],
@@ -74,10 +85,23 @@ refuse          nonsense
     "odd": b"\xff\xfea\0",
 }
 FAILURES = [Late("late"), Broken("broken"), Nobody("nobody")]
+REPLIES = [CalloutReply(*each, "") for each in (("RCPT TO", 250), ("RCPT TO", 451), ("MAIL FROM", 550), ("EHLO", 421))]
+RECORDS: dict[str, list[Any]] = {
+    **{"A": ["192.0.2.25", "127.0.0.1"], "AAAA": ["2001:db8::25"], "MX": [(10, "mail.example.org")]},
+    **{"TXT": ["v=spf1 +all"], "PTR": ["mail.example.org"], "CNAME": ["mail.example.org"]},
+}
 TOLD: dict[type[Question[Any]], list[Any]] = {
     Rate: [Answer(0, "1/2"), Answer(1, "3/2"), *FAILURES],
     Block: [True, False, *FAILURES],
-    Lookup: [Records(), Records(["mail.example.net"]), Records(["192.0.2.1"]), *FAILURES],
+    Seen: [*(Sighting(standing, 60, wait) for standing in STANDINGS for wait in (0, 300)), *FAILURES],
+    Lookup: [lambda lookup: Records(RECORDS[lookup.rdtype]), Records(), Records(exists=False), *FAILURES],
+    Prefetch: [None, *FAILURES],
+    Listed: [Records(["127.0.0.2"], 300), Records(["a reason"]), Records(["127.255.255.254"]), Records(), *FAILURES],
+    ListsLeftAlone: [frozenset(), frozenset({"one.example"}), *FAILURES],
+    ListOutcomes: [[], ["one.example answers again"], *FAILURES],
+    Callout: [*REPLIES, Ourselves("us"), *FAILURES],
+    LastReply: [None, *(KeptReply(reply, 60) for reply in REPLIES), *FAILURES],
+    KeepReply: [None, *FAILURES],
 }
 
 
@@ -118,7 +142,7 @@ def test_a_plugin_keeps_to_its_declaration(name: str, data: st.DataObject) -> No
         told = data.draw(st.sampled_from(TOLD.get(type(question), FAILURES)), repr(question))
         if isinstance(told, Exception):
             raise told
-        return told
+        return told(question) if callable(told) else told
 
     session = Session(environ, lambda message: None, pid=4711)
     answers = plugin(session, control, lambda message: None, {Question: answer})
@@ -132,19 +156,27 @@ ANSWERED: list[tuple[str, dict[str, str | None]]] = [
     ("access", {"SMTPMAILFROM": None, "SMTPRCPTTO": "eve@example.org"}),
     ("access", {"SMTPAUTHUSER": "ben"}),
     ("access", {"SMTPMAILFROM": "ana@example.org"}),
+    ("checkback", {}),
     ("dotblind", {"SMTPRCPTTO": "a.na@example.org"}),
+    ("greylist", {}),
+    ("greylist", {"SMTPMAILFROM": ""}),
     ("ipthrottle", {"OVER": "1"}),
     ("localmail", {"SMTPAUTHUSER": "ana", "SMTPRCPTTO": "eva@example.net"}),
+    ("mfdnschecks", {}),
     ("msa", {}),
     ("overload", {}),
     ("ownsender", {"SMTPAUTHUSER": "ana", "SMTPMAILFROM": "eva@example.org"}),
     ("plusaliases", {"SMTPRCPTTO": "ana+tea@example.org"}),
     ("rater", {"OVER": "1"}),
-    ("rdnschecks", {"RDNSTHRESHOLD": "1"}),
-    ("rdnschecks", {"RDNSTHRESHOLD": "1", "SMTPMAILFROM": None}),
+    ("rblchecks", {}),
+    ("rblchecks", {"TCPREMOTEIP": None}),
     ("rcptcheckscdb", {"CHKUSER_ADDRFILE": "addresslist.cdb", "SMTPRCPTTO": "eva@example.org"}),
     ("rcptchecksfile", {"SMTPRCPTTO": "eva@example.org"}),
+    ("rdnschecks", {"RDNSTHRESHOLD": "1"}),
+    ("rdnschecks", {"RDNSTHRESHOLD": "1", "SMTPMAILFROM": None}),
     ("senderchecksfile", {"SMTPMAILFROM": "eva@example.org"}),
+    ("spfchecks", {}),
+    ("spfchecks", {"BOUNCELEVEL": "3"}),
     ("tarpit", {"SMTPRCPTCOUNTALL": "60"}),
     ("userthrottle", {"OVER": "1", "SMTPAUTHUSER": "ana"}),
 ]
@@ -154,11 +186,22 @@ def test_there_is_a_case_for_every_plugin_that_answers() -> None:
     assert sorted({name for name, _ in ANSWERED}) == [name for name in PLUGINS if FOUND[name].answers]
 
 
+def on_a_list(question: Listed) -> Records[str]:
+    "The client is on every list, and the test point that no list has is on none."
+    return Records([] if question.subject.name == "127.0.0.1" else ["127.0.0.2"])
+
+
 def answered(name: str, values: dict[str, str | None]) -> set[type[Command]]:
     "The kinds of commands that a plugin answers in one case."
     verdict = Answer(1, "3/2") if "OVER" in values else Answer(0, "1/2")
     environ = {name: value for name, value in {**SAMPLE, **values}.items() if value is not None}
-    answerers = {Rate: lambda _: verdict, Block: lambda _: True, Lookup: lambda _: Records()}
+    answerers: dict[type[Question[Any]], Any] = {
+        Rate: lambda _: verdict,
+        Block: lambda _: True,
+        Seen: lambda _: Sighting("first", 0, 300),
+        Lookup: lambda _: Records(exists=False),
+        Listed: on_a_list,
+    }
     answers = FOUND[name](Session(environ, lambda message: None), ControlFiles(FILES), lambda message: None, answerers)
     return {type(command) for command in answers}
 

@@ -24,7 +24,8 @@ from mailserver import COMMAND, ENVIRON, PATIENCE, ROOT, Home, Server
 from ra_plugins.hosts import catalogue
 
 FAULT = 3
-GREYLIST = """
+OURS = sum(path.stem != "__init__" for path in (ROOT / "ra_plugins" / "plugins").glob("*.py"))  # how many plugins there are
+PUTOFF = """
 "Put off whoever comes for the first time."
 
 from ra_plugins.ask.answerer import Answerer
@@ -37,7 +38,7 @@ from ra_plugins.support.environment import Environment, text, variable
 class Known(Question):
     "Has this client been here before?"
 
-    answerer = "example_plugins.greylist:KnownAnswerer"
+    answerer = "example_plugins.putoff:KnownAnswerer"
 
     def __init__(self, address):
         self.address = address
@@ -46,7 +47,7 @@ class Known(Question):
 class KnownSettings(Environment):
     "What the answerer can be told."
 
-    clients = variable("GREYLISTKNOWN", text, "", "The addresses that have been here, with blanks between.")
+    clients = variable("PUTOFFKNOWN", text, "", "The addresses that have been here, with blanks between.")
 
 
 class KnownAnswerer(Answerer):
@@ -56,14 +57,14 @@ class KnownAnswerer(Answerer):
         return question.address in self.settings.clients.split()
 
 
-class GreylistSettings(Environment):
-    "What greylist can be told."
+class PutoffSettings(Environment):
+    "What putoff can be told."
 
-    advice = variable("GREYLISTADVICE", text, "later", "The last word of the reply.")
+    advice = variable("PUTOFFADVICE", text, "later", "The last word of the reply.")
 
 
-@plugin("rcpt", settings=GreylistSettings, asks=(Known,), answers=(Refuse,), seconds=5)
-async def greylist(session, settings, log):
+@plugin("rcpt", settings=PutoffSettings, asks=(Known,), answers=(Refuse,), seconds=5)
+async def putoff(session, settings, log):
     "Put off a client that hasn't been here."
     if not await Known(str(session.client_ip)):
         log("put off")
@@ -72,18 +73,18 @@ async def greylist(session, settings, log):
 BROKEN = {
     "example_plugins/half.py": "def (",
     "example_plugins/leaves.py": "raise SystemExit('no licence')",
-    "example_plugins/talks.py": "print('Thank you for choosing talks!')\nfrom example_plugins.greylist import greylist",
+    "example_plugins/talks.py": "print('Thank you for choosing talks!')\nfrom example_plugins.putoff import putoff",
     "example_plugins/replaces.py": "from ra_plugins.spp.plugin import plugin\n@plugin('mail')\ndef msa():\n    'All.'",
 }
 POINTS = """[ra_plugins.plugins]
-greylist = example_plugins.greylist:greylist
+putoff = example_plugins.putoff:putoff
 half = example_plugins.half:half
 leaves = example_plugins.leaves:leaves
-lost = example_plugins.greylist:nowhere
+lost = example_plugins.putoff:nowhere
 missing = example_plugins.missing:missing
 msa = example_plugins.replaces:msa
-question = example_plugins.greylist:Known
-talks = example_plugins.talks:greylist
+question = example_plugins.putoff:Known
+talks = example_plugins.talks:putoff
 """
 
 
@@ -92,7 +93,7 @@ def wheel(folder: Path) -> Path:
     info = "example_plugins-1.0.dist-info"
     files = {
         "example_plugins/__init__.py": "",
-        "example_plugins/greylist.py": GREYLIST,
+        "example_plugins/putoff.py": PUTOFF,
         **BROKEN,
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: example-plugins\nVersion: 1.0\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: a test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
@@ -177,11 +178,11 @@ def one_line_each(errors: str) -> None:
     expected = [
         "half = example_plugins.half:half (example-plugins 1.0) can't be loaded: invalid syntax (half.py, line 1)",
         "leaves = example_plugins.leaves:leaves (example-plugins 1.0) can't be loaded: SystemExit: no licence ",
-        "lost = example_plugins.greylist:nowhere (example-plugins 1.0) can't be loaded: there is no nowhere in ",
+        "lost = example_plugins.putoff:nowhere (example-plugins 1.0) can't be loaded: there is no nowhere in ",
         "missing = example_plugins.missing:missing (example-plugins 1.0) can't be loaded: ModuleNotFoundError: ",
         "example-plugins 1.0: there is a plugin msa of ra-plugins; this one is left out",
-        "example-plugins 1.0: <class 'example_plugins.greylist.Known'> isn't a plugin",
-        "talks = example_plugins.talks:greylist (example-plugins 1.0): printed by mistake: Thank you for choosing talks!",
+        "example-plugins 1.0: <class 'example_plugins.putoff.Known'> isn't a plugin",
+        "talks = example_plugins.talks:putoff (example-plugins 1.0): printed by mistake: Thank you for choosing talks!",
     ]
     found = [[line for line in lines if line.startswith(f"ra-plugins: {start}")] for start in expected]
     assert [len(each) for each in found] == [1] * len(expected), errors
@@ -195,24 +196,24 @@ def test_a_package_is_listed_and_what_is_broken_in_it_costs_a_line_each(packages
     done = command("list", packages=packages)
     assert done.returncode == 0
     rows = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
-    assert ["greylist", "rcpt", "example-plugins 1.0  Put off a client that hasn't been here."] in rows
+    assert ["putoff", "rcpt", "example-plugins 1.0  Put off a client that hasn't been here."] in rows
     assert [row[2].split()[0] for row in rows if row[0] == "msa"] == ["ra-plugins"]
-    assert len(rows) == 14  # ours, and this one
+    assert len(rows) == OURS + 1  # ours, and this one
     one_line_each(done.stderr)
 
 
 def test_a_package_is_shown_with_what_it_asks(packages: Path) -> None:
-    done = command("show", "greylist", packages=packages)
+    done = command("show", "putoff", packages=packages)
     assert done.returncode == 0
     for expected in (
-        "greylist: Put off a client that hasn't been here.\n",
+        "putoff: Put off a client that hasn't been here.\n",
         "  Comes with  example-plugins 1.0\n",
         "  Asks        Known: Has this client been here before?\n",
         "  Answers     Refuse\n",
         "  Takes       at most 5 seconds\n",
-        "    [rcpt]\n    plugins/greylist\n",
-        "  GREYLISTADVICE\n",
-        "Settings of who answers Known, in the same place:\n\n  GREYLISTKNOWN\n",
+        "    [rcpt]\n    plugins/putoff\n",
+        "  PUTOFFADVICE\n",
+        "Settings of who answers Known, in the same place:\n\n  PUTOFFKNOWN\n",
     ):
         assert expected in done.stdout
     one_line_each(done.stderr)
@@ -221,15 +222,15 @@ def test_a_package_is_shown_with_what_it_asks(packages: Path) -> None:
 def test_a_package_is_installed_by_name_only_and_runs(packages: Path, tmp_path: Path) -> None:
     "Its program finds package and answerer in their folder; ours are installed beside a broken package."
     ours = command("install", tmp_path / "all", packages=packages)
-    assert ours.returncode == 0 and not (tmp_path / "all" / "greylist").exists()
-    assert len(ours.stdout.splitlines()) == len(list((tmp_path / "all").iterdir())) == 13
+    assert ours.returncode == 0 and not (tmp_path / "all" / "putoff").exists()
+    assert len(ours.stdout.splitlines()) == len(list((tmp_path / "all").iterdir())) == OURS
     one_line_each(ours.stderr)
-    done = command("install", tmp_path / "one", "greylist", packages=packages)
-    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/one/greylist\n")
-    path = tmp_path / "one" / "greylist"
-    client = {"TCPREMOTEIP": "192.0.2.1", "GREYLISTADVICE": "soon"}
-    assert program(path, **client) == (0, "E451 Come back soon (#4.7.1)\n", "greylist: pid PID - put off\n")
-    assert program(path, **client, GREYLISTKNOWN="192.0.2.7 192.0.2.1") == (0, "", "")
+    done = command("install", tmp_path / "one", "putoff", packages=packages)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/one/putoff\n")
+    path = tmp_path / "one" / "putoff"
+    client = {"TCPREMOTEIP": "192.0.2.1", "PUTOFFADVICE": "soon"}
+    assert program(path, **client) == (0, "E451 Come back soon (#4.7.1)\n", "putoff: pid PID - put off\n")
+    assert program(path, **client, PUTOFFKNOWN="192.0.2.7 192.0.2.1") == (0, "", "")
 
 
 def test_a_plugin_of_ours_is_not_replaced_by_one_of_its_name(packages: Path, tmp_path: Path) -> None:
@@ -246,7 +247,7 @@ def test_a_file_is_listed_shown_and_installed(mine: Path, tmp_path: Path) -> Non
     listed = command("list", mine)
     assert listed.returncode == 0
     rows = [line.split(maxsplit=3) for line in listed.stdout.splitlines()]
-    assert ["stranger", "mail", str(mine), "Refuse whoever isn't Ana."] in rows and len(rows) == 15
+    assert ["stranger", "mail", str(mine), "Refuse whoever isn't Ana."] in rows and len(rows) == OURS + 2
     assert [line for line in listed.stderr.splitlines() if "printed when it is imported" not in line] == []
     shown = command("show", mine)
     assert shown.returncode == 0 and shown.stdout.count("  Comes with  ") == 2
@@ -288,7 +289,7 @@ def test_a_broken_file_costs_a_line(tmp_path: Path, name: str, text: str | None,
         path.write_text(text)
     line = re.compile(f"ra-plugins: {re.escape(str(path))} can't be loaded: {why}\n")
     listed = command("list", path)
-    assert listed.returncode == 0 and len(listed.stdout.splitlines()) == 13 and line.fullmatch(listed.stderr)
+    assert listed.returncode == 0 and len(listed.stdout.splitlines()) == OURS and line.fullmatch(listed.stderr)
     for arguments in (("show", path), ("install", tmp_path / "plugins", path)):
         done = command(*arguments)
         assert (done.returncode, done.stdout) == (FAULT, "") and line.fullmatch(done.stderr), done.stderr
@@ -334,7 +335,7 @@ def test_a_place_that_others_can_change_or_cannot_read_is_told(mine: Path, tmp_p
 def test_every_installed_program_leads_to_its_plugin(packages: Path, mine: Path, tmp_path: Path) -> None:
     "In a process that hasn't seen package or file: whatever the program is called, and a foreign program is None."
     folder = tmp_path / "plugins"
-    assert command("install", folder, "greylist", "msa", mine, packages=packages).returncode == 0
+    assert command("install", folder, "putoff", "msa", mine, packages=packages).returncode == 0
     (folder / "msa").rename(folder / "renamed")
     (folder / "foreign").write_text("#!/bin/sh\nfrom x import y\n")
     text = (folder / "renamed").read_text()
@@ -345,7 +346,7 @@ from ra_plugins.hosts.catalogue import plugin_of
 for path in sys.argv[1:]:
     print(plugin_of(path))
 """
-    names = ("greylist", "renamed", "stranger", "friend", "foreign", "broken", "missing")
+    names = ("putoff", "renamed", "stranger", "friend", "foreign", "broken", "missing")
     done = subprocess.run(
         [sys.executable, "-c", script, *(str(folder / name) for name in names)],
         env={**ENVIRON, "PYTHONPATH": str(ROOT)},
@@ -353,7 +354,7 @@ for path in sys.argv[1:]:
         text=True,
     )
     assert done.stdout.splitlines() == [
-        "<plugin greylist at rcpt>",
+        "<plugin putoff at rcpt>",
         "<plugin msa at mail>",
         "<plugin stranger at mail>",
         "<plugin friend at rcpt>",
@@ -365,24 +366,24 @@ for path in sys.argv[1:]:
 
 def test_try_runs_and_shows_all_three_kinds(packages: Path, mine: Path, home: Home) -> None:
     "What the package's plugin asks is answered by the answerer that it brings, with its settings, and told."
-    home.plugins("[mail]", "plugins/overload", "[rcpt]", "others/greylist", "others/friend")
-    install = command("install", home.path / "others", "greylist", mine, packages=packages)
+    home.plugins("[mail]", "plugins/overload", "[rcpt]", "others/putoff", "others/friend")
+    install = command("install", home.path / "others", "putoff", mine, packages=packages)
     assert install.returncode == 0
     client = ["--ip", "192.0.2.1", "--helo", "mail.example.net", "--from", "ana@example.net", "--to", "ben@example.org"]
     line = ["try", *client, "--control", str(home.control), "--json"]
     done = command(*line)
     told = [(run["plugin"], run["asked"], run["answered"], run["failure"]) for run in runs(done.stdout)]
     assert done.returncode == 2
-    assert [each[0] for each in told] == ["plugins/overload", "others/greylist"]
+    assert [each[0] for each in told] == ["plugins/overload", "others/putoff"]
     plugin, asked, answered, failure = told[1]
     assert [each["answer"] for each in asked] == ["False"] and "Known" in asked[0]["question"]
     assert answered == [{"command": "Refuse", "text": "451 Come back later (#4.7.1)"}]
     assert failure is None
-    known = command(*line, "--set", "GREYLISTKNOWN=192.0.2.1")
+    known = command(*line, "--set", "PUTOFFKNOWN=192.0.2.1")
     assert known.returncode == 0
     assert [(run["plugin"], [each["command"] for each in run["answered"]]) for run in runs(known.stdout)] == [
         ("plugins/overload", []),
-        ("others/greylist", []),
+        ("others/putoff", []),
         ("others/friend", ["Accept"]),
     ]
 
@@ -393,9 +394,9 @@ def runs(told: str) -> list[dict[str, Any]]:
 
 
 def test_a_server_serves_all_three_kinds(packages: Path, mine: Path, home: Home, serve: Callable[..., Server]) -> None:
-    home.plugins("[rcpt]", "plugins/tarpit", "others/greylist", "others/friend")
-    assert command("install", home.path / "others", "greylist", mine, packages=packages).returncode == 0
-    replies = serve(GREYLISTADVICE="soon").talk("EHLO x", "MAIL FROM:<ana@example.net>", "RCPT TO:<ben@example.org>")
+    home.plugins("[rcpt]", "plugins/tarpit", "others/putoff", "others/friend")
+    assert command("install", home.path / "others", "putoff", mine, packages=packages).returncode == 0
+    replies = serve(PUTOFFADVICE="soon").talk("EHLO x", "MAIL FROM:<ana@example.net>", "RCPT TO:<ben@example.org>")
     assert replies[-1] == "451 Come back soon (#4.7.1)"
 
 
@@ -412,7 +413,7 @@ def test_what_runs_programs_knows_no_catalogue() -> None:
 @pytest.mark.parametrize("kind", ["msa", "file", "package"])
 def test_a_program_looks_up_no_entry_points(packages: Path, mine: Path, tmp_path: Path, kind: str) -> None:
     "It imports neither importlib.metadata nor the catalogue, whosever plugin it runs."
-    name, wanted = {"msa": ("msa", "msa"), "file": ("friend", str(mine)), "package": ("greylist", "greylist")}[kind]
+    name, wanted = {"msa": ("msa", "msa"), "file": ("friend", str(mine)), "package": ("putoff", "putoff")}[kind]
     assert command("install", tmp_path, wanted, packages=packages).returncode == 0
     path = tmp_path / name
     loaded = "print(sorted({'importlib.metadata', 'ra_plugins.hosts.catalogue'} & {*sys.modules}), file=sys.stderr)"

@@ -10,20 +10,23 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import pytest
 from cdblib import Writer
+from dns_server import DnsServer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mailserver import ENVIRON, LOG_LINE, Home, Server
 from rater_server import rater
 
-from ra_plugins.ask.block import Block, BlockSettings
-from ra_plugins.ask.question import Question
-from ra_plugins.ask.rate import Rate, RateSettings
+from ra_plugins.ask.answerer import load
+from ra_plugins.ask.block import Block
+from ra_plugins.ask.dns import Zone
+from ra_plugins.ask.rate import Rate
 from ra_plugins.hosts import script
 from ra_plugins.hosts.catalogue import catalogue
+from ra_plugins.plugins.shared.blocklists import blocklists
 from ra_plugins.rater.client import Answer
 from ra_plugins.spp.command import (
     Accept,
@@ -47,7 +50,7 @@ from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import SAMPLE, Session, sample_session
 from ra_plugins.support.address import parse_address
 from ra_plugins.support.control import Control
-from ra_plugins.support.environment import Environment, Variable, shown, text
+from ra_plugins.support.environment import Variable, shown, text
 
 PLUGINS = sorted(catalogue())
 LETTERS = {  # what each plugin may answer
@@ -59,6 +62,7 @@ LETTERS = {  # what each plugin may answer
     "overload": "R",
     "plusaliases": "C",
     "rater": "R",
+    "rblchecks": "RD",
     "rcptcheckscdb": "SE",
     "rcptchecksfile": "SE",
     "senderchecksfile": "E",
@@ -110,6 +114,7 @@ LIKELY: dict[str, st.SearchStrategy[bytes]] = {  # by the kind of a variable, or
     "filename": mostly(
         [b"addresslist", b"addresslist.cdb", b"localonly", b"rcpthosts", b"missing", b".", b"/nowhere/list"]
     ),
+    "blocklists": mostly([b"one.example", b"one.example=127.0.0.2-4*2:two.example", b"two.example", b""]),
     "ip_address": st.sampled_from([b"192.0.2.1", b"2001:db8::25", b"fe80::1%eth0"]),
     "SMTPMAILFROM": mostly([b""], addresses) | addresses,
     "SMTPRCPTTO": mostly([b"postmaster"], addresses) | addresses,
@@ -119,14 +124,11 @@ LIKELY: dict[str, st.SearchStrategy[bytes]] = {  # by the kind of a variable, or
 }
 
 
-asked: dict[type[Question[Any]], type[Environment]] = {Rate: RateSettings, Block: BlockSettings}
-
-
 @st.composite
 def environments(draw: st.DrawFn, plugin: Plugin) -> dict[bytes, bytes]:
     "What a mail server may set for a plugin, and some of its settings; a few of all these unset, and a few with anything."
     told = {each.name: each for each in Session.variables()}
-    declared = (plugin.settings, plugin.state, *(asked[each] for each in plugin.asks))
+    declared = (plugin.settings, plugin.state, *(load(each.answerer).settings_class for each in plugin.asks))
     own = {each.name: each for settings in declared for each in settings.variables()}
     names = set(told) | (draw(st.sets(st.sampled_from(sorted(own))), "settings") if own else set())
     few = st.lists(st.sampled_from(sorted(told | own)), max_size=2)
@@ -256,6 +258,7 @@ FORMS = {
     "R": REPLY,
     "C": re.compile(rb"C[^\x00-\x1f\x7f]{3,899}"),
     "S": re.compile(rb"SWRONGRCPTCOUNT=\d{1,10}"),
+    "D": re.compile(rb"D"),
 }
 
 
@@ -287,18 +290,26 @@ def raters() -> Iterator[st.SearchStrategy[bytes]]:
         yield st.sampled_from([address.encode(), b"/nowhere/rater"])
 
 
+@pytest.fixture(scope="module")
+def nameserver() -> Iterator[bytes]:
+    "What DNSSERVERS leads to: a list that has the usual client, and nothing else."
+    zone = {("1.2.0.192.one.example", "A"): ["127.0.0.2"], ("1.2.0.192.one.example", "TXT"): ["Spam\r\nA\n\udcff" * 99]}
+    with DnsServer(Zone(zone)) as server:
+        yield f"127.0.0.1#{server.port}".encode()
+
+
 @pytest.mark.parametrize("name", PLUGINS)
 @settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_the_environment_and_the_files_hold(
-    name: str, tmp_path: Path, raters: st.SearchStrategy[bytes], data: st.DataObject
+    name: str, tmp_path: Path, raters: st.SearchStrategy[bytes], nameserver: bytes, data: st.DataObject
 ) -> None:
     plugin = catalogue()[name]
     control, peers = tmp_path / "control", tmp_path / "peers"
     furnish(control, data.draw(folders(), "files"))
     furnish(peers, {})
     environ = data.draw(environments(plugin), "environment") | {b"RATER": data.draw(raters, "rater")}
-    environ |= {b"CONTROLDIR": os.fsencode(control), b"IPSVDIR": os.fsencode(peers)}
+    environ |= {b"CONTROLDIR": os.fsencode(control), b"IPSVDIR": os.fsencode(peers), b"DNSSERVERS": nameserver}
     check_outcome(name, run_here(plugin, environ))
 
 
@@ -306,14 +317,19 @@ def test_whatever_the_environment_and_the_files_hold(
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_process_does_the_same(
-    name: str, tmp_path: Path, installed: Path, raters: st.SearchStrategy[bytes], data: st.DataObject
+    name: str,
+    tmp_path: Path,
+    installed: Path,
+    raters: st.SearchStrategy[bytes],
+    nameserver: bytes,
+    data: st.DataObject,
 ) -> None:
     "The script prints, logs and ends as the decision in here."
     plugin = catalogue()[name]
     control = tmp_path / "control"
     furnish(control, data.draw(folders(), "files"))
     environ = data.draw(environments(plugin), "environment") | {b"RATER": data.draw(raters, "rater")}
-    environ |= {b"CONTROLDIR": os.fsencode(control), b"IPSVDIR": b"/nowhere"}
+    environ |= {b"CONTROLDIR": os.fsencode(control), b"IPSVDIR": b"/nowhere", b"DNSSERVERS": nameserver}
     environ |= {b"TARPITMAXDELAY": b"0"}  # nobody wants to wait here
     there, here = run_there(installed / name, environ), run_here(plugin, environ)
     check_outcome(name, there)
@@ -374,7 +390,7 @@ def test_nonsense_is_logged_and_the_default_taken(name: str, variable: Variable,
         return plugin(sample_session(**{**scene, **setting}), control, lines.append, TOO_MUCH), lines
 
     bad = [value for value in NONSENSE if makes_no_sense(variable, value)]
-    assert bad or variable.kind is text  # any text makes sense as text
+    assert bad or variable.kind in (text, blocklists)  # any text makes sense as text; of lists, entries are left out
     for value in bad:
         complaint = f"{variable.name}={value:.60} should be {variable.kind.__doc__}; taken as {shown(variable.default)}"
         complaints = 0
@@ -420,7 +436,7 @@ fit = st.one_of(  # commands that can be written as they are
     st.builds(SetVariable, names, printable),
     st.builds(UnsetVariable, names),
     st.builds(AddHeader, headers),
-    st.builds(ChangeAddress, st.text(st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f"), min_size=1)),
+    st.builds(ChangeAddress, st.text(st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f"), min_size=1, max_size=200)),
 )
 final = st.one_of(refusals(Refuse), refusals(Disconnect), st.sampled_from([Accept(), Next(), Okay(), Drop()]))
 decoded = st.binary(max_size=700).map(lambda raw: raw.decode("utf-8", "surrogateescape"))

@@ -22,23 +22,12 @@ from dns_server import FAULTS, DnsServer, remote_server
 from resolving import LONG, MONSTROUS, PATIENCE, ZONE, asking, lookup, one_test
 
 from ra_plugins.ask.answerer import Answerers
+from ra_plugins.ask.cache import FAILURE_TTL, AnswerCache, answer_size
 from ra_plugins.ask.dns import CNAME_LIMIT, ENDLESS, Lookup, Prefetch, Records, Silent, Zone
+from ra_plugins.ask.exchange import EXHAUSTED, matching_response
+from ra_plugins.ask.nameserver import NameserverList, parse_nameserver, parse_resolv_conf
 from ra_plugins.ask.question import Broken, Late, Question, Refused, Unanswered, adrive, drive, gather
-from ra_plugins.ask.resolver import (
-    EXHAUSTED,
-    FAILURE_TTL,
-    AnswerCache,
-    Lookups,
-    NameserverList,
-    Resolver,
-    ResolverAnswerer,
-    _response,
-    answer_size,
-    default_resolver,
-    parse_nameserver,
-    parse_resolv_conf,
-    resolve,
-)
+from ra_plugins.ask.resolver import Lookups, Resolver, ResolverAnswerer, default_resolver, resolve
 
 pytestmark = pytest.mark.filterwarnings("error")  # a socket or task left behind
 
@@ -334,13 +323,13 @@ async def test_packets_changed_at_random_do_no_harm() -> None:
 def test_no_packet_makes_the_reader_fail() -> None:
     request, chance = dns.message.make_query("example.org", "TXT"), random.Random(7208)  # noqa: S311
     response = dns.message.make_response(request).to_wire()
-    assert _response(request, response) is not None
+    assert matching_response(request, response) is not None
     for _ in range(2000):
         packet = bytearray(response + bytes(chance.randrange(256) for _ in range(chance.randrange(60))))
         for _ in range(chance.randrange(8)):
             packet[chance.randrange(len(packet))] = chance.randrange(256)
         try:
-            assert isinstance(_response(request, bytes(packet)), (dns.message.Message, type(None)))
+            assert isinstance(matching_response(request, bytes(packet)), (dns.message.Message, type(None)))
         except dns.message.Truncated:
             assert packet[:2] == response[:2] and packet[2] & 2
 
@@ -864,7 +853,7 @@ def test_that_files_have_run_out_is_no_fault_of_a_nameserver() -> None:
     with DnsServer(NUMBERED) as server:
         command = [sys.executable, "-c", NONE_LEFT, str(server.port)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.stdout.lower().splitlines() == ["_ours('too many open files') 0", "text 1"], done.stderr
+    assert done.stdout.lower().splitlines() == ["localfault('too many open files') 0", "text 1"], done.stderr
 
 
 @pytest.mark.parametrize("number", sorted(EXHAUSTED))

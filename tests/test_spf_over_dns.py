@@ -17,8 +17,9 @@ from resolving import PATIENCE, ZONE, asking, one_test
 from spf_results import whole
 
 from ra_plugins.ask.dns import Zone
+from ra_plugins.ask.nameserver import NameserverList
 from ra_plugins.ask.question import TOO_LATE
-from ra_plugins.ask.resolver import NameserverList, default_resolver
+from ra_plugins.ask.resolver import default_resolver
 from ra_plugins.ask.zonefile import zone_from_text
 from ra_plugins.spf import acheck, check
 from ra_plugins.spf.spfquery import SpfquerySetup, SpfRequest, answer_request

@@ -246,6 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     _smtpd_options(add("smtpd", smtpd))
     _try_options(add("try", try_session))
     commands.add_parser("overload-flag", help="Raise and lower the flag of the overload plugin; has options of its own.")
+    commands.add_parser("rblchecks", help="With --self-test: try the block lists of the plugin rblchecks out.")
     commands.add_parser("spf", help="With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.")
     add("demo", demo)
     return top
@@ -258,6 +259,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ra_plugins.cli import overload_flag
 
         return overload_flag.main(arguments[1:])
+    if arguments[:1] == ["rblchecks"]:
+        from ra_plugins.cli import rblchecks
+
+        return rblchecks.main(arguments[1:])
     if arguments[:1] == ["spf"]:
         from ra_plugins.spf.spfquery import explain
 

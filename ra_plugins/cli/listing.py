@@ -55,7 +55,7 @@ def answerer_settings(
     log: Callable[[str], None],  # takes a message about an answerer that can't be imported
 ) -> dict[str, type[Environment]]:  # by the names of the questions
     "The settings of those who answer what a plugin asks, if they have any."
-    found = {}
+    found: dict[str, type[Environment]] = {}
     for kind in plugin.asks:
         name = next((vars(each)["answerer"] for each in kind.__mro__ if vars(each).get("answerer")), "")
         try:
@@ -63,7 +63,7 @@ def answerer_settings(
         except (Exception, SystemExit) as error:
             log(f"who answers {kind.__name__} can't be loaded: {type(error).__name__}: {error}")
             continue
-        if settings.variables():
+        if settings.variables() and settings not in found.values():  # one may answer several kinds
             found[kind.__name__] = settings
     return found
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.plugins.shared.exempt import may_relay, skip_relay
-from ra_plugins.spp.command import Delay
+from ra_plugins.spp.command import DELAY_LIMIT, Delay
 from ra_plugins.support.environment import Environment, number, variable, yes_or_no
 from ra_plugins.spp.plugin import plugin
 
@@ -59,7 +59,7 @@ def tarpit(session: Session, settings: TarpitSettings, log: Callable[[str], None
         log("can't get number of envelope recipients")
         return None
     step = session.rcpt_count_all - settings.count + 1
-    delay = min(seconds(settings.delay, step), settings.ceiling) if step > 0 else 0
+    delay = min(seconds(settings.delay, step), settings.ceiling, DELAY_LIMIT) if step > 0 else 0
     if not delay:
         return None
     if step == 1:

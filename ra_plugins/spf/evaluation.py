@@ -5,6 +5,7 @@
 # %% ../../nbs/spf/07_evaluation.ipynb #2f624d73
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from socket import inet_pton
 from typing import TYPE_CHECKING, Any
@@ -244,7 +245,8 @@ def select_record(query: Query, visit: Visit, texts: Records) -> Record | None:
 async def evaluate(query: Query, visit: Visit, record: Record) -> ResultName:
     "Try the terms of a record in order (RFC 7208, sections 4.6 and 5), then its redirect."
     if query.prefetch and (lookups := upcoming(query, record, visit.domain)):
-        await Prefetch(lookups, partial(next_lookups, query))
+        with suppress(Unanswered):  # it can be done without
+            await Prefetch(lookups, partial(next_lookups, query))
     for step in record.steps:
         if isinstance(step, Networks):
             visit.matched = step.find(query.version, query.number)

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 # %% auto #0
-__all__ = ['REPLY_LIMIT', 'HEADER_LIMIT', 'Command', 'Next', 'Okay', 'Accept', 'Reply', 'Refuse', 'Disconnect', 'Drop', 'Later',
-           'SetVariable', 'UnsetVariable', 'ChangeAddress', 'AddHeader', 'Say', 'Delay', 'up_to_final', 'write',
-           'block_permanent', 'block_temporary', 'read']
+__all__ = ['REPLY_LIMIT', 'HEADER_LIMIT', 'DELAY_LIMIT', 'Command', 'Next', 'Okay', 'Accept', 'Reply', 'Refuse', 'Disconnect',
+           'Drop', 'Later', 'SetVariable', 'UnsetVariable', 'ChangeAddress', 'AddHeader', 'Say', 'Delay', 'up_to_final',
+           'write', 'block_permanent', 'block_temporary', 'read']
 
 # %% ../../nbs/spp/01_command.ipynb #bc1f7d84
 class Command:
@@ -37,6 +37,7 @@ class Command:
     def as_written(cls, text: str) -> Self:
         "A command as a program has written it, whatever that is. `text` is what stands behind the letter."
         command = cls.__new__(cls)
+        _check_text("what a program has written", text)
         command._say(text)
         return command
 
@@ -50,6 +51,12 @@ class Command:
 
     def __hash__(self) -> int:
         return hash((type(self), self.text))
+
+
+def _check_text(what: str, text: object) -> None:
+    "`ValueError` for what is no text."
+    if not isinstance(text, str):
+        raise ValueError(f"{what} should be a text, not {text!r:.60}")
 
 # %% ../../nbs/spp/01_command.ipynb #85ef3acf
 class Next(Command):
@@ -90,29 +97,48 @@ def _field(text: str) -> str:
     line = printable(_unfold(text[:HEADER_LIMIT])).encode()
     return line[:HEADER_LIMIT].decode("utf-8", "ignore")
 
-# %% ../../nbs/spp/01_command.ipynb #9d6dfe45
+# %% ../../nbs/spp/01_command.ipynb #7d3021cf
+_NAME_LIMIT = 100  # bytes of a name: of a variable, a header field, a plugin
+
+
 def _checked_name(name: str) -> str:
     "The name of an environment variable."
-    if not (name.isascii() and name.isidentifier()):
+    if not (isinstance(name, str) and name.isascii() and name.isidentifier() and len(name) <= _NAME_LIMIT):
         raise ValueError(f"no name for an environment variable: {name!r:.60}")
     return name
 
 
 def _checked_address(address: str) -> str:
     "An address."
-    if not address or any(char < " " or char == "\x7f" for char in address):
-        raise ValueError(f"can't change the address to {address!r:.60}: {'a control character in it' if address else 'empty'}")
+    from ra_plugins.support.address import ADDRESS_LIMIT
+
+    _check_text("an address", address)
+    wrong = "" if address else "empty"
+    if any(char < " " or char == "\x7f" for char in address[: ADDRESS_LIMIT + 1]):
+        wrong = "a control character in it"
+    if any("\ud800" <= char <= "\udfff" and not "\udc80" <= char <= "\udcff" for char in address[: ADDRESS_LIMIT + 1]):
+        wrong = "a surrogate in it that stands for no byte (PEP 383)"
+    elif len(address) > ADDRESS_LIMIT or len(address.encode("utf-8", "surrogateescape")) > ADDRESS_LIMIT:
+        wrong = f"longer than {ADDRESS_LIMIT} bytes"
+    if wrong:
+        raise ValueError(f"can't change the address to {address!r:.60}: {wrong}")
     return address
 
-# %% ../../nbs/spp/01_command.ipynb #7a4ebcb6
-def _checked_codes(code: object, enhanced: str | None) -> None:
+# %% ../../nbs/spp/01_command.ipynb #1b397b92
+def _checked_codes(code: object, enhanced: object) -> None:
     "`ValueError` for what is no code of a refusal, or no enhanced status code of that class."
     if type(code) is not int or not 400 <= code <= 599:
         raise ValueError(f"a refusal has a code from 400 to 599, not {code!r:.60}")
-    parts = (enhanced or "").split(".")
+    parts = enhanced.split(".", 3) if isinstance(enhanced, str) else []
     fits = len(parts) == 3 and all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts)
     if enhanced is not None and not (fits and parts[0] == str(code)[0]):
         raise ValueError(f"an enhanced status code for {code} is {code // 100}.X.Y (RFC 3463), not {enhanced!r:.60}")
+
+
+def _check_signature(by: object) -> None:
+    "`ValueError` for what can't sign a reply."
+    if not isinstance(by, str) or len(by) > _NAME_LIMIT or any(not "!" <= char <= "~" for char in by):
+        raise ValueError(f"a reply is signed with a word of ASCII of at most {_NAME_LIMIT} bytes, not with {by!r:.60}")
 
 # %% ../../nbs/spp/01_command.ipynb #0867dcfd
 class Reply(Command):
@@ -126,10 +152,12 @@ class Reply(Command):
         enhanced: str | None = None,  # enhanced status code, `5.7.1`; None for a reply that shows none
         text: str = "",  # for people; it may come from outside
         *,
-        by: str = "",  # the plugin that signs the reply, behind the enhanced status code
+        by: str = "",  # the plugin that signs the reply, behind the enhanced status code; a word
         in_front: bool = False,  # the enhanced status code in front of the text, as RFC 2034 has it, and not behind
     ):
         _checked_codes(code, enhanced)
+        _check_signature(by)
+        _check_text("what a refusal says", text)
         before = f"{code} {enhanced} " if enhanced and in_front else f"{code} "
         behind = f" (#{enhanced}{' - ' + by if by else ''})" if enhanced and not in_front else ""
         said = _reply(text, REPLY_LIMIT - len(before) - len(behind))
@@ -180,7 +208,7 @@ class Later(Command):
         stage: str,  # where to refuse: `mail`, `rcpt` or `data`
         refusal: Refuse,
     ):
-        if stage not in self.STAGES:
+        if not isinstance(stage, str) or stage not in self.STAGES:
             raise ValueError(f"a refusal can be put off until {', '.join(self.STAGES)}, not {stage!r:.60}")
         if not isinstance(refusal, Refuse):
             raise ValueError(f"what is put off should be a Refuse, not {refusal!r:.60}")
@@ -202,8 +230,15 @@ class SetVariable(Command):
 
     letter, __slots__ = "S", ()
 
-    def __init__(self, name: str, value: object):
-        self._say(f"{_checked_name(name)}={printable(str(value))}", name, str(value))
+    def __init__(
+        self,
+        name: str,
+        value: object,  # whose text it is set to
+    ):
+        if value is None:
+            raise ValueError("a variable isn't set to None; UnsetVariable unsets one")
+        text = printable(str(int(value) if isinstance(value, bool) else value))
+        self._say(f"{_checked_name(name)}={text}", name, text)
 
 
 class UnsetVariable(Command):
@@ -233,10 +268,12 @@ class AddHeader(Command):
         self,
         field: str,  # `Name: value`; the value may come from outside
     ):
+        _check_text("a header field", field)
         name, colon, _ = field.partition(":")
-        if not (colon and name and name.isascii() and name.isprintable() and " " not in name):
+        if not (colon and 0 < len(name) <= _NAME_LIMIT and all("!" <= char <= "~" for char in name)):
             raise ValueError(f"a header field is NAME: VALUE, not {field!r:.60}")
-        self._say(_field(field), field)
+        said = _field(field)
+        self._say(said, said)
 
 
 class Say(Command):
@@ -251,9 +288,14 @@ class Say(Command):
     ):
         if type(code) is not int or not 200 <= code <= 599:
             raise ValueError(f"a line of a reply has a code from 200 to 599, not {code!r:.60}")
-        self._say(f"{code}-{_reply(text, REPLY_LIMIT - 4)}", code, text)
+        _check_text("a line of a reply", text)
+        said = _reply(text, REPLY_LIMIT - 4)
+        self._say(f"{code}-{said}", code, said)
 
-# %% ../../nbs/spp/01_command.ipynb #f75d6824
+# %% ../../nbs/spp/01_command.ipynb #431acae9
+DELAY_LIMIT = 3600  # seconds
+
+
 class Delay(Command):
     "Wait before the reply goes out. It has no letter: who runs the plugin waits, and qmail-smtpd never sees it."
 
@@ -261,16 +303,20 @@ class Delay(Command):
 
     def __init__(
         self,
-        seconds: int,  # whole ones, 0 or more
+        seconds: int,  # whole ones, from 0 to `DELAY_LIMIT`
     ):
-        if type(seconds) is not int or seconds < 0:
-            raise ValueError(f"a delay is a whole number of seconds, not {seconds!r:.60}")
+        if type(seconds) is not int or not 0 <= seconds <= DELAY_LIMIT:
+            shown = "a longer one" if isinstance(seconds, int) and seconds > DELAY_LIMIT else f"{seconds!r:.60}"
+            raise ValueError(f"a delay is a whole number of seconds from 0 to {DELAY_LIMIT}, not {shown}")
         self._say(str(seconds), seconds)
 
     @property
     def seconds(self) -> int:
-        "How long."
-        return int(self.text)
+        "How long; `ValueError` where somebody has written what is no delay."
+        written = self.text if self.text.isascii() and self.text.isdigit() else ""
+        if not 0 < len(written) < 6 or int(written) > DELAY_LIMIT:
+            raise ValueError(f"no delay: {self.text!r:.60}")
+        return int(written)
 
 # %% ../../nbs/spp/01_command.ipynb #738a3db8
 def up_to_final(

@@ -8,53 +8,85 @@ from __future__ import annotations
 from time import monotonic, time
 
 from ra_plugins.ask.answerer import Answerers
-from ra_plugins.ask.question import adrive, drive
-from ra_plugins.spp.command import Command, SetVariable, up_to_final
+from ra_plugins.ask.question import Question, adrive, drive
+from ra_plugins.spp.command import DELAY_LIMIT, Command, Delay, SetVariable, up_to_final
 from ra_plugins.support.control import Control, ControlFiles
 from ra_plugins.support.environment import Environment
-from ra_plugins.support.log import log_line
+from ra_plugins.support.log import LINE_LIMIT, log_line, octets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from ra_plugins.ask.question import Question
     from ra_plugins.spp.session import Session
+    from ra_plugins.support.environment import Variable
 
 # %% auto #0
-__all__ = ['STAGES', 'ARGUMENTS', 'SECONDS', 'State', 'commands', 'Declaration', 'Plugin', 'plugin']
+__all__ = ['STAGES', 'ARGUMENTS', 'ANSWER_COMMANDS', 'ANSWER_BYTES', 'SECONDS', 'LONGEST', 'State', 'commands', 'Declaration',
+           'Plugin', 'plugin']
 
 # %% ../../nbs/spp/02_plugin.ipynb #67ea9674
 STAGES = ("connection", "helo", "mail", "rcpt", "data", "auth", "pass")  # sections of control/smtpplugins
 ARGUMENTS = ("session", "settings", "state", "control", "log", "now")  # what a decision may take
 
-# %% ../../nbs/spp/02_plugin.ipynb #55aff2f8
-def _check_known(what: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:
-    "`ValueError` for a name that isn't known."
+# %% ../../nbs/spp/02_plugin.ipynb #000124b3
+def _check_known(what: str, given: tuple[object, ...], known: tuple[str, ...]) -> None:
+    "`ValueError` for a name that isn't known, or comes twice."
     for name in given:
         if name not in known:
-            raise ValueError(f"a plugin has no {what} {name}; there are {', '.join(known)}")
+            raise ValueError(f"a plugin has no {what} {name!s:.60}; there are {', '.join(known)}")
+    if len(set(given)) < len(given):
+        raise ValueError(f"a plugin has each {what} once: {', '.join(map(str, given))}")
 
 # %% ../../nbs/spp/02_plugin.ipynb #353e0109
 VARIADIC, GENERATOR = 0x04 | 0x08, 0x20 | 0x200  # in `co_flags`: `*arguments` or `**options`; a generator, asynchronous or not
 
 
-def _arguments(decision: Callable[..., Any]) -> tuple[str, ...]:
+VARIADIC_KEYWORDS = 0x08  # in `co_flags`: `**options`
+LAYERS_LIMIT = 100  # decorators around a decision
+
+
+def _layers(decision: object) -> list[Any]:  # the outermost first
+    "A function and those that it wraps; `ValueError` if one of them isn't a function, or returns no answer."
+    name, layers = getattr(decision, "__name__", repr(decision)), [decision]
+    while hasattr(layers[-1], "__wrapped__") and len(layers) <= LAYERS_LIMIT:
+        layers.append(layers[-1].__wrapped__)
+    if len(layers) > LAYERS_LIMIT:
+        raise ValueError(f"{name:.60} is wrapped over {LAYERS_LIMIT} times, or in itself")
+    for each in layers:
+        if not hasattr(each, "__code__"):
+            without = " as long as it is decorated" if each is not layers[-1] else ""
+            raise ValueError(f"a decision is a function, and {name:.60} isn't one{without}")
+        if each.__code__.co_flags & GENERATOR:
+            raise ValueError(f"{name:.60} yields; a decision returns its answer, and awaits what it asks")
+    return layers
+
+
+def _arguments(decision: object) -> tuple[str, ...]:
     "The names of a function's arguments; `ValueError` for what is no decision."
-    name, inside = getattr(decision, "__name__", repr(decision)), decision
-    while hasattr(inside, "__wrapped__"):
-        inside = inside.__wrapped__
-    code = getattr(inside, "__code__", None)
-    if code is None:
-        raise ValueError(f"a decision is a function, and {name:.60} isn't one")
-    if code.co_flags & GENERATOR:
-        raise ValueError(f"{name} yields; a decision returns its answer, and awaits what it asks")
+    layers = _layers(decision)
+    name, code = layers[-1].__name__, layers[-1].__code__
     if code.co_flags & VARIADIC or code.co_posonlyargcount:
-        raise ValueError(f"{name} should name what it takes: any of {', '.join(ARGUMENTS)}")
+        raise ValueError(f"{name:.60} should name what it takes: any of {', '.join(ARGUMENTS)}")
     names: tuple[str, ...] = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     _check_known("argument", names, ARGUMENTS)
+    _check_callable(layers[0], names)
     return names
+
+# %% ../../nbs/spp/02_plugin.ipynb #4fb3a86c
+def _check_callable(function: Any, names: tuple[str, ...]) -> None:
+    "`ValueError` if a function can't be called with arguments of these names, and no others."
+    code, by_name = function.__code__, slice(function.__code__.co_posonlyargcount, None)
+    taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    needed = taken[: code.co_argcount - len(function.__defaults__ or ())]
+    needed += tuple(each for each in taken[code.co_argcount :] if each not in (function.__kwdefaults__ or {}))
+    lacking = [] if code.co_flags & VARIADIC_KEYWORDS else [each for each in names if each not in taken[by_name]]
+    asked_for = [each for place, each in enumerate(needed) if each not in names or place < code.co_posonlyargcount]
+    if lacking:
+        raise ValueError(f"what is wrapped around {function.__name__:.60} doesn't take {', '.join(lacking)}; **options would")
+    if asked_for:
+        raise ValueError(f"what is wrapped around {function.__name__:.60} wants {', '.join(asked_for)}, which it isn't given")
 
 # %% ../../nbs/spp/02_plugin.ipynb #0bb53fca
 class State(Environment):
@@ -66,23 +98,67 @@ class State(Environment):
     ) -> list[SetVariable]:
         "The commands that leave values for the next command; `ValueError` for one that couldn't be read again."
         declared = {each.attribute: each for each in self.variables()}
-        for attribute, value in values.items():
-            if declared[attribute].kind(str(value)) != value:
-                raise ValueError(f"{attribute} can't be kept as {value!r:.60}")
-        return [SetVariable(declared[attribute].name, value) for attribute, value in values.items()]
+        if unknown := [attribute for attribute in values if attribute not in declared]:
+            raise ValueError(f"there is no {', '.join(unknown)} to keep; there are {', '.join(declared) or 'none'}")
+        return [_kept(declared[attribute], value) for attribute, value in values.items()]
 
-# %% ../../nbs/spp/02_plugin.ipynb #e4cd58df
+
+def _kept(variable: Variable, value: object) -> SetVariable:
+    "The command that keeps a value; `ValueError` if what it writes would be read as another."
+    try:
+        command = SetVariable(variable.name, value)
+        read_again = variable.kind(command.text.partition("=")[2])
+    except ValueError as error:
+        why = str(error) or f"should be {variable.kind.__doc__}"
+        raise ValueError(f"{variable.attribute} can't be kept as {value!r:.60}: {why}") from None
+    if isinstance(value, str) and len(value) > LINE_LIMIT:
+        raise ValueError(f"{variable.attribute} can't be kept as {value!r:.60}: longer than {LINE_LIMIT} characters")
+    if read_again != value:
+        raise ValueError(f"{variable.attribute} can't be kept as {value!r:.60}: read again, that is {read_again!r:.60}")
+    return command
+
+# %% ../../nbs/spp/02_plugin.ipynb #2591c607
+ANSWER_COMMANDS = 1000  # in one answer
+ANSWER_BYTES = 100_000  # as they are written
+
+
 def commands(
     answer: object,  # what a decision returned: a command, a list or tuple of them, or None
 ) -> list[Command]:  # up to and with the first final one
-    "The answer of a decision, as a list in every case; `TypeError` if it isn't one."
+    "The answer of a decision, as a list in every case; `TypeError` if it isn't one, `ValueError` if it is too long."
     listed = [] if answer is None else [answer] if isinstance(answer, Command) else answer
     if not isinstance(listed, (list, tuple)) or not all(isinstance(each, Command) for each in listed):
         raise TypeError(f"a plugin answers with commands, not with {answer!r:.60}")
-    return up_to_final(listed)
+    acting = up_to_final(listed)
+    if len(acting) > ANSWER_COMMANDS:
+        raise ValueError(f"a plugin answers with at most {ANSWER_COMMANDS} commands, not with {len(acting)}")
+    size = sum(len(each.letter) + len(octets(each.text)) + 1 for each in acting)
+    if size > ANSWER_BYTES:
+        raise ValueError(f"a plugin answers with at most {ANSWER_BYTES} bytes, not with {size}")
+    delay = sum(each.seconds for each in acting if isinstance(each, Delay))
+    if delay > DELAY_LIMIT:
+        raise ValueError(f"a plugin asks for at most {DELAY_LIMIT} seconds of delay in all, not for {delay}")
+    return acting
+
+# %% ../../nbs/spp/02_plugin.ipynb #4d3ab851
+def _check_kind(what: str, kind: object, base: type) -> None:
+    "`ValueError` for what is no class derived from `base`."
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise ValueError(f"{what} should be a class that derives from {base.__name__}, not {kind!r:.60}")
+
+
+def _check_kinds(what: str, kinds: object, base: type) -> None:
+    "`ValueError` for what is no tuple of such classes."
+    if isinstance(kinds, type):
+        raise ValueError(f"{what} should be a tuple of classes: {what}=({kinds.__name__},)")
+    if not isinstance(kinds, tuple):
+        raise ValueError(f"{what} should be a tuple of classes, as in {what}=({base.__name__},), not {kinds!r:.60}")
+    for kind in kinds:
+        _check_kind(f"each of {what}", kind, base)
 
 # %% ../../nbs/spp/02_plugin.ipynb #25805dab
 SECONDS = 30  # that a plugin may take; an SMTP client waits for five minutes (RFC 5321, section 4.5.3.2)
+LONGEST = 86_400  # seconds, a day: no client waits as long, and a clock can count them
 
 
 class Declaration:
@@ -101,12 +177,25 @@ class Declaration:
         self.decision, self.stages, self.settings, self.state = decision, stages, settings, state
         self.asks, self.answers, self.seconds = asks, answers, seconds
         self.arguments = _arguments(decision)
-        _check_known("stage", stages, STAGES)
-        if not seconds > 0:
-            raise ValueError(f"a plugin may take a number of seconds over 0, not {seconds!r:.60}")
         self.name: str = decision.__name__
         self.__name__, self.__doc__, self.__module__ = decision.__name__, decision.__doc__, decision.__module__
         self.__wrapped__ = decision
+        self.judge()
+
+    def judge(self) -> None:
+        "`ValueError` for a declaration that can't be one. That can also have become of it since."
+        if not isinstance(self.stages, tuple) or not self.stages:
+            raise ValueError(f"a plugin runs at one SMTP command or several, of {', '.join(STAGES)}")
+        _check_known("stage", self.stages, STAGES)
+        _check_kind("settings", self.settings, Environment)
+        _check_kind("state", self.state, State)
+        _check_kinds("asks", self.asks, Question)
+        if self.answers is not None:
+            _check_kinds("answers", self.answers, Command)
+        if type(self.seconds) not in (int, float) or not 0 < self.seconds <= LONGEST:
+            raise ValueError(f"a plugin may take a number of seconds over 0 and up to {LONGEST}, not {self.seconds!r:.60}")
+        if not isinstance(self.name, str) or not isinstance(self.__doc__, str | None):
+            raise ValueError("a plugin's name and description are texts")
 
     def __repr__(self) -> str:
         return f"<plugin {self.name} at {', '.join(self.stages)}>"
@@ -188,4 +277,6 @@ def plugin(
     seconds: float = SECONDS,  # that it may take as a whole
 ) -> Callable[[Callable[..., Any]], Plugin]:
     "Decorator: make a decision a plugin of the same name. `ValueError` for what can't be one."
+    if any(map(callable, stages)):
+        raise ValueError("""a plugin says where it runs: @plugin("mail"), and not @plugin""")
     return lambda decision: Plugin(decision, stages, settings, state, asks, answers, seconds)

@@ -103,6 +103,8 @@ def sample_session(
 ) -> Session:
     "A session for notebooks and tests, in the middle of RCPT, of qmail-smtpd's process 4711."
     names = {each.attribute: each.name for each in Session.variables()}
+    if unknown := [name for name in values if name not in names and not name.isupper()]:
+        raise TypeError(f"a session has no {', '.join(unknown)}; it has {', '.join(names)}, and variables in capitals")
     environ: dict[str, object] = {**SAMPLE, **{names.get(name, name): value for name, value in values.items()}}
     told = {name: int(value) if isinstance(value, bool) else value for name, value in environ.items()}
     return Session({name: str(value) for name, value in told.items() if value is not None}, pid=4711)

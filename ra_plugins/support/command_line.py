@@ -26,7 +26,7 @@ def system_reason(error: BaseException) -> str:
     "Why the system refused, in its words: `strerror`, as errno(3) has it, or else what the exception says."
     number = getattr(error, "errno", None)
     if number and number > 0:  # asyncio has words of its own there
-        from os import strerror
+        from posix import strerror
 
         return strerror(number)
     spoken = getattr(error, "strerror", None) or str(error)

@@ -60,11 +60,32 @@ def shown(
         return "not set"
     return str(int(value)) if isinstance(value, bool) else str(value) or "empty"
 
+# %% ../../nbs/support/02_environment.ipynb #94526c8a
+_NAME_LIMIT = 100  # characters; a command that sets a variable takes no more
+
+
+def _checked_declaration(name: object, kind: object, meaning: object) -> None:
+    "`ValueError` for what can't be a variable."
+    if not (isinstance(name, str) and name.isascii() and name.isidentifier() and len(name) <= _NAME_LIMIT):
+        raise ValueError(f"no name for an environment variable: {name!r:.60}")
+    if not hasattr(kind, "__code__"):
+        raise ValueError(f"the kind of {name} should be a function from text to value, not {kind!r:.60}")
+    if not _is_line(kind.__doc__):
+        raise ValueError(f"the kind of {name} needs a docstring of one line, which completes 'should be …'")
+    if meaning != "" and not _is_line(meaning):
+        raise ValueError(f"the meaning of {name} should be a line of text, not {meaning!r:.60}")
+
+
+def _is_line(text: object) -> bool:
+    "Is this a text of one line, and not an empty one?"
+    return isinstance(text, str) and text.isprintable() and bool(text.strip())
+
 # %% ../../nbs/support/02_environment.ipynb #4bc1999c
 class Variable:
     "An environment variable, as an attribute of an `Environment`. Made by `variable`."
 
     def __init__(self, name: str, kind: Callable[[str], Any], default: Any, meaning: str):
+        _checked_declaration(name, kind, meaning)
         self.name, self.kind, self.default, self.meaning = name, kind, default, meaning
 
     def __set_name__(self, owner: type, attribute: str) -> None:
@@ -90,11 +111,11 @@ class Variable:
 # %% ../../nbs/support/02_environment.ipynb #81e06e4f
 def variable(
     name: str,  # in the environment
-    kind: Callable[[str], Any],  # how its text is read
+    kind: Callable[[str], Any],  # how its text is read: a function with a docstring of one line
     default: Any,  # the value where it isn't set, or where its text makes no sense
     meaning: str,  # a sentence, for the tables and the help
 ) -> Any:  # to a type checker, the value; the annotation beside it says of which type
-    "Declare a variable, in the body of a class that derives from `Environment`."
+    "Declare a variable, in the body of a class that derives from `Environment`; `ValueError` for what can't be one."
     return Variable(name, kind, default, meaning)
 
 # %% ../../nbs/support/02_environment.ipynb #776709dc
