@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from database_servers import DatabaseServer, mariadb, postgresql
+from servers import DatabaseServer, mariadb, postgresql
 from mailserver import PATIENCE
 
 from ra_plugins.ask.answerer import Answerers

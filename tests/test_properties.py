@@ -55,18 +55,21 @@ from ra_plugins.support.environment import Variable, shown, text
 
 PLUGINS = sorted(catalogue())
 LETTERS = {  # what each plugin may answer
+    "access": "ERNHS",
     "authlogger": "",
     "dotblind": "C",
     "ipthrottle": "R",
     "localmail": "E",
     "msa": "E",
     "overload": "R",
+    "ownsender": "E",
     "plusaliases": "C",
     "rater": "R",
     "rblchecks": "RD",
     "rcptchecks": "SE",
     "rcptcheckscdb": "SE",
     "rcptchecksfile": "SE",
+    "rdnschecks": "ERS",
     "senderchecks": "E",
     "senderchecksfile": "E",
     "tarpit": "",
@@ -175,6 +178,12 @@ FILES: dict[str, str | bytes] = {
     "addresslist": b"ana@example.org\nana.lee@example.org\n",
     "addresslist.cdb": WHOLE,
     "localonly": b"ana\n",
+    "access": (
+        b"refuse for now sender ana@example.org user ben\nallow user in localonly\ntag helo .net with X-A: b\nnonsense\n"
+        b"exempt from all recipient postmaster\nrefuse client 192.0.2.0/24 recipient in addresslist say no\n"
+    ),
+    "ownsenders": b"ben: @example.org\nana\n",
+    "me": b"mail.example.org\n",
     "overloaded": b"",
     "virtualdomains": b"example.org:example.org\nmx.example.net:mx.example.net\n",
 }
@@ -263,7 +272,9 @@ FORMS = {
     "E": REPLY,
     "R": REPLY,
     "C": re.compile(rb"C[^\x00-\x1f\x7f]{3,899}"),
-    "S": re.compile(rb"SWRONGRCPTCOUNT=\d{1,10}"),
+    "S": re.compile(rb"S(WRONGRCPTCOUNT|RDNSSCORE)=\d{1,10}|SACCESSEXEMPT=[\w, ]*|SACCESSTAGGED=(\d+ \d+)?"),
+    "H": re.compile(rb"H[\w-]+: [^\x00-\x1f\x7f]+"),
+    "N": re.compile(rb"N"),
     "D": re.compile(rb"D"),
 }
 
