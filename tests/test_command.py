@@ -148,7 +148,7 @@ def test_show_ends_a_default_where_its_value_ends() -> None:
 def test_show_several_and_unknown() -> None:
     pages = [Done("show", name).output for name in ("msa", "tarpit")]
     assert Done("show", "msa", "tarpit").output == "\n".join(pages)
-    assert Done("show", "msa", "tarpet", "overlord").fails("no plugin tarpet, overlord; there are authlogger, .*")
+    assert Done("show", "msa", "tarpet", "overlord").fails("no plugin tarpet, overlord; there are access, authlogger, .*")
 
 
 def test_install(tmp_path: Path) -> None:
@@ -208,9 +208,10 @@ S: 250 ok
 C: RCPT TO:<Ben+tea@example.org>
      plugins/tarpit
      plugins/plusaliases
+       logged    plusaliases: pid PID - changed Ben+tea@example.org to Ben@example.org
        answered  ChangeAddress('Ben@example.org')
      plugins/rcptchecksfile
-       logged    rcptchecksfile: pid PID - Accepted recipient (Ben@example.org number 0 of 10000 )
+       logged    rcptchecksfile: pid PID - Accepted recipient (ben@example.org number 0 of 10000 )
 S: 250 ok
 C: RCPT TO:<bob@example.org>
      plugins/tarpit

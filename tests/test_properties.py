@@ -23,6 +23,7 @@ from rater_server import rater
 from ra_plugins.ask.answerer import load
 from ra_plugins.ask.block import Block
 from ra_plugins.ask.dns import Zone
+from ra_plugins.ask.mailbox import NOT_FOUND, Mailbox
 from ra_plugins.ask.rate import Rate
 from ra_plugins.hosts import script
 from ra_plugins.hosts.catalogue import catalogue
@@ -63,8 +64,10 @@ LETTERS = {  # what each plugin may answer
     "plusaliases": "C",
     "rater": "R",
     "rblchecks": "RD",
+    "rcptchecks": "SE",
     "rcptcheckscdb": "SE",
     "rcptchecksfile": "SE",
+    "senderchecks": "E",
     "senderchecksfile": "E",
     "tarpit": "",
     "userthrottle": "R",
@@ -121,6 +124,8 @@ LIKELY: dict[str, st.SearchStrategy[bytes]] = {  # by the kind of a variable, or
     "SMTPAUTHUSER": mostly([b"ana", b"ben", b""]),
     "DOTBLINDSTRIP": st.sampled_from([b".", b".+", b""]),
     "PLUSALIASESCHARS": st.sampled_from([b"+", b"+-.", b""]),
+    "mailbox_sources": st.sampled_from([b"vpopmail", b"sql", b"postfix dovecot", b"list", b"list vpopmail"]),
+    "CHKUSER_DELIMITER": st.sampled_from([b"-", b"-+", b""]),
 }
 
 
@@ -171,6 +176,7 @@ FILES: dict[str, str | bytes] = {
     "addresslist.cdb": WHOLE,
     "localonly": b"ana\n",
     "overloaded": b"",
+    "virtualdomains": b"example.org:example.org\nmx.example.net:mx.example.net\n",
 }
 
 
@@ -365,6 +371,7 @@ SETTINGS = [(name, each) for name in PLUGINS for each in catalogue()[name].setti
 TOO_MUCH = {  # answers to what plugins ask: rates are over their limits, and what is to be done can be done
     Rate: lambda question: Answer(1, "2/1"),
     Block: lambda question: True,
+    Mailbox: lambda question: NOT_FOUND,
 }
 
 
@@ -430,13 +437,15 @@ def says_something(text: str) -> bool:
 
 
 headers = st.builds("{}: {}".format, st.from_regex(r"[A-Za-z-]{1,20}", fullmatch=True), printable)
+characters = st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f")
+addresses = st.text(characters, min_size=1, max_size=200)  # of up to four bytes each
 fit = st.one_of(  # commands that can be written as they are
     st.builds(Say, st.integers(200, 599), replies),
     st.builds(Later, stages, refusals(Refuse)),
     st.builds(SetVariable, names, printable),
     st.builds(UnsetVariable, names),
     st.builds(AddHeader, headers),
-    st.builds(ChangeAddress, st.text(st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f"), min_size=1, max_size=200)),
+    st.builds(ChangeAddress, addresses),
 )
 final = st.one_of(refusals(Refuse), refusals(Disconnect), st.sampled_from([Accept(), Next(), Okay(), Drop()]))
 decoded = st.binary(max_size=700).map(lambda raw: raw.decode("utf-8", "surrogateescape"))

@@ -13,6 +13,7 @@ from ra_plugins.hosts.catalogue import OURS, Catalogue, catalogue, to_stderr
 from ra_plugins.spp.plugin import STAGES, Plugin
 from ra_plugins.support.command_line import Fault
 from ra_plugins.support.environment import Environment, VariableTable
+from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['runs_at', 'summary', 'questions_asked', 'commands_answered', 'answerer_settings', 'page', 'listing', 'Said', 'chosen']
@@ -35,7 +36,7 @@ def summary(
     described: object,  # has a docstring
 ) -> str:
     "What something is, in a line."
-    return (described.__doc__ or "").strip().partition("\n")[0]
+    return printable((described.__doc__ or "").strip().partition("\n")[0])
 
 
 def questions_asked(plugin: Plugin) -> list[str]:
@@ -85,7 +86,7 @@ def page(
 ) -> str:
     "What an administrator has to know about a plugin, as plain text."
     facts = [
-        ("Comes with", [origin]),
+        ("Comes with", [printable(origin)]),
         ("Runs at", [runs_at(plugin)]),
         ("Asks", questions_asked(plugin) or ["nothing"]),
         ("Answers", [commands_answered(plugin)]),
@@ -93,12 +94,13 @@ def page(
     ]
     table = "\n".join(f"  {name:12}{f'{chr(10)}{14 * chr(32)}'.join(lines)}" for name, lines in facts)
     title = f"{plugin.name}: {(plugin.__doc__ or '').strip()}"
-    return "\n\n".join(part.rstrip() for part in (title, table, _sections(plugin), *_tables(plugin, log)))
+    text = "\n\n".join(part.rstrip() for part in (title, table, _sections(plugin), *_tables(plugin, log)))
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 # %% ../../nbs/cli/00_listing.ipynb #7db8d562
 def listing(found: Catalogue) -> str:
     "A line for each plugin: its name, where it runs, where it comes from if they aren't all ours, what it does."
-    rows = [(name, runs_at(each), found.origins[name], summary(each)) for name, each in found.items()]
+    rows = [(name, runs_at(each), printable(found.origins[name]), summary(each)) for name, each in found.items()]
     if set(found.origins.values()) <= {OURS}:
         rows = [(name, where, "", line) for name, where, _, line in rows]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
@@ -116,7 +118,7 @@ class Said:
 
     def about(self, *names: str) -> str:
         "What was said of one of them, by any of its names, in a line."
-        return "; ".join(line for line in self.lines if line.startswith(names))
+        return printable("; ".join(line for line in self.lines if line.startswith(names)))
 
     def pass_on(self) -> None:
         "Say it."

@@ -9,9 +9,10 @@ import ast
 import importlib
 import os
 import pkgutil
+import signal
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from importlib.util import find_spec
 from keyword import iskeyword
@@ -21,15 +22,16 @@ from typing import TYPE_CHECKING, Any
 import ra_plugins.plugins
 from ra_plugins.hosts.guard import Overdue, Printed, describe, in_bounds
 from ra_plugins.hosts.script import MARK, import_folder
-from ra_plugins.spp.plugin import Plugin
+from ra_plugins.spp.plugin import Declaration, Plugin
+from ra_plugins.support.control import RegularFile
 from ra_plugins.support.log import printable
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
 
 # %% auto #0
-__all__ = ['LOADING_SECONDS', 'OURS', 'GROUP', 'PROGRAM_LIMIT', 'to_stderr', 'Unloadable', 'Catalogue', 'load_file', 'catalogue',
-           'is_installed', 'plugin_of']
+__all__ = ['LOADING_SECONDS', 'OURS', 'PROGRAM_NAMES', 'PLUGIN_NAME_LIMIT', 'GROUP', 'PROGRAM_LIMIT', 'to_stderr', 'Unloadable',
+           'Catalogue', 'load_file', 'catalogue', 'is_installed', 'plugin_of']
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #d81109a6
 LOADING_SECONDS = 10  # that an import may take
@@ -38,6 +40,51 @@ LOADING_SECONDS = 10  # that an import may take
 def to_stderr(message: str) -> None:
     "A line on standard error."
     print(f"ra-plugins: {printable(message)}", file=sys.stderr)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:  # filled with the number of the signal, once it has come
+    "While this lasts, Control-C can be told from a `KeyboardInterrupt` that somebody raises."
+    came: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.getsignal(signal.SIGINT)
+        if before is signal.default_int_handler:  # who has another one has a use for it
+            signal.signal(signal.SIGINT, interrupt)
+    except ValueError:  # another thread, where no signal arrives
+        before = None
+    try:
+        yield came
+    finally:
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _import_path_kept(log: Callable[[str], None]) -> Iterator[None]:
+    "What is taken off Python's path while this lasts is put back; the log says so."
+    before, folders = sys.path, [*sys.path]
+    try:
+        yield
+    finally:
+        now = sys.path if isinstance(sys.path, list) else []
+        lost = [folder for folder in folders if folder not in now]
+        sys.path = before
+        sys.path[:] = [*folders, *(folder for folder in now if folder not in folders)]
+        if lost:
+            log(f"it has taken {len(lost)} folders off Python's path; what it imports later, it may not find")
+
+
+def _reason(error: BaseException, file: str) -> str:
+    "What an exception says, or at least what it is."
+    try:
+        return str(error) if isinstance(error, (SyntaxError, Unloadable)) else describe(error, file)
+    except BaseException as other:  # raised by its text
+        return f"{type(error).__name__}, whose text raises {type(other).__name__}"
 
 
 def _loaded(
@@ -50,11 +97,13 @@ def _loaded(
     printed: list[str] = []
     output: Any = Printed(printed.append)
     found = why = None
-    try:
-        with redirect_stdout(output):
+    with _interrupts() as came, _import_path_kept(printed.append), redirect_stdout(output):
+        try:
             found = in_bounds(LOADING_SECONDS, load)
-    except (Exception, SystemExit, Overdue) as error:
-        why = str(error) if isinstance(error, (SyntaxError, Unloadable)) else describe(error, file)
+        except BaseException as error:
+            if came:
+                raise
+            why = in_bounds(LOADING_SECONDS, _reason, error, file)
     for line in printed:
         log(f"{what}: {line}")
     if why is not None:
@@ -67,6 +116,8 @@ class Unloadable(ImportError):
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #1dea23ee
 OURS = "ra-plugins"  # where our own plugins come from
+PROGRAM_NAMES = frozenset({"error", "main", "os", "output", "sys"})  # that a program has a use for itself
+PLUGIN_NAME_LIMIT = 100  # characters; it is a file's name, too
 
 
 class Catalogue(dict[str, Plugin]):
@@ -83,20 +134,33 @@ class Catalogue(dict[str, Plugin]):
         origin: str,
     ) -> None:
         "Take up a plugin, or log why not."
-        if not isinstance(found, Plugin):
-            self.log(f"{origin}: {found!r:.60} isn't a plugin")
-        elif not _is_importable(found):
-            self.log(f"{origin}: there is no plugin {found.name} in {found.__module__} that a program could import")
-        elif self.get(found.name, found) is not found:
-            self.log(f"{origin}: there is a plugin {found.name} of {self.origins[found.name]}; this one is left out")
-        elif found.name not in self:
-            self[found.name], self.origins[found.name] = found, origin
+        try:
+            plugin, wrong = _fit(found), ""
+            if self.get(plugin.name, plugin) is not plugin:
+                wrong = f"there is a plugin {plugin.name} of {self.origins[plugin.name]}; this one is left out"
+        except BaseException as error:  # also one of a stranger's own `__repr__`
+            wrong = _reason(error, "")
+        if wrong:
+            self.log(f"{origin}: {wrong}")
+        elif plugin.name not in self:
+            self[plugin.name], self.origins[plugin.name] = plugin, origin
 
 
-def _is_importable(plugin: Plugin) -> bool:
-    "Does a plugin stand under its own name in its module?"
-    module = sys.modules.get(plugin.__module__)
-    return plugin.name.isidentifier() and plugin.name.isascii() and getattr(module, plugin.name, None) is plugin
+def _fit(found: object) -> Plugin:
+    "What a program could run; `Unloadable` if it can't be that."
+    if not isinstance(found, Plugin):
+        raise Unloadable(f"{found!r:.60} isn't a plugin")
+    name = found.name
+    try:
+        Declaration.judge(found)
+    except ValueError as error:
+        raise Unloadable(f"the plugin {name!s:.60} isn't what it was when it was defined: {error}") from None
+    if name in PROGRAM_NAMES or name.startswith("__") or iskeyword(name) or len(name) > PLUGIN_NAME_LIMIT:
+        raise Unloadable(f"a plugin can't be called {name:.60}, which means something else in its program or is too long")
+    there: object = getattr(sys.modules.get(found.__module__), name, None)
+    if not (name.isidentifier() and name.isascii() and there is found):
+        raise Unloadable(f"there is no plugin {name:.60} in {found.__module__} that a program could import")
+    return found
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #9aa018fb
 def _add_ours(found: Catalogue) -> None:
@@ -147,19 +211,30 @@ def load_file(
     folder, (name, ending) = os.path.dirname(os.path.abspath(path)), os.path.splitext(os.path.basename(path))
     if ending != ".py" or not name.isidentifier() or iskeyword(name):
         raise Unloadable("its name should be that of a module: letters, digits and _, then .py")
+    if name.startswith("__"):
+        raise Unloadable(f"{name} means something to Python already; the file needs a name of its own")
     try:
-        with open(path, "rb"):
-            pass
+        RegularFile(path)
     except OSError as error:
         raise Unloadable(error.strerror) from None
     importlib.invalidate_caches()
     if folder not in sys.path:
         sys.path.append(folder)
-    spec = find_spec(name)
-    if spec is None or not spec.origin or not _is_same(spec.origin, path):
-        other = _at(spec.origin if spec else None)
-        raise Unloadable(f"Python has another module {name}{other}; the file needs a name of its own")
+    origin = _found_at(name)
+    if origin is None:
+        raise Unloadable(f"Python finds no module {name} in {folder}; may that folder be listed?")
+    if not _is_same(origin, path):
+        raise Unloadable(f"Python has another module {name}{_at(origin)}; the file needs a name of its own")
     return importlib.import_module(name)
+
+
+def _found_at(name: str) -> str | None:  # None where there is none; nothing for one that has no file
+    "Where Python finds a module."
+    try:
+        spec = find_spec(name)
+    except ValueError:  # there is one that doesn't say where it is from
+        return ""
+    return None if spec is None else spec.origin or ""
 
 
 def _is_same(one: str, other: str) -> bool:
@@ -172,14 +247,17 @@ def _at(origin: str | None) -> str:
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #c953ca32
 def _add_file(found: Catalogue, path: str) -> None:
-    module = _loaded(path, partial(load_file, path), found.log, os.path.abspath(path))
-    if module is None:
-        return
-    plugins = [each for each in vars(module).values() if isinstance(each, Plugin) and each.__module__ == module.__name__]
-    for plugin in plugins:
+    plugins = _loaded(path, partial(_plugins_in, path), found.log, os.path.abspath(path))
+    for plugin in plugins or ():
         found.add(plugin, os.path.abspath(path))
-    if not plugins:
+    if plugins == []:
         found.log(f"{path} defines no plugin")
+
+
+def _plugins_in(path: str) -> list[Plugin]:
+    "The plugins that a file defines."
+    module = load_file(path)
+    return [each for each in vars(module).values() if isinstance(each, Plugin) and each.__module__ == module.__name__]
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #ec00a6e3
 def catalogue(
@@ -246,6 +324,7 @@ def _plugin_in(program: str) -> Plugin:
     found = getattr(importlib.import_module(module), name)
     if not isinstance(found, Plugin):
         raise Unloadable(f"{name} of {module} isn't a plugin")
+    Declaration.judge(found)
     if [os.path.realpath(each) for each in import_folder(found)] != [os.path.realpath(each) for each in last]:
         raise Unloadable(f"there is another module {module} here{_at(sys.modules[module].__file__)}")
     return found

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ra_plugins.spp.plugin import Plugin
 
 # %% auto #0
-__all__ = ['CONTROLDIR', 'MARK', 'environment', 'main', 'import_path', 'import_folder', 'executable']
+__all__ = ['CONTROLDIR', 'MARK', 'environment', 'main', 'answer_to', 'import_path', 'import_folder', 'executable']
 
 # %% ../../nbs/hosts/02_script.ipynb #b414aad5
 def environment() -> dict[str, str]:
@@ -76,7 +76,7 @@ def main(
     try:
         session = Session(environment(), log, pid)
         control = Control(session.environ.get("CONTROLDIR", CONTROLDIR))
-        _decide(Guard(plugin, log), session, control, log, say)
+        answer_to(Guard(plugin, log), session, control, log, say)
     except BaseException as error:
         log(f"failed, so the mail goes on: {describe(error)}")
     finally:
@@ -84,19 +84,19 @@ def main(
     _wait(sum(delays), output)
 
 # %% ../../nbs/hosts/02_script.ipynb #1047c42b
-def _decide(
+def answer_to(
     guard: Guard, session: Session, control: Control, log: Callable[[str], None], say: Callable[[list[Command]], None]
 ) -> None:
     "Say the plugin's answer, with answerers of its own."
     answerers = BoundedAnswerers(session.environ, log)
     if answerers.needs_loop(guard.plugin.asks):
-        run_to_end(_decide_on_asyncio(guard, session, control, answerers, say))
+        run_to_end(_answer_on_asyncio(guard, session, control, answerers, say))
     else:
         with answerers:
             say(guard.decide(session, control, answerers))
 
 
-async def _decide_on_asyncio(
+async def _answer_on_asyncio(
     guard: Guard, session: Session, control: Control, answerers: BoundedAnswerers, say: Callable[[list[Command]], None]
 ) -> None:
     async with answerers:

@@ -36,5 +36,5 @@ async def senderchecksfile(
     log: Callable[[str], None],
 ) -> Command | None:
     "Refuse a sender of ours that isn't in a text list."
-    mailboxes = TextMailboxes(control, settings.addresses, settings.whitelist)
+    mailboxes = TextMailboxes(control, settings.addresses, settings.whitelist, settings.forms)
     return await check_sender("senderchecksfile", mailboxes, session, log, foreign="Accepted sender")
