@@ -304,15 +304,15 @@ def judgement(
     log: Callable[[str], None],
 ) -> list[Command]:
     "What a verdict means for the message."
-    result = found.result.result
+    result, level, rfc_codes = found.result.result, settings.level, settings.rfc_codes
     if found.secondary:
         log("accepted from secondary MX")
         return []
     if result == "temperror":
         log(found.result.problem)
-    if is_refused(result, settings.level):
+    if is_refused(result, level):
         log(f"Rejecting on {told(found.result, receiver)}")
-        return [spf_refusal(result, found.explanation, settings.rfc_codes)]
+        return [spf_refusal(result, found.explanation, rfc_codes)]
     log(f"{'' if result == 'pass' else 'Accepting on '}{told(found.result, receiver)}")
     return [] if recorded else [*headers(found, settings, receiver)]
 
