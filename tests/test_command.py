@@ -253,6 +253,7 @@ def test_try_as_json(home: Home, attempt: Callable[..., Done]) -> None:
     assert {key: value for key, value in told.items() if key != "steps"} == {
         **{"verdict": "temporary", "delay": 0, "sender": "ana@example.net", "recipients": []},
         "headers": ["X-Test: ana"],
+        "notes": [],
     }
     failure = "451 qmail-spp failure: :kill -9 $$: child crashed (#4.3.0)"
     assert [(step["command"], step["replies"]) for step in told["steps"]] == [
@@ -363,6 +364,78 @@ def test_try_without_smtpplugins(home: Home, attempt: Callable[..., Done]) -> No
 )
 def test_options_that_make_no_sense(attempt: Callable[..., Done], options: str) -> None:
     assert attempt(*options.split()).fails(".+")
+
+
+@pytest.mark.parametrize("address", ["x", "", "192.0.2", "192.0.2.256", "192.0.2.1\n", "mail.example.net", "\u0661"])
+def test_try_with_what_is_no_address(home: Home, address: str) -> None:
+    done = Done("try", "--ip", address, "--control", home.control)
+    assert done.fails("argument --ip: .* should be an IP address: 192.0.2.1 or 2001:db8::1")
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        ("[mial]\n:echo N\n", ["smtpplugins, line 1: [mial] is taken for [mail], by its first letter"]),
+        ("[mail]\nplugins/tarpit\n", ["plugins/tarpit stands below [mail], and is meant for rcpt"]),
+        ("[mail]\nplugins/msa\n[rcpt]\nplugins/tarpit\n", []),
+        (
+            "\ufeff[mail]\nplugins/msa\n",
+            [
+                "smtpplugins begins with a byte order mark, so its first line means nothing to qmail-spp",
+                "smtpplugins, line 2: plugins/msa stands before the first section, and never runs",
+            ],
+        ),
+        (
+            "[mail]\nplugins/msa\n".encode("utf-16"),
+            ["smtpplugins isn't plain text (UTF-16, perhaps), and no line of it means anything to qmail-spp"],
+        ),
+    ],
+)
+def test_try_notes_slips_in_the_sections(
+    home: Home, attempt: Callable[..., Done], content: str | bytes, expected: list[str]
+) -> None:
+    "On standard error beside the text, and in JSON as a list."
+    home.write(smtpplugins=content)
+    shown, data = attempt(), attempt("--json")
+    assert shown.errors.splitlines() == [f"ra-plugins: note: {line}" for line in expected]
+    assert not data.errors and json.loads(data.output)["notes"] == expected
+    assert "The session is " in shown.output
+
+
+# What is no regular file
+
+
+def test_a_named_pipe_is_no_file(home: Home, tmp_path: Path) -> None:
+    "Nobody writes into it, and a command that opened it would wait for ever."
+    pipe = tmp_path / "pipe.py"
+    os.mkfifo(pipe)
+    refused = f"can't read {pipe}: isn't a regular file"
+    assert Done("smtpd", "--control", home.control, "--users", pipe).fails(refused)
+    assert Done("try", *SESSION, "--control", home.control, "--zone", pipe).fails(refused)
+    assert Done("show", pipe).fails(f"{pipe} can't be loaded: isn't a regular file")
+    assert Done("install", tmp_path / "plugins", pipe).fails(f"{pipe} can't be loaded: isn't a regular file")
+    listed = Done("list", pipe)
+    assert (listed.status, listed.errors) == (0, f"ra-plugins: {pipe} can't be loaded: isn't a regular file\n")
+    for name, arguments in (("smtpplugins", ["try", *SESSION]), ("me", ["smtpd"])):
+        (home.control / name).unlink()
+        os.mkfifo(home.control / name)
+        assert Done(*arguments, "--control", home.control).fails(f"can't read .*/{name}: isn't a regular file")
+
+
+def test_options_may_stand_between_names(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from ra_plugins.spp.plugin import plugin\n\n\n@plugin('rcpt')\ndef mine():\n    'Mine.'\n"
+    )
+    folder = tmp_path / "plugins"
+    for line in (
+        [folder, "--force", tmp_path / "mine.py"],
+        [folder, "msa", "--force", tmp_path / "mine.py"],
+        ["--force", folder, tmp_path / "mine.py", "msa"],
+    ):
+        done = Done("install", *line)
+        assert done.status == 0 and str(folder / "mine") in done.output.split(), done.errors
+    assert Done("install", "--force").fails(".*required: DIR.*")
+    assert Done("rblchecks", "nowhere.invalid", "--self-test", "no list").fails("of the lists on the command line, .*")
 
 
 def test_a_slow_plugin_in_try(home: Home, attempt: Callable[..., Done]) -> None:

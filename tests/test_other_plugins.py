@@ -70,6 +70,13 @@ async def putoff(session, settings, log):
         log("put off")
         return Refuse(451, "4.7.1", f"Come back {settings.advice}")
 """
+MUTE = """class Mute(Exception):
+    def __str__(self):
+        raise SystemExit("not a word")
+
+
+raise Mute
+"""
 BROKEN = {
     "example_plugins/half.py": "def (",
     "example_plugins/leaves.py": "raise SystemExit('no licence')",
@@ -277,6 +284,11 @@ def test_a_file_is_imported_from_where_it_is(mine: Path, tmp_path: Path) -> None
         ("leaves.py", "raise SystemExit('no licence')", r"SystemExit: no licence \(leaves.py, line 1\)"),
         ("raises.py", "\n1 / 0", r"ZeroDivisionError: division by zero \(raises.py, line 2\)"),
         ("lacks.py", "import nowhere_at_all", "ModuleNotFoundError: No module named 'nowhere_at_all' .*"),
+        ("raises_base.py", "raise BaseException('no')", r"BaseException: no \(raises_base.py, line 1\)"),
+        ("exits.py", "raise GeneratorExit", r"GeneratorExit:  \(exits.py, line 1\)"),
+        ("interrupts.py", "raise KeyboardInterrupt", r"KeyboardInterrupt:  \(interrupts.py, line 1\)"),
+        ("mute.py", MUTE, "Mute, whose text raises SystemExit"),
+        ("__main__.py", "", "__main__ means something to Python already; the file needs a name of its own"),
         ("email.py", "", "Python has another module email .*; the file needs a name of its own"),
         ("my-plugin.py", "", "its name should be that of a module: .*"),
         ("missing.py", None, "No such file or directory"),
@@ -294,6 +306,36 @@ def test_a_broken_file_costs_a_line(tmp_path: Path, name: str, text: str | None,
         done = command(*arguments)
         assert (done.returncode, done.stdout) == (FAULT, "") and line.fullmatch(done.stderr), done.stderr
     assert not (tmp_path / "plugins").exists()
+
+
+@pytest.mark.parametrize("name", ["main", "output", "os", "sys", "error", "__builtins__"])
+def test_a_plugin_whose_name_its_program_needs(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "named.py"
+    path.write_text(f"from ra_plugins.spp.plugin import plugin\n\n\n@plugin('rcpt')\ndef {name}():\n    'Named.'\n")
+    line = f"{path}: a plugin can't be called {name}, which means something else in its program or is too long\n"
+    listed, installed = command("list", path), command("install", tmp_path / "plugins", path)
+    assert (listed.returncode, listed.stderr, len(listed.stdout.splitlines())) == (0, f"ra-plugins: {line}", OURS)
+    assert (installed.returncode, installed.stdout, installed.stderr) == (FAULT, "", f"ra-plugins: {line}")
+
+
+def test_what_a_file_does_to_others(tmp_path: Path) -> None:
+    "One that empties Python's path, one that unsays what it has declared, and one that wants to clear the screen."
+    head = "import sys\nfrom ra_plugins.spp.plugin import plugin\n\n\n@plugin('rcpt')\n"
+    files = {
+        "clearing.py": f"{head}def clearing():\n    'Clear.'\n\n\nsys.path.clear()\n",
+        "unsaid.py": f"{head}def unsaid():\n    'Unsay.'\n\n\nunsaid.stages = None\n",
+        "loud.py": f"{head}def loud():\n    'Loud \\x1b[2J.'\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    done = command("list", *(tmp_path / name for name in files))
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == OURS + 2
+    assert "clearing" in done.stdout and "Loud \\x1b[2J." in done.stdout and "\x1b" not in done.stdout
+    first, second = done.stderr.splitlines()
+    assert re.search(r"clearing.py: it has taken \d+ folders off Python's path", first)
+    assert "unsaid.py: the plugin unsaid isn't what it was when it was defined" in second
+    shown = command("show", tmp_path / "loud.py").stdout
+    assert "Loud \\x1b[2J." in shown and "\x1b" not in shown
 
 
 def test_a_file_that_never_stops_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

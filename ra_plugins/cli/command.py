@@ -17,11 +17,13 @@ from typing import Any
 
 from ra_plugins.hosts.script import CONTROLDIR
 from ra_plugins.support.command_line import Fault, command_parser, number_over_zero, run_command, trouble
+from ra_plugins.support.control import Control, RegularFile
+from ra_plugins.support.environment import ip_address
 from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'zone_answers', 'try_session', 'demo',
-           'assignment', 'port', 'plugin_file', 'GatherSettings', 'main']
+           'assignment', 'port', 'client_ip', 'plugin_file', 'GatherSettings', 'main']
 
 # %% ../../nbs/cli/04_command.ipynb #9bb7e233
 _FAILED = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`
@@ -54,10 +56,9 @@ def install_plugins(options: argparse.Namespace) -> int:
 
 # %% ../../nbs/cli/04_command.ipynb #83dbcc2b
 def need(path: str) -> None:
-    "Raise a `Fault` where a file can't be read."
+    "Raise a `Fault` if a file can't be read, or is none: a folder, or a named pipe in which nobody writes."
     try:
-        with open(path, "rb"):
-            pass
+        RegularFile(path)
     except OSError as error:
         raise Fault(f"can't read {trouble(error)}") from None
 
@@ -69,9 +70,12 @@ def users(
     if path is None:
         return {}
     need(path)
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        pairs = (line.rstrip("\n").partition(":") for line in file)
-        return {name: password for name, colon, password in pairs if name and colon}
+    try:
+        text = Control(".").read(path).decode("utf-8", "surrogateescape")
+    except OSError as error:  # too long
+        raise Fault(f"can't read {trouble(error)}") from None
+    pairs = (line.partition(":") for line in text.replace("\r\n", "\n").split("\n"))
+    return {name: password for name, colon, password in pairs if name and colon}
 
 # %% ../../nbs/cli/04_command.ipynb #1cffd0e1
 def smtpd(options: argparse.Namespace) -> int:
@@ -121,10 +125,11 @@ def try_session(options: argparse.Namespace) -> int:
     "Hold one session without a network, and say what each plugin asks, answers and logs."
     import json
 
+    from ra_plugins.cli.hints import hints
+    from ra_plugins.hosts.catalogue import to_stderr
     from ra_plugins.hosts.guard import run_to_end
     from ra_plugins.hosts.script import environment
     from ra_plugins.smtpd.trial import VERDICTS, Trial, trial_data, trial_text, verdict
-    from ra_plugins.support.control import Control
 
     if options.recipients and options.sender is None:
         raise Fault("a recipient (--to) comes after a sender (--from)")
@@ -134,9 +139,12 @@ def try_session(options: argparse.Namespace) -> int:
     try:
         trial = Trial(control, environ, options.like, options.seconds, zone_answers(options.zone))
         run_to_end(trial.hold(options.helo, options.sender, options.recipients, options.auth))
+        notes = hints(control, environ, options.like)
     except OSError as error:
         raise Fault(f"can't read {trouble(error)}") from None
-    print(json.dumps(trial_data(trial), indent=2) if options.json else trial_text(trial))
+    for note in () if options.json else notes:
+        to_stderr(f"note: {note}")
+    print(json.dumps({**trial_data(trial), "notes": notes}, indent=2) if options.json else trial_text(trial))
     return VERDICTS[verdict(trial)]
 
 # %% ../../nbs/cli/04_command.ipynb #e8d11c5d
@@ -172,6 +180,15 @@ def port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0 to 65535")
     return int(text)
+
+# %% ../../nbs/cli/04_command.ipynb #435434ff
+def client_ip(text: str) -> str:
+    "A client's address on the command line; `argparse.ArgumentTypeError` where it isn't one."
+    try:
+        ip_address(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} should be {ip_address.__doc__}: 192.0.2.1 or 2001:db8::1") from None
+    return text
 
 # %% ../../nbs/cli/04_command.ipynb #63896cd6
 def plugin_file(text: str) -> str:
@@ -210,7 +227,7 @@ def _smtpd_options(command: argparse.ArgumentParser) -> None:
 # %% ../../nbs/cli/04_command.ipynb #912e8159
 def _try_options(command: argparse.ArgumentParser) -> None:
     _plugin_options(command)
-    command.add_argument("--ip", required=True, help="the client's address")
+    command.add_argument("--ip", required=True, type=client_ip, help="the client's address")
     command.add_argument("--helo", metavar="NAME", help="how it greets; without it, it doesn't")
     command.add_argument("--from", dest="sender", metavar="ADDRESS", help="the sender; '' for a bounce")
     command.add_argument(
@@ -228,16 +245,18 @@ def _install_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--force", action="store_true", help="write over programs that aren't ours")
 
-# %% ../../nbs/cli/04_command.ipynb #1723c28e
-def _parser() -> argparse.ArgumentParser:
+# %% ../../nbs/cli/04_command.ipynb #63dd838f
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:  # the whole, and each command's
     "The command line of `ra-plugins`."
     top = command_parser("ra-plugins", _FAILED, "Plugins for qmail-spp: list, install and try them.")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
+    known: dict[str, argparse.ArgumentParser] = {}
+
     def add(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
-        command.set_defaults(run=run)
-        return command
+        known[name] = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        known[name].set_defaults(run=run)
+        return known[name]
 
     files = add("list", list_plugins).add_argument
     files("files", nargs="*", type=plugin_file, metavar="FILE", help="with plugins of your own: ./mine.py")
@@ -249,7 +268,15 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("rblchecks", help="With --self-test: try the block lists of the plugin rblchecks out.")
     commands.add_parser("spf", help="With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.")
     add("demo", demo)
-    return top
+    return top, known
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    "What stands on the command line. A wrong one ends the program."
+    top, commands = _parsers()
+    if arguments and arguments[0] in commands:
+        return commands[arguments[0]].parse_intermixed_args(arguments[1:])
+    return top.parse_args(arguments)
 
 # %% ../../nbs/cli/04_command.ipynb #f456ebf6
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -267,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ra_plugins.spf.spfquery import explain
 
         if arguments[1:2] not in (["explain"], ["--help"], ["-h"]):
-            _parser().error("spf has one command, explain; --help tells more")
+            _parsers()[0].error("spf has one command, explain; --help tells more")
         return explain(arguments[2:] if arguments[1] == "explain" else ["--help"])
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     return run_command("ra-plugins", partial(options.run, options), _FAILED)

@@ -126,7 +126,7 @@ def main(
     known: Mapping[Any, Any] | None = None,  # as in `self_test`
 ) -> int:  # exit status
     "Run the command."
-    options = self_test_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
+    options = self_test_parser().parse_intermixed_args(sys.argv[1:] if arguments is None else arguments)
     settings = environment() if environ is None else environ
     options.control = options.control or settings.get("CONTROLDIR", CONTROLDIR)
     return run_command("ra-plugins rblchecks", partial(self_test, options, settings, known), _FAILED)
