@@ -427,11 +427,12 @@ def test_options_may_stand_between_names(tmp_path: Path) -> None:
         "from ra_plugins.spp.plugin import plugin\n\n\n@plugin('rcpt')\ndef mine():\n    'Mine.'\n"
     )
     folder = tmp_path / "plugins"
-    for line in (
+    lines: list[list[str | Path]] = [
         [folder, "--force", tmp_path / "mine.py"],
         [folder, "msa", "--force", tmp_path / "mine.py"],
         ["--force", folder, tmp_path / "mine.py", "msa"],
-    ):
+    ]
+    for line in lines:
         done = Done("install", *line)
         assert done.status == 0 and str(folder / "mine") in done.output.split(), done.errors
     assert Done("install", "--force").fails(".*required: DIR.*")
