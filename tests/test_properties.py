@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 from cdblib import Writer
@@ -60,6 +60,7 @@ LETTERS = {  # what each plugin may answer
     "dotblind": "C",
     "ipthrottle": "R",
     "localmail": "E",
+    "mfdnschecks": "E",
     "msa": "E",
     "overload": "R",
     "ownsender": "E",
@@ -72,6 +73,7 @@ LETTERS = {  # what each plugin may answer
     "rdnschecks": "ERS",
     "senderchecks": "E",
     "senderchecksfile": "E",
+    "spfchecks": "SHE",
     "tarpit": "",
     "userthrottle": "R",
 }
@@ -122,6 +124,10 @@ LIKELY: dict[str, st.SearchStrategy[bytes]] = {  # by the kind of a variable, or
     ),
     "blocklists": mostly([b"one.example", b"one.example=127.0.0.2-4*2:two.example", b"two.example", b""]),
     "ip_address": st.sampled_from([b"192.0.2.1", b"2001:db8::25", b"fe80::1%eth0"]),
+    "bounce_level": st.sampled_from([b"-1", b"0", b"1", b"3", b"4", b"5"]),
+    "check_seconds": st.sampled_from([b"1", b"20", b"60"]),
+    "macro_string": st.sampled_from([b"no, %{i}, %{s}", b"%{", b" "]),
+    "message_stage": st.sampled_from([b"mail", b"rcpt"]),
     "SMTPMAILFROM": mostly([b""], addresses) | addresses,
     "SMTPRCPTTO": mostly([b"postmaster"], addresses) | addresses,
     "SMTPAUTHUSER": mostly([b"ana", b"ben", b""]),
@@ -272,7 +278,7 @@ FORMS = {
     "E": REPLY,
     "R": REPLY,
     "C": re.compile(rb"C[^\x00-\x1f\x7f]{3,899}"),
-    "S": re.compile(rb"S(WRONGRCPTCOUNT|RDNSSCORE)=\d{1,10}|SACCESSEXEMPT=[\w, ]*|SACCESSTAGGED=(\d+ \d+)?"),
+    "S": re.compile(rb"S(WRONGRCPTCOUNT|RDNSSCORE|SPF[A-Z]+)=\d{1,10}|SACCESSEXEMPT=[\w, ]*|SACCESSTAGGED=(\d+ \d+)?"),
     "H": re.compile(rb"H[\w-]+: [^\x00-\x1f\x7f]+"),
     "N": re.compile(rb"N"),
     "D": re.compile(rb"D"),
@@ -307,11 +313,23 @@ def raters() -> Iterator[st.SearchStrategy[bytes]]:
         yield st.sampled_from([address.encode(), b"/nowhere/rater"])
 
 
+SPAM = "Spam\r\nA\n\udcff" * 99
+ZONE: dict[tuple[str, str], list[Any]] = {
+    ("1.2.0.192.one.example", "A"): ["127.0.0.2"],
+    ("1.2.0.192.one.example", "TXT"): [SPAM],
+    ("example.org", "MX"): [(10, "mx.example.net")],
+    ("mx.example.net", "TXT"): ["v=spf1 -all exp=why.example.net"],
+    ("why.example.net", "TXT"): ["%{s} from %{h}, %{p}: no"],
+    ("example.net", "MX"): [(10, "mx.example.net")],
+    ("example.net", "TXT"): [f"v=spf1 ip4:192.0.2.0/24 ~all exp=why.example.net{SPAM}"],
+    ("example.com", "TXT"): ["v=spf1 ip4:192.0.2.0/24 -all"],
+}
+
+
 @pytest.fixture(scope="module")
 def nameserver() -> Iterator[bytes]:
-    "What DNSSERVERS leads to: a list that has the usual client, and nothing else."
-    zone = {("1.2.0.192.one.example", "A"): ["127.0.0.2"], ("1.2.0.192.one.example", "TXT"): ["Spam\r\nA\n\udcff" * 99]}
-    with DnsServer(Zone(zone)) as server:
+    "What DNSSERVERS leads to: a list that has the usual client, and a few domains."
+    with DnsServer(Zone(ZONE)) as server:
         yield f"127.0.0.1#{server.port}".encode()
 
 
@@ -356,10 +374,10 @@ def test_the_process_does_the_same(
 
 
 @pytest.mark.parametrize("name", PLUGINS)
-def test_no_control_folder_at_all(name: str, installed: Path, tmp_path: Path) -> None:
+def test_no_control_folder_at_all(name: str, installed: Path, nameserver: bytes, tmp_path: Path) -> None:
     "It is missing, is a file, or can't have such a name: the mail goes on."
     told = SAMPLE | {"SMTPAUTHUSER": "ana", "RATER": "/nowhere/rater"}
-    environ = {name.encode(): value.encode() for name, value in told.items()}
+    environ = {name.encode(): value.encode() for name, value in told.items()} | {b"DNSSERVERS": nameserver}
     (tmp_path / "file").touch()
     for folder in ("missing", "file", "x" * 5000):
         outcome = run_there(installed / name, environ | {b"CONTROLDIR": os.fsencode(tmp_path / folder)})
