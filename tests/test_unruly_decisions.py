@@ -157,7 +157,7 @@ CASES = {  # what it does: what a script prints, and the one line in the log
     "leaves": (PASSED, failed("SystemExit: I don't like that", "leaves")),
     "prints": (REFUSED, "printed by mistake: Debug: got here"),
     "refuses": (PASSED, failed("ValueError: a refusal has a code from 400 to 599, not 'go away'", "refuses")),
-    "waits": (PASSED, failed("ValueError: a delay is a whole number of seconds, not -5", "waits")),
+    "waits": (PASSED, failed("ValueError: a delay is a whole number of seconds from 0 to 3600, not -5", "waits")),
     "answers": (
         PASSED,
         "failed, so the mail goes on: TypeError: a plugin answers with commands, not with '550 no' (plugin.py",

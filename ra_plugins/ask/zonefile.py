@@ -17,6 +17,7 @@ import dns.zonefile
 
 from ra_plugins.ask.dns import ZONE_TTL, Lookup, Records, Zone
 from ra_plugins.ask.cache import RDATA_VALUES, presentation_name
+from ra_plugins.support.control import Control
 
 # %% auto #0
 __all__ = ['DIRECTIVES', 'ZoneTokenizer', 'MasterZone', 'records_of', 'zone_from_text', 'zone_from_file']
@@ -109,6 +110,6 @@ def zone_from_text(
 
 # %% ../../nbs/ask/07_zonefile.ipynb #768b7f0c
 def zone_from_file(path: str | PathLike[str]) -> Zone:
-    "A zone in memory from a master file; `ValueError` as in `zone_from_text`, and `OSError` where it can't be read."
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return zone_from_text(file.read(), str(path))
+    "A zone in memory from a master file; `ValueError` as in `zone_from_text`, `OSError` if it can't be read or is no regular file."
+    raw = Control(".").read(str(path))
+    return zone_from_text(raw.decode("utf-8", "surrogateescape").replace("\r\n", "\n"), str(path))
