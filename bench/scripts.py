@@ -37,9 +37,9 @@ SESSION = {
     "SMTPRCPTCOUNTALL": "1",
     "SMTPRCPTHOSTSOK": "1",
 }
-PLUGINS: dict[str, tuple[Environ, str, str]] = {  # those that don't ask: of the session, the answer, the log
+PLUGINS: dict[str, tuple[Environ, str, str]] = {  # those that ask nobody: of the session, the answer, the log
     "authlogger": ({"SMTPAUTHUSER": "ben"}, "", "authenticated as ben from 192.0.2.1"),
-    "dotblind": ({"SMTPRCPTTO": "b.en@example.org"}, "Cben@example.org", ""),
+    "dotblind": ({"SMTPRCPTTO": "b.en@example.org"}, "Cben@example.org", "changed b.en@example.org to ben@example.org"),
     "localmail": (
         {"SMTPAUTHUSER": "ben", "SMTPRCPTTO": "eva@example.com"},
         "E550 You are only allowed to send to local addresses.",
@@ -47,7 +47,11 @@ PLUGINS: dict[str, tuple[Environ, str, str]] = {  # those that don't ask: of the
     ),
     "msa": ({}, "E550 You should be authenticated", "Message rejected (no auth)."),
     "overload": ({}, "R451 Temporary Failure: Server overload", "Temporary Failure: Server overload"),
-    "plusaliases": ({"SMTPRCPTTO": "ben+tea@example.org"}, "Cben@example.org", ""),
+    "plusaliases": (
+        {"SMTPRCPTTO": "ben+tea@example.org"},
+        "Cben@example.org",
+        "changed ben+tea@example.org to ben@example.org",
+    ),
     "tarpit": ({"SMTPRCPTCOUNTALL": "49"}, "", ""),
 }
 CONTROL = {"rcpthosts": "example.org\n", "localonly": "ben\n", "overloaded": ""}

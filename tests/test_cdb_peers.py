@@ -95,7 +95,7 @@ def test_the_same_answers(make: Make, folder: Path) -> None:
         "SEÑOR@example.org",
         "A" * 887 + "@example.org",
     ):
-        assert asked(folder, address) == ([], [f"Accepted recipient ({address} number 0 of 10000 )"])
+        assert asked(folder, address) == ([], [f"Accepted recipient ({address.lower()} number 0 of 10000 )"])
     for address in (
         "anna@example.org",
         "ana@example.or",
@@ -162,7 +162,7 @@ def test_in_a_session(make: Make, home: Home, serve: Callable[..., Server]) -> N
     said = ["MAIL FROM:<>", "RCPT TO:<Ana@example.org>", "RCPT TO:<anna@example.org>"]
     assert [reply[:3] for reply in server.talk(*said)] == ["250", "250", "511"]
     assert server.said() == [
-        "rcptcheckscdb: pid PID - Accepted recipient (Ana@example.org number 0 of 10000 )",
+        "rcptcheckscdb: pid PID - Accepted recipient (ana@example.org number 0 of 10000 )",
         "rcptcheckscdb: pid PID - 511 sorry, no mailbox here by that name (anna@example.org)",
     ]
 

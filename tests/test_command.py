@@ -148,7 +148,7 @@ def test_show_ends_a_default_where_its_value_ends() -> None:
 def test_show_several_and_unknown() -> None:
     pages = [Done("show", name).output for name in ("msa", "tarpit")]
     assert Done("show", "msa", "tarpit").output == "\n".join(pages)
-    assert Done("show", "msa", "tarpet", "overlord").fails("no plugin tarpet, overlord; there are .*")
+    assert Done("show", "msa", "tarpet", "overlord").fails("no plugin tarpet, overlord; there are access, authlogger, .*")
 
 
 def test_install(tmp_path: Path) -> None:
@@ -208,9 +208,10 @@ S: 250 ok
 C: RCPT TO:<Ben+tea@example.org>
      plugins/tarpit
      plugins/plusaliases
+       logged    plusaliases: pid PID - changed Ben+tea@example.org to Ben@example.org
        answered  ChangeAddress('Ben@example.org')
      plugins/rcptchecksfile
-       logged    rcptchecksfile: pid PID - Accepted recipient (Ben@example.org number 0 of 10000 )
+       logged    rcptchecksfile: pid PID - Accepted recipient (ben@example.org number 0 of 10000 )
 S: 250 ok
 C: RCPT TO:<bob@example.org>
      plugins/tarpit
@@ -427,11 +428,12 @@ def test_options_may_stand_between_names(tmp_path: Path) -> None:
         "from ra_plugins.spp.plugin import plugin\n\n\n@plugin('rcpt')\ndef mine():\n    'Mine.'\n"
     )
     folder = tmp_path / "plugins"
-    for line in (
+    lines: list[list[str | Path]] = [
         [folder, "--force", tmp_path / "mine.py"],
         [folder, "msa", "--force", tmp_path / "mine.py"],
         ["--force", folder, tmp_path / "mine.py", "msa"],
-    ):
+    ]
+    for line in lines:
         done = Done("install", *line)
         assert done.status == 0 and str(folder / "mine") in done.output.split(), done.errors
     assert Done("install", "--force").fails(".*required: DIR.*")

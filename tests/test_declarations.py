@@ -16,6 +16,15 @@ from hypothesis import strategies as st
 from ra_plugins.ask.block import Block
 from ra_plugins.ask.callout import Callout, CalloutReply, KeepReply, KeptReply, LastReply, Ourselves
 from ra_plugins.ask.dns import Lookup, Prefetch, Records
+from ra_plugins.ask.mailbox import (
+    NOT_FOUND,
+    DovecotMailbox,
+    Mailbox,
+    MailboxFound,
+    PostfixMailbox,
+    SqlMailbox,
+    VpopmailMailbox,
+)
 from ra_plugins.ask.question import Broken, Late, Nobody, Question
 from ra_plugins.ask.rate import Rate
 from ra_plugins.ask.seen import STANDINGS, Seen, Sighting
@@ -55,6 +64,8 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "SMTPAUTHUSER": ["ana", "ben", ""],
     "DOTBLINDSTRIP": [".", ".+", ""],
     "PLUSALIASESCHARS": ["+", "+-.", ""],
+    "mailbox_sources": ["vpopmail", "sql", "postfix dovecot", "list", "vpopmail list", "x"],
+    "CHKUSER_DELIMITER": ["-", "+-", ""],
 }
 
 
@@ -68,6 +79,7 @@ def cdb(*keys: bytes) -> bytes:
 
 FILES: dict[str, str | bytes] = {
     "rcpthosts": "example.org\n",
+    "virtualdomains": "example.org:example.org\n",
     "addresslist": "ana@example.org\n",
     "addresslist.cdb": cdb(b"ana@example.org"),
     "localonly": "ana\n",
@@ -85,6 +97,7 @@ refuse          nonsense
     "odd": b"\xff\xfea\0",
 }
 FAILURES = [Late("late"), Broken("broken"), Nobody("nobody")]
+MAILBOXES = [NOT_FOUND, *(MailboxFound(True, *each) for each in ((False, None), (False, 100), (True, None))), *FAILURES]
 REPLIES = [CalloutReply(*each, "") for each in (("RCPT TO", 250), ("RCPT TO", 451), ("MAIL FROM", 550), ("EHLO", 421))]
 RECORDS: dict[str, list[Any]] = {
     **{"A": ["192.0.2.25", "127.0.0.1"], "AAAA": ["2001:db8::25"], "MX": [(10, "mail.example.org")]},
@@ -102,6 +115,7 @@ TOLD: dict[type[Question[Any]], list[Any]] = {
     Callout: [*REPLIES, Ourselves("us"), *FAILURES],
     LastReply: [None, *(KeptReply(reply, 60) for reply in REPLIES), *FAILURES],
     KeepReply: [None, *FAILURES],
+    **dict.fromkeys((DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox), MAILBOXES),
 }
 
 
@@ -170,10 +184,12 @@ ANSWERED: list[tuple[str, dict[str, str | None]]] = [
     ("rater", {"OVER": "1"}),
     ("rblchecks", {}),
     ("rblchecks", {"TCPREMOTEIP": None}),
+    ("rcptchecks", {"SMTPRCPTTO": "eva@example.org"}),
     ("rcptcheckscdb", {"CHKUSER_ADDRFILE": "addresslist.cdb", "SMTPRCPTTO": "eva@example.org"}),
     ("rcptchecksfile", {"SMTPRCPTTO": "eva@example.org"}),
     ("rdnschecks", {"RDNSTHRESHOLD": "1"}),
     ("rdnschecks", {"RDNSTHRESHOLD": "1", "SMTPMAILFROM": None}),
+    ("senderchecks", {"SMTPMAILFROM": "eva@example.org"}),
     ("senderchecksfile", {"SMTPMAILFROM": "eva@example.org"}),
     ("spfchecks", {}),
     ("spfchecks", {"BOUNCELEVEL": "3"}),
@@ -201,6 +217,7 @@ def answered(name: str, values: dict[str, str | None]) -> set[type[Command]]:
         Seen: lambda _: Sighting("first", 0, 300),
         Lookup: lambda _: Records(exists=False),
         Listed: on_a_list,
+        Mailbox: lambda _: NOT_FOUND,
     }
     answers = FOUND[name](Session(environ, lambda message: None), ControlFiles(FILES), lambda message: None, answerers)
     return {type(command) for command in answers}

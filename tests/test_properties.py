@@ -23,6 +23,7 @@ from rater_server import rater
 from ra_plugins.ask.answerer import load
 from ra_plugins.ask.block import Block
 from ra_plugins.ask.dns import Zone
+from ra_plugins.ask.mailbox import NOT_FOUND, Mailbox
 from ra_plugins.ask.rate import Rate
 from ra_plugins.hosts import script
 from ra_plugins.hosts.catalogue import catalogue
@@ -54,17 +55,22 @@ from ra_plugins.support.environment import Variable, shown, text
 
 PLUGINS = sorted(catalogue())
 LETTERS = {  # what each plugin may answer
+    "access": "ERNHS",
     "authlogger": "",
     "dotblind": "C",
     "ipthrottle": "R",
     "localmail": "E",
     "msa": "E",
     "overload": "R",
+    "ownsender": "E",
     "plusaliases": "C",
     "rater": "R",
     "rblchecks": "RD",
+    "rcptchecks": "SE",
     "rcptcheckscdb": "SE",
     "rcptchecksfile": "SE",
+    "rdnschecks": "ERS",
+    "senderchecks": "E",
     "senderchecksfile": "E",
     "tarpit": "",
     "userthrottle": "R",
@@ -121,6 +127,8 @@ LIKELY: dict[str, st.SearchStrategy[bytes]] = {  # by the kind of a variable, or
     "SMTPAUTHUSER": mostly([b"ana", b"ben", b""]),
     "DOTBLINDSTRIP": st.sampled_from([b".", b".+", b""]),
     "PLUSALIASESCHARS": st.sampled_from([b"+", b"+-.", b""]),
+    "mailbox_sources": st.sampled_from([b"vpopmail", b"sql", b"postfix dovecot", b"list", b"list vpopmail"]),
+    "CHKUSER_DELIMITER": st.sampled_from([b"-", b"-+", b""]),
 }
 
 
@@ -170,7 +178,14 @@ FILES: dict[str, str | bytes] = {
     "addresslist": b"ana@example.org\nana.lee@example.org\n",
     "addresslist.cdb": WHOLE,
     "localonly": b"ana\n",
+    "access": (
+        b"refuse for now sender ana@example.org user ben\nallow user in localonly\ntag helo .net with X-A: b\nnonsense\n"
+        b"exempt from all recipient postmaster\nrefuse client 192.0.2.0/24 recipient in addresslist say no\n"
+    ),
+    "ownsenders": b"ben: @example.org\nana\n",
+    "me": b"mail.example.org\n",
     "overloaded": b"",
+    "virtualdomains": b"example.org:example.org\nmx.example.net:mx.example.net\n",
 }
 
 
@@ -257,7 +272,9 @@ FORMS = {
     "E": REPLY,
     "R": REPLY,
     "C": re.compile(rb"C[^\x00-\x1f\x7f]{3,899}"),
-    "S": re.compile(rb"SWRONGRCPTCOUNT=\d{1,10}"),
+    "S": re.compile(rb"S(WRONGRCPTCOUNT|RDNSSCORE)=\d{1,10}|SACCESSEXEMPT=[\w, ]*|SACCESSTAGGED=(\d+ \d+)?"),
+    "H": re.compile(rb"H[\w-]+: [^\x00-\x1f\x7f]+"),
+    "N": re.compile(rb"N"),
     "D": re.compile(rb"D"),
 }
 
@@ -365,6 +382,7 @@ SETTINGS = [(name, each) for name in PLUGINS for each in catalogue()[name].setti
 TOO_MUCH = {  # answers to what plugins ask: rates are over their limits, and what is to be done can be done
     Rate: lambda question: Answer(1, "2/1"),
     Block: lambda question: True,
+    Mailbox: lambda question: NOT_FOUND,
 }
 
 

@@ -521,7 +521,10 @@ def test_locales(home: Home, serve: Serve, locale: str) -> None:
     server = serve(LC_ALL=locale, LANG=locale, PYTHONIOENCODING="ascii")
     said = heard(server, MAIL, "RCPT TO:<\udcff\udce9+tag@example.org>")
     assert said == ["250 ok", "\udcff\udce9@example.org", "250 ok"]
-    assert server.said() == [r"rcptchecksfile: pid PID - Accepted recipient (\xff\xe9@example.org number 0 of 10000 )"]
+    assert server.said() == [
+        r"plusaliases: pid PID - changed \xff\xe9+tag@example.org to \xff\xe9@example.org",
+        r"rcptchecksfile: pid PID - Accepted recipient (\xff\xe9@example.org number 0 of 10000 )",
+    ]
 
 
 # The message

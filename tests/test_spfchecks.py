@@ -20,7 +20,7 @@ from ra_plugins.ask.answerer import Answerer, Answerers
 from ra_plugins.ask.dns import Lookup, Prefetch, Zone
 from ra_plugins.ask.question import Broken, Late, Nobody, Question, Refused, Unanswered
 from ra_plugins.ask.zonefile import zone_from_text
-from ra_plugins.plugins.spfchecks import BOUNCED, SpfchecksState, message_place, refusal, spfchecks
+from ra_plugins.plugins.spfchecks import BOUNCED, SpfchecksState, message_place, spf_refusal, spfchecks
 from ra_plugins.spf.evaluation import check_identity
 from ra_plugins.spf.query import Query
 from ra_plugins.spp.command import AddHeader, Refuse, SetVariable, read, write
@@ -273,7 +273,7 @@ def test_an_explanation_is_one_line_of_a_reply(domain: str) -> None:
 def test_a_refusal_is_one_line_whatever_it_is_given() -> None:
     for text in ("no\nA\r\n250 ok\nSMTPAUTHUSER=x\x1b[2J", "\n", "\0", "\udce9", "x" * 5000, ""):
         for rfc_codes in (False, True):
-            written = write([refusal("fail", text, rfc_codes)])
+            written = write([spf_refusal("fail", text, rfc_codes)])
             assert written.startswith(b"E550 ") and written.count(b"\n") == 1 and written[:-1].decode("ascii").isprintable()
 
 

@@ -160,7 +160,7 @@ CASES = {  # what it does: what a script prints, and the one line in the log
     "waits": (PASSED, failed("ValueError: a delay is a whole number of seconds from 0 to 3600, not -5", "waits")),
     "answers": (
         PASSED,
-        "failed, so the mail goes on: TypeError: a plugin answers with commands, not with '550 no' (plugin.py",
+        "failed, so the mail goes on: TypeError: a plugin answers with commands, not with '550 no'",
     ),
     "loops": (PASSED, failed(OVERDUE, "loops")),
     "sleeps": (PASSED, failed(OVERDUE, "sleeps")),

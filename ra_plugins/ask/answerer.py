@@ -12,17 +12,17 @@ from ra_plugins.support.environment import Environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import Future, Runner
-    from collections.abc import Callable, Iterable, Mapping
+    from asyncio import Future, Runner, Semaphore
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from typing import Any
 
     from ra_plugins.ask.question import Question
 
 # %% auto #0
-__all__ = ['Answerer', 'load', 'Roster', 'Answerers']
+__all__ = ['THREADS', 'Answerer', 'load', 'Roster', 'Answerers']
 
-# %% ../../nbs/ask/01_answerer.ipynb #f4288043
-async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+# %% ../../nbs/ask/01_answerer.ipynb #5ca6c6f3
+async def _in_thread(ended: Callable[[], object], function: Callable[..., Any], *arguments: Any) -> Any:
     "Call a function in a thread of its own, which may live on when we have long given up."
     from asyncio import get_running_loop
     from threading import Thread
@@ -31,6 +31,7 @@ async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     future: Future[Any] = loop.create_future()
 
     def settle(outcome: Any, error: BaseException | None) -> None:
+        ended()
         if not future.done():
             future.set_exception(error) if error else future.set_result(outcome)
 
@@ -48,12 +49,25 @@ async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     Thread(target=run, daemon=True).start()
     return await future
 
-# %% ../../nbs/ask/01_answerer.ipynb #9144df5a
+# %% ../../nbs/ask/01_answerer.ipynb #70b1a86a
+COROUTINE = 0x80  # in `co_flags`: `async def`
+
+
+def _is_async(function: Any) -> bool:
+    "Is it written with `async def`? What isn't a function of Python's may be anything."
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_flags & COROUTINE)
+
+# %% ../../nbs/ask/01_answerer.ipynb #59491884
+THREADS = 64  # that answerers of one class may hold at a time
+
+
 class Answerer:
     "Answers questions of some kinds. A derived class has `answer`, `aanswer`, or both."
 
     settings_class: type[Environment] = Environment  # what it can be told
     _runner: Runner | None = None
+    _free: Semaphore | None = None
 
     def __init__(
         self,
@@ -66,6 +80,8 @@ class Answerer:
     def __init_subclass__(cls) -> None:
         if cls.answer is Answerer.answer and cls.aanswer is Answerer.aanswer:
             raise TypeError(f"{cls.__name__} should have a method answer or aanswer")
+        if _is_async(cls.answer) or not _is_async(cls.aanswer):
+            raise TypeError(f"{cls.__name__} should have `def answer`, which may block, or `async def aanswer`")
 
     def answer(
         self,
@@ -79,8 +95,12 @@ class Answerer:
         return self._runner.run(self.aanswer(question, until))
 
     async def aanswer(self, question: Any, until: float) -> Any:
-        "Answer a question on asyncio, as `answer` does."
-        return await _in_thread(self.answer, question, until)
+        "Answer a question on asyncio, as `answer` does. One that doesn't come back holds one of `THREADS`."
+        from asyncio import Semaphore
+
+        self._free = self._free or Semaphore(THREADS)
+        await self._free.acquire()  # as long as there is time: whoever waits for us sees to that
+        return await _in_thread(self._free.release, self.answer, question, until)
 
     def close(self) -> None:
         "Let go of connections and files."
@@ -101,7 +121,9 @@ def load(
     name: str,  # `package.module:Class`
 ) -> type[Answerer]:
     "Import the class of an answerer; `ImportError`, `AttributeError` or `ValueError` where there is none of that name."
-    module, _, attribute = name.partition(":")
+    module, colon, attribute = str(name).partition(":")
+    if not (module and colon and attribute):
+        raise ValueError(f"an answerer is named as package.module:Class, not {name!r:.60}")
     found: type[Answerer] = getattr(__import__(module, fromlist=[attribute]), attribute)
     return found
 
@@ -122,22 +144,29 @@ class Roster:
 
     def find(self, kind: type[Question[Any]]) -> Any:
         "Who answers questions of a class: an `Answerer` or a function. `Nobody` where nobody does."
+        named = self._named(kind)
+        if not isinstance(named, str):
+            return named
+        if named not in self.made:
+            answerer = load(named)
+            self.made[named] = answerer(answerer.settings_class(self.environ, self.log), self.log, self.dry)
+        return self.made[named]
+
+    def _named(self, kind: type[Question[Any]]) -> Any:
+        "Who answers questions of a class: a name, or who is known."
         for each in kind.__mro__:
             if each in self.known:
                 return self.known[each]
-            name = vars(each).get("answerer")
-            if name and not self.only_known:
-                if name not in self.made:
-                    answerer = load(name)
-                    self.made[name] = answerer(answerer.settings_class(self.environ, self.log), self.log, self.dry)
-                return self.made[name]
+            if not self.only_known and (name := vars(each).get("answerer")):
+                return name
         raise Nobody(f"nobody here answers {kind.__name__}")
 
     def needs_loop(self, kinds: Iterable[type[Question[Any]]]) -> bool:
-        "Is one of those who answer such questions at home on asyncio only? One that can't be found isn't."
+        "Is one of those who answer such questions at home on asyncio only? None of them is made for that."
         try:
-            return any(getattr(self.find(kind), "needs_loop", bool)() for kind in kinds)
-        except (Exception, SystemExit):
+            names = [named for named in map(self._named, kinds) if isinstance(named, str)]
+            return any(load(name).needs_loop() for name in names)
+        except Exception:
             return False
 
     async def aclose(self) -> None:
@@ -146,8 +175,8 @@ class Roster:
         for answerer in made.values():
             try:
                 await answerer.aclose()
-            except Exception as error:
-                self.log(f"{type(answerer).__name__} couldn't be closed: {error}")
+            except BaseException as error:
+                self._unclosed(answerer, error)
 
     def close(self) -> None:
         "The same, where no event loop is running."
@@ -155,8 +184,11 @@ class Roster:
         for answerer in made.values():
             try:
                 answerer.close()
-            except Exception as error:
-                self.log(f"{type(answerer).__name__} couldn't be closed: {error}")
+            except BaseException as error:
+                self._unclosed(answerer, error)
+
+    def _unclosed(self, answerer: Answerer, error: BaseException) -> None:
+        self.log(f"{type(answerer).__name__} couldn't be closed: {type(error).__name__}: {error}")
 
 # %% ../../nbs/ask/01_answerer.ipynb #e4ed605e
 class Answerers(Roster):
@@ -168,16 +200,22 @@ class Answerers(Roster):
             return Late(TOO_LATE)
         try:
             answerer = self.find(type(question))
-            return answerer.answer(question, until) if hasattr(answerer, "aanswer") else answerer(question)
+            answer = answerer.answer(question, until) if hasattr(answerer, "aanswer") else answerer(question)
+            if hasattr(answer, "send"):
+                answer.close()
+                raise TypeError("the answer is a coroutine, which only asyncio can wait for")
+            return answer
         except Unanswered as why:
             return why
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
             return _broken(question, error)
 
     async def atell(self, question: Question[Any], until: float = inf) -> Any:
         "The same on asyncio. An answerer that doesn't come back by then is left to itself."
         from asyncio import ensure_future, wait
 
+        if monotonic() >= until:
+            return Late(TOO_LATE)
         task = ensure_future(self._outcome(question, until))
         try:
             await wait({task}, timeout=None if until == inf else max(until - monotonic(), 0))
@@ -186,13 +224,24 @@ class Answerers(Roster):
             task.cancel()
 
     async def _outcome(self, question: Question[Any], until: float) -> Any:
+        "The answer, whatever the answerer does. Only whoever cancels our task cancels us."
+        from asyncio import CancelledError, current_task
+
         try:
             answerer = self.find(type(question))
-            return await answerer.aanswer(question, until) if hasattr(answerer, "aanswer") else answerer(question)
+            answer = self.begin(answerer, question, until) if hasattr(answerer, "aanswer") else answerer(question)
+            return await answer if hasattr(answer, "__await__") else answer
         except Unanswered as why:
             return why
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            task = current_task()
+            if isinstance(error, CancelledError) and task and task.cancelling():
+                raise
             return _broken(question, error)
+
+    def begin(self, answerer: Answerer, question: Question[Any], until: float) -> Awaitable[Any]:
+        "Have an answerer begin; a host may bound its steps here."
+        return answerer.aanswer(question, until)
 
     def __enter__(self) -> Answerers:
         return self

@@ -108,15 +108,63 @@ CNAME_LIMIT = 10  # links of a chain that are followed; RFC 1034 leaves the numb
 ENDLESS = "a chain of CNAMEs without an end"
 ZONE_TTL = 3600  # seconds, for records of a zone that say nothing else
 
+# %% ../../nbs/ask/02_dns.ipynb #455d7b89
+def _owner(key: object) -> tuple[str, str]:
+    "Whose records of which type; `TypeError` or `ValueError` for what is no name and type."
+    if not (isinstance(key, tuple) and len(key) == 2 and all(isinstance(part, str) for part in key)):
+        raise TypeError(f"a zone has records by name and type, as in ('example.org', 'TXT'), and not by {key!r:.60}")
+    name, rdtype = key
+    if rdtype.upper() not in RDTYPES:
+        raise ValueError(f"the records of {name:.60} should be of one of {', '.join(RDTYPES)}, not of {rdtype!r:.60}")
+    return name.lower().removesuffix("."), rdtype.upper()
+
+
+def _zone_value(value: Any, rdtype: str) -> Any:
+    "A record's value as a lookup's answer has it; `ValueError` says what it should be."
+    if rdtype == "MX" and isinstance(value, (tuple, list)) and list(map(type, value)) == [int, str]:
+        return value[0], value[1].removesuffix(".")
+    if rdtype == "MX" or not isinstance(value, str):
+        raise ValueError("a tuple of a number and a text" if rdtype == "MX" else "a text")
+    if rdtype in ("A", "AAAA"):
+        import socket
+
+        try:
+            socket.inet_pton(socket.AF_INET if rdtype == "A" else socket.AF_INET6, value)
+        except (OSError, ValueError):
+            raise ValueError(f"an IPv{4 if rdtype == 'A' else 6} address") from None
+    return value if rdtype in ("TXT", "A", "AAAA") else value.removesuffix(".")
+
+
+def _zone_records(owner: str, rdtype: str, values: object) -> Records:
+    "The values of a name's records of one type; `TypeError` or `ValueError` names those that can't be."
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise TypeError(f"the {rdtype} records of {owner:.60} should be a list of values, not {values!r:.60}")
+    made = []
+    for value in values:
+        try:
+            made.append(_zone_value(value, rdtype))
+        except ValueError as error:
+            raise ValueError(f"the {rdtype} record of {owner:.60} should be {error}, not {value!r:.60}") from None
+    return Records(made, *((values.ttl, values.exists) if isinstance(values, Records) else (ZONE_TTL,)))
+
 # %% ../../nbs/ask/02_dns.ipynb #059c41e2
 class Zone:
     "Names and their records, as they stand in a zone file: answers lookups without asking anybody."
 
     def __init__(
         self,
-        records: Mapping[tuple[str, str], Sequence[Any]],  # values by name, in lower case, and type, CNAME among them
+        records: Mapping[tuple[str, str], Sequence[Any]],  # lists of values by name and type, CNAME among them
     ):
-        self.records: dict[tuple[str, str], Any] = dict(records)
+        """For example `Zone({("example.org", "TXT"): ["v=spf1 mx -all"], ("example.org", "MX"): [(10, "mx.example.org")]})`;
+        `TypeError` or `ValueError` names a record that is of no use."""
+        if not hasattr(records, "items"):
+            raise TypeError(f"a zone is made of a dictionary of records by name and type, not of {records!r:.60}")
+        self.records: dict[tuple[str, str], Any] = {}
+        for key, values in records.items():
+            owner = _owner(key)
+            if owner in self.records:
+                raise ValueError(f"the {owner[1]} records of {owner[0]:.60} stand there twice, once as {key!r:.80}")
+            self.records[owner] = values if type(values) is Records else _zone_records(*owner, values)
         self._names: set[str] = {""}
         self._counted = 0
 
@@ -144,10 +192,10 @@ class Zone:
         return Broken(ENDLESS)
 
     def at(self, owner: str, rdtype: str) -> Records | None:
-        "What stands there; a list or tuple is made `Records` when it is first wanted."
+        "What stands there; a list that somebody has put there later is made `Records` when it is first wanted."
         found = self.records.get((owner, rdtype))
         if found is not None and type(found) is not Records:
-            found = self.records[owner, rdtype] = Records(found, ZONE_TTL)
+            found = self.records[owner, rdtype] = _zone_records(owner, rdtype, found)
         return found
 
     def owner(self, name: str) -> str:

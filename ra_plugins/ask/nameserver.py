@@ -33,6 +33,8 @@ def parse_nameserver(
     port: int = 53,  # if the text has none
 ) -> tuple[str, int]:  # address and port
     "Where a nameserver is: `192.0.2.53`, `192.0.2.53#5353`, `192.0.2.53:5353` or `[2001:db8::53]:5353`; else `ValueError`."
+    if not isinstance(text, str):
+        raise ValueError(f"nameservers should be a list of addresses, not one with {text!r:.60} in it")
     address, mark, digits = text.partition("#")
     if not mark and (text.startswith("[") and not text.endswith("]") or text.count(":") == 1):
         address, mark, digits = text.rpartition(":")
@@ -104,6 +106,8 @@ class NameserverList:
         path: str = RESOLV_CONF,
         try_again: float | None = None,  # seconds until another server is asked, or the same again; as in resolv.conf, or 2
     ):
+        if nameservers is not None and (isinstance(nameservers, (str, bytes)) or not hasattr(nameservers, "__iter__")):
+            raise ValueError(f"nameservers should be a list of addresses, as in [\"192.0.2.53\"], not {nameservers!r:.60}")
         self.path, self.port, self.fixed, self.try_again = path, port, nameservers is not None, try_again
         self.servers = [Nameserver(*parse_nameserver(each, port)) for each in nameservers or ()]
         self.options: dict[str, int] = {}

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 inf = float("inf")  # no deadline; `math` is a library to be loaded
 
 # %% auto #0
-__all__ = ['Unanswered', 'Late', 'Refused', 'Broken', 'Nobody', 'Question', 'as_completed', 'gather', 'drive', 'adrive']
+__all__ = ['LONGEST', 'Unanswered', 'Late', 'Refused', 'Broken', 'Nobody', 'Question', 'as_completed', 'gather', 'drive',
+           'adrive']
 
 # %% ../../nbs/ask/00_question.ipynb #01fc7ac8
 class Unanswered(Exception):
@@ -73,7 +74,10 @@ class Question(_Typed[A_co]):
         "An answer for people, in a dry run. A question whose answers may repeat a secret has another."
         return repr(answer)
 
-# %% ../../nbs/ask/00_question.ipynb #577b32ee
+# %% ../../nbs/ask/00_question.ipynb #bf0ac2b1
+LONGEST = 86400  # seconds that anything may take
+
+
 class as_completed:
     "`async for place, answer in as_completed(a, b, within=seconds)`: answers as they come, each with its place."
 
@@ -85,11 +89,16 @@ class as_completed:
         for each in asked:
             if not isinstance(each, Question) and not (hasattr(each, "send") and hasattr(each, "cr_frame")):
                 raise TypeError(f"a decision asks questions and other decisions, not {each!r:.60}")
-        if within is not None and not within >= 0:
-            raise ValueError(f"within should be a number of seconds, not {within!r:.60}")
-        self.asked, self.within, self.left = asked, within, len(asked)
+        if within is not None and not (isinstance(within, (int, float)) and 0 <= within <= LONGEST):
+            raise ValueError(f"within should be a number of seconds from 0 to {LONGEST}, not {within!r:.60}")
+        if len({id(each) for each in asked}) < len(asked):
+            raise ValueError("one and the same question, or decision, stands there twice")
+        self.asked, self.within, self.left, self.begun = asked, within, len(asked), False
 
     def __aiter__(self) -> as_completed:
+        if self.begun:
+            raise ValueError("answers come once: this as_completed has been gone through")
+        self.begun = True
         return self
 
     async def __anext__(self) -> tuple[int, Any]:
@@ -224,10 +233,11 @@ class _Watched:
 def _close(steps: Decision[Any] | _Watched, groups: Any) -> None:
     "End a decision, and those that it has gathered and that have not been run."
     steps.close()
-    for completed in groups:
-        for each in completed.asked:
-            if not isinstance(each, Question):
-                each.close()
+    for each in [each for completed in groups for each in completed.asked if not isinstance(each, Question)]:
+        try:  # noqa: SIM105 - contextlib takes long to import
+            each.close()
+        except Exception:  # noqa: S110 - it awaits while it is closed, say; nobody wants to know any more
+            pass
 
 
 TOO_LATE = "no answer before the deadline"

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from math import inf
+from os import PathLike
 from typing import Any
 
 import dns.exception
@@ -24,22 +25,58 @@ from ra_plugins.ask.cache import NXDOMAIN, RDATA_VALUES, TTL_LIMIT, AnswerCache,
 from ra_plugins.ask.dns import CNAME_LIMIT, ENDLESS, Lookup, Prefetch, Records, Silent
 from ra_plugins.ask.exchange import SOCKET_LIMIT, LocalFault, SocketLine, brief_reason, done_by
 from ra_plugins.ask.nameserver import RESOLV_CONF, NameserverList, answer_in, ask_nameserver, parse_nameserver
-from ra_plugins.ask.question import TOO_LATE, Broken, Late, Nobody, Question, Refused, Unanswered
+from ra_plugins.ask.question import LONGEST, TOO_LATE, Broken, Late, Nobody, Question, Refused, Unanswered
 from ra_plugins.support.environment import Environment, number, variable
 
 Follow = Callable[[Lookup, Records], Iterable[Lookup]]  # as in `Prefetch`
 
 # %% auto #0
-__all__ = ['LOOKUP_TIMEOUT', 'PREFETCH_LIMIT', 'Resolver', 'resolve', 'Lookups', 'nameserver_list', 'lookup_seconds',
+__all__ = ['LOOKUP_TIMEOUT', 'PREFETCH_LIMIT', 'SHORTEST', 'Resolver', 'resolve', 'Lookups', 'nameserver_list', 'lookup_seconds',
            'ResolverSettings', 'ResolverAnswerer', 'default_resolver']
+
+# %% ../../nbs/ask/06_resolver.ipynb #d93ad56d
+def _fits(
+    value: object,
+    least: float,
+    most: float,
+    whole: bool,  # does it have to be an integer?
+) -> bool:
+    "Is it a number within bounds?"
+    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    return number and least <= value <= most  # type: ignore[operator]
+
+
+def _shown(value: object) -> str:
+    "A value in an error; an integer may have more digits than Python writes."
+    return "so large a number" if isinstance(value, int) and value.bit_length() > 200 else f"{value!r:.60}"
+
+
+def _require_number(name: str, value: object, least: float, most: float, form: str, whole: bool = True) -> None:
+    "`ValueError` that names an argument."
+    if not _fits(value, least, most, whole):
+        raise ValueError(f"{name} should be {form}, not {_shown(value)}")
 
 # %% ../../nbs/ask/06_resolver.ipynb #667a44de
 LOOKUP_TIMEOUT = 10  # seconds for one lookup, with all its tries
 PREFETCH_LIMIT = 30  # lookups that one check may ask ahead
+SHORTEST = 0.001  # seconds that a lookup or a try may have
 
 
 class Resolver:
-    "Answers lookups from nameservers. All checks may share one, in whatever threads and event loops they run."
+    """Answers lookups from nameservers. All checks may share one, in whatever threads and event loops they run.
+
+    nameservers  a list of IP addresses to ask, as in ["192.0.2.53", "2001:db8::53", "127.0.0.1#5353"], the last with a port;
+                 by default, those in resolv.conf
+    port         that of nameservers without one of their own, from 1 to 65535
+    timeout      seconds for one lookup with all its tries, from 0.001 to 86400; a check has a timeout of its own
+    try_again    seconds until another server is asked, or the same again; by default, what resolv.conf says, or 2
+    cache        an AnswerCache, where resolvers are to share one; by default, one of its own, of 32 MB
+    prefetch     how many lookups one check may ask ahead, from 0 for one question after the other
+    sockets      how many may be open at once, from 1
+    resolv_conf  the path of that file, which is read again when it changes
+
+    `ValueError` names an argument that is of no use.
+    """
 
     def __init__(
         self,
@@ -52,6 +89,16 @@ class Resolver:
         sockets: int = SOCKET_LIMIT,  # that may be open at once
         resolv_conf: str = RESOLV_CONF,
     ):
+        _require_number("port", port, 1, 65535, "a number from 1 to 65535")
+        _require_number("prefetch", prefetch, 0, inf, "a number from 0 on")
+        _require_number("sockets", sockets, 1, inf, "a number from 1 on")
+        for name, seconds in (("timeout", timeout), ("try_again", LOOKUP_TIMEOUT if try_again is None else try_again)):
+            form = f"a number of seconds from {SHORTEST} to {LONGEST}"
+            _require_number(name, seconds, SHORTEST, LONGEST, form, whole=False)
+        if cache is not None and not isinstance(cache, AnswerCache):
+            raise ValueError(f"cache should be an AnswerCache, not {cache!r:.60}")
+        if not isinstance(resolv_conf, (str, PathLike)):
+            raise ValueError(f"resolv_conf should be the path of a file, not {resolv_conf!r:.60}")
         self.nameservers = NameserverList(nameservers, port, resolv_conf, try_again)
         self.timeout, self.prefetch = timeout, prefetch
         self.cache = AnswerCache() if cache is None else cache

@@ -17,34 +17,79 @@ import dns.zonefile
 
 from ra_plugins.ask.dns import ZONE_TTL, Lookup, Records, Zone
 from ra_plugins.ask.cache import RDATA_VALUES, presentation_name
-from ra_plugins.support.control import Control
+from ra_plugins.support.control import RegularFile
 
 # %% auto #0
-__all__ = ['DIRECTIVES', 'ZoneTokenizer', 'MasterZone', 'records_of', 'zone_from_text', 'zone_from_file']
+__all__ = ['EXAMPLES', 'TYPOGRAPHIC', 'RECORD_BYTES', 'VAGUE', 'DIRECTIVES', 'ZONE_LENGTH', 'ZoneTokenizer', 'MasterZone',
+           'records_of', 'zone_from_text', 'zone_from_file']
+
+# %% ../../nbs/ask/07_zonefile.ipynb #5f6472d9
+EXAMPLES = {  # how records are written
+    "A": "www A 192.0.2.80",
+    "AAAA": "www AAAA 2001:db8::80",
+    "MX": "example.org. MX 10 mx.example.org.",
+    "TXT": 'example.org. TXT "v=spf1 mx -all"',
+    "CNAME": "www CNAME web.example.org.",
+    "PTR": "1.2.0.192.in-addr.arpa. PTR mail.example.org.",
+}
+TYPOGRAPHIC = frozenset("\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb\u2039\u203a")  # quotes that look nicer
+RECORD_BYTES = 65_535  # that a record may have (RFC 1035, section 3.2.1)
+
+
+def _check_owner(token: dns.tokenizer.Token) -> None:
+    "`ValueError` for a name with a colon at its end."
+    if token.is_identifier() and token.value.endswith(":") and not token.value.endswith("\\:"):
+        raise ValueError(f"a name has no colon behind it: {token.value:.80}")
+
+
+def _check_texts(tokens: list[dns.tokenizer.Token], comment: bool) -> None:
+    "`ValueError` for the text of a TXT record that isn't in quotes, or too long."
+    bare = [token.value for token in tokens if not token.is_quoted_string()]
+    if any(not TYPOGRAPHIC.isdisjoint(value[:1] + value[-1:]) for value in bare):
+        raise ValueError(f"the quotes of a TXT record are plain ones, as in {EXAMPLES['TXT']}")
+    if bare and (len(tokens) > 1 or comment):
+        raise ValueError(f"the text of a TXT record needs quotes around it, as in {EXAMPLES['TXT']}")
+    size = sum(len(token.value) + 1 for token in tokens)
+    if size > RECORD_BYTES and sum(len(token.unescape_to_bytes().value) + 1 for token in tokens) > RECORD_BYTES:
+        raise ValueError(f"a record has room for {RECORD_BYTES} bytes, and this text has more")
 
 # %% ../../nbs/ask/07_zonefile.ipynb #e95db22f
 class ZoneTokenizer(dns.tokenizer.Tokenizer):
-    "dnspython's tokenizer; it says where the present entry began, and minds the quotes of a TXT record."
+    "dnspython's tokenizer; it says where the present entry began, and finds mistakes that dnspython doesn't see."
 
     entry = 1
-    last = "", ""  # the last words
+    words = 0  # that have been read of it
+    rdtype = ""  # of it
+    origin = False  # has there been an `$ORIGIN`?
 
     def get(self, want_leading: bool = False, want_comment: bool = False) -> dns.tokenizer.Token:
         "The next token. Only at the beginning of an entry a comment is wanted."
         if want_comment:
-            self.entry = self.line_number
+            self.entry, self.words, self.rdtype = self.line_number, 0, ""
         again = self.ungotten_token is not None
         token = super().get(want_leading, want_comment)
-        self.last = self.last if again else (self.last[1], token.value)
+        if want_leading and not want_comment:
+            _check_owner(token)
+        if not again:
+            self.words += 1
+            self._note(token)
         return token
 
+    def _note(self, token: dns.tokenizer.Token) -> None:
+        "Look at a token of the entry; `ValueError` for an `@` that stands for nothing."
+        word = token.value.upper() if token.is_identifier() else ""
+        if self.words == 1 and word == "$ORIGIN":
+            self.origin = True
+        elif self.words > 1 and not self.rdtype and word in EXAMPLES:
+            self.rdtype = word
+        if word == "@" and not self.origin and self.rdtype != "TXT":
+            raise ValueError("@ stands for the origin, and no line before this says which that is, as $ORIGIN example.org. does")
+
     def get_remaining(self, max_tokens: int | None = None) -> list[dns.tokenizer.Token]:
-        "The tokens up to the end of an entry; `ValueError` if quotes are missing."
-        rdtype = self.last[0 if self.ungotten_token is not None else 1].upper()
-        tokens = super().get_remaining(max_tokens)
-        bare = any(not token.is_quoted_string() for token in tokens)
-        if rdtype == "TXT" and bare and (len(tokens) > 1 or getattr(self.ungotten_token, "comment", None)):
-            raise ValueError("the text of a TXT record needs quotes around it, as in TXT \"v=spf1 -all\"")
+        "The tokens up to the end of an entry; `ValueError` if they are no text for a TXT record."
+        tokens = super().get_remaining(max_tokens or RECORD_BYTES + 1)
+        if self.rdtype == "TXT":
+            _check_texts(tokens, bool(getattr(self.ungotten_token, "comment", None)))
         return tokens
 
     def where(self) -> tuple[str, int]:
@@ -86,24 +131,54 @@ def records_of(zone: dns.zone.Zone) -> dict[tuple[str, str], Records]:
         if found.rdtype.name in RDATA_VALUES
     }
 
-# %% ../../nbs/ask/07_zonefile.ipynb #ff506e70
+# %% ../../nbs/ask/07_zonefile.ipynb #e53581ce
+VAGUE = ("Text input", "expecting", "expected", "the last used name is undefined")  # how dnspython's words begin
+
+
+def _advice(
+    error: Exception,
+    rdtype: str,  # of the record; nothing if none was recognised
+) -> str:
+    "What is wrong with an entry, with an example where dnspython has none."
+    found = str(error.args[0]) if error.args else str(error)
+    if not found.startswith(VAGUE):
+        return found
+    form = f"an entry for {rdtype} is written" if rdtype else "an entry is written as a name, a type and a value,"
+    return f"{found.removesuffix('.')}; {form} as in {EXAMPLES[rdtype or 'A']}"
+
+# %% ../../nbs/ask/07_zonefile.ipynb #4bab912c
 DIRECTIVES = ("$ORIGIN", "$TTL")
+ZONE_LENGTH = 4 * 2**20  # characters of a zone as text: over 100,000 records
+
+
+def _read(entries: ZoneTokenizer, zone: dns.zone.Zone) -> None:
+    "Read entries into a zone; raises what dnspython does, or `ValueError`."
+    with zone.writer(True) as transaction:
+        reader = dns.zonefile.Reader(
+            entries, dns.rdataclass.IN, transaction, allow_directives=DIRECTIVES, default_ttl=ZONE_TTL
+        )
+        reader.last_name = None  # the first entry has to name somebody
+        reader.read()
 
 
 def zone_from_text(
     text: str,  # a master file; undecodable bytes as surrogate escapes
     name: str = "zone",  # of the file, for messages
 ) -> Zone:
-    "A zone in memory from the text of a master file (RFC 1035, section 5); `ValueError` says which line is wrong."
+    """A zone in memory from the text of a master file (RFC 1035, section 5), of at most 4 MB; `ValueError` says which line is
+    wrong, and what would do."""
+    if not isinstance(text, str):
+        raise ValueError(f"text should be text, not {text!r:.60}")
+    if len(text) > ZONE_LENGTH:
+        raise ValueError(f"{name}: a zone as text may have {ZONE_LENGTH} characters, and this one has {len(text)}")
     entries = ZoneTokenizer(_escaped(text), name)
     zone = dns.zone.Zone(dns.name.root, relativize=False)
     try:
-        with zone.writer(True) as transaction:
-            dns.zonefile.Reader(
-                entries, dns.rdataclass.IN, transaction, allow_directives=DIRECTIVES, default_ttl=ZONE_TTL
-            ).read()
-    except dns.exception.SyntaxError as error:
-        raise ValueError(str(error)) from None  # which begins with file and line
+        _read(entries, zone)
+    except dns.exception.SyntaxError as error:  # which begins with file and line
+        where = "{}:{}: ".format(*entries.where())
+        detail = dns.exception.SyntaxError(str(error).removeprefix(where))
+        raise ValueError(f"{where}{_advice(detail, entries.rdtype)}") from None
     except (dns.exception.DNSException, ValueError) as error:
         raise ValueError(f"{name}:{entries.entry}: {error}") from None
     return MasterZone(records_of(zone))
@@ -111,5 +186,6 @@ def zone_from_text(
 # %% ../../nbs/ask/07_zonefile.ipynb #768b7f0c
 def zone_from_file(path: str | PathLike[str]) -> Zone:
     "A zone in memory from a master file; `ValueError` as in `zone_from_text`, `OSError` if it can't be read or is no regular file."
-    raw = Control(".").read(str(path))
-    return zone_from_text(raw.decode("utf-8", "surrogateescape").replace("\r\n", "\n"), str(path))
+    RegularFile(str(path))  # or else it may never end
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return zone_from_text(file.read(ZONE_LENGTH + 1), str(path))

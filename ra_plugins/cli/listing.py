@@ -56,7 +56,7 @@ def answerer_settings(
     log: Callable[[str], None],  # takes a message about an answerer that can't be imported
 ) -> dict[str, type[Environment]]:  # by the names of the questions
     "The settings of those who answer what a plugin asks, if they have any."
-    found = {}
+    found: dict[str, type[Environment]] = {}
     for kind in plugin.asks:
         name = next((vars(each)["answerer"] for each in kind.__mro__ if vars(each).get("answerer")), "")
         try:

@@ -10,13 +10,13 @@ import sys
 from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer, Answerers
-from ra_plugins.ask.question import TOO_LATE, Late
+from ra_plugins.ask.question import TOO_LATE, Broken, Late
 from ra_plugins.spp.command import Delay, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Callable, Coroutine, Generator, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
     from types import FrameType
     from typing import Any, TypeVar
 
@@ -33,7 +33,8 @@ else:
 inf = float("inf")  # `math` has it, too, and would have to be loaded
 
 # %% auto #0
-__all__ = ['PRINTED_LIMIT', 'describe', 'Overdue', 'in_bounds', 'Printed', 'Guard', 'BoundedAnswerers', 'run_to_end']
+__all__ = ['LAST_WORDS', 'PRINTED_LIMIT', 'describe', 'Overdue', 'in_bounds', 'words_of', 'Printed', 'Guard', 'BoundedAnswerers',
+           'run_to_end']
 
 # %% ../../nbs/hosts/01_guard.ipynb #35b94b9b
 def describe(
@@ -47,10 +48,13 @@ def describe(
         if name == file or where is None or where[0] != file:
             where = name, trace.tb_lineno
         trace = trace.tb_next
-    place = f" ({os.path.basename(where[0])}, line {where[1]})" if where else ""
+    place = f" ({os.path.basename(where[0])}, line {where[1]})" if where and file in ("", where[0]) else ""
     return f"{type(error).__name__}: {error}{place}"
 
-# %% ../../nbs/hosts/01_guard.ipynb #4df596f2
+# %% ../../nbs/hosts/01_guard.ipynb #8d9583d9
+LAST_WORDS = 1  # seconds that are left for what has to be said after all
+
+
 class Overdue(BaseException):
     "A step has taken longer than it may."
 
@@ -60,21 +64,42 @@ def in_bounds(
     function: Callable[..., Any],
     *arguments: Any,
 ) -> Any:  # what the function returns
-    "Call a function; `Overdue` where that takes too long. Only the main thread can be interrupted."
+    "Call a function; `Overdue` where that takes too long. Only the main thread can be interrupted. Bounds may nest."
+
+    armed = True
 
     def ring(number: int, frame: FrameType | None) -> None:
-        raise Overdue(f"no end after {seconds:g} seconds")
+        if armed:
+            raise Overdue(f"no end after {seconds:g} seconds")
 
+    if seconds <= 0:
+        raise Overdue("no time left")
     try:
         before = _signal.signal(_signal.SIGALRM, ring)
     except ValueError:  # another thread
         return function(*arguments)
+    began, (left, again) = monotonic(), _signal.setitimer(_signal.ITIMER_REAL, seconds, 1)
     try:
-        _signal.setitimer(_signal.ITIMER_REAL, max(seconds, 1e-6), 1)  # 0 would mean never
-        return function(*arguments)
+        try:
+            return function(*arguments)
+        finally:
+            armed = False  # it may ring until here, and from here on it does nothing
     finally:
         _signal.setitimer(_signal.ITIMER_REAL, 0)
         _signal.signal(_signal.SIGALRM, before)
+        if left:  # the bounds around these
+            _signal.setitimer(_signal.ITIMER_REAL, max(left - (monotonic() - began), 1e-6), again)
+
+# %% ../../nbs/hosts/01_guard.ipynb #79aaa316
+def words_of(
+    speak: Callable[..., object],  # `repr`, say
+    subject: object,
+) -> str:
+    "What is said of an object; its type where that takes longer than a second, or fails."
+    try:
+        return str(in_bounds(LAST_WORDS, speak, subject))
+    except BaseException:
+        return f"<{type(subject).__name__}>"
 
 # %% ../../nbs/hosts/01_guard.ipynb #520f5e4f
 PRINTED_LIMIT = 10  # lines
@@ -102,12 +127,9 @@ class Printed:
         "No."
         return False
 
-# %% ../../nbs/hosts/01_guard.ipynb #999cfe2c
+# %% ../../nbs/hosts/01_guard.ipynb #047ea3d2
 class _Ended(Exception):
     "A plugin's step has ended with something that isn't an error; that is the cause of this."
-
-
-GRACE = 1  # seconds for a decision's last words after its time is over
 
 # %% ../../nbs/hosts/01_guard.ipynb #d1093319
 class Guard:
@@ -133,15 +155,17 @@ class Guard:
 
     def watch(self) -> Callable[..., Any]:  # calls a function with arguments
         "For one decision: what calls the plugin's functions, in bounds, and with standard output out of their reach."
-        end = monotonic() + self.seconds + GRACE
+        end = monotonic() + self.seconds + LAST_WORDS
 
         def call(function: Callable[..., Any], *arguments: Any) -> Any:
             before, sys.stdout = sys.stdout, self.printed
             try:
                 return in_bounds(min(self.seconds, end - monotonic()), function, *arguments)
-            except (Exception, KeyboardInterrupt):
+            except Exception:
                 raise
             except BaseException as order:
+                if isinstance(order, Overdue):
+                    order.args = (f"no end after {self.seconds:g} seconds",)
                 raise _Ended from order
             finally:
                 sys.stdout = before
@@ -155,7 +179,11 @@ class Guard:
             decision = decision.__wrapped__
         code = getattr(decision, "__code__", None)
         cause = error.__cause__ if isinstance(error, _Ended) and error.__cause__ else error
-        self.log(f"failed, so the mail goes on: {describe(cause, code.co_filename if code else '')}")
+        try:
+            words = in_bounds(LAST_WORDS, describe, cause, code.co_filename if code else "")
+        except BaseException:  # it can't even say what it is
+            words = type(cause).__name__
+        self.log(f"failed, so the mail goes on: {words}")
         return []
 
     def lets_be(self, session: Session) -> bool:
@@ -188,10 +216,19 @@ class Guard:
         now: float | None = None,
     ) -> list[Command]:
         "The same on asyncio, as `Plugin.adecide`."
+        from asyncio import ensure_future, wait
+
         try:
             if self.lets_be(session):
                 return []
-            return _writable(await self.plugin.adecide(session, control, self.log, answerers, now, self.watch()))
+            decided = ensure_future(self.plugin.adecide(session, control, self.log, answerers, now, self.watch()))
+            try:
+                await wait({decided})
+            finally:
+                decided.cancel()
+            if decided.cancelled():  # a task of its own, so that a plugin that cancels its task cancels no other
+                raise RuntimeError("it has cancelled its own task")
+            return _writable(decided.result())
         except Exception as error:
             return self.failed(error)
 
@@ -209,6 +246,12 @@ class _InBounds:
     def __init__(self, coroutine: Coroutine[Any, Any, Any], until: float):
         self.coroutine, self.until = coroutine, until
 
+    def _close(self) -> None:
+        try:  # noqa: SIM105 - contextlib takes long to import
+            in_bounds(LAST_WORDS, self.coroutine.close)
+        except BaseException:  # noqa: S110 - it had its second to tidy up
+            pass
+
     def __await__(self) -> Generator[Any, Any, Any]:
         step: Callable[[Any], Any] = self.coroutine.send
         given: Any = None
@@ -219,11 +262,12 @@ class _InBounds:
             except StopIteration as done:
                 return done.value
             except Overdue:
+                self._close()
                 raise Late(TOO_LATE) from None
             try:
                 step, given = self.coroutine.send, (yield waited)
             except BaseException as error:
-                step, given, end = self.coroutine.throw, error, monotonic() + GRACE
+                step, given, end = self.coroutine.throw, error, monotonic() + LAST_WORDS
 
 # %% ../../nbs/hosts/01_guard.ipynb #af88cac3
 class BoundedAnswerers(Answerers):
@@ -247,6 +291,8 @@ class BoundedAnswerers(Answerers):
             answer = in_bounds(until - monotonic(), super().tell, question, until)
         except Overdue:
             answer = Late(TOO_LATE)
+        except BaseException as error:
+            answer = Broken(f"{type(question).__name__} wasn't answered: {type(error).__name__}")
         self.note(question, answer)
         return answer
 
@@ -259,28 +305,33 @@ class BoundedAnswerers(Answerers):
             self.note(question, answer)
         return answer
 
+    def find(self, kind: type[Question[Any]]) -> Any:
+        "As `Answerers.find`; one that is made in too long a time is none."
+        return in_bounds(min(self.end - monotonic(), 10**6), super().find, kind)
+
+    def begin(self, answerer: Answerer, question: Question[Any], until: float) -> Awaitable[Any]:
+        "As `Answerers.begin`, each step in bounds."
+        return _InBounds(answerer.aanswer(question, until), until)
+
     def close(self) -> None:
         "As `Answerers.close`, and back in time."
         try:
-            in_bounds(GRACE, super().close)
-        except (Overdue, SystemExit) as error:
+            in_bounds(LAST_WORDS, super().close)
+        except BaseException as error:
             self.log(f"answerers couldn't be closed: {error}")
 
     async def aclose(self) -> None:
         "The same, on asyncio."
         from asyncio import ensure_future, wait
 
-        await wait({ensure_future(super().aclose())}, timeout=GRACE)
+        closing = ensure_future(_awaited(_InBounds(super().aclose(), monotonic() + LAST_WORDS)))
+        await wait({closing}, timeout=LAST_WORDS)
+        if not closing.done() or closing.cancelled() or closing.exception():
+            self.log("answerers couldn't be closed in time")
 
-    def find(self, kind: type[Question[Any]]) -> Any:
-        "As `Answerers.find`, with bounds for the steps of those that live on an event loop."
-        answerer = super().find(kind)
-        if not isinstance(answerer, Answerer):
-            return answerer
-        if type(answerer).aanswer is not Answerer.aanswer and "aanswer" not in vars(answerer):
-            unbounded = answerer.aanswer
-            answerer.aanswer = lambda question, until: _InBounds(unbounded(question, until), until)  # type: ignore
-        return answerer
+
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    return await awaitable
 
 # %% ../../nbs/hosts/01_guard.ipynb #039259fc
 def run_to_end(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ra_plugins.hosts.guard import BoundedAnswerers, Guard, describe, run_to_end
+from ra_plugins.hosts.guard import LAST_WORDS, BoundedAnswerers, Guard, describe, run_to_end
 from ra_plugins.spp.command import Delay, write
 from ra_plugins.spp.session import Session
 from ra_plugins.support.control import Control
@@ -63,34 +63,60 @@ def main(
     output: int = 1,  # descriptor to answer on
 ) -> None:
     "Be `plugin` for the SMTP command at hand: read the environment, decide, write, wait. It never raises."
-    pid = os.getppid()
+    pid, delays = os.getppid(), [0]
 
     def log(message: str) -> None:
         _write_all(2, (log_line(plugin.name, pid, message) + "\n").encode())
 
-    answer: list[Command] = []
+    def say(answer: list[Command]) -> None:
+        _write_all(output, write(answer))
+        delays.extend(command.seconds for command in answer if isinstance(command, Delay))
+
+    over = end_if_stuck(plugin.seconds + 3 * LAST_WORDS, log)
     try:
         session = Session(environment(), log, pid)
         control = Control(session.environ.get("CONTROLDIR", CONTROLDIR))
-        answer = _decided(Guard(plugin, log), session, control, log)
-    except (Exception, SystemExit) as error:
+        say_answer(Guard(plugin, log), session, control, log, say)
+    except BaseException as error:
         log(f"failed, so the mail goes on: {describe(error)}")
-    _write_all(output, write(answer))
-    _wait(sum(command.seconds for command in answer if isinstance(command, Delay)), output)
+    finally:
+        over()
+    _wait(sum(delays), output)
 
-# %% ../../nbs/hosts/02_script.ipynb #6908b2b9
-def _decided(guard: Guard, session: Session, control: Control, log: Callable[[str], None]) -> list[Command]:
-    "The plugin's answer, with answerers of its own."
+# %% ../../nbs/hosts/02_script.ipynb #a0c77687
+def say_answer(
+    guard: Guard, session: Session, control: Control, log: Callable[[str], None], say: Callable[[list[Command]], None]
+) -> None:
+    "Say the plugin's answer, with answerers of its own."
     answerers = BoundedAnswerers(session.environ, log)
-    with answerers:
-        if not answerers.needs_loop(guard.plugin.asks):
-            return guard.decide(session, control, answerers)
-        return run_to_end(_decided_on_asyncio(guard, session, control, answerers))
+    if answerers.needs_loop(guard.plugin.asks):
+        run_to_end(_answer_on_asyncio(guard, session, control, answerers, say))
+    else:
+        with answerers:
+            say(guard.decide(session, control, answerers))
 
 
-async def _decided_on_asyncio(guard: Guard, session: Session, control: Control, answerers: BoundedAnswerers) -> list[Command]:
+async def _answer_on_asyncio(
+    guard: Guard, session: Session, control: Control, answerers: BoundedAnswerers, say: Callable[[list[Command]], None]
+) -> None:
     async with answerers:
-        return await guard.adecide(session, control, answerers)
+        say(await guard.adecide(session, control, answerers))
+
+# %% ../../nbs/hosts/02_script.ipynb #d49c87b4
+def end_if_stuck(seconds: float, log: Callable[[str], None]) -> Callable[[], None]:  # to be called when all is well
+    "End this process after so long a time, unless the function that is returned is called before."
+    from _thread import allocate_lock, start_new_thread
+
+    running = allocate_lock()
+    running.acquire()
+
+    def wait() -> None:
+        if not running.acquire(timeout=seconds):
+            log(f"stuck for {seconds:g} seconds, so the mail goes on")
+            os._exit(0)
+
+    start_new_thread(wait, ())
+    return running.release
 
 # %% ../../nbs/hosts/02_script.ipynb #f81de7e3
 def _interpreter_line(python: str) -> str:

@@ -93,10 +93,10 @@ class AccessRule:
 # %% ../../nbs/plugins/access.ipynb #1aa79fa4
 def _action(text: str) -> tuple[str, str]:
     "The action that a line begins with, and the rest; `ValueError` if it begins with none."
+    beginning = f"{text[:15]} ".lower()
     for action in ACCESS_ACTIONS:
-        words = text.split(None, action.count(" ") + 1)
-        if " ".join(words[: action.count(" ") + 1]).lower() == action:
-            return action, "".join(words[action.count(" ") + 1 :])
+        if beginning.startswith(f"{action} "):
+            return action, text[len(action) + 1 :]
     raise ValueError(f"it begins with {text.split(maxsplit=1)[0]:.60}, and not with one of {', '.join(ACCESS_ACTIONS)}")
 
 
@@ -128,7 +128,7 @@ def _text(action: str, rest: str) -> tuple[str, str]:
 
 
 def parse_access_rule(
-    text: str,  # a line
+    text: str,  # a line, with one blank between words
     line: int,  # its number
 ) -> AccessRule:
     "One line of the file, taken apart; `ValueError` says what is wrong with it."

@@ -5,23 +5,26 @@
 # %% ../../nbs/plugins/dotblind.ipynb #69204116
 from __future__ import annotations
 
+from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
+from ra_plugins.plugins.shared.mailboxes import ListedSettings, is_own_address
 from ra_plugins.plugins.shared.recipients import change_local_part
-from ra_plugins.support.environment import Environment, filename, text, variable
 from ra_plugins.spp.command import ChangeAddress
 from ra_plugins.spp.plugin import plugin
+from ra_plugins.support.environment import filename, text, variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ra_plugins.spp.session import Session
+    from ra_plugins.support.address import Address
     from ra_plugins.support.control import Control
 
 # %% auto #0
 __all__ = ['DotblindSettings', 'dotblind']
 
-# %% ../../nbs/plugins/dotblind.ipynb #30b59fb6
-class DotblindSettings(Environment):
+# %% ../../nbs/plugins/dotblind.ipynb #963141d3
+class DotblindSettings(ListedSettings):
     "What dotblind can be told."
 
     strip: str = variable("DOTBLINDSTRIP", text, ".", "The characters to drop; empty drops none.")
@@ -29,11 +32,21 @@ class DotblindSettings(Environment):
         "DOTBLINDDOMAINS", filename, None, "A list of the domains to do it in; else those that we accept mail for."
     )
 
-# %% ../../nbs/plugins/dotblind.ipynb #3a8e8414
-@plugin("rcpt", settings=DotblindSettings, answers=(ChangeAddress,))
-def dotblind(
+# %% ../../nbs/plugins/dotblind.ipynb #cd071126
+@plugin(
+    "rcpt",
+    settings=DotblindSettings,
+    asks=(VpopmailMailbox, SqlMailbox, PostfixMailbox, DovecotMailbox),
+    answers=(ChangeAddress,),
+    seconds=15,
+)
+async def dotblind(
     session: Session, settings: DotblindSettings, control: Control, log: Callable[[str], None]
 ) -> ChangeAddress | None:
-    "Drop certain characters from the recipient's local part."
+    "Drop certain characters from the recipient's local part, if nobody has the address with them."
     dropped = str.maketrans("", "", settings.strip)
-    return change_local_part(session, control, log, settings.domains, lambda local: local.translate(dropped))
+
+    async def stays(address: Address) -> bool:
+        return await is_own_address(address, settings, control, log)
+
+    return await change_local_part(session, control, log, settings.domains, lambda local: local.translate(dropped), stays)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['DNS_SECONDS', 'LINES', 'client_network', 'folded', 'address_entries', 'client_entries', 'is_listed', 'prefix4',
            'prefix6', 'GreylistSettings', 'exempt_as', 'by_mx', 'by_spf', 'vouched_for', 'sighting_line', 'seen_now',
-           'refusal', 'greylist']
+           'come_again', 'greylist']
 
 # %% ../../nbs/plugins/greylist.ipynb #194ba126
 def client_network(
@@ -201,7 +201,7 @@ def seen_now(session: Session, settings: GreylistSettings, now: float) -> Seen:
     return Seen(network, folded(sender) if settings.verp else sender.lower(), (session.rcpt_to or "").lower(), terms, now)
 
 
-def refusal(sighting: Sighting, sender: str) -> Command:
+def come_again(sighting: Sighting, sender: str) -> Command:
     "Come again: at once, or for the empty sender at DATA."
     later = Refuse(451, "4.7.1", f"Greylisted, please come back in {sighting.wait} seconds")
     return later if sender else Later("data", later)
@@ -230,4 +230,4 @@ async def greylist(
     if waits and (reason := await vouched_for(session, settings)):
         line, waits = reason, False
     log(f"only observed: {line}" if waits and settings.observe else line)
-    return refusal(sighting, session.mail_from) if waits and not settings.observe else None
+    return come_again(sighting, session.mail_from) if waits and not settings.observe else None

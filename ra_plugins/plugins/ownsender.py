@@ -131,10 +131,11 @@ def _fault(session: Session, sender: str, settings: OwnsenderSettings, control: 
         if is_own(user, sender, control.is_ours, settings.own, settings.delimiters):
             return ""
         return "" if is_granted(control, settings.file, user, sender, log) else f"{user} may not send as {sender}"
-    if not settings.strangers or may_relay(session):
+    strangers, forwarders = settings.strangers, settings.forwarders  # a mistake in either is told in any case
+    if not strangers or may_relay(session):
         return ""
     domain = parse_address(sender).domain
-    if not control.is_ours(domain) or is_let_off(control, session, settings.forwarders):
+    if not control.is_ours(domain) or is_let_off(control, session, forwarders):
         return ""
     return f"{session.client_ip or 'a stranger'} may not send as {sender}"
 

@@ -5,23 +5,26 @@
 # %% ../../nbs/plugins/plusaliases.ipynb #69204116
 from __future__ import annotations
 
+from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
+from ra_plugins.plugins.shared.mailboxes import ListedSettings, is_own_address
 from ra_plugins.plugins.shared.recipients import change_local_part
-from ra_plugins.support.environment import Environment, filename, text, variable
 from ra_plugins.spp.command import ChangeAddress
 from ra_plugins.spp.plugin import plugin
+from ra_plugins.support.environment import filename, text, variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ra_plugins.spp.session import Session
+    from ra_plugins.support.address import Address
     from ra_plugins.support.control import Control
 
 # %% auto #0
 __all__ = ['PlusaliasesSettings', 'without_tag', 'plusaliases']
 
-# %% ../../nbs/plugins/plusaliases.ipynb #d2345484
-class PlusaliasesSettings(Environment):
+# %% ../../nbs/plugins/plusaliases.ipynb #a4531e36
+class PlusaliasesSettings(ListedSettings):
     "What plusaliases can be told."
 
     chars: str = variable("PLUSALIASESCHARS", text, "+", "The characters at which a tag begins; empty cuts nothing.")
@@ -37,10 +40,22 @@ def without_tag(
     "What stands before the first character that is one of `chars`: all, where none is."
     return next((local[:place] for place, char in enumerate(local) if char in chars), local)
 
-# %% ../../nbs/plugins/plusaliases.ipynb #c9db95c9
-@plugin("rcpt", settings=PlusaliasesSettings, answers=(ChangeAddress,))
-def plusaliases(
+# %% ../../nbs/plugins/plusaliases.ipynb #2375700e
+@plugin(
+    "rcpt",
+    settings=PlusaliasesSettings,
+    asks=(VpopmailMailbox, SqlMailbox, PostfixMailbox, DovecotMailbox),
+    answers=(ChangeAddress,),
+    seconds=15,
+)
+async def plusaliases(
     session: Session, settings: PlusaliasesSettings, control: Control, log: Callable[[str], None]
 ) -> ChangeAddress | None:
-    "Cut the tag off the recipient's local part."
-    return change_local_part(session, control, log, settings.domains, lambda local: without_tag(local, settings.chars))
+    "Cut the tag off the recipient's local part, if nobody has the address with it."
+
+    async def stays(address: Address) -> bool:
+        return await is_own_address(address, settings, control, log)
+
+    return await change_local_part(
+        session, control, log, settings.domains, lambda local: without_tag(local, settings.chars), stays
+    )

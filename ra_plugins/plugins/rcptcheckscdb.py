@@ -30,5 +30,5 @@ async def rcptcheckscdb(
     log: Callable[[str], None],
 ) -> list[Command]:
     "Refuse a recipient of ours that isn't in a CDB."
-    mailboxes = CdbMailboxes(control, settings.addresses, settings.whitelist)
-    return await check_recipient("rcptcheckscdb", mailboxes, session, settings, state, log)
+    mailboxes = CdbMailboxes(control, settings.addresses, settings.whitelist, settings.forms)
+    return await check_recipient("rcptcheckscdb", mailboxes, session, settings, state, log, lower=True)

@@ -30,5 +30,5 @@ async def rcptchecksfile(
     log: Callable[[str], None],
 ) -> list[Command]:
     "Refuse a recipient of ours that isn't in a text list."
-    mailboxes = TextMailboxes(control, settings.addresses, settings.whitelist)
-    return await check_recipient("rcptchecksfile", mailboxes, session, settings, state, log)
+    mailboxes = TextMailboxes(control, settings.addresses, settings.whitelist, settings.forms)
+    return await check_recipient("rcptchecksfile", mailboxes, session, settings, state, log, lower=True)

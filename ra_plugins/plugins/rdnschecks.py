@@ -211,15 +211,13 @@ class RdnschecksState(State):
 
     score: int = variable("RDNSSCORE", number, 0, "The sum of the weights of what was found.")
 
-# %% ../../nbs/plugins/rdnschecks.ipynb #fa2eda7f
-async def _rdns(
-    address: IPv4Address | IPv6Address, control: Control, settings: RdnschecksSettings, log: Callable[[str], None]
-) -> list[str]:
+# %% ../../nbs/plugins/rdnschecks.ipynb #38c900d0
+async def _rdns(address: IPv4Address | IPv6Address, words: Iterable[str], log: Callable[[str], None]) -> list[str]:
     "The findings about a client's names."
     found = await reverse(address)
     if found.trouble and not found.confirmed:
         log(f"can't look up {', '.join(found.names)}: {found.trouble}")
-    return rdns_findings(found, address, _words(control, settings.words, log))
+    return rdns_findings(found, address, words)
 
 
 async def _helo(name: str) -> list[str]:
@@ -255,13 +253,13 @@ async def rdnschecks(
     "Weigh what DNS calls a client, and what it calls itself."
     if is_exempt(session, log, settings.skip_relay):
         return []
-    address, helo = _unmapped(session.client_ip), session.helo
+    address, helo, words = _unmapped(session.client_ip), session.helo, _words(control, settings.words, log)
     finding = helo_finding(helo, address, _unmapped(session.server_ip), _me(control, log)) if helo is not None else ""
     asked = {}
     if address is None:
         log("no TCPREMOTEIP")
     else:
-        asked[f"the name of {address}"] = _rdns(address, control, settings, log)
+        asked[f"the name of {address}"] = _rdns(address, words, log)
     if settings.unknown and helo and not finding and not helo.startswith("["):
         asked[f"HELO {helo}"] = _helo(helo.removesuffix("."))
     found = [finding] if finding else []
@@ -270,8 +268,8 @@ async def rdnschecks(
             log(f"can't look up {what}: {answer}")
         else:
             found += answer
-    weights = {each: getattr(settings, WEIGHTS[each]) for each in found}
-    return [*_weighed(weights, session, settings, state, log)]
+    weights = {finding: getattr(settings, attribute) for finding, attribute in WEIGHTS.items()}
+    return _weighed({each: weights[each] for each in found}, session, settings, state, log)
 
 
 def _weighed(
@@ -286,9 +284,9 @@ def _weighed(
     left: list[Command] = [*state.keep(score=min(score, 999_999_999))] if score != state.score else []
     findings = ", ".join(f"{finding} {weight}" for finding, weight in weights.items() if weight)
     about = f"{session.client_ip or 'a client'}" + (f", HELO {session.helo}" if session.helo is not None else "")
-    refused = 0 < limit <= score
+    refused, refusal = 0 < limit <= score, _refusal(settings.temporary, session)
     log(f"{'Rejecting' if refused else 'Accepting'} {about}" + (f": {findings}, together {score}" if findings else ""))
-    return [*left, _refusal(settings.temporary, session)] if refused else left
+    return [*left, refusal] if refused else left
 
 # %% ../../nbs/plugins/rdnschecks.ipynb #5f9abef5
 def _refusal(temporary: bool, session: Session) -> Command:

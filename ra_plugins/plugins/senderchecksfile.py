@@ -5,7 +5,7 @@
 # %% ../../nbs/plugins/senderchecksfile.ipynb #f984fa7d
 from __future__ import annotations
 
-from ra_plugins.plugins.shared.mailboxes import SenderSettings, TextMailboxes, check_sender
+from ra_plugins.plugins.shared.mailboxes import SenderSettings, TextMailboxes, check_sender_mailbox
 from ra_plugins.support.environment import filename, variable
 from ra_plugins.spp.command import Refuse
 from ra_plugins.spp.plugin import plugin
@@ -36,5 +36,5 @@ async def senderchecksfile(
     log: Callable[[str], None],
 ) -> Command | None:
     "Refuse a sender of ours that isn't in a text list."
-    mailboxes = TextMailboxes(control, settings.addresses, settings.whitelist)
-    return await check_sender("senderchecksfile", mailboxes, session, log, foreign="Accepted sender")
+    mailboxes = TextMailboxes(control, settings.addresses, settings.whitelist, settings.forms)
+    return await check_sender_mailbox("senderchecksfile", mailboxes, session, log, foreign="Accepted sender")

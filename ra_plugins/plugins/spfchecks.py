@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ra_plugins.support.control import Control
 
 # %% auto #0
-__all__ = ['BOUNCED', 'REJECTED', 'CODES', 'bounce_level', 'is_refused', 'refusal', 'queries', 'checked', 'SpfVerdict',
+__all__ = ['BOUNCED', 'REJECTED', 'CODES', 'bounce_level', 'is_refused', 'spf_refusal', 'queries', 'checked', 'SpfVerdict',
            'spf_verdict', 'spf_verdict_in_time', 'late_spf_verdict', 'told', 'headers', 'SpfchecksState',
            'message_place', 'is_forwarder', 'own_name', 'message_stage', 'macro_string', 'SpfchecksSettings',
            'spfchecks', 'judgement', 'changes']
@@ -56,7 +56,7 @@ CODES = {  # with SPFRFCCODES: RFC 7372, section 3.2, and RFC 7208, sections 8.4
 }
 
 
-def refusal(
+def spf_refusal(
     result: str,  # a key of `CODES`
     explanation: str,  # why a fail or softfail is one; it may come from the sender's DNS
     rfc_codes: bool,  # with the registered codes?
@@ -304,15 +304,15 @@ def judgement(
     log: Callable[[str], None],
 ) -> list[Command]:
     "What a verdict means for the message."
-    result = found.result.result
+    result, level, rfc_codes = found.result.result, settings.level, settings.rfc_codes
     if found.secondary:
         log("accepted from secondary MX")
         return []
     if result == "temperror":
         log(found.result.problem)
-    if is_refused(result, settings.level):
+    if is_refused(result, level):
         log(f"Rejecting on {told(found.result, receiver)}")
-        return [refusal(result, found.explanation, settings.rfc_codes)]
+        return [spf_refusal(result, found.explanation, rfc_codes)]
     log(f"{'' if result == 'pass' else 'Accepting on '}{told(found.result, receiver)}")
     return [] if recorded else [*headers(found, settings, receiver)]
 

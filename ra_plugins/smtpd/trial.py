@@ -14,7 +14,7 @@ from math import inf
 from typing import Any
 
 from ra_plugins.hosts.catalogue import catalogue, is_installed, plugin_of
-from ra_plugins.hosts.guard import BoundedAnswerers, Guard
+from ra_plugins.hosts.guard import BoundedAnswerers, Guard, words_of
 from ra_plugins.hosts.script import CONTROLDIR
 from ra_plugins.smtpd.dialogue import Dialogue, programs
 from ra_plugins.smtpd.qmail_spp import Checks, Failure, run_program
@@ -50,7 +50,7 @@ class Run:
     def note(self, question: Any, answer: object) -> None:
         "What the plugin has asked, and what it was told."
         if len(self.asked) < NOTED_LIMIT:
-            self.asked.append((printable(repr(question)), printable(question.shown(answer))))
+            self.asked.append((printable(words_of(repr, question)), printable(words_of(question.shown, answer))))
 
     def data(self) -> dict[str, Any]:
         "The same, for JSON."
@@ -262,7 +262,7 @@ def trial_text(trial: Trial) -> str:
             lines.append(f"     {printable(run.entry)}")
             lines += [f"       asked     {question}: {answer}" for question, answer in run.asked]
             lines += [f"       logged    {line}" for line in run.logged]
-            lines += [f"       answered  {printable(repr(command))}" for command in run.answered]
+            lines += [f"       answered  {printable(words_of(repr, command))}" for command in run.answered]
             lines += [f"       failed    {run.failure}"] if run.failure else []
         lines += [f"S: {printable(line)}" for line in step.replies] or ["S: (hangs up)"]
     waited = f", after {trial.notes.delay} s of waiting" if trial.notes.delay else ""

@@ -128,7 +128,7 @@ def parse_macro(
     if "%" not in text and text.isascii() and text.isprintable() and (explanation or " " not in text):
         return MacroString(text, [text], open=False)  # as most are
     parts: list[str | Expansion] = []
-    place, plain = 0, ""
+    place, plain, made = 0, "", dict[str, Expansion]()  # by how it is written
     while place < len(text):
         token = TOKEN.match(text, place)
         if token is None:
@@ -137,9 +137,14 @@ def parse_macro(
             parts.append(" ")
             place += 1
             continue
+        place, written = token.end(), token[0]
         letter, digits, reverse, delimiters, escape, plain = token.groups()
-        parts.append(plain or (ESCAPES[escape] if escape else _expansion(letter, digits, reverse, delimiters)))
-        if letter and not explanation and letter.lower() in FOR_EXPLANATIONS:
-            raise MacroError(f"%{{{letter}}} has a meaning in explanations only")
-        place = token.end()
+        if plain or escape:
+            parts.append(plain or ESCAPES[escape])
+            continue
+        if written not in made:
+            made[written] = _expansion(letter, digits, reverse, delimiters)
+            if not explanation and letter.lower() in FOR_EXPLANATIONS:
+                raise MacroError(f"%{{{letter}}} has a meaning in explanations only")
+        parts.append(made[written])
     return MacroString(text, parts, open=bool(parts) and not plain)

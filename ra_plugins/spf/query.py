@@ -9,7 +9,7 @@ import time
 from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6, inet_pton
 
-from ra_plugins.spf.record import NAME_LENGTH, ascii_domain
+from ra_plugins.spf.record import MOST_LOOKUPS, NAME_LENGTH, ascii_domain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from ra_plugins.spf.record import Record, Term
 
 # %% auto #0
-__all__ = ['MAPPED', 'LOOKUP_LIMIT', 'VOID_LIMIT', 'NAME_LIMIT', 'MOST_LOOKUPS', 'RFC7208', 'LOCAL_LENGTH', 'ip_number', 'Limits',
-           'Query']
+__all__ = ['MAPPED', 'LOOKUP_LIMIT', 'VOID_LIMIT', 'NAME_LIMIT', 'RFC7208', 'LOCAL_LENGTH', 'ip_number', 'Limits', 'Query']
 
 # %% ../../nbs/spf/02_query.ipynb #6d540599
 MAPPED = 0xFFFF  # what stands before an IPv4 address that is mapped into IPv6: RFC 4291, section 2.5.5.2
@@ -41,7 +40,6 @@ def ip_number(ip: str | IPv4Address | IPv6Address) -> tuple[int, int]:  # versio
 LOOKUP_LIMIT = 10  # terms that ask DNS: include, a, mx, ptr, exists and redirect
 VOID_LIMIT = 2  # lookups without an answer
 NAME_LIMIT = 10  # hosts of an MX (more is a permerror) and names of a PTR (more are ignored)
-MOST_LOOKUPS = 100  # that anybody can want: an include in an include takes Python's stack
 
 # %% ../../nbs/spf/02_query.ipynb #4efff43e
 class Limits:
@@ -74,6 +72,12 @@ class Limits:
 
     def __repr__(self) -> str:
         return f"Limits(lookups={self.lookups}, voids={self.voids}, void_ipv6={self.void_ipv6})"
+
+    def __eq__(self, other: object) -> bool:
+        return repr(self) == repr(other) if isinstance(other, Limits) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.lookups, self.voids, self.void_ipv6))
 
 
 RFC7208 = Limits()

@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 # %% auto #0
 __all__ = ['ResultName', 'RESULTS', 'QUALIFIERS', 'NAME_LENGTH', 'LABEL_LENGTH', 'MASKS4', 'MASKS6', 'VERSIONS', 'FIRST_RDTYPE',
-           'TERM', 'LAST_TERMS', 'MODIFIER', 'RECORDS_BYTES', 'RECORDS', 'kept_record', 'qualified', 'RecordError',
-           'ascii_domain', 'is_name', 'fit_name', 'is_top_label', 'domain_spec', 'masks', 'Networks', 'Term',
-           'parse_term', 'is_record', 'Record', 'parse_record', 'record_size', 'KeptTexts']
+           'TERM', 'LAST_TERMS', 'MODIFIER', 'MOST_LOOKUPS', 'WELL_FORMED', 'RECORDS_BYTES', 'RECORDS', 'kept_record',
+           'qualified', 'RecordError', 'ascii_domain', 'is_name', 'fit_name', 'is_top_label', 'domain_spec', 'masks',
+           'Networks', 'Term', 'parse_term', 'is_record', 'Record', 'parse_record', 'record_size', 'KeptTexts']
 
 # %% ../../nbs/spf/01_record.ipynb #ec1ae56b
 ResultName = Literal["pass", "fail", "softfail", "neutral", "none", "temperror", "permerror"]
@@ -48,8 +48,11 @@ class RecordError(ValueError):
         problem: str,  # the text that is wrong
         place: int = 0,  # where the term begins, counted in characters from 0
     ):
-        super().__init__(f"{message}: {problem}")
+        super().__init__(message, problem, place)  # all of them, so that it can be copied
         self.message, self.problem, self.place = message, problem, place
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.problem}"
 
 # %% ../../nbs/spf/01_record.ipynb #b6cec7a6
 NAME_LENGTH = 253  # characters of a domain name in its usual form; RFC 1035, 2.3.4, has 255 bytes on the wire
@@ -200,6 +203,18 @@ def parse_term(text: str) -> Term:
         raise RecordError("Invalid CIDR length", text)
     return Term(host.lower(), domain, MASKS4[four], MASKS6[six])
 
+# %% ../../nbs/spf/01_record.ipynb #0c25b82f
+MOST_LOOKUPS = 100  # that anybody can want: an include in an include takes Python's stack
+
+_MACRO = r"%(?:[%_-]|\{[slodiphv](?:0*[1-9]\d*)?r?[-.+,/_=]*\})"
+_NAME = rf"(?:[!-$&-~]|{_MACRO})*(?:\.(?!\d+\.?(?:/|\Z))[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.?|{_MACRO})"
+_FOUR, _SIX = ("|".join(map(str, range(bits, -1, -1))) for bits in (32, 128))
+WELL_FORMED = re.compile(
+    rf"[-+~?]?(?:all|(?:include|exists|ptr):{_NAME}|ptr|(?:a|mx)(?::{_NAME})?(?:/(?:{_FOUR}))?(?://(?:{_SIX}))?)"
+    rf"|(?!redirect=|exp=)([a-z][a-z0-9_.-]*=)(?:[!-$&-~]|{_MACRO})*",
+    re.IGNORECASE | re.ASCII,
+)
+
 # %% ../../nbs/spf/01_record.ipynb #b2baa605
 def is_record(text: str) -> bool:
     "Is this TXT record an SPF record? Others are none of our business (RFC 7208, section 4.5)."
@@ -237,7 +252,8 @@ def _modify(record: Record, name: str, value: str, text: str) -> None:
         setattr(record, name, domain_spec(value))
         return
     try:
-        parse_macro(value)
+        if not WELL_FORMED.fullmatch(text):
+            parse_macro(value)
     except MacroError as error:
         raise RecordError(f"Invalid macro: {error}", text) from None
 
@@ -260,7 +276,7 @@ def parse_record(
     "Take a record apart, or raise `RecordError` that names the first mistake and its place."
     record, terms = Record(text), text[6:].split(" ")
     directives, run, from_bytes = record.directives, None, int.from_bytes
-    index = 0
+    index, room, well_formed = 0, MOST_LOOKUPS + 1, WELL_FORMED.fullmatch  # room for terms that ask
     try:
         for index, term in enumerate(terms):  # noqa: B007
             mechanism, _, network = term.partition(":")
@@ -280,8 +296,11 @@ def parse_record(
                     raise RecordError(f"Invalid IP{version} address", term) from None
                 tables[version][mask].setdefault(bits, len(directives))
                 directives.append(term)
+            elif room <= 0 and (known := well_formed(term)):
+                if not known[1]:  # it isn't a modifier
+                    directives.append(term)
             elif term and _add(record, term):
-                run = None
+                run, room = None, room - 1
     except RecordError as error:
         error.place = 6 + sum(len(term) + 1 for term in terms[:index])
         raise

@@ -37,12 +37,14 @@ class Result(Outcome):
         identity: str = "mailfrom",  # what was checked: `mailfrom` or `helo`
         field: str = "Received-SPF",  # or `Authentication-Results`
     ) -> str:  # one line, without its end
-        "A header field that says so (RFC 7208, section 9); `ValueError` for an identity or a field that there isn't."
+        "A header field that says so (RFC 7208, section 9); `ValueError` names an argument of no use."
         from ra_plugins.spf.header import HEADER_FIELDS
 
+        if not isinstance(receiver, str):
+            raise ValueError(f"receiver should be text, not {receiver!r:.60}")
         if identity not in ("mailfrom", "helo"):
             raise ValueError(f"identity should be mailfrom or helo, not {identity!r:.60}")
-        if field not in HEADER_FIELDS:
+        if not isinstance(field, str) or field not in HEADER_FIELDS:
             raise ValueError(f"field should be one of {', '.join(HEADER_FIELDS)}, not {field!r:.60}")
         return f"{field}: {HEADER_FIELDS[field](self, receiver or self.query.receiver, identity)}"
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copyreg import __newobj__  # type: ignore[attr-defined]
 from typing import Any
 
 from ra_plugins.ask.question import Broken, Late, Nobody, Refused, Unanswered
@@ -133,6 +134,10 @@ class EvaluationError(Reason, Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        "How it is copied and pickled: as it is, with the visit that has it as its error."
+        return __newobj__, (type(self),), {**vars(self), "args": self.args}
 
 # %% ../../nbs/spf/03_trace.ipynb #f0455522
 class LimitExceeded(EvaluationError):

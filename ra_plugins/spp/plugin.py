@@ -243,7 +243,7 @@ class Plugin(Declaration):
         answer = watch(self.start, *given) if watch else self.start(*given)
         if hasattr(answer, "send"):
             answer = drive(answer, _answerers(answerers).tell, until, watch)
-        return commands(answer)
+        return watch(commands, answer) if watch else commands(answer)
 
     __call__ = decide
 
@@ -261,7 +261,7 @@ class Plugin(Declaration):
         answer = watch(self.start, *given) if watch else self.start(*given)
         if hasattr(answer, "send"):
             answer = await adrive(answer, _answerers(answerers).atell, until, watch)
-        return commands(answer)
+        return watch(commands, answer) if watch else commands(answer)
 
 
 def _answerers(given: Answerers | Mapping[type[Question[Any]], Any] | None) -> Answerers:

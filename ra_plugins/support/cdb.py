@@ -18,24 +18,33 @@ if TYPE_CHECKING:
         def __getitem__(self, place: slice) -> bytes: ...
 
 # %% auto #0
-__all__ = ['KEY_LIMIT', 'HEADER', 'PROBE_LIMIT', 'ConstantDatabase']
+__all__ = ['KEY_LIMIT', 'BLOCK', 'HEADER', 'PROBE_LIMIT', 'ConstantDatabase']
 
 # %% ../../nbs/support/03_cdb.ipynb #3ed5c56f
 KEY_LIMIT = 1024  # bytes of a key that is looked for: no address that qmail takes has over 899
+BLOCK = 256  # bytes that are read at least: 32 slots
 
 # %% ../../nbs/support/03_cdb.ipynb #49307a72
 class _Window:
     "The bytes of a CDB, as much of them as one lookup may want to see. What `pure-cdb` takes for a map."
 
     def __init__(self, data: Sliceable):
-        self.data, self.left = data, 0
+        self.data = data
+        self.begin(0)
+
+    def begin(self, slices: int) -> None:
+        "A new lookup, which may take so many slices. It sees the file as it is now."
+        self.left, self.place, self.block = slices, 0, b""
 
     def __getitem__(self, place: slice) -> bytes:
         "A slice, but no more of it than tells a key; `ValueError` when there have been enough."
         self.left -= 1
         if self.left < 0:
             raise ValueError("a hash table has no empty slot within reach")
-        return self.data[place.start : min(place.stop, place.start + KEY_LIMIT + 1)]
+        stop = min(place.stop, place.start + KEY_LIMIT + 1)
+        if not self.place <= place.start <= stop <= self.place + len(self.block):
+            self.place, self.block = place.start, self.data[place.start : max(stop, place.start + BLOCK)]
+        return self.block[place.start - self.place : stop - self.place]
 
 # %% ../../nbs/support/03_cdb.ipynb #8c627d89
 HEADER = 2048  # bytes: of each of 256 tables its place and its number of slots, in four bytes each
@@ -75,13 +84,24 @@ class ConstantDatabase:
         *keys: str,
     ) -> bool:
         "Is any of these a key? `ValueError` if the file turns out to be damaged, `OSError` if it can't be read."
-        return any(self._has(octets(key)) for key in keys)
+        return any(self._look(octets(key)) is not None for key in keys)
 
-    def _has(self, key: bytes) -> bool:
+    def get(
+        self,
+        key: bytes,
+    ) -> bytes | None:  # None if it isn't there
+        "The first value of a key. `ValueError` if it has over `KEY_LIMIT` bytes, or as in `has`."
+        value = self._look(key)
+        if value is not None and len(value) > KEY_LIMIT:
+            raise ValueError(f"a value has over {KEY_LIMIT} bytes")
+        return value
+
+    def _look(self, key: bytes) -> bytes | None:
         from struct import error as StructError
 
-        self._window.left = self._slices
+        self._window.begin(self._slices)
         try:
-            return len(key) <= KEY_LIMIT and self._reader.get(key) is not None
+            found: bytes | None = self._reader.get(key) if len(key) <= KEY_LIMIT else None
         except StructError:
             raise ValueError("it was cut short while it was read") from None
+        return found

@@ -58,7 +58,7 @@ def _byte(text: str) -> int | None:
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #a52ba17a
 KEYED = ("dq.spamhaus.net", "mail.abusix.zone")  # below these, one label is the list's, and all before it a key
-KEY_LENGTH = 20  # characters from which on a first label is taken for a key; Spamhaus' have 26
+KEY_LENGTH = 20  # characters from which on a first label is taken for a key
 
 
 def split_key(

@@ -11,7 +11,7 @@ from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ra_plugins.spp.session import Session
     from ra_plugins.support.control import Control
@@ -61,19 +61,21 @@ def rewrite(
     changed = "" if escaped else change(inside)
     return Address(quote + changed + quote, address.domain) if changed else address
 
-# %% ../../../nbs/plugins/shared/recipients.ipynb #45bf192b
-def change_local_part(
+# %% ../../../nbs/plugins/shared/recipients.ipynb #40b95d0b
+async def change_local_part(
     session: Session,
     control: Control,
     log: Callable[[str], None],
     domains: str | None,  # as in `is_local`
     change: Callable[[str], str],  # as in `rewrite`
+    stays: Callable[[Address], Awaitable[bool]],  # is this address somebody's as it stands?
 ) -> ChangeAddress | None:  # None where the recipient stays what it is
-    "Rewrite the recipient's local part, in our own domains only."
+    "Rewrite the recipient's local part, in our own domains only, and say so in the log."
     address = recipient(session, log)
     if address is None:
         return None
     changed = rewrite(address, change)
-    if changed == address or not is_local(control, address.domain, log, domains):
+    if changed == address or not is_local(control, address.domain, log, domains) or await stays(address):
         return None
+    log(f"changed {address} to {changed}")
     return ChangeAddress(str(changed))
