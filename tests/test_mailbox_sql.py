@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import DatabaseServer, mariadb, postgresql
 from mailserver import PATIENCE
+from servers import DatabaseServer, mariadb, postgresql
 
 from ra_plugins.ask.answerer import Answerers
 from ra_plugins.ask.mailbox import NOT_FOUND, MailboxFound, SqlMailbox, VpopmailMailbox

@@ -19,8 +19,8 @@ from ra_plugins.ask.question import Question, drive
 from ra_plugins.spf import Limits, Result
 from ra_plugins.spf.evaluation import EXPLANATION_LENGTH, EXPLANATIONS, check_identity, kept_explanation
 from ra_plugins.spf.macro import Expansion
-from ra_plugins.spf.query import LOCAL_LENGTH, MOST_LOOKUPS, Query
-from ra_plugins.spf.record import RECORDS, KeptTexts, _is_name, is_name, parse_record, record_size
+from ra_plugins.spf.query import LOCAL_LENGTH, Query
+from ra_plugins.spf.record import MOST_LOOKUPS, RECORDS, KeptTexts, _is_name, is_name, parse_record, record_size
 from ra_plugins.spf.trace import HostLimitExceeded, LookupLimitExceeded
 
 MOST = 65_000  # characters of a text in DNS
@@ -52,7 +52,7 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 MEMORY = """
 import pathlib, resource, sys
 sys.path.insert(0, {root!r})
-from ra_plugins.spf.record import RECORDS, kept_record
+from ra_plugins.spf.record import MOST_LOOKUPS, RECORDS, kept_record
 for number in range({records}):
     kept_record({record})
 status = pathlib.Path("/proc/self/status")  # on Linux, getrusage counts what the process held before it was this program

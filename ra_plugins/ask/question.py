@@ -75,7 +75,7 @@ class Question(_Typed[A_co]):
         return repr(answer)
 
 # %% ../../nbs/ask/00_question.ipynb #bf0ac2b1
-LONGEST = 86400  # seconds that anything may take
+LONGEST = 86_400  # seconds that anything may take, a day: no client waits as long, and a clock can count them
 
 
 class as_completed:

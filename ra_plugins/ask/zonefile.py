@@ -177,7 +177,7 @@ def zone_from_text(
         _read(entries, zone)
     except dns.exception.SyntaxError as error:  # which begins with file and line
         where = "{}:{}: ".format(*entries.where())
-        detail = dns.exception.SyntaxError(str(error).removeprefix(where))
+        detail = dns.exception.SyntaxError(str(error).removeprefix(where))  # type: ignore[no-untyped-call]
         raise ValueError(f"{where}{_advice(detail, entries.rdtype)}") from None
     except (dns.exception.DNSException, ValueError) as error:
         raise ValueError(f"{name}:{entries.entry}: {error}") from None

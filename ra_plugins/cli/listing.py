@@ -61,7 +61,7 @@ def answerer_settings(
         name = next((vars(each)["answerer"] for each in kind.__mro__ if vars(each).get("answerer")), "")
         try:
             settings = load(name).settings_class if name else Environment
-            if settings.variables():
+            if settings.variables() and settings not in found.values():  # one may answer several kinds
                 found[kind.__name__] = settings
         except (Exception, SystemExit, GeneratorExit) as error:
             log(f"who answers {kind.__name__} can't be loaded: {type(error).__name__}: {error}")

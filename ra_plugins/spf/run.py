@@ -44,14 +44,16 @@ def as_text(
 
 # %% ../../nbs/spf/08_run.ipynb #84f4cb25
 QUOTED = r'"(?:[^"\\]|\\.)*+"'  # a text in quotes, as a local part may be one
-REVERSE_PATH = re.compile(rf'<((?:{QUOTED}|[^"<>])*+)>(?:[ \t]++[a-z0-9][a-z0-9-]*+(?:=[!-<>-~]*+)?)*+', re.IGNORECASE | re.DOTALL)
+REVERSE_PATH = re.compile(
+    rf'<((?:{QUOTED}|[^"<>])*+)>(?:[ \t]++[a-z0-9][a-z0-9-]*+(?:=[!-<>-~]*+)?)*+', re.IGNORECASE | re.DOTALL
+)
 
 
 def has_brackets(address: str) -> bool:
     "Are there angle brackets in it, outside of quotes?"
     if "<" in address or ">" in address:
         for found in re.finditer(r'[<>]|"(?:[^"\\]|\\.)*+("?)', address, re.DOTALL):
-            if found[0] in "<>" or not found[1] and ("<" in found[0] or ">" in found[0]):  # a quote without its counterpart is none
+            if found[0] in "<>" or not found[1] and ("<" in found[0] or ">" in found[0]):  # a lone quote is none
                 return True
     return False
 
@@ -164,7 +166,7 @@ async def acheck(
     timeout   seconds for the whole check; None for no end
     default   why a fail is one, if the domain doesn't say: a macro string
 
-    The result's `result` is one of pass, fail, softfail, neutral, none, temperror and permerror: `help(check)` says what they mean.
+    The result's `result` is one of pass, fail, softfail, neutral, none, temperror and permerror: `help(check)` tells more.
     `ValueError` names an argument that is of no use, before anything is asked.
     """
     query, until = query_for(ip, check_sender(sender), helo, receiver, limits), deadline(timeout)

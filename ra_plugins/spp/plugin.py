@@ -8,7 +8,7 @@ from __future__ import annotations
 from time import monotonic, time
 
 from ra_plugins.ask.answerer import Answerers
-from ra_plugins.ask.question import Question, adrive, drive
+from ra_plugins.ask.question import LONGEST, Question, adrive, drive
 from ra_plugins.spp.command import DELAY_LIMIT, Command, Delay, SetVariable, up_to_final
 from ra_plugins.support.control import Control, ControlFiles
 from ra_plugins.support.environment import Environment
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ra_plugins.support.environment import Variable
 
 # %% auto #0
-__all__ = ['STAGES', 'ARGUMENTS', 'ANSWER_COMMANDS', 'ANSWER_BYTES', 'SECONDS', 'SECONDS_LIMIT', 'State', 'commands',
-           'Declaration', 'Plugin', 'plugin']
+__all__ = ['STAGES', 'ARGUMENTS', 'ANSWER_COMMANDS', 'ANSWER_BYTES', 'SECONDS', 'State', 'commands', 'Declaration', 'Plugin',
+           'plugin']
 
 # %% ../../nbs/spp/02_plugin.ipynb #67ea9674
 STAGES = ("connection", "helo", "mail", "rcpt", "data", "auth", "pass")  # sections of control/smtpplugins
@@ -158,7 +158,6 @@ def _check_kinds(what: str, kinds: object, base: type) -> None:
 
 # %% ../../nbs/spp/02_plugin.ipynb #25805dab
 SECONDS = 30  # that a plugin may take; an SMTP client waits for five minutes (RFC 5321, section 4.5.3.2)
-SECONDS_LIMIT = 86_400  # seconds, a day: no client waits as long, and a clock can count them
 
 
 class Declaration:
@@ -192,8 +191,8 @@ class Declaration:
         _check_kinds("asks", self.asks, Question)
         if self.answers is not None:
             _check_kinds("answers", self.answers, Command)
-        if type(self.seconds) not in (int, float) or not 0 < self.seconds <= SECONDS_LIMIT:
-            raise ValueError(f"a plugin may take a number of seconds over 0 and up to {SECONDS_LIMIT}, not {self.seconds!r:.60}")
+        if type(self.seconds) not in (int, float) or not 0 < self.seconds <= LONGEST:
+            raise ValueError(f"a plugin may take a number of seconds over 0 and up to {LONGEST}, not {self.seconds!r:.60}")
         if not isinstance(self.name, str) or not isinstance(self.__doc__, str | None):
             raise ValueError("a plugin's name and description are texts")
 
