@@ -135,15 +135,14 @@ VAGUE = ("Text input", "expecting", "expected", "the last used name is undefined
 
 
 def _advice(
-    error: Exception,
+    said: str,  # by dnspython
     rdtype: str,  # of the record; nothing if none was recognised
 ) -> str:
     "What is wrong with an entry, with an example where dnspython has none."
-    found = str(error.args[0]) if error.args else str(error)
-    if not found.startswith(VAGUE):
-        return found
+    if not said.startswith(VAGUE):
+        return said
     form = f"an entry for {rdtype} is written" if rdtype else "an entry is written as a name, a type and a value,"
-    return f"{found.removesuffix('.')}; {form} as in {EXAMPLES[rdtype or 'A']}"
+    return f"{said.removesuffix('.')}; {form} as in {EXAMPLES[rdtype or 'A']}"
 
 # %% ../../nbs/ask/07_zonefile.ipynb #4bab912c
 DIRECTIVES = ("$ORIGIN", "$TTL")
@@ -176,8 +175,7 @@ def zone_from_text(
         _read(entries, zone)
     except dns.exception.SyntaxError as error:  # which begins with file and line
         where = "{}:{}: ".format(*entries.where())
-        detail = dns.exception.SyntaxError(str(error).removeprefix(where))
-        raise ValueError(f"{where}{_advice(detail, entries.rdtype)}") from None
+        raise ValueError(f"{where}{_advice(str(error).removeprefix(where), entries.rdtype)}") from None
     except (dns.exception.DNSException, ValueError) as error:
         raise ValueError(f"{name}:{entries.entry}: {error}") from None
     return MasterZone(records_of(zone))
