@@ -13,6 +13,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cdblib import Writer
@@ -378,3 +379,24 @@ def test_a_first_line_without_end_is_not_read(tmp_path: Path, little_memory: Non
     (tmp_path / "me").write_bytes(b"x" * 5000)
     with pytest.raises(OSError, match="has over 4096 bytes in its first line"):
         Control(str(tmp_path)).first_line("me")
+
+
+@pytest.mark.parametrize("domain", ["a." * 20_000, "." * 40_000, "x" * 256, "a." * 126 + "org"])
+def test_a_domain_over_its_bound_is_never_ours(domain: str) -> None:
+    "And isn't taken apart: 20,000 labels came to 400 MB of entries."
+    control = ControlFiles({"rcpthosts": f"{domain}\n.org\n."})
+    assert control.is_ours(domain) == (len(domain) <= 255) and len(module._covering(domain)) <= 128
+    with pytest.raises(OSError, match="rcpthosts"):
+        ControlFiles({}).is_ours(domain)
+
+
+@pytest.mark.parametrize("wanted", [b"ana@example.org", None, 5, ["ana@example.org"]])
+def test_what_is_no_text_is_no_entry(tmp_path: Path, wanted: Any) -> None:
+    "Nor is it silently none: a whitelist that was asked for bytes never had them."
+    (tmp_path / "whitelist").write_text("ana@example.org\n")
+    for control in (Control(str(tmp_path)), ControlFiles({"whitelist": "ana@example.org\n", "rcpthosts": "example.org\n"})):
+        with pytest.raises(TypeError, match="^an entry is text, not "):
+            control.has("whitelist", "bob@example.org", wanted)
+        with pytest.raises(TypeError, match="^a domain is text, not "):
+            control.is_ours(wanted)
+        assert control.has("whitelist", "Ana@example.org") and not control.has("whitelist")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 
 import pytest
 
 from ra_plugins.ask.dns import Lookup, Records
-from ra_plugins.ask.zonefile import zone_from_text
+from ra_plugins.ask.zonefile import ZONE_LENGTH, zone_from_file, zone_from_text
 
 TEXT = """
 $TTL 300
@@ -84,3 +85,71 @@ def test_a_zone_tells_no_name_from_no_record() -> None:
     exists = {name: zone.answer(Lookup(f"{name}.example", "MX")) for name in ("a.b", "b", "c", "x.w", "y")}
     found = {name: answer.exists for name, answer in exists.items() if isinstance(answer, Records) and not answer}
     assert found == {"a.b": True, "b": True, "c": False, "x.w": True, "y": False}
+
+
+@pytest.mark.parametrize(
+    "text", ["\u201cv=spf1\u201d", "\u201cv=spf1 -all\u201d", "\u2018v=spf1\u2019", "\u201ev=spf1", "\u00abv=spf1\u00bb"]
+)
+def test_quotes_of_a_word_processor_are_a_mistake(text: str) -> None:
+    with pytest.raises(ValueError, match='^zone:1: .*plain ones, as in .*TXT "v=spf1'):
+        zone_from_text(f"example.org TXT {text}\n")
+    quoted = zone_from_text(f'example.org TXT "{text}"\n').answer(Lookup("example.org", "TXT"))
+    assert quoted == (text,)  # in quotes, they are what somebody wants to say
+
+
+@pytest.mark.parametrize("line", ['@ TXT "v=spf1 -all"', '@ 300 IN TXT "v=spf1 -all"', "www MX 10 @", "www CNAME @", "@"])
+def test_an_origin_that_nobody_has_named(line: str) -> None:
+    "Isn't the root of all names."
+    with pytest.raises(ValueError, match=r"^zone:2: .*\$ORIGIN example.org."):
+        zone_from_text(f"a.example A 192.0.2.1\n{line}\n")
+    with pytest.raises(ValueError, match=r"^zone:2: .* as in "):  # nor is who has no name at all
+        zone_from_text('$ORIGIN example.org.\n  TXT "v=spf1 -all"\n')
+
+
+def test_an_origin_that_somebody_has_named() -> None:
+    assert zone_from_text('$origin example.org.\n@ TXT "x"\n').records.keys() == {("example.org", "TXT")}
+    assert zone_from_text('$ORIGIN .\n@ TXT "x"\n').records.keys() == {("", "TXT")}
+    assert zone_from_text("a.example TXT @\n").answer(Lookup("a.example", "TXT")) == ("@",)
+
+
+def test_a_colon_behind_a_name_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="^zone:2: .*colon behind it: example.org:"):
+        zone_from_text('a.example A 192.0.2.1\nexample.org: TXT "x"\n')
+    assert zone_from_text('odd\\: TXT "x"\n').records.keys() == {("odd:", "TXT")}
+
+
+@pytest.mark.parametrize(
+    ("line", "example"),
+    [
+        *(("www A 192.0.2", "www A 192.0.2.80"), ("www A", "www A 192.0.2.80"), ("www 60 IN a x", "www A 192.0.2.80")),
+        *(("www AAAA 192.0.2.1", "www AAAA 2001:db8::80"), ("mx MX mx", "MX 10 mx"), ("www MX 10", "MX 10 mx")),
+        ("txt TXT", 'TXT "v=spf1'),
+        *(("www", "www A 192.0.2.80"), ("www 192.0.2.1 A", "www A"), ("www CNAME a b", "www CNAME web.example.org.")),
+    ],
+)
+def test_a_malformed_entry_is_shown_what_would_do(line: str, example: str) -> None:
+    with pytest.raises(ValueError, match="^example.zone:2: ") as raised:
+        zone_from_text(f"a.example A 192.0.2.1\n{line}\n", "example.zone")
+    assert example in str(raised.value) or "unknown rdatatype '192.0.2.1'" in str(raised.value)
+
+
+@pytest.mark.parametrize("string", ['"x" ', '"' + "x" * 250 + '" ', '"' + "\\120" * 250 + '" '])
+def test_a_text_is_no_longer_than_a_record(string: str) -> None:
+    "RFC 1035: 65,535 bytes, which is some 65,000 characters in strings of 250. 10^6 strings took 17 s."
+    one = string.count("x") + string.count("120") + 1
+    most = 65_535 // one
+    found = zone_from_text(f"a.example TXT {string * most}\n").answer(Lookup("a.example", "TXT"))
+    assert isinstance(found, Records) and len(found[0]) == most * (one - 1)
+    for many in (most + 1, 6 * most):
+        with pytest.raises(ValueError, match="^zone:2: a record has room for 65535 bytes"):
+            zone_from_text(f"b.example TXT x\na.example TXT {string * many}\n")
+
+
+def test_a_zone_has_a_bound(tmp_path: Path) -> None:
+    "dnspython reads some thousand lines in a second, so what it gets is bounded."
+    text = "a.example A 192.0.2.1\n" * (ZONE_LENGTH // 22 + 1)
+    with pytest.raises(ValueError, match="^big.zone: .*4194304 characters"):
+        zone_from_text(text, "big.zone")
+    (tmp_path / "big.zone").write_text(text)
+    with pytest.raises(ValueError, match="4194304 characters"):
+        zone_from_file(tmp_path / "big.zone")

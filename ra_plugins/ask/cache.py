@@ -82,6 +82,8 @@ class AnswerCache:
         size: int = CACHE_SIZE,  # bytes; when they are used up, the answer goes that wasn't used for longest
         clock: Callable[[], float] = time.monotonic,  # in seconds
     ):
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise ValueError(f"size should be a number of bytes from 0 on, not {size!r:.60}")
         self.size, self.clock, self.used = size, clock, 0
         self.kept: OrderedDict[tuple[str, str], tuple[float, Records | Unanswered]] = OrderedDict()  # until when, and what
         self.lock = Lock()

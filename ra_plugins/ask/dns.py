@@ -145,7 +145,9 @@ def _zone_records(owner: str, rdtype: str, values: object) -> Records:
             made.append(_zone_value(value, rdtype))
         except ValueError as error:
             raise ValueError(f"the {rdtype} record of {owner:.60} should be {error}, not {value!r:.60}") from None
-    return Records(made, *((values.ttl, values.exists) if isinstance(values, Records) else (ZONE_TTL,)))
+    if isinstance(values, Records):
+        return values if list(values) == made else Records(made, values.ttl, values.exists)
+    return Records(made, ZONE_TTL)
 
 # %% ../../nbs/ask/02_dns.ipynb #059c41e2
 class Zone:
@@ -164,7 +166,7 @@ class Zone:
             owner = _owner(key)
             if owner in self.records:
                 raise ValueError(f"the {owner[1]} records of {owner[0]:.60} stand there twice, once as {key!r:.80}")
-            self.records[owner] = values if type(values) is Records else _zone_records(*owner, values)
+            self.records[owner] = _zone_records(*owner, values)
         self._names: set[str] = {""}
         self._counted = 0
 

@@ -79,8 +79,8 @@ def parse_resolv_conf(
                 options[name] = 1
     return addresses, options
 
-# %% ../../nbs/ask/05_nameserver.ipynb #91b80a6a
-def _regular_file(path: str) -> tuple[os.stat_result, str]:
+# %% ../../nbs/ask/05_nameserver.ipynb #4f55b66d
+def _regular_file(path: str | os.PathLike[str]) -> tuple[os.stat_result, str]:
     "What is known of a file, and its text; anything else that can be opened isn't waited for."
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
@@ -103,7 +103,7 @@ class NameserverList:
         self,
         nameservers: Iterable[str] | None,  # as for `parse_nameserver`; None for those in resolv.conf
         port: int = 53,  # for those that name none
-        path: str = RESOLV_CONF,
+        path: str | os.PathLike[str] = RESOLV_CONF,
         try_again: float | None = None,  # seconds until another server is asked, or the same again; as in resolv.conf, or 2
     ):
         if nameservers is not None and (isinstance(nameservers, (str, bytes)) or not hasattr(nameservers, "__iter__")):

@@ -87,7 +87,7 @@ class Resolver:
         cache: AnswerCache | None = None,
         prefetch: int = PREFETCH_LIMIT,  # how many lookups one check may ask ahead; 0 for one question after the other
         sockets: int = SOCKET_LIMIT,  # that may be open at once
-        resolv_conf: str = RESOLV_CONF,
+        resolv_conf: str | PathLike[str] = RESOLV_CONF,
     ):
         _require_number("port", port, 1, 65535, "a number from 1 to 65535")
         _require_number("prefetch", prefetch, 0, inf, "a number from 0 on")

@@ -17,7 +17,6 @@ import dns.zonefile
 
 from ra_plugins.ask.dns import ZONE_TTL, Lookup, Records, Zone
 from ra_plugins.ask.cache import RDATA_VALUES, presentation_name
-from ra_plugins.support.control import RegularFile
 
 # %% auto #0
 __all__ = ['EXAMPLES', 'TYPOGRAPHIC', 'RECORD_BYTES', 'VAGUE', 'DIRECTIVES', 'ZONE_LENGTH', 'ZoneTokenizer', 'MasterZone',
@@ -136,15 +135,14 @@ VAGUE = ("Text input", "expecting", "expected", "the last used name is undefined
 
 
 def _advice(
-    error: Exception,
+    said: str,  # by dnspython
     rdtype: str,  # of the record; nothing if none was recognised
 ) -> str:
     "What is wrong with an entry, with an example where dnspython has none."
-    found = str(error.args[0]) if error.args else str(error)
-    if not found.startswith(VAGUE):
-        return found
+    if not said.startswith(VAGUE):
+        return said
     form = f"an entry for {rdtype} is written" if rdtype else "an entry is written as a name, a type and a value,"
-    return f"{found.removesuffix('.')}; {form} as in {EXAMPLES[rdtype or 'A']}"
+    return f"{said.removesuffix('.')}; {form} as in {EXAMPLES[rdtype or 'A']}"
 
 # %% ../../nbs/ask/07_zonefile.ipynb #4bab912c
 DIRECTIVES = ("$ORIGIN", "$TTL")
@@ -177,15 +175,13 @@ def zone_from_text(
         _read(entries, zone)
     except dns.exception.SyntaxError as error:  # which begins with file and line
         where = "{}:{}: ".format(*entries.where())
-        detail = dns.exception.SyntaxError(str(error).removeprefix(where))  # type: ignore[no-untyped-call]
-        raise ValueError(f"{where}{_advice(detail, entries.rdtype)}") from None
+        raise ValueError(f"{where}{_advice(str(error).removeprefix(where), entries.rdtype)}") from None
     except (dns.exception.DNSException, ValueError) as error:
         raise ValueError(f"{name}:{entries.entry}: {error}") from None
     return MasterZone(records_of(zone))
 
 # %% ../../nbs/ask/07_zonefile.ipynb #768b7f0c
 def zone_from_file(path: str | PathLike[str]) -> Zone:
-    "A zone in memory from a master file; `ValueError` as in `zone_from_text`, `OSError` if it can't be read or is no file."
-    RegularFile(str(path))  # or else it may never end
+    "A zone in memory from a master file; `ValueError` as in `zone_from_text`, and `OSError` where it can't be read."
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         return zone_from_text(file.read(ZONE_LENGTH + 1), str(path))

@@ -309,8 +309,12 @@ def parse_record(
 # %% ../../nbs/spf/01_record.ipynb #772c1718
 def record_size(record: Record) -> int:
     "The bytes that a record takes at most, about."
-    text, networks = record.text, len(record.directives)
-    return 500 + 6 * len(text) + 500 * networks + 500 * len(record.steps) + 200 * text.count("%")
+    runs = [step for step in record.steps if isinstance(step, Networks)]
+    networks = sum(len(numbers) for run in runs for tables in run.tables.values() for numbers in tables.values())
+    specs = [step.domain for step in record.steps if isinstance(step, Term)] + [record.redirect, record.exp]
+    parts = sum(len(spec.parts) for spec in specs if spec)
+    size = 500 + 6 * len(record.text) + 120 * len(record.directives)
+    return size + 400 * networks + 500 * len(record.steps) + 200 * parts
 
 # %% ../../nbs/spf/01_record.ipynb #4068ba72
 class KeptTexts(Generic[T]):

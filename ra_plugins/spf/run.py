@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 # %% auto #0
-__all__ = ['QUOTED', 'REVERSE_PATH', 'CHECK_TIMEOUT', 'as_text', 'has_brackets', 'bare_address', 'check_sender', 'query_for',
+__all__ = ['QUOTED', 'REVERSE_PATH', 'CHECK_TIMEOUT', 'as_text', 'has_brackets', 'bare_address', 'understood_sender', 'query_for',
            'check_default', 'deadline', 'check_over_dns', 'check_resolver', 'acheck', 'waited', 'check']
 
 # %% ../../nbs/spf/08_run.ipynb #d8f8ec6c
@@ -45,17 +45,17 @@ def as_text(
 # %% ../../nbs/spf/08_run.ipynb #84f4cb25
 QUOTED = r'"(?:[^"\\]|\\.)*+"'  # a text in quotes, as a local part may be one
 REVERSE_PATH = re.compile(
-    rf'<((?:{QUOTED}|[^"<>])*+)>(?:[ \t]++[a-z0-9][a-z0-9-]*+(?:=[!-<>-~]*+)?)*+', re.IGNORECASE | re.DOTALL
+    rf'<((?:{QUOTED}|[^"<>])*+)>(?:[ \t]++[a-z0-9][a-z0-9-]*+(?:=[!-<>-~]*+)?)*+',  # MAIL may have parameters behind it
+    re.IGNORECASE | re.DOTALL,
 )
 
 
 def has_brackets(address: str) -> bool:
     "Are there angle brackets in it, outside of quotes?"
-    if "<" in address or ">" in address:
-        for found in re.finditer(r'[<>]|"(?:[^"\\]|\\.)*+("?)', address, re.DOTALL):
-            if found[0] in "<>" or not found[1] and ("<" in found[0] or ">" in found[0]):  # a lone quote is none
-                return True
-    return False
+    if "<" not in address and ">" not in address:
+        return False
+    parts = re.finditer(r'[<>]|"(?:[^"\\]|\\.)*+("?)', address, re.DOTALL)
+    return any(not found[1] and ("<" in found[0] or ">" in found[0]) for found in parts)  # a quote that isn't closed is none
 
 
 def bare_address(sender: str) -> str:
@@ -67,7 +67,7 @@ def bare_address(sender: str) -> str:
     return text if has_brackets(bare) else bare
 
 
-def check_sender(sender: object) -> str:
+def understood_sender(sender: object) -> str:
     "The same; `ValueError` for what has brackets and isn't understood."
     bare = bare_address(as_text(sender, "sender"))
     if has_brackets(bare):
@@ -166,10 +166,10 @@ async def acheck(
     timeout   seconds for the whole check; None for no end
     default   why a fail is one, if the domain doesn't say: a macro string
 
-    The result's `result` is one of pass, fail, softfail, neutral, none, temperror and permerror: `help(check)` tells more.
-    `ValueError` names an argument that is of no use, before anything is asked.
+    The result's `result` is one of pass, fail, softfail, neutral, none, temperror and permerror; `help(check)` says what they
+    mean. `ValueError` names an argument that is of no use, before anything is asked.
     """
-    query, until = query_for(ip, check_sender(sender), helo, receiver, limits), deadline(timeout)
+    query, until = query_for(ip, understood_sender(sender), helo, receiver, limits), deadline(timeout)
     default, resolver = check_default(default), check_resolver(resolver)
     if isinstance(resolver, Zone):
         return drive(check_identity(query, default), resolver)
@@ -224,7 +224,7 @@ def check(
     Whatever a client says has a result. `ValueError` names an argument that is of no use, before anything is asked: a sender
     is of no use only if it has angle brackets that aren't understood, as in `<<ana@example.org>>`.
     """
-    query, until = query_for(ip, check_sender(sender), helo, receiver, limits), deadline(timeout)
+    query, until = query_for(ip, understood_sender(sender), helo, receiver, limits), deadline(timeout)
     default, resolver = check_default(default), check_resolver(resolver)
     if isinstance(resolver, Zone):
         return drive(check_identity(query, default), resolver)

@@ -27,7 +27,8 @@ from ra_plugins.spf.policy import by_policy, is_open, secondary_mx
 from ra_plugins.spf.query import RFC7208, Limits, Query
 from ra_plugins.spf.record import ResultName, is_name
 from ra_plugins.spf.result import Result
-from ra_plugins.spf.run import CHECK_TIMEOUT, bare_address, check, deadline, waited
+from ra_plugins.spf.evaluation import check_identity
+from ra_plugins.spf.run import CHECK_TIMEOUT, bare_address, check_over_dns, deadline, waited
 from ra_plugins.spf.trace import Reason, Visit
 from ra_plugins.ask.question import drive
 from ra_plugins.ask.dns import Zone
@@ -77,14 +78,10 @@ class SpfquerySetup:
 
     def check(self, request: SpfRequest) -> Result:
         "What the policy of the sender's domain says; `ValueError` likewise."
-        return check(
-            *(request.ip, request.sender, request.helo),
-            resolver=self.resolver,
-            receiver=self.receiver,
-            limits=self.limits,
-            timeout=self.timeout,
-            default=self.default,
-        )
+        query = self.query(request)  # whatever the sender: it is a mail server that asks
+        if isinstance(self.resolver, Zone):
+            return drive(check_identity(query, self.default), self.resolver)
+        return waited(check_over_dns(query, self.default, self.resolver, deadline(self.timeout)))
 
 # %% ../../nbs/spf/10_spfquery.ipynb #2c7dec92
 WORDS = {

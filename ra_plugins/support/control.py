@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['STEP', 'COARSE_STEP', 'TEXT_LIMIT', 'BOM', 'FIRST_BYTES', 'CDB_COST', 'FIRST_LINE_LIMIT', 'KEPT_BYTES', 'KEPT_FILES',
-           'PARSED_COST', 'RegularFile', 'FileInMemory', 'Control', 'ControlFiles']
+           'PARSED_COST', 'DOMAIN_LENGTH', 'RegularFile', 'FileInMemory', 'Control', 'ControlFiles']
 
 # %% ../../nbs/support/04_control.ipynb #e67b180e
 def _unfit(
@@ -287,7 +287,11 @@ class _Lists(_Readings):
         name: str,  # of a list, text or CDB
         *wanted: str,
     ) -> bool:
-        "Is any of these an entry, in any case? `OSError` if the list can't be read, or is neither text nor a CDB."
+        """Is any of these an entry, in any case? `OSError` if the list can't be read, or is neither text nor a CDB, `TypeError`
+        for what isn't text."""
+        for each in wanted:
+            if not isinstance(each, str):
+                raise TypeError(f"an entry is text, not {each!r:.60}")
         found = self._made(name, _list_in)
         if isinstance(found, str):
             raise _unfit(errno.EINVAL, found, self.path(name))
@@ -329,9 +333,16 @@ class _Texts(_Lists):
 
         return self._made(name, make, key=parse)
 
-# %% ../../nbs/support/04_control.ipynb #b7fbe27f
+# %% ../../nbs/support/04_control.ipynb #3121afbf
+DOMAIN_LENGTH = 255  # of the longest domain: RFC 5321, section 4.5.3.1.2
+
+
 def _covering(domain: str) -> list[str]:
-    "The entries that a domain may be in by: its own, and a dot entry for each domain above it, in lower case."
+    "The entries that a domain may be in by, lower case: its own, a dot entry for each domain above it. None if it is too long."
+    if not isinstance(domain, str):
+        raise TypeError(f"a domain is text, not {domain!r:.60}")
+    if len(domain) > DOMAIN_LENGTH:
+        return []
     domain = domain.lower()
     return [domain, *(domain[place:] for place, char in enumerate(domain) if char == "." and place)]
 
@@ -354,7 +365,8 @@ class Control(_Texts):
         return line
 
     def is_ours(self, domain: str) -> bool:
-        "Do we accept mail for `domain`? `OSError` if `rcpthosts`, or a `morercpthosts.cdb` that exists, can't be read."
+        """Do we accept mail for `domain`? Never for one of over 255 characters. `OSError` if `rcpthosts`, or a
+        `morercpthosts.cdb` that exists, can't be read."""
         names, more = _covering(domain), "morercpthosts.cdb"
         if not self.entries("rcpthosts").isdisjoint(names):
             return True
