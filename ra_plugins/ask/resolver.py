@@ -65,15 +65,17 @@ SHORTEST = 0.001  # seconds that a lookup or a try may have
 class Resolver:
     """Answers lookups from nameservers. All checks may share one, in whatever threads and event loops they run.
 
-    nameservers  a list of IP addresses to ask, as in ["192.0.2.53", "2001:db8::53", "127.0.0.1#5353"], the last with a port;
-                 by default, those in resolv.conf
-    port         that of nameservers without one of their own, from 1 to 65535
-    timeout      seconds for one lookup with all its tries, from 0.001 to 86400; a check has a timeout of its own
-    try_again    seconds until another server is asked, or the same again; by default, what resolv.conf says, or 2
-    cache        an AnswerCache, where resolvers are to share one; by default, one of its own, of 32 MB
-    prefetch     how many lookups one check may ask ahead, from 0 for one question after the other
-    sockets      how many may be open at once, from 1
-    resolv_conf  the path of that file, which is read again when it changes
+    Parameters::
+
+        nameservers  a list of IP addresses to ask, as in ["192.0.2.53", "2001:db8::53", "127.0.0.1#5353"], the last with a port;
+                     by default, those in resolv.conf
+        port         that of nameservers without one of their own, from 1 to 65535
+        timeout      seconds for one lookup with all its tries, from 0.001 to 86400; a check has a timeout of its own
+        try_again    seconds until another server is asked, or the same again; by default, what resolv.conf says, or 2
+        cache        an AnswerCache, where resolvers are to share one; by default, one of its own, of 32 MB
+        prefetch     how many lookups one check may ask ahead, from 0 for one question after the other
+        sockets      how many may be open at once, from 1
+        resolv_conf  the path of that file, which is read again when it changes
 
     `ValueError` names an argument that is of no use.
     """

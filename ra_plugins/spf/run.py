@@ -156,15 +156,17 @@ async def acheck(
 ) -> Result:
     """May this client send mail in this sender's name (RFC 7208)? On asyncio, others run while it waits.
 
-    ip        the client's address: text, bytes or an address of the module ipaddress
-    sender    the reverse-path of MAIL, `<>` or nothing for a bounce; blanks and brackets around it don't matter,
-              nor what MAIL has behind them, as in `<ana@example.org> SIZE=1000`
-    helo      the client's name by HELO or EHLO, which stands in for an empty sender
-    resolver  who answers: a Resolver, or a Zone in memory; by default, the nameservers of this machine
-    receiver  our own name, for explanations
-    limits    Limits(lookups=10, voids=2, void_ipv6=True): terms that may ask, lookups that may bring nothing
-    timeout   seconds for the whole check; None for no end
-    default   why a fail is one, if the domain doesn't say: a macro string
+    Parameters::
+
+        ip        the client's address: text, bytes or an address of the module ipaddress
+        sender    the reverse-path of MAIL, `<>` or nothing for a bounce; blanks and brackets around it don't matter,
+                  nor what MAIL has behind them, as in `<ana@example.org> SIZE=1000`
+        helo      the client's name by HELO or EHLO, which stands in for an empty sender
+        resolver  who answers: a Resolver, or a Zone in memory; by default, the nameservers of this machine
+        receiver  our own name, for explanations
+        limits    Limits(lookups=10, voids=2, void_ipv6=True): terms that may ask, lookups that may bring nothing
+        timeout   seconds for the whole check; None for no end
+        default   why a fail is one, if the domain doesn't say: a macro string
 
     The result's `result` is one of pass, fail, softfail, neutral, none, temperror and permerror; `help(check)` says what they
     mean. `ValueError` names an argument that is of no use, before anything is asked.
@@ -202,15 +204,17 @@ def check(
 ) -> Result:
     """May this client send mail in this sender's name (RFC 7208)? Waits for the answer, for `timeout` seconds at most.
 
-    ip        the client's address: text, bytes or an address of the module ipaddress
-    sender    the reverse-path of MAIL, `<>` or nothing for a bounce; blanks and brackets around it don't matter,
-              nor what MAIL has behind them, as in `<ana@example.org> SIZE=1000`
-    helo      the client's name by HELO or EHLO, which stands in for an empty sender
-    resolver  who answers: a Resolver, or a Zone in memory; by default, the nameservers of this machine
-    receiver  our own name, for explanations
-    limits    Limits(lookups=10, voids=2, void_ipv6=True): terms that may ask, lookups that may bring nothing
-    timeout   seconds for the whole check; None for no end
-    default   why a fail is one, if the domain doesn't say: a macro string
+    Parameters::
+
+        ip        the client's address: text, bytes or an address of the module ipaddress
+        sender    the reverse-path of MAIL, `<>` or nothing for a bounce; blanks and brackets around it don't matter,
+                  nor what MAIL has behind them, as in `<ana@example.org> SIZE=1000`
+        helo      the client's name by HELO or EHLO, which stands in for an empty sender
+        resolver  who answers: a Resolver, or a Zone in memory; by default, the nameservers of this machine
+        receiver  our own name, for explanations
+        limits    Limits(lookups=10, voids=2, void_ipv6=True): terms that may ask, lookups that may bring nothing
+        timeout   seconds for the whole check; None for no end
+        default   why a fail is one, if the domain doesn't say: a macro string
 
     The result's `result` is one of seven words:
     pass       the client may send in the domain's name
