@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
     A_co = TypeVar("A_co", covariant=True)
     B_co = TypeVar("B_co", covariant=True)
+    C_co = TypeVar("C_co", covariant=True)
     Decision = Coroutine[Any, Any, T]
 
 inf = float("inf")  # no deadline; `math` is a library to be loaded
@@ -138,6 +139,11 @@ if TYPE_CHECKING:
     def gather(
         first: Awaitable[A_co], second: Awaitable[B_co], /, *, within: float | None = None
     ) -> Decision[tuple[A_co | Unanswered, B_co | Unanswered]]: ...
+
+    @overload
+    def gather(
+        first: Awaitable[A_co], second: Awaitable[B_co], third: Awaitable[C_co], /, *, within: float | None = None
+    ) -> Decision[tuple[A_co | Unanswered, B_co | Unanswered, C_co | Unanswered]]: ...
 
     @overload
     def gather(*asked: Awaitable[A_co], within: float | None = None) -> Decision[tuple[A_co | Unanswered, ...]]: ...
