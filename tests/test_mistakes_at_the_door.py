@@ -257,7 +257,7 @@ def test_help_tells_parameters_and_units(what: Any) -> None:
     text = pydoc.plain(pydoc.render_doc(what))
     described = inspect.getdoc(what) or ""
     parameters = [name for name in inspect.signature(what).parameters if name != "self"]
-    assert all(any(line.split(" ")[0] == name for line in described.splitlines() if line) for name in parameters), described
+    assert all(any(line.split()[0] == name for line in described.splitlines() if line.strip()) for name in parameters), described
     assert "seconds" in described and "ValueError" in described and described.splitlines()[0] in text
 
 

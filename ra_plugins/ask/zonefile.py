@@ -182,6 +182,7 @@ def zone_from_text(
 
 # %% ../../nbs/ask/07_zonefile.ipynb #768b7f0c
 def zone_from_file(path: str | PathLike[str]) -> Zone:
-    "A zone in memory from a master file; `ValueError` as in `zone_from_text`, and `OSError` where it can't be read."
+    "A zone in memory from a master file; `ValueError` as in `zone_from_text`, `OSError` if it can't be read or is no file."
+    RegularFile(str(path))  # or else it may never end
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         return zone_from_text(file.read(ZONE_LENGTH + 1), str(path))
