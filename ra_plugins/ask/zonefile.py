@@ -16,6 +16,7 @@ import dns.zone
 import dns.zonefile
 
 from ra_plugins.ask.dns import ZONE_TTL, Lookup, Records, Zone
+from ra_plugins.support.control import RegularFile
 from ra_plugins.ask.cache import RDATA_VALUES, presentation_name
 
 # %% auto #0

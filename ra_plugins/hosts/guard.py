@@ -78,9 +78,10 @@ def in_bounds(
         before = _signal.signal(_signal.SIGALRM, ring)
     except ValueError:  # another thread
         return function(*arguments)
-    began, (left, again) = monotonic(), _signal.setitimer(_signal.ITIMER_REAL, seconds, 1)
+    began, left, again = monotonic(), 0.0, 0.0
     try:
         try:
+            left, again = _signal.setitimer(_signal.ITIMER_REAL, seconds, 1)
             return function(*arguments)
         finally:
             armed = False  # it may ring until here, and from here on it does nothing
