@@ -494,7 +494,6 @@ class ListedSettings(Environment):
         "CHKUSER_ADDRFILE", filename, "addresslist", "The list of our mailboxes, text or CDB; by default, if it is there."
     )
     delimiter: str = variable("CHKUSER_DELIMITER", any_text, "-", "The characters at which an extension may begin; empty: none.")
-    srs: bool = variable("CHKUSER_SRS", yes_or_no, False, "Are SRS addresses in our domains taken?")
 
 
 def _places(settings: ListedSettings, control: Control, forms: Forms) -> list[Mailboxes]:
@@ -512,8 +511,8 @@ async def is_own_address(
     control: Control,
     log: Callable[[str], None],
 ) -> bool:
-    "Is this address somebody's as it stands? False, with a line in the log, where that can't be found out."
-    forms = Forms(settings.delimiter, False, False, settings.srs)
+    "Is this address to stay as it stands? Yes, with a line in the log, if that can't be found out: it may be somebody's."
+    forms = Forms(settings.delimiter, extensions=False, verp=True, srs=True)
     for mailboxes in _places(settings, control, forms):
         try:
             found = NOT_FOUND
@@ -521,7 +520,7 @@ async def is_own_address(
                 found = await mailboxes.find(address)
         except (OSError, Unanswered) as error:
             log(with_reason(f"Error opening address list file ({mailboxes.place})", error))
-            continue
+            return True
         if found and not found.catch_all:
             return True
     return False
