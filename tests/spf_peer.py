@@ -228,7 +228,7 @@ class Later(str):
         query, is_domain = self.query, default is None
         before, query.d = query.d, self.domain
         if not is_domain:
-            query.void_lookups = -1000  # the evaluation is over, and its limits are too
+            self._settle_name()
         try:
             self.known = self.known or str(query.expand(str(self), stripdot=is_domain))
         except spf.PermError:
@@ -238,6 +238,13 @@ class Later(str):
         finally:
             query.d = before
         return self.known
+
+    def _settle_name(self) -> None:
+        "In an explanation, a name that DNS or a limit of lookups keeps from us is unknown (7.3), and nothing else is wrong."
+        try:
+            self.query.getp()
+        except (spf.PermError, spf.TempError):
+            self.query.p, self.query.getp = "unknown", lambda: "unknown"  # pyspf reads `p`
 
     def lower(self) -> str:  # which pyspf does with a domain that it compares
         return self.value().lower()

@@ -348,6 +348,7 @@ async def checkback(
     if excuse:
         log(excuse)
         return None
+    settings.read_all()
     reply = await looked_up(Check(address, session, settings, own_names(control, session, log), log))
     if reply is None:
         return block_permanent(log, "Could not verify sender")

@@ -220,6 +220,7 @@ async def greylist(
     if name := exempt_as(session, settings, control, log):
         log(f"listed {name}")
         return None
+    settings.read_all()
     try:
         seen = seen_now(session, settings, now)
         sighting = await seen

@@ -134,6 +134,11 @@ class Environment:
         "The declared variables, in the order of their declaration."
         return [value for base in reversed(cls.__mro__) for value in vars(base).values() if isinstance(value, Variable)]
 
+    def read_all(self) -> None:
+        "Read every variable now, so that nonsense in one is logged even where its value isn't needed."
+        for each in self.variables():
+            getattr(self, each.attribute)
+
 # %% ../../nbs/support/02_environment.ipynb #26023418
 class VariableTable:
     "The variables of one `Environment` or several as a table: Markdown in a notebook, indented text on a terminal."
