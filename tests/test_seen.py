@@ -562,3 +562,13 @@ def test_an_answerer_opens_nothing_before_it_is_asked(tmp_path: Path) -> None:
     assert isinstance(answerers.find(Seen), SeenAnswerer)
     assert list(tmp_path.iterdir()) == []
     answerers.close()
+
+
+@pytest.mark.parametrize("dry", [False, True])
+@pytest.mark.parametrize("store", ["redis//:s3cret@h/0", "valkey://:s3cret@h/0", "postgres://u:s3cret@h/d", "greylist.db"])
+def test_what_is_no_store_is_told_without_being_shown(store: str, dry: bool) -> None:
+    "A slip of the pen in a URL puts no password into a log, and is seen in a dry run, too."
+    with Answerers({"GREYLISTSTORE": store}, dry=dry) as answerers:
+        why = answerers.tell(Seen("192.0.2.0/24", "ana@example.net", "ben@example.org", TERMS, 0))
+    assert isinstance(why, Broken)
+    assert str(why) == "GREYLISTSTORE should be redis://HOST, rediss://HOST, unix:///PATH, or the full path of a file"

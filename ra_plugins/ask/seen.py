@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['FIRST_SEEN', 'TOO_EARLY', 'CAME_BACK', 'SEEN_BEFORE', 'PROVEN', 'STANDINGS', 'WAITING', 'HAS_PASSED', 'CLIENT',
-           'DRIFT', 'PROOF_PAUSE', 'FEW', 'SIGHTINGS_SCRIPT', 'SERVER_PAUSE', 'Terms', 'Sighting', 'Seen', 'digest',
-           'age_of', 'Found', 'sight', 'SightingsFile', 'redis_client', 'SightingsServer', 'entries', 'SeenSettings',
-           'SeenAnswerer']
+           'DRIFT', 'PROOF_PAUSE', 'FEW', 'SIGHTINGS_SCRIPT', 'SERVER_PAUSE', 'NO_STORE', 'Terms', 'Sighting', 'Seen',
+           'digest', 'age_of', 'Found', 'sight', 'SightingsFile', 'redis_client', 'SightingsServer', 'entries',
+           'SeenSettings', 'SeenAnswerer']
 
 # %% ../../nbs/ask/10_seen.ipynb #48a62bef
 class Terms(namedtuple("Terms", "delay window life proven")):
@@ -317,6 +317,7 @@ return {{{STANDINGS.index(CAME_BACK)}, age, 0}}
 
 # %% ../../nbs/ask/10_seen.ipynb #e30bfa6f
 SERVER_PAUSE = 1.0  # seconds from a failure to the next try
+NO_STORE = "GREYLISTSTORE should be redis://HOST, rediss://HOST, unix:///PATH, or the full path of a file"
 
 
 def redis_client(url: str, timeout: float) -> tuple[Redis, str]:  # with the prefix of all keys
@@ -335,7 +336,7 @@ def redis_client(url: str, timeout: float) -> tuple[Redis, str]:  # with the pre
     except ModuleNotFoundError as error:
         raise Broken(f"Redis needs {error.name}: pip install 'ra-plugins[rater]'") from None
     except ValueError:  # whose text may have a piece of the password in it
-        raise Broken("GREYLISTSTORE should be redis://HOST, rediss://HOST, unix:///PATH, or the path of a file") from None
+        raise Broken(NO_STORE) from None
 
 # %% ../../nbs/ask/10_seen.ipynb #8a3fdd29
 class SightingsServer:
@@ -397,8 +398,11 @@ class SeenAnswerer(Answerer):
         super().__init__(*given, **named)
         place, timeout, most = self.settings.store, self.settings.timeout, self.settings.most
         self.store: SightingsFile | SightingsServer
-        if place.startswith(("redis:", "rediss:", "unix:")):
-            self.store = SightingsServer(place, max(timeout, 0.1), most, self.dry)
+        scheme, colon, rest = place.partition(":")
+        if scheme.lower() in ("redis", "rediss", "unix"):
+            self.store = SightingsServer(scheme.lower() + colon + rest, max(timeout, 0.1), most, self.dry)
+        elif not place.startswith("/"):  # a URL with a slip of the pen, say, and a password: not to be shown
+            raise Broken(NO_STORE)
         else:
             self.store = SightingsFile(place, most, self.dry)
 
