@@ -10,7 +10,7 @@ import sys
 from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer, Answerers
-from ra_plugins.ask.question import TOO_LATE, Broken, Late
+from ra_plugins.ask.question import TOO_LATE, Broken, Late, begin
 from ra_plugins.spp.command import Delay, write
 
 TYPE_CHECKING = False
@@ -141,9 +141,11 @@ class Guard:
         plugin: Plugin,
         log: Callable[[str], None],
         seconds: float | None = None,  # that it may take; by default, what it declares
+        step: float = inf,  # seconds that it may run without waiting for an answer; others wait for that long
     ):
         self.plugin, self.stdout = plugin, sys.stdout
         self.seconds = plugin.seconds if seconds is None else seconds
+        self.step = min(step, self.seconds)
         self._log, self.printed = log, Printed(self.log)
 
     def log(self, message: str) -> None:
@@ -161,12 +163,12 @@ class Guard:
         def call(function: Callable[..., Any], *arguments: Any) -> Any:
             before, sys.stdout = sys.stdout, self.printed
             try:
-                return in_bounds(min(self.seconds, end - monotonic()), function, *arguments)
+                return in_bounds(min(self.step, end - monotonic()), function, *arguments)
             except Exception:
                 raise
             except BaseException as order:
                 if isinstance(order, Overdue):
-                    order.args = (f"no end after {self.seconds:g} seconds",)
+                    order.args = (f"no end after {self.step:g} seconds",)
                 raise _Ended from order
             finally:
                 sys.stdout = before
@@ -217,14 +219,15 @@ class Guard:
         now: float | None = None,
     ) -> list[Command]:
         "The same on asyncio, as `Plugin.adecide`."
-        from asyncio import ensure_future, wait
+        from asyncio import wait
 
         try:
             if self.lets_be(session):
                 return []
-            decided = ensure_future(self.plugin.adecide(session, control, self.log, answerers, now, self.watch()))
+            decided = begin(self.plugin.adecide(session, control, self.log, answerers, now, self.watch()))
             try:
-                await wait({decided})
+                if not decided.done():
+                    await wait({decided})
             finally:
                 decided.cancel()
             if decided.cancelled():  # a task of its own, so that a plugin that cancels its task cancels no other
@@ -244,8 +247,8 @@ def _writable(answer: list[Command]) -> list[Command]:
 class _InBounds:
     "To be awaited: a coroutine, each step in bounds; `Late` where one takes too long."
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], until: float):
-        self.coroutine, self.until = coroutine, until
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], until: float, most: float = inf):
+        self.coroutine, self.until, self.most = coroutine, until, most  # seconds that one step may take
 
     def _close(self) -> None:
         try:  # noqa: SIM105 - contextlib takes long to import
@@ -259,7 +262,7 @@ class _InBounds:
         end = self.until
         while True:
             try:
-                waited = in_bounds(end - monotonic(), step, given)
+                waited = in_bounds(min(self.most, end - monotonic()), step, given)
             except StopIteration as done:
                 return done.value
             except Overdue:
