@@ -33,8 +33,8 @@ else:
 inf = float("inf")  # `math` has it, too, and would have to be loaded
 
 # %% auto #0
-__all__ = ['LAST_WORDS', 'PRINTED_LIMIT', 'describe', 'Overdue', 'in_bounds', 'words_of', 'Printed', 'Guard', 'BoundedAnswerers',
-           'run_to_end']
+__all__ = ['LAST_WORDS', 'PRINTED_LIMIT', 'describe', 'Overdue', 'in_bounds', 'words_of', 'Printed', 'Guard', 'StepsInBounds',
+           'BoundedAnswerers', 'run_to_end']
 
 # %% ../../nbs/hosts/01_guard.ipynb #35b94b9b
 def describe(
@@ -243,8 +243,8 @@ def _writable(answer: list[Command]) -> list[Command]:
     sum(command.seconds for command in answer if isinstance(command, Delay))
     return answer
 
-# %% ../../nbs/hosts/01_guard.ipynb #11824f18
-class _InBounds:
+# %% ../../nbs/hosts/01_guard.ipynb #279fded9
+class StepsInBounds:
     "To be awaited: a coroutine, each step in bounds; `Late` where one takes too long."
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], until: float, most: float = inf):
@@ -315,7 +315,7 @@ class BoundedAnswerers(Answerers):
 
     def begin(self, answerer: Answerer, question: Question[Any], until: float) -> Awaitable[Any]:
         "As `Answerers.begin`, each step in bounds."
-        return _InBounds(answerer.aanswer(question, until), until)
+        return StepsInBounds(answerer.aanswer(question, until), until)
 
     def close(self) -> None:
         "As `Answerers.close`, and back in time."
@@ -328,7 +328,7 @@ class BoundedAnswerers(Answerers):
         "The same, on asyncio."
         from asyncio import ensure_future, wait
 
-        closing = ensure_future(_awaited(_InBounds(super().aclose(), monotonic() + LAST_WORDS)))
+        closing = ensure_future(_awaited(StepsInBounds(super().aclose(), monotonic() + LAST_WORDS)))
         await wait({closing}, timeout=LAST_WORDS)
         if not closing.done() or closing.cancelled() or closing.exception():
             self.log("answerers couldn't be closed in time")
