@@ -249,7 +249,7 @@ def _close(steps: Decision[Any] | _Watched, groups: Any) -> None:
 TOO_LATE = "no answer before the deadline"
 
 # %% ../../nbs/ask/00_question.ipynb #42f45daa
-def begin(
+def eager(
     coroutine: Coroutine[Any, Any, T],
 ) -> Future[T]:  # done, or a task
     "Run a coroutine up to where it has to wait, in the running event loop. It goes on in a task, if it does."
@@ -343,7 +343,7 @@ class _SideBySide:
         self.places: dict[Future[Any], int] = {}
         self.arrived: list[tuple[int, Any]] = []
         for place, each in enumerate(completed.asked):
-            answer = begin(_answer(each, tell, until, watch))
+            answer = eager(_answer(each, tell, until, watch))
             if answer.done():
                 self.arrived.append((place, answer.result()))
             else:

@@ -10,7 +10,7 @@ import sys
 from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer, Answerers
-from ra_plugins.ask.question import TOO_LATE, Broken, Late, begin
+from ra_plugins.ask.question import TOO_LATE, Broken, Late, eager
 from ra_plugins.spp.command import Delay, write
 
 TYPE_CHECKING = False
@@ -224,7 +224,7 @@ class Guard:
         try:
             if self.lets_be(session):
                 return []
-            decided = begin(self.plugin.adecide(session, control, self.log, answerers, now, self.watch()))
+            decided = eager(self.plugin.adecide(session, control, self.log, answerers, now, self.watch()))
             try:
                 if not decided.done():
                     await wait({decided})

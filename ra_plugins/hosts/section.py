@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ra_plugins.support.control import Control
 
 # %% auto #0
-__all__ = ['SECTION_FILE', 'SECTION_SECONDS', 'section_names', 'Section', 'main']
+__all__ = ['SECTION_FILE', 'SECTION_SECONDS', 'section_names', 'SectionAnswer', 'main']
 
 # %% ../../nbs/hosts/04_section.ipynb #36a07c67
 SECTION_FILE = "atplugins"  # the control file
@@ -45,7 +45,7 @@ def _names_of(text: str) -> dict[str, tuple[str, ...]]:
     return {stage: tuple(os.path.basename(entry.strip()) for entry in entries) for stage, entries in programs.items()}
 
 # %% ../../nbs/hosts/04_section.ipynb #6fa25a00
-class Section:
+class SectionAnswer:
     "The plugins of one section, as they answer one SMTP command: what the next one sees, and what all of them say."
 
     def __init__(
@@ -81,7 +81,7 @@ def main(
 
     def act(session: Session, control: Control) -> None:
         plugins = [plugin for name in section_names(control, stage) if (plugin := _loaded(home, name, script.log))]
-        _say(script, Section(stage, dict(session.environ)), plugins, control)
+        _say(script, SectionAnswer(stage, dict(session.environ)), plugins, control)
 
     script.run(SECTION_SECONDS, act)
 
@@ -96,7 +96,7 @@ def _loaded(folder: str, name: str, log: Callable[[str], None]) -> Plugin | None
     return plugin
 
 # %% ../../nbs/hosts/04_section.ipynb #72338259
-def _say(script: Script, section: Section, plugins: list[Plugin], control: Control) -> None:
+def _say(script: Script, section: SectionAnswer, plugins: list[Plugin], control: Control) -> None:
     "Have each plugin decide, and say what comes of it."
     answerers = BoundedAnswerers(section.environ, script.log)
     guards = [Guard(plugin, partial(_log_as, script, plugin.name)) for plugin in plugins]
@@ -112,7 +112,7 @@ def _say(script: Script, section: Section, plugins: list[Plugin], control: Contr
 
 
 async def _say_on_asyncio(
-    script: Script, section: Section, guards: list[Guard], control: Control, answerers: BoundedAnswerers
+    script: Script, section: SectionAnswer, guards: list[Guard], control: Control, answerers: BoundedAnswerers
 ) -> None:
     async with answerers:
         for guard in guards:

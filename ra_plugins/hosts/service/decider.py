@@ -17,8 +17,8 @@ from ra_plugins.ask.question import Question, Unanswered
 from ra_plugins.hosts.catalogue import to_stderr
 from ra_plugins.hosts.guard import Guard, Overdue, StepsInBounds
 from ra_plugins.hosts.script import CONTROLDIR
-from ra_plugins.hosts.section import Section, section_names
-from ra_plugins.hosts.service.request import Outcome, Request
+from ra_plugins.hosts.section import SectionAnswer, section_names
+from ra_plugins.hosts.service.request import ServiceReply, ServiceRequest
 from ra_plugins.spp.command import Command, Delay, write
 from ra_plugins.spp.plugin import STAGES, Plugin
 from ra_plugins.spp.session import Session
@@ -27,10 +27,11 @@ from ra_plugins.support.environment import filename
 from ra_plugins.support.log import log_line
 
 # %% auto #0
-__all__ = ['STEP', 'LOG_LIMIT', 'Counts', 'ServiceGuard', 'ServiceAnswerers', 'answerer_variables', 'file_variables', 'Decider']
+__all__ = ['STEP_SECONDS', 'LOG_LINES', 'Counts', 'ServiceGuard', 'ServiceAnswerers', 'answerer_variables', 'file_variables',
+           'Decider']
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #e91143b9
-STEP = 2  # seconds that a plugin or an answerer may take from one wait to the next
+STEP_SECONDS = 2  # seconds that a plugin or an answerer may take from one wait to the next
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #fd710e6f
 class Counts:
@@ -60,15 +61,15 @@ def _kind(answer: list[Command]) -> str:
     return f"{type(answer[-1]).__name__.lower()} {code // 100}xx" if code else type(answer[-1]).__name__.lower()
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #3e1a13cf
-LOG_LIMIT = 100  # lines of one plugin for one SMTP command
+LOG_LINES = 100  # lines of one plugin for one SMTP command
 
 
 class ServiceGuard(Guard):
     "Runs a plugin for one client, each step in bounds, and keeps what it logs."
 
-    def __init__(self, plugin: Plugin, request: Request, lines: list[str], counts: Counts):
-        self.request, self.lines, self.counts, self.room = request, lines, counts, LOG_LIMIT
-        super().__init__(plugin, self.keep, step=STEP)
+    def __init__(self, plugin: Plugin, request: ServiceRequest, lines: list[str], counts: Counts):
+        self.request, self.lines, self.counts, self.room = request, lines, counts, LOG_LINES
+        super().__init__(plugin, self.keep, step=STEP_SECONDS)
 
     def keep(self, message: str) -> None:
         "Keep a line for the client's log."
@@ -91,7 +92,7 @@ class ServiceAnswerers(Answerers):
 
     def begin(self, answerer: Answerer, question: Question[Any], until: float) -> Awaitable[Any]:
         "As `Answerers.begin`, each step in bounds."
-        return StepsInBounds(answerer.aanswer(question, until), until, STEP)
+        return StepsInBounds(answerer.aanswer(question, until), until, STEP_SECONDS)
 
     async def atell(self, question: Question[Any], until: float = float("inf")) -> Any:
         "As `Answerers.atell`, and counted."
@@ -146,10 +147,10 @@ class Decider:
             raise KeyError(name)
         return section_names(self.control, stage)
 
-    async def outcome(self, request: Request) -> Outcome:
+    async def outcome(self, request: ServiceRequest) -> ServiceReply:
         "Decide for a client. `KeyError` for a name that nobody here bears, `OSError`, `ValueError`: the script may know more."
-        outcome, names = Outcome(), self.names(request.name)
-        section = Section(request.name.removeprefix("at-"), self._environ(request, outcome.log))
+        outcome, names = ServiceReply(), self.names(request.name)
+        section = SectionAnswer(request.name.removeprefix("at-"), self._environ(request, outcome.log))
         for name in names:
             if name not in self.plugins:
                 lacking = f"there is no plugin {name}, so the mail goes on without it"
@@ -160,7 +161,7 @@ class Decider:
         outcome.seconds = sum(command.seconds for command in section.answer if isinstance(command, Delay))
         return outcome
 
-    async def _answer(self, plugin: Plugin, request: Request, environ: dict[str, str], lines: list[str]) -> list[Command]:
+    async def _answer(self, plugin: Plugin, request: ServiceRequest, environ: dict[str, str], lines: list[str]) -> list[Command]:
         "What one plugin answers."
         began, guard = monotonic(), ServiceGuard(plugin, request, lines, self.counts)
         session = Session(environ, guard.log, request.pid)
@@ -171,7 +172,7 @@ class Decider:
         self.counts.decided(plugin.name, answer, monotonic() - began)
         return answer
 
-    def _environ(self, request: Request, lines: list[str]) -> dict[str, str]:
+    def _environ(self, request: ServiceRequest, lines: list[str]) -> dict[str, str]:
         "A session's environment, in which what is the service's own is the service's own."
         environ = request.environ
         for name in self.own & environ.keys():

@@ -12,15 +12,15 @@ from collections.abc import Callable, Collection
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from ra_plugins.ask.question import begin
+from ra_plugins.ask.question import eager
 from ra_plugins.hosts.guard import describe
-from ra_plugins.hosts.service.request import HEARTBEAT, REQUEST_LIMIT, SILENCE, STILL_AT_IT, Outcome, Request, read_netstring
+from ra_plugins.hosts.service.request import HEARTBEAT, REQUEST_LIMIT, SILENCE, STILL_AT_IT, ServiceReply, ServiceRequest, read_netstring
 
 if TYPE_CHECKING:
     from ra_plugins.hosts.service.decider import Decider
 
 # %% auto #0
-__all__ = ['CONNECTIONS', 'Complaints', 'peer_user', 'Port', 'Connection']
+__all__ = ['CONNECTIONS', 'Complaints', 'peer_user', 'ServicePort', 'ClientConnection']
 
 # %% ../../../nbs/hosts/service/02_port.ipynb #d6c9ad23
 class Complaints:
@@ -59,7 +59,7 @@ def peer_user(
 CONNECTIONS = 10_000  # at a time, unless the service is told otherwise
 
 
-class Port:
+class ServicePort:
     "What all connections of a service share."
 
     def __init__(
@@ -71,13 +71,13 @@ class Port:
     ):
         self.decider, self.users, self.limit = decider, users, limit
         self.complaints, self.counts = Complaints(log), decider.counts
-        self.open: set[Connection] = set()
+        self.open: set[ClientConnection] = set()
         self.ending = False  # told to end: take nothing new
         self.settled = asyncio.Event()  # nobody waits
 
-    def connection(self) -> Connection:
+    def connection(self) -> ClientConnection:
         "A protocol for asyncio."
-        return Connection(self)
+        return ClientConnection(self)
 
     def refuse(self, event: str, detail: str = "") -> None:
         "Count a client that gets no reply, and say why it doesn't."
@@ -107,14 +107,14 @@ class Port:
                     connection.close()
 
 # %% ../../../nbs/hosts/service/02_port.ipynb #bedaefdd
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     "A client: it asks once, and is answered or not."
 
     transport: asyncio.Transport
 
-    def __init__(self, port: Port):
+    def __init__(self, port: ServicePort):
         self.port, self.received = port, b""
-        self.decided: asyncio.Future[Outcome] | None = None
+        self.decided: asyncio.Future[ServiceReply] | None = None
         self.heard = self.began = monotonic()  # the last byte either way, and the first
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -141,20 +141,20 @@ class Connection(asyncio.Protocol):
             payload = read_netstring(self.received, REQUEST_LIMIT)
             if payload is None:
                 return
-            request = Request.unpack(payload)
+            request = ServiceRequest.unpack(payload)
             self.received = b""
         except ValueError as error:
             self.port.refuse("no request", str(error))
             self.transport.abort()
             return
-        self.decided = begin(self.port.decider.outcome(request))
+        self.decided = eager(self.port.decider.outcome(request))
         if self.decided.done():
             self._reply(self.decided)
         else:
             self.heard = monotonic()
             self.decided.add_done_callback(self._reply)
 
-    def _reply(self, decided: asyncio.Future[Outcome]) -> None:
+    def _reply(self, decided: asyncio.Future[ServiceReply]) -> None:
         if decided.cancelled() or self.transport.is_closing():
             return
         try:

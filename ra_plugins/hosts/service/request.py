@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 # %% auto #0
 __all__ = ['REQUEST_LIMIT', 'SERVICE_REPLY_LIMIT', 'SILENCE', 'HEARTBEAT', 'STILL_AT_IT', 'netstring', 'read_netstring',
-           'Request', 'Outcome']
+           'ServiceRequest', 'ServiceReply']
 
 # %% ../../../nbs/hosts/service/00_request.ipynb #e45dac61
 REQUEST_LIMIT = 131_072  # bytes of a request's netstring; with more, a client runs the script
@@ -42,7 +42,7 @@ def read_netstring(
 
 # %% ../../../nbs/hosts/service/00_request.ipynb #f2a34f44
 @dataclass
-class Request:
+class ServiceRequest:
     "What a client asks."
 
     name: str  # by which the client was called: a plugin's, or `at-rcpt`
@@ -58,7 +58,7 @@ class Request:
     def unpack(
         cls,
         payload: bytes,  # of the netstring
-    ) -> Request:
+    ) -> ServiceRequest:
         "Read a request; `ValueError` if it isn't one."
         name, pid, *entries = payload.decode("utf-8", "surrogateescape").removesuffix("\0").split("\0")
         if not (pid.isascii() and pid.isdigit() and len(pid) < 12):
@@ -71,7 +71,7 @@ STILL_AT_IT = netstring(b"")
 
 
 @dataclass
-class Outcome:
+class ServiceReply:
     "What a client is to print, and for how long it is to wait."
 
     output: bytes = b""  # for standard output: commands
@@ -90,7 +90,7 @@ class Outcome:
     def unpack(
         cls,
         payload: bytes,  # of the netstring
-    ) -> Outcome:
+    ) -> ServiceReply:
         "Read a reply, as the client does; `ValueError` if it isn't one."
         milliseconds, lines, output = payload.split(b"\0", 2)
         return cls(output, lines.decode().splitlines(), int(milliseconds) // 1000)
