@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 
 from ra_plugins.ask.question import eager
 from ra_plugins.hosts.guard import describe
-from ra_plugins.hosts.service.request import HEARTBEAT, REQUEST_LIMIT, SILENCE, STILL_AT_IT, ServiceReply, ServiceRequest, read_netstring
+from ra_plugins.hosts.service.request import (
+    HEARTBEAT,
+    REQUEST_LIMIT,
+    SILENCE,
+    STILL_AT_IT,
+    ServiceReply,
+    ServiceRequest,
+    read_netstring,
+)
 
 if TYPE_CHECKING:
     from ra_plugins.hosts.service.decider import Decider
