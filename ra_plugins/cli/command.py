@@ -267,6 +267,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     commands.add_parser("overload-flag", help="Raise and lower the flag of the overload plugin; has options of its own.")
     commands.add_parser("rblchecks", help="With --self-test: try the block lists of the plugin rblchecks out.")
     commands.add_parser("spf", help="With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.")
+    commands.add_parser("service", help="Hold plugins, connections and caches, and answer the small client.")
     add("demo", demo)
     return top, known
 
@@ -290,6 +291,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ra_plugins.cli import rblchecks
 
         return rblchecks.main(arguments[1:])
+    if arguments[:1] == ["service"]:
+        from ra_plugins.cli import service
+
+        return service.main(arguments[1:])
     if arguments[:1] == ["spf"]:
         from ra_plugins.spf.spfquery import explain
 
