@@ -102,6 +102,10 @@ class Answerer:
         await self._free.acquire()  # as long as there is time: whoever waits for us sees to that
         return await _in_thread(self._free.release, self.answer, question, until)
 
+    def at_once(self, question: Any) -> Any:  # None if it has to be asked
+        "The answer, if it is known already, in a cache for example. It must neither wait nor ask."
+        return None
+
     def close(self) -> None:
         "Let go of connections and files."
         if self._runner:
@@ -216,12 +220,22 @@ class Answerers(Roster):
 
         if monotonic() >= until:
             return Late(TOO_LATE)
+        if (known := self._known(question)) is not None:
+            return known
         task = ensure_future(self._outcome(question, until))
         try:
             await wait({task}, timeout=None if until == inf else max(until - monotonic(), 0))
             return task.result() if task.done() else Late(TOO_LATE)
         finally:
             task.cancel()
+
+    def _known(self, question: Question[Any]) -> Any:
+        "The answer, if whoever answers has it at hand. What goes wrong here goes wrong again when it is asked."
+        try:
+            answerer = self.find(type(question))
+            return answerer.at_once(question) if isinstance(answerer, Answerer) else None
+        except BaseException:
+            return None
 
     async def _outcome(self, question: Question[Any], until: float) -> Any:
         "The answer, whatever the answerer does. Only whoever cancels our task cancels us."

@@ -9,7 +9,7 @@ from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import Task
+    from asyncio import Future
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
     from typing import Any, Generic, TypeVar, overload
 
@@ -248,6 +248,54 @@ def _close(steps: Decision[Any] | _Watched, groups: Any) -> None:
 
 TOO_LATE = "no answer before the deadline"
 
+# %% ../../nbs/ask/00_question.ipynb #42f45daa
+def eager(
+    coroutine: Coroutine[Any, Any, T],
+) -> Future[T]:  # done, or a task
+    "Run a coroutine up to where it has to wait, in the running event loop. It goes on in a task, if it does."
+    from asyncio import CancelledError, get_running_loop
+
+    loop = get_running_loop()
+    done: Future[T] = loop.create_future()
+    try:
+        waited = coroutine.send(None)
+    except StopIteration as end:
+        done.set_result(end.value)
+    except CancelledError:
+        done.cancel()
+    except BaseException as error:
+        done.set_exception(error)
+    else:
+        task = loop.create_task(_go_on(coroutine, waited))
+        task.add_done_callback(lambda _: coroutine.close())  # it may have been cancelled before it went on
+        return task
+    return done
+
+
+async def _go_on(coroutine: Coroutine[Any, Any, T], waited: Any) -> T:
+    return await _Begun(coroutine, waited)  # type: ignore[no-any-return]
+
+# %% ../../nbs/ask/00_question.ipynb #04473cd2
+class _Begun:
+    "To be awaited: a coroutine that waits already, for what it has yielded."
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], waited: Any):
+        self.coroutine, self.waited = coroutine, waited
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        waited = self.waited
+        step: Callable[[Any], Any]
+        given: Any
+        try:
+            while True:
+                try:
+                    step, given = self.coroutine.send, (yield waited)
+                except BaseException as error:
+                    step, given = self.coroutine.throw, error
+                waited = step(given)
+        except StopIteration as end:
+            return end.value
+
 # %% ../../nbs/ask/00_question.ipynb #68ddfc2b
 async def adrive(
     decision: Decision[T],
@@ -291,13 +339,15 @@ class _SideBySide:
         until: float,
         watch: Callable[..., Any] | None,
     ):
-        from asyncio import get_running_loop
-
-        create, self.until = get_running_loop().create_task, until
-        self.places: dict[Task[Any], int] = {
-            create(_answer(each, tell, until, watch)): place for place, each in enumerate(completed.asked)
-        }
+        self.until = until
+        self.places: dict[Future[Any], int] = {}
         self.arrived: list[tuple[int, Any]] = []
+        for place, each in enumerate(completed.asked):
+            answer = eager(_answer(each, tell, until, watch))
+            if answer.done():
+                self.arrived.append((place, answer.result()))
+            else:
+                self.places[answer] = place
 
     async def next(self) -> tuple[int, Any]:
         "The next answer; after the deadline, that there is none."

@@ -352,6 +352,10 @@ class ResolverAnswerer(Answerer):
             task.add_done_callback(self.ahead.pop)
         return None
 
+    def at_once(self, question: Lookup | Prefetch) -> Records | Unanswered | None:
+        "What the cache has."
+        return self.resolver.cache.get(*question.key) if isinstance(question, Lookup) else None
+
     async def aclose(self) -> None:
         "End what is under way."
         ours = [task for task in self.ahead if task.get_loop() is asyncio.get_running_loop()]

@@ -208,7 +208,7 @@ class GatherSettings(argparse.Action):
 
 # %% ../../nbs/cli/04_command.ipynb #6f15f16b
 def _plugin_options(command: argparse.ArgumentParser) -> None:
-    from ra_plugins.smtpd.qmail_spp import SECTIONS
+    from ra_plugins.spp.sections import SECTIONS
 
     command.add_argument("--control", default=CONTROLDIR, metavar="DIR", help="the control files (%(default)s)")
     command.add_argument("--like", default="netqmail", choices=list(SECTIONS), help="whose qmail-spp (%(default)s)")

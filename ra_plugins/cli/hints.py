@@ -12,8 +12,8 @@ from itertools import islice
 from ra_plugins.cli.listing import runs_at
 from ra_plugins.hosts.catalogue import catalogue, is_installed, plugin_of, section_of
 from ra_plugins.smtpd.dialogue import programs
-from ra_plugins.smtpd.qmail_spp import SECTIONS
 from ra_plugins.spp.plugin import Plugin
+from ra_plugins.spp.sections import SECTIONS
 from ra_plugins.support.control import BOM, Control
 from ra_plugins.support.log import printable
 

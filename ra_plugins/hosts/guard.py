@@ -10,7 +10,7 @@ import sys
 from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer, Answerers
-from ra_plugins.ask.question import TOO_LATE, Broken, Late
+from ra_plugins.ask.question import TOO_LATE, Broken, Late, eager
 from ra_plugins.spp.command import Delay, write
 
 TYPE_CHECKING = False
@@ -33,8 +33,8 @@ else:
 inf = float("inf")  # `math` has it, too, and would have to be loaded
 
 # %% auto #0
-__all__ = ['LAST_WORDS', 'PRINTED_LIMIT', 'describe', 'Overdue', 'in_bounds', 'words_of', 'Printed', 'Guard', 'BoundedAnswerers',
-           'run_to_end']
+__all__ = ['LAST_WORDS', 'PRINTED_LIMIT', 'describe', 'Overdue', 'in_bounds', 'words_of', 'Printed', 'Guard', 'StepsInBounds',
+           'BoundedAnswerers', 'run_to_end']
 
 # %% ../../nbs/hosts/01_guard.ipynb #35b94b9b
 def describe(
@@ -141,9 +141,11 @@ class Guard:
         plugin: Plugin,
         log: Callable[[str], None],
         seconds: float | None = None,  # that it may take; by default, what it declares
+        step: float = inf,  # seconds that it may run without waiting for an answer; others wait for that long
     ):
         self.plugin, self.stdout = plugin, sys.stdout
         self.seconds = plugin.seconds if seconds is None else seconds
+        self.step = min(step, self.seconds)
         self._log, self.printed = log, Printed(self.log)
 
     def log(self, message: str) -> None:
@@ -161,12 +163,12 @@ class Guard:
         def call(function: Callable[..., Any], *arguments: Any) -> Any:
             before, sys.stdout = sys.stdout, self.printed
             try:
-                return in_bounds(min(self.seconds, end - monotonic()), function, *arguments)
+                return in_bounds(min(self.step, end - monotonic()), function, *arguments)
             except Exception:
                 raise
             except BaseException as order:
                 if isinstance(order, Overdue):
-                    order.args = (f"no end after {self.seconds:g} seconds",)
+                    order.args = (f"no end after {self.step:g} seconds",)
                 raise _Ended from order
             finally:
                 sys.stdout = before
@@ -217,14 +219,15 @@ class Guard:
         now: float | None = None,
     ) -> list[Command]:
         "The same on asyncio, as `Plugin.adecide`."
-        from asyncio import ensure_future, wait
+        from asyncio import wait
 
         try:
             if self.lets_be(session):
                 return []
-            decided = ensure_future(self.plugin.adecide(session, control, self.log, answerers, now, self.watch()))
+            decided = eager(self.plugin.adecide(session, control, self.log, answerers, now, self.watch()))
             try:
-                await wait({decided})
+                if not decided.done():
+                    await wait({decided})
             finally:
                 decided.cancel()
             if decided.cancelled():  # a task of its own, so that a plugin that cancels its task cancels no other
@@ -240,12 +243,12 @@ def _writable(answer: list[Command]) -> list[Command]:
     sum(command.seconds for command in answer if isinstance(command, Delay))
     return answer
 
-# %% ../../nbs/hosts/01_guard.ipynb #11824f18
-class _InBounds:
+# %% ../../nbs/hosts/01_guard.ipynb #279fded9
+class StepsInBounds:
     "To be awaited: a coroutine, each step in bounds; `Late` where one takes too long."
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], until: float):
-        self.coroutine, self.until = coroutine, until
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], until: float, most: float = inf):
+        self.coroutine, self.until, self.most = coroutine, until, most  # seconds that one step may take
 
     def _close(self) -> None:
         try:  # noqa: SIM105 - contextlib takes long to import
@@ -259,7 +262,7 @@ class _InBounds:
         end = self.until
         while True:
             try:
-                waited = in_bounds(end - monotonic(), step, given)
+                waited = in_bounds(min(self.most, end - monotonic()), step, given)
             except StopIteration as done:
                 return done.value
             except Overdue:
@@ -312,7 +315,7 @@ class BoundedAnswerers(Answerers):
 
     def begin(self, answerer: Answerer, question: Question[Any], until: float) -> Awaitable[Any]:
         "As `Answerers.begin`, each step in bounds."
-        return _InBounds(answerer.aanswer(question, until), until)
+        return StepsInBounds(answerer.aanswer(question, until), until)
 
     def close(self) -> None:
         "As `Answerers.close`, and back in time."
@@ -325,7 +328,7 @@ class BoundedAnswerers(Answerers):
         "The same, on asyncio."
         from asyncio import ensure_future, wait
 
-        closing = ensure_future(_awaited(_InBounds(super().aclose(), monotonic() + LAST_WORDS)))
+        closing = ensure_future(_awaited(StepsInBounds(super().aclose(), monotonic() + LAST_WORDS)))
         await wait({closing}, timeout=LAST_WORDS)
         if not closing.done() or closing.cancelled() or closing.exception():
             self.log("answerers couldn't be closed in time")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ra_plugins.spp.plugin import Plugin
 
 # %% auto #0
-__all__ = ['CONTROLDIR', 'MARK', 'environment', 'main', 'import_path', 'import_folder', 'executable']
+__all__ = ['CONTROLDIR', 'MARK', 'environment', 'Script', 'main', 'import_path', 'import_folder', 'executable']
 
 # %% ../../nbs/hosts/02_script.ipynb #b414aad5
 def environment() -> dict[str, str]:
@@ -58,30 +58,57 @@ def _wait(seconds: int, output: int) -> None:
 CONTROLDIR = "/var/qmail/control"  # unless the environment says otherwise: qmail-control(5)
 
 
+class Script:
+    "A process that qmail-smtpd has started for one SMTP command."
+
+    def __init__(
+        self,
+        name: str,  # the plugin's, for the log
+        output: int = 1,  # descriptor to answer on
+    ):
+        self.name, self.output, self.pid, self.delay = name, output, os.getppid(), 0
+
+    def log(
+        self,
+        message: str,
+        name: str = "",  # of another plugin than the script's own
+    ) -> None:
+        "Write a line to standard error, which is qmail-smtpd's log."
+        _write_all(2, (log_line(name or self.name, self.pid, message) + "\n").encode())
+
+    def say(self, answer: list[Command]) -> None:
+        "Write commands, and remember how long to wait."
+        _write_all(self.output, write(answer))
+        self.delay += sum(command.seconds for command in answer if isinstance(command, Delay))
+
+    def run(
+        self,
+        seconds: float,  # that it may take
+        act: Callable[[Session, Control], None],  # says the answer
+    ) -> None:
+        "Read the environment, have the answer said, wait. It never raises."
+        over = end_if_stuck(seconds + 3 * LAST_WORDS, self.log)
+        try:
+            session = Session(environment(), self.log, self.pid)
+            act(session, Control(session.environ.get("CONTROLDIR", CONTROLDIR)))
+        except BaseException as error:
+            self.log(f"failed, so the mail goes on: {describe(error)}")
+        finally:
+            over()
+        _wait(self.delay, self.output)
+
+# %% ../../nbs/hosts/02_script.ipynb #49ff4c57
 def main(
     plugin: Plugin,
     output: int = 1,  # descriptor to answer on
 ) -> None:
-    "Be `plugin` for the SMTP command at hand: read the environment, decide, write, wait. It never raises."
-    pid, delays = os.getppid(), [0]
+    "Be `plugin` for the SMTP command at hand. It never raises."
+    script = Script(plugin.name, output)
 
-    def log(message: str) -> None:
-        _write_all(2, (log_line(plugin.name, pid, message) + "\n").encode())
+    def act(session: Session, control: Control) -> None:
+        say_answer(Guard(plugin, script.log), session, control, script.log, script.say)
 
-    def say(answer: list[Command]) -> None:
-        _write_all(output, write(answer))
-        delays.extend(command.seconds for command in answer if isinstance(command, Delay))
-
-    over = end_if_stuck(plugin.seconds + 3 * LAST_WORDS, log)
-    try:
-        session = Session(environment(), log, pid)
-        control = Control(session.environ.get("CONTROLDIR", CONTROLDIR))
-        say_answer(Guard(plugin, log), session, control, log, say)
-    except BaseException as error:
-        log(f"failed, so the mail goes on: {describe(error)}")
-    finally:
-        over()
-    _wait(sum(delays), output)
+    script.run(plugin.seconds, act)
 
 # %% ../../nbs/hosts/02_script.ipynb #a0c77687
 def say_answer(

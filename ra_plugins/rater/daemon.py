@@ -9,9 +9,7 @@ import argparse
 import logging
 import os
 import re
-import resource
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,12 +25,13 @@ from ra_plugins.rater.server import RaterServer, listen, listen_unix
 from ra_plugins.rater.stores import open_store
 from ra_plugins.rater.syntax import ConfigError
 from ra_plugins.support.command_line import Fault, run_command, system_reason
+from ra_plugins.support.listening import allow_files
 from ra_plugins.support.log import printable
+from ra_plugins.support.systemd import tell_systemd
 
 # %% auto #0
-__all__ = ['STANDARD', 'NUMBERS', 'SPARE_FILES', 'AT_START', 'LogLine', 'handler', 'use_log', 'warn', 'Logged', 'place',
-           'allow_files', 'later', 'reread', 'Daemon', 'serve_metrics', 'listen_all', 'tell_systemd', 'heed_signals',
-           'run_rater', 'check_config', 'main']
+__all__ = ['STANDARD', 'NUMBERS', 'AT_START', 'LogLine', 'handler', 'use_log', 'warn', 'Logged', 'place', 'later', 'reread',
+           'Daemon', 'serve_metrics', 'listen_all', 'heed_signals', 'run_rater', 'check_config', 'main']
 
 # %% ../../nbs/rater/11_daemon.ipynb #7580cc82
 STANDARD = ("/dev/stderr", "/dev/stdout")
@@ -106,20 +105,6 @@ def place(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise Fault(f"can't use {name}: {system_reason(error)}") from None
-
-# %% ../../nbs/rater/11_daemon.ipynb #4b784c83
-SPARE_FILES = 64  # open files that aren't connections
-
-
-def allow_files(connections: int) -> None:
-    "Let the process open as many files as it needs, as far as it may."
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + SPARE_FILES
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        log.warning("only %d connections are possible: the system allows %d open files", hard - SPARE_FILES, hard)
-        wanted = hard
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 # %% ../../nbs/rater/11_daemon.ipynb #ffb07200
 AT_START = [each.name for each in fields(DaemonSettings) if re.search("address|port|socket|store", each.name)]
@@ -213,13 +198,6 @@ def listen_all(daemon: Daemon) -> None:
         with place(places(it.metrics_address, it.metrics_port)):
             serve_metrics(daemon, it.metrics_address, it.metrics_port)
 
-# %% ../../nbs/rater/11_daemon.ipynb #854b5839
-def tell_systemd() -> None:
-    "Say that rater is ready, if it was started by a unit of the type `notify`: sd_notify(3)."
-    if path := os.environ.get("NOTIFY_SOCKET"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as messages, suppress(OSError):
-            messages.sendto(b"READY=1", f"\0{path[1:]}" if path.startswith("@") else path)
-
 # %% ../../nbs/rater/11_daemon.ipynb #b2ce988c
 def heed_signals(daemon: Daemon) -> None:
     "Let signals end the daemon, or make it read its configuration again."
@@ -239,7 +217,7 @@ def run_rater(file: str) -> None:
     "Be a rater with this configuration until a signal ends it. It raises `ConfigError` and `Fault`."
     daemon = Daemon(file)
     heed_signals(daemon)
-    allow_files(daemon.settings.connections)
+    allow_files(daemon.settings.connections, log.warning)
     try:
         listen_all(daemon)
         log.info("marks: %s", kept(daemon.settings.store))

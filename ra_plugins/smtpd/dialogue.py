@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 
-from ra_plugins.smtpd.qmail_spp import Checks, sections
+from ra_plugins.smtpd.qmail_spp import Checks
+from ra_plugins.spp.sections import sections
 from ra_plugins.support.address import ADDRESS_LIMIT
 from ra_plugins.support.control import Control
 
