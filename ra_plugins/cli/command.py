@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from ra_plugins.hosts.script import CONTROLDIR
+from ra_plugins.hosts.service.client import SOCKET
 from ra_plugins.support.command_line import Fault, command_parser, number_over_zero, run_command, trouble
 from ra_plugins.support.control import Control, RegularFile
 from ra_plugins.support.environment import ip_address
@@ -23,7 +24,7 @@ from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'zone_answers', 'try_session', 'demo',
-           'assignment', 'port', 'client_ip', 'plugin_file', 'GatherSettings', 'main']
+           'assignment', 'port', 'client_ip', 'plugin_file', 'GatherSettings', 'full_path', 'main']
 
 # %% ../../nbs/cli/04_command.ipynb #9bb7e233
 _FAILED = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`
@@ -51,7 +52,7 @@ def install_plugins(options: argparse.Namespace) -> int:
     "Write plugins as programs into a folder, /var/qmail/plugins for instance. Without names: all of ours, and no others."
     from ra_plugins.cli.install import install
 
-    print(*install(options.folder, options.names, options.force), sep="\n")
+    print(*install(options.folder, options.names, options.force, service=options.service), sep="\n")
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #83dbcc2b
@@ -237,6 +238,13 @@ def _try_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--zone", metavar="FILE", help="answer lookups from a zone file, and don't ask DNS")
     command.add_argument("--json", action="store_true", help="tell it as JSON")
 
+# %% ../../nbs/cli/04_command.ipynb #694598b5
+def full_path(text: str) -> str:
+    "A path from / on, on the command line; `argparse.ArgumentTypeError` where it isn't one."
+    if not text.startswith("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} should be a path that begins with /")
+    return text
+
 # %% ../../nbs/cli/04_command.ipynb #90cb4206
 def _install_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", metavar="DIR", help="the folder for the programs")
@@ -244,6 +252,14 @@ def _install_options(command: argparse.ArgumentParser) -> None:
         "names", nargs="*", metavar="NAME", help="of a plugin, or of a file: ./mine.py; without any, all of ours"
     )
     command.add_argument("--force", action="store_true", help="write over programs that aren't ours")
+    command.add_argument(
+        "--service",
+        nargs="?",
+        const=SOCKET,
+        type=full_path,
+        metavar="SOCKET",
+        help=f"clients of the service that listens there, and their scripts in DIR/scripts ({SOCKET})",
+    )
 
 # %% ../../nbs/cli/04_command.ipynb #63dd838f
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:  # the whole, and each command's

@@ -10,17 +10,18 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import ra_plugins
 from ra_plugins.cli.listing import chosen
-from ra_plugins.hosts.catalogue import OURS, Catalogue, catalogue, is_installed, to_stderr
+from ra_plugins.hosts.catalogue import OURS, SCRIPTS, Catalogue, catalogue, is_client, is_installed, script_of, to_stderr
 from ra_plugins.hosts.script import executable
-from ra_plugins.spp.plugin import Plugin
+from ra_plugins.hosts.service.client import compile_client, section_program
+from ra_plugins.spp.plugin import STAGES, Plugin
 from ra_plugins.support.command_line import Fault, system_reason
 
 # %% auto #0
-__all__ = ['exposure', 'install']
+__all__ = ['WITHOUT', 'exposure', 'install']
 
 # %% ../../nbs/cli/01_install.ipynb #5b24d680
 def _wanted(
@@ -42,12 +43,16 @@ def _planned(folder: str, wanted: Catalogue, force: bool) -> dict[str, Plugin]:
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise Fault(f"{folder} isn't a folder, and programs go into one")
     paths = {os.path.join(folder, name): plugin for name, plugin in wanted.items()}
+    _check_free(paths, force)
+    return paths
+
+
+def _check_free(paths: Iterable[str], force: bool) -> None:
     if folders := [path for path in paths if os.path.isdir(path)]:
         raise Fault(f"there is a folder where a program should go: {', '.join(folders)}")
     foreign = [path for path in paths if os.path.lexists(path) and not is_installed(path)]
     if foreign and not force:
         raise Fault(f"already there, and not ours: {', '.join(foreign)}; --force writes over them")
-    return paths
 
 # %% ../../nbs/cli/01_install.ipynb #2bd234c8
 def exposure(
@@ -79,18 +84,88 @@ def _warn(plugins: Catalogue, log: Callable[[str], None]) -> None:
         for line in exposure(file):
             log(line)
 
-# %% ../../nbs/cli/01_install.ipynb #90a41020
-def _replace(path: str, text: str) -> None:
+# %% ../../nbs/cli/01_install.ipynb #c44205f4
+def _replace(path: str, program: str | bytes) -> None:
     "Put an executable file in place in one step."
     descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".ra-plugins-")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(program.encode() if isinstance(program, str) else program)
         os.chmod(temporary, 0o755)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+# %% ../../nbs/cli/01_install.ipynb #183d92e9
+def _fall_backs(wanted: Mapping[str, Plugin]) -> dict[str, str]:
+    "The scripts of clients, by name: a program for each plugin, and one for each section."
+    sections = {f"at-{stage}": section_program(stage) for stage in STAGES}
+    return {name: executable(plugin) for name, plugin in wanted.items()} | sections
+
+# %% ../../nbs/cli/01_install.ipynb #887797b3
+def _install_clients(
+    folder: str,
+    wanted: Mapping[str, Plugin],
+    force: bool,
+    socket: str,  # path of the service's
+    log: Callable[[str], None],
+) -> list[str]:  # the paths written
+    "Write clients into a folder, and their scripts below it. `Fault` if something stands in the way, `OSError` if it fails."
+    scripts, texts = os.path.join(folder, SCRIPTS), _fall_backs(wanted)
+    if os.path.lexists(scripts) and not os.path.isdir(scripts):
+        raise Fault(f"{scripts} isn't a folder, and scripts go into one")
+    for place in (folder, scripts):
+        _check_free([os.path.join(place, name) for name in texts], force)
+    client = compile_client(socket, scripts, folder)
+    _make_folder(scripts)
+    for name, text in texts.items():
+        _replace(os.path.join(scripts, name), text)
+    paths = [os.path.join(folder, name) for name in sorted({*texts, *_clients(folder)})]
+    for path in paths:
+        _replace(path, client.program)
+    for why in client.tried:
+        log(f"a quicker client couldn't be had from {why}")
+    log(f"clients of the service at {socket}, {client.kind}, are in {folder}; scripts, in case it doesn't answer, in {scripts}")
+    return paths
+
+
+def _make_folder(path: str) -> None:
+    "Make a folder that everybody can reach, unless it is there."
+    if not os.path.isdir(path):
+        os.makedirs(path)
+        os.chmod(path, 0o755)
+
+
+def _clients(folder: str) -> list[str]:
+    "The names of the clients in a folder."
+    return [name for name in sorted(os.listdir(folder)) if is_client(os.path.join(folder, name))]
+
+# %% ../../nbs/cli/01_install.ipynb #20c46f78
+def _take_back(
+    folder: str,
+    everything: bool,  # also what hasn't been named?
+    log: Callable[[str], None],
+) -> list[str]:  # the paths written
+    "Make scripts of the clients in a folder, and remove what was below it for them."
+    paths, scripts = [], os.path.join(folder, SCRIPTS)
+    for name in _clients(folder) if everything else ():
+        path = os.path.join(folder, name)
+        if is_installed(script_of(path)):
+            os.replace(script_of(path), path)
+            paths.append(path)
+    if left := _clients(folder):
+        log(f"still clients of the service, in {folder}: {', '.join(left)}; {'they have no scripts' if everything else WITHOUT}")
+    for name in os.listdir(scripts) if os.path.isdir(scripts) else ():
+        if name not in left and is_installed(os.path.join(scripts, name)):
+            os.unlink(os.path.join(scripts, name))
+    if os.path.isdir(scripts) and not os.listdir(scripts):
+        os.rmdir(scripts)
+        log(f"no client is left in {folder}, so {scripts} is gone")
+    return paths
+
+
+WITHOUT = "without names, `install` makes scripts of all"
 
 # %% ../../nbs/cli/01_install.ipynb #f610461c
 def install(
@@ -98,6 +173,7 @@ def install(
     names: Sequence[str] = (),  # of plugins, or files that hold some; none for all of ours
     force: bool = False,  # write over a program that isn't ours
     log: Callable[[str], None] = to_stderr,  # as for `catalogue`
+    service: str | None = None,  # path of the socket of a service whose clients they are to be
 ) -> list[str]:  # the paths written
     "Write the programs of plugins into a folder. `Fault` if that can't be; what can be seen before is said before."
     wanted = _wanted(names, log)
@@ -105,9 +181,13 @@ def install(
     _warn(wanted, log)
     try:
         os.makedirs(folder, exist_ok=True)
-        for path, plugin in paths.items():
-            _replace(path, executable(plugin))
+        if service is not None:
+            written = _install_clients(os.path.abspath(folder), wanted, force, service, log)
+        else:
+            for path, plugin in paths.items():
+                _replace(path, executable(plugin))
+            written = [*paths, *_take_back(folder, not names, log)]
     except OSError as error:
         raise Fault(f"can't write to {folder}: {system_reason(error)}") from None
     compileall.compile_dir(os.path.dirname(str(ra_plugins.__file__)), quiet=2)
-    return list(paths)
+    return written

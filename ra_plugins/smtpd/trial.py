@@ -13,7 +13,7 @@ from functools import cached_property
 from math import inf
 from typing import Any
 
-from ra_plugins.hosts.catalogue import catalogue, is_installed, plugin_of
+from ra_plugins.hosts.catalogue import catalogue, is_installed, plugin_of, section_of
 from ra_plugins.hosts.guard import BoundedAnswerers, Guard, words_of
 from ra_plugins.hosts.script import CONTROLDIR
 from ra_plugins.smtpd.dialogue import Dialogue, programs
@@ -143,9 +143,9 @@ async def watched(
             lines = errors.read(LOG_LIMIT).decode("utf-8", "surrogateescape").splitlines()
             run.logged += [printable(line) for line in lines]
 
-# %% ../../nbs/smtpd/03_trial.ipynb #fb2bbe81
+# %% ../../nbs/smtpd/03_trial.ipynb #e98cdb5e
 class Runner:
-    "Runs entries of smtpplugins: those that we installed in here, others as programs."
+    "Runs entries of smtpplugins: plugins that we installed in here, others as programs."
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class Runner:
     def source(self, run: Run, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
         "The commands of an entry, however it has to be run."
         path, name = os.path.join(self.home, run.entry), os.path.basename(run.entry)
-        if is_installed(path):
+        if is_installed(path) and not section_of(path):
             return decided(plugin_of(path, run.log), run, environ, self.seconds, self.answering)
         if run.entry[0] != ":" and not os.path.isdir(os.path.dirname(path)) and name in self.known:
             return decided(self.known[name], run, environ, self.seconds, self.answering)
