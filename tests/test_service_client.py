@@ -22,19 +22,17 @@ import pytest
 
 from ra_plugins.cli.command import main as ra_plugins
 from ra_plugins.cli.install import install
-from ra_plugins.hosts.catalogue import is_client, is_installed, plugin_of, script_of, section_of
+from ra_plugins.hosts.catalogue import CLIENT_MARK, is_client, is_installed, plugin_of, script_of, section_of
 from ra_plugins.hosts.service import client as module
 from ra_plugins.hosts.service.client import (
-    CLIENT_MARK,
     CLIENT_NAME_LIMIT,
-    REQUEST_LIMIT,
-    SERVICE_REPLY_LIMIT,
     SOCKET_PATH_LIMIT,
     c_string,
     client_source,
     compile_client,
     python_client,
 )
+from ra_plugins.hosts.service.request import REQUEST_LIMIT, SERVICE_REPLY_LIMIT, netstring
 from ra_plugins.spp.plugin import STAGES
 from ra_plugins.support.command_line import Fault
 
@@ -149,10 +147,6 @@ def asked(call: socket.socket) -> list[bytes]:
         payload += more
     assert payload[-2:] == b"\0,"
     return payload[:-2].split(b"\0")
-
-
-def netstring(payload: bytes) -> bytes:
-    return b"%d:%b," % (len(payload), payload)
 
 
 ANSWER = netstring(b"0\0plugin: pid 1 - changed\n\0Cben@example.org\n")
@@ -951,6 +945,31 @@ def test_a_dry_run_with_a_folder_of_clients(tmp_path: Path, capsys: pytest.Captu
     assert "S: 550 You should be authenticated" in told.out and "the service doesn't answer" not in told.out
     assert "plugins/at-rcpt stands below [mail], and runs the plugins of [rcpt]" in told.err
     assert "plugins/msa stands below [rcpt], and is meant for mail" in told.err
+
+
+def test_a_dry_run_of_a_whole_section(tmp_path: Path, capsys: pytest.CaptureFixture[str], said: list[str]) -> None:
+    "It shows what each plugin does, as if smtpplugins named them, and no client asks anybody."
+    control = control_folder(tmp_path, "[rcpt]\nplugins/at-rcpt\n")
+    (control / "atplugins").write_text("[rcpt]\nplusaliases\ndotblind\nnonesuch\n")
+    folder = tmp_path / "plugins"
+    session = ["--ip", "192.0.2.1", "--helo", "x", "--from", "ana@example.net", "--to", "b.en+tea@example.org"]
+    for to_service in (str(tmp_path / "socket"), None):
+        install(str(folder), ["plusaliases", "dotblind"] if to_service else [], log=said.append, service=to_service)
+        assert ra_plugins(["try", *session, "--control", str(control)]) == 0
+        told = capsys.readouterr()
+        assert "changed b.en@example.org to ben@example.org" in told.out and "doesn't answer" not in told.out
+        assert f"there is no plugin nonesuch in {script_of(str(folder / 'at-rcpt'))[: -len('/at-rcpt')]}, " in told.out
+
+
+def test_a_section_falls_back_on_its_script(tmp_path: Path, said: list[str]) -> None:
+    control = control_folder(tmp_path, "")
+    (control / "atplugins").write_text("[rcpt]\nplusaliases\ndotblind\n")
+    install(str(tmp_path / "plugins"), ["plusaliases", "dotblind"], log=said.append, service=str(tmp_path / "socket"))
+    status, output, log = run(
+        tmp_path / "plugins" / "at-rcpt", SMTPRCPTTO="b.en+tea@example.org", CONTROLDIR=str(control)
+    )
+    assert (status, output) == (0, b"Cb.en@example.org\nCben@example.org\n")
+    assert log.startswith(b"at-rcpt: pid %d - the service doesn't answer " % os.getpid())
 
 
 def test_a_mail_server_with_a_folder_of_clients(tmp_path: Path, said: list[str]) -> None:

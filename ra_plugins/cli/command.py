@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from ra_plugins.hosts.script import CONTROLDIR
-from ra_plugins.hosts.service.client import SOCKET
+from ra_plugins.hosts.service.request import SOCKET
 from ra_plugins.support.command_line import Fault, command_parser, number_over_zero, run_command, trouble
 from ra_plugins.support.control import Control, RegularFile
 from ra_plugins.support.environment import ip_address

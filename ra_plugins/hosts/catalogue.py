@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import ra_plugins.plugins
 from ra_plugins.hosts.guard import Overdue, Printed, describe, in_bounds
 from ra_plugins.hosts.script import MARK, import_folder
-from ra_plugins.hosts.service.client import CLIENT_MARK
 from ra_plugins.spp.plugin import STAGES, Declaration, Plugin
 from ra_plugins.support.control import RegularFile
 from ra_plugins.support.log import printable
@@ -31,9 +30,9 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
 
 # %% auto #0
-__all__ = ['LOADING_SECONDS', 'OURS', 'PROGRAM_NAMES', 'PLUGIN_NAME_LIMIT', 'GROUP', 'PROGRAM_LIMIT', 'SCRIPTS', 'to_stderr',
-           'Unloadable', 'Catalogue', 'load_file', 'catalogue', 'is_installed', 'is_client', 'script_of', 'section_of',
-           'plugin_of']
+__all__ = ['LOADING_SECONDS', 'OURS', 'PROGRAM_NAMES', 'PLUGIN_NAME_LIMIT', 'GROUP', 'PROGRAM_LIMIT', 'SCRIPTS', 'CLIENT_MARK',
+           'to_stderr', 'Unloadable', 'Catalogue', 'load_file', 'catalogue', 'is_installed', 'is_client', 'script_of',
+           'section_of', 'plugin_of']
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #d81109a6
 LOADING_SECONDS = 10  # that an import may take
@@ -297,6 +296,7 @@ def _beginning(path: str) -> bytes:
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #5bdf6534
 SCRIPTS = "scripts"  # a folder beside clients, with their scripts
+CLIENT_MARK = f"{MARK}: a client of its service"  # stands in every client
 
 
 def is_client(

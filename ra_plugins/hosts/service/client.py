@@ -12,30 +12,23 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from typing import NamedTuple
 
+from ra_plugins.hosts.catalogue import CLIENT_MARK
 from ra_plugins.hosts.script import MARK, _interpreter_line, import_path
+from ra_plugins.hosts.service.request import REQUEST_LIMIT, SERVICE_REPLY_LIMIT, SILENCE, SOCKET
 from ra_plugins.support.command_line import Fault, system_reason
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['SOCKET', 'SOCKET_PATH_LIMIT', 'SCRIPTS_PATH_LIMIT', 'CLIENT_NAME_LIMIT', 'CLIENT_SECONDS', 'CLIENT_MARK', 'COMPILERS',
-           'COMPILER_SECONDS', 'c_string', 'client_source', 'ServiceClient', 'compile_client', 'python_client',
-           'section_program']
+__all__ = ['SOCKET_PATH_LIMIT', 'SCRIPTS_PATH_LIMIT', 'CLIENT_NAME_LIMIT', 'CLIENT_SECONDS', 'COMPILERS', 'COMPILER_SECONDS',
+           'c_string', 'client_source', 'ServiceClient', 'compile_client', 'python_client', 'section_program']
 
-# %% ../../../nbs/hosts/service/05_client.ipynb #839e678c
-SOCKET = "/run/ra-plugins/socket"  # where the service listens, unless one says otherwise
+# %% ../../../nbs/hosts/service/05_client.ipynb #fb075db4
 SOCKET_PATH_LIMIT = 107  # bytes of such a path: unix(7)
 SCRIPTS_PATH_LIMIT = 3800  # bytes of the path of a folder of scripts; the name comes behind it, and 4095 are the kernel's limit
 CLIENT_NAME_LIMIT = 255  # bytes of a client's name: no file has a longer one
 CLIENT_SECONDS = 600  # that a client waits for a service that says it is still at it
-CLIENT_MARK = f"{MARK}: a client of its service"  # stands in every client
-
-# %% ../../../nbs/hosts/service/05_client.ipynb #88862ee7
-SILENCE = 5
-REQUEST_LIMIT = 131_072
-SERVICE_REPLY_LIMIT = 1_000_000
 
 # %% ../../../nbs/hosts/service/05_client.ipynb #5b7f791c
 def c_string(text: str) -> str:
