@@ -70,6 +70,25 @@ def counts_from_json(
                 counter[tuple(key) if isinstance(key, list) else key] += value
     return total
 
+# %% ../../../nbs/hosts/service/06_worker.ipynb #e5d26991
+class SupervisorLine:
+    "Standard input and output as we were given them, and nobody else has them any more."
+
+    def __init__(self) -> None:
+        self.questions, self.answers = os.fdopen(os.dup(0), "rb", 0), os.dup(1)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        os.dup2(2, 1)
+
+    def tell(self, what: dict[str, Any]) -> None:
+        "A line to whoever has started us, if that is still there."
+        data = json.dumps(what).encode() + b"\n"
+        with suppress(OSError):
+            while data:
+                data = data[os.write(self.answers, data) :]
+
+
 # %% ../../../nbs/hosts/service/06_worker.ipynb #d00a21b6
 def new_event_loop() -> asyncio.AbstractEventLoop:
     "uvloop's, if there is one."
@@ -85,41 +104,36 @@ async def serve_clients(order: Order) -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     decider = Decider(catalogue(order.files, log_to_stderr), environment(), log_to_stderr)
     port = ServicePort(decider, log_to_stderr, order.users, allow_files(order.limit, log_to_stderr))
+    line = SupervisorLine()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    await loop.connect_read_pipe(lambda: _Asked(decider.counts, ended), sys.stdin)
+    await loop.connect_read_pipe(lambda: _Asked(decider.counts, line, ended), line.questions)
     with socket.socket(fileno=order.descriptor) as listener:
         server = await loop.create_unix_server(port.connection, sock=listener, backlog=_BACKLOG)
         looking = loop.create_task(port.look_around())
         gc.collect()
         gc.freeze()
-        _tell({"ready": os.getpid()})
+        line.tell({"ready": os.getpid()})
         await ended.wait()
         server.close()
     await port.settle(order.grace)
     looking.cancel()
-    _tell({"counts": counts_to_json(decider.counts)})
-    await decider.aclose()
+    line.tell({"counts": counts_to_json(decider.counts)})
+    with suppress(TimeoutError):
+        await asyncio.wait_for(decider.aclose(), _CLOSE_SECONDS)
 
 
+_CLOSE_SECONDS = 5  # for answerers to let go of their connections
 _BACKLOG = 4096  # connections that may wait to be accepted; the system may allow fewer (listen(2))
-
-
-def _tell(what: dict[str, Any]) -> None:
-    "A line to whoever has started us, if that is still there."
-    data = json.dumps(what).encode() + b"\n"
-    with suppress(OSError):
-        while data:
-            data = data[os.write(1, data) :]
 
 
 class _Asked(asyncio.Protocol):
     "What comes on standard input: a line for each time that the counts are wanted."
 
-    def __init__(self, counts: Counts, ended: asyncio.Event):
-        self.counts, self.ended = counts, ended
+    def __init__(self, counts: Counts, line: SupervisorLine, ended: asyncio.Event):
+        self.counts, self.line, self.ended = counts, line, ended
 
     def data_received(self, data: bytes) -> None:
-        _tell({"counts": counts_to_json(self.counts)})
+        self.line.tell({"counts": counts_to_json(self.counts)})
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ended.set()
