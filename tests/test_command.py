@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from mailserver import COMMAND, ENVIRON, PATIENCE, Home, Server, gone, until
+from mailserver import COMMAND, ENVIRON, ME, PATIENCE, Home, Server, gone, until
 
 from ra_plugins.cli.listing import answerer_settings, runs_at
 from ra_plugins.hosts.catalogue import catalogue
@@ -120,7 +120,12 @@ def test_show(name: str) -> None:
     for settings in answerer_settings(plugin, pytest.fail).values():
         variables += settings.variables()
     classes = [*plugin.asks, *(plugin.answers or ())]
-    expected = [f"[{plugin.stages[0]}]", f"plugins/{name}", f"at most {plugin.seconds:g} seconds", "Comes with  ra-plugins"]
+    expected = [
+        f"[{plugin.stages[0]}]",
+        f"plugins/{name}",
+        f"at most {plugin.seconds:g} seconds",
+        "Comes with  ra-plugins",
+    ]
     expected += [f"\n  {each.name}\n" for each in variables] + [each.__name__ for each in classes]
     assert [each for each in expected if each not in done.output] == []
 
@@ -148,36 +153,38 @@ def test_show_ends_a_default_where_its_value_ends() -> None:
 def test_show_several_and_unknown() -> None:
     pages = [Done("show", name).output for name in ("msa", "tarpit")]
     assert Done("show", "msa", "tarpit").output == "\n".join(pages)
-    assert Done("show", "msa", "tarpet", "overlord").fails("no plugin tarpet, overlord; there are access, authlogger, .*")
+    assert Done("show", "msa", "tarpet", "overlord").fails(
+        "no plugin tarpet, overlord; there are access, authlogger, .*"
+    )
 
 
 def test_install(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "plugins"
-    done = Done("install", folder)
+    done = Done("install", *ME, folder)
     assert (done.status, done.errors) == (0, "")
     assert done.output.split() == [str(folder / name) for name in catalogue()]
     assert {path.name for path in folder.iterdir()} == set(catalogue())
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o755}
-    assert Done("install", folder, "msa").status == 0  # again
+    assert Done("install", *ME, folder, "msa").status == 0  # again
 
 
 def test_install_goes_wrong(tmp_path: Path) -> None:
     "Before anything is written."
     folder = tmp_path / "plugins"
-    assert Done("install", folder, "msa", "tarpet").fails("no plugin tarpet; there are .*")
+    assert Done("install", *ME, folder, "msa", "tarpet").fails("no plugin tarpet; there are .*")
     assert not folder.exists()
     folder.mkdir()
     (folder / "dotblind").write_text("#!/bin/sh\n")
-    assert Done("install", folder, "msa", "dotblind").fails(
+    assert Done("install", *ME, folder, "msa", "dotblind").fails(
         "already there, and not ours: .*/dotblind; --force writes over them"
     )
     assert {path.name for path in folder.iterdir()} == {"dotblind"}
-    assert Done("install", folder, "dotblind", "--force").status == 0
-    assert Done("install", folder / "dotblind", "msa").fails(f"{folder}/dotblind isn't a folder, and .*")
+    assert Done("install", *ME, folder, "dotblind", "--force").status == 0
+    assert Done("install", *ME, folder / "dotblind", "msa").fails(f"{folder}/dotblind isn't a folder, and .*")
     below = folder / "dotblind" / "below"
-    assert Done("install", below, "msa").fails(f"can't write to {below}: Not a directory")
+    assert Done("install", *ME, below, "msa").fails(f"can't write to {below}: Not a directory")
     (folder / "msa").mkdir()
-    assert Done("install", folder, "tarpit", "msa", "--force").fails(f"there is a folder where .*: {folder}/msa")
+    assert Done("install", *ME, folder, "tarpit", "msa", "--force").fails(f"there is a folder where .*: {folder}/msa")
     assert {path.name for path in folder.iterdir()} == {"dotblind", "msa"}
 
 
@@ -288,7 +295,9 @@ def test_try_asks_for_what_the_stage_needs(home: Home, stage: str) -> None:
     for name, options in NEEDS.items():
         told += options
         done = Done("try", "--ip", "192.0.2.1", *told, "--control", home.control)
-        assert not done.errors and ("S: 550 here" in done.output) == (stage in list(NEEDS)[: list(NEEDS).index(name) + 1])
+        assert not done.errors and ("S: 550 here" in done.output) == (
+            stage in list(NEEDS)[: list(NEEDS).index(name) + 1]
+        )
         if stage == name:
             break
         assert done.status == 0 and "The session is accepted so far.\n" in done.output
@@ -414,7 +423,7 @@ def test_a_named_pipe_is_no_file(home: Home, tmp_path: Path) -> None:
     assert Done("try", *SESSION, "--control", home.control, "--zone", pipe).fails(refused)
     assert Done("spf", "explain", "example.org", "--ip", "192.0.2.1", "--zone", pipe).status not in (0, None)
     assert Done("show", pipe).fails(f"{pipe} can't be loaded: isn't a regular file")
-    assert Done("install", tmp_path / "plugins", pipe).fails(f"{pipe} can't be loaded: isn't a regular file")
+    assert Done("install", *ME, tmp_path / "plugins", pipe).fails(f"{pipe} can't be loaded: isn't a regular file")
     listed = Done("list", pipe)
     assert (listed.status, listed.errors) == (0, f"ra-plugins: {pipe} can't be loaded: isn't a regular file\n")
     for name, arguments in (("smtpplugins", ["try", *SESSION]), ("me", ["smtpd"])):
@@ -434,7 +443,7 @@ def test_options_may_stand_between_names(tmp_path: Path) -> None:
         ["--force", folder, tmp_path / "mine.py", "msa"],
     ]
     for line in lines:
-        done = Done("install", *line)
+        done = Done("install", *ME, *line)
         assert done.status == 0 and str(folder / "mine") in done.output.split(), done.errors
     assert Done("install", "--force").fails(".*required: DIR.*")
     assert Done("rblchecks", "nowhere.invalid", "--self-test", "no list").fails("of the lists on the command line, .*")

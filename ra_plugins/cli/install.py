@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 
 from ra_plugins.cli.listing import chosen
-from ra_plugins.cli.looks import compile_package, open_umask
+from ra_plugins.cli.looks import compile_ours, open_umask
 from ra_plugins.hosts.catalogue import OURS, Catalogue, catalogue, is_installed, to_stderr
 from ra_plugins.hosts.script import executable
 from ra_plugins.spp.plugin import Plugin
@@ -60,6 +60,7 @@ def _replace(path: str, text: str) -> None:
         raise
 
 # %% ../../nbs/cli/01_install.ipynb #f610461c
+@open_umask()
 def install(
     folder: str,  # where the programs go: `/var/qmail/plugins` as a rule
     names: Sequence[str] = (),  # of plugins, or files that hold some; none for all of ours
@@ -70,11 +71,10 @@ def install(
     wanted = _wanted(names, log)
     paths = _planned(folder, wanted, force)
     try:
-        with open_umask():
-            os.makedirs(folder, exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
         for path, plugin in paths.items():
             _replace(path, executable(plugin))
     except OSError as error:
         raise Fault(f"can't write to {folder}: {system_reason(error)}") from None
-    compile_package()
+    compile_ours()
     return list(paths)

@@ -18,6 +18,8 @@ from functools import partial
 from importlib.util import source_from_cache
 from typing import NamedTuple
 
+import cdblib
+
 import ra_plugins
 from ra_plugins.hosts.catalogue import PROGRAM_LIMIT, to_stderr
 from ra_plugins.hosts.script import LOOK, MARK
@@ -26,7 +28,7 @@ from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['LINKS', 'SENTENCES', 'START_SECONDS', 'User', 'smtpd_user', 'may', 'acting_as', 'way', 'Part', 'needs', 'Finding',
-           'findings', 'sentences', 'start', 'look', 'open_umask', 'compile_package']
+           'findings', 'sentences', 'start', 'look', 'open_umask', 'compile_ours', 'compile_package']
 
 # %% ../../nbs/cli/08_looks.ipynb #ccc69e40
 class User(NamedTuple):
@@ -213,7 +215,9 @@ def _shut(part: Part, step: str, mode: int, can: Callable[[str, int], bool]) -> 
     "The kind of what keeps somebody from a step on the way to a part; nothing if it is open."
     if stat.S_ISDIR(mode):
         listed = part.folder and os.path.join(step, "").startswith(os.path.join(part.folder, ""))
-        return "" if can(step, os.X_OK | os.R_OK if listed else os.X_OK) else "closed"
+        if listed and not can(step, os.X_OK | os.R_OK):
+            return "unlisted"
+        return "" if can(step, os.X_OK) else "closed"
     if part.wanted & os.X_OK and not can(step, os.X_OK):
         return "noexec" if os.statvfs(step).f_flag & os.ST_NOEXEC else "unrunnable"
     return "unreadable" if part.wanted & os.R_OK and not can(step, os.R_OK) else ""
@@ -245,7 +249,7 @@ def _along(part: Part, user: User, can: Callable[[str, int], bool]) -> Iterator[
     for step in way(part.path):
         found = list(_step(part, step, user, can))
         yield from found
-        if any(each.kind in ("missing", "closed") for each in found):
+        if any(each.kind in ("missing", "closed", "unlisted") for each in found):
             return
     for folder, folders, files in os.walk(part.path) if part.folder else ():
         for name in folders + [name for name in files if name.endswith((".py", ".pyc"))]:
@@ -265,7 +269,8 @@ def findings(
 # %% ../../nbs/cli/08_looks.ipynb #9553676d
 SENTENCES = {
     "missing": "there is no {culprit}, and {what} should be there: put it there, or run this command again",
-    "closed": "{culprit} (mode {mode}) is closed to {user}, and {what} in it: chmod a+rx, or a place elsewhere for it",
+    "closed": "{culprit} (mode {mode}) is closed to {user}, and {what} in it: chmod a+x, or another place for what is in it",
+    "unlisted": "{culprit} (mode {mode}) can't be listed by {user}, who doesn't find {what} in it: chmod a+rx",
     "noexec": "{culprit} is on a file system that runs no programs: mount it without noexec, or choose another place",
     "unrunnable": "{culprit} (mode {mode}) can't be run by {user}: chmod a+rx",
     "unreadable": "{culprit} (mode {mode}) can't be read by {user}: chmod a+r",
@@ -332,8 +337,8 @@ def start(
         return f"dies by signal {-done.returncode}, so qmail-smtpd would tell every client 451"
     if os.path.basename(program).encode() in done.stdout.split(b"\n"):
         return ""
-    words = done.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2].rpartition(" - ")[2]
-    return f"doesn't come up, so mail would pass unchecked: {printable(words, 300)}"
+    words = done.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2].rpartition("so the mail goes on: ")[2]
+    return f"doesn't come up, so mail would pass unchecked: {printable(words, 300) or f'status {done.returncode}'}"
 
 # %% ../../nbs/cli/08_looks.ipynb #9d59aa63
 def look(
@@ -376,8 +381,14 @@ def open_umask() -> Iterator[None]:
         os.umask(before)
 
 
+def compile_ours() -> None:
+    "Compile this package and pure-cdb, which its programs import."
+    for module in (ra_plugins, cdblib):
+        compile_package(os.path.dirname(str(module.__file__)))
+
+
 def compile_package(
-    package: str = os.path.dirname(str(ra_plugins.__file__)),  # its folder
+    package: str,  # its folder
 ) -> None:
     "Compile a package's modules. Whoever can read a module can read its bytecode then, if it is ours to say so."
     with open_umask():
