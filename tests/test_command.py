@@ -120,12 +120,7 @@ def test_show(name: str) -> None:
     for settings in answerer_settings(plugin, pytest.fail).values():
         variables += settings.variables()
     classes = [*plugin.asks, *(plugin.answers or ())]
-    expected = [
-        f"[{plugin.stages[0]}]",
-        f"plugins/{name}",
-        f"at most {plugin.seconds:g} seconds",
-        "Comes with  ra-plugins",
-    ]
+    expected = [f"[{plugin.stages[0]}]", f"plugins/{name}", f"at most {plugin.seconds:g} seconds", "Comes with  ra-plugins"]
     expected += [f"\n  {each.name}\n" for each in variables] + [each.__name__ for each in classes]
     assert [each for each in expected if each not in done.output] == []
 
@@ -153,9 +148,7 @@ def test_show_ends_a_default_where_its_value_ends() -> None:
 def test_show_several_and_unknown() -> None:
     pages = [Done("show", name).output for name in ("msa", "tarpit")]
     assert Done("show", "msa", "tarpit").output == "\n".join(pages)
-    assert Done("show", "msa", "tarpet", "overlord").fails(
-        "no plugin tarpet, overlord; there are access, authlogger, .*"
-    )
+    assert Done("show", "msa", "tarpet", "overlord").fails("no plugin tarpet, overlord; there are access, authlogger, .*")
 
 
 def test_install(tmp_path: Path) -> None:
@@ -295,9 +288,7 @@ def test_try_asks_for_what_the_stage_needs(home: Home, stage: str) -> None:
     for name, options in NEEDS.items():
         told += options
         done = Done("try", "--ip", "192.0.2.1", *told, "--control", home.control)
-        assert not done.errors and ("S: 550 here" in done.output) == (
-            stage in list(NEEDS)[: list(NEEDS).index(name) + 1]
-        )
+        assert not done.errors and ("S: 550 here" in done.output) == (stage in list(NEEDS)[: list(NEEDS).index(name) + 1])
         if stage == name:
             break
         assert done.status == 0 and "The session is accepted so far.\n" in done.output

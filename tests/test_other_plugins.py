@@ -24,9 +24,7 @@ from mailserver import COMMAND, ENVIRON, ME, PATIENCE, ROOT, Home, Server
 from ra_plugins.hosts import catalogue
 
 FAULT = 3
-OURS = sum(
-    path.stem != "__init__" for path in (ROOT / "ra_plugins" / "plugins").glob("*.py")
-)  # how many plugins there are
+OURS = sum(path.stem != "__init__" for path in (ROOT / "ra_plugins" / "plugins").glob("*.py"))  # how many plugins there are
 PUTOFF = """
 "Put off whoever comes for the first time."
 

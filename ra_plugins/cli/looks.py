@@ -22,13 +22,13 @@ import cdblib
 
 import ra_plugins
 from ra_plugins.hosts.catalogue import PROGRAM_LIMIT, to_stderr
-from ra_plugins.hosts.script import LOOK, MARK
+from ra_plugins.hosts.script import LOOK_OPTION, MARK
 from ra_plugins.support.command_line import Fault, system_reason
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['LINKS', 'SENTENCES', 'START_SECONDS', 'User', 'smtpd_user', 'may', 'acting_as', 'way', 'Part', 'needs', 'Finding',
-           'findings', 'sentences', 'start', 'look', 'open_umask', 'compile_ours', 'compile_package']
+__all__ = ['LINKS', 'SENTENCES', 'START_SECONDS', 'User', 'smtpd_user', 'may', 'acting_as', 'way', 'Part', 'needs', 'Flaw',
+           'flaws', 'sentences', 'start', 'look', 'open_umask', 'compile_ours', 'compile_package']
 
 # %% ../../nbs/cli/08_looks.ipynb #ccc69e40
 class User(NamedTuple):
@@ -201,8 +201,8 @@ def _imports(text: str) -> Iterator[tuple[str, str]]:
     for folder in last:
         yield folder, module.partition(".")[0]
 
-# %% ../../nbs/cli/08_looks.ipynb #cde230dd
-class Finding(NamedTuple):
+# %% ../../nbs/cli/08_looks.ipynb #b3e4662e
+class Flaw(NamedTuple):
     "Something that is wrong."
 
     kind: str  # a key of `SENTENCES`
@@ -232,19 +232,19 @@ def _changed_by(part: Part, step: str, mode: int, user: User, can: Callable[[str
     return "own" if user.uid not in (0, os.getuid()) and can(step, os.W_OK) else ""
 
 # %% ../../nbs/cli/08_looks.ipynb #c6456ae8
-def _step(part: Part, step: str, user: User, can: Callable[[str, int], bool]) -> Iterator[Finding]:
+def _step(part: Part, step: str, user: User, can: Callable[[str, int], bool]) -> Iterator[Flaw]:
     "What is wrong with one step on the way to a part, or with one file in it."
     within = part.path if step.startswith(os.path.join(part.path, "")) else step
     if not os.path.exists(step):
-        yield Finding("missing", step, part.what, within)
+        yield Flaw("missing", step, part.what, within)
         return
     mode = os.stat(step).st_mode
     for kind in (_shut(part, step, mode, can), _changed_by(part, step, mode, user, can)):
         if kind:
-            yield Finding(kind, step, part.what, within)
+            yield Flaw(kind, step, part.what, within)
 
 
-def _along(part: Part, user: User, can: Callable[[str, int], bool]) -> Iterator[Finding]:
+def _along(part: Part, user: User, can: Callable[[str, int], bool]) -> Iterator[Flaw]:
     "What is wrong on the way to a part, and within it if it is a package."
     for step in way(part.path):
         found = list(_step(part, step, user, can))
@@ -257,12 +257,12 @@ def _along(part: Part, user: User, can: Callable[[str, int], bool]) -> Iterator[
             if os.path.exists(path):  # an editor's lock is a link to nowhere
                 yield from _step(part, path, user, can)
 
-# %% ../../nbs/cli/08_looks.ipynb #1d7d82d0
-def findings(
+# %% ../../nbs/cli/08_looks.ipynb #f9e79bc9
+def flaws(
     needed: Iterable[Part],
     user: User,
     can: Callable[[str, int], bool],  # may the user read, write, pass or run? As `os.access`
-) -> list[Finding]:
+) -> list[Flaw]:
     "What is wrong with what programs need; each thing once."
     return list(dict.fromkeys(each for part in needed for each in _along(part, user, can)))
 
@@ -280,17 +280,17 @@ SENTENCES = {
 
 
 def sentences(
-    found: Iterable[Finding],
+    found: Iterable[Flaw],
     user: User,
 ) -> list[str]:
     "What was found, for people: a sentence for each kind and place, and what would do."
-    grouped: dict[tuple[str, str], list[Finding]] = {}
+    grouped: dict[tuple[str, str], list[Flaw]] = {}
     for each in found:
         grouped.setdefault((each.kind, each.within), []).append(each)
     return [_sentence(some, user) for some in grouped.values()]
 
 
-def _sentence(some: Sequence[Finding], user: User) -> str:
+def _sentence(some: Sequence[Flaw], user: User) -> str:
     kind, culprit, _, within = some[0]
     what = _listed(list(dict.fromkeys(each.what for each in some)))
     more = len({each.culprit for each in some}) - 1
@@ -318,7 +318,7 @@ def start(
     other = user.uid != os.geteuid()
     try:
         done = subprocess.run(  # noqa: S603 - one that we have written
-            [program, LOOK],
+            [program, LOOK_OPTION],
             env={},
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -350,14 +350,14 @@ def look(
     programs = list(_with_scripts(programs))
     needed = needs(programs)  # while we may read them
     with acting_as(user) as can:
-        found = findings(needed, user, can or partial(may, user))
+        found = flaws(needed, user, can or partial(may, user))
     said = sentences(found, user)
     if not can:
         note(f"note: only root can start programs as {user.name}, so they were looked at by owner, group and mode alone")
         return said
     failed: dict[str, list[str]] = {}
     for program in programs:
-        if f'["{LOOK}"]' in _beginning(program) and (why := start(program, user)):
+        if f'["{LOOK_OPTION}"]' in _beginning(program) and (why := start(program, user)):
             failed.setdefault(why, []).append(os.path.basename(program))
     return said + [f"as {user.name}, {_listed(names)} {why}" for why, names in failed.items()]
 

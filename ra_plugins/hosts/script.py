@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ra_plugins.spp.plugin import Plugin
 
 # %% auto #0
-__all__ = ['CONTROLDIR', 'MARK', 'LOOK', 'environment', 'main', 'import_path', 'import_folder', 'executable']
+__all__ = ['CONTROLDIR', 'MARK', 'LOOK_OPTION', 'environment', 'main', 'import_path', 'import_folder', 'executable']
 
 # %% ../../nbs/hosts/02_script.ipynb #b414aad5
 def environment() -> dict[str, str]:
@@ -179,7 +179,7 @@ try:
 except (Exception, SystemExit) as error:
     os.write(2, b"{plugin.name}: pid %d - can't be loaded, so the mail goes on: %r\\n" % (os.getppid(), str(error)[:500]))
 else:
-    if sys.argv[1:] == ["{LOOK}"]:
+    if sys.argv[1:] == ["{LOOK_OPTION}"]:
         os.write(output, b"{plugin.name}\\n")
     else:
         main({plugin.name}, output)
@@ -188,4 +188,4 @@ os._exit(0)
 
 
 MARK = "Written by `ra-plugins install`"  # stands in every program that we write
-LOOK = "--look"  # makes a program say its plugin's name, and no more: so it can be started to see whether it can
+LOOK_OPTION = "--look"  # makes a program say its plugin's name, and no more: so it can be started to see whether it can
