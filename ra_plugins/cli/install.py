@@ -5,22 +5,19 @@
 # %% ../../nbs/cli/01_install.ipynb #b3e2800e
 from __future__ import annotations
 
-import compileall
 import os
-import stat
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import ra_plugins
 from ra_plugins.cli.listing import chosen
+from ra_plugins.cli.looks import compile_ours, open_umask
 from ra_plugins.hosts.catalogue import OURS, Catalogue, catalogue, is_installed, to_stderr
 from ra_plugins.hosts.script import executable
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.support.command_line import Fault, system_reason
 
 # %% auto #0
-__all__ = ['exposure', 'install']
+__all__ = ['install']
 
 # %% ../../nbs/cli/01_install.ipynb #5b24d680
 def _wanted(
@@ -49,36 +46,6 @@ def _planned(folder: str, wanted: Catalogue, force: bool) -> dict[str, Plugin]:
         raise Fault(f"already there, and not ours: {', '.join(foreign)}; --force writes over them")
     return paths
 
-# %% ../../nbs/cli/01_install.ipynb #2bd234c8
-def exposure(
-    path: str,  # of a file
-) -> Iterator[str]:  # sentences
-    "What is wrong with a file's place, for a program that another user runs."
-    mode = os.stat(path).st_mode
-    if not mode & stat.S_IROTH:
-        yield f"{path} can't be read by others, so not by qmail-smtpd either"
-    if mode & stat.S_IWOTH:
-        yield f"{path} may be changed by others"
-    folder = inner = os.path.dirname(os.path.abspath(path))
-    while True:
-        mode = os.stat(folder).st_mode
-        if not mode & stat.S_IXOTH:
-            yield f"{path} can't be reached by others, so not by qmail-smtpd either: {folder} is closed"
-        if mode & stat.S_IWOTH and (folder == inner or not mode & stat.S_ISVTX):
-            yield f"{path} is in a folder that others may write to: {folder}"
-        if folder == os.path.dirname(folder):
-            return
-        folder = os.path.dirname(folder)
-
-# %% ../../nbs/cli/01_install.ipynb #5556575c
-def _warn(plugins: Catalogue, log: Callable[[str], None]) -> None:
-    "Say which plugins of somebody else's lie in a bad place."
-    modules = {plugins[name].__module__ for name, origin in plugins.origins.items() if origin != OURS}
-    files = {getattr(sys.modules[module], "__file__", None) for module in modules}
-    for file in sorted(path for path in files if path and os.path.isfile(path)):  # one in an archive has no place of its own
-        for line in exposure(file):
-            log(line)
-
 # %% ../../nbs/cli/01_install.ipynb #90a41020
 def _replace(path: str, text: str) -> None:
     "Put an executable file in place in one step."
@@ -93,6 +60,7 @@ def _replace(path: str, text: str) -> None:
         raise
 
 # %% ../../nbs/cli/01_install.ipynb #f610461c
+@open_umask()
 def install(
     folder: str,  # where the programs go: `/var/qmail/plugins` as a rule
     names: Sequence[str] = (),  # of plugins, or files that hold some; none for all of ours
@@ -102,12 +70,11 @@ def install(
     "Write the programs of plugins into a folder. `Fault` if that can't be; what can be seen before is said before."
     wanted = _wanted(names, log)
     paths = _planned(folder, wanted, force)
-    _warn(wanted, log)
     try:
         os.makedirs(folder, exist_ok=True)
         for path, plugin in paths.items():
             _replace(path, executable(plugin))
     except OSError as error:
         raise Fault(f"can't write to {folder}: {system_reason(error)}") from None
-    compileall.compile_dir(os.path.dirname(str(ra_plugins.__file__)), quiet=2)
+    compile_ours()
     return list(paths)
