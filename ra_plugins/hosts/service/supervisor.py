@@ -27,7 +27,7 @@ from ra_plugins.support.log import printable
 from ra_plugins.support.systemd import inherited_sockets, tell_systemd
 
 # %% auto #0
-__all__ = ['SOCKET', 'CALLERS', 'START_SECONDS', 'STUCK_SECONDS', 'LOOK_SECONDS', 'SHORT_LIFE', 'LONGEST_PAUSE', 'LINE_BYTES',
+__all__ = ['SOCKET', 'CALLERS', 'READY_SECONDS', 'STUCK_SECONDS', 'LOOK_SECONDS', 'SHORT_LIFE', 'LONGEST_PAUSE', 'LINE_BYTES',
            'ServiceOptions', 'read_settings', 'user_number', 'known_users', 'Worker', 'Supervisor', 'run_service']
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #120167f1
@@ -151,7 +151,7 @@ class Worker:
             self.process.stdin.close()
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #50b439f3
-START_SECONDS = 60  # for a worker to be ready
+READY_SECONDS = 60  # for a worker to be ready
 STUCK_SECONDS = 15  # without an answer, after which a worker is killed
 LOOK_SECONDS = 5  # between two looks at a worker
 SHORT_LIFE = 10  # seconds; a worker that ends sooner is replaced later
@@ -203,7 +203,7 @@ class Supervisor:
         settings = read_settings(self.options.settings) if self.options.settings else {}
         new = [await self._new_worker(settings) for _ in range(number)]
         starting = [asyncio.ensure_future(_first(worker.ready.wait(), worker.ended.wait())) for worker in new]
-        await asyncio.wait(starting, timeout=START_SECONDS)
+        await asyncio.wait(starting, timeout=READY_SECONDS)
         for each in starting:
             each.cancel()
         if not all(worker.ready.is_set() and not worker.ended.is_set() for worker in new):
