@@ -15,7 +15,7 @@ import tempfile
 from typing import NamedTuple
 
 from ra_plugins.hosts.catalogue import CLIENT_MARK
-from ra_plugins.hosts.script import MARK, _interpreter_line, import_path
+from ra_plugins.hosts.script import LOOK_OPTION, MARK, _interpreter_line, import_path
 from ra_plugins.hosts.service.request import REQUEST_LIMIT, SERVICE_REPLY_LIMIT, SILENCE, SOCKET
 from ra_plugins.support.command_line import Fault, system_reason
 from ra_plugins.support.log import printable
@@ -636,11 +636,14 @@ import sys
 try:
     output, sys.stdout = os.dup(1), sys.stderr
     os.dup2(2, 1)
-    sys.path[:] = {folders!r} + sys.path
+    sys.path[:] = {folders!r} + sys.path + []
     from ra_plugins.hosts.section import main
 except (Exception, SystemExit) as error:
     os.write(2, b"at-{stage}: pid %d - can't be loaded, so the mail goes on: %r\\n" % (os.getppid(), str(error)[:500]))
 else:
-    main({stage!r}, output)
+    if sys.argv[1:] == ["{LOOK_OPTION}"]:
+        os.write(output, b"at-{stage}\\n")
+    else:
+        main({stage!r}, output)
 os._exit(0)
 """
