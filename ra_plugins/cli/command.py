@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from ra_plugins.hosts.script import CONTROLDIR
+from ra_plugins.hosts.service.request import SOCKET
 from ra_plugins.support.command_line import Fault, command_parser, number_over_zero, run_command, trouble
 from ra_plugins.support.control import Control, RegularFile
 from ra_plugins.support.environment import ip_address
@@ -23,7 +24,7 @@ from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'zone_answers', 'try_session', 'demo',
-           'assignment', 'port', 'client_ip', 'plugin_file', 'GatherSettings', 'main']
+           'assignment', 'port', 'client_ip', 'plugin_file', 'GatherSettings', 'full_path', 'main']
 
 # %% ../../nbs/cli/04_command.ipynb #9bb7e233
 _FAILED = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`
@@ -54,7 +55,7 @@ def install_plugins(options: argparse.Namespace) -> int:
     from ra_plugins.hosts.catalogue import to_stderr
 
     user = smtpd_user(options.user)
-    programs = install(options.folder, options.names, options.force)
+    programs = install(options.folder, options.names, options.force, service=options.service)
     print(*programs, sep="\n", flush=True)
     wrong = look(programs, user)
     for line in wrong:
@@ -244,6 +245,13 @@ def _try_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--zone", metavar="FILE", help="answer lookups from a zone file, and don't ask DNS")
     command.add_argument("--json", action="store_true", help="tell it as JSON")
 
+# %% ../../nbs/cli/04_command.ipynb #694598b5
+def full_path(text: str) -> str:
+    "A path from / on, on the command line; `argparse.ArgumentTypeError` where it isn't one."
+    if not text.startswith("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} should be a path that begins with /")
+    return text
+
 # %% ../../nbs/cli/04_command.ipynb #90cb4206
 def _install_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", metavar="DIR", help="the folder for the programs")
@@ -251,6 +259,14 @@ def _install_options(command: argparse.ArgumentParser) -> None:
         "names", nargs="*", metavar="NAME", help="of a plugin, or of a file: ./mine.py; without any, all of ours"
     )
     command.add_argument("--force", action="store_true", help="write over programs that aren't ours")
+    command.add_argument(
+        "--service",
+        nargs="?",
+        const=SOCKET,
+        type=full_path,
+        metavar="SOCKET",
+        help=f"clients of the service that listens there, and their scripts in DIR/scripts ({SOCKET})",
+    )
     command.add_argument(
         "--user", default="", metavar="NAME", help="who runs them: a name or a number (qmaild, or else nobody)"
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from ra_plugins.cli.listing import runs_at
-from ra_plugins.hosts.catalogue import catalogue, is_installed, plugin_of
+from ra_plugins.hosts.catalogue import catalogue, is_installed, plugin_of, section_of
 from ra_plugins.smtpd.dialogue import programs
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.sections import SECTIONS
@@ -67,7 +67,10 @@ def _misplaced(entries: Mapping[str, list[str]], home: str) -> Iterator[str]:
     known: Mapping[str, Plugin] | None = None
     for stage, entry in ((stage, entry) for stage, some in entries.items() for entry in some):
         path, plugin = os.path.join(home, entry), None
-        if is_installed(path):
+        if section := section_of(path):
+            if section != stage:
+                yield f"{printable(entry, 200)} stands below [{stage}], and runs the plugins of [{section}]"
+        elif is_installed(path):
             plugin = plugin_of(path, _quietly)
         elif entry[0] != ":" and not os.path.isdir(os.path.dirname(path)):
             known = catalogue(log=_quietly) if known is None else known

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from ra_plugins.hosts.service.port import CONNECTIONS
-from ra_plugins.hosts.service.supervisor import CALLERS, SOCKET, ServiceOptions, run_service
+from ra_plugins.hosts.service.request import SOCKET
+from ra_plugins.hosts.service.supervisor import CALLERS, ServiceOptions, run_service
 from ra_plugins.support.command_line import Fault, command_parser, number_over_zero, run_command
 
 # %% auto #0

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import ra_plugins.plugins
 from ra_plugins.hosts.guard import Overdue, Printed, describe, in_bounds
 from ra_plugins.hosts.script import MARK, import_folder
-from ra_plugins.spp.plugin import Declaration, Plugin
+from ra_plugins.spp.plugin import STAGES, Declaration, Plugin
 from ra_plugins.support.control import RegularFile
 from ra_plugins.support.log import printable
 
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
 
 # %% auto #0
-__all__ = ['LOADING_SECONDS', 'OURS', 'PROGRAM_NAMES', 'PLUGIN_NAME_LIMIT', 'GROUP', 'PROGRAM_LIMIT', 'to_stderr', 'Unloadable',
-           'Catalogue', 'load_file', 'catalogue', 'is_installed', 'plugin_of']
+__all__ = ['LOADING_SECONDS', 'OURS', 'PROGRAM_NAMES', 'PLUGIN_NAME_LIMIT', 'GROUP', 'PROGRAM_LIMIT', 'SCRIPTS', 'CLIENT_MARK',
+           'to_stderr', 'Unloadable', 'Catalogue', 'load_file', 'catalogue', 'is_installed', 'is_client', 'script_of',
+           'section_of', 'plugin_of']
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #d81109a6
 LOADING_SECONDS = 10  # that an import may take
@@ -272,26 +273,54 @@ def catalogue(
         _add_file(found, path)
     return found
 
-# %% ../../nbs/hosts/00_catalogue.ipynb #4552c071
-PROGRAM_LIMIT = 100_000  # bytes; the programs that we write have a hundredth of that
+# %% ../../nbs/hosts/00_catalogue.ipynb #6a001e05
+PROGRAM_LIMIT = 4_000_000  # bytes; a client that has glibc in it is the longest that we write, with a fifth of that
 
 
 def is_installed(
     path: str,  # of a program
 ) -> bool:
     "Has `ra-plugins install` written this program?"
-    return MARK in _text(path)
+    return MARK.encode() in _beginning(path)
 
 
-def _text(path: str) -> str:
+def _beginning(path: str) -> bytes:
     "The beginning of a file; nothing if it can't be read or isn't one."
     try:
         if os.path.isfile(path):
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            with open(path, "rb") as file:
                 return file.read(PROGRAM_LIMIT)
     except OSError:
         pass
-    return ""
+    return b""
+
+# %% ../../nbs/hosts/00_catalogue.ipynb #5bdf6534
+SCRIPTS = "scripts"  # a folder beside clients, with their scripts
+CLIENT_MARK = f"{MARK}: a client of its service"  # stands in every client
+
+
+def is_client(
+    path: str,  # of a program
+) -> bool:
+    "Is this program a client of the service?"
+    return CLIENT_MARK.encode() in _beginning(path)
+
+
+def script_of(
+    path: str,  # of a program
+) -> str:
+    "The path of a program's script: that of a client, or else the program itself."
+    return os.path.join(os.path.dirname(path), SCRIPTS, os.path.basename(path)) if is_client(path) else path
+
+# %% ../../nbs/hosts/00_catalogue.ipynb #d9858e38
+def section_of(
+    path: str,  # of a program
+) -> str:
+    "The section whose plugins an installed program runs; nothing for a program that runs one plugin, or isn't ours."
+    program = _beginning(script_of(path)) if is_installed(path) else b""
+    if b"\n    from ra_plugins.hosts.section import main\n" not in program:
+        return ""
+    return next((stage for stage in STAGES if f"main({stage!r}, output)".encode() in program), "")
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #1ea21956
 def _imported(
@@ -314,11 +343,13 @@ def plugin_of(
     log: Callable[[str], None] = to_stderr,  # takes a message about a plugin that can't be loaded
 ) -> Plugin | None:  # None for a program that isn't ours, and where the plugin can't be loaded
     "The plugin that an installed program runs."
-    return _loaded(path, partial(_plugin_in, _text(path)), log) if is_installed(path) else None
+    return _loaded(path, partial(_plugin_in, script_of(path)), log) if is_installed(path) else None
 
 
-def _plugin_in(program: str) -> Plugin:
-    module, name, last = _imported(program)
+def _plugin_in(path: str) -> Plugin:
+    if not (program := _beginning(path)):
+        raise Unloadable(f"there is no script {path}")
+    module, name, last = _imported(program.decode("utf-8", "surrogateescape"))
     sys.path.extend(folder for folder in last if folder not in sys.path)
     importlib.invalidate_caches()
     found = getattr(importlib.import_module(module), name)

@@ -13,9 +13,10 @@ from functools import cached_property
 from math import inf
 from typing import Any
 
-from ra_plugins.hosts.catalogue import catalogue, is_installed, plugin_of
+from ra_plugins.hosts.catalogue import catalogue, is_installed, plugin_of, script_of, section_of
 from ra_plugins.hosts.guard import BoundedAnswerers, Guard, words_of
 from ra_plugins.hosts.script import CONTROLDIR
+from ra_plugins.hosts.section import SectionAnswer, section_names
 from ra_plugins.smtpd.dialogue import Dialogue, programs
 from ra_plugins.smtpd.qmail_spp import Checks, Failure, run_program
 from ra_plugins.spp.command import Command
@@ -25,8 +26,8 @@ from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line, printable
 
 # %% auto #0
-__all__ = ['NOTED_LIMIT', 'LOG_LIMIT', 'VERDICTS', 'ENDINGS', 'Run', 'Step', 'Notes', 'decided', 'watched', 'Runner',
-           'noted_checks', 'Trial', 'verdict', 'trial_text', 'trial_data']
+__all__ = ['NOTED_LIMIT', 'LOG_LIMIT', 'VERDICTS', 'ENDINGS', 'Run', 'Step', 'Notes', 'decided', 'watched', 'decided_section',
+           'Runner', 'noted_checks', 'Trial', 'verdict', 'trial_text', 'trial_data']
 
 # %% ../../nbs/smtpd/03_trial.ipynb #debcc911
 NOTED_LIMIT = 1000  # questions, and log lines, of a plugin at one command that are noted
@@ -143,9 +144,30 @@ async def watched(
             lines = errors.read(LOG_LIMIT).decode("utf-8", "surrogateescape").splitlines()
             run.logged += [printable(line) for line in lines]
 
-# %% ../../nbs/smtpd/03_trial.ipynb #fb2bbe81
+# %% ../../nbs/smtpd/03_trial.ipynb #2ce033bd
+async def decided_section(
+    stage: str,  # of `STAGES`
+    folder: str,  # with the programs of its plugins
+    run: Run,  # takes notes
+    environ: dict[str, str],
+    seconds: float = inf,  # as in `decided`
+    answering: Mapping[Any, Any] | None = None,
+) -> AsyncGenerator[Command, None]:
+    "The commands of all plugins of a section."
+    section, control = SectionAnswer(stage, environ), Control(environ.get("CONTROLDIR", CONTROLDIR))
+    for name in section_names(control, stage):
+        plugin = plugin_of(os.path.join(folder, name), run.log)
+        if plugin is None:
+            run.log(f"there is no plugin {name} in {folder}, so the mail goes on without it")
+        answer = [command async for command in decided(plugin, run, section.environ, seconds, answering)]
+        for command in answer:
+            yield command
+        if not section.add(answer):
+            return
+
+# %% ../../nbs/smtpd/03_trial.ipynb #e98cdb5e
 class Runner:
-    "Runs entries of smtpplugins: those that we installed in here, others as programs."
+    "Runs entries of smtpplugins: plugins that we installed in here, others as programs."
 
     def __init__(
         self,
@@ -163,6 +185,9 @@ class Runner:
     def source(self, run: Run, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
         "The commands of an entry, however it has to be run."
         path, name = os.path.join(self.home, run.entry), os.path.basename(run.entry)
+        if section := section_of(path):
+            folder = os.path.dirname(script_of(path))
+            return decided_section(section, folder, run, environ, self.seconds, self.answering)
         if is_installed(path):
             return decided(plugin_of(path, run.log), run, environ, self.seconds, self.answering)
         if run.entry[0] != ":" and not os.path.isdir(os.path.dirname(path)) and name in self.known:

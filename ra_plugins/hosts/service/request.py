@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 # %% auto #0
-__all__ = ['REQUEST_LIMIT', 'SERVICE_REPLY_LIMIT', 'SILENCE', 'HEARTBEAT', 'STILL_AT_IT', 'netstring', 'read_netstring',
+__all__ = ['SOCKET', 'REQUEST_LIMIT', 'SERVICE_REPLY_LIMIT', 'SILENCE', 'HEARTBEAT', 'STILL_AT_IT', 'netstring', 'read_netstring',
            'ServiceRequest', 'ServiceReply']
 
-# %% ../../../nbs/hosts/service/00_request.ipynb #e45dac61
+# %% ../../../nbs/hosts/service/00_request.ipynb #b52c243b
+SOCKET = "/run/ra-plugins/socket"  # where clients look, unless they are compiled for another place
 REQUEST_LIMIT = 131_072  # bytes of a request's netstring; with more, a client runs the script
 SERVICE_REPLY_LIMIT = 1_000_000  # bytes of a reply's
 SILENCE = 5  # seconds without a byte after which a client runs the script, and the service lets a client go

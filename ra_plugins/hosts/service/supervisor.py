@@ -20,6 +20,7 @@ from typing import Any
 
 from ra_plugins.hosts.service.decider import Counts
 from ra_plugins.hosts.service.port import CONNECTIONS
+from ra_plugins.hosts.service.request import SOCKET
 from ra_plugins.hosts.service.worker import Order, counts_from_json, counts_to_json, log_to_stderr
 from ra_plugins.support.command_line import Fault, system_reason
 from ra_plugins.support.listening import UnixListener, allow_files
@@ -27,11 +28,10 @@ from ra_plugins.support.log import printable
 from ra_plugins.support.systemd import inherited_sockets, tell_systemd
 
 # %% auto #0
-__all__ = ['SOCKET', 'CALLERS', 'READY_SECONDS', 'STUCK_SECONDS', 'LOOK_SECONDS', 'SHORT_LIFE', 'LONGEST_PAUSE', 'LINE_BYTES',
+__all__ = ['CALLERS', 'READY_SECONDS', 'STUCK_SECONDS', 'LOOK_SECONDS', 'SHORT_LIFE', 'LONGEST_PAUSE', 'LINE_BYTES',
            'ServiceOptions', 'read_settings', 'user_number', 'known_users', 'Worker', 'Supervisor', 'run_service']
 
-# %% ../../../nbs/hosts/service/07_supervisor.ipynb #120167f1
-SOCKET = "/run/ra-plugins/socket"  # where clients look, unless they are compiled for another place
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #dbb294ad
 CALLERS = ("qmaild", "vpopmail")  # the users that qmail-smtpd runs as, by default
 
 
