@@ -19,7 +19,7 @@ from typing import Any
 from measure import Benchmark, Result, Unmeasurable, results, timed
 
 HERE = Path(__file__).resolve().parent
-NAMES = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in ("run", "measure"))
+NAMES = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in ("run", "measure", "memory"))
 UNITS = {"ms": 1000, "µs": 1_000_000, "bytes": 1}  # of what is measured in seconds, or told by a side
 MISSED, UNMEASURED, INTERRUPTED = 1, 3, 130  # exit statuses; argparse's own, for a wrong command line, is 2
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from mailserver import COMMAND, ENVIRON, PATIENCE, Home, Server, gone, until
+from mailserver import COMMAND, ENVIRON, ME, PATIENCE, Home, Server, gone, until
 
 from ra_plugins.cli.listing import answerer_settings, runs_at
 from ra_plugins.hosts.catalogue import catalogue
@@ -153,31 +153,31 @@ def test_show_several_and_unknown() -> None:
 
 def test_install(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "plugins"
-    done = Done("install", folder)
+    done = Done("install", *ME, folder)
     assert (done.status, done.errors) == (0, "")
     assert done.output.split() == [str(folder / name) for name in catalogue()]
     assert {path.name for path in folder.iterdir()} == set(catalogue())
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o755}
-    assert Done("install", folder, "msa").status == 0  # again
+    assert Done("install", *ME, folder, "msa").status == 0  # again
 
 
 def test_install_goes_wrong(tmp_path: Path) -> None:
     "Before anything is written."
     folder = tmp_path / "plugins"
-    assert Done("install", folder, "msa", "tarpet").fails("no plugin tarpet; there are .*")
+    assert Done("install", *ME, folder, "msa", "tarpet").fails("no plugin tarpet; there are .*")
     assert not folder.exists()
     folder.mkdir()
     (folder / "dotblind").write_text("#!/bin/sh\n")
-    assert Done("install", folder, "msa", "dotblind").fails(
+    assert Done("install", *ME, folder, "msa", "dotblind").fails(
         "already there, and not ours: .*/dotblind; --force writes over them"
     )
     assert {path.name for path in folder.iterdir()} == {"dotblind"}
-    assert Done("install", folder, "dotblind", "--force").status == 0
-    assert Done("install", folder / "dotblind", "msa").fails(f"{folder}/dotblind isn't a folder, and .*")
+    assert Done("install", *ME, folder, "dotblind", "--force").status == 0
+    assert Done("install", *ME, folder / "dotblind", "msa").fails(f"{folder}/dotblind isn't a folder, and .*")
     below = folder / "dotblind" / "below"
-    assert Done("install", below, "msa").fails(f"can't write to {below}: Not a directory")
+    assert Done("install", *ME, below, "msa").fails(f"can't write to {below}: Not a directory")
     (folder / "msa").mkdir()
-    assert Done("install", folder, "tarpit", "msa", "--force").fails(f"there is a folder where .*: {folder}/msa")
+    assert Done("install", *ME, folder, "tarpit", "msa", "--force").fails(f"there is a folder where .*: {folder}/msa")
     assert {path.name for path in folder.iterdir()} == {"dotblind", "msa"}
 
 
@@ -414,7 +414,7 @@ def test_a_named_pipe_is_no_file(home: Home, tmp_path: Path) -> None:
     assert Done("try", *SESSION, "--control", home.control, "--zone", pipe).fails(refused)
     assert Done("spf", "explain", "example.org", "--ip", "192.0.2.1", "--zone", pipe).status not in (0, None)
     assert Done("show", pipe).fails(f"{pipe} can't be loaded: isn't a regular file")
-    assert Done("install", tmp_path / "plugins", pipe).fails(f"{pipe} can't be loaded: isn't a regular file")
+    assert Done("install", *ME, tmp_path / "plugins", pipe).fails(f"{pipe} can't be loaded: isn't a regular file")
     listed = Done("list", pipe)
     assert (listed.status, listed.errors) == (0, f"ra-plugins: {pipe} can't be loaded: isn't a regular file\n")
     for name, arguments in (("smtpplugins", ["try", *SESSION]), ("me", ["smtpd"])):
@@ -434,7 +434,7 @@ def test_options_may_stand_between_names(tmp_path: Path) -> None:
         ["--force", folder, tmp_path / "mine.py", "msa"],
     ]
     for line in lines:
-        done = Done("install", *line)
+        done = Done("install", *ME, *line)
         assert done.status == 0 and str(folder / "mine") in done.output.split(), done.errors
     assert Done("install", "--force").fails(".*required: DIR.*")
     assert Done("rblchecks", "nowhere.invalid", "--self-test", "no list").fails("of the lists on the command line, .*")

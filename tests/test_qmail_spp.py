@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -505,12 +506,16 @@ def test_odd_output(home: Home, serve: Serve) -> None:
 
 
 def test_too_little_memory(home: Home, serve: Serve) -> None:
-    "Point 17: below what Python needs a plugin dies at its start, and mail goes through unchecked."
+    "Point 17: below what Python needs a plugin dies at its start. If it ends by itself, mail goes through unchecked."
     server = serve()
-    for kilobytes, reply in ((4_000, "250 ok"), (200_000, "550 You should be authenticated")):
-        home.plugins("[mail]", f":ulimit -v {kilobytes}; exec plugins/msa")
-        assert heard(server, MAIL) == [reply]
-        assert server.said()
+    little = f"ulimit -v 4000; exec {home.path}/plugins/msa"
+    crashes = subprocess.run(["sh", "-c", little], env={}, capture_output=True).returncode < 0  # as Debian's Python does
+    home.plugins("[mail]", f":{little}")
+    (reply,) = heard(server, MAIL)
+    assert reply.startswith("451 qmail-spp failure") if crashes else reply == "250 ok"
+    home.plugins("[mail]", ":ulimit -v 200000; exec plugins/msa")
+    assert heard(server, MAIL) == ["550 You should be authenticated"]
+    assert server.said()
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8", "en_US.ISO-8859-1", "nonsense", ""])

@@ -914,11 +914,12 @@ def test_a_failure_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "plugins"
-    assert ra_plugins(["install", str(folder), "--service", str(tmp_path / "socket"), "msa"]) == 0
+    me = ["--user", str(os.geteuid())]
+    assert ra_plugins(["install", str(folder), "--service", str(tmp_path / "socket"), "msa", *me]) == 0
     told = capsys.readouterr()
     assert f"{folder}/msa\n" in told.out and f"{folder}/at-rcpt\n" in told.out
     assert f"ra-plugins: clients of the service at {tmp_path}/socket, in " in told.err
-    assert ra_plugins(["install", str(folder), "msa", "--service"]) == 0
+    assert ra_plugins(["install", str(folder), "msa", "--service", *me]) == 0
     assert "clients of the service at /run/ra-plugins/socket, " in capsys.readouterr().err
     with pytest.raises(SystemExit) as end:
         ra_plugins(["install", str(folder), "--service", "msa"])

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mailserver import COMMAND, ENVIRON, PATIENCE, Home, Server
+from mailserver import COMMAND, ENVIRON, ME, PATIENCE, Home, Server
 
 UNRULY = """"A plugin that does what its setting HOW says."
 import asyncio
@@ -194,7 +194,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     "A qmail home where the file has been installed, as anybody would install it."
     folder = tmp_path_factory.mktemp("unruly")
     (folder / "unruly.py").write_text(UNRULY)
-    command = [*COMMAND, "install", str(folder / "plugins"), "./unruly.py"]
+    command = [*COMMAND, "install", *ME, str(folder / "plugins"), "./unruly.py"]
     subprocess.run(command, cwd=folder, env=ENVIRON, check=True, capture_output=True, timeout=PATIENCE)
     return Home(folder / "qmail", folder / "plugins")
 
@@ -279,7 +279,7 @@ def test_a_plugin_that_cannot_be_loaded(home: Home, tmp_path: Path) -> None:
     "Its file has gone, or prints, leaves or loops when it is imported: a line in the log, and the mail goes on."
     broken = tmp_path / "broken.py"
     broken.write_text(UNRULY.replace("def unruly(", "def broken("))
-    command = [*COMMAND, "install", str(tmp_path / "plugins"), "./broken.py"]
+    command = [*COMMAND, "install", *ME, str(tmp_path / "plugins"), "./broken.py"]
     subprocess.run(command, cwd=tmp_path, env=ENVIRON, check=True, capture_output=True, timeout=PATIENCE)
     there = Home(tmp_path / "qmail", tmp_path / "plugins")
     leaving = "import sys\nprint('Done')\nsys.exit('no')\n"

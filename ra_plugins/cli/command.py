@@ -51,9 +51,16 @@ def show_plugins(options: argparse.Namespace) -> int:
 def install_plugins(options: argparse.Namespace) -> int:
     "Write plugins as programs into a folder, /var/qmail/plugins for instance. Without names: all of ours, and no others."
     from ra_plugins.cli.install import install
+    from ra_plugins.cli.looks import look, smtpd_user
+    from ra_plugins.hosts.catalogue import to_stderr
 
-    print(*install(options.folder, options.names, options.force, service=options.service), sep="\n")
-    return 0
+    user = smtpd_user(options.user)
+    programs = install(options.folder, options.names, options.force, service=options.service)
+    print(*programs, sep="\n", flush=True)
+    wrong = look(programs, user)
+    for line in wrong:
+        to_stderr(line)
+    return _FAILED if wrong else 0
 
 # %% ../../nbs/cli/04_command.ipynb #83dbcc2b
 def need(path: str) -> None:
@@ -259,6 +266,13 @@ def _install_options(command: argparse.ArgumentParser) -> None:
         type=full_path,
         metavar="SOCKET",
         help=f"clients of the service that listens there, and their scripts in DIR/scripts ({SOCKET})",
+    )
+    command.add_argument(
+        "--user", default="", metavar="NAME", help="who runs them: a name or a number (qmaild, or else nobody)"
+    )
+    command.epilog = (
+        "Then it looks at them as that user. Exit status: 0 if all is well; 3 if they couldn't be installed, that user "
+        "can't run them, or others may change them or what they import."
     )
 
 # %% ../../nbs/cli/04_command.ipynb #63dd838f

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ra_plugins.spp.plugin import Plugin
 
 # %% auto #0
-__all__ = ['CONTROLDIR', 'MARK', 'environment', 'Script', 'main', 'import_path', 'import_folder', 'executable']
+__all__ = ['CONTROLDIR', 'MARK', 'LOOK_OPTION', 'environment', 'Script', 'main', 'import_path', 'import_folder', 'executable']
 
 # %% ../../nbs/hosts/02_script.ipynb #b414aad5
 def environment() -> dict[str, str]:
@@ -132,7 +132,7 @@ async def _answer_on_asyncio(
 # %% ../../nbs/hosts/02_script.ipynb #d49c87b4
 def end_if_stuck(seconds: float, log: Callable[[str], None]) -> Callable[[], None]:  # to be called when all is well
     "End this process after so long a time, unless the function that is returned is called before."
-    from _thread import allocate_lock, start_new_thread
+    from _thread import allocate_lock, stack_size, start_new_thread
 
     running = allocate_lock()
     running.acquire()
@@ -142,8 +142,15 @@ def end_if_stuck(seconds: float, log: Callable[[str], None]) -> Callable[[], Non
             log(f"stuck for {seconds:g} seconds, so the mail goes on")
             os._exit(0)
 
-    start_new_thread(wait, ())
+    stack_size(STACK_BYTES)
+    try:
+        start_new_thread(wait, ())
+    except RuntimeError as error:  # no memory for it, or no more processes for this user
+        log(f"runs without its last bound: {error}")
     return running.release
+
+
+STACK_BYTES = 2**20  # of each thread from then on
 
 # %% ../../nbs/hosts/02_script.ipynb #f81de7e3
 def _interpreter_line(python: str) -> str:
@@ -199,9 +206,13 @@ try:
 except (Exception, SystemExit) as error:
     os.write(2, b"{plugin.name}: pid %d - can't be loaded, so the mail goes on: %r\\n" % (os.getppid(), str(error)[:500]))
 else:
-    main({plugin.name}, output)
+    if sys.argv[1:] == ["{LOOK_OPTION}"]:
+        os.write(output, b"{plugin.name}\\n")
+    else:
+        main({plugin.name}, output)
 os._exit(0)
 """
 
 
 MARK = "Written by `ra-plugins install`"  # stands in every program that we write
+LOOK_OPTION = "--look"  # makes a program say its plugin's name, and no more: so it can be started to see whether it can

@@ -15,7 +15,7 @@ import tempfile
 from typing import NamedTuple
 
 from ra_plugins.hosts.catalogue import CLIENT_MARK
-from ra_plugins.hosts.script import MARK, _interpreter_line, import_path
+from ra_plugins.hosts.script import LOOK_OPTION, MARK, _interpreter_line, import_path
 from ra_plugins.hosts.service.request import REQUEST_LIMIT, SERVICE_REPLY_LIMIT, SILENCE, SOCKET
 from ra_plugins.support.command_line import Fault, system_reason
 from ra_plugins.support.log import printable
@@ -64,8 +64,8 @@ def _constants(
 #define NAME_LIMIT {CLIENT_NAME_LIMIT}
 """
 
-# %% ../../../nbs/hosts/service/05_client.ipynb #46afb8ec
-_REQUEST = r"""
+# %% ../../../nbs/hosts/service/05_client.ipynb #f6639b61
+_BUFFER = r"""
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -82,7 +82,10 @@ static const char *why;  /* the service hasn't answered */
 
 #define HEAD 8  /* bytes of "1000000:" */
 static char buffer[HEAD + REPLY_LIMIT + 1];
+"""
 
+# %% ../../../nbs/hosts/service/05_client.ipynb #c5864480
+_NUMBER = r"""
 /* Write a number so that it ends before `end`. Returns its beginning. */
 static char *decimal(char *end, unsigned long number)
 {
@@ -91,7 +94,10 @@ static char *decimal(char *end, unsigned long number)
     while (number /= 10);
     return end;
 }
+"""
 
+# %% ../../../nbs/hosts/service/05_client.ipynb #c120b945
+_REQUEST = r"""
 /* Copy a text with its NUL. Returns where the next one goes, or NULL if there is no more room. */
 static char *add(char *at, const char *limit, const char *text)
 {
@@ -151,6 +157,10 @@ static int call(void)
     return line;
 }
 
+"""
+
+# %% ../../../nbs/hosts/service/05_client.ipynb #9b4ccf05
+_HAND_OVER = r"""
 /* Returns 0, or -1. */
 static int hand_over(int line, const char *from, const char *end)
 {
@@ -275,8 +285,8 @@ static int answer(char *text, size_t length)
 }
 """
 
-# %% ../../../nbs/hosts/service/05_client.ipynb #9f1a18c4
-_SCRIPT = r"""
+# %% ../../../nbs/hosts/service/05_client.ipynb #77f7832b
+_TELL = r"""
 /* Copy a text without its NUL, and without control characters. Returns where the next one goes. */
 static char *put(char *at, const char *text)
 {
@@ -298,6 +308,10 @@ static void tell(const char *name, const char *texts[], int count)
     print(2, buffer, at - buffer);
 }
 
+"""
+
+# %% ../../../nbs/hosts/service/05_client.ipynb #ce5caf0c
+_SCRIPT = r"""
 /* Why can't a file be the script? NULL if it can. */
 static const char *unfit(const char *path)
 {
@@ -312,6 +326,7 @@ static const char *unfit(const char *path)
     return strncmp(beginning, "#!", 2) || strstr(beginning, MARK) ? "it is no script" : NULL;
 }
 
+/* Run the script instead. Returns if that can't be. */
 static void become(const char *name, char **argv)
 {
     char script[sizeof SCRIPTS + NAME_LIMIT];
@@ -359,7 +374,8 @@ def client_source(
     "The client in C; `Fault` if there is something wrong with a path."
     _check(socket, scripts)
     head = _constants(socket, scripts, silence, seconds)
-    return head + _REQUEST + _CALL + _WHOLE + _HEAR + _ANSWER + _SCRIPT + _MAIN
+    asking = _BUFFER + _NUMBER + _REQUEST + _CALL + _HAND_OVER
+    return head + asking + _WHOLE + _HEAR + _ANSWER + _TELL + _SCRIPT + _MAIN
 
 # %% ../../../nbs/hosts/service/05_client.ipynb #cfd459d0
 COMPILERS = (("musl-gcc", "-static"), ("cc", "-static"), ("cc",))  # the first that can is taken
@@ -487,8 +503,8 @@ else:
 _exit(0)
 """
 
-# %% ../../../nbs/hosts/service/05_client.ipynb #a9962f1d
-_PYTHON_ELSE = r"""
+# %% ../../../nbs/hosts/service/05_client.ipynb #030af130
+_PYTHON_HEAR = r"""
 from time import monotonic, sleep
 
 
@@ -501,9 +517,9 @@ def hear(got):
             beats += 3
         del got[:beats]
         length, colon, rest = got[:8].partition(b":")
-        if got and not (length.isdigit() and (colon or len(got) < 8) and length.lstrip(b"0") in (length, b"")):
+        if got and not (length.isdigit() and (colon or len(got) < 8) and b"%d" % int(length) == length):
             raise ValueError("what it says is no reply")
-        if got and (len(length) > 1 and length[0] == 48 or int(length) > REPLY_LIMIT):
+        if got and int(length) > REPLY_LIMIT:
             raise ValueError("what it says is no reply")
         begin, end = len(length) + 1, len(length) + 1 + int(length or 0)
         if colon and len(got) > end:
@@ -515,7 +531,10 @@ def hear(got):
         if not more:
             raise ValueError("it has hung up")
         got += more
+"""
 
+# %% ../../../nbs/hosts/service/05_client.ipynb #e7fd3ec6
+_PYTHON_ANSWER = r"""
 
 def answer(text):
     "Do as the reply says."
@@ -532,7 +551,10 @@ def answer(text):
             execv("/bin/sleep", ["sleep", str(delay // 1000)])
         except OSError:
             sleep(delay // 1000)
+"""
 
+# %% ../../../nbs/hosts/service/05_client.ipynb #7c35dfb3
+_PYTHON_BECOME = r"""
 
 def tell(text):
     "Log a line."
@@ -548,6 +570,7 @@ def reason(error):
 
 
 def become(why):
+    "Run the script instead."
     script = SCRIPTS + name
     try:
         beginning = read(open(script, O_RDONLY), 511)
@@ -589,7 +612,7 @@ SOCKET, SCRIPTS = {os.fsencode(socket)!r}, {os.fsencode(scripts.rstrip("/") + "/
 SILENCE, TOTAL = {time!r}, {seconds!r}  # the first as a timeval
 REQUEST_LIMIT, REPLY_LIMIT = {REQUEST_LIMIT}, {SERVICE_REPLY_LIMIT}
 TEXT = r'''{_PYTHON_ASK}'''
-ELSE = r'''{_PYTHON_ELSE}'''
+ELSE = r'''{_PYTHON_HEAR}{_PYTHON_ANSWER}{_PYTHON_BECOME}'''
 import marshal
 import sys
 
@@ -613,11 +636,14 @@ import sys
 try:
     output, sys.stdout = os.dup(1), sys.stderr
     os.dup2(2, 1)
-    sys.path[:] = {folders!r} + sys.path
+    sys.path[:] = {folders!r} + sys.path + []
     from ra_plugins.hosts.section import main
 except (Exception, SystemExit) as error:
     os.write(2, b"at-{stage}: pid %d - can't be loaded, so the mail goes on: %r\\n" % (os.getppid(), str(error)[:500]))
 else:
-    main({stage!r}, output)
+    if sys.argv[1:] == ["{LOOK_OPTION}"]:
+        os.write(output, b"at-{stage}\\n")
+    else:
+        main({stage!r}, output)
 os._exit(0)
 """

@@ -28,7 +28,7 @@ from ra_plugins.support.log import printable
 from ra_plugins.support.systemd import inherited_sockets, tell_systemd
 
 # %% auto #0
-__all__ = ['CALLERS', 'START_SECONDS', 'STUCK_SECONDS', 'LOOK_SECONDS', 'SHORT_LIFE', 'LONGEST_PAUSE', 'LINE_BYTES',
+__all__ = ['CALLERS', 'READY_SECONDS', 'STUCK_SECONDS', 'LOOK_SECONDS', 'SHORT_LIFE', 'LONGEST_PAUSE', 'LINE_BYTES',
            'ServiceOptions', 'read_settings', 'user_number', 'known_users', 'Worker', 'Supervisor', 'run_service']
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #dbb294ad
@@ -157,7 +157,7 @@ class Worker:
             self.process.kill()
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #50b439f3
-START_SECONDS = 60  # for a worker to be ready
+READY_SECONDS = 60  # for a worker to be ready
 STUCK_SECONDS = 15  # without an answer, after which a worker is killed
 LOOK_SECONDS = 5  # between two looks at a worker
 SHORT_LIFE = 10  # seconds; a worker that ends sooner is replaced later
@@ -224,7 +224,7 @@ class Supervisor:
     async def _all_ready(self, new: list[Worker]) -> None:
         "Wait until these are ready; `Fault` if one isn't in time, or ends."
         starting = [asyncio.ensure_future(_first(worker.ready.wait(), worker.ended.wait())) for worker in new]
-        await asyncio.wait(starting, timeout=START_SECONDS)
+        await asyncio.wait(starting, timeout=READY_SECONDS)
         for each in starting:
             each.cancel()
         if not all(worker.ready.is_set() and not worker.ended.is_set() for worker in new):
