@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ra_plugins.hosts.catalogue import catalogue
+from ra_plugins.hosts.guard import keep_ringing
 from ra_plugins.hosts.script import environment
 from ra_plugins.hosts.service.decider import Counts, Decider
 from ra_plugins.hosts.service.port import CONNECTIONS, ServicePort
@@ -109,17 +110,25 @@ async def serve_clients(order: Order) -> None:
     await loop.connect_read_pipe(lambda: _Asked(decider.counts, line, ended), line.questions)
     with socket.socket(fileno=order.descriptor) as listener:
         server = await loop.create_unix_server(port.connection, sock=listener, backlog=_BACKLOG)
-        looking = loop.create_task(port.look_around())
+        looking = [loop.create_task(port.look_around()), loop.create_task(_keep_ringing())]
         gc.collect()
         gc.freeze()
         line.tell({"ready": os.getpid()})
         await ended.wait()
         server.close()
     await port.settle(order.grace)
-    looking.cancel()
+    for each in looking:
+        each.cancel()
     line.tell({"counts": counts_to_json(decider.counts)})
     with suppress(TimeoutError):
         await asyncio.wait_for(decider.aclose(), _CLOSE_SECONDS)
+
+
+async def _keep_ringing() -> None:
+    "Bound steps by an alarm that rings all the time, whatever a plugin does to it meanwhile."
+    while True:
+        keep_ringing()
+        await asyncio.sleep(1)
 
 
 _CLOSE_SECONDS = 5  # for answerers to let go of their connections
