@@ -74,7 +74,7 @@ rcptchecks
 tarpit
 """
 LISTS = ["one.example", "two.example"]
-NAMES = 2000  # of domains, hosts and users, so that what is kept on purpose is soon all there
+NAMES = 300  # of domains, hosts and users, so that what is kept on purpose is soon all there
 OPEN = 200  # connections that say nothing, at a time
 GROWTH = 6 << 20  # bytes that may come after the first quarter and have nothing to do with time
 EVERY = 60  # seconds from one thing that happens to the service to the next
