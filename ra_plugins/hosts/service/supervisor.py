@@ -203,9 +203,9 @@ class Supervisor:
             raise Fault(f"metrics need {error.name}: pip install 'ra-plugins[service]'") from None
 
         async def told(head: bytes) -> bytes:
+            counts = await self.counts()
             open_now = sum(worker.open for worker in self.living)
-            page = metrics_page(await self.counts(), len(self.workers), open_now, monotonic() - self.began)
-            return http_answer(head, page)
+            return http_answer(head, metrics_page(counts, len(self.workers), open_now, monotonic() - self.began))
 
         try:
             return await asyncio.start_server(Bulletin(told, asked=True).tell, host, port, limit=HEAD_BYTES)
