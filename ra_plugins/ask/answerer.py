@@ -106,6 +106,10 @@ class Answerer:
         "The answer, if it is known already, in a cache for example. It must neither wait nor ask."
         return None
 
+    def counted(self) -> Mapping[str, int]:  # by what was counted: `{"queries sent": 12}`
+        "What it has counted since it was made, for whoever looks at a host from outside."
+        return {}
+
     def close(self) -> None:
         "Let go of connections and files."
         if self._runner:

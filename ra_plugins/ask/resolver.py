@@ -356,6 +356,10 @@ class ResolverAnswerer(Answerer):
         "What the cache has."
         return self.resolver.cache.get(*question.key) if isinstance(question, Lookup) else None
 
+    def counted(self) -> dict[str, int]:
+        "The queries that have gone to nameservers."
+        return {"queries sent": self.resolver.sent}
+
     async def aclose(self) -> None:
         "End what is under way."
         ours = [task for task in self.ahead if task.get_loop() is asyncio.get_running_loop()]

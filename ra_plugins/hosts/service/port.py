@@ -89,7 +89,7 @@ class ServicePort:
 
     def refuse(self, event: str, detail: str = "") -> None:
         "Count a client that gets no reply, and say why it doesn't."
-        self.counts.events[event] += 1
+        self.counts.sent_back[event] += 1
         self.complaints.say(f"{event}, so the client runs its script", detail)
 
     async def look_around(self) -> None:
@@ -135,6 +135,7 @@ class ClientConnection(asyncio.Protocol):
             port.refuse("a user who may not ask", f"user {user}")
             self.transport.abort()
         elif port.ending:
+            port.counts.sent_back["a service that ends"] += 1
             self.transport.abort()
         elif len(port.open) > port.limit:
             port.refuse("too many connections", f"more than {port.limit}")

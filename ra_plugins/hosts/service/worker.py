@@ -21,6 +21,7 @@ from ra_plugins.hosts.catalogue import catalogue
 from ra_plugins.hosts.script import environment
 from ra_plugins.hosts.service.decider import Counts, Decider
 from ra_plugins.hosts.service.port import CONNECTIONS, ServicePort
+from ra_plugins.hosts.service.verdicts import VerdictLog
 from ra_plugins.support.listening import allow_files
 from ra_plugins.support.log import printable
 
@@ -37,7 +38,7 @@ class Order:
     users: list[int] | None = None  # the numbers of those who may ask; None: whoever can connect
     limit: int = CONNECTIONS  # connections at a time
     grace: float = 60  # seconds for what has been taken, at the end
-    verdicts: str = ""  # the file for a line of JSON a verdict; empty for none
+    verdicts: str = ""  # the file for a line of JSON a verdict; `-` for our own log, empty for none
 
     def words(self) -> list[str]:
         "The command line of a worker."
@@ -85,8 +86,10 @@ async def serve_clients(order: Order) -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     decider = Decider(catalogue(order.files, log_to_stderr), environment(), log_to_stderr)
     port = ServicePort(decider, log_to_stderr, order.users, allow_files(order.limit, log_to_stderr))
+    if order.verdicts:
+        decider.note = VerdictLog(order.verdicts, log_to_stderr).write
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    await loop.connect_read_pipe(lambda: _Asked(decider.counts, ended), sys.stdin)
+    await loop.connect_read_pipe(lambda: _Asked(port, ended), sys.stdin)
     with socket.socket(fileno=order.descriptor) as listener:
         server = await loop.create_unix_server(port.connection, sock=listener, backlog=_BACKLOG)
         looking = loop.create_task(port.look_around())
@@ -97,7 +100,7 @@ async def serve_clients(order: Order) -> None:
         server.close()
     await port.settle(order.grace)
     looking.cancel()
-    _tell({"counts": counts_to_json(decider.counts)})
+    _tell_counts(port)
     await decider.aclose()
 
 
@@ -112,14 +115,19 @@ def _tell(what: dict[str, Any]) -> None:
             data = data[os.write(1, data) :]
 
 
+def _tell_counts(port: ServicePort) -> None:
+    "What has been counted, and the connections that are open."
+    _tell({"counts": counts_to_json(port.decider.answerers.counted()), "open": len(port.open)})
+
+
 class _Asked(asyncio.Protocol):
     "What comes on standard input: a line for each time that the counts are wanted."
 
-    def __init__(self, counts: Counts, ended: asyncio.Event):
-        self.counts, self.ended = counts, ended
+    def __init__(self, port: ServicePort, ended: asyncio.Event):
+        self.port, self.ended = port, ended
 
     def data_received(self, data: bytes) -> None:
-        _tell({"counts": counts_to_json(self.counts)})
+        _tell_counts(self.port)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ended.set()
