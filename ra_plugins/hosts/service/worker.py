@@ -91,7 +91,7 @@ async def serve_clients(order: Order) -> None:
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     await loop.connect_read_pipe(lambda: _Asked(port, ended), sys.stdin)
     with socket.socket(fileno=order.descriptor) as listener:
-        kept = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # its name isn't ours to remove
+        kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # its name isn't ours to remove
         server = await loop.create_unix_server(port.connection, sock=listener, backlog=_BACKLOG, **kept)
         looking = loop.create_task(port.look_around())
         gc.collect()
