@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.plugins.shared.mailboxes import (
     RecipientListSettings,
     RecipientState,
@@ -42,7 +43,7 @@ class RcptchecksSettings(RecipientListSettings):
     state=RecipientState,
     asks=(VpopmailMailbox, SqlMailbox, PostfixMailbox, DovecotMailbox),
     answers=(Refuse, SetVariable),
-    seconds=15,
+    seconds=CHECK_BOUND,
 )
 async def rcptchecks(
     session: Session,
