@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ra_plugins.ask.answerer import load
+from ra_plugins.ask.mailbox import SqlSettings
 from ra_plugins.hosts.catalogue import OURS, catalogue
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.support.environment import Environment, Variable
@@ -70,6 +71,5 @@ def _refused(environment: type[Environment], each: Variable, value: int) -> bool
 @pytest.mark.parametrize("value", ["0", "101", "x"])
 def test_a_pool_without_connections(value: str) -> None:
     log: list[str] = []
-    (settings,) = {load(kind.answerer).settings_class for kind in FOUND["rcptchecks"].asks}
-    assert getattr(settings({"MAILBOX_SQLPOOL": value}, log.append), "connections") == 5
+    assert SqlSettings({"MAILBOX_SQLPOOL": value}, log.append).connections == 5
     assert log == [f"MAILBOX_SQLPOOL={value} should be a whole number from 1 to 100; taken as 5"]
