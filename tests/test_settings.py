@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from ra_plugins.ask.answerer import load
-from ra_plugins.ask.mailbox import SqlSettings
+from ra_plugins.ask.mailbox import Mailbox, MailboxFound, SqlSettings
 from ra_plugins.hosts.catalogue import OURS, catalogue
 from ra_plugins.spp.plugin import Plugin
+from ra_plugins.spp.session import sample_session
+from ra_plugins.support.control import ControlFiles
 from ra_plugins.support.environment import Environment, Variable
 
 FOUND = catalogue()
@@ -73,3 +77,32 @@ def test_a_pool_without_connections(value: str) -> None:
     log: list[str] = []
     assert SqlSettings({"MAILBOX_SQLPOOL": value}, log.append).connections == 5
     assert log == [f"MAILBOX_SQLPOOL={value} should be a whole number from 1 to 100; taken as 5"]
+
+
+# Limits at 0
+
+
+@pytest.mark.parametrize("name", ["rcptchecks", "rcptchecksfile", "rcptcheckscdb"])
+def test_a_limit_of_no_recipients_is_none(name: str) -> None:
+    "It would refuse all mail."
+    session = sample_session(rcpt_to="eva@elsewhere.example", rcpt_count=7, CHKUSER_RCPTLIMIT=0, CHKUSER_SOURCE="list")
+    log: list[str] = []
+    control = ControlFiles({"rcpthosts": "example.org\n", "addresslist": ""})
+    assert FOUND[name](session, control, log.append, {}) == []
+    assert log == ["Accepted recipient (eva@elsewhere.example number 7 of 0 )"]
+
+
+@pytest.mark.parametrize(("quota", "full"), [(0, False), (1, True), (100, True), (101, False)])
+def test_a_quota_of_nothing_is_none(quota: int, full: bool) -> None:
+    "At 0 per cent every mailbox that has a quota would be full, an empty one as well."
+    control = ControlFiles({"rcpthosts": "example.org\n"})
+    session = sample_session(rcpt_to="ben@example.org", CHKUSER_SOURCE="sql", CHKUSER_MBXQUOTA=quota)
+    for fill in (100, 0):
+        log: list[str] = []
+        found = MailboxFound(True, False, fill)
+        answers = FOUND["rcptchecks"](session, control, log.append, {Mailbox: partial(_told, found)})
+        assert bool(answers) == (full and fill == 100)
+
+
+def _told(found: MailboxFound, question: Mailbox) -> MailboxFound:
+    return found

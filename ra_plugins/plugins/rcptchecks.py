@@ -34,7 +34,7 @@ class RcptchecksSettings(RecipientListSettings):
     "What rcptchecks can be told."
 
     source: str = variable("CHKUSER_SOURCE", mailbox_sources, "vpopmail", "Where our mailboxes are.")
-    full: int = variable("CHKUSER_MBXQUOTA", number, 100, "The per cent of its quota from which on a mailbox is full.")
+    full: int = variable("CHKUSER_MBXQUOTA", number, 100, "The per cent of its quota from which on a mailbox is full; 0: never.")
 
 # %% ../../nbs/plugins/rcptchecks.ipynb #b6f909c1
 @plugin(

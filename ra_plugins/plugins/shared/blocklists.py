@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['KEYED', 'KEY_LENGTH', 'WEIGHT_LIMIT', 'TEST_POINTS', 'REFUSALS', 'UNCERTAIN_REFUSALS', 'AFTERWARDS', 'REASON_LIMIT',
-           'FAILURES', 'parse_answers', 'split_key', 'marked_key', 'Blocklist', 'parse_blocklist', 'is_plain_name',
+           'FAILURES', 'parse_answers', 'is_plain_name', 'split_key', 'marked_key', 'Blocklist', 'parse_blocklist',
            'Blocklists', 'blocklists', 'Subject', 'about_address', 'about_domain', 'Listed', 'without_key',
            'is_listing', 'ask_blocklist', 'Inquiry', 'Tally', 'ListHealth', 'ListsLeftAlone', 'ListOutcomes',
            'ListHealthSettings', 'ListHealthAnswerer', 'told_from', 'lists_left_alone', 'list_news']
@@ -57,6 +57,14 @@ def _byte(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 3 and int(text) < 256 else None
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #a52ba17a
+def is_plain_name(name: str) -> bool:
+    "Is this a name of letters, digits, hyphens and underscores, which every nameserver can be asked about?"
+    return 0 < len(name) <= 253 and all(
+        0 < len(label) <= 63 and label.isascii() and label.replace("-", "a").replace("_", "a").isalnum()
+        for label in name.split(".")
+    )
+
+
 KEYED = ("dq.spamhaus.net", "mail.abusix.zone")  # below these, one label is the list's, and all before it a key
 KEY_LENGTH = 20  # characters from which on a first label is taken for a key
 
@@ -139,14 +147,6 @@ def _slip(name: str, answers: str) -> str:
     if between or " " in answers.strip():
         return "between lists there is a colon, and no comma or blank, as in one.example:two.example"
     return "" if is_plain_name(name) else "a list's name is one in DNS"
-
-
-def is_plain_name(name: str) -> bool:
-    "Is this a name of letters, digits, hyphens and underscores, which every nameserver can be asked about?"
-    return 0 < len(name) <= 253 and all(
-        0 < len(label) <= 63 and label.isascii() and label.replace("-", "a").replace("_", "a").isalnum()
-        for label in name.split(".")
-    )
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #c2d0f692
 class Blocklists(tuple["Blocklist", ...]):
