@@ -106,3 +106,52 @@ def test_a_quota_of_nothing_is_none(quota: int, full: bool) -> None:
 
 def _told(found: MailboxFound, question: Mailbox) -> MailboxFound:
     return found
+
+
+# Lists in which nothing can match
+
+
+@pytest.mark.parametrize(
+    ("name", "lists", "values", "said"),
+    [
+        ("rcptchecksfile", {"wl": "@example.org\nexample.net\n"}, {"CHKUSER_WLFILE": "wl"}, "wl: nothing matches @example.org"),
+        ("rcptcheckscdb", {"wl": "ana@example.org\n"}, {"CHKUSER_WLFILE": "wl"}, "wl: nothing matches ana@example.org"),
+        ("senderchecksfile", {"wl": ".example.net\n"}, {"SENDERCHK_WLFILE": "wl"}, "wl: nothing matches .example.net"),
+        ("checkback", {"cbwldom": "@example.com\n"}, {}, "cbwldom: nothing matches @example.com"),
+        ("checkback", {"cbwladdr": "example.com\n"}, {}, "cbwladdr: nothing matches example.com"),
+        ("dotblind", {"mine": "@example.org\n"}, {"DOTBLINDDOMAINS": "mine"}, "mine: nothing matches @example.org"),
+        ("plusaliases", {"mine": "@example.org\n"}, {"PLUSALIASESDOMAINS": "mine"}, "mine: nothing matches @example.org"),
+        ("greylist", {"greylistclients": "mx.example.net\n"}, {}, "greylistclients: nothing matches mx.example.net"),
+        ("greylist", {"greylistsenders": "example.net\n"}, {}, "greylistsenders: nothing matches example.net"),
+        ("greylist", {"greylistrecipients": "abuse\n"}, {}, "greylistrecipients: nothing matches abuse"),
+        ("spfchecks", {"fw": "mx.example.net\n"}, {"SPFFORWARDERS": "fw"}, "fw: nothing matches mx.example.net"),
+    ],
+)
+def test_an_entry_that_nothing_matches_is_told_once(
+    name: str, lists: dict[str, str], values: dict[str, str], said: str
+) -> None:
+    "One line for each time that the list is read, whatever else is logged."
+    files: dict[str, str | bytes] = {"rcpthosts": "example.org\n", "addresslist": "", **lists}
+    control = ControlFiles(files)
+    session = sample_session(mail_from="eva@example.net", rcpt_to="a.na+x@example.org", **values)
+    log: list[str] = []
+    for _ in range(3):
+        FOUND[name](session, control, log.append, {})
+    assert [line.partition(";")[0] for line in log if "nothing matches" in line] == [said]
+    files |= {listed: f"{text}# changed\n" for listed, text in lists.items()}
+    FOUND[name](session, control, log.append, {})
+    assert len([line for line in log if "nothing matches" in line]) == 2
+
+
+def test_a_list_as_it_should_be_is_not_told_of() -> None:
+    lists = {
+        "cbwldom": "example.com\n# @\n\n[192.0.2.1]\n",
+        "cbwladdr": 'ana@example.com\n"a b"@example.com\n',
+        "greylistclients": "192.0.2.0/24\n2001:db8::/32\n",
+        "greylistsenders": "<>\n@example.com\nana@\nana@example.com\n",
+        "greylistrecipients": "postmaster\nabuse@\n",
+    }
+    control, log = ControlFiles({"rcpthosts": "example.org\n", **lists}), list[str]()
+    for name in ("checkback", "greylist"):
+        FOUND[name](sample_session(mail_from="eva@example.net"), control, log.append, {})
+    assert not [line for line in log if "nothing matches" in line]
