@@ -31,10 +31,9 @@ if TYPE_CHECKING:
 __all__ = ['FORMS', 'EXTENSION_LIMIT', 'QUESTIONS', 'WHITELISTED', 'FOREIGN', 'KNOWN', 'UNKNOWN', 'FULL', 'UNCHECKED', 'Forms',
            'unquoted', 'spellings', 'returns_to', 'is_srs', 'listed_as', 'Mailboxes', 'TextMailboxes', 'CdbMailboxes',
            'ListMailboxes', 'AskedMailboxes', 'VpopmailMailboxes', 'SeveralMailboxes', 'mailbox_sources',
-           'mailboxes_in', 'is_whitelisted', 'standing', 'refuse', 'form_variables', 'FormSettings',
-           'RecipientSettings', 'RecipientListSettings', 'parse_recipient', 'accepted_before', 'RecipientState',
-           'wrong_before', 'no_mailbox', 'check_recipient', 'SenderSettings', 'check_sender_mailbox', 'ListedSettings',
-           'is_own_address', 'one_message']
+           'mailboxes_in', 'is_whitelisted', 'standing', 'refuse', 'RecipientSettings', 'RecipientListSettings',
+           'parse_recipient', 'accepted_before', 'RecipientState', 'wrong_before', 'no_mailbox', 'check_recipient',
+           'SenderSettings', 'check_sender_mailbox', 'ListedSettings', 'is_own_address', 'one_message']
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #2c0ea9e8
 class Forms(namedtuple("Forms", "delimiter extensions verp srs", defaults=("-", False, False, False))):
@@ -334,7 +333,7 @@ def refuse(
     return Refuse(int(reply[:3]), ".".join(reply[:3]), reply[4:], by=name)
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #d71d9b0f
-def form_variables(
+def _form_variables(
     prefix: str,  # of their names
 ) -> tuple[Any, Any, Any, Any]:
     "The settings of which `Forms` are made."
@@ -346,8 +345,8 @@ def form_variables(
     )
 
 
-class FormSettings(Environment):
-    "What has `Forms`. A derived class declares `form_variables`."
+class _FormSettings(Environment):
+    "What has `Forms`. A derived class declares `_form_variables`."
 
     delimiter: str
     extensions: bool
@@ -360,7 +359,7 @@ class FormSettings(Environment):
         return Forms(self.delimiter, self.extensions, self.verp, self.srs)
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #624e863a
-class RecipientSettings(FormSettings):
+class RecipientSettings(_FormSettings):
     "What every recipient check can be told."
 
     limit: int = variable("CHKUSER_RCPTLIMIT", number, 10000, "How many recipients a message may have; 0: any number.")
@@ -370,7 +369,7 @@ class RecipientSettings(FormSettings):
     whitelist: str | None = variable(
         "CHKUSER_WLFILE", filename, None, "A list of domains whose mailboxes aren't checked, as text or as a CDB."
     )
-    delimiter, extensions, verp, srs = form_variables("CHKUSER")
+    delimiter, extensions, verp, srs = _form_variables("CHKUSER")
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #e441d042
 class RecipientListSettings(RecipientSettings):
@@ -463,13 +462,13 @@ async def check_recipient(
     return restart
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #26967724
-class SenderSettings(FormSettings):
+class SenderSettings(_FormSettings):
     "What every sender check can be told."
 
     whitelist: str | None = variable(
         "SENDERCHK_WLFILE", filename, None, "A list of domains whose senders aren't checked, as text or as a CDB."
     )
-    delimiter, extensions, verp, srs = form_variables("SENDERCHK")
+    delimiter, extensions, verp, srs = _form_variables("SENDERCHK")
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #78839ab2
 async def check_sender_mailbox(
