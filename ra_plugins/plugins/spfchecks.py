@@ -8,11 +8,11 @@ from __future__ import annotations
 from ra_plugins.ask.dns import Lookup, Prefetch
 from ra_plugins.ask.question import Unanswered, gather
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
-from ra_plugins.plugins.shared.listkeys import client_keys
-from ra_plugins.plugins.shared.lookups import CHECK_BOUND, check_seconds
+from ra_plugins.plugins.shared.listkeys import CLIENT_LIST, client_keys, log_misfits
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.spp.command import AddHeader, Refuse, SetVariable
 from ra_plugins.spp.plugin import State, plugin
-from ra_plugins.support.environment import Environment, filename, number, text, variable, yes_or_no
+from ra_plugins.support.environment import Environment, filename, number, text, timeout_seconds, variable, yes_or_no
 from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
@@ -206,6 +206,7 @@ def is_forwarder(
     "Is the client in our list of forwarders? No, if the list can't be read, and the log says so."
     if not forwarders:
         return False
+    log_misfits(control, forwarders, CLIENT_LIST, log)
     try:
         return control.has(forwarders, *client_keys(session.client_ip))
     except OSError as error:
@@ -262,7 +263,7 @@ class SpfchecksSettings(Environment):
     void_ipv6: bool = variable(
         "SPFVOIDIPV6", yes_or_no, True, "0: a host without an IPv6 address isn't a void lookup, for an IPv6 client."
     )
-    timeout: int = variable("SPFTIMEOUT", check_seconds, 20, "How many seconds the check may take.")
+    timeout: int = variable("SPFTIMEOUT", timeout_seconds, 20, "How many seconds the check may take.")
 
 # %% ../../nbs/plugins/spfchecks.ipynb #7948b0d0
 @plugin(
