@@ -35,6 +35,7 @@ TABLES = (
     "CREATE TABLE valias (alias VARCHAR(32), domain VARCHAR(96), valias_line TEXT)",
     "INSERT INTO valias VALUES ('sales', 'example.org', 'ana'), ('list-default', 'example.org', 'list')",
 )
+RETURN = "list-return-42-eva=example.com"  # to a list that has no entry for its returns
 HOSTILE = [
     "' OR 1=1 --@example.org",
     "ana@example.org' OR '1'='1",
@@ -133,19 +134,23 @@ def test_what_a_client_says_is_never_part_of_a_query(database: Any) -> None:
 
 
 def test_the_plugin_over_it(database: Any) -> None:
-    "Accepted, refused, full, by extension and as a list's return: in the words of the log."
+    "Accepted, refused, full, by extension and as a list's return, by its own entry or a setting: in the words of the log."
     control = ControlFiles({"rcpthosts": "example.org\n"})
     lines: list[str] = []
     with Answerers(settings(database)) as answerers:
-        for address in ("ben", "zoe", "ana", "news-x", "list-return-42-eva=example.com"):
-            session = sample_session(rcpt_to=f"{address}@example.org", CHKUSER_SOURCE="sql", CHKUSER_MBXQUOTA=97)
+        for address in ("ben", "zoe", "ana", "news-x", "news-return-7-eva=example.com", RETURN, RETURN):
+            verp = lines.count(f"511 sorry, no mailbox here by that name ({RETURN}@example.org)")
+            told = {"CHKUSER_SOURCE": "sql", "CHKUSER_MBXQUOTA": 97, "CHKUSER_VERP": verp}
+            session = sample_session(rcpt_to=f"{address}@example.org", **told)
             rcptchecks(session, control, lines.append, answerers)
     assert lines == [
         "Accepted recipient (ben@example.org number 0 of 10000 )",
         "511 sorry, no mailbox here by that name (zoe@example.org)",
         "522 sorry, recipient mailbox is full (ana@example.org)",
         "Accepted recipient (news-x@example.org number 0 of 10000 )",
-        "Accepted recipient (list-return-42-eva=example.com@example.org number 0 of 10000 )",
+        "Accepted recipient (news-return-7-eva=example.com@example.org number 0 of 10000 )",
+        f"511 sorry, no mailbox here by that name ({RETURN}@example.org)",
+        f"Accepted recipient ({RETURN}@example.org number 0 of 10000 )",
     ]
 
 

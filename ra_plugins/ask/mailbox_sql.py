@@ -244,7 +244,7 @@ class SqlStore(Answerer):
         from threading import Lock
 
         super().__init__(settings, log, dry)
-        self.workers, self.lock = Workers(max(settings.connections, 1)), Lock()
+        self.workers, self.lock = Workers(settings.connections), Lock()
         self._engine: Engine | None = None
         self._password = ""
 
@@ -254,7 +254,7 @@ class SqlStore(Answerer):
             if self._engine is None:
                 url = database_url(self.settings.url)
                 self._password = str(url.password or "")
-                self._engine = open_engine(url, max(self.settings.seconds, 1), max(self.settings.connections, 1))
+                self._engine = open_engine(url, self.settings.seconds, self.settings.connections)
             return self._engine
 
     def reason(self, error: BaseException) -> str:
@@ -270,7 +270,7 @@ class SqlStore(Answerer):
 
     def _until(self, until: float) -> float:
         seconds: int = self.settings.seconds
-        return min(until, monotonic() + max(seconds, 1) + _GRACE)
+        return min(until, monotonic() + seconds + _GRACE)
 
     def answer(self, question: Mailbox, until: float = inf) -> Any:
         "Look; the thread that waits for the database is left to itself when the time is over."

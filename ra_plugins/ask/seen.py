@@ -11,7 +11,7 @@ from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer
 from ra_plugins.ask.question import Broken, Question
-from ra_plugins.support.environment import Environment, number, text, variable
+from ra_plugins.support.environment import Environment, number, text, timeout_seconds, variable
 from ra_plugins.support.log import octets
 
 TYPE_CHECKING = False
@@ -383,7 +383,7 @@ class SeenSettings(Environment):
         "/var/lib/ra-plugins/greylist.db",
         "Where greylist remembers: the path of a file, or the URL of a Redis server that several mail servers share.",
     )
-    timeout: int = variable("GREYLISTTIMEOUT", number, 2, "How long to wait for that file or server, in seconds.")
+    timeout: int = variable("GREYLISTTIMEOUT", timeout_seconds, 2, "How long to wait for that file or server, in seconds.")
     most: int = variable(
         "GREYLISTMOST", entries, 1_000_000, "How many triplets that wait, that have passed, and clients it keeps of each."
     )
@@ -400,7 +400,7 @@ class SeenAnswerer(Answerer):
         self.store: SightingsFile | SightingsServer
         scheme, colon, rest = place.partition(":")
         if scheme.lower() in ("redis", "rediss", "unix"):
-            self.store = SightingsServer(scheme.lower() + colon + rest, max(timeout, 0.1), most, self.dry)
+            self.store = SightingsServer(scheme.lower() + colon + rest, timeout, most, self.dry)
         elif not place.startswith("/"):  # a URL with a slip of the pen, say, and a password: not to be shown
             raise Broken(NO_STORE)
         else:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ra_plugins.ask.mailbox import Mailbox
-    from ra_plugins.ask.workers import Workers
     from ra_plugins.support.control import FileInMemory
 
 # %% auto #0
@@ -224,12 +223,12 @@ class VpopmailStore(Answerer):
     "Looks in vpopmail's files."
 
     settings_class = VpopmailSettings
+    threads = 1  # since what it keeps of files is for one only
 
     def __init__(self, settings: Any, log: Any, dry: bool = False):
         super().__init__(settings, log, dry)
         control = settings.environ.get("CONTROLDIR", _CONTROL)
         self.files = VpopmailFiles(settings.users or os.path.join(os.path.dirname(os.path.abspath(control)), "users"))
-        self.workers: Workers | None = None
         self.database: Answerer | None = None
 
     def answer(self, question: Mailbox, until: float = inf) -> MailboxFound:
@@ -239,13 +238,6 @@ class VpopmailStore(Answerer):
         except OSError as error:
             raise Broken(_named("in qmail's users folder,", error)) from None
         return self.in_folder(folder, question, until) if folder else NOT_FOUND
-
-    async def aanswer(self, question: Mailbox, until: float = inf) -> Any:
-        "The same, in a thread: mailboxes may lie on another machine. One thread, since what it keeps is for one only."
-        from ra_plugins.ask.workers import Workers
-
-        self.workers = self.workers or Workers(1)
-        return await self.workers.arun(lambda: self.answer(question, until), until)
 
     def in_folder(self, folder: str, question: Mailbox, until: float) -> MailboxFound:
         "Is mail for the address taken in the folder of its domain?"
@@ -315,6 +307,6 @@ class VpopmailStore(Answerer):
 
     def close(self) -> None:
         "Let go of the thread and the database."
-        for each in (self.workers, self.database):
-            if each:
-                each.close()
+        super().close()
+        if self.database:
+            self.database.close()

@@ -24,8 +24,9 @@ from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
 from ra_plugins.spp.command import Refuse, block_permanent, block_temporary
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.address import Address, literal, parse_address
-from ra_plugins.support.environment import Environment, number, variable, yes_or_no
+from ra_plugins.support.environment import Environment, ip_address, number, variable, yes_or_no
 from ra_plugins.support.log import with_reason
+from ra_plugins.support.networks import is_public, unmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,25 +127,16 @@ async def server_addresses(
     return found
 
 # %% ../../nbs/plugins/checkback.ipynb #f23deecd
-_NOT_PUBLIC = (
-    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"),
-    *("224.0.0.0/4", "240.0.0.0/4", "::/127", "fc00::/7", "fe80::/10", "ff00::/8"),
-)  # of IANA's registries of special-purpose addresses (RFC 6890), those at which no mail server of a stranger can be
-
-
 def why_not_called(
     ip: str,  # of a server
     session: Session,
     private: bool,  # may private addresses be called?
 ) -> str:  # empty if nothing speaks against it
     "Why a server isn't called."
-    import ipaddress
-
-    address = ipaddress.ip_address(ip)
-    address = getattr(address, "ipv4_mapped", None) or address
-    if address == (getattr(session.server_ip, "ipv4_mapped", None) or session.server_ip):
+    address = ip_address(ip)
+    if session.server_ip and unmapped(address) == unmapped(session.server_ip):
         return f"{ip} is the address of this server"
-    if not private and any(address in ipaddress.ip_network(network) for network in _NOT_PUBLIC):
+    if not private and not is_public(address):
         return f"{ip} isn't a public address"
     return ""
 

@@ -9,6 +9,7 @@ from ra_plugins.ask.dns import Lookup, Prefetch
 from ra_plugins.ask.question import Unanswered, gather
 from ra_plugins.ask.seen import CAME_BACK, FIRST_SEEN, PROVEN, SEEN_BEFORE, TOO_EARLY, Seen, Terms
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.spp.command import Command, Later, Refuse
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.environment import Environment, filename, number, variable, yes_or_no
@@ -207,7 +208,13 @@ def come_again(sighting: Sighting, sender: str) -> Command:
     return later if sender else Later("data", later)
 
 
-@plugin("rcpt", settings=GreylistSettings, asks=(Seen, Lookup, Prefetch), answers=(Refuse, Later), seconds=20)
+@plugin(
+    "rcpt",
+    settings=GreylistSettings,
+    asks=(Seen, Lookup, Prefetch),
+    answers=(Refuse, Later),
+    seconds=CHECK_BOUND + DNS_SECONDS,
+)
 async def greylist(
     session: Session, settings: GreylistSettings, control: Control, log: Callable[[str], None], now: float
 ) -> Command | None:

@@ -9,10 +9,10 @@ from ra_plugins.ask.dns import Lookup, Prefetch
 from ra_plugins.ask.question import Unanswered, gather
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
 from ra_plugins.plugins.shared.listkeys import client_keys
-from ra_plugins.plugins.shared.lookups import CHECK_BOUND, check_seconds
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.spp.command import AddHeader, Refuse, SetVariable
 from ra_plugins.spp.plugin import State, plugin
-from ra_plugins.support.environment import Environment, filename, number, text, variable, yes_or_no
+from ra_plugins.support.environment import Environment, filename, number, text, timeout_seconds, variable, yes_or_no
 from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
@@ -262,7 +262,7 @@ class SpfchecksSettings(Environment):
     void_ipv6: bool = variable(
         "SPFVOIDIPV6", yes_or_no, True, "0: a host without an IPv6 address isn't a void lookup, for an IPv6 client."
     )
-    timeout: int = variable("SPFTIMEOUT", check_seconds, 20, "How many seconds the check may take.")
+    timeout: int = variable("SPFTIMEOUT", timeout_seconds, 20, "How many seconds the check may take.")
 
 # %% ../../nbs/plugins/spfchecks.ipynb #7948b0d0
 @plugin(

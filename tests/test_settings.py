@@ -1,0 +1,108 @@
+"""Slips in settings: 0 where it would mean never or nobody, times without end, limits that nobody can reach."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from ra_plugins.ask.answerer import load
+from ra_plugins.ask.mailbox import Mailbox, MailboxFound, SqlSettings
+from ra_plugins.hosts.catalogue import OURS, catalogue
+from ra_plugins.spp.plugin import Plugin
+from ra_plugins.spp.session import sample_session
+from ra_plugins.support.control import ControlFiles
+from ra_plugins.support.environment import Environment, Variable
+
+FOUND = catalogue()
+PLUGINS = [FOUND[name] for name, origin in FOUND.origins.items() if origin == OURS]
+
+
+def answerers_settings(plugin: Plugin) -> list[type[Environment]]:
+    "What those can be told who answer a plugin's questions."
+    names = {getattr(kind, "answerer", "") for kind in plugin.asks} - {""}
+    return [load(name).settings_class for name in sorted(names)]
+
+
+def settings_of_time() -> dict[str, tuple[type[Environment], Variable, list[Plugin]]]:
+    "The settings that say how long somebody waits, with those plugins that wait."
+    found: dict[str, tuple[type[Environment], Variable, list[Plugin]]] = {}
+    for plugin in PLUGINS:
+        for environment in (plugin.settings, *answerers_settings(plugin)):
+            for each in environment.variables():
+                if each.name.endswith(("TIMEOUT", "SERVERTIME")):
+                    found.setdefault(each.name, (environment, each, []))[2].append(plugin)
+    return found
+
+
+TIMES = settings_of_time()
+
+
+def test_settings_of_time_are_found() -> None:
+    assert set(TIMES) == {
+        *("CHECKBACK_TIMEOUT", "CHECKBACK_SERVERTIME", "DNSTIMEOUT", "GREYLISTTIMEOUT", "MAILBOX_SQLTIMEOUT"),
+        *("MFDNSTIMEOUT", "RATERTIMEOUT", "RBLTIMEOUT", "RDNSTIMEOUT", "SPFTIMEOUT"),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(TIMES))
+def test_nobody_waits_for_no_time_or_without_end(name: str) -> None:
+    "0 seconds would never bring an answer, and an hour is more than any client waits."
+    environment, each, _ = TIMES[name]
+    for value in ("0", "3600", "x", ""):
+        log: list[str] = []
+        assert getattr(environment({name: value}, log.append), each.attribute) == each.default
+        assert log == [f"{name}={value} should be {each.kind.__doc__}; taken as {each.default}"]
+    for value in ("1", "20"):
+        assert getattr(environment({name: value}, pytest.fail), each.attribute) == int(value)
+
+
+@pytest.mark.parametrize("name", sorted(TIMES))
+def test_a_plugin_has_the_time_that_it_may_be_set_to(name: str) -> None:
+    "The longest time that a setting takes ends before the host ends the plugin."
+    environment, each, plugins = TIMES[name]
+    longest = max(value for value in range(1, 61) if not _refused(environment, each, value))
+    if name not in ("DNSTIMEOUT", "RATERTIMEOUT"):  # for one question of many, which has the plugin's own bound as well
+        assert all(plugin.seconds > longest for plugin in plugins), [(plugin.name, plugin.seconds) for plugin in plugins]
+
+
+def _refused(environment: type[Environment], each: Variable, value: int) -> bool:
+    log: list[str] = []
+    getattr(environment({each.name: str(value)}, log.append), each.attribute)
+    return bool(log)
+
+
+@pytest.mark.parametrize("value", ["0", "101", "x"])
+def test_a_pool_without_connections(value: str) -> None:
+    log: list[str] = []
+    assert SqlSettings({"MAILBOX_SQLPOOL": value}, log.append).connections == 5
+    assert log == [f"MAILBOX_SQLPOOL={value} should be a whole number from 1 to 100; taken as 5"]
+
+
+# Limits at 0
+
+
+@pytest.mark.parametrize("name", ["rcptchecks", "rcptchecksfile", "rcptcheckscdb"])
+def test_a_limit_of_no_recipients_is_none(name: str) -> None:
+    "It would refuse all mail."
+    session = sample_session(rcpt_to="eva@elsewhere.example", rcpt_count=7, CHKUSER_RCPTLIMIT=0, CHKUSER_SOURCE="list")
+    log: list[str] = []
+    control = ControlFiles({"rcpthosts": "example.org\n", "addresslist": ""})
+    assert FOUND[name](session, control, log.append, {}) == []
+    assert log == ["Accepted recipient (eva@elsewhere.example number 7 of 0 )"]
+
+
+@pytest.mark.parametrize(("quota", "full"), [(0, False), (1, True), (100, True), (101, False)])
+def test_a_quota_of_nothing_is_none(quota: int, full: bool) -> None:
+    "At 0 per cent every mailbox that has a quota would be full, an empty one as well."
+    control = ControlFiles({"rcpthosts": "example.org\n"})
+    session = sample_session(rcpt_to="ben@example.org", CHKUSER_SOURCE="sql", CHKUSER_MBXQUOTA=quota)
+    for fill in (100, 0):
+        log: list[str] = []
+        found = MailboxFound(True, False, fill)
+        answers = FOUND["rcptchecks"](session, control, log.append, {Mailbox: partial(_told, found)})
+        assert bool(answers) == (full and fill == 100)
+
+
+def _told(found: MailboxFound, question: Mailbox) -> MailboxFound:
+    return found
