@@ -129,6 +129,25 @@ def test_rcptcheck_without_files_accepts(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stderr.endswith(" - error opening virtualdomains: no such file or directory\n")
 
 
+@pytest.mark.parametrize(
+    ("names", "status", "said"),
+    [
+        ("nosuch", 0, ["RCPTCHECKPLUGINS=nosuch should name plugins with blanks between"]),
+        ("plusaliases,rcptchecks", 0, ["RCPTCHECKPLUGINS=plusaliases,rcptchecks should name plugins with blanks between"]),
+        ("nosuch rcptchecks", 100, ["RCPTCHECKPLUGINS=nosuch should name plugins", f"{NO_MAILBOX} (zoe@example.org)"]),
+        ("", 0, ["RCPTCHECKPLUGINS is empty, so nothing is checked; it should name plugins with blanks between"]),
+    ],
+)
+def test_rcptcheck_with_names_that_are_none(vpopmail: Vpopmail, names: str, status: int, said: list[str]) -> None:
+    "Told with the name of the setting and what it should be; the others run."
+    told = {"RECIPIENT": "zoe@example.org", "CONTROLDIR": str(vpopmail.home / "control"), "RCPTCHECKPLUGINS": names}
+    program = [sys.executable, "-c", "from ra_plugins.hosts.rcptcheck import main; main()"]
+    done = subprocess.run(program, env={**ENVIRON, **told}, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    lines = [line.partition(" - ")[2] for line in done.stderr.splitlines()]
+    assert done.returncode == status and len(lines) == len(said) and "Error" not in done.stderr
+    assert all(line.startswith(begin) for line, begin in zip(lines, said, strict=True))
+
+
 # What a list of mailboxes must know
 
 

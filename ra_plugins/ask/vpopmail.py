@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['QUOTA_UNITS', 'SIZES_LIMIT', 'COUNTED_MESSAGES', 'COUNTING_SECONDS', 'STALE_SECONDS', 'RECOUNT_FILL',
            'FILENAME_LIMIT', 'DEFAULT_FILE', 'DASHES', 'DEFAULT_LIMIT', 'BOUNCE_MAIL', 'Quota', 'parse_quota', 'used',
-           'message_size', 'counted', 'fill_of', 'VpopmailFiles', 'dot_files', 'is_file', 'instructions', 'takes_all',
-           'VpopmailStore']
+           'message_size', 'maildir_usage', 'fill_of', 'VpopmailFiles', 'dot_files', 'is_file', 'instructions',
+           'takes_all', 'VpopmailStore']
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #08b606ff
 QUOTA_UNITS = {"": 1, "S": 1, "K": 2**10, "KB": 2**10, "M": 2**20, "MB": 2**20, "G": 2**30, "GB": 2**30}  # bytes
@@ -117,7 +117,7 @@ def _messages(folder: str) -> Iterator[os.DirEntry[str]]:
         return
 
 
-def counted(
+def maildir_usage(
     maildir: str,  # its path
     until: float = inf,  # on `time.monotonic`
 ) -> tuple[int, int]:  # bytes, messages
@@ -158,7 +158,7 @@ def fill_of(
     fill = limits.fill(size, count)
     if fill is None or fill < RECOUNT_FILL or abs(time() - file.status.st_mtime) < STALE_SECONDS:
         return fill
-    return limits.fill(*counted(maildir, min(until, monotonic() + COUNTING_SECONDS)))
+    return limits.fill(*maildir_usage(maildir, min(until, monotonic() + COUNTING_SECONDS)))
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #7567b19c
 def _damaged(path: str, what: str) -> OSError:

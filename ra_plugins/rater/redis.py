@@ -25,7 +25,7 @@ from ra_plugins.rater.memory import RETRY_PAUSE, SPARE_MARKS, Mark, StoreError, 
 
 # %% auto #0
 __all__ = ['TOLD', 'FIND', 'ADD', 'COUNT', 'SCRIPT', 'SHA', 'URL_MISTAKE', 'packed', 'batch', 'open_line', 'Line',
-           'parse_redis_url', 'HeldSocket', 'held', 'reached', 'checked_reply', 'run_script', 'Redis']
+           'parse_redis_url', 'HeldSocket', 'held_to_its_end', 'reached', 'checked_reply', 'run_script', 'Redis']
 
 # %% ../../nbs/rater/03_redis.ipynb #9d1de8c7
 @lru_cache(maxsize=1024)
@@ -142,7 +142,7 @@ def open_line(connection: Connection) -> None:
 class Line:
     "A connection to Redis that is let alone for a while after a failure."
 
-    def __init__(self, connection: Any, timeout: float):  # as `held` makes it
+    def __init__(self, connection: Any, timeout: float):  # as `held_to_its_end` makes it
         self.connection, self.timeout = connection, timeout
         self.failed, self.reason = float("-inf"), ""  # the last failure: when and why
 
@@ -219,7 +219,7 @@ class HeldSocket:
             self.socket.settimeout(chosen)
 
 
-def held(connection: Any) -> Any:  # which isn't open yet
+def held_to_its_end(connection: Any) -> Any:  # which isn't open yet
     "A connection of redis-py's, with `end`: the time after which it waits for nothing."
     opened, connection.end = connection._connect, float("inf")
     connection._connect = lambda: HeldSocket(connection, opened())
@@ -237,7 +237,7 @@ def reached(
     kind = options.pop("connection_class", Connection)
     wait = {"socket_timeout": timeout / 2, "socket_connect_timeout": timeout / 2, "retry": Retry(NoBackoff(), 0)}
     try:
-        return Line(held(kind(**{**wait, "protocol": 2, **options})), timeout), prefix
+        return Line(held_to_its_end(kind(**{**wait, "protocol": 2, **options})), timeout), prefix
     except TypeError as error:
         raise ValueError(f"no such option of Redis: {error}") from None
 
