@@ -329,7 +329,7 @@ def redis_client(url: str, timeout: float) -> tuple[Redis, str]:  # with the pre
         from redis.exceptions import RedisError
         from redis.retry import Retry
 
-        from ra_plugins.rater.redis import parse_redis_url
+        from ra_plugins.support.redis_url import parse_redis_url
 
         options = parse_redis_url(url)
         prefix, kind = options.pop("prefix", "greylist:"), options.pop("connection_class", Connection)

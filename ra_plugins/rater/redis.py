@@ -13,19 +13,19 @@ from itertools import chain
 from math import ceil
 from struct import pack
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis.backoff import NoBackoff
-from redis.connection import Connection, parse_url
+from redis.connection import Connection
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError, TimeoutError
 from redis.retry import Retry
 
 from ra_plugins.rater.limits import Limit
 from ra_plugins.rater.memory import RETRY_PAUSE, SPARE_MARKS, Mark, StoreError, series_key
+from ra_plugins.support.redis_url import parse_redis_url
 
 # %% auto #0
-__all__ = ['TOLD', 'FIND', 'ADD', 'COUNT', 'SCRIPT', 'SHA', 'URL_MISTAKE', 'packed', 'batch', 'open_line', 'Line',
-           'parse_redis_url', 'HeldSocket', 'held_to_its_end', 'reached', 'checked_reply', 'run_script', 'Redis']
+__all__ = ['TOLD', 'FIND', 'ADD', 'COUNT', 'SCRIPT', 'SHA', 'packed', 'batch', 'open_line', 'Line', 'HeldSocket',
+           'held_to_its_end', 'reached', 'checked_reply', 'run_script', 'Redis']
 
 # %% ../../nbs/rater/03_redis.ipynb #9d1de8c7
 @lru_cache(maxsize=1024)
@@ -162,27 +162,6 @@ class Line:
             self.connection.disconnect()
             self.failed, self.reason = time.monotonic(), f"Redis: {error}"
             raise StoreError(self.reason) from error
-
-# %% ../../nbs/rater/03_redis.ipynb #b95fbd85
-URL_MISTAKE = "redis://:PASSWORD@HOST:PORT/DATABASE is one, with %40 for an @ in the password, %2F for a / and %23 for a #"
-
-
-def parse_redis_url(
-    url: str,
-) -> dict[str, Any]:  # as redis-py's `Connection` takes it, and what is for us
-    "What a URL says. `ValueError`, which shows nothing of it, for what is none."
-    try:
-        parts, options = urlsplit(url), parse_url(url)
-        own_path = not parts.netloc or "@" in parts.netloc if parts.scheme == "unix" else _is_database(parts.path)
-        if "#" in url or not own_path or any("=" not in each for each in parts.query.split("&") if each):
-            raise ValueError
-    except ValueError:  # whose text may have a piece of the password in it
-        raise ValueError(URL_MISTAKE) from None
-    return dict(options)
-
-
-def _is_database(path: str) -> bool:
-    return path.strip("/").isdecimal() or not path.strip("/")
 
 # %% ../../nbs/rater/03_redis.ipynb #56ca39e7
 class HeldSocket:
