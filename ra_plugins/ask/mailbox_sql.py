@@ -162,7 +162,7 @@ def alias_names(
     return [local, *(f"{local[:end]}default" for end in reversed(ends))]
 
 
-def in_vpopmail_tables(connection: Connection, question: Mailbox) -> MailboxFound:
+def in_vpopmail_tables(connection: Connection, question: Mailbox, log: Callable[[str], None]) -> MailboxFound:
     "Does vpopmail's database have it?"
     from sqlalchemy import bindparam, inspect
     from sqlalchemy import text as statement
@@ -170,7 +170,8 @@ def in_vpopmail_tables(connection: Connection, question: Mailbox) -> MailboxFoun
     names: dict[str, Any] = {"local": question.local, "domain": question.domain}
     if account := found_by(connection, statement(USER), names, question.address):
         home, quota, gid = account
-        return NOT_FOUND if int(gid or 0) & BOUNCE_MAIL else MailboxFound(True, False, _fill(f"{home}/Maildir", quota or ""))
+        bounces = int(gid or 0) & BOUNCE_MAIL
+        return NOT_FOUND if bounces else MailboxFound(True, False, _fill(f"{home}/Maildir", quota or "", log))
     if not inspect(connection).has_table("valias"):
         return NOT_FOUND
     aliases = {"domain": question.domain, "aliases": alias_names(question.local)}
@@ -178,11 +179,12 @@ def in_vpopmail_tables(connection: Connection, question: Mailbox) -> MailboxFoun
     return MailboxFound(True, False, None) if found else NOT_FOUND
 
 
-def _fill(maildir: str, quota: str) -> int | None:
-    "How full a Maildir is; None too if that can't be told: the database may be another machine's."
+def _fill(maildir: str, quota: str, log: Callable[[str], None]) -> int | None:
+    "How full a Maildir is. None if it isn't on this machine, or, with a line in the log, if it can't be read."
     try:
         return fill_of(maildir, quota)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        log(with_reason(f"can't tell how full {maildir} is", error))
         return None
 
 # %% ../../nbs/ask/16_mailbox_sql.ipynb #75ebc138
@@ -210,7 +212,7 @@ def _fill_of_row(row: Any, log: Callable[[str], None]) -> int | None:
     quota, taken, maildir = (row.get(name) for name in ("quota", "used", "maildir"))
     limit = _as_text(quota)
     if maildir:
-        return _fill(_as_text(maildir), limit)
+        return _fill(_as_text(maildir), limit, log)
     if quota is None or taken is None:
         return None
     try:
@@ -342,7 +344,9 @@ class SqlStore(Answerer):
     def find(self, connection: Connection, question: Mailbox) -> MailboxFound:
         "Ask the query of one's own, or vpopmail's tables."
         query = self.settings.query
-        return by_query(connection, query, question, self.log) if query else in_vpopmail_tables(connection, question)
+        if query:
+            return by_query(connection, query, question, self.log)
+        return in_vpopmail_tables(connection, question, self.log)
 
     def _until(self, until: float) -> float:
         seconds: int = self.settings.seconds
