@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from ra_plugins.spp.session import sample_session
 from ra_plugins.support.control import ControlFiles
 from ra_plugins.support.environment import Environment, Variable
 
+ROOT = Path(__file__).resolve().parent.parent
 FOUND = catalogue()
 PLUGINS = [FOUND[name] for name, origin in FOUND.origins.items() if origin == OURS]
 
@@ -155,3 +158,24 @@ def test_a_list_as_it_should_be_is_not_told_of() -> None:
     for name in ("checkback", "greylist"):
         FOUND[name](sample_session(mail_from="eva@example.net"), control, log.append, {})
     assert not [line for line in log if "nothing matches" in line]
+
+
+# What the pages and the help tell
+
+
+def test_a_setting_of_a_service_says_so() -> None:
+    "A script lives for one command, so it leaves no list alone."
+    settings = (FOUND["rblchecks"].settings, *answerers_settings(FOUND["rblchecks"]))
+    (rest,) = (each for kind in settings for each in kind.variables() if each.name == "RBLREST")
+    assert rest.meaning.startswith("In a service: ")
+
+
+@pytest.mark.parametrize(("name", "owner"), [("checkback", "qmaild"), ("greylist", "qmaild"), ("rcptchecks", "vpopmail")])
+def test_one_way_to_make_the_folder(name: str, owner: str) -> None:
+    "What three pages say about /var/lib/ra-plugins is the same, can be pasted, and names whose it has to be."
+    cells = json.loads((ROOT / "nbs" / "plugins" / f"{name}.ipynb").read_text())["cells"]
+    lines = "".join("".join(each["source"]) + "\n" for each in cells if each["cell_type"] == "markdown").splitlines()
+    commands = [line.strip() for line in lines if line.startswith("    ") and "/var/lib/ra-plugins" in line]
+    assert commands[0] == f"install -d -o {owner} -m 700 /var/lib/ra-plugins"
+    assert commands[1:] == (["chown -R vpopmail /var/lib/ra-plugins"] if name == "rcptchecks" else [])
+    assert not [line for line in lines if line.startswith("    #")]

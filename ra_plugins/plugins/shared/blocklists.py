@@ -427,7 +427,7 @@ class ListHealthSettings(Environment):
     "What a host can be told about lists that fail."
 
     rest: int = variable(
-        "RBLREST", number, 60, "For how many seconds a list is left alone that has failed three times in a row; 0 for none."
+        "RBLREST", number, 60, "In a service: for how many seconds a list is left alone after three failures in a row; 0: none."
     )
 
 
