@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ra_plugins.hosts.service.decider import Decider
 
 # %% auto #0
-__all__ = ['CONNECTIONS', 'Complaints', 'peer_user', 'ServicePort', 'ClientConnection']
+__all__ = ['CONNECTIONS', 'MOMENT', 'Complaints', 'peer_user', 'ServicePort', 'ClientConnection']
 
 # %% ../../../nbs/hosts/service/02_port.ipynb #d6c9ad23
 class Complaints:
@@ -65,6 +65,7 @@ def peer_user(
 
 # %% ../../../nbs/hosts/service/02_port.ipynb #e25686a4
 CONNECTIONS = 10_000  # at a time, unless the service is told otherwise
+MOMENT = 0.5  # seconds for the request of a client that has just come when the service is told to end
 
 
 class ServicePort:
@@ -80,7 +81,6 @@ class ServicePort:
         self.decider, self.users, self.limit = decider, users, limit
         self.complaints, self.counts = Complaints(log), decider.counts
         self.open: set[ClientConnection] = set()
-        self.ending = False  # told to end: take nothing new
         self.settled = asyncio.Event()  # nobody waits
 
     def connection(self) -> ClientConnection:
@@ -101,8 +101,11 @@ class ServicePort:
                 connection.look(now)
 
     async def settle(self, seconds: float) -> None:
-        "Answer what has been taken, for as long as that; what has sent no whole request is closed."
-        self.ending = True
+        "Answer what has been taken, for as long as that; what sends no whole request in a moment is closed."
+        moment = monotonic() + MOMENT
+        await asyncio.sleep(0.01)  # some may have been accepted that we haven't heard of yet
+        while any(connection.decided is None for connection in self.open) and monotonic() < moment:
+            await asyncio.sleep(0.01)
         for connection in [*self.open]:
             if connection.decided is None:
                 connection.close()
@@ -133,9 +136,6 @@ class ClientConnection(asyncio.Protocol):
         port.counts.events["connections"] += 1
         if port.users is not None and (user := peer_user(transport.get_extra_info("socket"))) not in port.users:
             port.refuse("a user who may not ask", f"user {user}")
-            self.transport.abort()
-        elif port.ending:
-            port.counts.sent_back["a service that ends"] += 1
             self.transport.abort()
         elif len(port.open) > port.limit:
             port.refuse("too many connections", f"more than {port.limit}")
