@@ -48,6 +48,7 @@ def service_parser() -> argparse.ArgumentParser:
     add("--caller", action="append", default=[], dest="callers", metavar="NAME",
         help=f"a user who may ask; may come again ({', '.join(CALLERS)})")  # fmt: skip
     add("--connections", type=whole_number, default=CONNECTIONS, metavar="N", help="at a time, for each worker (%(default)s)")
+    add("--no-ahead", action="store_false", dest="ahead", help="ask nothing before its turn")
     add("--grace", type=number_over_zero, default=60, metavar="SECONDS", help="for what has been taken, at the end (%(default)s)")
     return made
 
@@ -70,6 +71,7 @@ def options_of(arguments: argparse.Namespace) -> ServiceOptions:
         callers=arguments.callers or CALLERS,
         limit=arguments.connections,
         grace=arguments.grace,
+        ahead=arguments.ahead,
     )
 
 

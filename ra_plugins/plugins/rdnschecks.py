@@ -253,7 +253,8 @@ async def rdnschecks(
     "Weigh what DNS calls a client, and what it calls itself."
     if is_exempt(session, log, settings.skip_relay):
         return []
-    address, helo, words = _unmapped(session.client_ip), session.helo, _words(control, settings.words, log)
+    address, words = _unmapped(session.client_ip), _words(control, settings.words, log)
+    helo = None if "helo" in session.to_come else session.helo
     finding = helo_finding(helo, address, _unmapped(session.server_ip), _me(control, log)) if helo is not None else ""
     asked = {}
     if address is None:

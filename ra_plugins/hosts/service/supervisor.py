@@ -50,6 +50,7 @@ class ServiceOptions:
     limit: int = CONNECTIONS  # connections at a time, for each worker
     grace: float = 60  # seconds for what has been taken, at the end
     verdicts: str = ""  # the file for a line of JSON a verdict; empty for none
+    ahead: bool = True  # ask what is sure to be asked later as soon as it is known
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #bda1dac6
 def read_settings(
@@ -219,7 +220,7 @@ class Supervisor:
     async def _new_worker(self, settings: dict[str, str]) -> Worker:
         options = self.options
         order = Order(
-            self.listener.fileno(), options.files, self.users, options.limit, options.grace, options.verdicts
+            self.listener.fileno(), options.files, self.users, options.limit, options.grace, options.verdicts, options.ahead
         )  # fmt: skip
         process = await asyncio.create_subprocess_exec(
             *order.words(),

@@ -19,6 +19,7 @@ from typing import Any
 
 from ra_plugins.hosts.catalogue import catalogue
 from ra_plugins.hosts.script import environment
+from ra_plugins.hosts.service.ahead import Rehearsals
 from ra_plugins.hosts.service.decider import Counts, Decider
 from ra_plugins.hosts.service.port import CONNECTIONS, ServicePort
 from ra_plugins.support.listening import allow_files
@@ -38,6 +39,7 @@ class Order:
     limit: int = CONNECTIONS  # connections at a time
     grace: float = 60  # seconds for what has been taken, at the end
     verdicts: str = ""  # the file for a line of JSON a verdict; empty for none
+    ahead: bool = True  # ask what is sure to be asked later as soon as it is known
 
     def words(self) -> list[str]:
         "The command line of a worker."
@@ -84,7 +86,9 @@ async def serve_clients(order: Order) -> None:
     "Answer clients until standard input ends, or SIGTERM comes."
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     decider = Decider(catalogue(order.files, log_to_stderr), environment(), log_to_stderr)
-    port = ServicePort(decider, log_to_stderr, order.users, allow_files(order.limit, log_to_stderr))
+    rehearsals = Rehearsals(decider)
+    heard = rehearsals.heard if order.ahead else None
+    port = ServicePort(decider, log_to_stderr, order.users, allow_files(order.limit, log_to_stderr), heard)
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     await loop.connect_read_pipe(lambda: _Asked(decider.counts, ended), sys.stdin)
     with socket.socket(fileno=order.descriptor) as listener:
@@ -97,6 +101,7 @@ async def serve_clients(order: Order) -> None:
         server.close()
     await port.settle(order.grace)
     looking.cancel()
+    await rehearsals.aclose()
     _tell({"counts": counts_to_json(decider.counts)})
     await decider.aclose()
 
