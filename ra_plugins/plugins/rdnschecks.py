@@ -285,9 +285,9 @@ def _weighed(
     left: list[Command] = [*state.keep(score=min(score, 999_999_999))] if score != state.score else []
     findings = ", ".join(f"{finding} {weight}" for finding, weight in weights.items() if weight)
     about = f"{session.client_ip or 'a client'}" + (f", HELO {session.helo}" if session.helo is not None else "")
-    refused, refusal = 0 < limit <= score, _refusal(settings.temporary, session)
+    refused = 0 < limit <= score
     log(f"{'Rejecting' if refused else 'Accepting'} {about}" + (f": {findings}, together {score}" if findings else ""))
-    return [*left, refusal] if refused else left
+    return [*left, _refusal(settings.temporary, session)] if refused else left
 
 # %% ../../nbs/plugins/rdnschecks.ipynb #5f9abef5
 def _refusal(temporary: bool, session: Session) -> Command:

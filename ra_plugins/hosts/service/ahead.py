@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['YET_TO_COME', 'QUESTIONS_AHEAD', 'WAITED_FOR', 'SESSIONS', 'SESSION_SECONDS', 'NEWS_OF_A_SESSION', 'REHEARSALS',
-           'TooEarly', 'EarlyEnviron', 'early_session', 'AheadAnswerers', 'SessionNews', 'later_names', 'Rehearsals']
+           'TooEarly', 'EarlyEnviron', 'early_session', 'AheadAnswerers', 'KnownSession', 'SessionNews', 'later_names',
+           'Rehearsals']
 
 # %% ../../../nbs/hosts/service/03_ahead.ipynb #55732e2a
 _RCPT = frozenset({"SMTPRCPTTO", "SMTPRCPTCOUNT", "SMTPRCPTCOUNTALL", "SMTPRCPTHOSTSOK"})
@@ -39,10 +39,7 @@ YET_TO_COME = {  # variables, after each command that tells something that other
     "helo": _RCPT | {"SMTPMAILFROM"},
     "mail": _RCPT,
 }
-_ATTRIBUTES = {  # of a session, where these stand
-    stage: frozenset(each.attribute for each in Session.variables() if each.name in names)
-    for stage, names in YET_TO_COME.items()
-}
+_VARIABLES = {each.attribute: each.name for each in Session.variables() if each.name in YET_TO_COME["connection"]}
 
 # %% ../../../nbs/hosts/service/03_ahead.ipynb #bdc0b9b4
 class TooEarly(BaseException):
@@ -57,10 +54,13 @@ class EarlyEnviron(Mapping[str, str]):
         environ: Mapping[str, str],
         stage: str,  # up to which all is told: a key of `YET_TO_COME`
     ):
-        self.to_come, self.attributes, self.over = YET_TO_COME[stage], _ATTRIBUTES[stage], False
+        self.to_come, self.over = YET_TO_COME[stage], False
+        self.noticed: set[str] = set()  # what the decision has looked at of what a client tells
         self.told = {name: value for name, value in environ.items() if name not in self.to_come}
 
     def __getitem__(self, name: str) -> str:
+        if name in YET_TO_COME["connection"]:
+            self.noticed.add(name)
         if name in self.to_come:
             self.over = True
             raise TooEarly(name)
@@ -73,10 +73,22 @@ class EarlyEnviron(Mapping[str, str]):
         return len(self.told)
 
 
+class _ToCome(frozenset[str]):
+    "Attributes that are to come; it notices who asks."
+
+    environ: EarlyEnviron
+
+    def __contains__(self, attribute: object) -> bool:
+        if attribute in _VARIABLES:
+            self.environ.noticed.add(_VARIABLES[attribute])
+        return super().__contains__(attribute)
+
+
 def early_session(environ: EarlyEnviron, log: Callable[[str], None], pid: int) -> Session:
     "A session that knows what is yet to come."
     session = Session(environ, log, pid)
-    session.to_come = environ.attributes
+    session.to_come = to_come = _ToCome(each for each, name in _VARIABLES.items() if name in environ.to_come)
+    to_come.environ = environ
     return session
 
 # %% ../../../nbs/hosts/service/03_ahead.ipynb #98ad10d8
@@ -125,35 +137,60 @@ SESSION_SECONDS = 3600  # for which one is remembered after it was heard of
 NEWS_OF_A_SESSION = 8  # times that one session is rehearsed
 
 
+class KnownSession:
+    "What was known of a session when it was last heard of, and what was new."
+
+    __slots__ = ("changed", "noticed", "seen", "stage", "times", "told")
+
+    def __init__(self) -> None:
+        self.told: dict[str, int] = {}  # hashes of what the client has told, by variable
+        self.stage = "connection"  # up to which all is told: a key of `YET_TO_COME`; nothing, if nothing is new
+        self.changed: frozenset[str] = frozenset()  # variables that are new
+        self.times = 0  # that something was new
+        self.seen = 0.0
+        self.noticed: dict[str, frozenset[str]] = {}  # by plugin: the variables that its rehearsal has looked at
+
+    def hear(self, environ: Mapping[str, str]) -> None:
+        "Take in what is known now."
+        told = {name: hash(environ[name]) for name in _TOLD if name in environ}
+        self.changed = frozenset(name for name in told if told[name] != self.told.get(name))
+        self.stage = next((stage for name, stage in _TOLD.items() if name in self.changed), "" if self.times else "connection")
+        self.told, self.times = told, self.times + bool(self.stage)
+        if self.times > NEWS_OF_A_SESSION:
+            self.stage = ""
+
+    def concerns(
+        self,
+        name: str,  # of a plugin
+    ) -> bool:
+        "Could a rehearsal get further with what is new than the one before?"
+        return name not in self.noticed or not self.changed.isdisjoint(self.noticed[name])
+
+
+_TOLD = {"SMTPMAILFROM": "mail", "SMTPHELOHOST": "helo"}  # the stage that tells a variable, the latest first
+_SHARED = {each: each for each in map(frozenset, ((), {"SMTPMAILFROM"}, {"SMTPHELOHOST"}, _TOLD))}  # thousands hold these few
+
+
 class SessionNews:
-    "Remembers what was known of sessions, to tell what is new."
+    "Remembers sessions, to tell what is new of one."
 
     def __init__(self, clock: Callable[[], float] = monotonic):
         self.clock = clock
-        self.known: OrderedDict[int, tuple[float, int | None, int | None, int]] = OrderedDict()
+        self.known: OrderedDict[int, KnownSession] = OrderedDict()
 
-    def stage(
+    def hear(
         self,
         pid: int,  # of qmail-smtpd
         environ: Mapping[str, str],
-    ) -> str:  # up to which all is told: a key of `YET_TO_COME`; nothing, if nothing is new or it was enough
-        "Take in what is known of a session now. Up to where is it new?"
-        now, key = self.clock(), hash((pid, environ.get("TCPREMOTEIP"), environ.get("TCPREMOTEPORT")))
-        helo, sender = (hash(environ[each]) if each in environ else None for each in ("SMTPHELOHOST", "SMTPMAILFROM"))
-        before = self.known.pop(key, None)
-        _, old_helo, old_sender, times = before or (now, None, None, 0)
-        stage = "" if before else "connection"
-        if sender not in (None, old_sender):
-            stage = "mail"
-        elif helo not in (None, old_helo):
-            stage = "helo"
-        self.known[key] = now, helo, sender, times + bool(stage)
-        self._forget(now)
-        return stage if times < NEWS_OF_A_SESSION else ""
-
-    def _forget(self, now: float) -> None:
-        while len(self.known) > SESSIONS or next(iter(self.known.values()))[0] < now - SESSION_SECONDS:
+    ) -> KnownSession:
+        "Take in what is known of a session now."
+        key = hash((pid, environ.get("TCPREMOTEIP"), environ.get("TCPREMOTEPORT")))
+        session = self.known[key] = self.known.pop(key) if key in self.known else KnownSession()
+        session.seen = self.clock()
+        session.hear(environ)
+        while len(self.known) > SESSIONS or next(iter(self.known.values())).seen < session.seen - SESSION_SECONDS:
             self.known.popitem(last=False)
+        return session
 
 # %% ../../../nbs/hosts/service/03_ahead.ipynb #0a9e43d3
 _IN_ORDER = ("connection", "helo", "auth", "mail", "rcpt", "data")
@@ -196,29 +233,35 @@ class Rehearsals:
 
     def heard(self, request: ServiceRequest, section: SectionAnswer) -> None:
         "A request has been answered; if it has told something new, rehearse what comes later."
-        stage = self.news.stage(request.pid, section.environ)
-        if not stage or (section.answer and isinstance(section.answer[-1], _ENDINGS)):
+        known = self.news.hear(request.pid, section.environ)
+        if not known.stage or (section.answer and isinstance(section.answer[-1], _ENDINGS)):
             return
-        for name in later_names(self.decider, request.name, stage):
-            self._begin(self.decider.plugins[name], request.pid, EarlyEnviron(section.environ, stage))
+        for name in later_names(self.decider, request.name, known.stage):
+            if known.concerns(name):
+                self._begin(self.decider.plugins[name], request.pid, EarlyEnviron(section.environ, known.stage), known)
 
-    def _begin(self, plugin: Plugin, pid: int, environ: EarlyEnviron) -> None:
+    def _begin(self, plugin: Plugin, pid: int, environ: EarlyEnviron, known: KnownSession) -> None:
         events = self.decider.counts.events
         if len(self.running) >= self.limit:
             events["rehearsals left out"] += 1
             return
         events["rehearsals"] += 1
-        task = asyncio.get_running_loop().create_task(self._rehearse(plugin, pid, environ))
+        task = asyncio.get_running_loop().create_task(self._rehearse(plugin, pid, environ, known))
         self.running.add(task)
         task.add_done_callback(self.running.discard)
 
-    async def _rehearse(self, plugin: Plugin, pid: int, environ: EarlyEnviron) -> None:
+    async def _rehearse(self, plugin: Plugin, pid: int, environ: EarlyEnviron, known: KnownSession) -> None:
+        known.noticed.pop(plugin.name, None)  # as long as it runs, it may look at more
         guard = _UnheardGuard(plugin, environ, self.decider.counts)
         task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]
         answerers = AheadAnswerers(self, environ, task.cancel)
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(plugin.seconds):
                 await guard.adecide(early_session(environ, guard.log, pid), self.decider.control, answerers)
+        except TimeoutError:
+            return
+        finally:
+            known.noticed[plugin.name] = _SHARED[frozenset(environ.noticed & _TOLD.keys())]
 
     async def ask(self, question: Question[Any], until: float) -> Any:
         "The answer to a question that may be asked ahead, asked in its turn among others of that kind."
