@@ -136,7 +136,11 @@ def inquiries(
     left_alone: frozenset[str] = frozenset(),  # names of lists that aren't to be asked
 ) -> list[Inquiry]:
     "Which lists are asked about whom."
-    helo, sender = listed_domain(session.helo or ""), listed_domain(sender_domain(session.mail_from or ""))
+    helo = sender = None
+    if settings.helo and "helo" not in session.to_come:
+        helo = listed_domain(session.helo or "")
+    if settings.sender and "mail_from" not in session.to_come:
+        sender = listed_domain(sender_domain(session.mail_from or ""))
     wanted = [(client, each, True) for each in settings.allow] + [(client, each, False) for each in settings.servers]
     for domain, lists in ((helo, settings.helo), (sender, settings.sender)):
         wanted += [(about_domain(domain), each, False) for each in lists if domain]

@@ -254,7 +254,8 @@ async def rdnschecks(
     "Weigh what DNS calls a client, and what it calls itself."
     if is_exempt(session, log, settings.skip_relay):
         return []
-    address, helo, words = _unmapped(session.client_ip), session.helo, _words(control, settings.words, log)
+    address, words = _unmapped(session.client_ip), _words(control, settings.words, log)
+    helo = None if "helo" in session.to_come else session.helo
     finding = helo_finding(helo, address, _unmapped(session.server_ip), _me(control, log)) if helo is not None else ""
     asked = {}
     if address is None:
@@ -285,9 +286,9 @@ def _weighed(
     left: list[Command] = [*state.keep(score=min(score, 999_999_999))] if score != state.score else []
     findings = ", ".join(f"{finding} {weight}" for finding, weight in weights.items() if weight)
     about = f"{session.client_ip or 'a client'}" + (f", HELO {session.helo}" if session.helo is not None else "")
-    refused, refusal = 0 < limit <= score, _refusal(settings.temporary, session)
+    refused = 0 < limit <= score
     log(f"{'Rejecting' if refused else 'Accepting'} {about}" + (f": {findings}, together {score}" if findings else ""))
-    return [*left, refusal] if refused else left
+    return [*left, _refusal(settings.temporary, session)] if refused else left
 
 # %% ../../nbs/plugins/rdnschecks.ipynb #5f9abef5
 def _refusal(temporary: bool, session: Session) -> Command:

@@ -76,11 +76,13 @@ def queries(
     from ra_plugins.spf.query import Limits
     from ra_plugins.spf.run import query_for
 
-    sender, helo = session.mail_from or "", session.helo or ""
-    limits = Limits(void_ipv6=settings.void_ipv6)
-    wanted = [("mailfrom", query_for(str(session.client_ip), sender, helo, receiver, limits))]
-    if settings.helo and sender and helo and is_refused("fail", settings.level):
-        wanted.insert(0, ("helo", query_for(str(session.client_ip), "", helo, receiver, limits)))
+    client, helo, limits = str(session.client_ip), session.helo or "", Limits(void_ipv6=settings.void_ipv6)
+    wanted = []
+    if settings.helo and helo and is_refused("fail", settings.level):
+        wanted.append(("helo", query_for(client, "", helo, receiver, limits)))
+    if not wanted or "mail_from" not in session.to_come:
+        sender = session.mail_from or ""
+        wanted = [*(wanted if sender else []), ("mailfrom", query_for(client, sender, helo, receiver, limits))]
     for _, query in wanted:
         query.prefetch = True
     return wanted
@@ -280,20 +282,20 @@ async def spfchecks(
     "Check by SPF whether the client may send in the sender's name."
     if is_exempt(session, log, settings.skip_relay):
         return []
-    if session.client_ip is None or not (session.mail_from or session.helo):
+    if session.client_ip is None or not (session.helo or session.mail_from):
         log("error, missing information.")
         return []
-    shown = None if session.rcpt_to is None else session.rcpt_count_all or 1
-    begun, count, at_mail = message_place(settings.stage, shown, state)
-    recorded = 0 if begun else state.recorded
-    answer: list[Command] = []
+    found, receiver = None, ""
     if is_forwarder(session, control, settings.forwarders, log):
         log("accepted from own forwarder")
     else:
         receiver = own_name(control, log)
         found = await spf_verdict_in_time(session, settings, queries(session, settings, receiver))
-        answer = judgement(found, settings, receiver, bool(recorded), log)
-        recorded = int(recorded or any(isinstance(command, AddHeader) for command in answer))
+    shown = None if session.rcpt_to is None else session.rcpt_count_all or 1
+    begun, count, at_mail = message_place(settings.stage, shown, state)
+    recorded = 0 if begun else state.recorded
+    answer = judgement(found, settings, receiver, bool(recorded), log) if found else []
+    recorded = int(recorded or any(isinstance(command, AddHeader) for command in answer))
     return [*changes(state, count=count, at_mail=at_mail, recorded=recorded), *answer]
 
 # %% ../../nbs/plugins/spfchecks.ipynb #846206bc

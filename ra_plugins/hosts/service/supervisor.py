@@ -53,6 +53,7 @@ class ServiceOptions:
     grace: float = 60  # seconds for what has been taken, at the end
     verdicts: str = ""  # the file for a line of JSON a verdict; `-` for the service's log, empty for none
     metrics: tuple[str, int] | None = None  # the address and the port where Prometheus may ask
+    ahead: bool = True  # ask what is sure to be asked later as soon as it is known
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #bda1dac6
 def read_settings(
@@ -293,7 +294,7 @@ class Supervisor:
         "One worker; `Fault` where the system has no room for another process, or for what follows it."
         options = self.options
         order = Order(
-            self.listener.fileno(), options.files, self.users, options.limit, options.grace, options.verdicts
+            self.listener.fileno(), options.files, self.users, options.limit, options.grace, options.verdicts, options.ahead
         )  # fmt: skip
         try:
             process = await asyncio.create_subprocess_exec(

@@ -20,6 +20,7 @@ from typing import Any
 from ra_plugins.hosts.catalogue import catalogue
 from ra_plugins.hosts.guard import keep_ringing
 from ra_plugins.hosts.script import environment
+from ra_plugins.hosts.service.ahead import Rehearsals
 from ra_plugins.hosts.service.decider import Counts, Decider
 from ra_plugins.hosts.service.port import CONNECTIONS, ServicePort
 from ra_plugins.hosts.service.verdicts import VerdictLog
@@ -40,6 +41,7 @@ class Order:
     limit: int = CONNECTIONS  # connections at a time
     grace: float = 60  # seconds for what has been taken, at the end
     verdicts: str = ""  # the file for a line of JSON a verdict; `-` for our own log, empty for none
+    ahead: bool = True  # ask what is sure to be asked later as soon as it is known
 
     def words(self) -> list[str]:
         "The command line of a worker."
@@ -105,7 +107,9 @@ async def serve_clients(order: Order) -> None:
     "Answer clients until standard input ends, or SIGTERM comes."
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     decider = Decider(catalogue(order.files, log_to_stderr), environment(), log_to_stderr)
-    port = ServicePort(decider, log_to_stderr, order.users, allow_files(order.limit, log_to_stderr))
+    rehearsals = Rehearsals(decider)
+    heard = rehearsals.heard if order.ahead else None
+    port = ServicePort(decider, log_to_stderr, order.users, allow_files(order.limit, log_to_stderr), heard)
     if order.verdicts:
         decider.note = VerdictLog(order.verdicts, log_to_stderr).write
     line = SupervisorLine()
@@ -125,7 +129,12 @@ async def serve_clients(order: Order) -> None:
         each.cancel()
     line.tell(_counted(port))
     with suppress(TimeoutError):
-        await asyncio.wait_for(decider.aclose(), _CLOSE_SECONDS)
+        await asyncio.wait_for(_closed(rehearsals, decider), _CLOSE_SECONDS)
+
+
+async def _closed(rehearsals: Rehearsals, decider: Decider) -> None:
+    await rehearsals.aclose()
+    await decider.aclose()
 
 
 async def _keep_ringing() -> None:

@@ -402,6 +402,7 @@ class ListsLeftAlone(Question["frozenset[str]"]):
 
     __slots__ = ()
     answerer = "ra_plugins.plugins.shared.blocklists:ListHealthAnswerer"
+    ahead = True
 
     def __repr__(self) -> str:
         return "ListsLeftAlone()"
