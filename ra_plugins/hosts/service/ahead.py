@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from time import monotonic
+from time import monotonic, process_time
 from typing import TYPE_CHECKING, Any
 
 from ra_plugins.ask.answerer import Answerers
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ra_plugins.spp.plugin import Plugin
 
 # %% auto #0
-__all__ = ['YET_TO_COME', 'QUESTIONS_AHEAD', 'WAITED_FOR', 'SESSIONS', 'SESSION_SECONDS', 'NEWS_OF_A_SESSION', 'REHEARSALS',
-           'TooEarly', 'EarlyEnviron', 'early_session', 'AheadAnswerers', 'KnownSession', 'SessionNews', 'later_names',
-           'Rehearsals']
+__all__ = ['YET_TO_COME', 'QUESTIONS_AHEAD', 'WAITED_FOR', 'SESSIONS', 'SESSION_SECONDS', 'NEWS_OF_A_SESSION', 'BUSY_SHARE',
+           'REHEARSALS', 'TooEarly', 'EarlyEnviron', 'early_session', 'AheadAnswerers', 'KnownSession', 'SessionNews',
+           'later_names', 'Load', 'Rehearsals']
 
 # %% ../../../nbs/hosts/service/03_ahead.ipynb #55732e2a
 _RCPT = frozenset({"SMTPRCPTTO", "SMTPRCPTCOUNT", "SMTPRCPTCOUNTALL", "SMTPRCPTHOSTSOK"})
@@ -214,6 +214,30 @@ def later_names(
     plugins = {each: decider.plugins[each] for each in found if each in decider.plugins}
     return [each for each, plugin in plugins.items() if any(kind.ahead for kind in plugin.asks)]
 
+# %% ../../../nbs/hosts/service/03_ahead.ipynb #99ec02d0
+BUSY_SHARE = 0.5  # of a processor's time
+
+
+class Load:
+    "Has this process been busy, as measured from one second to the next?"
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = monotonic,  # in seconds
+        used: Callable[[], float] = process_time,  # seconds of a processor's time so far
+    ):
+        self.clock, self.used = clock, used
+        self.busy, self.since, self.before = False, clock(), used()
+
+    def is_high(self) -> bool:
+        "Was it busy in the last second that has been looked at?"
+        now = self.clock()
+        if now - self.since >= 1:
+            used = self.used()
+            self.busy = used - self.before > BUSY_SHARE * (now - self.since)
+            self.since, self.before = now, used
+        return self.busy
+
 # %% ../../../nbs/hosts/service/03_ahead.ipynb #ac9d560a
 REHEARSALS = 200  # at a time
 
@@ -226,7 +250,7 @@ class Rehearsals:
         decider: Decider,
         limit: int = REHEARSALS,  # at a time
     ):
-        self.decider, self.limit, self.news = decider, limit, SessionNews()
+        self.decider, self.limit, self.news, self.load = decider, limit, SessionNews(), Load()
         self.running: set[asyncio.Task[None]] = set()
         self.asked: set[asyncio.Future[Any]] = set()  # questions under way
         self.places = asyncio.Semaphore(WAITED_FOR)
@@ -242,7 +266,7 @@ class Rehearsals:
 
     def _begin(self, plugin: Plugin, pid: int, environ: EarlyEnviron, known: KnownSession) -> None:
         events = self.decider.counts.events
-        if len(self.running) >= self.limit:
+        if len(self.running) >= self.limit or self.load.is_high():
             events["rehearsals left out"] += 1
             return
         events["rehearsals"] += 1
