@@ -25,9 +25,10 @@ setup(
     extras_require={
         "rater": project["rater_requirements"].split(),
         "sql": project["sql_requirements"].split(),
+        "service": project["service_requirements"].split(),
         "dev": [
             each
-            for key in ("dev_requirements", "rater_requirements", "sql_requirements")
+            for key in ("dev_requirements", "rater_requirements", "sql_requirements", "service_requirements")
             for each in project[key].split()
         ],
         "docs": project["docs_requirements"].split(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -14,11 +15,12 @@ from functools import partial
 
 from ra_plugins.hosts.service.port import CONNECTIONS
 from ra_plugins.hosts.service.request import SOCKET
+from ra_plugins.hosts.service.status import ask_status, status_table
 from ra_plugins.hosts.service.supervisor import CALLERS, ServiceOptions, run_service
 from ra_plugins.support.command_line import Fault, command_parser, number_over_zero, run_command
 
 # %% auto #0
-__all__ = ['FAILED', 'octal_mode', 'whole_number', 'service_parser', 'options_of', 'run', 'main']
+__all__ = ['FAILED', 'octal_mode', 'metrics_place', 'whole_number', 'service_parser', 'options_of', 'run', 'main']
 
 # %% ../../nbs/cli/09_service.ipynb #2003cadf
 def octal_mode(text: str) -> int:
@@ -26,6 +28,14 @@ def octal_mode(text: str) -> int:
     if not (text and len(text) <= 4 and set(text) <= set("01234567")):
         raise argparse.ArgumentTypeError(f"{text!r} should be a mode, in octal: 660")
     return int(text, 8)
+
+
+def metrics_place(text: str) -> tuple[str, int]:
+    "HOST:PORT or PORT on the command line; `argparse.ArgumentTypeError` where it's neither."
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} should be HOST:PORT, or a PORT of 127.0.0.1")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
 def whole_number(text: str) -> int:
@@ -49,11 +59,16 @@ def service_parser() -> argparse.ArgumentParser:
     add("--caller", action="append", default=[], dest="callers", metavar="NAME",
         help=f"a user who may ask; may come again ({', '.join(CALLERS)})")  # fmt: skip
     add("--connections", type=whole_number, default=CONNECTIONS, metavar="N", help="at a time, for each worker (%(default)s)")
+    add("--verdicts", default="", metavar="FILE", help="a line of JSON for each verdict; - for the service's own log")
+    add("--metrics", type=metrics_place, metavar="[HOST:]PORT", help="where Prometheus may ask; by default on 127.0.0.1")
+    add("--status", action="store_true", help="ask the service on that socket how it is, and print that")
+    add("--json", action="store_true", help="with --status: print it as JSON")
+    add("--no-ahead", action="store_false", dest="ahead", help="ask nothing before its turn")
     add("--grace", type=number_over_zero, default=60, metavar="SECONDS", help="for what has been taken, at the end (%(default)s)")
     return made
 
 
-FAILED = 1  # exit status: it couldn't start
+FAILED = 1  # exit status: it couldn't start, or nobody is there to be asked
 
 # %% ../../nbs/cli/09_service.ipynb #ec4954f1
 def options_of(arguments: argparse.Namespace) -> ServiceOptions:
@@ -71,16 +86,25 @@ def options_of(arguments: argparse.Namespace) -> ServiceOptions:
         callers=arguments.callers or CALLERS,
         limit=arguments.connections,
         grace=arguments.grace,
+        verdicts=arguments.verdicts if arguments.verdicts in ("", "-") else os.path.abspath(arguments.verdicts),
+        metrics=arguments.metrics,
+        ahead=arguments.ahead,
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    "Be a service."
+    "Be a service, or ask one how it is."
+    if arguments.status:
+        status = ask_status(arguments.socket)
+        print(json.dumps(status, indent=2) if arguments.json else status_table(status))
+        return 0
+    if arguments.json:
+        raise Fault("--json is for --status")
     asyncio.run(run_service(options_of(arguments)))
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:  # 0 it has ended as told, 1 it couldn't start
+def main(arguments: Sequence[str] | None = None) -> int:  # 0 it has ended as told, or is there; 1 it couldn't start, or isn't
     "Run the command line; returns the exit status."
     options = service_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
     return run_command("ra-plugins service", partial(run, options), FAILED)

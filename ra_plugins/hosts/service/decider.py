@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Any
 from ra_plugins.ask.answerer import Answerer, Answerers, load
 from ra_plugins.ask.question import Question, Unanswered
 from ra_plugins.hosts.catalogue import to_stderr
-from ra_plugins.hosts.guard import Guard, Overdue, StepsInBounds
+from ra_plugins.hosts.guard import Guard, Overdue, StepsInBounds, in_bounds
 from ra_plugins.hosts.script import CONTROLDIR
 from ra_plugins.hosts.section import SectionAnswer, section_names
 from ra_plugins.hosts.service.request import ServiceReply, ServiceRequest
@@ -27,8 +28,8 @@ from ra_plugins.support.environment import filename
 from ra_plugins.support.log import log_line
 
 # %% auto #0
-__all__ = ['STEP_SECONDS', 'LOG_LINES', 'Counts', 'ServiceGuard', 'ServiceAnswerers', 'answerer_variables', 'file_variables',
-           'Decider']
+__all__ = ['STEP_SECONDS', 'LOG_LINES', 'Note', 'Counts', 'verdict_kind', 'ServiceGuard', 'ServiceAnswerers',
+           'answerer_variables', 'file_variables', 'Decider']
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #e91143b9
 STEP_SECONDS = 2  # seconds that a plugin or an answerer may take from one wait to the next
@@ -42,18 +43,21 @@ class Counts:
         self.seconds: Counter[str] = Counter()  # that decisions took, waiting included, by plugin
         self.slower: Counter[tuple[str, float]] = Counter()  # decisions by plugin and the bound that they stayed within
         self.questions: Counter[tuple[str, str]] = Counter()  # by kind, and how they were answered
-        self.events: Counter[str] = Counter()  # steps cut, connections, requests that were none …
+        self.at_once: Counter[str] = Counter()  # questions of a kind to which the answer was at hand, in a cache say
+        self.answerers: Counter[tuple[str, str]] = Counter()  # what answerers have counted, by their class
+        self.sent_back: Counter[str] = Counter()  # clients that got no reply, so they run their scripts, by reason
+        self.events: Counter[str] = Counter()  # steps cut, connections, clients that went away …
 
-    BOUNDS = (0.001, 0.01, 0.1, 1.0, 10.0)  # seconds, of the histogram
+    BOUNDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, float("inf"))  # seconds
 
     def decided(self, plugin: str, answer: list[Command], seconds: float) -> None:
         "A plugin has decided."
-        self.verdicts[plugin, _kind(answer)] += 1
+        self.verdicts[plugin, verdict_kind(answer)] += 1
         self.seconds[plugin] += seconds  # type: ignore[assignment]
-        self.slower[plugin, next((bound for bound in self.BOUNDS if seconds <= bound), float("inf"))] += 1
+        self.slower[plugin, self.BOUNDS[bisect_left(self.BOUNDS, seconds)]] += 1
 
 
-def _kind(answer: list[Command]) -> str:
+def verdict_kind(answer: list[Command]) -> str:
     "What an answer amounts to: its final command, or that mail goes on."
     if not (answer and answer[-1].final):
         return "go on"
@@ -94,6 +98,13 @@ class ServiceAnswerers(Answerers):
         "As `Answerers.begin`, each step in bounds."
         return StepsInBounds(answerer.aanswer(question, until), until, STEP_SECONDS)
 
+    def _known(self, question: Question[Any]) -> Any:
+        "As `Answerers._known`, and counted."
+        known = super()._known(question)
+        if known is not None:
+            self.counts.at_once[type(question).__name__] += 1
+        return known
+
     async def atell(self, question: Question[Any], until: float = float("inf")) -> Any:
         "As `Answerers.atell`, and counted."
         how = "not waited for"
@@ -103,6 +114,16 @@ class ServiceAnswerers(Answerers):
             return answer
         finally:
             self.counts.questions[type(question).__name__, how] += 1
+
+    def counted(self) -> Counts:
+        "The counts, with what answerers have counted themselves as it is now."
+        for answerer in self.made.values():
+            try:
+                for what, number in in_bounds(STEP_SECONDS, answerer.counted).items():
+                    self.counts.answerers[type(answerer).__name__, str(what)] = int(number)
+            except (Exception, Overdue):  # noqa: S112 - somebody else's, and only a number
+                continue
+        return self.counts
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #9e04cb5d
 def answerer_variables(plugins: Iterable[Plugin]) -> set[str]:
@@ -122,6 +143,9 @@ def file_variables(plugins: Iterable[Plugin]) -> set[str]:
     return {each.name for plugin in plugins for each in plugin.settings.variables() if each.kind is filename}
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #c188f4ea
+Note = Callable[[str, int, Mapping[str, str], list[Command], float], None]  # plugin, pid, environment, answer, seconds
+
+
 class Decider:
     "Holds plugins, answerers and control files, and makes an outcome of a request."
 
@@ -133,6 +157,7 @@ class Decider:
         control: Control | None = None,  # by default, the files in CONTROLDIR
     ):
         self.plugins, self.environ, self.log, self.counts = plugins, dict(environ or {}), log, Counts()
+        self.note: Note | None = None  # is told of each verdict
         self.folder = os.path.normpath(self.environ.get("CONTROLDIR", CONTROLDIR))
         self.control = control or Control(self.folder)
         self.answerers = ServiceAnswerers(self.environ, log, self.counts)
@@ -157,7 +182,7 @@ class Decider:
                 outcome.log.append(log_line(request.name, request.pid, lacking))
             elif not section.add(await self._answer(self.plugins[name], request, section.environ, outcome.log)):
                 break
-        outcome.output = write(section.answer)
+        outcome.output, outcome.section = write(section.answer), section
         outcome.seconds = sum(command.seconds for command in section.answer if isinstance(command, Delay))
         return outcome
 
@@ -169,7 +194,10 @@ class Decider:
             answer = await guard.adecide(session, self.control, self.answerers)
         else:
             answer = guard.decide(session, self.control, self.answerers)
-        self.counts.decided(plugin.name, answer, monotonic() - began)
+        seconds = monotonic() - began
+        self.counts.decided(plugin.name, answer, seconds)
+        if self.note:
+            self.note(plugin.name, request.pid, environ, answer, seconds)
         return answer
 
     def _environ(self, request: ServiceRequest, lines: list[str]) -> dict[str, str]:

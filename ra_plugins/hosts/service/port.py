@@ -25,6 +25,7 @@ from ra_plugins.hosts.service.request import (
 )
 
 if TYPE_CHECKING:
+    from ra_plugins.hosts.section import SectionAnswer
     from ra_plugins.hosts.service.decider import Decider
 
 # %% auto #0
@@ -77,8 +78,9 @@ class ServicePort:
         log: Callable[[str], None],
         users: Collection[int] | None = None,  # the numbers of those who may ask; None: whoever can connect
         limit: int = CONNECTIONS,  # connections at a time; those above are closed, and their clients run scripts
+        heard: Callable[[ServiceRequest, SectionAnswer], object] | None = None,  # is told what has been asked and answered
     ):
-        self.decider, self.users, self.limit = decider, users, limit
+        self.decider, self.users, self.limit, self.heard = decider, users, limit, heard
         self.complaints, self.counts = Complaints(log), decider.counts
         self.open: set[ClientConnection] = set()
         self.settled = asyncio.Event()  # nobody waits
@@ -89,7 +91,7 @@ class ServicePort:
 
     def refuse(self, event: str, detail: str = "") -> None:
         "Count a client that gets no reply, and say why it doesn't."
-        self.counts.events[event] += 1
+        self.counts.sent_back[event] += 1
         self.complaints.say(f"{event}, so the client runs its script", detail)
 
     async def look_around(self) -> None:
@@ -122,6 +124,7 @@ class ClientConnection(asyncio.Protocol):
     "A client: it asks once, and is answered or not."
 
     transport: asyncio.Transport
+    request: ServiceRequest
 
     def __init__(self, port: ServicePort):
         self.port, self.received = port, b""
@@ -156,6 +159,7 @@ class ClientConnection(asyncio.Protocol):
             self.port.refuse("no request", str(error))
             self.transport.abort()
             return
+        self.request = request
         self.decided = eager(self.port.decider.outcome(request))
         if self.decided.done():
             self._reply(self.decided)
@@ -167,7 +171,10 @@ class ClientConnection(asyncio.Protocol):
         if decided.cancelled() or self.transport.is_closing():
             return
         try:
-            self.transport.write(decided.result().pack())
+            reply = decided.result()
+            self.transport.write(reply.pack())
+            if self.port.heard and reply.section:  # when what has been written is on its way
+                asyncio.get_running_loop().call_soon(self.port.heard, self.request, reply.section)
         except KeyError as error:
             self.port.refuse("a plugin that isn't here", str(error))
         except Exception as error:

@@ -21,6 +21,8 @@ from typing import Any
 from ra_plugins.hosts.service.decider import Counts
 from ra_plugins.hosts.service.port import CONNECTIONS
 from ra_plugins.hosts.service.request import SOCKET
+from ra_plugins.hosts.service.status import HEAD_BYTES, STATUS_ENDING, Bulletin, service_status
+from ra_plugins.hosts.service.verdicts import verdicts_fault
 from ra_plugins.hosts.service.worker import Order, counts_from_json, counts_to_json, log_to_stderr
 from ra_plugins.support.command_line import Fault, system_reason
 from ra_plugins.support.listening import UnixListener, allow_files
@@ -49,7 +51,9 @@ class ServiceOptions:
     callers: Sequence[str] = CALLERS  # users who may ask, besides root and the one it runs as
     limit: int = CONNECTIONS  # connections at a time, for each worker
     grace: float = 60  # seconds for what has been taken, at the end
-    verdicts: str = ""  # the file for a line of JSON a verdict; empty for none
+    verdicts: str = ""  # the file for a line of JSON a verdict; `-` for the service's log, empty for none
+    metrics: tuple[str, int] | None = None  # the address and the port where Prometheus may ask
+    ahead: bool = True  # ask what is sure to be asked later as soon as it is known
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #bda1dac6
 def read_settings(
@@ -115,7 +119,8 @@ class Worker:
         self.process, self.born = process, monotonic()
         self.ready, self.counted, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.counts: dict[str, list[Any]] = {}
-        self.leaving = False  # has it been told to end?
+        self.open = 0  # connections
+        self.leaving = self.killed = False  # has it been told to end, has it been made to?
         self.following = asyncio.ensure_future(self._follow())
 
     async def _follow(self) -> None:
@@ -126,7 +131,7 @@ class Worker:
             if "ready" in said:
                 self.ready.set()
             else:
-                self.counts = said["counts"]
+                self.counts, self.open = said["counts"], said["open"]
                 self.counted.set()
         await self.process.wait()
         self.ended.set()
@@ -169,25 +174,76 @@ class Supervisor:
 
     def __init__(self, options: ServiceOptions, log: Callable[[str], None] = log_to_stderr):
         self.options, self.log = options, log
-        self.workers: list[Worker] = []
+        self.workers: list[Worker] = []  # that take clients
+        self.living: list[Worker] = []  # these, and those that answer what they have taken
         self.events = Counts().events  # of our own
         self.past: list[dict[str, list[Any]]] = []  # what workers had counted that have ended
         self.pause, self.ending, self.began = 0.0, False, monotonic()
         self.tasks: set[asyncio.Task[None]] = set()
         self.reloading: asyncio.Task[None] | None = None
-        self.listener = self._listen()
+        self.listener, self.others = self._listen(), list[asyncio.Server]()
         self.listener.setblocking(False)
+        self.status = self._listen_for_status()
         self._become_user()
         self.users = known_users(options.callers)
+
+    def _listen_for_status(self) -> UnixListener | None:
+        "The socket beside ours, for whoever wants to know how we are. Where there can't be one, mail goes on without."
+        try:
+            return self._unix_listener(self.options.socket + STATUS_ENDING)
+        except Fault as fault:
+            self.log(f"nobody can ask for the status: {fault}")
+            return None
+
+    async def _listen_to_others(self) -> None:
+        "Answer those who ask how we are; `Fault` where Prometheus can't."
+        if self.status:
+            status = Bulletin(self._status_line, users=self.users)
+            self.others.append(await asyncio.start_unix_server(status.tell, sock=self.status))
+        if self.options.metrics:
+            self.others.append(await self._serve_metrics(*self.options.metrics))
+
+    async def _serve_metrics(self, host: str, port: int) -> asyncio.Server:
+        "Answer Prometheus."
+        try:
+            from ra_plugins.hosts.service.figures import http_answer, metrics_page
+        except ModuleNotFoundError as error:
+            raise Fault(f"metrics need {error.name}: pip install 'ra-plugins[service]'") from None
+
+        async def told(head: bytes) -> bytes:
+            counts = await self.counts()
+            open_now = sum(worker.open for worker in self.living)
+            return http_answer(head, metrics_page(counts, len(self.workers), open_now, monotonic() - self.began))
+
+        try:
+            return await asyncio.start_server(Bulletin(told, asked=True).tell, host, port, limit=HEAD_BYTES)
+        except (OSError, UnicodeError) as error:
+            raise Fault(f"can't tell metrics on {printable(host)} port {port}: {system_reason(error)}") from None
+
+    async def _status_line(self, head: bytes) -> bytes:
+        counts, now = await self.counts(), monotonic()
+        workers = [
+            {
+                "pid": worker.process.pid,
+                "seconds": round(now - worker.born, 1),
+                "connections": worker.open,
+                "leaving": worker.leaving,
+            }
+            for worker in self.living
+        ]
+        return json.dumps(service_status(counts, workers, now - self.began)).encode() + b"\n"
 
     def _listen(self) -> socket.socket:
         "The socket that systemd has opened, or one of our own."
         inherited = inherited_sockets()
         if inherited:
             return inherited[0]
+        return self._unix_listener(self.options.socket)
+
+    def _unix_listener(self, path: str) -> UnixListener:
         options = self.options
         owner = user_number(options.user) if options.user and os.geteuid() == 0 else -1
-        return UnixListener(options.socket, options.mode, owner, _group_number(options))
+        return UnixListener(path, options.mode, owner, _group_number(options))
 
     def _become_user(self) -> None:
         "Be the user that we are to run as, if we are root."
@@ -202,6 +258,9 @@ class Supervisor:
     async def start(self) -> None:
         "Start the workers; `Fault` if they can't be."
         allow_files(self.options.limit, self.log)
+        if fault := verdicts_fault(self.options.verdicts):
+            raise Fault(fault)
+        await self._listen_to_others()
         self.workers = await self._new_workers(self.options.workers)
         self._do(self._look())
 
@@ -217,6 +276,7 @@ class Supervisor:
             for worker in new:
                 worker.kill()
             raise
+        self.living += new
         for worker in new:
             self._do(self._replace_at_end(worker))
         return new
@@ -234,7 +294,7 @@ class Supervisor:
         "One worker; `Fault` where the system has no room for another process, or for what follows it."
         options = self.options
         order = Order(
-            self.listener.fileno(), options.files, self.users, options.limit, options.grace, options.verdicts
+            self.listener.fileno(), options.files, self.users, options.limit, options.grace, options.verdicts, options.ahead
         )  # fmt: skip
         try:
             process = await asyncio.create_subprocess_exec(
@@ -262,12 +322,13 @@ class Supervisor:
         "When a worker ends that wasn't told to, put another in its place."
         await worker.ended.wait()
         self.past = [_summed(self.past + [worker.counts])]
+        self.living.remove(worker)
         if worker.leaving:
             return
         if worker in self.workers:
             self.workers.remove(worker)
         self._stand_in()
-        self.events["workers that ended by themselves"] += 1
+        self.events["workers killed" if worker.killed else "workers that ended by themselves"] += 1
         short = monotonic() - worker.born < SHORT_LIFE
         self.pause = min(max(2 * self.pause, 1), LONGEST_PAUSE) if short else 0
         status = worker.process.returncode
@@ -324,7 +385,7 @@ class Supervisor:
     async def _look_at(self, worker: Worker) -> None:
         if not await worker.count(STUCK_SECONDS) and not worker.ended.is_set() and not worker.leaving:
             self.log(f"a worker hasn't answered for {STUCK_SECONDS} s: killed")
-            self.events["workers killed"] += 1
+            worker.killed = True
             with suppress(ProcessLookupError):
                 worker.process.kill()
 
@@ -335,8 +396,8 @@ class Supervisor:
 
     async def counts(self) -> Counts:
         "What has been counted by all, as it is now."
-        await asyncio.gather(*(worker.count(1) for worker in self.workers))
-        total = counts_from_json(self.past + [worker.counts for worker in self.workers])
+        await asyncio.gather(*(worker.count(1) for worker in self.living if not worker.leaving))
+        total = counts_from_json(self.past + [worker.counts for worker in self.living])
         total.events.update(self.events)
         return total
 
@@ -366,6 +427,10 @@ class Supervisor:
             self.listener.remove()
         else:
             self.listener.close()
+        for other in self.others:
+            other.close()
+        if self.status:
+            self.status.remove()
         for worker in self.workers:
             worker.leave()
         endings = [asyncio.ensure_future(worker.ended.wait()) for worker in self.workers]

@@ -20,8 +20,10 @@ from typing import Any
 from ra_plugins.hosts.catalogue import catalogue
 from ra_plugins.hosts.guard import keep_ringing
 from ra_plugins.hosts.script import environment
+from ra_plugins.hosts.service.ahead import Rehearsals
 from ra_plugins.hosts.service.decider import Counts, Decider
 from ra_plugins.hosts.service.port import CONNECTIONS, ServicePort
+from ra_plugins.hosts.service.verdicts import VerdictLog
 from ra_plugins.support.listening import allow_files
 from ra_plugins.support.log import printable
 
@@ -38,7 +40,8 @@ class Order:
     users: list[int] | None = None  # the numbers of those who may ask; None: whoever can connect
     limit: int = CONNECTIONS  # connections at a time
     grace: float = 60  # seconds for what has been taken, at the end
-    verdicts: str = ""  # the file for a line of JSON a verdict; empty for none
+    verdicts: str = ""  # the file for a line of JSON a verdict; `-` for our own log, empty for none
+    ahead: bool = True  # ask what is sure to be asked later as soon as it is known
 
     def words(self) -> list[str]:
         "The command line of a worker."
@@ -104,12 +107,17 @@ async def serve_clients(order: Order) -> None:
     "Answer clients until standard input ends, or SIGTERM comes."
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     decider = Decider(catalogue(order.files, log_to_stderr), environment(), log_to_stderr)
-    port = ServicePort(decider, log_to_stderr, order.users, allow_files(order.limit, log_to_stderr))
+    rehearsals = Rehearsals(decider)
+    heard = rehearsals.heard if order.ahead else None
+    port = ServicePort(decider, log_to_stderr, order.users, allow_files(order.limit, log_to_stderr), heard)
+    if order.verdicts:
+        decider.note = VerdictLog(order.verdicts, log_to_stderr).write
     line = SupervisorLine()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    await loop.connect_read_pipe(lambda: _Asked(decider.counts, line, ended), line.questions)
+    await loop.connect_read_pipe(lambda: _Asked(port, line, ended), line.questions)
     with socket.socket(fileno=order.descriptor) as listener:
-        server = await loop.create_unix_server(port.connection, sock=listener, backlog=_BACKLOG)
+        kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # its name isn't ours to remove
+        server = await loop.create_unix_server(port.connection, sock=listener, backlog=_BACKLOG, **kept)
         looking = [loop.create_task(port.look_around()), loop.create_task(_keep_ringing())]
         gc.collect()
         gc.freeze()
@@ -119,9 +127,14 @@ async def serve_clients(order: Order) -> None:
     await port.settle(order.grace)
     for each in looking:
         each.cancel()
-    line.tell({"counts": counts_to_json(decider.counts)})
+    line.tell(_counted(port))
     with suppress(TimeoutError):
-        await asyncio.wait_for(decider.aclose(), _CLOSE_SECONDS)
+        await asyncio.wait_for(_closed(rehearsals, decider), _CLOSE_SECONDS)
+
+
+async def _closed(rehearsals: Rehearsals, decider: Decider) -> None:
+    await rehearsals.aclose()
+    await decider.aclose()
 
 
 async def _keep_ringing() -> None:
@@ -135,14 +148,19 @@ _CLOSE_SECONDS = 5  # for answerers to let go of their connections
 _BACKLOG = 4096  # connections that may wait to be accepted; the system may allow fewer (listen(2))
 
 
+def _counted(port: ServicePort) -> dict[str, Any]:
+    "What has been counted, and the connections that are open."
+    return {"counts": counts_to_json(port.decider.answerers.counted()), "open": len(port.open)}
+
+
 class _Asked(asyncio.Protocol):
     "What comes on standard input: a line for each time that the counts are wanted."
 
-    def __init__(self, counts: Counts, line: SupervisorLine, ended: asyncio.Event):
-        self.counts, self.line, self.ended = counts, line, ended
+    def __init__(self, port: ServicePort, line: SupervisorLine, ended: asyncio.Event):
+        self.port, self.line, self.ended = port, line, ended
 
     def data_received(self, data: bytes) -> None:
-        self.line.tell({"counts": counts_to_json(self.counts)})
+        self.line.tell(_counted(self.port))
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ended.set()
