@@ -466,6 +466,7 @@ def test_one_that_hears_no_alarm_is_killed(folder: Path, clients: Clients, monke
     monkeypatch.setattr(supervisor, "STUCK_SECONDS", 1)
     monkeypatch.setattr(supervisor, "LOOK_SECONDS", 0.2)
     monkeypatch.setenv("PYTHONPATH", str(folder), prepend=":")
+    monkeypatch.setenv("CONTROLDIR", str(service(folder).control))
     log: list[str] = []
 
     async def serve() -> None:
@@ -477,7 +478,7 @@ def test_one_that_hears_no_alarm_is_killed(folder: Path, clients: Clients, monke
         await asyncio.wait_for(worker.ended.wait(), PATIENCE)
         assert await asyncio.to_thread(said, numb) == (BY_SCRIPT, HUNG_UP[1].replace("patient", "numb"))
         await asyncio.wait_for(running.settled(), PATIENCE)
-        assert (await asyncio.to_thread(clients.run, "dotblind"))[0] == ""
+        assert (await asyncio.to_thread(clients.run, "dotblind"))[0] == DOTBLIND
         await running.end()
 
     asyncio.run(serve())
