@@ -99,7 +99,15 @@ def test_an_exemption_by_recipient_holds_for_what_stands_behind(home: Home) -> N
     server.stop()
     exempt = "No checks performed, because ACCESSEXEMPT exempts from them"
     assert logged.count(f"userthrottle{exempt}") == 1 and f"msa{exempt}" not in logged
-    assert any("exempt from userthrottle msa, except msa (in a section before [rcpt]) by line 1" in line for line in logged)
+    assert any("exempt from userthrottle msa, except msa, which runs before access, by line 1" in line for line in logged)
+
+
+def test_what_stands_before_access_is_not_exempt_for_the_last_sender(home: Home) -> None:
+    home.write(access="exempt from msa sender ana@example.net\n")
+    first = ':test -z "$FIRST" || exec plugins/msa'
+    home.plugins("[mail]", first, "plugins/access", ":echo SFIRST=no")
+    heard, _ = session(home, "MAIL FROM:<ana@example.net>", "RSET", "MAIL FROM:<eve@example.com>")
+    assert heard == ["250 ok", "250 flushed", LOGIN_FIRST]
 
 
 def test_an_exemption_by_client_lasts_if_it_was_given_when_the_client_came(home: Home) -> None:

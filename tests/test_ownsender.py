@@ -44,8 +44,8 @@ def test_a_dot_behind_our_domain_and_u_labels_get_nobody_past(tmp_path: Path) ->
     server = Server(home, environ={**ENVIRON, "OWNSENDERSTRANGERS": "1"})
     try:
         spelt = ("boss@example.org.", "boss@EXAMPLE.ORG.", "boss@bücher.example", "boss@BÜCHER.example.")
-        said = server.talk("EHLO x", *(f"MAIL FROM:<{sender}>" for sender in spelt), "MAIL FROM:<eva@example.net.>")
-        assert said[1:] == [NOT_HERE] * 4 + ["250 ok"]
+        heard = server.transcript("EHLO x", *(f"MAIL FROM:<{sender}>" for sender in spelt), "MAIL FROM:<eva@example.net.>")
+        assert heard[-6:-1] == [NOT_HERE] * 4 + ["250 ok"]
     finally:
         server.stop()
 
@@ -69,7 +69,8 @@ def test_no_sender_passes_for_ben_that_is_not_in_his_domain(sender: str, own: st
     logged: list[str] = []
     session = sample_session(auth_user="ben@example.org", mail_from=sender, OWNSENDER=own)
     reply = write(ownsender(session, CONTROL, logged.append))
-    passes = sender == "" or sender.lower().rstrip(".").endswith("@example.org") and (own == "domain" or sender.lower().startswith("ben"))
+    ours = sender.lower().rstrip(".").endswith("@example.org")
+    passes = sender == "" or ours and (own == "domain" or sender.lower().startswith("ben"))
     assert reply in (b"", f"E{NOT_YOURS}\n".encode()) and len(logged) == bool(reply)
     assert passes or reply
 

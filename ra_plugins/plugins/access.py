@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['ACCESS_FIELDS', 'ACCESS_ACTIONS', 'KNOWN_AT', 'ACCESS_REFUSALS', 'AccessCondition', 'AccessRule', 'parse_access_rule',
-           'AccessRules', 'parse_access_rules', 'AccessMatch', 'sections_of_access', 'sections_of_programs',
+           'AccessRules', 'parse_access_rules', 'AccessMatch', 'sections_of_access', 'sections_before_access',
            'stage_name', 'AccessSettings', 'check_access_rules', 'access_reply', 'AccessState', 'access']
 
 # %% ../../nbs/plugins/access.ipynb #4e76be72
@@ -259,12 +259,13 @@ def sections_of_access(text: str) -> frozenset[str]:
     return frozenset(section for section, entry in found if "ACCESSSTAGE=" not in entry)
 
 
-def sections_of_programs(text: str) -> dict[str, set[str]]:
-    "The same for each program, by its name; whatever a line for the shell names is taken for one."
-    found: dict[str, set[str]] = {}
+def sections_before_access(text: str) -> dict[str, set[str]]:
+    "By program, the sections in which it runs and access hasn't run before it; access's own are all in which it stands."
+    found: dict[str, set[str]] = {"access": set()}
     for section, entry in _entries(text):
-        for word in entry.removeprefix(":").split():
-            found.setdefault(word.strip(";&|()\"'").rpartition("/")[2], set()).add(section)
+        names = [word.strip(";&|()\"'").rpartition("/")[2] for word in entry.removeprefix(":").split()]
+        for name in names if section not in found["access"] else ():  # whatever a line for the shell names is taken for one
+            found.setdefault(name, set()).add(section)
     return found
 
 # %% ../../nbs/plugins/access.ipynb #3f2dd321
@@ -288,12 +289,12 @@ class AccessSettings(Environment):
 
 # %% ../../nbs/plugins/access.ipynb #89dc2851
 def _standing(text: str) -> tuple[frozenset[str], dict[str, set[str]]]:
-    "What control/smtpplugins says of access, and of all programs."
-    return sections_of_access(text), sections_of_programs(text)
+    "What control/smtpplugins says of access, and of the programs before it."
+    return sections_of_access(text), sections_before_access(text)
 
 
 def _sections(control: Control, settings: AccessSettings) -> tuple[frozenset[str], dict[str, set[str]]]:
-    "Where access may be running, and where each program stands; nothing where that can't be found out."
+    "Where access may be running, and where each program stands before it; nothing where that can't be found out."
     name = join(dirname(abspath(control.folder)), settings.sections) if settings.sections else "smtpplugins"
     try:
         sections, programs = control.parsed(name, _standing)
@@ -408,7 +409,7 @@ def _tag(rule: AccessRule | None, count: int, state: AccessState) -> list[Comman
 def _since(
     rule: AccessRule | None,
     sections: frozenset[str],  # that may be running; none if nobody knows
-    programs: dict[str, set[str]],  # where each stands
+    before: dict[str, set[str]],  # as `sections_before_access` gives it
 ) -> str:  # nothing for as long as the connection lasts
     "Since which command the exemption of a rule counts, and the plugins for which it doesn't."
     if rule is None or rule.action != "exempt from":
@@ -416,10 +417,10 @@ def _since(
     known = [KNOWN_AT[condition.field] for condition in rule.conditions]
     stages = [stage for stage in COMMAND_ORDER if stage in (sections or STAGES) and all(stage in each for each in known)]
     since = stages[0] if stages else "rcpt"
-    earlier = {*COMMAND_ORDER[1 : COMMAND_ORDER.index(since)]} - programs.get("access", set())
-    named = programs if rule.text == "all" else rule.text.split()
-    but = [name for name in named if name.isidentifier() and not earlier.isdisjoint(programs.get(name, ()))]
-    return f"{since} {' '.join(but)}".rstrip()[:_SINCE_LIMIT] if COMMAND_ORDER.index(since) > 1 else ""
+    again = {*COMMAND_ORDER[1 : COMMAND_ORDER.index(since) + 1]}  # which may come before access has looked again
+    named = before if rule.text == "all" else rule.text.split()
+    but = [name for name in named if name != "access" and name.isidentifier() and not again.isdisjoint(before.get(name, ()))]
+    return f"{since} {' '.join(but)}".rstrip()[:_SINCE_LIMIT] if since != "connection" else ""
 
 
 _SINCE_LIMIT = 1000  # characters
@@ -446,8 +447,8 @@ def _told(rule: AccessRule, changed: list[Command]) -> str:
     if rule.action != "exempt from":
         return _DONE[rule.action]
     left = next((each.text for each in changed if each.text.startswith("ACCESSEXEMPTAT=")), "")
-    since, *but = left.partition("=")[2].split() or ["connection"]
-    without = f", except {' '.join(but)} (in a section before [{since}])" if but and rule.text != "all" else ""
+    but = left.partition("=")[2].split()[1:]
+    without = f", except {' '.join(but)}, which runs before access," if but and rule.text != "all" else ""
     return f"exempt from {rule.text}{without}"
 
 
@@ -467,11 +468,11 @@ def _log_unjudged(session: Session, keys: Mapping[str, list[str]], log: Callable
         "name": session.client_host, "helo": session.helo, "sender": session.mail_from, "recipient": session.rcpt_to,
         "user": session.auth_user,
     }  # fmt: skip
-    for field in keys:
-        domain = (told.get(field) or "").rpartition("@")[2]
+    for field, value in told.items():
+        domain = (value or "").rpartition("@")[2] if field in keys else ""
         if not domain.isascii() and not domain_key(domain).isascii():
             why = "its domain is no name that DNS could have, so no line about a domain holds for it"
-            log(f"{field} {told[field]}: {why}")
+            log(f"{field} {value}: {why}")
 
 
 _OTHERS = tuple(stage for stage in STAGES if stage != "rcpt")
