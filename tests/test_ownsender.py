@@ -50,6 +50,21 @@ def test_a_dot_behind_our_domain_and_u_labels_get_nobody_past(tmp_path: Path) ->
         server.stop()
 
 
+def test_what_stands_before_our_domain_gets_nobody_past(tmp_path: Path) -> None:
+    "A quoted @, and what no address can have: it is the domain that is ours."
+    install(str(tmp_path / "plugins"), ["ownsender"])
+    home = Home(tmp_path / "qmail", tmp_path / "plugins")
+    home.plugins("[mail]", "plugins/ownsender")
+    server = Server(home, environ={**ENVIRON, "OWNSENDERSTRANGERS": "1"})
+    try:
+        spelt = ('"a@boss"@example.org', "a@boss@example.org", "boss\t@example.org", "\tboss@example.org.")
+        heard = server.transcript("EHLO x", *(f"MAIL FROM:<{sender}>" for sender in spelt), "MAIL FROM:<a@boss@example.net>")
+        logged = [line for line in server.log.lines() if "may not send as" in line]
+    finally:
+        server.stop()
+    assert heard[-6:-1] == [NOT_HERE] * 4 + ["250 ok"] and len(logged) == 4
+
+
 def test_a_name_without_a_domain_is_not_at_home_in_all_of_ours() -> None:
     files = ControlFiles({"rcpthosts": "example.org\nexample.com\n"})
     for sender, passes in (("ben@example.com", True), ("boss@example.com", False), ("boss@example.org", False)):

@@ -488,6 +488,7 @@ async def check_sender_mailbox(
     except ValueError:
         log(f"501 Invalid address ({sender})")
         return Refuse(501, None, "Invalid address")
+    address = address._replace(domain=address.domain.rstrip(".") or address.domain)
     found = await standing(mailboxes, address, log)
     if found == UNKNOWN:
         return refuse(name, log, "511 sorry, no mailbox here by that name", sender)
