@@ -396,10 +396,10 @@ def test_nonsense_is_logged_and_the_default_taken(name: str, variable: Variable,
     plugin = catalogue()[name]
     addresslist = FILES["addresslist.cdb" if name == "rcptcheckscdb" else "addresslist"]
     furnish(tmp_path / "control", FILES | {"addresslist": addresslist})
-    control = Control(str(tmp_path / "control"))
 
     def decide(scene: dict[str, object], **setting: str) -> tuple[list[Command], list[str]]:
         lines: list[str] = []
+        control = Control(str(tmp_path / "control"))  # a new one, as what is wrong in a file is told once a load
         return plugin(sample_session(**{**scene, **setting}), control, lines.append, TOO_MUCH), lines
 
     bad = [value for value in NONSENSE if makes_no_sense(variable, value)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ra_plugins.ask.dns import Lookup
 from ra_plugins.ask.question import Unanswered, gather
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
-from ra_plugins.plugins.shared.lookups import domain_key
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND, check_seconds, domain_key
 from ra_plugins.spp.command import Command, Disconnect, Refuse, SetVariable
 from ra_plugins.spp.plugin import State, plugin
 from ra_plugins.support.address import literal
@@ -172,7 +172,7 @@ class RdnschecksSettings(Environment):
     threshold: int = variable("RDNSTHRESHOLD", number, 0, "The sum from which on mail is refused; 0 only logs.")
     temporary: bool = variable("RDNSTEMPORARY", yes_or_no, False, "1 refuses for now.")
     words: str = variable("RDNSKEYWORDS", filename, "rdnskeywords", "A list of providers' words, in place of ours.")
-    timeout: int = variable("RDNSTIMEOUT", number, 8, "Seconds for all lookups together.")
+    timeout: int = variable("RDNSTIMEOUT", check_seconds, 8, "Seconds for all lookups together.")
     skip_relay: bool = skip_relay("RDNS")
 
 
@@ -246,7 +246,7 @@ def _me(control: Control, log: Callable[[str], None]) -> str:
 # %% ../../nbs/plugins/rdnschecks.ipynb #2e2c51db
 @plugin(
     "mail", "connection", "helo", settings=RdnschecksSettings, state=RdnschecksState,
-    asks=(Lookup,), answers=(Disconnect, Refuse, SetVariable),
+    asks=(Lookup,), answers=(Disconnect, Refuse, SetVariable), seconds=CHECK_BOUND,
 )  # fmt: skip
 async def rdnschecks(
     session: Session, settings: RdnschecksSettings, state: RdnschecksState, control: Control, log: Callable[[str], None]
