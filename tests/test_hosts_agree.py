@@ -222,7 +222,7 @@ def told(lines: list[str]) -> list[str]:
             continue
         if line in ("250 8BITMIME", "250 mail.example.org", "250 ok, and thrown away"):
             continue
-        kept.append("354" if line.startswith("354 ") else line)  # aiosmtpd has words of its own there
+        kept.append(line)
         if line[:3] in ("354", "503") or (line[3:4] == " " and line[0] in "45"):
             break
     return kept

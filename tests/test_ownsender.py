@@ -23,7 +23,7 @@ def test_users_and_strangers_on_a_server(tmp_path: Path) -> None:
     home = Home(tmp_path / "qmail", tmp_path / "plugins")
     home.plugins("[mail]", "plugins/ownsender")
     home.write(ownsenders="ben: sales@example.org\n")
-    server = Server(home, "--users", home.users(ben="secret"), environ={**ENVIRON, "OWNSENDERSTRANGERS": "1"})
+    server = Server(home, "--like", "gentoo", "--users", home.users(ben="secret"), environ={**ENVIRON, "OWNSENDERSTRANGERS": "1"})
     try:
         strangers = server.talk("EHLO x", "MAIL FROM:<boss@example.org>", "MAIL FROM:<eva@example.net>", "MAIL FROM:<>")
         assert strangers[1:] == [NOT_HERE, "250 ok", "250 ok"]

@@ -390,13 +390,15 @@ class Dialogue:
         method: str,  # PLAIN, LOGIN …
     ) -> bool:  # may the client log in? A yes is left to the caller to say
         "AUTH, with credentials that were right."
-        if self.start.like != "netqmail":  # whose patches for AUTH know nothing of plugins
+        if self.start.like != "netqmail":  # whose patch for AUTH knows nothing of plugins
             self.environ.update(SMTPAUTHUSER=user, SMTPAUTHMETHOD=method.lower())
         if self.start.like == "sagredo":
             self.environ["SMTP_AUTH_USER"] = user
         if await self.checks.check("auth") == "refuse":
             return False
-        self.environ.update(TCPREMOTEINFO=user, RELAYCLIENT="")
+        self.environ["TCPREMOTEINFO"] = user
+        if self.start.like != "netqmail":
+            self.environ["RELAYCLIENT"] = ""
         self.user = self.start.remote_info = user
         self.start.relay = ""
         return True

@@ -68,6 +68,7 @@ class ServerSetup:
         self.like, self.users, self.deliver, self.seconds, self.errors = like, users or {}, deliver, seconds, errors
         self.environ = inherited() if environ is None else environ
         self.numbers = count(1)  # of sessions
+        self.sessions: set[asyncio.Future[None]] = set()
 
 # %% ../../nbs/smtpd/02_server.ipynb #b0a09471
 def _write_log(line: bytes, errors: int | None = None) -> None:
@@ -169,6 +170,14 @@ def _is_here(ip: str) -> bool:
 class Gone(Exception):
     "The session is over; the text says how it came to that."
 
+    def __init__(
+        self,
+        why: str,
+        reply: str = "",  # that is still to be sent, behind the line in the log
+    ):
+        super().__init__(why)
+        self.reply = reply
+
 
 class Lines:
     "What a client says, line by line."
@@ -205,13 +214,13 @@ STRAY_NEWLINE = "451 See http://pobox.com/~djb/docs/smtplf.html."
 async def message_lines(
     lines: Lines,  # behind DATA
 ) -> AsyncIterator[tuple[bytes, bytes]]:  # a piece as it came, if a line begins with it, and as it is to be passed on
-    "The pieces of a message; `Gone` with the reply in it where there is a bare LF."
+    "The pieces of a message; `Gone` at a bare LF."
     begins, held = True, b""
     while True:
         piece = held + await lines.piece()
         ends, held = piece.endswith(b"\n"), b""
         if ends and not piece.endswith(b"\r\n"):
-            raise Gone(STRAY_NEWLINE)
+            raise Gone("it has sent a bare LF", STRAY_NEWLINE)
         if begins and piece == b".\r\n":
             return
         text = piece[:-2] + b"\n" if ends else piece
@@ -363,8 +372,7 @@ class SmtpSession:
         try:
             return await in_time(self.reader.read(65536), self.seconds)
         except TimeoutError:
-            await self.say("451 timeout (#4.4.2)")
-            raise Gone("it has said nothing for too long") from None
+            raise Gone("it has said nothing for too long", "451 timeout (#4.4.2)") from None
         except ConnectionError:
             return b""
 
@@ -380,17 +388,21 @@ class SmtpSession:
 
     async def hold(self) -> None:
         "Greet, and answer each line, until somebody ends the session."
-        host, port = self.writer.get_extra_info("peername")[:2]
-        self.log.say(f"{host} port {port} has called")
+        client = self.writer.get_extra_info("peername")[0]
+        self.log.say(f"{client} has called")
         try:
             await self._begin()
             while True:
                 await self._answer(await self.lines.line())
         except Gone as gone:
-            self.log.say(f"{host} port {port} is gone: {gone}")
+            self.log.say(f"{client} is gone: {gone}")
+            with suppress(Gone):
+                await self.say(gone.reply) if gone.reply else None
         except asyncio.CancelledError:
-            self.log.say(f"{host} port {port} is gone: it has broken off, or the server has ended")
+            self.log.say(f"{client} is gone: it has broken off, or the server has ended")
             raise
+        except Exception as error:
+            self.log.say(f"{client} is gone: the session failed: {describe(error)}")
 
     async def _begin(self) -> None:
         called = self.writer.get_extra_info("peername"), self.writer.get_extra_info("sockname")
@@ -399,8 +411,7 @@ class SmtpSession:
             self.dialogue = begin(self.setup, environ, self.say, self.log.writer)
         except OSError as error:
             self.log.say(f"can't begin a session: {describe(error)}")
-            await self.say("421 unable to read controls (#4.3.0)")
-            raise Gone("we couldn't read our files") from None
+            raise Gone("we couldn't read our files", "421 unable to read controls (#4.3.0)") from None
         self.seconds = self.dialogue.start.seconds
         await self.ask(self.dialogue.connection())
 
@@ -427,8 +438,7 @@ class SmtpSession:
             await self.say("451 internal error (#4.3.0)")
         self.errors += self.last[:1] in (b"4", b"5")
         if self.errors >= ERRORS_LIMIT:
-            await self.say("421 too many errors (#4.7.0)")
-            raise Gone("it was refused too often")
+            raise Gone("it was refused too often", "421 too many errors (#4.7.0)")
 
     async def unknown(self, argument: str) -> None:
         "Anything that isn't a command: EXPN, STARTTLS, an empty line."
@@ -472,8 +482,7 @@ async def answer_rset(session: SmtpSession, argument: str) -> None:
 
 async def answer_quit(session: SmtpSession, argument: str) -> None:
     "QUIT. What the client has sent behind it doesn't count."
-    await session.say(f"221 {session.dialogue.start.greeting}")
-    raise Gone("it has said goodbye")
+    raise Gone("it has said goodbye", f"221 {session.dialogue.start.greeting}")
 
 # %% ../../nbs/smtpd/02_server.ipynb #90c3ff6e
 async def answer_data(session: SmtpSession, argument: str) -> None:
@@ -498,14 +507,8 @@ async def answer_data(session: SmtpSession, argument: str) -> None:
 async def _taken(session: SmtpSession, file: BinaryIO | None) -> Incoming:
     "The message that the client sends now."
     message = Incoming(session.dialogue.start.databytes, file)
-    try:
-        async for piece, text in message_lines(session.lines):
-            message.add(piece, text)
-    except Gone as gone:
-        if str(gone) == STRAY_NEWLINE:
-            await session.say(STRAY_NEWLINE)
-            raise Gone("it has sent a bare LF") from None
-        raise
+    async for piece, text in message_lines(session.lines):
+        message.add(piece, text)
     return message
 
 # %% ../../nbs/smtpd/02_server.ipynb #93e2279e
@@ -625,4 +628,10 @@ async def start_server(
     port: int = 0,  # 0 for any that is free
 ) -> asyncio.Server:  # listening; its first socket tells the port
     "Begin to listen; `OSError` where that can't be."
-    return await asyncio.start_server(partial(hold_session, setup), host, port)
+
+    def called(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = asyncio.ensure_future(hold_session(setup, reader, writer))
+        setup.sessions.add(session)  # asyncio itself doesn't hold on to a task
+        session.add_done_callback(setup.sessions.discard)
+
+    return await asyncio.start_server(called, host, port)
