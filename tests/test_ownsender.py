@@ -30,7 +30,7 @@ def test_users_and_strangers_on_a_server(tmp_path: Path) -> None:
         login = "AUTH PLAIN AGJlbgBzZWNyZXQ="  # ben, secret
         said = server.talk("EHLO x", login, *(f"MAIL FROM:<{name}@example.org>" for name in ("boss", "Ben", "ben+x", "SALES")))
         assert said[2:] == [NOT_YOURS, "250 ok", "250 ok", "250 ok"]
-        logged = [line.partition(" - ")[2] for line in server.log.lines() if line.startswith("ownsender")]
+        logged = [line.partition(" - ")[2] for line in server.said() if line.startswith("ownsender")]
         assert logged == ["127.0.0.1 may not send as boss@example.org", "ben may not send as boss@example.org"]
     finally:
         server.stop()

@@ -23,8 +23,8 @@ from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'zone_answers', 'rules_of', 'try_session',
-           'demo', 'assignment', 'port', 'client_ip', 'plugin_file', 'GatherSettings', 'bare_address', 'GatherMessages',
-           'main']
+           'demo', 'assignment', 'port', 'client_ip', 'plugin_file', 'GatherSettings', 'address_from_log',
+           'GatherMessages', 'main']
 
 # %% ../../nbs/cli/04_command.ipynb #9bb7e233
 _FAILED = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`
@@ -240,8 +240,8 @@ class GatherSettings(argparse.Action):
         "Add one."
         options.set = {**options.set, values[0]: values[1]}
 
-# %% ../../nbs/cli/04_command.ipynb #54e94535
-def bare_address(
+# %% ../../nbs/cli/04_command.ipynb #72f74e44
+def address_from_log(
     text: str,  # `ana@example.org`, `<ana@example.org>`, `to=<ana@example.org>,`
 ) -> str:
     "An address on the command line, also as it is copied from a log."
@@ -287,7 +287,7 @@ def _try_options(command: argparse.ArgumentParser) -> None:
     _plugin_options(command)
     command.add_argument("--ip", required=True, type=client_ip, help="the client's address")
     command.add_argument("--helo", metavar="NAME", help="how it greets; without it, it doesn't")
-    message: dict[str, Any] = {"type": bare_address, "action": GatherMessages, "dest": "messages", "default": []}
+    message: dict[str, Any] = {"type": address_from_log, "action": GatherMessages, "dest": "messages", "default": []}
     message["metavar"] = "ADDRESS"
     command.add_argument("--from", help="the sender, '' for a bounce; again, for another message", **message)
     command.add_argument("--to", help="a recipient; may come again", **message)

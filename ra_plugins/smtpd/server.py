@@ -28,12 +28,11 @@ from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line, octets, printable
 
 # %% auto #0
-__all__ = ['TOLD_BY_TCPSERVER', 'LOG_ROUNDS', 'LINE_LIMIT', 'STRAY_NEWLINE', 'HOPS_LIMIT', 'MESSAGE_LIMIT', 'QUEUE_TROUBLE',
-           'ERRORS_LIMIT', 'MALFORMED', 'METHODS', 'COMMANDS', 'inherited', 'ServerSetup', 'log_of_server',
-           'SessionLog', 'connection_environ', 'begin', 'Gone', 'Lines', 'message_lines', 'Incoming', 'received',
-           'head', 'reply_to_message', 'deliver', 'SmtpSession', 'answer_with', 'answer_helo', 'answer_ehlo',
-           'answer_mail', 'answer_rcpt', 'answer_rset', 'answer_quit', 'answer_data', 'AuthFault', 'answer_auth',
-           'hold_session', 'start_server']
+__all__ = ['TOLD_BY_TCPSERVER', 'LOG_ROUNDS', 'SMTP_LINE_LIMIT', 'STRAY_NEWLINE', 'HOPS_LIMIT', 'MESSAGE_LIMIT', 'QUEUE_TROUBLE',
+           'ERRORS_LIMIT', 'METHODS', 'inherited', 'ServerSetup', 'log_of_server', 'SessionLog', 'connection_environ',
+           'begin', 'Gone', 'Lines', 'message_lines', 'Incoming', 'received', 'head', 'reply_to_message', 'deliver',
+           'SmtpSession', 'answer_with', 'answer_helo', 'answer_ehlo', 'answer_mail', 'answer_rcpt', 'answer_rset',
+           'answer_quit', 'answer_data', 'AuthFault', 'answer_auth', 'hold_session', 'start_server']
 
 # %% ../../nbs/smtpd/02_server.ipynb #ff17bc44
 TOLD_BY_TCPSERVER = "PROTO", *(f"TCP{side}{what}" for side in ("REMOTE", "LOCAL") for what in ("IP", "PORT", "HOST", "INFO"))
@@ -116,7 +115,7 @@ class SessionLog:
             except BlockingIOError:
                 break
             *lines, self.rest = (self.rest + chunk).split(b"\n")
-            if len(self.rest) > LINE_LIMIT:
+            if len(self.rest) > SMTP_LINE_LIMIT:
                 lines, self.rest = [*lines, self.rest], b""
             for line in lines:
                 self._write(line)
@@ -133,7 +132,7 @@ class SessionLog:
         _write_log(self.mark + line + b"\n", self.errors)
 
 
-LINE_LIMIT = 65536  # bytes: of a line in the log, and of an SMTP command, which qmail-smtpd itself takes at any length
+SMTP_LINE_LIMIT = 65536  # bytes: of a line in the log, and of an SMTP command, which qmail-smtpd itself takes at any length
 
 # %% ../../nbs/smtpd/02_server.ipynb #00a60ef0
 def connection_environ(
@@ -189,13 +188,13 @@ class Lines:
         self.read, self.held = read, b""
 
     async def piece(self) -> bytes:
-        "A line with its LF, or `LINE_LIMIT` bytes of a longer one; `Gone` if there is no more."
-        while (end := self.held.find(b"\n") + 1) == 0 and len(self.held) < LINE_LIMIT:
+        "A line with its LF, or `SMTP_LINE_LIMIT` bytes of a longer one; `Gone` if there is no more."
+        while (end := self.held.find(b"\n") + 1) == 0 and len(self.held) < SMTP_LINE_LIMIT:
             chunk = await self.read()
             if not chunk:
                 raise Gone("it has left")
             self.held += chunk
-        end = min(end or LINE_LIMIT, LINE_LIMIT)
+        end = min(end or SMTP_LINE_LIMIT, SMTP_LINE_LIMIT)
         piece, self.held = self.held[:end], self.held[end:]
         return piece
 
@@ -425,7 +424,7 @@ class SmtpSession:
     async def _answer(self, line: str | None) -> None:
         "Answer one line."
         verb, _, argument = (line or "").partition(" ")
-        method = COMMANDS.get(verb.lower(), SmtpSession.unknown)
+        method = _COMMANDS.get(verb.lower(), SmtpSession.unknown)
         try:
             if line is None:
                 await self.say("500 line too long (#5.5.2)")
@@ -511,8 +510,8 @@ async def _taken(session: SmtpSession, file: BinaryIO | None) -> Incoming:
         message.add(piece, text)
     return message
 
-# %% ../../nbs/smtpd/02_server.ipynb #93e2279e
-MALFORMED = "501 malformed auth input (#5.5.4)"
+# %% ../../nbs/smtpd/02_server.ipynb #397e2170
+_MALFORMED = "501 malformed auth input (#5.5.4)"
 
 
 class AuthFault(Exception):
@@ -533,7 +532,7 @@ def _decoded(text: str) -> str:
     try:
         return base64.b64decode(text, validate=True).decode("utf-8", "surrogateescape")
     except (ValueError, binascii.Error):
-        raise AuthFault(MALFORMED) from None
+        raise AuthFault(_MALFORMED) from None
 
 
 async def _plain(session: SmtpSession, argument: str) -> tuple[str, str]:
@@ -582,11 +581,11 @@ async def _credentials(session: SmtpSession, argument: str) -> tuple[str, tuple[
         raise AuthFault("504 auth type unimplemented (#5.5.1)")
     user, password = await METHODS[word.lower()](session, rest.lstrip(" "))
     if not user or not password:
-        raise AuthFault(MALFORMED)
+        raise AuthFault(_MALFORMED)
     return word.lower(), (user, password)
 
-# %% ../../nbs/smtpd/02_server.ipynb #70bc85e8
-COMMANDS: dict[str, Callable[[SmtpSession, str], Awaitable[None]]] = {
+# %% ../../nbs/smtpd/02_server.ipynb #75e1762d
+_COMMANDS: dict[str, Callable[[SmtpSession, str], Awaitable[None]]] = {
     "helo": answer_helo,
     "ehlo": answer_ehlo,
     "auth": answer_auth,
