@@ -161,7 +161,7 @@ def try_session(options: argparse.Namespace) -> int:
 
     messages = options.messages or [(None, [])]
     if messages[0][0] is None and messages[0][1]:
-        raise Fault("a recipient (--to) comes with a sender (--from)")
+        raise Fault("a recipient (--to) comes after a sender (--from)")
     control = Control(os.path.abspath(options.control))
     rule = rule_for(rules_of(options.rules), {**options.set, "TCPREMOTEIP": options.ip})
     try:

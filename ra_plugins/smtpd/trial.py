@@ -59,11 +59,11 @@ class Run:
         "The same, for JSON."
         return {
             "plugin": self.entry,
-            "note": self.how or None,
             "asked": [{"question": question, "answer": answer} for question, answer in self.asked],
             "answered": [{"command": type(command).__name__, "text": command.text} for command in self.answered],
             "logged": self.logged,
             "failure": self.failure or None,
+            **({"note": self.how} if self.how else {}),
         }
 
 # %% ../../nbs/smtpd/03_trial.ipynb #a330c165
@@ -357,10 +357,10 @@ def trial_data(trial: Trial) -> dict[str, Any]:
         "sender": trial.dialogue.transaction.sender,
         "recipients": trial.dialogue.transaction.recipients.accepted,
         "headers": trial.checks.effects.headers,
-        "messages": trial.messages,
-        "rule": trial.rule.text if trial.rule else None,
         "steps": [
             {"command": step.said or None, "plugins": [run.data() for run in step.runs], "replies": step.replies}
             for step in trial.notes.steps
         ],
+        **({"messages": trial.messages} if len(trial.messages) > 1 else {}),
+        **({"rule": trial.rule.text} if trial.rule else {}),
     }
