@@ -36,7 +36,7 @@ def session(home: Home, *said: str) -> tuple[list[str], list[str]]:
     "What a client hears after EHLO, and what the plugins log."
     server = Server(home, "--deliver", DELIVER, environ=ENVIRON)
     heard = server.transcript("EHLO x", *said)
-    logged = server.log.lines()
+    logged = server.said()
     server.stop()
     after = next(place for place, line in enumerate(heard) if line.startswith("250 ") and "250-" not in line)
     return heard[after + 1 : -1], [line.partition(" - ")[2] for line in logged if line.startswith(("access", "msa"))]

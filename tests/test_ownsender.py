@@ -23,14 +23,14 @@ def test_users_and_strangers_on_a_server(tmp_path: Path) -> None:
     home = Home(tmp_path / "qmail", tmp_path / "plugins")
     home.plugins("[mail]", "plugins/ownsender")
     home.write(ownsenders="ben: sales@example.org\n")
-    server = Server(home, "--users", home.users(ben="secret"), environ={**ENVIRON, "OWNSENDERSTRANGERS": "1"})
+    server = Server(home, "--like", "gentoo", "--users", home.users(ben="secret"), environ={**ENVIRON, "OWNSENDERSTRANGERS": "1"})
     try:
         strangers = server.talk("EHLO x", "MAIL FROM:<boss@example.org>", "MAIL FROM:<eva@example.net>", "MAIL FROM:<>")
         assert strangers[1:] == [NOT_HERE, "250 ok", "250 ok"]
         login = "AUTH PLAIN AGJlbgBzZWNyZXQ="  # ben, secret
         said = server.talk("EHLO x", login, *(f"MAIL FROM:<{name}@example.org>" for name in ("boss", "Ben", "ben+x", "SALES")))
         assert said[2:] == [NOT_YOURS, "250 ok", "250 ok", "250 ok"]
-        logged = [line.partition(" - ")[2] for line in server.log.lines() if line.startswith("ownsender")]
+        logged = [line.partition(" - ")[2] for line in server.said() if line.startswith("ownsender")]
         assert logged == ["127.0.0.1 may not send as boss@example.org", "ben may not send as boss@example.org"]
     finally:
         server.stop()

@@ -587,5 +587,5 @@ def test_whatever_a_client_says(server: Server, commands: list[bytes]) -> None:
     wire.close()
     replies = [line for line in heard if line[3:4] == b" "]
     assert len(replies) >= min(len(commands), 5) and not [line for line in heard if line.startswith(b"451 internal")]
-    for line in server.log.lines():
+    for line in server.said():
         assert LOG_LINE.fullmatch(line) and line.isprintable(), line
