@@ -82,8 +82,9 @@ fuzz: $(DEV) ## fuzz the SPF record parser for a minute, with atheris; SECONDS=�
 	@$(PIP) install 'atheris>=2.3'
 	@$(BIN)/python fuzz/record.py -max_total_time=$(or $(SECONDS),60)
 
-soak: $(DEV) ## ask rater well and badly for four minutes, and see that it doesn't grow; MINUTES=… for longer
+soak: $(DEV) ## ask rater for four minutes (MINUTES=…) and the service for an hour (SECONDS=…), and see that they don't grow
 	@$(BIN)/python tests/soak.py
+	@$(BIN)/python tests/soak_service.py
 
 check: $(DEV) ## do package, README.md and notebooks agree, and is no merge left half done?
 	@$(BIN)/pytest tests/test_project.py

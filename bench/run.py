@@ -54,11 +54,11 @@ def all_measured(names: Sequence[str], rounds: int) -> Iterator[tuple[str, Bench
 def table(name: str, benchmark: Benchmark, found: list[Result]) -> str:
     "The figures of a benchmark, for people."
     scale = UNITS[benchmark.unit]
-    lines = [f"{name}: {benchmark.title}", f"  {'':50}{benchmark.unit:>9}{'ratio':>8}{'varied':>16}  bound"]
+    lines = [f"{name}: {benchmark.title}", f"  {'':50}{benchmark.unit:>9}{'ratio':>8}{'varied':>20}  bound"]
     for each in found:
         varied = f"{each.lowest:.2f} to {each.highest:.2f}"
         bound = "" if each.bound is None else f"  {each.bound:<6g}{'ok' if each.ok else 'OVER'}"
-        lines.append(f"  {each.title:50}{each.level * scale:9.1f}{each.value:8.2f}{varied:>16}{bound}")
+        lines.append(f"  {each.title:50}{each.level * scale:9.1f}{each.value:8.2f}{varied:>20}{bound}")
     return "\n".join(lines) + "\n"
 
 

@@ -543,14 +543,15 @@ def test_the_disk_is_full() -> None:
 
 
 def test_demo() -> None:
-    "It shows four conversations and a dry run, and leaves nothing behind."
+    "It shows four conversations through the service, what that has decided, and a dry run, and leaves nothing behind."
     done = Done("demo")
     assert (done.status, done.errors) == (0, "")
-    assert done.output.count("\n--- ") == 5
+    assert done.output.count("\n--- ") == 6 and "the service doesn't answer" not in done.output
     for line in (
         "S: 250 ok",
         "S: 451 Temporary Failure: Server overload",
         "started tarpitting",
+        "4 rcptchecksfile: refuse 5xx",
         "The session is refused",
     ):
         assert line in done.output

@@ -51,7 +51,7 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "prefix4": ["8", "32", "x"],
     "prefix6": ["16", "128", "x"],
     "bounce_level": ["-1", "0", "3", "5", "x"],
-    "check_seconds": ["1", "60", "x"],
+    "timeout_seconds": ["1", "60", "x"],
     "macro_string": ["no, %{i}", "%{", ""],
     "message_stage": ["mail", "rcpt", "x"],
     "template": ["net", "{client_ip}", "{sender_domain}", "{recipient_count}", "{nonsense}", ""],

@@ -100,7 +100,7 @@ LIKELY: dict[str, st.SearchStrategy[bytes]] = {  # by the kind of a variable, or
     "blocklists": mostly([b"one.example", b"one.example=127.0.0.2-4*2:two.example", b"two.example", b""]),
     "ip_address": st.sampled_from([b"192.0.2.1", b"2001:db8::25", b"fe80::1%eth0"]),
     "bounce_level": st.sampled_from([b"-1", b"0", b"1", b"3", b"4", b"5"]),
-    "check_seconds": st.sampled_from([b"1", b"20", b"60"]),
+    "timeout_seconds": st.sampled_from([b"1", b"20", b"60"]),
     "macro_string": st.sampled_from([b"no, %{i}, %{s}", b"%{", b" "]),
     "message_stage": st.sampled_from([b"mail", b"rcpt"]),
     "SMTPMAILFROM": mostly([b""], addresses) | addresses,

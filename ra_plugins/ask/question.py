@@ -70,6 +70,7 @@ class Question(_Typed[A_co]):
     "Something that a decision asks with `await`. Each kind of question is a class, a value without I/O of its own."
 
     answerer = ""  # who answers on a mail server, as `package.module:Class`, which is imported when the first one is asked
+    ahead = False  # may a host ask it before its turn? Nothing changes by it, and the answer is kept, or found at once
 
     def shown(self, answer: object) -> str:
         "An answer for people, in a dry run. A question whose answers may repeat a secret has another."

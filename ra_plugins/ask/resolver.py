@@ -26,12 +26,12 @@ from ra_plugins.ask.dns import CNAME_LIMIT, ENDLESS, Lookup, Prefetch, Records, 
 from ra_plugins.ask.exchange import SOCKET_LIMIT, LocalFault, SocketLine, brief_reason, done_by
 from ra_plugins.ask.nameserver import RESOLV_CONF, NameserverList, answer_in, ask_nameserver, parse_nameserver
 from ra_plugins.ask.question import LONGEST, TOO_LATE, Broken, Late, Nobody, Question, Refused, Unanswered
-from ra_plugins.support.environment import Environment, number, variable
+from ra_plugins.support.environment import Environment, timeout_seconds, variable
 
 Follow = Callable[[Lookup, Records], Iterable[Lookup]]  # as in `Prefetch`
 
 # %% auto #0
-__all__ = ['LOOKUP_TIMEOUT', 'PREFETCH_LIMIT', 'SHORTEST', 'Resolver', 'resolve', 'Lookups', 'nameserver_list', 'lookup_seconds',
+__all__ = ['LOOKUP_TIMEOUT', 'PREFETCH_LIMIT', 'SHORTEST', 'Resolver', 'resolve', 'Lookups', 'nameserver_list',
            'ResolverSettings', 'ResolverAnswerer', 'default_resolver']
 
 # %% ../../nbs/ask/06_resolver.ipynb #d93ad56d
@@ -313,13 +313,6 @@ def nameserver_list(value: str) -> tuple[str, ...]:
         raise ValueError
     return addresses
 
-
-def lookup_seconds(value: str) -> int:
-    "a whole number from 1 to 60"
-    if not 1 <= number(value) <= 60:
-        raise ValueError
-    return number(value)
-
 # %% ../../nbs/ask/06_resolver.ipynb #05d7b4a3
 class ResolverSettings(Environment):
     "What the answerer for DNS can be told."
@@ -327,7 +320,7 @@ class ResolverSettings(Environment):
     nameservers: tuple[str, ...] | None = variable(
         "DNSSERVERS", nameserver_list, None, "The nameservers to ask. If it isn't set, those in /etc/resolv.conf."
     )
-    timeout: int = variable("DNSTIMEOUT", lookup_seconds, LOOKUP_TIMEOUT, "How long to wait for one lookup, in seconds.")
+    timeout: int = variable("DNSTIMEOUT", timeout_seconds, LOOKUP_TIMEOUT, "How long to wait for one lookup, in seconds.")
 
 # %% ../../nbs/ask/06_resolver.ipynb #3561fcf3
 class ResolverAnswerer(Answerer):

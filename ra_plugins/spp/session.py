@@ -60,6 +60,7 @@ class Session(Environment):
     )
     exempt: str = variable("RAEXEMPT", plugin_names, "", "Plugins that let this client be, as tcprules or a run script say.")
     exempt_by_access: str = variable("ACCESSEXEMPT", plugin_names, "", "The same, as the plugin access has left it.")
+    to_come: frozenset[str] = frozenset()  # attributes that the client is yet to tell, if a decision runs ahead of its turn
 
     def __init__(
         self,

@@ -182,7 +182,7 @@ class Decider:
                 outcome.log.append(log_line(request.name, request.pid, lacking))
             elif not section.add(await self._answer(self.plugins[name], request, section.environ, outcome.log)):
                 break
-        outcome.output = write(section.answer)
+        outcome.output, outcome.section = write(section.answer), section
         outcome.seconds = sum(command.seconds for command in section.answer if isinstance(command, Delay))
         return outcome
 

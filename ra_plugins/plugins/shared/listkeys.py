@@ -5,6 +5,8 @@
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #6532cf9d
 from __future__ import annotations
 
+from collections import namedtuple
+
 from ra_plugins.support.address import parse_address
 
 TYPE_CHECKING = False
@@ -12,8 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from ipaddress import IPv4Address, IPv6Address
 
+    from ra_plugins.support.control import Control
+
 # %% auto #0
-__all__ = ['FAULTS_LOGGED', 'client_keys', 'network_entry', 'name_keys', 'address_keys', 'log_faults']
+__all__ = ['FAULTS_LOGGED', 'DOMAIN_LIST', 'ADDRESS_LIST', 'PATTERN_LIST', 'CLIENT_LIST', 'client_keys', 'network_entry',
+           'name_keys', 'address_keys', 'log_faults', 'Misfits', 'ListKind', 'log_misfits']
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #0fb0bda9
 def client_keys(
@@ -82,3 +87,53 @@ def log_faults(
         log(f"{file}, {fault}")
     if len(faults) > FAULTS_LOGGED:
         log(f"{file}: {len(faults) - FAULTS_LOGGED} more lines can't be read")
+
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #35e38d6e
+class Misfits:
+    "Entries of a list that nothing can match, and whether that has been told."
+
+    def __init__(self, entries: list[str]):
+        self.entries, self.told = entries, False
+
+
+class ListKind(namedtuple("ListKind", "meaning misfits")):
+    "What stands in a list."
+
+    __slots__ = ()
+    meaning: str  # for people
+    misfits: Callable[[str], Misfits]  # of a list's text
+
+
+def _kind(meaning: str, fits: Callable[[str], bool]) -> ListKind:
+    def misfits(text: str) -> Misfits:
+        entries = (line.strip(" \t\r") for line in text.lower().split("\n"))
+        return Misfits([each for each in entries if each and each[0] != "#" and not fits(each)])
+
+    return ListKind(meaning, misfits)
+
+
+_ADDRESS_CHARACTERS = frozenset("0123456789abcdef.:/")
+DOMAIN_LIST = _kind("domains, such as example.org", lambda entry: entry[0] != "." and not {*entry} & {*"@*/ \t,"})
+ADDRESS_LIST = _kind("addresses, such as ana@example.org", lambda entry: "@" in entry[1:-1])
+PATTERN_LIST = _kind(
+    "addresses, domains as in @example.org, and local parts as in ana@",
+    lambda entry: "@" in entry or entry in ("<>", "postmaster"),
+)
+CLIENT_LIST = _kind("addresses and networks, such as 192.0.2.0/24", _ADDRESS_CHARACTERS.issuperset)
+
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #b5198315
+def log_misfits(
+    control: Control,
+    name: str,  # of a list, text or CDB
+    kind: ListKind,
+    log: Callable[[str], None],
+) -> None:
+    "Say once what in a list nothing can match. Of a CDB, and of a list that can't be read, nothing is said."
+    try:
+        found = control.parsed(name, kind.misfits, cost=1)
+    except OSError:
+        return
+    if found.entries and not found.told:
+        found.told = True
+        others = f" ({len(found.entries) - 1} more)" if len(found.entries) > 1 else ""
+        log(f"{name}: nothing matches {found.entries[0]:.60}; this is a list of {kind.meaning}{others}")

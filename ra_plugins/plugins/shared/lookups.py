@@ -5,20 +5,11 @@
 # %% ../../../nbs/plugins/shared/lookups.ipynb #78dddd9f
 from __future__ import annotations
 
-from ra_plugins.support.environment import number
-
 # %% auto #0
-__all__ = ['CHECK_BOUND', 'check_seconds', 'dns_name']
+__all__ = ['CHECK_BOUND', 'dns_name']
 
 # %% ../../../nbs/plugins/shared/lookups.ipynb #4f0d458d
-def check_seconds(value: str) -> int:
-    "a whole number from 1 to 60"
-    if not 1 <= number(value) <= 60:
-        raise ValueError
-    return number(value)
-
-
-CHECK_BOUND = 65  # seconds that a plugin with such a setting may take: it should come to its own end before
+CHECK_BOUND = 65  # seconds that a plugin with such a setting may take
 
 # %% ../../../nbs/plugins/shared/lookups.ipynb #bbb54bdb
 def dns_name(
