@@ -25,7 +25,9 @@ def reasons(config: pytest.Config) -> Counter[str]:
     "Why tests were skipped, and how many for each reason. A module that is skipped as a whole counts as one."
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     skipped = reporter.stats.get("skipped", []) if reporter else []
-    told = {(each.nodeid, each.longrepr[2].removeprefix("Skipped: ")) for each in skipped}  # once, by however many workers
+    told = {
+        (each.nodeid, each.longrepr[2].removeprefix("Skipped: ")) for each in skipped
+    }  # once, by however many workers
     return Counter(reason for _, reason in told)
 
 
@@ -36,7 +38,11 @@ def unlisted(config: pytest.Config) -> list[str]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if not hasattr(session.config, "workerinput") and unlisted(session.config) and session.exitstatus == pytest.ExitCode.OK:
+    if (
+        not hasattr(session.config, "workerinput")
+        and unlisted(session.config)
+        and session.exitstatus == pytest.ExitCode.OK
+    ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -46,7 +46,9 @@ class Copy:
         "Run something in the copy; it has to end well."
         environ = {**os.environ, "PYTHONPATH": str(self.folder)}
         command = [str(BIN / name), *words]  # an absolute name stays what it is
-        done = subprocess.run(command, cwd=self.folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(
+            command, cwd=self.folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         if done.returncode:
             pytest.fail(f"{' '.join(words)} ends with status {done.returncode}:\n{done.stdout}", pytrace=False)
 
@@ -58,10 +60,14 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 
 def test_nothing_else_changes_but_what_is_made(copy: Copy) -> None:
     now = {name: (copy.folder / name).read_bytes() for name in files(copy.folder) if not name.startswith("tests/.")}
-    changed = {name for name in now if now[name] != copy.before.get(name) and ".cache" not in name and "_proc" not in name}
+    changed = {
+        name for name in now if now[name] != copy.before.get(name) and ".cache" not in name and "_proc" not in name
+    }
     made = {f"ra_plugins/plugins/{NAME}.py", "ra_plugins/_modidx.py", "nbs/index.ipynb", "README.md"}
     assert changed == made | {f"nbs/plugins/{NAME}.ipynb"}
-    assert f"| [{NAME}](nbs/plugins/{NAME}.ipynb) | RCPT | Refuse mail for one recipient. |" in now["README.md"].decode()
+    assert (
+        f"| [{NAME}](nbs/plugins/{NAME}.ipynb) | RCPT | Refuse mail for one recipient. |" in now["README.md"].decode()
+    )
 
 
 @pytest.mark.parametrize("notebook", [f"plugins/{NAME}", "index", "hosts/00_catalogue", *LISTS])
@@ -83,7 +89,9 @@ def test_ruff_and_mypy_have_nothing_to_say(copy: Copy) -> None:
 def test_a_declared_command_that_is_never_answered_is_found(copy: Copy) -> None:
     path = copy.folder / "nbs" / "plugins" / f"{NAME}.ipynb"
     stored = path.read_text(encoding="utf-8")
-    path.write_text(stored.replace("answers=(Refuse,)", "answers=(Refuse, Delay)").replace("import Refuse", "import Delay, Refuse"))
+    path.write_text(
+        stored.replace("answers=(Refuse,)", "answers=(Refuse, Delay)").replace("import Refuse", "import Delay, Refuse")
+    )
     try:
         command = [sys.executable, "tests/notebooks.py", "--check", str(path)]
         environ = {**os.environ, "PYTHONPATH": str(copy.folder)}
@@ -94,7 +102,9 @@ def test_a_declared_command_that_is_never_answered_is_found(copy: Copy) -> None:
     assert done.stderr.startswith(f"plugins/{NAME}: no cell has the plugin answer Delay, which it declares\n")
 
 
-@pytest.mark.parametrize("name", ["", "Tarpit", "my-plugin", "my_plugin", "2many", "class", "tarpit", "shared", "x" * 31, "../x", "é"])
+@pytest.mark.parametrize(
+    "name", ["", "Tarpit", "my-plugin", "my_plugin", "2many", "class", "tarpit", "shared", "x" * 31, "../x", "é"]
+)
 def test_names_that_can_be_none(name: str) -> None:
     before = files(ROOT / "nbs")
     done = subprocess.run([sys.executable, ROOT / "tools" / "plugin.py", name], capture_output=True, text=True)

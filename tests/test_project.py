@@ -47,7 +47,9 @@ def fail_where_different(copy: Path, pattern: str, what: str) -> None:
     _, changed, missing = filecmp.cmpfiles(ROOT, copy, names, shallow=False)
     if changed or missing:
         names_of_those = ", ".join(sorted(map(str, changed + missing)))
-        pytest.fail(f"{what}: {names_of_those}\nrun `make notebooks`, remove what no notebook makes, and commit", pytrace=False)
+        pytest.fail(
+            f"{what}: {names_of_those}\nrun `make notebooks`, remove what no notebook makes, and commit", pytrace=False
+        )
 
 
 def test_package_is_what_the_notebooks_export(copy: Path) -> None:
@@ -89,7 +91,10 @@ def conflicts(content: bytes) -> list[int]:
 def test_no_merge_is_left_half_done() -> None:
     places = [f"{path.relative_to(ROOT)}, line {line}" for path in versioned() for line in conflicts(path.read_bytes())]
     if places:
-        pytest.fail("markers of a conflict: " + "; ".join(places) + "\nCONTRIBUTING.md says how a merge is finished", pytrace=False)
+        pytest.fail(
+            "markers of a conflict: " + "; ".join(places) + "\nCONTRIBUTING.md says how a merge is finished",
+            pytrace=False,
+        )
 
 
 @pytest.mark.parametrize("mark", ["<" * 7, "=" * 7, ">" * 7, "|" * 7], ids=["ours", "middle", "theirs", "base"])
@@ -107,7 +112,9 @@ def test_markers_of_a_conflict_are_found(mark: str, form: str) -> None:
     assert conflicts(written.encode()) == [2]
 
 
-@pytest.mark.parametrize("line", ["Title\n========\n", "a == b\n", ">>> 1 << 7\n", '    "<<<<<<\\n"', "--- a\n+++ b\n", "<" * 8])
+@pytest.mark.parametrize(
+    "line", ["Title\n========\n", "a == b\n", ">>> 1 << 7\n", '    "<<<<<<\\n"', "--- a\n+++ b\n", "<" * 8]
+)
 def test_other_lines_are_no_markers(line: str) -> None:
     assert conflicts(line.encode()) == []
 
@@ -116,7 +123,14 @@ def test_a_conflict_that_nbdev_has_merged_is_found(tmp_path: Path) -> None:
     "Two people change one cell, and git merges with nbdev's driver, as `make hooks` sets it up."
 
     def git(*words: str) -> int:
-        who = ["-c", "user.name=Ana", "-c", "user.email=ana@example.org", "-c", f"merge.nbdev-merge.driver={BIN}/nbdev_merge %O %A %B %P"]
+        who = [
+            "-c",
+            "user.name=Ana",
+            "-c",
+            "user.email=ana@example.org",
+            "-c",
+            f"merge.nbdev-merge.driver={BIN}/nbdev_merge %O %A %B %P",
+        ]
         return subprocess.run(["git", *who, *words], cwd=tmp_path, capture_output=True).returncode
 
     notebook = tmp_path / "nbs" / "index.ipynb"
@@ -146,7 +160,10 @@ def test_a_save_after_a_run_changes_nothing() -> None:
         cell["metadata"] = {"execution": {"iopub.status.busy": "2026-01-01T00:00:00.000000Z"}, "tags": []}
         if cell["cell_type"] == "code":
             cell["execution_count"] = number
-            cell["outputs"] = [{**each, **({"execution_count": number} if "execution_count" in each else {})} for each in cell["outputs"]]
+            cell["outputs"] = [
+                {**each, **({"execution_count": number} if "execution_count" in each else {})}
+                for each in cell["outputs"]
+            ]
     from nbdev.clean import clean_jupyter
 
     clean_jupyter(path=str(path), model={"type": "notebook", "content": notebook})
@@ -155,7 +172,9 @@ def test_a_save_after_a_run_changes_nothing() -> None:
 
 def test_type_checkers_find_the_package_from_outside(tmp_path: Path) -> None:
     "In an editable install, too: with its types, and not as something unknown."
-    (tmp_path / "mine.py").write_text("from ra_plugins.spf import check\n\nreveal_type(check('192.0.2.1', 'ana@example.org').result)\n")
+    (tmp_path / "mine.py").write_text(
+        "from ra_plugins.spf import check\n\nreveal_type(check('192.0.2.1', 'ana@example.org').result)\n"
+    )
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "mine.py"]
     environ = {name: value for name, value in os.environ.items() if name not in ("MYPYPATH", "PYTHONPATH")}
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME_LIMIT = 30  # characters of a plugin's name: it stands in each of its log lines
-CELLS = '''
+CELLS = """
 %% markdown
 # NAME
 
@@ -89,12 +89,14 @@ assert answer("eve@example.org", SETTINGNOBODY="Eve") == b"E550 Nobody here has 
 assert answer("nobody@example.org", SETTINGNOBODY="eve") == answer(None) == answer("postmaster") == b""
 logged = []
 assert answer("nobody@example.org", logged.append) != b"" and logged == ["refused mail for nobody@example.org"]
-'''
+"""
 
 
 def fault(name: str) -> str:
     "Why this can't be the name of a new plugin, if so."
-    if not (name.isascii() and name.isidentifier() and name == name.lower() and name.isalnum()) or keyword.iskeyword(name):
+    if not (name.isascii() and name.isidentifier() and name == name.lower() and name.isalnum()) or keyword.iskeyword(
+        name
+    ):
         return f"{name!r} should be one word of small letters and digits, such as tarpit: make plugin NAME=tarpit"
     if len(name) > NAME_LIMIT:
         return f"{name!r:.60} should have at most {NAME_LIMIT} letters"
@@ -127,7 +129,9 @@ def main() -> None:
         sys.exit(why)
     path = ROOT / "nbs" / "plugins" / f"{name}.ipynb"
     path.write_text(skeleton(name), encoding="utf-8")
-    print(f"{path.relative_to(ROOT)} is a plugin that works. Make it yours, then: make notebooks, make test, CHANGELOG.md.")
+    print(
+        f"{path.relative_to(ROOT)} is a plugin that works. Make it yours, then: make notebooks, make test, CHANGELOG.md."
+    )
 
 
 if __name__ == "__main__":
