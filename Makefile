@@ -72,8 +72,8 @@ docs-serve: $(DOCS) ## the website on http://127.0.0.1:8000/, built again when a
 	@$(BIN)/sphinx-autobuild --quiet --watch nbs --watch docs --re-ignore '/_proc/' -c docs -d _proc/.doctrees _proc _docs
 
 lab: $(LAB) ## the notebooks in JupyterLab; ARGS='--no-browser --port 9999' for options of its own
-	@$(BIN)/jupyter lab --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter \
-		$(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) nbs
+	@cd nbs && ../$(BIN)/jupyter lab --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter \
+		$(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 bench: $(DEV) ## measure against peers, as ratios in one run; ARGS='rater --rounds 9' for some of it
 	@$(BIN)/python bench/run.py $(ARGS)

@@ -88,13 +88,14 @@ def noted_answers() -> dict[str, set[type]]:
         answered.setdefault(plugin.name, set()).update(map(type, answers))
         return answers
 
-    Plugin.decide = Plugin.__call__ = noting  # type: ignore[method-assign]
+    for name in ("decide", "__call__"):
+        setattr(Plugin, name, noting)
     return answered
 
 
 def unanswered(path: Path, names: dict[str, Any], answered: dict[str, set[type]]) -> str:
     "What is wrong where a plugin declares commands and no cell of its notebook has it answer them."
-    plugin = names.get(path.stem)
+    plugin: Any = names.get(path.stem)
     if not hasattr(plugin, "answers"):
         return f"{title(path)} defines no plugin {path.stem}"
     never = sorted(kind.__name__ for kind in set(plugin.answers or ()) - answered.get(path.stem, set()))

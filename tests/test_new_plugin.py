@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,15 +36,15 @@ class Copy:
         notebooks = [f"nbs/{name}.ipynb" for name in (f"plugins/{NAME}", "index")]
         self.run("tools/plugin.py", NAME)
         self.program("nbdev_export")
-        self.run("tests/notebooks.py", *notebooks)
+        self.stored = self.run("tests/notebooks.py", *notebooks)
         self.program("nbdev_clean")
         self.run("docs/readme.py")
 
-    def run(self, *words: str) -> None:
-        self.program(sys.executable, *words)
+    def run(self, *words: str) -> str:
+        return self.program(sys.executable, *words)
 
-    def program(self, name: str, *words: str) -> None:
-        "Run something in the copy; it has to end well."
+    def program(self, name: str, *words: str) -> str:
+        "Run something in the copy; it has to end well. What it says."
         environ = {**os.environ, "PYTHONPATH": str(self.folder)}
         command = [str(BIN / name), *words]  # an absolute name stays what it is
         done = subprocess.run(
@@ -51,6 +52,7 @@ class Copy:
         )
         if done.returncode:
             pytest.fail(f"{' '.join(words)} ends with status {done.returncode}:\n{done.stdout}", pytrace=False)
+        return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,11 @@ def test_nothing_else_changes_but_what_is_made(copy: Copy) -> None:
     assert (
         f"| [{NAME}](nbs/plugins/{NAME}.ipynb) | RCPT | Refuse mail for one recipient. |" in now["README.md"].decode()
     )
+
+
+def test_it_is_said_which_stored_outputs_have_changed(copy: Copy) -> None:
+    changed = dict(re.findall(r"^(.+): another output of cells? ([\d, ]+)$", copy.stored, re.MULTILINE))
+    assert set(changed) == {"index", f"plugins/{NAME}"} and len(changed["index"].split(", ")) == 1
 
 
 @pytest.mark.parametrize("notebook", [f"plugins/{NAME}", "index", "hosts/00_catalogue", *LISTS])

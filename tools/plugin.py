@@ -116,7 +116,7 @@ def skeleton(name: str) -> str:
         if kind == "markdown":
             source = re.sub(r"(?<=[^\n])\n(?=[^\n])", " ", source)  # a paragraph is a line
         cell = {"cell_type": kind, "id": sha256(f"{name} {number}".encode()).hexdigest()[:8], "metadata": {}}
-        runs = {"execution_count": None, "outputs": []} if kind == "code" else {}
+        runs: dict[str, object] = {"execution_count": None, "outputs": []} if kind == "code" else {}
         cells.append(dict(sorted({**cell, **runs, "source": source.splitlines(keepends=True)}.items())))
     kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
     notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
