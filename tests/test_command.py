@@ -125,6 +125,19 @@ def test_show(name: str) -> None:
     assert [each for each in expected if each not in done.output] == []
 
 
+@pytest.mark.parametrize("name", catalogue())
+def test_what_show_prints_for_smtpplugins_can_be_pasted_as_it_stands(name: str) -> None:
+    "One section, in which the plugin does all that it can; others stand in a sentence."
+    output = Done("show", name).output
+    pasted = [line.strip() for line in output.splitlines() if line.startswith("    ") and line[4:5] in "[p"]
+    section, *programs = [line for line in pasted if line.startswith(("[", "plugins/"))]
+    assert programs == [f"plugins/{name}"]
+    expected = {"access": "[rcpt]", "spfchecks": "[rcpt]", "userthrottle": "[rcpt]", "rdnschecks": "[mail]", "msa": "[mail]"}
+    assert section == expected.get(name, section)
+    others = [stage for stage in catalogue()[name].stages if f"[{stage}]" != section]
+    assert ("It may stand below " in output) == bool(others)
+
+
 def test_show_says_where_a_question_is_answered() -> None:
     "The rater that ipthrottle asks, and the folder of ipsvd, are set by its answerers' settings."
     output = Done("show", "ipthrottle").output

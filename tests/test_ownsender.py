@@ -36,6 +36,27 @@ def test_users_and_strangers_on_a_server(tmp_path: Path) -> None:
         server.stop()
 
 
+def test_a_dot_behind_our_domain_and_u_labels_get_nobody_past(tmp_path: Path) -> None:
+    install(str(tmp_path / "plugins"), ["ownsender"])
+    home = Home(tmp_path / "qmail", tmp_path / "plugins")
+    home.plugins("[mail]", "plugins/ownsender")
+    home.write(rcpthosts="example.org\nxn--bcher-kva.example\n")
+    server = Server(home, environ={**ENVIRON, "OWNSENDERSTRANGERS": "1"})
+    try:
+        spelt = ("boss@example.org.", "boss@EXAMPLE.ORG.", "boss@bücher.example", "boss@BÜCHER.example.")
+        heard = server.transcript("EHLO x", *(f"MAIL FROM:<{sender}>" for sender in spelt), "MAIL FROM:<eva@example.net.>")
+        assert heard[-6:-1] == [NOT_HERE] * 4 + ["250 ok"]
+    finally:
+        server.stop()
+
+
+def test_a_name_without_a_domain_is_not_at_home_in_all_of_ours() -> None:
+    files = ControlFiles({"rcpthosts": "example.org\nexample.com\n"})
+    for sender, passes in (("ben@example.com", True), ("boss@example.com", False), ("boss@example.org", False)):
+        session = sample_session(auth_user="ben", mail_from=sender, OWNSENDER="domain")
+        assert (ownsender(session, files, lambda message: None) == []) is passes, sender
+
+
 SIGNS = 'ben@.+"\\ \t\n\r\x7f#:,*<>[]é\udcff'
 pieces = st.lists(st.sampled_from([*SIGNS, "example.org", "@example.org", "ben@example.org"]), max_size=9)
 odd = pieces.map("".join) | st.text(st.characters(exclude_characters="\0"), max_size=30)
@@ -48,7 +69,8 @@ def test_no_sender_passes_for_ben_that_is_not_in_his_domain(sender: str, own: st
     logged: list[str] = []
     session = sample_session(auth_user="ben@example.org", mail_from=sender, OWNSENDER=own)
     reply = write(ownsender(session, CONTROL, logged.append))
-    passes = sender == "" or sender.lower().endswith("@example.org") and (own == "domain" or sender.lower().startswith("ben"))
+    ours = sender.lower().rstrip(".").endswith("@example.org")
+    passes = sender == "" or ours and (own == "domain" or sender.lower().startswith("ben"))
     assert reply in (b"", f"E{NOT_YOURS}\n".encode()) and len(logged) == bool(reply)
     assert passes or reply
 

@@ -253,7 +253,9 @@ FORMS = {
     "E": REPLY,
     "R": REPLY,
     "C": re.compile(rb"C[^\x00-\x1f\x7f]{3,899}"),
-    "S": re.compile(rb"S(WRONGRCPTCOUNT|RDNSSCORE|SPF[A-Z]+)=\d{1,10}|SACCESSEXEMPT=[\w, ]*|SACCESSTAGGED=(\d+ \d+)?"),
+    "S": re.compile(
+        rb"S(WRONGRCPTCOUNT|RDNSSCORE|SPF[A-Z]+)=\d{1,10}|SACCESSEXEMPT(AT)?=[\w, ]*|SACCESSTAGGED=(\d+ \d+)?"
+    ),
     "H": re.compile(rb"H[\w-]+: [^\x00-\x1f\x7f]+"),
     "N": re.compile(rb"N"),
     "D": re.compile(rb"D"),

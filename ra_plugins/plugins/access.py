@@ -7,24 +7,35 @@ from __future__ import annotations
 
 from os.path import abspath, dirname, join
 
-from ra_plugins.plugins.shared.listkeys import address_keys, client_keys, log_faults, name_keys, network_entry
+from ra_plugins.plugins.shared.listkeys import (
+    FAULTS_LOGGED,
+    Faults,
+    address_entry,
+    address_keys,
+    client_keys,
+    log_faults,
+    log_list_faults,
+    name_keys,
+    network_entry,
+)
+from ra_plugins.plugins.shared.lookups import domain_key
 from ra_plugins.spp.command import AddHeader, Command, Disconnect, Next, Refuse, SetVariable
 from ra_plugins.spp.plugin import STAGES, State, plugin
-from ra_plugins.spp.session import plugin_names
+from ra_plugins.spp.session import COMMAND_ORDER, exemption_place, plugin_names
 from ra_plugins.support.environment import Environment, filename, number, variable
 from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ra_plugins.spp.session import Session
     from ra_plugins.support.control import Control
 
 # %% auto #0
 __all__ = ['ACCESS_FIELDS', 'ACCESS_ACTIONS', 'KNOWN_AT', 'ACCESS_REFUSALS', 'AccessCondition', 'AccessRule', 'parse_access_rule',
-           'AccessRules', 'parse_access_rules', 'AccessMatch', 'sections_of_access', 'stage_name', 'AccessSettings',
-           'check_access_rules', 'access_reply', 'AccessState', 'access']
+           'AccessRules', 'parse_access_rules', 'AccessMatch', 'sections_of_access', 'sections_before_access',
+           'stage_name', 'AccessSettings', 'check_access_rules', 'access_reply', 'AccessState', 'access']
 
 # %% ../../nbs/plugins/access.ipynb #4e76be72
 ACCESS_FIELDS: dict[str, Callable[[Session], list[str]]] = {
@@ -45,7 +56,10 @@ def _value(field: str, text: str) -> str:
         raise ValueError(f"{field} is a host's name, and {text:.60} isn't one")
     if field in ("sender", "recipient") and "@" not in text and text not in ("<>", "postmaster"):
         raise ValueError(f"{field} is an address, or a domain with @ in front, and {text:.60} is neither")
-    return text
+    entry = domain_key(text) if field in ("name", "helo") else address_entry(text)
+    if not domain_key(entry.rpartition("@")[2]).isascii() and (field in ("name", "helo") or "@" in entry):
+        raise ValueError(f"{text:.60} holds no name that DNS could have")
+    return entry
 
 # %% ../../nbs/plugins/access.ipynb #b892617e
 class AccessCondition:
@@ -153,7 +167,8 @@ class AccessRules:
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], list[AccessRule]] = {}  # by field and value
         self.others: list[AccessRule] = []
-        self.faults: list[str] = []  # what is wrong, each with its line
+        self.faults = Faults()  # what is wrong, each with its line
+        self.told: set[tuple[frozenset[str], ...]] = set()  # sections for which the log has what can't match there
         self.fields: set[str] = set()  # that some condition is about
 
     def add(self, rule: AccessRule) -> None:
@@ -170,6 +185,10 @@ class AccessRules:
         found = [rule for field in keys for key in keys[field] for rule in self.kept.get((field, key), ())]
         return sorted([*found, *self.others], key=lambda rule: rule.line)
 
+    def all(self) -> list[AccessRule]:
+        "The rules, in the order of their lines."
+        return sorted([*self.others, *(rule for kept in self.kept.values() for rule in kept)], key=lambda rule: rule.line)
+
 
 def parse_access_rules(text: str) -> AccessRules:
     "What the file says. A line that can't be read is a fault, and the others hold."
@@ -184,6 +203,11 @@ def parse_access_rules(text: str) -> AccessRules:
     return rules
 
 # %% ../../nbs/plugins/access.ipynb #6fed44c9
+_LISTS_OF = {  # what kind of list each field is looked up in, of `LIST_ENTRIES`
+    "client": "client", "name": "name", "helo": "name", "sender": "address", "recipient": "address", "user": "user",
+}  # fmt: skip
+
+
 class AccessMatch:
     "The first rule that matches a session."
 
@@ -200,6 +224,7 @@ class AccessMatch:
         if not condition.listed:
             return condition.value in keys
         try:
+            log_list_faults(self.control, condition.value, _LISTS_OF[condition.field], self.log)
             return self.control.has(condition.value, *keys)
         except OSError as error:
             self.log(with_reason(f"error opening {condition.value}", error))
@@ -217,16 +242,31 @@ KNOWN_AT: dict[str, frozenset[str]] = {  # sections of control/smtpplugins, by w
 }
 
 # %% ../../nbs/plugins/access.ipynb #9f00212f
-def sections_of_access(text: str) -> frozenset[str]:
-    "The sections of control/smtpplugins in which a program called access stands, if it isn't told there which it is."
-    letters, section, found = {stage[0]: stage for stage in STAGES}, "", set()
+def _entries(text: str) -> Iterator[tuple[str, str]]:
+    "The sections of control/smtpplugins and their programs, one by one."
+    letters, section = {stage[0]: stage for stage in STAGES}, ""
     for line in text.split("\n"):
         entry = line.rstrip(" \t")
         if entry.startswith("["):
             section = letters.get(entry[1:2], "")
-        elif section and entry.rpartition("/")[2] == "access" and entry[0] != "#" and "ACCESSSTAGE=" not in entry:
-            found.add(section)
-    return frozenset(found)
+        elif section and entry and entry[0] != "#":
+            yield section, entry
+
+
+def sections_of_access(text: str) -> frozenset[str]:
+    "The sections of control/smtpplugins in which a program called access stands, if it isn't told there which it is."
+    found = ((section, entry) for section, entry in _entries(text) if entry.rpartition("/")[2] == "access")
+    return frozenset(section for section, entry in found if "ACCESSSTAGE=" not in entry)
+
+
+def sections_before_access(text: str) -> dict[str, set[str]]:
+    "By program, the sections in which it runs and access hasn't run before it; access's own are all in which it stands."
+    found: dict[str, set[str]] = {"access": set()}
+    for section, entry in _entries(text):
+        names = [word.strip(";&|()\"'").rpartition("/")[2] for word in entry.removeprefix(":").split()]
+        for name in names if section not in found["access"] else ():  # whatever a line for the shell names is taken for one
+            found.setdefault(name, set()).add(section)
+    return found
 
 # %% ../../nbs/plugins/access.ipynb #3f2dd321
 def stage_name(value: str) -> str:
@@ -248,27 +288,65 @@ class AccessSettings(Environment):
     )
 
 # %% ../../nbs/plugins/access.ipynb #89dc2851
-def _sections(control: Control, settings: AccessSettings) -> frozenset[str]:
-    "The sections that may be running; none where that can't be found out."
-    if settings.stage:
-        return frozenset({settings.stage})
+def _standing(text: str) -> tuple[frozenset[str], dict[str, set[str]]]:
+    "What control/smtpplugins says of access, and of the programs before it."
+    return sections_of_access(text), sections_before_access(text)
+
+
+def _sections(control: Control, settings: AccessSettings) -> tuple[frozenset[str], dict[str, set[str]]]:
+    "Where access may be running, and where each program stands before it; nothing where that can't be found out."
     name = join(dirname(abspath(control.folder)), settings.sections) if settings.sections else "smtpplugins"
     try:
-        return control.parsed(name, sections_of_access) - {"connection"}  # where nothing is told that could be out of date
+        sections, programs = control.parsed(name, _standing)
     except OSError:
-        return frozenset()
+        sections, programs = frozenset(), {}
+    return frozenset({settings.stage}) if settings.stage else sections, programs
 
 
-def _known(rules: AccessRules, sections: frozenset[str], log: Callable[[str], None]) -> Iterator[str]:
+def _running(session: Session, sections: frozenset[str]) -> frozenset[str]:
+    "Those that may be running at this command, by what the session tells."
+    late = frozenset(STAGES) - {"connection"}
+    begun = any(told is not None for told in (session.helo, session.auth_user, session.mail_from))
+    found = sections & late if begun else sections
+    for told, where in ((session.mail_from, KNOWN_AT["sender"]), (session.rcpt_to, KNOWN_AT["recipient"])):
+        found = found - where if told is None else found
+    return found or sections
+
+
+def _known(rules: AccessRules, sections: frozenset[str]) -> frozenset[str]:
     "The fields that some rule is about and that can be known."
-    for field in rules.fields:
-        if sections and sections.isdisjoint(KNOWN_AT[field]):
-            continue
-        elsewhere = sections - KNOWN_AT[field]
-        if field == "recipient" and elsewhere:
-            log(f"rules about recipients need ACCESSSTAGE=rcpt below [rcpt], since access stands below [{min(elsewhere)}], too")
-            continue
-        yield field
+    known = frozenset(field for field in rules.fields if not sections or not sections.isdisjoint(KNOWN_AT[field]))
+    return known - {"recipient"} if sections - KNOWN_AT["recipient"] else known
+
+
+def _log_unknown(
+    rules: AccessRules, sections: frozenset[str], programs: dict[str, set[str]], log: Callable[[str], None]
+) -> None:
+    "Log, once for a file, which rules can't match where access stands."
+    everywhere = sections | programs.get("access", set())
+    if (sections, everywhere) in rules.told:
+        return
+    rules.told.add((sections, everywhere))
+    elsewhere = sections - KNOWN_AT["recipient"] - {"connection"}
+    if "recipient" in rules.fields and elsewhere and sections & KNOWN_AT["recipient"]:
+        log(f"rules about recipients need ACCESSSTAGE=rcpt below [rcpt], since access stands below [{min(elsewhere)}], too")
+    faults = _never_matching(rules, everywhere) if everywhere else []
+    where = " or ".join(f"[{each}]" for each in STAGES if each in everywhere)
+    for fault in faults[:FAULTS_LOGGED]:
+        log(f"below {where}, {fault}")
+    if len(faults) > FAULTS_LOGGED:
+        log(f"below {where}, {len(faults) - FAULTS_LOGGED} more rules never match")
+
+
+def _never_matching(rules: AccessRules, sections: Iterable[str]) -> list[str]:
+    "The rules about what isn't known in these sections, each with its line."
+    faults = []
+    for rule in rules.all():
+        for condition in rule.conditions:
+            if KNOWN_AT[condition.field].isdisjoint(sections):
+                places = ", ".join(f"[{each}]" for each in STAGES if each in KNOWN_AT[condition.field])
+                faults.append(f"line {rule.line}: {condition!r} never matches, since it is known at {places} only")
+    return faults
 
 # %% ../../nbs/plugins/access.ipynb #b849c474
 def check_access_rules(
@@ -277,13 +355,7 @@ def check_access_rules(
 ) -> list[str]:
     "What is wrong with a file of rules, each with its line: mistakes, and rules that can never match."
     rules = parse_access_rules(text)
-    faults = [*rules.faults]
-    for rule in sorted([*rules.others, *(rule for kept in rules.kept.values() for rule in kept)], key=lambda rule: rule.line):
-        for condition in rule.conditions:
-            if not KNOWN_AT[condition.field].intersection(sections):
-                places = ", ".join(f"[{each}]" for each in STAGES if each in KNOWN_AT[condition.field])
-                faults.append(f"line {rule.line}: {condition!r} never matches, since it is known at {places} only")
-    return faults
+    return [*rules.faults, *_never_matching(rules, sections)]
 
 # %% ../../nbs/plugins/access.ipynb #30cdadd1
 ACCESS_REFUSALS = {
@@ -317,6 +389,9 @@ class AccessState(State):
     "What access keeps from command to command."
 
     exempt: str = variable("ACCESSEXEMPT", plugin_names, "", "The plugins that needn't look at this session.")
+    since: str = variable(
+        "ACCESSEXEMPTAT", exemption_place, "", "The command that this counts from, and the plugins for which it doesn't."
+    )
     tagged: str = variable("ACCESSTAGGED", _tagging, "", "The line that has tagged this message, and at which recipient.")
 
 # %% ../../nbs/plugins/access.ipynb #ba17b940
@@ -331,10 +406,31 @@ def _tag(rule: AccessRule | None, count: int, state: AccessState) -> list[Comman
     return [*state.keep(tagged=f"{rule.line} {count}"), AddHeader(rule.text)]
 
 
-def _exempt(rule: AccessRule | None, state: AccessState) -> list[SetVariable]:
+def _since(
+    rule: AccessRule | None,
+    sections: frozenset[str],  # that may be running; none if nobody knows
+    before: dict[str, set[str]],  # as `sections_before_access` gives it
+) -> str:  # nothing for as long as the connection lasts
+    "Since which command the exemption of a rule counts, and the plugins for which it doesn't."
+    if rule is None or rule.action != "exempt from":
+        return ""
+    known = [KNOWN_AT[condition.field] for condition in rule.conditions]
+    stages = [stage for stage in COMMAND_ORDER if stage in (sections or STAGES) and all(stage in each for each in known)]
+    since = stages[0] if stages else "rcpt"
+    again = {*COMMAND_ORDER[1 : COMMAND_ORDER.index(since) + 1]}  # which may come before access has looked again
+    named = before if rule.text == "all" else rule.text.split()
+    but = [name for name in named if name != "access" and name.isidentifier() and not again.isdisjoint(before.get(name, ()))]
+    return f"{since} {' '.join(but)}".rstrip()[:_SINCE_LIMIT] if since != "connection" else ""
+
+
+_SINCE_LIMIT = 1000  # characters
+
+
+def _exempt(rule: AccessRule | None, state: AccessState, since: str = "") -> list[SetVariable]:
     "The exemption of a rule, or its end, where that is something new."
     names = rule.text if rule and rule.action == "exempt from" else ""
-    return state.keep(exempt=names) if names != state.exempt else []
+    left = {"exempt": names, "since": since if names else ""}
+    return state.keep(**{name: value for name, value in left.items() if value != getattr(state, name)})
 
 # %% ../../nbs/plugins/access.ipynb #247b3350
 _DONE = {
@@ -344,6 +440,16 @@ _DONE = {
     "tag": "tagged",
     "exempt from": "exempt from",
 }
+
+
+def _told(rule: AccessRule, changed: list[Command]) -> str:
+    "A rule that tags or exempts, with those whom it can't exempt."
+    if rule.action != "exempt from":
+        return _DONE[rule.action]
+    left = next((each.text for each in changed if each.text.startswith("ACCESSEXEMPTAT=")), "")
+    but = left.partition("=")[2].split()[1:]
+    without = f", except {' '.join(but)}, which runs before access," if but and rule.text != "all" else ""
+    return f"exempt from {rule.text}{without}"
 
 
 def _about(session: Session, known: frozenset[str]) -> str:
@@ -356,7 +462,28 @@ def _about(session: Session, known: frozenset[str]) -> str:
     return ", ".join(f"{field} {value}" for field, value in told.items() if field in shown and value is not None)
 
 # %% ../../nbs/plugins/access.ipynb #d91a3168
-@plugin(*STAGES, settings=AccessSettings, state=AccessState, answers=(AddHeader, Disconnect, Next, Refuse, SetVariable))
+def _log_unjudged(session: Session, keys: Mapping[str, list[str]], log: Callable[[str], None]) -> None:
+    "Log which of a session's domains can't be compared: they are in no list, and no rule holds them."
+    told = {
+        "name": session.client_host, "helo": session.helo, "sender": session.mail_from, "recipient": session.rcpt_to,
+        "user": session.auth_user,
+    }  # fmt: skip
+    for field, value in told.items():
+        domain = (value or "").rpartition("@")[2] if field in keys else ""
+        if not domain.isascii() and not domain_key(domain).isascii():
+            why = "its domain is no name that DNS could have, so no line about a domain holds for it"
+            log(f"{field} {value}: {why}")
+
+
+_OTHERS = tuple(stage for stage in STAGES if stage != "rcpt")
+
+
+@plugin(
+    *("rcpt", *_OTHERS),
+    settings=AccessSettings,
+    state=AccessState,
+    answers=(AddHeader, Disconnect, Next, Refuse, SetVariable),
+)
 def access(
     session: Session, settings: AccessSettings, state: AccessState, control: Control, log: Callable[[str], None]
 ) -> list[Command]:
@@ -367,11 +494,15 @@ def access(
         log(with_reason(f"error opening {settings.file}", error))
         return [*_exempt(None, state)]
     log_faults(settings.file, rules.faults, log)
-    sections = _sections(control, settings)
-    keys = {field: ACCESS_FIELDS[field](session) for field in _known(rules, sections, log)}
+    sections, programs = _sections(control, settings)
+    _log_unknown(rules, sections, programs, log)
+    sections = _running(session, sections)
+    keys = {field: ACCESS_FIELDS[field](session) for field in _known(rules, sections)}
+    _log_unjudged(session, keys, log)
     match, about = AccessMatch(rules, keys, control, log), _about(session, frozenset(keys))
     at_recipient = not sections or bool(sections & KNOWN_AT["recipient"])
-    changed = [*_exempt(match.rule, state), *_tag(match.rule, (at_recipient and session.rcpt_count_all) or 0, state)]
+    since, count = _since(match.rule, sections, programs), (at_recipient and session.rcpt_count_all) or 0
+    changed = [*_exempt(match.rule, state, since), *_tag(match.rule, count, state)]
     return _answer(match, changed, session, lambda done, rule: log(f"{done} by line {rule.line} ({rule!r}): {about}"))
 
 
@@ -389,7 +520,7 @@ def _answer(
     if rule.action not in ("tag", "exempt from"):
         log(_DONE[action], rule)
     elif changed:
-        log(f"{_DONE[action]} {rule.text}" if rule.action == "exempt from" else _DONE[action], rule)
+        log(_told(rule, changed), rule)
     if rule.action == "allow":
         return [*changed, Next()]
     return [*changed, access_reply(action, rule.text, session)] if action in ACCESS_REFUSALS else changed

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ra_plugins.ask.dns import Lookup
 from ra_plugins.ask.question import Unanswered, gather
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
+from ra_plugins.plugins.shared.lookups import domain_key
 from ra_plugins.spp.command import Command, Disconnect, Refuse, SetVariable
 from ra_plugins.spp.plugin import State, plugin
 from ra_plugins.support.address import literal
@@ -134,7 +135,7 @@ def helo_finding(
         except ValueError:
             return "helo-literal"
         return "" if address == client else "helo-ours" if address == server else "helo-literal"
-    if name and name == me:
+    if name and domain_key(name) == domain_key(me):
         return "" if client and (client == server or client.is_loopback) else "helo-ours"
     if _is_address(name):
         return "helo-bare-ip"
@@ -244,7 +245,7 @@ def _me(control: Control, log: Callable[[str], None]) -> str:
 
 # %% ../../nbs/plugins/rdnschecks.ipynb #2e2c51db
 @plugin(
-    "connection", "helo", "mail", settings=RdnschecksSettings, state=RdnschecksState,
+    "mail", "connection", "helo", settings=RdnschecksSettings, state=RdnschecksState,
     asks=(Lookup,), answers=(Disconnect, Refuse, SetVariable),
 )  # fmt: skip
 async def rdnschecks(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ra_plugins.ask.dns import Lookup, Prefetch
 from ra_plugins.ask.question import Unanswered, gather
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
-from ra_plugins.plugins.shared.listkeys import client_keys
+from ra_plugins.plugins.shared.listkeys import client_keys, log_list_faults
 from ra_plugins.plugins.shared.lookups import CHECK_BOUND, check_seconds
 from ra_plugins.spp.command import AddHeader, Refuse, SetVariable
 from ra_plugins.spp.plugin import State, plugin
@@ -207,6 +207,7 @@ def is_forwarder(
     if not forwarders:
         return False
     try:
+        log_list_faults(control, forwarders, "client", log)
         return control.has(forwarders, *client_keys(session.client_ip))
     except OSError as error:
         log(with_reason(f"error opening {forwarders}", error))
@@ -266,7 +267,7 @@ class SpfchecksSettings(Environment):
 
 # %% ../../nbs/plugins/spfchecks.ipynb #7948b0d0
 @plugin(
-    *("mail", "rcpt"),
+    *("rcpt", "mail"),
     settings=SpfchecksSettings,
     state=SpfchecksState,
     asks=(Lookup, Prefetch),

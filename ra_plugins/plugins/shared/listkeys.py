@@ -5,15 +5,18 @@
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #6532cf9d
 from __future__ import annotations
 
-from ra_plugins.support.address import parse_address
+from ra_plugins.plugins.shared.lookups import domain_key, domain_spellings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from ipaddress import IPv4Address, IPv6Address
 
+    from ra_plugins.support.control import Control
+
 # %% auto #0
-__all__ = ['FAULTS_LOGGED', 'client_keys', 'network_entry', 'name_keys', 'address_keys', 'log_faults']
+__all__ = ['FAULTS_LOGGED', 'LIST_ENTRIES', 'LINES_LOOKED_AT', 'client_keys', 'network_entry', 'name_keys', 'address_keys',
+           'address_entry', 'Faults', 'log_faults', 'log_list_faults']
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #0fb0bda9
 def client_keys(
@@ -41,6 +44,10 @@ def network_entry(
         raise ValueError(f"{text:.60} is neither an address nor a network") from None
     if "/" in text and ipaddress.ip_address(text.partition("/")[0]) != found.network_address:
         raise ValueError(f"{text} has bits behind its prefix; {found} is the network")
+    mapped = getattr(found.network_address, "ipv4_mapped", None)
+    if mapped and found.prefixlen >= 96:  # RFC 4291, section 2.5.5.2
+        written = mapped if found.prefixlen == 128 else f"{mapped}/{found.prefixlen - 96}"
+        raise ValueError(f"{text} is an IPv4 client's; {written} is how we see it")
     return str(found)
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #38ca8a93
@@ -50,35 +57,165 @@ _NAME_LIMIT = 255  # characters of a domain name (RFC 1035, section 2.3.4)
 def name_keys(
     name: str | None,
 ) -> list[str]:  # none for no name, and for one that is too long to be one
-    "A host's or domain's name in lower case, and the dot entry of each domain above it."
-    name = (name or "").lower().rstrip(".")
-    if not name or len(name) > _NAME_LIMIT:
+    "A host's or domain's name as `domain_key` has it, and the dot entry of each domain above it; an IDN by U-labels, too."
+    key = domain_key(name or "")
+    if not key or len(key) > _NAME_LIMIT:
         return []
+    return [entry for spelt in domain_spellings(key) for entry in _with_those_above(spelt)]
+
+
+def _with_those_above(name: str) -> list[str]:
     return [name, *(name[place:] for place, char in enumerate(name) if char == "." and place)]
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #f811d6d5
 def address_keys(
     address: str | None,  # as in SMTPMAILFROM and SMTPRCPTTO; as a user's name, too
 ) -> list[str]:  # none where it isn't told
-    "A mail address in lower case, its domain, and the domains above."
+    "A mail address in lower case, its domain, and the domains above; the domain as in `name_keys`."
     if not address:
         return [] if address is None else ["<>"]
-    try:
-        return [address.lower(), *(f"@{name}" for name in name_keys(parse_address(address).domain))]
-    except ValueError:
+    local, _, domain = address.lower().rpartition("@")
+    names = name_keys(domain) if local else []
+    if not names:
         return [address.lower()]
+    return [*(f"{local}@{name}" for name in domain_spellings(names[0])), *(f"@{name}" for name in names)]
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #5219d41b
+def address_entry(
+    text: str,  # an address, `@example.org` or `@.example.org`; a user's name stays as it is
+) -> str:
+    "An entry as `address_keys` has it first: in lower case, and the domain as `domain_key` has it."
+    local, at, domain = text.lower().rpartition("@")
+    return f"{local}@{domain_key(domain)}" if at else domain
+
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #5e3fa5d7
 FAULTS_LOGGED = 10  # of a file with more mistakes than that
+
+
+class Faults(list[str]):
+    "What is wrong with a file, each with its line, and whether that has been told."
+
+    told = False
 
 
 def log_faults(
     file: str,  # its name
-    faults: list[str],  # each with its line
+    faults: Faults,
     log: Callable[[str], None],
 ) -> None:
-    "Log what is wrong with a file, as far as it helps."
+    "Log what is wrong with a file, as far as it helps, and once."
+    if faults.told:
+        return
+    faults.told = True
     for fault in faults[:FAULTS_LOGGED]:
         log(f"{file}, {fault}")
     if len(faults) > FAULTS_LOGGED:
         log(f"{file}: {len(faults) - FAULTS_LOGGED} more lines can't be read")
+
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #8dbe4889
+def _is_ipv4(entry: str) -> bool:
+    "Is this an IPv4 address or network, well written? Most entries are, and `ipaddress` takes its time."
+    address, slash, length = entry.partition("/")
+    parts = address.split(".")
+    if len(parts) != 4 or not all(_is_number(part, 255) for part in parts) or (slash and not _is_number(length, 32)):
+        return False
+    behind = (1 << 32 - int(length or 32)) - 1
+    return not sum(int(part) << 24 - 8 * place for place, part in enumerate(parts)) & behind
+
+
+def _is_number(text: str, most: int) -> bool:
+    return text.isascii() and text.isdecimal() and text == str(int(text[:3])) and int(text) <= most
+
+
+def _wrong_client(entry: str) -> str:
+    "What is wrong with an entry for a client; nothing if it can match."
+    if _is_ipv4(entry):
+        return ""
+    try:
+        written = network_entry(entry)
+    except ValueError as error:
+        return str(error)
+    return "" if entry in (written, written.partition("/")[0]) else f"{entry:.60} is never found; it is written {written}"
+
+
+def _wrong_name(entry: str) -> str:
+    "The same for a host's name."
+    if any(char in entry for char in "@/ \t") or not domain_key(entry):
+        return f"{entry:.60} isn't a host's name, or a domain's with a dot in front"
+    return _wrong_domain(entry, entry)
+
+
+def _wrong_domain(entry: str, domain: str) -> str:
+    "The same for the domain in it."
+    if domain.endswith("."):
+        return f"{entry:.60} is never found with the dot at its end"
+    return "" if domain_key(domain).isascii() else f"{entry:.60} holds no name that DNS could have"
+
+
+def _wrong_address(entry: str, local_parts: bool = False) -> str:
+    "The same for an address; `ana@` is a local part."
+    local, at, domain = entry.rpartition("@")
+    fine = (at and domain) or entry in ("<>", "postmaster") or (local_parts and local)
+    if not fine or " " in domain or "\t" in domain or (" " in local and '"' not in local):
+        also = ", or a local part with @ behind" if local_parts else ""
+        return f"{entry:.60} is neither an address nor a domain with @ in front{also}"
+    return _wrong_domain(entry, domain) if at and domain else ""
+
+
+def _wrong_user(entry: str) -> str:
+    "The same for a user's name, which may be any."
+    return _wrong_domain(entry, entry.rpartition("@")[2]) if "@" in entry else ""
+
+
+def _wrong_for_any(entry: str) -> str:
+    "The same where clients, names and addresses stand in one list."
+    if "@" in entry or entry == "<>":
+        return _wrong_address(entry)
+    if "/" in entry or ":" in entry or not entry.strip("0123456789."):
+        return _wrong_client(entry)
+    return _wrong_domain(entry, entry)
+
+
+LIST_ENTRIES: dict[str, Callable[[str], str]] = {
+    "client": _wrong_client,
+    "name": _wrong_name,
+    "address": _wrong_address,
+    "address or local part": lambda entry: _wrong_address(entry, local_parts=True),
+    "user": _wrong_user,
+    "client, name or address": _wrong_for_any,
+}
+
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #4943d11c
+LINES_LOOKED_AT = 2000
+
+
+def _list_faults(text: str, wrong: Callable[[str], str]) -> Faults:
+    "The entries of a text list that can't match."
+    faults = Faults()
+    for line, written in enumerate(text.split("\n", LINES_LOOKED_AT)[:LINES_LOOKED_AT], 1):
+        entry = written.strip(" \t\r").lower()
+        if entry and entry[0] != "#" and (fault := wrong(entry)):
+            faults.append(f"line {line}: {fault}")
+    return faults
+
+
+def _reader(wrong: Callable[[str], str]) -> Callable[[str], Faults]:
+    return lambda text: _list_faults(text, wrong)
+
+
+_READERS = {kind: _reader(wrong) for kind, wrong in LIST_ENTRIES.items()}  # one function each, as `Control.parsed` wants it
+
+
+def log_list_faults(
+    control: Control,
+    file: str,  # the name of the list
+    kind: str,  # of its entries: a key of `LIST_ENTRIES`
+    log: Callable[[str], None],
+) -> None:
+    "Log which entries of a text list can't match. A CDB, and what can't be read, is passed over."
+    try:
+        control.entries(file)  # which finds a CDB by its first bytes, and has read a text before
+        faults = control.parsed(file, _READERS[kind])
+    except OSError:
+        return
+    log_faults(file, faults, log)
