@@ -267,8 +267,10 @@ def _looks_for_mailbox(plugin: Plugin) -> bool:
     return issubclass(plugin.settings, RecipientSettings)
 
 
-def _why_after(first: Plugin, second: Plugin) -> str:
+def _why_after(first: Plugin | None, second: Plugin | None) -> str:
     "Why the second of two plugins should run before the first; nothing if it shouldn't."
+    if first is None or second is None:
+        return ""
     if _looks_for_mailbox(first) and _changes(second):
         return "which looks for the mailbox before the address is changed"
     if first.name == "dotblind" and second.name == "plusaliases":
@@ -281,8 +283,8 @@ def _why_after(first: Plugin, second: Plugin) -> str:
 def _order(setup: SetUp) -> Iterator[Mistake]:
     "Plugins that stand behind those that they should stand before."
     for place, entry in enumerate(setup.entries):
-        for before in setup.entries[:place] if entry.plugin else ():
-            if before.plugin and before.stage == entry.stage and (why := _why_after(before.plugin, entry.plugin)):
+        for before in setup.entries[:place]:
+            if before.stage == entry.stage and (why := _why_after(before.plugin, entry.plugin)):
                 yield entry.mistake(f"{entry.name} stands behind {before.name}, {why}", f"put it before {before.name}")
                 break
 
