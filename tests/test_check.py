@@ -43,8 +43,7 @@ def checked(home: Path, *arguments: str | Path, environ: dict[str, str] | None =
         [*COMMAND, "check", "--control", home / "control", *ME, *arguments],
         env={**ENVIRON, **(environ or {})},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         timeout=PATIENCE,
         text=True,
     )
@@ -138,6 +137,17 @@ def test_a_set_up_without_sections(home: Path) -> None:
     assert checked(home)[:2] == (1, ["smtpplugins"]) and "421" in checked(home)[2]
 
 
+def test_a_folder_named_from_here_and_another_file(home: Path) -> None:
+    "As in a trial: the sections have another name, and the folder is a relative path."
+    (home / "control" / "smtpplugins").write_text("")
+    (home / "control" / "smtpplugins.new").write_text("[RCPT]\n")
+    for environ, said in (({}, ""), ({"SPPCONFFILE": "control/smtpplugins.new"}, f"{home}/control/smtpplugins.new:1: [RCPT] is")):
+        done = subprocess.run(
+            [*COMMAND, "check", "--control", "control", *ME], cwd=home, env={**ENVIRON, **environ}, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (bool(said), "") and done.stdout.startswith(said), done.stdout
+
+
 def test_what_cannot_be_looked_at(home: Path) -> None:
     for arguments in (
         ("--control", "/nowhere"),
@@ -203,13 +213,13 @@ def of_everything(home: Path) -> list[str]:
     install(str(home / "plugins"))
     written(
         home, "# all of them", "", "[connection]", ":ACCESSSTAGE=connection plugins/access", "plugins/ipthrottle", "[mail]",
-        ":ACCESSSTAGE=mail plugins/access", "plugins/rdnschecks", "plugins/mfdnschecks", "plugins/rblchecks", "plugins/senderchecks",
-        "plugins/checkback", ':test -n "$RELAYCLIENT" || echo N', "[rcpt]", ":ACCESSSTAGE=rcpt plugins/access",
+        ":ACCESSSTAGE=mail plugins/access", "plugins/rdnschecks", "plugins/mfdnschecks", "plugins/rblchecks",
+        "plugins/senderchecks", "plugins/checkback", ':test -n "$RELAYCLIENT" || echo N', "[rcpt]", ":ACCESSSTAGE=rcpt plugins/access",
         "plugins/plusaliases", "plugins/dotblind", "plugins/rcptcheckscdb", "plugins/spfchecks", "plugins/greylist",
         "plugins/tarpit", "plugins/rater", "/bin/true",
     )  # fmt: skip
     files = {
-        "access": "exempt from greylist, tarpit client 192.0.2.0/24\nrefuse sender @example.com say no\nallow name .example.net\n",
+        "access": "exempt from greylist client 192.0.2.0/24\nrefuse sender @example.com say no\nallow name .example.net\n",
         "greylistclients": "# known\n192.0.2.0/24\n2001:db8::/32\n203.0.113.9\n",
         "greylistsenders": "@example.net\nana@\n<>\n",
         "spfforwarders": "198.51.100.7\n",
@@ -289,7 +299,7 @@ def test_a_service_that_runs(home: Path) -> None:
     written(home, "[rcpt]", "plugins/tarpit")
     user = ["--user", "root"] if os.geteuid() == 0 else []
     caller = subprocess.check_output(["id", "-un"], text=True).strip()
-    command = [*COMMAND, "service", "--socket", socket, "--caller", caller, *user]
+    command = [*COMMAND, "service", "--socket", str(socket), "--caller", caller, *user]
     with subprocess.Popen(command, env=ENVIRON, stderr=subprocess.PIPE, text=True) as service:
         try:
             assert service.stderr and "ready" in service.stderr.readline()

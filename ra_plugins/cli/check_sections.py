@@ -100,8 +100,9 @@ class SetUp:
     ):
         self.control, self.environ, self.like = Control(folder), environ, like
         self.home = home or os.path.dirname(os.path.abspath(folder))
-        name = environ.get("SPPCONFFILE")
-        self.file = os.path.join(self.home, name) if name else self.control.path("smtpplugins")
+        other = environ.get("SPPCONFFILE")
+        self.file_name = os.path.join(self.home, other) if other else "smtpplugins"
+        self.file = self.control.path(self.file_name)
         self.offers_auth = False  # by what else is known
 
     @cached_property
@@ -112,7 +113,7 @@ class SetUp:
     @cached_property
     def raw(self) -> bytes:
         "The file with the sections; `OSError` if it can't be read."
-        return self.control.read(self.file)
+        return self.control.read(self.file_name)
 
     @cached_property
     def lines(self) -> list[Entry]:
