@@ -21,7 +21,7 @@ import ra_plugins
 ROOT = Path(str(ra_plugins.__file__)).resolve().parent.parent
 COMMAND = [sys.executable, "-c", "import sys; from ra_plugins.cli.command import main; sys.exit(main())"]
 ENVIRON = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT)}
-ME = ("--user", str(os.getuid()))  # for `ra-plugins install`: whoever runs the tests can also run what they install
+ME = ("--create", "--user", str(os.getuid()))  # for `ra-plugins install`: whoever runs the tests can also run what they install
 PATIENCE = 30  # seconds; what hasn't happened by then never will
 DELIVER = "env -0 > environ; cat > message"  # for `--deliver`: keeps what a message comes with
 SESSION = re.compile(r"session \d+: ")  # in front of each line of the log that belongs to one

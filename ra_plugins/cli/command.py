@@ -17,7 +17,7 @@ from typing import Any
 
 from ra_plugins.hosts.script import CONTROLDIR
 from ra_plugins.hosts.service.request import SOCKET
-from ra_plugins.support.command_line import Fault, command_parser, number_over_zero, run_command, trouble
+from ra_plugins.support.command_line import FAILED, Fault, command_parser, exit_statuses, number_over_zero, run_command, trouble
 from ra_plugins.support.control import Control, RegularFile
 from ra_plugins.support.environment import ip_address
 from ra_plugins.support.log import printable
@@ -26,9 +26,6 @@ from ra_plugins.support.log import printable
 __all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'zone_answers', 'rules_of', 'try_session',
            'demo', 'assignment', 'port', 'client_ip', 'plugin_file', 'GatherSettings', 'address_from_log',
            'GatherMessages', 'full_path', 'main']
-
-# %% ../../nbs/cli/04_command.ipynb #9bb7e233
-_FAILED = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`
 
 # %% ../../nbs/cli/04_command.ipynb #6fe504e8
 def list_plugins(options: argparse.Namespace) -> int:
@@ -56,12 +53,12 @@ def install_plugins(options: argparse.Namespace) -> int:
     from ra_plugins.hosts.catalogue import to_stderr
 
     user = smtpd_user(options.user)
-    programs = install(options.folder, options.names, options.force, service=options.service)
+    programs = install(options.folder, options.names, options.force, service=options.service, create=options.create)
     print(*programs, sep="\n", flush=True)
     wrong = look(programs, user)
     for line in wrong:
         to_stderr(line)
-    return _FAILED if wrong else 0
+    return FAILED if wrong else 0
 
 # %% ../../nbs/cli/04_command.ipynb #83dbcc2b
 def need(path: str) -> None:
@@ -311,6 +308,7 @@ def _install_options(command: argparse.ArgumentParser) -> None:
         "names", nargs="*", metavar="NAME", help="of a plugin, or of a file: ./mine.py; without any, all of ours"
     )
     command.add_argument("--force", action="store_true", help="write over programs that aren't ours")
+    command.add_argument("--create", action="store_true", help="make the folder, if it isn't there")
     command.add_argument(
         "--service",
         nargs="?",
@@ -323,20 +321,31 @@ def _install_options(command: argparse.ArgumentParser) -> None:
         "--user", default="", metavar="NAME", help="who runs them: a name or a number (qmaild, or else nobody)"
     )
     command.epilog = (
-        "Then it looks at them as that user. Exit status: 0 if all is well; 3 if they couldn't be installed, that user "
-        "can't run them, or others may change them or what they import."
+        "Then it looks at them as that user. Exit status: 0 all is well; 3 they couldn't be installed, that user can't run "
+        "them, or others may change them or what they import; or the command line makes no sense."
     )
 
-# %% ../../nbs/cli/04_command.ipynb #63dd838f
+# %% ../../nbs/cli/04_command.ipynb #5cd2d04e
+_APART = {  # commands with a page and a command line of their own
+    "check": "Look for mistakes in a whole set-up: sections, programs, settings, lists, the service.",
+    "overload-flag": "Raise and lower the flag of the overload plugin; has options of its own.",
+    "rblchecks": "With --self-test: try the block lists of the plugin rblchecks out.",
+    "spf": "With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.",
+    "service": "Hold plugins, connections and caches, and answer the small client.",
+}
+
+
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:  # the whole, and each command's
     "The command line of `ra-plugins`."
-    top = command_parser("ra-plugins", _FAILED, "Plugins for qmail-spp: list, install and try them.")
+    top = command_parser("ra-plugins", description="Plugins for qmail-spp: list, install, check and try them.")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     known: dict[str, argparse.ArgumentParser] = {}
 
-    def add(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-        known[name] = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int], statuses: dict[int, str] | None = None
+    ) -> argparse.ArgumentParser:
+        known[name] = commands.add_parser(name, help=run.__doc__, description=run.__doc__, epilog=exit_statuses(statuses))
         known[name].set_defaults(run=run)
         return known[name]
 
@@ -345,11 +354,9 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     add("show", show_plugins).add_argument("names", nargs="+", metavar="NAME", help="of a plugin, or of a file: ./mine.py")
     _install_options(add("install", install_plugins))
     _smtpd_options(add("smtpd", smtpd))
-    _try_options(add("try", try_session))
-    commands.add_parser("overload-flag", help="Raise and lower the flag of the overload plugin; has options of its own.")
-    commands.add_parser("rblchecks", help="With --self-test: try the block lists of the plugin rblchecks out.")
-    commands.add_parser("spf", help="With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.")
-    commands.add_parser("service", help="Hold plugins, connections and caches, and answer the small client.")
+    _try_options(add("try", try_session, {0: "accepted", 1: "refused", 2: "refused for now"}))
+    for name, meaning in _APART.items():
+        commands.add_parser(name, help=meaning)
     add("demo", demo)
     return top, known
 
@@ -365,23 +372,16 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run the command line; returns the exit status."
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments[:1] == ["overload-flag"]:
-        from ra_plugins.cli import overload_flag
+    if arguments and arguments[0] in _APART.keys() - {"spf"}:
+        from importlib import import_module
 
-        return overload_flag.main(arguments[1:])
-    if arguments[:1] == ["rblchecks"]:
-        from ra_plugins.cli import rblchecks
-
-        return rblchecks.main(arguments[1:])
-    if arguments[:1] == ["service"]:
-        from ra_plugins.cli import service
-
-        return service.main(arguments[1:])
+        status: int = import_module(f"ra_plugins.cli.{arguments[0].replace('-', '_')}").main(arguments[1:])
+        return status
     if arguments[:1] == ["spf"]:
         from ra_plugins.spf.spfquery import explain
 
-        if arguments[1:2] not in (["explain"], ["--help"], ["-h"]):
+        if arguments[1:2] not in (["explain"], ["--help"], ["-h"], ["--version"]):
             _parsers()[0].error("spf has one command, explain; --help tells more")
-        return explain(arguments[2:] if arguments[1] == "explain" else ["--help"])
+        return explain(arguments[2:] if arguments[1] == "explain" else arguments[1:2])
     options = _options(arguments)
-    return run_command("ra-plugins", partial(options.run, options), _FAILED)
+    return run_command("ra-plugins", partial(options.run, options))
