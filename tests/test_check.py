@@ -214,7 +214,8 @@ def of_everything(home: Path) -> list[str]:
     written(
         home, "# all of them", "", "[connection]", ":ACCESSSTAGE=connection plugins/access", "plugins/ipthrottle", "[mail]",
         ":ACCESSSTAGE=mail plugins/access", "plugins/rdnschecks", "plugins/mfdnschecks", "plugins/rblchecks",
-        "plugins/senderchecks", "plugins/checkback", ':test -n "$RELAYCLIENT" || echo N', "[rcpt]", ":ACCESSSTAGE=rcpt plugins/access",
+        "plugins/senderchecks", "plugins/checkback", ':test -n "$RELAYCLIENT" || echo N', "[rcpt]",
+            ":ACCESSSTAGE=rcpt plugins/access",
         "plugins/plusaliases", "plugins/dotblind", "plugins/rcptcheckscdb", "plugins/spfchecks", "plugins/greylist",
         "plugins/tarpit", "plugins/rater", "/bin/true",
     )  # fmt: skip

@@ -160,7 +160,7 @@ def check_once(
         try:
             set_flag(path, after)
         except OSError as why:
-            log(f"can't {'raise' if after else 'lower'} {path}: {why}")
+            log(f"can't {'raise' if after else 'lower'} {path}: {system_reason(why)}")
             return FAILED
         log(f"{'raised' if after else 'lowered'} {path}: {', '.join(map(str, readings))}")
     return 0 if readings else FAILED
