@@ -17,7 +17,7 @@ from threading import Event
 from typing import NamedTuple
 
 from ra_plugins.plugins.overload import OverloadSettings
-from ra_plugins.support.command_line import FAILED, command_parser, number_over_zero
+from ra_plugins.support.command_line import FAILED, command_parser, number_over_zero, system_reason
 from ra_plugins.support.environment import number
 from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line
