@@ -212,11 +212,12 @@ def of_everything(home: Path) -> list[str]:
     "Every plugin where it belongs, with lists, comments and programs of others."
     install(str(home / "plugins"))
     written(
-        home, "# all of them", "", "[connection]", ":ACCESSSTAGE=connection plugins/access", "plugins/ipthrottle", "[mail]",
-        ":ACCESSSTAGE=mail plugins/access", "plugins/rdnschecks", "plugins/mfdnschecks", "plugins/rblchecks",
-        "plugins/senderchecks", "plugins/checkback", ':test -n "$RELAYCLIENT" || echo N', "[rcpt]", ":ACCESSSTAGE=rcpt plugins/access",
-        "plugins/plusaliases", "plugins/dotblind", "plugins/rcptcheckscdb", "plugins/spfchecks", "plugins/greylist",
-        "plugins/tarpit", "plugins/rater", "/bin/true",
+        home, "# all of them", "",
+        "[connection]", ":ACCESSSTAGE=connection plugins/access", "plugins/ipthrottle",
+        "[mail]", ":ACCESSSTAGE=mail plugins/access", "plugins/rdnschecks", "plugins/mfdnschecks", "plugins/rblchecks",
+        "plugins/senderchecks", "plugins/checkback", ':test -n "$RELAYCLIENT" || echo N',
+        "[rcpt]", ":ACCESSSTAGE=rcpt plugins/access", "plugins/plusaliases", "plugins/dotblind", "plugins/rcptcheckscdb",
+        "plugins/spfchecks", "plugins/greylist", "plugins/tarpit", "plugins/rater", "/bin/true",
     )  # fmt: skip
     files = {
         "access": "exempt from greylist client 192.0.2.0/24\nrefuse sender @example.com say no\nallow name .example.net\n",
