@@ -12,10 +12,19 @@ DEV := $(VENV)/.dev
 DOCS := $(VENV)/.docs
 LAB := $(VENV)/.lab
 
+# A path, and not a hook for imports, which type checkers can't follow from outside of the checkout.
+EDITABLE := --config-settings editable_mode=compat --editable
+
 # pip talks on a terminal, and is silent where its words would only fill a log.
 PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
 
-.PHONY: help demo test notebooks docs docs-serve lab bench fuzz soak check lint hooks clean
+# What `make quick` runs: it starts no server.
+QUICK := $(patsubst %,tests/test_%.py,access asking control_files declarations exempt mistakes_at_the_door ownsender project \
+rater_config rooms skips small_print spf_bounds zonefile)
+# The notebooks in the order in which `make notebooks` and `make quick` take them: those named, or all; those changed.
+CHANGED = $(shell git status --porcelain --untracked-files=all -- nbs | sed -n 's/^[ MARC?]* \(.* -> \)\{0,1\}\(nbs.*\.ipynb\)$$/\2/p')
+
+.PHONY: help demo test quick coverage newest notebooks plugin docs docs-serve lab bench fuzz soak check lint hooks clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -24,16 +33,36 @@ help: ## this list
 demo: $(RUN) ## a mail server with plugins, and four clients that call it
 	@$(BIN)/ra-plugins demo
 
-test: $(DEV) ## every test, the notebooks among them, then lint
+test: $(DEV) ## every test, the notebooks among them, then lint; ARGS='-k spf' for some of them, as pytest has it
 	@$(MAKE) --no-print-directory $(DOCS) || echo "what sets the website can't be had, and the website isn't tested" >&2
-	@$(BIN)/pytest -n auto --maxprocesses 4
+	@$(BIN)/pytest -n auto --maxprocesses 4 $(ARGS)
 	@$(MAKE) --no-print-directory lint
 
-notebooks: $(DEV) ## after a change to a notebook: export, run, clean, README.md
-	$(BIN)/nbdev_export
-	$(BIN)/python tests/notebooks.py
-	$(BIN)/nbdev_clean
-	$(BIN)/python docs/readme.py
+quick: $(DEV) ## before a commit: the notebooks that have changed, the tests that start no server, lint
+	@for each in $(CHANGED); do test ! -e $$each || $(BIN)/python tests/notebooks.py --check $$each || exit 1; done
+	@$(BIN)/pytest $(QUICK) $(ARGS)
+	@$(MAKE) --no-print-directory lint
+
+coverage: $(DEV) ## every test, and which lines and branches of the package they reach, in other processes, too
+	@$(MAKE) --no-print-directory $(DOCS) || echo "what sets the website can't be had, and the website isn't tested" >&2
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -n auto --maxprocesses 4 $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+newest: $(DEV) ## every test on the newest release of all that it runs on, whatever settings.ini allows
+	@$(PIP) install --upgrade $$($(BIN)/python tools/requirements.py)
+	@$(BIN)/pytest -n auto --maxprocesses 4 $(ARGS)
+
+notebooks: $(DEV) ## after a change to a notebook: export, run, clean, README.md; NB='nbs/spp/00_session.ipynb' for some
+	@$(BIN)/nbdev_export
+	@$(BIN)/python tests/notebooks.py $(NB)
+	@$(BIN)/nbdev_clean
+	@$(BIN)/python docs/readme.py
+
+plugin: $(DEV) ## begin a plugin: NAME=… writes the skeleton of its notebook, which works as it is
+	@$(BIN)/python tools/plugin.py '$(NAME)'
+	@$(MAKE) --no-print-directory notebooks NB='nbs/plugins/$(NAME).ipynb nbs/index.ipynb'
 
 docs: $(DOCS) ## the website, into _docs/: open _docs/index.html
 	@$(BIN)/python docs/build.py
@@ -42,20 +71,22 @@ docs-serve: $(DOCS) ## the website on http://127.0.0.1:8000/, built again when a
 	@mkdir -p _proc
 	@$(BIN)/sphinx-autobuild --quiet --watch nbs --watch docs --re-ignore '/_proc/' -c docs -d _proc/.doctrees _proc _docs
 
-lab: $(LAB) ## the notebooks in JupyterLab
-	@$(BIN)/jupyter lab nbs
+lab: $(LAB) ## the notebooks in JupyterLab; ARGS='--no-browser --port 9999' for options of its own
+	@cd nbs && ../$(BIN)/jupyter lab --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter \
+		$(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
-bench: $(DEV) ## measure against peers, as ratios in one run
-	@$(BIN)/python bench/run.py
+bench: $(DEV) ## measure against peers, as ratios in one run; ARGS='rater --rounds 9' for some of it
+	@$(BIN)/python bench/run.py $(ARGS)
 
 fuzz: $(DEV) ## fuzz the SPF record parser for a minute, with atheris; SECONDS=… for longer
 	@$(PIP) install 'atheris>=2.3'
 	@$(BIN)/python fuzz/record.py -max_total_time=$(or $(SECONDS),60)
 
-soak: $(DEV) ## ask rater well and badly for four minutes, and see that it doesn't grow; MINUTES=… for longer
+soak: $(DEV) ## ask rater for four minutes (MINUTES=…) and the service for an hour (SECONDS=…), and see that they don't grow
 	@$(BIN)/python tests/soak.py
+	@$(BIN)/python tests/soak_service.py
 
-check: $(DEV) ## do package, README.md and notebooks agree?
+check: $(DEV) ## do package, README.md and notebooks agree, and is no merge left half done?
 	@$(BIN)/pytest tests/test_project.py
 
 lint: $(DEV) ## ruff and mypy
@@ -69,7 +100,7 @@ hooks: $(DEV) ## nbdev's git hooks: merge notebooks by cell, trust them after a 
 	@printf '#!/bin/sh\n$(BIN)/nbdev_trust\n' > .git/hooks/post-merge
 
 clean: ## remove what was made: the environment, the website, caches
-	rm -rf $(VENV) *.egg-info build dist _docs _proc .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .coverage* *.egg-info build dist _docs _proc .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE):
@@ -82,20 +113,20 @@ $(MADE):
 	@touch $@
 
 $(RUN): $(MADE) $(PROJECT)
-	@$(PIP) install --editable .
+	@$(PIP) install $(EDITABLE) .
 	@touch $@
 
 $(DEV): $(MADE) $(PROJECT) tests/pyspf.txt
-	@$(PIP) install --editable '.[dev]'
+	@$(PIP) install $(EDITABLE) '.[dev]'
 	@$(PIP) download --no-deps --no-binary :all: --require-hashes --requirement tests/pyspf.txt --dest .cache \
 	|| echo "the suites in pyspf's archive can't be had, and are skipped" >&2
 	@touch $@ $(RUN)
 
 $(DOCS): $(DEV)
-	@$(PIP) install --editable '.[dev,docs]'
+	@$(PIP) install $(EDITABLE) '.[dev,docs]'
 	@touch $@
 
 $(LAB): $(DEV)
-	@$(PIP) install --editable '.[dev,lab]'
+	@$(PIP) install $(EDITABLE) '.[dev,lab]'
 	@$(BIN)/python -m ipykernel install --prefix $(VENV) --name python3
 	@touch $@

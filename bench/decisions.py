@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 
 from cdblib import Reader
-from measure import Benchmark, Figure, Side, Times, Unmeasurable, ratio
+from measure import Benchmark, Figure, Side, Unmeasurable, against_bound, ratio, unheard
 from scripts import users, write_cdb
 
 from ra_plugins.plugins.rcptcheckscdb import rcptcheckscdb
@@ -28,10 +27,6 @@ from ra_plugins.support.control import Control, RegularFile
 LONG = 100_000  # addresses, and domains
 BOUND = 0.0001  # seconds for a decision over a list that was read before
 TIMES = 100  # decisions that are timed together
-
-
-def unheard(message: str) -> None:
-    "A log that nobody reads."
 
 
 def refuses(plugin: Plugin, control: Control, addresses: str, name: str, domain: str) -> None:
@@ -60,11 +55,6 @@ def later(plugin: Plugin, folder: Path, addresses: str, domain: str = "example.o
     return one
 
 
-def against_bound(side: str) -> Callable[[Times], float]:
-    "How much of the time that it may take a decision takes."
-    return lambda times: median(times[side]) / BOUND
-
-
 def lists(folder: Path) -> Benchmark:
     "Lists that were read, beside the reading."
     domains = "".join(f"mail{each}.example.net\n" for each in range(LONG))
@@ -82,8 +72,8 @@ def lists(folder: Path) -> Benchmark:
         ),
     }
     unread, *read = sides
-    figures = [Figure(unread, unread, against_bound(unread))]
-    figures += [Figure(side, side, against_bound(side), 1) for side in read]
+    figures = [Figure(unread, unread, against_bound(unread, BOUND))]
+    figures += [Figure(side, side, against_bound(side, BOUND), 1) for side in read]
     return Benchmark("a decision after the first, against 0.1 ms", sides, figures, "µs")
 
 

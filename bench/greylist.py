@@ -12,10 +12,9 @@ import random
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
-from statistics import median
 from time import perf_counter, process_time
 
-from measure import Benchmark, Figure, Side, Times, Unmeasurable
+from measure import Benchmark, Figure, Side, Unmeasurable, against_bound
 
 from ra_plugins.ask.answerer import Answerers
 from ra_plugins.ask.seen import WAITING, Seen, Terms
@@ -24,6 +23,7 @@ from ra_plugins.spp.session import sample_session
 from ra_plugins.support.sqlite import DatabaseFile
 
 BOUND = 1 / 5000  # seconds for a decision
+KEY = 16  # bytes, of an entry's
 MOST = 1_000_000  # triplets that wait, and the file has as many
 DECISIONS = 1000  # in a round
 TERMS = Terms(delay=300, window=2 * 86400, life=35 * 86400, proven=5)
@@ -120,11 +120,6 @@ def on_asyncio(answerers: Answerers, recipient: str) -> Callable[[], float]:
     return one
 
 
-def against_bound(side: str) -> Callable[[Times], float]:
-    "How much of the time that it may take a decision takes."
-    return lambda times: median(times[side]) / BOUND
-
-
 def size(path: Path) -> float:
     "How much of the file an entry takes."
     return path.stat().st_size / MOST
@@ -142,14 +137,9 @@ def measurements(folder: Path) -> Iterator[Benchmark]:
             "the question alone": by_question(answerers, "eva@example.org"),
             "the question on asyncio, eight at a time": on_asyncio(answerers, "fay@example.org"),
         }
-        figures = [Figure(side, side, against_bound(side), 1 if side == whole else None) for side in sides]
+        figures = [Figure(side, side, against_bound(side, BOUND), 1 if side == whole else None) for side in sides]
         yield Benchmark("a greylisting decision over a full file, against 0.2 ms", sides, figures, "µs")
         if missing := {"first", "too", "passed", "known"} - met:
             raise Unmeasurable(f"nothing was logged as {', '.join(missing)}")
     told: dict[str, Side] = {"an entry": lambda: size(path)}
-    yield Benchmark("the file", told, [Figure("an entry", "an entry", against_size)], "bytes", 1)
-
-
-def against_size(times: Times) -> float:
-    "How many times the 16 bytes of its key an entry takes."
-    return median(times["an entry"]) / 16
+    yield Benchmark("the file", told, [Figure("an entry", "an entry", against_bound("an entry", KEY))], "bytes", 1)

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 
 from cdblib import Writer
-from measure import Benchmark, Figure, Side, Unmeasurable, ratio
+from measure import Benchmark, Figure, Side, Unmeasurable, ratio, unheard
 from scripts import users, write_cdb
 
 from ra_plugins.ask.mailbox import Mailbox, SqlMailbox, VpopmailMailbox
@@ -29,10 +29,6 @@ FEW, MANY = 1_000, 1_000_000  # mailboxes
 BOUND = 1.2  # times what it costs among few
 TIMES = 50  # lookups that are timed together
 Found = Callable[[str], bool]  # of a name
-
-
-def unheard(message: str) -> None:
-    "A log that nobody reads."
 
 
 def timed_lookups(found: Found, number: int) -> Callable[[], float]:

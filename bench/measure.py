@@ -22,6 +22,10 @@ class Unmeasurable(Exception):
     "What is to be timed doesn't do its work. The text says what it did."
 
 
+def unheard(message: str) -> None:
+    "A log that nobody reads."
+
+
 class Figure(NamedTuple):
     "What the times are turned into, and what it may be at most."
 
@@ -60,6 +64,11 @@ class Result(NamedTuple):
 def ratio(side: str, base: str) -> Callable[[Times], float]:
     "How many times as long one side takes as another: the median over the rounds, which compares neighbours in time."
     return lambda times: median(a / b for a, b in zip(times[side], times[base], strict=True))
+
+
+def against_bound(side: str, bound: float) -> Callable[[Times], float]:
+    "How much of what it may take, in the same unit, a side takes."
+    return lambda times: median(times[side]) / bound
 
 
 def timed(

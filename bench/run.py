@@ -1,5 +1,8 @@
 """Measure: `python bench/run.py [--rounds N] [--json] [NAME …]`. Exit status 1 where a bound isn't kept.
 
+A benchmark that lacks a program or a package (`needs.py`) is left out: the others are measured, what is missing is said by
+name, and the exit status is 3, as it is where something that is measured doesn't do its work.
+
 A benchmark is a file in this folder with a function `measurements(folder)`, which yields `Benchmark`s. All figures
 are ratios of times taken in one run on one machine, so they can be compared with those of another.
 """
@@ -13,13 +16,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
+from subprocess import CalledProcessError
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from measure import Benchmark, Result, Unmeasurable, results, timed
+from needs import missing
 
 HERE = Path(__file__).resolve().parent
-NAMES = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in ("run", "measure", "memory"))
+NAMES = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in ("run", "measure", "memory", "needs"))
 UNITS = {"ms": 1000, "µs": 1_000_000, "bytes": 1}  # of what is measured in seconds, or told by a side
 MISSED, UNMEASURED, INTERRUPTED = 1, 3, 130  # exit statuses; argparse's own, for a wrong command line, is 2
 
@@ -49,11 +54,11 @@ def all_measured(names: Sequence[str], rounds: int) -> Iterator[tuple[str, Bench
 def table(name: str, benchmark: Benchmark, found: list[Result]) -> str:
     "The figures of a benchmark, for people."
     scale = UNITS[benchmark.unit]
-    lines = [f"{name}: {benchmark.title}", f"  {'':50}{benchmark.unit:>9}{'ratio':>8}{'varied':>16}  bound"]
+    lines = [f"{name}: {benchmark.title}", f"  {'':50}{benchmark.unit:>9}{'ratio':>8}{'varied':>20}  bound"]
     for each in found:
         varied = f"{each.lowest:.2f} to {each.highest:.2f}"
         bound = "" if each.bound is None else f"  {each.bound:<6g}{'ok' if each.ok else 'OVER'}"
-        lines.append(f"  {each.title:50}{each.level * scale:9.1f}{each.value:8.2f}{varied:>16}{bound}")
+        lines.append(f"  {each.title:50}{each.level * scale:9.1f}{each.value:8.2f}{varied:>20}{bound}")
     return "\n".join(lines) + "\n"
 
 
@@ -81,8 +86,11 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in NAMES]:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    lacking = {name: needs for name in options.names or NAMES if (needs := missing(name))}
+    for name, needs in lacking.items():
+        print(f"bench: {name} isn't measured without {', '.join(needs)}", file=sys.stderr)
     gathered, ok = [], True
-    for each in all_measured(options.names or NAMES, options.rounds):
+    for each in all_measured([name for name in options.names or NAMES if name not in lacking], options.rounds):
         ok = ok and all(result.ok for result in each[2])
         gathered.append(data(*each))
         if not options.json:
@@ -90,13 +98,13 @@ def main() -> int:
     if options.json:
         told = {"python": platform.python_version(), "machine": platform.machine(), "rounds": options.rounds}
         print(json.dumps({**told, "benchmarks": gathered}, indent=2))
-    return 0 if ok else MISSED
+    return MISSED if not ok else UNMEASURED if lacking else 0
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except Unmeasurable as error:
+    except (Unmeasurable, CalledProcessError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         sys.exit(UNMEASURED)
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from typing import Any
 
 import dns.resolver
 import spf as pyspf
-from measure import Benchmark, Figure, Side, Times, Unmeasurable
+from measure import Benchmark, Figure, Side, Times, Unmeasurable, unheard
 from spf_checks import CHECKS, zone
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
@@ -29,10 +29,6 @@ from ra_plugins.support.control import ControlFiles
 
 PYSPF_LOOKUP = pyspf.DNSLookup  # by dnspython, before other benchmarks replace it
 CONTROL = ControlFiles({"me": "mail.example.org\n"})
-
-
-def unheard(message: str) -> None:
-    "A log that nobody reads, of answerers."
 
 
 async def decide(ip: str, domain: str, expected: str, answerers: Answerers) -> None:

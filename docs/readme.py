@@ -51,11 +51,17 @@ def hide_input(cell: Any) -> None:
 
 
 def link_from_root(cell: Any) -> None:
-    "A link to another notebook, or to a file beside nbs/, as it reads from the root."
+    "A link to another notebook, or to a file beside nbs/, as it reads from the root; so, too, in Markdown that a cell shows."
     if cell.cell_type == "markdown":
-        cell.source = re.sub(
-            r"\]\((?![a-z]+:|[/#])([^)\s]+)", lambda link: f"]({posixpath.normpath('nbs/' + link[1])}", cell.source
-        )
+        cell.source = from_root(cell.source)
+    for output in cell.get("outputs", ()):
+        data = output.get("data", {})
+        if "text/markdown" in data:
+            data["text/markdown"] = from_root("".join(data["text/markdown"]))
+
+
+def from_root(text: str) -> str:
+    return re.sub(r"\]\((?![a-z]+:|[/#])([^)\s]+)", lambda link: f"]({posixpath.normpath('nbs/' + link[1])}", text)
 
 
 def readme() -> str:

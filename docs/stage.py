@@ -133,6 +133,10 @@ class Stage(Processor):
     def staged(self, cell: Any) -> list[Any]:
         if cell.cell_type == "markdown":
             cell.source = LINK.sub(self.link, cell.source)
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            if "text/markdown" in data:
+                data["text/markdown"] = LINK.sub(self.link, "".join(data["text/markdown"]))
         is_exported = cell.cell_type == "code" and is_shown(cell) and EXPORTS & cell.directives_.keys()
         return self.exported(cell) if is_exported else [cell]
 

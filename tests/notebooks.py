@@ -1,13 +1,15 @@
 """Run notebooks, each in a process of its own: `python tests/notebooks.py [--check] [NOTEBOOK …]`.
 
 A notebook's stored outputs are part of the documentation, so they have to be what the code prints today. They are
-written; with `--check` they are compared, and every difference is shown. Without names: all notebooks.
+written, and it is said where that has changed one; with `--check` they are compared, and every difference is shown. The
+notebook of a plugin has it answer, in one cell or another, each command that it declares. Without names: all notebooks.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -15,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from difflib import unified_diff
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from execnb.nbio import read_nb, write_nb
 from execnb.shell import CaptureShell
@@ -36,13 +38,22 @@ def is_run(cell: Any) -> bool:
     return cell.cell_type == "code" and "#| eval: false" not in cell.source.splitlines()
 
 
-def run(path: Path) -> tuple[Any, Any]:
-    "The notebook as stored and as it is after a run, both clean; a cell that raises ends the process."
+class Run(NamedTuple):
+    "A notebook as stored and as it is after a run, both clean, and what is wrong with its plugin, if it is one's."
+
+    before: Any
+    after: Any
+    unanswered: str
+
+
+def run(path: Path) -> Run:
+    "Run a notebook; a cell that raises ends the process."
     before, after = read_nb(path), read_nb(path)
     sys.path.insert(0, str(ROOT))
     os.chdir(path.parent)
     os.environ["COLUMNS"] = "80"  # argparse fills lines to the width of the terminal, where there is one
-    shell = CaptureShell(path)
+    quiet_about_signals()
+    shell, answered = CaptureShell(path), noted_answers() if is_plugins(path) else {}
     for number, cell in enumerate(after.cells):
         if is_run(cell):
             cell.outputs = []  # the shell leaves the old ones to a cell that shows nothing
@@ -52,7 +63,43 @@ def run(path: Path) -> tuple[Any, Any]:
             sys.exit(f"{title(path)}, cell {number} raises an exception:\n\n{cell.source}\n\n{strip_ansi(printed)}")
     for notebook in (before, after):
         clean_nb(notebook)
-    return before, after
+    return Run(before, after, unanswered(path, shell.user_ns, answered) if is_plugins(path) else "")
+
+
+def quiet_about_signals() -> None:
+    "A shell has SIGINT ignored for what it runs in the background. Notebooks, and what they start, can be interrupted."
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def is_plugins(path: Path) -> bool:
+    "Is this the notebook of a plugin?"
+    return path.parent == ROOT / "nbs" / "plugins"
+
+
+def noted_answers() -> dict[str, set[type]]:
+    "The kinds of commands that plugins answer from now on, by the plugin's name."
+    from ra_plugins.spp.plugin import Plugin
+
+    answered: dict[str, set[type]] = {}
+    decide = Plugin.decide
+
+    def noting(plugin: Plugin, *arguments: Any, **options: Any) -> Any:
+        answers = decide(plugin, *arguments, **options)
+        answered.setdefault(plugin.name, set()).update(map(type, answers))
+        return answers
+
+    for name in ("decide", "__call__"):
+        setattr(Plugin, name, noting)
+    return answered
+
+
+def unanswered(path: Path, names: dict[str, Any], answered: dict[str, set[type]]) -> str:
+    "What is wrong where a plugin declares commands and no cell of its notebook has it answer them."
+    plugin: Any = names.get(path.stem)
+    if not hasattr(plugin, "answers"):
+        return f"{title(path)} defines no plugin {path.stem}"
+    never = sorted(kind.__name__ for kind in set(plugin.answers or ()) - answered.get(path.stem, set()))
+    return f"{title(path)}: no cell has the plugin answer {', '.join(never)}, which it declares" if never else ""
 
 
 def outputs(cell: Any) -> list[tuple[str, str]]:
@@ -69,13 +116,25 @@ def outputs(cell: Any) -> list[tuple[str, str]]:
 
 def differences(path: Path) -> list[str]:
     "The cells whose stored output isn't what they print, each with a line-by-line comparison."
-    before, after = run(path)
-    reports = []
+    before, after, wrong = run(path)
+    reports = [wrong] if wrong else []
     for number, (old, new) in enumerate(zip(before.cells, after.cells, strict=True)):
         lines = list(unified_diff(as_lines(outputs(old)), as_lines(outputs(new)), "stored", "printed now", n=1, lineterm=""))
         if lines:
             reports.append("\n".join([f"{title(path)}, cell {number}:\n", new.source, "", *lines, ""]))
     return reports
+
+
+def store(path: Path) -> None:
+    "Run a notebook, write it, and say which of its stored outputs that has changed."
+    before, after, wrong = run(path)
+    write_nb(after, path)
+    cells = enumerate(zip(before.cells, after.cells, strict=True))
+    changed = [str(number) for number, (old, new) in cells if outputs(old) != outputs(new)]
+    if changed:
+        print(f"{title(path)}: another output of cell{'s' * (len(changed) > 1)} {', '.join(changed)}")
+    if wrong:
+        print(wrong, file=sys.stderr)
 
 
 def as_lines(shown: list[tuple[str, str]]) -> list[str]:
@@ -117,8 +176,7 @@ def main() -> None:
     if options.check:
         found = differences(paths[0])
         sys.exit("\n".join([*found, "If that is as it should be: make notebooks, and commit."]) if found else 0)
-    _, after = run(paths[0])
-    write_nb(after, paths[0])
+    store(paths[0])
 
 
 def run_each(paths: list[Path], options: list[str]) -> None:

@@ -23,7 +23,7 @@ from ra_plugins.spf.spfquery import SpfquerySetup, SpfRequest, answer_request
 ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = ROOT / ".cache" / "pyspf-2.0.14.tar.gz"  # which `make test` fetches: see pyspf.txt
 IN_ARCHIVE = "pyspf-2.0.14/test/{}"
-LIVE = ROOT.parent / "shared" / "data" / "libspf2-live.yml"
+LIVE = Path(os.environ.get("LIBSPF2_SUITE", ""))  # libspf2's suite of live DNS, as YAML, which isn't ours to ship
 OWN = ROOT / "nbs" / "spf" / "11_cases.ipynb"
 
 SUITES = {
@@ -186,7 +186,7 @@ def suite(name: str) -> list[Case]:
 def missing(name: str) -> str:
     "Why a suite isn't there, if so."
     if name == "live":
-        return "" if LIVE.exists() else "libspf2's suite isn't beside this checkout, in ../shared/data"
+        return "" if os.environ.get("LIBSPF2_SUITE") else "libspf2's suite isn't there: LIBSPF2_SUITE would say where"
     return "" if name == "own" or ARCHIVE.exists() else "pyspf's source archive isn't in .cache; `make test` fetches it"
 
 

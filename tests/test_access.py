@@ -36,7 +36,7 @@ def session(home: Home, *said: str) -> tuple[list[str], list[str]]:
     "What a client hears after EHLO, and what the plugins log."
     server = Server(home, "--deliver", DELIVER, environ=ENVIRON)
     heard = server.transcript("EHLO x", *said)
-    logged = server.log.lines()
+    logged = server.said()
     server.stop()
     after = next(place for place, line in enumerate(heard) if line.startswith("250 ") and "250-" not in line)
     return heard[after + 1 : -1], [line.partition(" - ")[2] for line in logged if line.startswith(("access", "msa"))]
@@ -148,9 +148,49 @@ def test_entries_of_a_list_that_cannot_match_are_told_once_a_load(home: Home) ->
     for _ in range(3):
         access(sample_session(), control, logged.append)
     assert logged == [
-        "l, line 1: 198.51.100. is neither an address nor a network",
-        "l, line 2: 198.51.100.7/24 has bits behind its prefix; 198.51.100.0/24 is the network",
+        "l, line 1: nothing matches 198.51.100.; it is neither an address nor a network",
+        "l, line 2: nothing matches 198.51.100.7/24; it has bits behind its prefix; 198.51.100.0/24 is the network",
     ]
+
+
+@pytest.mark.parametrize("rule", ["Refuse Sender In l Say Go Away", "REFUSE SENDER IN l SAY Go Away"])
+def test_case_does_not_matter_for_any_word(home: Home, rule: str) -> None:
+    home.plugins("[rcpt]", "plugins/access")
+    home.write(access=f"{rule}\n", l="eve@example.com\n")
+    heard, logged = session(home, "MAIL FROM:<eve@example.com>", "RCPT TO:<ben@example.org>")
+    assert heard == ["250 ok", "550 Go Away (#5.7.1)"] and len(logged) == 1
+
+
+def test_case_does_not_matter_for_plugins_of_ours(home: Home) -> None:
+    home.plugins("[mail]", "plugins/access", "plugins/msa")
+    for names in ("MSA", "All"):
+        home.write(access=f"EXEMPT FROM {names} CLIENT 127.0.0.1\n")
+        heard, _ = session(home, "MAIL FROM:<ana@example.net>")
+        assert heard == ["250 ok"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "fault"),
+    [
+        ("allow everybody say x", "everybody stands alone, and here is say beside it"),
+        ("allow client 192.0.2.1 Everybody", "everybody stands alone, and here is client beside it"),
+        ("refuse everybody SAY", "something is missing behind SAY"),
+        ("allow user x SAY x", "SAY is no condition; there are client, name, helo, sender, recipient, user and everybody"),
+        ("exempt from rblcheks everybody", "rblcheks is no plugin of ours; is rblchecks meant?"),
+        ("exempt from greylist Graylist everybody", "Graylist is no plugin of ours; is greylist meant?"),
+    ],
+)
+def test_the_word_that_is_wrong_is_named(rule: str, fault: str) -> None:
+    logged: list[str] = []
+    access(sample_session(), ControlFiles({"access": f"{rule}\n"}), logged.append)
+    assert logged[0] == f"access, line 1: {fault}"
+
+
+@pytest.mark.parametrize("name", ["rblchecks2", "my_greylist", "mda", "spamhook", "Rblchecks", "rater"])
+def test_a_plugin_of_somebody_else_is_no_mistake(name: str) -> None:
+    logged: list[str] = []
+    answer = access(sample_session(), ControlFiles({"access": f"exempt from {name} everybody\n"}), logged.append)
+    assert len(logged) == 1 and logged[0].startswith("exempt from ") and len(answer) == 1
 
 
 @pytest.mark.parametrize(

@@ -285,7 +285,9 @@ def test_try_as_text(home: Home, attempt: Callable[..., Done]) -> None:
         """C: (connects)
 S: 220 mail.example.org ESMTP
 C: EHLO mail.example.net
-S: 250 mail.example.org
+S: 250-mail.example.org
+S: 250-PIPELINING
+S: 250 8BITMIME
 C: MAIL FROM:<ana@example.net>
      plugins/overload
 S: 250 ok
@@ -342,7 +344,7 @@ def test_try_as_json(home: Home, attempt: Callable[..., Done]) -> None:
     failure = "451 qmail-spp failure: :kill -9 $$: child crashed (#4.3.0)"
     assert [(step["command"], step["replies"]) for step in told["steps"]] == [
         (None, ["220 mail.example.org ESMTP"]),
-        ("EHLO mail.example.net", ["250 mail.example.org"]),
+        ("EHLO mail.example.net", ["250-mail.example.org", "250-AUTH LOGIN PLAIN", "250-PIPELINING", "250 8BITMIME"]),
         ("AUTH PLAIN ana", ["235 ok, go ahead (#2.0.0)"]),
         ("MAIL FROM:<ana@example.net>", ["250 ok"]),
         ("RCPT TO:<ben@example.org>", [failure]),
@@ -605,7 +607,9 @@ def test_smtpd_without_standard_input_and_output(home: Home) -> None:
         client.sendall(b"MAIL FROM:<>\r\nQUIT\r\n")
         assert heard.read().split(b"\r\n")[1] == b"550 no"
     process.send_signal(signal.SIGTERM)
-    assert (process.wait(PATIENCE), process.stderr.read()) == (0, "")
+    assert process.wait(PATIENCE) == 0
+    logged = [line.partition(" - ")[2] for line in process.stderr]
+    assert logged == ["127.0.0.1 has called\n", "127.0.0.1 is gone: it has said goodbye\n"]
     process.stderr.close()
 
 
@@ -627,14 +631,15 @@ def test_the_disk_is_full() -> None:
 
 
 def test_demo() -> None:
-    "It shows four conversations and a dry run, and leaves nothing behind."
+    "It shows four conversations through the service, what that has decided, and a dry run, and leaves nothing behind."
     done = Done("demo")
     assert (done.status, done.errors) == (0, "")
-    assert done.output.count("\n--- ") == 5
+    assert done.output.count("\n--- ") == 6 and "the service doesn't answer" not in done.output
     for line in (
         "S: 250 ok",
         "S: 451 Temporary Failure: Server overload",
         "started tarpitting",
+        "4 rcptchecksfile: refuse 5xx",
         "The session is refused",
     ):
         assert line in done.output

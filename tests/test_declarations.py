@@ -1,6 +1,7 @@
 """What a plugin says of itself is so: whatever a server tells it, it asks and answers only what it has declared.
 
-`ra-plugins show` and the website print those declarations, and a host may rely on them.
+`ra-plugins show` and the website print those declarations, and a host may rely on them. That it does answer what it has
+declared, its notebook shows: notebooks.py sees to that.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from ra_plugins.ask.dns import Lookup, Prefetch, Records
 from ra_plugins.ask.mailbox import (
     NOT_FOUND,
     DovecotMailbox,
-    Mailbox,
     MailboxFound,
     PostfixMailbox,
     SqlMailbox,
@@ -31,7 +31,6 @@ from ra_plugins.ask.seen import STANDINGS, Seen, Sighting
 from ra_plugins.hosts.catalogue import OURS, catalogue
 from ra_plugins.plugins.shared.blocklists import Listed, ListOutcomes, ListsLeftAlone
 from ra_plugins.rater.client import Answer
-from ra_plugins.spp.command import Command
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import SAMPLE, Session
 from ra_plugins.support.control import ControlFiles
@@ -52,7 +51,7 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "prefix4": ["8", "32", "x"],
     "prefix6": ["16", "128", "x"],
     "bounce_level": ["-1", "0", "3", "5", "x"],
-    "check_seconds": ["1", "60", "x"],
+    "timeout_seconds": ["1", "60", "x"],
     "macro_string": ["no, %{i}", "%{", ""],
     "message_stage": ["mail", "rcpt", "x"],
     "template": ["net", "{client_ip}", "{sender_domain}", "{recipient_count}", "{nonsense}", ""],
@@ -163,68 +162,3 @@ def test_a_plugin_keeps_to_its_declaration(name: str, data: st.DataObject) -> No
     answers = plugin(session, control, lambda message: None, {Question: answer})
     assert asked <= set(plugin.asks)
     assert {type(command) for command in answers} <= set(plugin.answers or ())
-
-
-# What brings each command about, in one case or several: of the session and the settings, or the verdict of rater.
-ANSWERED: list[tuple[str, dict[str, str | None]]] = [
-    ("access", {"SMTPMAILFROM": "eve@example.org"}),
-    ("access", {"SMTPMAILFROM": None, "SMTPRCPTTO": "eve@example.org"}),
-    ("access", {"SMTPAUTHUSER": "ben"}),
-    ("access", {"SMTPMAILFROM": "ana@example.org"}),
-    ("checkback", {}),
-    ("dotblind", {"SMTPRCPTTO": "a.na@example.org"}),
-    ("greylist", {}),
-    ("greylist", {"SMTPMAILFROM": ""}),
-    ("ipthrottle", {"OVER": "1"}),
-    ("localmail", {"SMTPAUTHUSER": "ana", "SMTPRCPTTO": "eva@example.net"}),
-    ("mfdnschecks", {}),
-    ("msa", {}),
-    ("overload", {}),
-    ("ownsender", {"SMTPAUTHUSER": "ana", "SMTPMAILFROM": "eva@example.org"}),
-    ("plusaliases", {"SMTPRCPTTO": "ana+tea@example.org"}),
-    ("rater", {"OVER": "1"}),
-    ("rblchecks", {}),
-    ("rblchecks", {"TCPREMOTEIP": None}),
-    ("rcptchecks", {"SMTPRCPTTO": "eva@example.org"}),
-    ("rcptcheckscdb", {"CHKUSER_ADDRFILE": "addresslist.cdb", "SMTPRCPTTO": "eva@example.org"}),
-    ("rcptchecksfile", {"SMTPRCPTTO": "eva@example.org"}),
-    ("rdnschecks", {"RDNSTHRESHOLD": "1"}),
-    ("rdnschecks", {"RDNSTHRESHOLD": "1", "SMTPMAILFROM": None}),
-    ("senderchecks", {"SMTPMAILFROM": "eva@example.org"}),
-    ("senderchecksfile", {"SMTPMAILFROM": "eva@example.org"}),
-    ("spfchecks", {}),
-    ("spfchecks", {"BOUNCELEVEL": "3"}),
-    ("tarpit", {"SMTPRCPTCOUNTALL": "60"}),
-    ("userthrottle", {"OVER": "1", "SMTPAUTHUSER": "ana"}),
-]
-
-
-def test_there_is_a_case_for_every_plugin_that_answers() -> None:
-    assert sorted({name for name, _ in ANSWERED}) == [name for name in PLUGINS if FOUND[name].answers]
-
-
-def on_a_list(question: Listed) -> Records[str]:
-    "The client is on every list, and the test point that no list has is on none."
-    return Records([] if question.subject.name == "127.0.0.1" else ["127.0.0.2"])
-
-
-def answered(name: str, values: dict[str, str | None]) -> set[type[Command]]:
-    "The kinds of commands that a plugin answers in one case."
-    verdict = Answer(1, "3/2") if "OVER" in values else Answer(0, "1/2")
-    environ = {name: value for name, value in {**SAMPLE, **values}.items() if value is not None}
-    answerers: dict[type[Question[Any]], Any] = {
-        Rate: lambda _: verdict,
-        Block: lambda _: True,
-        Seen: lambda _: Sighting("first", 0, 300),
-        Lookup: lambda _: Records(exists=False),
-        Listed: on_a_list,
-        Mailbox: lambda _: NOT_FOUND,
-    }
-    answers = FOUND[name](Session(environ, lambda message: None), ControlFiles(FILES), lambda message: None, answerers)
-    return {type(command) for command in answers}
-
-
-@pytest.mark.parametrize("name", [name for name in PLUGINS if FOUND[name].answers])
-def test_a_plugin_declares_no_command_that_it_never_answers(name: str) -> None:
-    kinds = {kind for each, values in ANSWERED if each == name for kind in answered(name, values)}
-    assert kinds == set(FOUND[name].answers or ())

@@ -304,7 +304,58 @@ def test_whatever_the_addresses_are_there_is_one_line_and_an_answer(sender: str,
     assert answer == [REFUSAL if sender else Later("data", REFUSAL)]
 
 
-@given(st.text("ab19_-+=@.é٣", max_size=30))
+@pytest.mark.parametrize(
+    ("monday", "tuesday"),
+    [
+        ("prvs=0891a9abd5=ana@example.net", "ana@example.net"),  # draft-levine-smtp-batv-01, and as indimail-mta signs
+        ("prvs=0891a9abd5=ana@example.net", "prvs=0902b0bce6=Ana@example.net"),
+        ("PRVS=0891a9abd5=ana@example.net", "prvs=ana=0902b0bce6@example.net"),  # the other way round
+        ("prvs=ana/0891a9abd5@example.net", "ana@example.net"),
+        ("btv1==0891a9abd5==ana@example.net", "btv1==0902b0bce6==ana@example.net"),  # Barracuda's
+        ("msprvs1=19d2xvkqg3xmz=bounces-7-1@example.net", "msprvs1=19d3abcdefghi=bounces-8-1@example.net"),  # SparkPost's
+        ("prvs=0891a9abd5=news-return-7-ben=example.org@example.net", "news-return-8-ben=example.org@example.net"),
+        ("SRS0=x9Zk=4T=example.com=ana@example.net", "SRS0=yb3Q=4U=example.com=ana@example.net"),
+        ("SRS0+x9Zk=4T=example.com=ana@example.net", "SRS0=yb3Q=4U=example.com=ana@example.net"),
+        (
+            "SRS1=aB=example.org==x9Zk=4T=example.com=ana@example.net",
+            "SRS1=cD=example.org==yb3Q=4U=example.com=ana@example.net",
+        ),
+    ],
+)
+def test_a_sender_who_signs_is_the_same_on_the_next_day(monday: str, tuesday: str) -> None:
+    def asked(sender: str, **values: Any) -> Seen:
+        questions: list[Seen] = []
+
+        def known(question: Seen) -> Sighting:
+            questions.append(question)
+            return first(question)
+
+        decided({Seen: known}, mail_from=sender, **values)
+        return questions[0]
+
+    assert asked(monday).keys == asked(tuesday).keys
+    assert asked(monday, GREYLISTVERP=0).keys != asked(tuesday, GREYLISTVERP=0).keys
+
+
+@pytest.mark.parametrize(
+    ("sender", "other"),
+    [
+        ("prvs=0891a9abd5=ana@example.net", "prvs=0891a9abd5=ben@example.net"),
+        ("SRS0=x9Zk=4T=example.com=ana@example.net", "SRS0=x9Zk=4T=example.com=ben@example.net"),
+        ("SRS0=x9Zk=4T=example.com=ana@example.net", "SRS0=x9Zk=4T=example.org=ana@example.net"),
+        ("SRS1=aB=example.org==x9Zk=4T=example.com=ana@x", "SRS1=aB=example.net==x9Zk=4T=example.com=ana@x"),
+        ("prvs=@example.net", "prvs@example.net"),
+        ("srs0=a=b@example.net", "srs0=c=d@example.net"),
+    ],
+)
+def test_two_who_sign_are_two(sender: str, other: str) -> None:
+    assert folded(sender) != folded(other)
+
+
+SIGNED = st.lists(st.sampled_from([*"=/+@a", "==", "prvs", "btv1", "srs0", "srs1", "1abcdef9"]), max_size=20).map("".join)
+
+
+@given(st.text("ab19_-+=@.é٣", max_size=30) | SIGNED)
 def test_folding_is_done_once_and_for_all_and_keeps_the_domain(sender: str) -> None:
     once = folded(sender)
     assert folded(once) == once or "@" not in sender

@@ -129,6 +129,25 @@ def test_rcptcheck_without_files_accepts(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stderr.endswith(" - error opening virtualdomains: no such file or directory\n")
 
 
+@pytest.mark.parametrize(
+    ("names", "status", "said"),
+    [
+        ("nosuch", 0, ["RCPTCHECKPLUGINS=nosuch should name plugins with blanks between"]),
+        ("plusaliases,rcptchecks", 0, ["RCPTCHECKPLUGINS=plusaliases,rcptchecks should name plugins with blanks between"]),
+        ("nosuch rcptchecks", 100, ["RCPTCHECKPLUGINS=nosuch should name plugins", f"{NO_MAILBOX} (zoe@example.org)"]),
+        ("", 0, ["RCPTCHECKPLUGINS is empty, so nothing is checked; it should name plugins with blanks between"]),
+    ],
+)
+def test_rcptcheck_with_names_that_are_none(vpopmail: Vpopmail, names: str, status: int, said: list[str]) -> None:
+    "Told with the name of the setting and what it should be; the others run."
+    told = {"RECIPIENT": "zoe@example.org", "CONTROLDIR": str(vpopmail.home / "control"), "RCPTCHECKPLUGINS": names}
+    program = [sys.executable, "-c", "from ra_plugins.hosts.rcptcheck import main; main()"]
+    done = subprocess.run(program, env={**ENVIRON, **told}, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    lines = [line.partition(" - ")[2] for line in done.stderr.splitlines()]
+    assert done.returncode == status and len(lines) == len(said) and "Error" not in done.stderr
+    assert all(line.startswith(begin) for line, begin in zip(lines, said, strict=True))
+
+
 # What a list of mailboxes must know
 
 
@@ -188,9 +207,10 @@ def test_rewriting_asks_vpopmail_for_its_domains(vpopmail: Vpopmail) -> None:
         ("ben+shop@example.org", {"CHKUSER_EXTENSIONS": 1, "CHKUSER_DELIMITER": "+"}, True),
         ("eva+x@example.org", {"CHKUSER_DELIMITER": "-+"}, True),
         ("eva+x@example.org", {}, False),
-        ("ben-return-42-eva=example.net@example.org", {}, True),
-        ("ben-return-42-eva=example.net@example.org", {"CHKUSER_VERP": 0}, False),
-        ("zoe-return-42-eva=example.net@example.org", {}, False),
+        ("list-return-42-eva=example.net@example.org", {}, True),
+        ("ben-return-42-eva=example.net@example.org", {}, False),
+        ("ben-return-42-eva=example.net@example.org", {"CHKUSER_VERP": 1}, True),
+        ("zoe-return-42-eva=example.net@example.org", {"CHKUSER_VERP": 1}, False),
         ("SRS0=x9Zk=4T=example.net=eva@example.org", {}, False),
         ("SRS0=x9Zk=4T=example.net=eva@example.org", {"CHKUSER_SRS": 1}, True),
         ("SRS1=aB=example.com==x9Zk=4T=example.net=eva@example.org", {"CHKUSER_SRS": 1}, True),
@@ -230,6 +250,121 @@ def test_what_qmail_default_says(vpopmail: Vpopmail, ending: str, found: Mailbox
     (vpopmail.domain / ".qmail-default").write_text(f"{VDELIVERMAIL} {ending}\n")
     assert vpopmail.tell("zoe@example.org") == found
     assert vpopmail.tell("ben@example.org") == KNOWN
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        (f"# {VDELIVERMAIL} bounce-no-mailbox\n&boss@example.net\n", ALL),
+        (f"#{VDELIVERMAIL} delete\n\n./Maildir/\n", ALL),
+        (f"# none\n{VDELIVERMAIL} bounce-no-mailbox \t\n", NOT_FOUND),
+        (f"{VDELIVERMAIL} bounce-no-mailbox # as ever\n", NOT_FOUND),
+        (f"{VDELIVERMAIL} bounce-no-mailbox\n&boss@example.net\n", NOT_FOUND),
+        (f"{VDELIVERMAIL} delete\n&boss@example.net\n", ALL),
+        ("# nobody gets it\n", NOT_FOUND),
+        ("", ALL),
+        ("| maildrop /etc/vdelivermail/bounce-no-mailbox.rc\n", ALL),
+    ],
+)
+def test_qmail_default_is_read_as_qmail_local_reads_it(vpopmail: Vpopmail, lines: str, found: MailboxFound) -> None:
+    "Comments, blanks at the end, several lines: dot-qmail(5), qmail-command(8)."
+    (vpopmail.domain / ".qmail-default").write_text(lines)
+    assert vpopmail.tell("zoe@example.org") == found
+
+
+def test_a_dot_file_that_begins_with_a_blank_line(vpopmail: Vpopmail) -> None:
+    "qmail-local puts the delivery off, so nobody can tell what will become of it."
+    (vpopmail.domain / ".qmail-default").write_text(f"\n{VDELIVERMAIL} bounce-no-mailbox\n")
+    answer = vpopmail.tell("zoe@example.org")
+    assert isinstance(answer, Broken) and "begins with a blank line" in str(answer)
+
+
+def test_the_default_isnt_a_mailbox(vpopmail: Vpopmail) -> None:
+    assert vpopmail.tell("default@example.org") == vpopmail.tell("Default@example.org") == NOT_FOUND
+    assert vpopmail.tell("list-default@example.org") == KNOWN  # which takes what begins with list-
+    (vpopmail.domain / ".qmail-default").write_text("&boss@example.net\n")
+    assert vpopmail.tell("default@example.org") == ALL
+
+
+def test_a_domain_that_users_assign_doesnt_have(vpopmail: Vpopmail) -> None:
+    "Its mail goes to the user alias, who may have a file for it: it passes, and the log says why."
+    control = vpopmail.home / "control"
+    (control / "virtualdomains").write_text("example.org:example.org\nexample.net:example.net\n")
+    lines: list[str] = []
+    session = sample_session(rcpt_to="ana@example.net")
+    answerers = Answerers({"MAILBOX_USERS": str(vpopmail.home / "users")})
+    assert catalogue()["rcptchecks"](session, Control(str(control)), lines.append, answerers) == []
+    assert lines == [
+        "Error opening address list file (vpopmail): qmail's users/assign, or users/cdb made of it, has no entry for "
+        "example.net, so its mail isn't vpopmail's, but the user alias's"
+    ]
+
+
+def test_a_domain_without_users(vpopmail: Vpopmail) -> None:
+    "An empty vpasswd.cdb says so; an empty vpasswd alone may be an accident. Aliases are known either way."
+    (vpopmail.domain / "vpasswd").write_text("")
+    answer = vpopmail.tell("zoe@example.org")
+    assert isinstance(answer, Broken) and str(answer).startswith("in the folder of example.org, vpasswd: is empty")
+    assert vpopmail.tell("sales@example.org") == KNOWN
+    with open(vpopmail.domain / "vpasswd.cdb", "wb") as file, Writer(file):
+        pass
+    assert vpopmail.tell("zoe@example.org") == NOT_FOUND
+    assert vpopmail.tell("sales@example.org") == KNOWN
+
+
+# How full a mailbox is
+
+
+def stale(path: Path, minutes: int = 16) -> None:
+    "Make a file older."
+    os.utime(path, (time.time() - 60 * minutes,) * 2)
+
+
+def test_a_mailbox_that_was_full_isnt_for_ever(vpopmail: Vpopmail) -> None:
+    "15 minutes later its messages are counted, and nothing is written."
+    maildir = vpopmail.domain / "ana" / "Maildir"
+    for minutes, fill in ((14, 100), (16, 0), (60 * 24 * 30, 0), (-60, 0)):
+        stale(maildir / "maildirsize", minutes)
+        assert vpopmail.tell("ana@example.org") == MailboxFound(True, False, fill), minutes
+    assert [each.name for each in maildir.iterdir()] == ["maildirsize"]
+    assert (maildir / "maildirsize").read_text() == "1000S,100C\n600 1\n400 1\n"
+
+
+def test_what_counts_in_a_maildir(vpopmail: Vpopmail) -> None:
+    "By hand: 100 + 200 + 30 + 4 bytes of 1000; trash, what is being delivered, and other files don't count."
+    maildir = vpopmail.domain / "ana" / "Maildir"
+    stale(maildir / "maildirsize")
+    for name, size in {
+        "new/1.M1.a,S=100": 1,
+        "cur/2.M1.a,S=200,W=210:2,S": 1,
+        "cur/3.M1.a:2,": 30,
+        ".Sent/cur/4.M1.a,S=4:2,": 1,
+        "cur/5.M1.a,S=5000:2,ST": 1,
+        ".Trash/cur/6.M1.a,S=5000:2,": 1,
+        "tmp/7.M1.a,S=5000": 1,
+        ".Sent/maildirfolder": 5000,
+        "courierimapuiddb": 5000,
+    }.items():
+        (maildir / name).parent.mkdir(parents=True, exist_ok=True)
+        (maildir / name).write_text("x" * size)
+    assert vpopmail.tell("ana@example.org") == MailboxFound(True, False, 33)
+
+
+def test_a_mailbox_that_cant_be_counted_in_time_passes(vpopmail: Vpopmail, monkeypatch: pytest.MonkeyPatch) -> None:
+    maildir = vpopmail.domain / "ana" / "Maildir"
+    stale(maildir / "maildirsize")
+    (maildir / "new").mkdir()
+    for number in range(4):
+        (maildir / "new" / f"{number}.a,S=300").write_text("")
+    lines: list[str] = []
+    for most, fill in ((4, 120), (3, None)):
+        monkeypatch.setattr("ra_plugins.ask.vpopmail.COUNTED_MESSAGES", most)
+        with Answerers({"MAILBOX_USERS": str(vpopmail.home / "users")}, lines.append) as answerers:
+            assert answerers.tell(VpopmailMailbox("ana@example.org")) == MailboxFound(True, False, fill)
+    assert len(lines) == 1 and "too many messages to be counted" in lines[0]
+
+
+# What is odd
 
 
 @pytest.mark.parametrize("file", ["vpasswd", "vpasswd.cdb"])
@@ -285,7 +420,7 @@ def test_no_path_leads_out_of_the_domains_folder(vpopmail: Vpopmail, trick: str)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "stat", noted)
         answers = [vpopmail.tell(f"{trick}@example.org"), vpopmail.tell(f"ben@{trick}")]
-    assert answers == [NOT_FOUND, NOT_FOUND]
+    assert answers[0] == NOT_FOUND and "has no entry for" in str(answers[1])
     inside = (str(vpopmail.home / "users"), str(vpopmail.domain))
     assert [path for path in looked_at if not path.startswith(inside)] == []
 
@@ -323,7 +458,7 @@ def test_a_quota_at_its_limit(vpopmail: Vpopmail) -> None:
 def test_users_cdb_as_qmail_newu_makes_it(vpopmail: Vpopmail) -> None:
     "users/cdb is asked first, as qmail-lspawn does."
     (vpopmail.home / "users" / "assign").write_text(".\n")
-    assert vpopmail.tell("ben@example.org") == NOT_FOUND
+    assert isinstance(vpopmail.tell("ben@example.org"), Broken)
     with open(vpopmail.home / "users" / "cdb", "wb") as file, Writer(file) as writer:
         writer.put(b"!example.org-", b"\0".join([b"example.org", b"89", b"89", os.fsencode(vpopmail.domain), b"-", b"", b""]))
     assert vpopmail.tell("ben@example.org") == KNOWN
@@ -344,3 +479,16 @@ def test_a_service_isnt_held_up_by_a_file(vpopmail: Vpopmail, monkeypatch: pytes
     answers = asyncio.run(ask())
     hanging.set()
     assert all(isinstance(each, Late) for each in answers)
+
+
+@pytest.mark.parametrize("name", ["senderchecks", "senderchecksfile"])
+@pytest.mark.parametrize(
+    ("sender", "refused"),
+    [("no@example.org.", True), ("no@EXAMPLE.ORG.", True), ("ana@example.org.", False), ("no@example.net.", False)],
+)
+def test_a_dot_at_the_end_makes_no_domain_of_ours_foreign(name: str, sender: str, refused: bool) -> None:
+    control = ControlFiles({"rcpthosts": "example.org\n", "addresslist": "ana@example.org\n"})
+    logged: list[str] = []
+    session = sample_session(mail_from=sender, SENDERCHK_SOURCE="list")
+    answer = catalogue()[name](session, control, logged.append)
+    assert bool(answer) is refused and logged[0].startswith("511 sorry, no mailbox here" if refused else "Accept")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from servers import DatabaseServer, mariadb, postgresql
 
 from ra_plugins.ask.answerer import Answerers
 from ra_plugins.ask.mailbox import NOT_FOUND, MailboxFound, SqlMailbox, VpopmailMailbox
+from ra_plugins.ask.mailbox_sql import cut
 from ra_plugins.ask.question import Broken, Late, Unanswered
 from ra_plugins.plugins.rcptchecks import rcptchecks
 from ra_plugins.spp.session import sample_session
@@ -35,6 +37,7 @@ TABLES = (
     "CREATE TABLE valias (alias VARCHAR(32), domain VARCHAR(96), valias_line TEXT)",
     "INSERT INTO valias VALUES ('sales', 'example.org', 'ana'), ('list-default', 'example.org', 'list')",
 )
+RETURN = "list-return-42-eva=example.com"  # to a list that has no entry for its returns
 HOSTILE = [
     "' OR 1=1 --@example.org",
     "ana@example.org' OR '1'='1",
@@ -133,19 +136,23 @@ def test_what_a_client_says_is_never_part_of_a_query(database: Any) -> None:
 
 
 def test_the_plugin_over_it(database: Any) -> None:
-    "Accepted, refused, full, by extension and as a list's return: in the words of the log."
+    "Accepted, refused, full, by extension and as a list's return, by its own entry or a setting: in the words of the log."
     control = ControlFiles({"rcpthosts": "example.org\n"})
     lines: list[str] = []
     with Answerers(settings(database)) as answerers:
-        for address in ("ben", "zoe", "ana", "news-x", "list-return-42-eva=example.com"):
-            session = sample_session(rcpt_to=f"{address}@example.org", CHKUSER_SOURCE="sql", CHKUSER_MBXQUOTA=97)
+        for address in ("ben", "zoe", "ana", "news-x", "news-return-7-eva=example.com", RETURN, RETURN):
+            verp = lines.count(f"511 sorry, no mailbox here by that name ({RETURN}@example.org)")
+            told = {"CHKUSER_SOURCE": "sql", "CHKUSER_MBXQUOTA": 97, "CHKUSER_VERP": verp}
+            session = sample_session(rcpt_to=f"{address}@example.org", **told)
             rcptchecks(session, control, lines.append, answerers)
     assert lines == [
         "Accepted recipient (ben@example.org number 0 of 10000 )",
         "511 sorry, no mailbox here by that name (zoe@example.org)",
         "522 sorry, recipient mailbox is full (ana@example.org)",
         "Accepted recipient (news-x@example.org number 0 of 10000 )",
-        "Accepted recipient (list-return-42-eva=example.com@example.org number 0 of 10000 )",
+        "Accepted recipient (news-return-7-eva=example.com@example.org number 0 of 10000 )",
+        f"511 sorry, no mailbox here by that name ({RETURN}@example.org)",
+        f"Accepted recipient ({RETURN}@example.org number 0 of 10000 )",
     ]
 
 
@@ -282,3 +289,97 @@ def test_as_a_program(database: Any, tmp_path: Path) -> None:
         ),
     ]
     assert Control(str(tmp_path)).is_ours("example.org")
+
+
+# What is written wrongly, and what a table can't hold
+
+
+@on_servers
+def test_an_address_that_a_table_cant_hold_isnt_in_it(server: DatabaseServer) -> None:
+    "Nor does it get round the check; a catch-all is still one, and a query that is wrong for all addresses says nothing."
+    face = "\U0001f600@example"
+    if "postgresql" in server.scheme:
+        query = "SELECT 1 FROM mailboxes WHERE convert_to(address, 'LATIN1') = convert_to(:address, 'LATIN1')"
+    else:
+        server.execute(
+            "CREATE TABLE older (address VARCHAR(200)) CHARACTER SET latin1",
+            "INSERT INTO older SELECT address FROM mailboxes",
+        )
+        query = "SELECT 1 FROM older WHERE address = :address"
+    assert told(server, f"{face}.org", query) == NOT_FOUND
+    assert told(server, f"{face}.net", query) == MailboxFound(True, True, None)
+    assert told(server, "ben@example.org", query) == KNOWN
+    assert isinstance(told(server, f"{face}.org", query.replace("older", "nowhere").replace("mailboxes", "nowhere")), Broken)
+    assert told(server, f"{face}.org", "") == NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    "password", ["open@sesame", "open@sesame/here", "open@sesame:5", "open@sesame?x=1", "@sesame", "open@@sesame"]
+)
+def test_an_at_sign_in_a_password(password: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    "Its end is no host: it is neither looked up nor shown, from the setting as from a file."
+    asked: list[object] = []
+
+    def look_up(*arguments: object, **options: object) -> list[object]:
+        asked.append(arguments)
+        return []
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    url = f"mysql+pymysql://mail:{password}@db.example.org/mail"
+    (tmp_path / "url").write_text(url)
+    for value in (url, str(tmp_path / "url")):
+        with Answerers({"MAILBOX_SQLURL": value}) as answerers:
+            answer = answerers.tell(SqlMailbox("ben@example.org"))
+        assert isinstance(answer, Broken) and "MAILBOX_SQLURL" in str(answer) and "sesame" not in str(answer)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql+pymysql://mail:sesame@127.0.0.1:1/mail?foo=bar", "a host or an option that mysql+pymysql doesn't take: foo"),
+        ("mysql+pymysql://mail:sesame@127.0.0.1:1/mail?read_timeout=x", "a host or an option that mysql+pymysql doesn't take"),
+        ("postgresql+psycopg://mail:sesame@127.0.0.1:1/mail?foo=bar", 'invalid connection option "foo"'),
+        ("mysql+nosuch://mail:sesame@127.0.0.1/mail", "Can't load plugin: sqlalchemy.dialects:mysql.nosuch"),
+    ],
+)
+def test_a_mistake_in_the_url_is_one_of_the_setting(url: str, said: str) -> None:
+    with Answerers({"MAILBOX_SQLURL": url}) as answerers:
+        answer = answerers.tell(SqlMailbox("ben@example.org"))
+    assert isinstance(answer, Broken) and str(answer).startswith("MAILBOX_SQLURL") and said in str(answer)
+    assert "sesame" not in str(answer) and "Error" not in str(answer)
+
+
+@pytest.mark.parametrize(
+    ("quota", "used", "fill", "told_why"),
+    [
+        ("'1000S'", "'many'", None, "'many'"),
+        ("'1000S'", "'12.5'", None, "'12.5'"),
+        ("'1000S'", "12.5", 1, ""),
+        ("1000.0", "970", 97, ""),
+        ("CAST('1000S' AS BLOB)", "970", 97, ""),
+        ("'1000S'", "x'ff'", None, "b'\\xff'"),
+        ("'1000S'", "9e999", None, "inf"),
+    ],
+)
+def test_a_size_that_is_no_number(quota: str, used: str, fill: int | None, told_why: str, tmp_path: Path) -> None:
+    "The mailbox was found, and only its fill isn't known; the log says what should be mended."
+    sqlite3.connect(tmp_path / "mail.db").close()
+    lines: list[str] = []
+    query = f"SELECT {quota} AS quota, {used} AS used"
+    with Answerers({"MAILBOX_SQLURL": f"sqlite:///{tmp_path}/mail.db", "MAILBOX_SQLQUERY": query}, lines.append) as answerers:
+        assert answerers.tell(SqlMailbox("ben@example.org")) == MailboxFound(True, False, fill)
+    why = f"MAILBOX_SQLQUERY's column used should be a whole number of bytes, not {told_why}; taken as not known"
+    assert lines == ([why] if told_why else [])
+
+
+def test_a_connection_of_pymysql_can_be_cut() -> None:
+    "Its thread is free at once, however often something comes."
+    pymysql = pytest.importorskip("pymysql")
+    ours, theirs = socket.socketpair()
+    connection = pymysql.connections.Connection(defer_connect=True)
+    connection._sock = ours
+    cut(connection)
+    assert ours.recv(1) == theirs.recv(1) == b""
+    ours.close()
+    theirs.close()

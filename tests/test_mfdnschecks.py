@@ -15,10 +15,11 @@ from mailserver import COMMAND, ENVIRON, PATIENCE, Home, Server
 from ra_plugins.ask.dns import Lookup, Records, Zone
 from ra_plugins.ask.question import Broken, Late, Nobody, Question, Refused, Unanswered
 from ra_plugins.ask.zonefile import zone_from_text
-from ra_plugins.plugins.mfdnschecks import HOST_LIMIT, UNREACHABLE, leads_nowhere, mfdnschecks
+from ra_plugins.plugins.mfdnschecks import HOST_LIMIT, mfdnschecks
 from ra_plugins.spp.command import write
 from ra_plugins.spp.session import sample_session
 from ra_plugins.support.environment import ip_address
+from ra_plugins.support.networks import NOT_PUBLIC, is_public
 
 Serve = Callable[..., Server]
 
@@ -190,20 +191,24 @@ def test_a_domain_with_many_servers_costs_no_more_than_ten() -> None:
     assert {lookup.name for lookup in asked[1:]} == {f"m{preference}.example.net" for preference in range(HOST_LIMIT)}
 
 
-def test_networks_that_lead_nowhere() -> None:
+def test_networks_that_nobody_on_the_internet_has() -> None:
     "Each network's ends are in it, and their neighbours outside, if those aren't in another."
     import ipaddress
 
-    networks = [ipaddress.ip_network(text) for text in UNREACHABLE]
+    networks = [ipaddress.ip_network(text) for text in NOT_PUBLIC]
     for network in networks:
         for address in (network[0], network[-1]):
-            assert leads_nowhere(address)
+            assert not is_public(address)
         for number in (int(network[0]) - 1, int(network[-1]) + 1):
             if 0 <= number < 2**network.max_prefixlen:
                 address = type(network[0])(number)
-                assert leads_nowhere(address) == any(address in each for each in networks)
+                assert is_public(address) != any(address in each for each in networks)
+    for text in ("64:ff9b::10.0.0.1", "64:ff9b::c0a8:1", "64:ff9b::192.0.0.1", "::ffff:198.18.0.1"):
+        assert not is_public(ip_address(text))
+    for text in ("64:ff9b::192.0.2.1", "64:ff9b:0:0:0:1:7f00:1"):
+        assert is_public(ip_address(text))
     for text in ("192.0.2.1", "172.15.255.255", "172.32.0.0", "100.128.0.0", "8.8.8.8", "2001:db8::1", "2001:4860::1"):
-        assert not leads_nowhere(ip_address(text))
+        assert is_public(ip_address(text))
 
 
 @pytest.mark.parametrize("seconds", ["0", "61", "x", "-1", ""])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import filecmp
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -45,7 +47,9 @@ def fail_where_different(copy: Path, pattern: str, what: str) -> None:
     _, changed, missing = filecmp.cmpfiles(ROOT, copy, names, shallow=False)
     if changed or missing:
         names_of_those = ", ".join(sorted(map(str, changed + missing)))
-        pytest.fail(f"{what}: {names_of_those}\nrun `make notebooks`, remove what no notebook makes, and commit", pytrace=False)
+        pytest.fail(
+            f"{what}: {names_of_those}\nrun `make notebooks`, remove what no notebook makes, and commit", pytrace=False
+        )
 
 
 def test_package_is_what_the_notebooks_export(copy: Path) -> None:
@@ -62,12 +66,119 @@ def test_readme_is_what_index_says() -> None:
         pytest.fail(done.stderr, pytrace=False)
 
 
-def test_no_file_is_large() -> None:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def versioned() -> list[Path]:
+    "The files under version control, and those that may come under it."
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout")
-    present = [path for path in map(ROOT.joinpath, listed.stdout.split("\0")) if path.is_file()]
-    assert [str(path) for path in present if path.stat().st_size > LARGEST] == []
+    return [path for path in map(ROOT.joinpath, sorted(set(listed.stdout.split("\0")))) if path.is_file()]
+
+
+def test_no_file_is_large() -> None:
+    assert [str(path) for path in versioned() if path.stat().st_size > LARGEST] == []
+
+
+# What git and nbdev leave of a conflict: a line of its own; in a notebook, a cell of its own, or a line of one.
+MARKER = re.compile(rb"""^[ ]*(?:"[`]*)?(?:<{7}|>{7}|[|]{7})(?=[ \r\n"`\\]|$)|^[ ]*"[`]*={7}[`"\\]|^={7}\r?$""", re.M)
+
+
+def conflicts(content: bytes) -> list[int]:
+    "The lines at which a merge has been left half done."
+    return [content.count(b"\n", 0, found.start()) + 1 for found in MARKER.finditer(content)]
+
+
+def test_no_merge_is_left_half_done() -> None:
+    places = [f"{path.relative_to(ROOT)}, line {line}" for path in versioned() for line in conflicts(path.read_bytes())]
+    if places:
+        pytest.fail(
+            "markers of a conflict: " + "; ".join(places) + "\nCONTRIBUTING.md says how a merge is finished",
+            pytrace=False,
+        )
+
+
+@pytest.mark.parametrize("mark", ["<" * 7, "=" * 7, ">" * 7, "|" * 7], ids=["ours", "middle", "theirs", "base"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "def one() -> None:\n{} HEAD\n    pass\n",  # in code, and in README.md
+        '   "source": [\n    "{} HEAD\\n",\n    "def one"',  # in a cell, where git has merged lines of JSON
+        '   "source": [\n    "`{} HEAD`"\n   ]',  # a cell of its own, as nbdev-merge writes it
+        '   "source": [\n{} HEAD\n    "def one"',  # beside the JSON
+    ],
+)
+def test_markers_of_a_conflict_are_found(mark: str, form: str) -> None:
+    written = form.format(mark) if mark[0] != "=" else form.replace(" HEAD", "").format(mark)
+    assert conflicts(written.encode()) == [2]
+
+
+@pytest.mark.parametrize(
+    "line", ["Title\n========\n", "a == b\n", ">>> 1 << 7\n", '    "<<<<<<\\n"', "--- a\n+++ b\n", "<" * 8]
+)
+def test_other_lines_are_no_markers(line: str) -> None:
+    assert conflicts(line.encode()) == []
+
+
+def test_a_conflict_that_nbdev_has_merged_is_found(tmp_path: Path) -> None:
+    "Two people change one cell, and git merges with nbdev's driver, as `make hooks` sets it up."
+
+    def git(*words: str) -> int:
+        who = [
+            "-c",
+            "user.name=Ana",
+            "-c",
+            "user.email=ana@example.org",
+            "-c",
+            f"merge.nbdev-merge.driver={BIN}/nbdev_merge %O %A %B %P",
+        ]
+        return subprocess.run(["git", *who, *words], cwd=tmp_path, capture_output=True).returncode
+
+    notebook = tmp_path / "nbs" / "index.ipynb"
+    notebook.parent.mkdir()
+    for name in ("settings.ini", ".gitattributes"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    text = (ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8")
+    assert text.count("## Three commands") == 1
+    git("init", "--quiet", "--initial-branch=main")
+    for branch, title in (("main", "## Three commands"), ("theirs", "## Four commands"), ("main", "## Five commands")):
+        git("checkout", "--quiet", *(["-b"] if branch == "theirs" else []), branch)
+        notebook.write_text(text.replace("## Three commands", title), encoding="utf-8")
+        git("add", "--all")
+        git("commit", "--quiet", "--message", title)
+    git("merge", "theirs")
+    assert conflicts(notebook.read_bytes())
+
+
+def test_a_save_after_a_run_changes_nothing() -> None:
+    "Jupyter numbers the cells that it has run, and notes its kernel; nbdev's hook takes that off as the notebook is saved."
+    path = ROOT / "nbs" / "spp" / "00_session.ipynb"
+    stored = path.read_text(encoding="utf-8")
+    notebook = json.loads(stored)
+    notebook["metadata"]["language_info"] = {"name": "python", "version": "3.11.2", "file_extension": ".py"}
+    notebook["metadata"]["kernelspec"]["display_name"] = "Python 3 (ipykernel)"
+    for number, cell in enumerate(notebook["cells"]):
+        cell["metadata"] = {"execution": {"iopub.status.busy": "2026-01-01T00:00:00.000000Z"}, "tags": []}
+        if cell["cell_type"] == "code":
+            cell["execution_count"] = number
+            cell["outputs"] = [
+                {**each, **({"execution_count": number} if "execution_count" in each else {})}
+                for each in cell["outputs"]
+            ]
+    from nbdev.clean import clean_jupyter
+
+    clean_jupyter(path=str(path), model={"type": "notebook", "content": notebook})
+    assert json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n" == stored
+
+
+def test_type_checkers_find_the_package_from_outside(tmp_path: Path) -> None:
+    "In an editable install, too: with its types, and not as something unknown."
+    (tmp_path / "mine.py").write_text(
+        "from ra_plugins.spf import check\n\nreveal_type(check('192.0.2.1', 'ana@example.org').result)\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "mine.py"]
+    environ = {name: value for name, value in os.environ.items() if name not in ("MYPYPATH", "PYTHONPATH")}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert re.search(r"Revealed type is .*Literal.*'permerror'", done.stdout), done.stdout
 
 
 @pytest.mark.parametrize("module", [path.stem for path in PLUGINS])

@@ -100,7 +100,7 @@ LIKELY: dict[str, st.SearchStrategy[bytes]] = {  # by the kind of a variable, or
     "blocklists": mostly([b"one.example", b"one.example=127.0.0.2-4*2:two.example", b"two.example", b""]),
     "ip_address": st.sampled_from([b"192.0.2.1", b"2001:db8::25", b"fe80::1%eth0"]),
     "bounce_level": st.sampled_from([b"-1", b"0", b"1", b"3", b"4", b"5"]),
-    "check_seconds": st.sampled_from([b"1", b"20", b"60"]),
+    "timeout_seconds": st.sampled_from([b"1", b"20", b"60"]),
     "macro_string": st.sampled_from([b"no, %{i}, %{s}", b"%{", b" "]),
     "message_stage": st.sampled_from([b"mail", b"rcpt"]),
     "SMTPMAILFROM": mostly([b""], addresses) | addresses,
@@ -396,10 +396,10 @@ def test_nonsense_is_logged_and_the_default_taken(name: str, variable: Variable,
     plugin = catalogue()[name]
     addresslist = FILES["addresslist.cdb" if name == "rcptcheckscdb" else "addresslist"]
     furnish(tmp_path / "control", FILES | {"addresslist": addresslist})
-    control = Control(str(tmp_path / "control"))
 
     def decide(scene: dict[str, object], **setting: str) -> tuple[list[Command], list[str]]:
         lines: list[str] = []
+        control = Control(str(tmp_path / "control"))  # a new one, so that mistakes in files are told each time
         return plugin(sample_session(**{**scene, **setting}), control, lines.append, TOO_MUCH), lines
 
     bad = [value for value in NONSENSE if makes_no_sense(variable, value)]
@@ -587,5 +587,5 @@ def test_whatever_a_client_says(server: Server, commands: list[bytes]) -> None:
     wire.close()
     replies = [line for line in heard if line[3:4] == b" "]
     assert len(replies) >= min(len(commands), 5) and not [line for line in heard if line.startswith(b"451 internal")]
-    for line in server.log.lines():
+    for line in server.said():
         assert LOG_LINE.fullmatch(line) and line.isprintable(), line

@@ -19,6 +19,7 @@ from servers import nsd, rbldnsd
 
 from ra_plugins.ask.answerer import Answerers
 from ra_plugins.ask.dns import Lookup, Records, Zone
+from ra_plugins.ask.question import Broken
 from ra_plugins.plugins.rblchecks import RblchecksSettings, rblchecks
 from ra_plugins.plugins.shared.blocklists import FAILURES, TEST_POINTS, about_address
 from ra_plugins.spp.command import write
@@ -322,6 +323,105 @@ def test_no_key_in_what_is_said_about_settings() -> None:
     session = Session({**SAMPLE, **settings}, log.append)
     assert rblchecks(session, ControlFiles({"rblkeys": f"{KEY}\n"}), log.append, {Lookup: Zone({})}) == []
     assert len(log) == 6 and all(map(hides_key, log))
+
+
+SHORT = "k3y9"  # too short to be taken for a key by itself
+
+
+@pytest.mark.parametrize("fault", ["", "drop", "servfail", "wrong answer", "endless", "truncate always"])
+def test_a_short_key_is_hidden_by_braces(home: Home, installed: Path, fault: str) -> None:
+    "In reply, log and dry run; the nameserver is asked with it, and without the braces."
+    zone = f"{SHORT}.bl.example.org"
+    home.plugins("[mail]", "plugins/rblchecks")
+    lists = {"RBLSERVERS": f"{{{SHORT.upper()}}}.BL.example.org*2", "RBLTIMEOUT": "1"}
+    with DnsServer(Zone(listed(zone, texts={zone: f"ask {zone}"})), fault=fault) as server:
+        reply, log = run(installed, server.port, CONTROLDIR=str(home.control), **lists)
+        settings = {**lists, "DNSSERVERS": f"127.0.0.1#{server.port}"}
+        options = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+        session = ["--ip", "192.0.2.1", "--helo", "mail.example.net", "--from", "ana@example.net", "--to", "ben@example.org"]
+        told = [*COMMAND, "try", *session, "--control", str(home.control), *options, "--json"]
+        tried = subprocess.run(told, env=ENVIRON, capture_output=True, timeout=PATIENCE)
+    assert any(name.endswith(f".{zone}") for name, *_ in server.queries)
+    assert "Listed('192.0.2.1', 'bl.example.org')" in tried.stdout.decode()
+    assert SHORT not in (tried.stdout + tried.stderr + reply).decode().lower() and SHORT not in "".join(log).lower()
+    assert reply == (b"" if fault else b"R451 Your IP (192.0.2.1) is blocked. Reason: ask KEY.bl.example.org\n")
+
+
+def test_no_error_has_a_short_key() -> None:
+    "Nor what a list's question and its settings are shown as, or why a list failed."
+    settings = RblchecksSettings({"RBLSERVERS": f"{{{SHORT}}}.bl.example.org:{{{SHORT}.bl.example:x.{{{SHORT}}}.example"})
+    assert SHORT not in f"{settings.servers} {settings.servers!r} {settings.servers.faults}"
+    asked: list[str] = []
+
+    def told(question: Any) -> Records[str]:
+        asked.append(f"{question!r} {question}")
+        raise Broken(f"no nameserver of {question.name}")
+
+    log: list[str] = []
+    session = sample_session(RBLSERVERS=f"{{{SHORT}}}.bl.example.org")
+    assert rblchecks(session, log=log.append, answerers={Lookup: told}) == []
+    assert log[0] == "error asking bl.example.org: no nameserver of 1.2.0.192.KEY.bl.example.org"
+    assert asked and SHORT not in "".join(asked + log)
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ("https://bl.example.org", "a web address is no list; write the list's name in DNS, as in bl.spamcop.net"),
+        ("http://bl.example.org/lookup?ip=", "a web address is no list; write the list's name in DNS, as in bl.spamcop.net"),
+        ("bl.example.org,", "between lists there is a colon, and no comma or blank, as in one.example:two.example"),
+        ("bl.example.org two.example", "between lists there is a colon, and no comma or blank, as in one.example:two.example"),
+        (
+            "bl.example.org=127.0.0.2,two.example",
+            "between lists there is a colon, and no comma or blank, as in one.example:two.example",
+        ),
+        ("bl.example.org=127.0.0.2, *2", "answers are written as 127.0.0.2-11, several with commas between them"),
+        ("{key.bl.example.org", "braces stand around a key in front of a list's name, as in {KEY}.bl.example.org"),
+        ("bl.{key}.example.org", "braces stand around a key in front of a list's name, as in {KEY}.bl.example.org"),
+    ],
+)
+def test_what_is_no_list_is_told(lists: str, said: str) -> None:
+    "One line, which says what would do; the list beside it counts, and no list named https is asked."
+    log: list[str] = []
+    asked: list[str] = []
+
+    def told(question: Any) -> Records[str]:
+        asked.append(question.blocklist.name)
+        return Records()
+
+    session = sample_session(RBLSERVERS=f"{lists}:good.example")
+    assert rblchecks(session, log=log.append, answerers={Lookup: told}) == []
+    assert log == [f"RBLSERVERS: entry 1 is left out: {said}", "Accepted 192.0.2.1"] and asked == ["good.example"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "total"),
+    [
+        ({"RBLSERVERS": "one.example:two.example*2", "RBLTHRESHOLD": "4"}, 3),
+        ({"RBLSERVERS": "one.example", "RBLSENDER": "dbl.example", "RBLHELO": "dbl.example", "RBLTHRESHOLD": "3"}, 2),
+        ({"RBLSERVERS": "one.example:two.example*2", "RBLTHRESHOLD": "3"}, None),
+        ({"RBLSERVERS": "one.example*0", "RBLTHRESHOLD": "3"}, None),  # for the log only, and meant so
+        ({"RBLSERVERS": "", "RBLTHRESHOLD": "3"}, None),
+    ],
+)
+def test_a_threshold_out_of_reach_is_told(settings: dict[str, str], total: int | None) -> None:
+    log: list[str] = []
+    rblchecks(sample_session(**settings), log=log.append, answerers={Lookup: Zone({})})
+    threshold = settings["RBLTHRESHOLD"]
+    line = (
+        f"RBLTHRESHOLD={threshold} is out of reach: all lists together weigh {total}, so nobody is refused; "
+        "lower it, or give lists a weight, as in NAME*2"
+    )
+    assert log == [*([line] if total else []), "Accepted 192.0.2.1"]
+
+
+def test_show_has_a_whole_setting() -> None:
+    shown = subprocess.run([*COMMAND, "show", "rblchecks"], env=ENVIRON, capture_output=True, timeout=PATIENCE)
+    (example,) = [line for line in shown.stdout.decode().split("`") if line.startswith("bl.spamcop.net:")]
+    log: list[str] = []
+    settings = RblchecksSettings({"RBLSERVERS": example}, log.append)
+    assert str(settings.servers) == "bl.spamcop.net:zen.spamhaus.org=127.0.0.2-11*2:bl.example.org"
+    assert (settings.servers.faults, log) == ((), [])
 
 
 # A host that lives

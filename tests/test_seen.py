@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socketserver
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from test_rater_stores import Server
 from ra_plugins.ask.answerer import Answerers
 from ra_plugins.ask.question import Broken, Late
 from ra_plugins.ask.seen import FEW, Seen, SeenAnswerer, Sighting, SightingsFile, SightingsServer, Terms
+from ra_plugins.rater.memory import StoreError
+from ra_plugins.rater.stores import open_store
 
 ROOT = Path(__file__).resolve().parent.parent
 DAY = 86400
@@ -572,3 +575,92 @@ def test_what_is_no_store_is_told_without_being_shown(store: str, dry: bool) -> 
         why = answerers.tell(Seen("192.0.2.0/24", "ana@example.net", "ben@example.org", TERMS, 0))
     assert isinstance(why, Broken)
     assert str(why) == "GREYLISTSTORE should be redis://HOST, rediss://HOST, unix:///PATH, or the full path of a file"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:open/s3cret@192.0.2.1",
+        "redis://:1/s3cret@192.0.2.1",
+        "redis://u:1#s3cret@192.0.2.1",
+        "redis://u:1?s3cret@192.0.2.1",
+        "rediss://u:open@1/s3cret@192.0.2.1",
+        "unix://:1/s3cret@/run/redis.sock",
+        "redis://:open@192.0.2.1:s3cret",
+        "redis://[s3cret@192.0.2.1",
+    ],
+)
+def test_a_password_that_isnt_escaped_is_no_host(url: str) -> None:
+    "Its end is neither looked up nor shown; rater's store takes it likewise."
+    told = tell(url, ask())
+    assert isinstance(told, Broken) and str(told).startswith("GREYLISTSTORE should be redis://HOST")
+    with pytest.raises(ValueError) as why:
+        open_store(url)
+    assert "s3cret" not in str(why.value) and "%2F" in str(why.value)
+
+
+def test_what_is_escaped_is_no_mistake() -> None:
+    for url in ("redis://:s3%40%2Fcret@127.0.0.1:1/0?prefix=mx:", "redis://u:s3@cret@127.0.0.1:1", "unix://:a@/nowhere/redis@1/sock?db=1"):
+        told = tell(url, ask())
+        assert isinstance(told, Broken) and str(told).startswith("Redis: ") and "cret" not in str(told)
+    with pytest.raises(ValueError, match="is no store") as why:
+        open_store("redsi://u:s3cret@127.0.0.1")
+    assert "s3cret" not in str(why.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [("pasword=x", ": pasword"), ("db=1&colour=red", ": colour"), ("protocol=9", "")]
+)
+def test_a_mistake_in_the_options_is_one_of_the_setting(options: str, named: str) -> None:
+    "Told at once, without Python's words."
+    told = tell(f"redis://:s3cret@127.0.0.1:1/0?{options}", ask())
+    assert str(told) == f"GREYLISTSTORE has an option that redis-py doesn't take{named}"
+
+
+class Odd(socketserver.BaseRequestHandler):
+    "A server that isn't one: it says the same over and over."
+
+    says, pause = b"$", 0.02
+
+    def handle(self) -> None:
+        with suppress(OSError):
+            while True:
+                self.request.sendall(self.says)
+                time.sleep(self.pause)
+
+
+@contextmanager
+def odd_server(says: bytes) -> Iterator[str]:
+    handler = type("Saying", (Odd,), {"says": says})
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"redis://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_a_server_that_drips_has_no_more_time_than_one_that_is_silent() -> None:
+    "However many bytes come: the limit is for all of them, and the thread that heard them is free afterwards."
+    with odd_server(b"$") as url, closing(SightingsServer(url, 0.4, 1000)) as store:
+        with pytest.raises(Broken, match=r"^Redis: no answer within 0.4 s$"):
+            store.see(ask(), 60)
+        deadline = time.monotonic() + 30
+        while store.begun:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        store.failed = float("-inf")
+        with pytest.raises(Late):  # one who has less time isn't a failure of the server's
+            store.see(ask(), 0.01)
+        assert store.failed == float("-inf")
+
+
+def test_raters_store_is_held_to_its_time_as_well() -> None:
+    with odd_server(b"$") as url, closing(open_store(f"{url}?timeout=0.4")) as store, pytest.raises(StoreError, match="Timeout"):
+        store.held()
+
+
+def test_something_else_that_answers_is_told_as_that() -> None:
+    for says in (b"+OK\r\n", b"HTTP/1.0 400 bad\r\n\r\n", b":1\r\n"):
+        with odd_server(says) as url:
+            told = tell(url, ask())
+        assert isinstance(told, Broken) and str(told).startswith("Redis: "), told

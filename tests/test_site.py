@@ -153,6 +153,26 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+class SiteServer(ThreadingHTTPServer):
+    "Says nothing of a browser that goes on to another page in the middle of this one."
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+@pytest.mark.parametrize(("error", "said"), [(ConnectionResetError, False), (BrokenPipeError, False), (ValueError, True)])
+def test_the_web_server_says_nothing_of_a_client_that_leaves(
+    error: type[Exception], said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with SiteServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        try:
+            raise error
+        except error:
+            server.handle_error(None, ("127.0.0.1", 0))
+    assert ("Traceback" in capsys.readouterr().err) == said
+
+
 @pytest.fixture(scope="module")
 def address(site: Path) -> Iterator[str]:
     "The site on a web server of its own."
@@ -161,7 +181,7 @@ def address(site: Path) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+    with SiteServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}/"
         server.shutdown()

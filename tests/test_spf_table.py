@@ -9,10 +9,8 @@ from spf_suites import SUITES, missing
 from spf_table import FILE, row
 
 
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("name", [name for name in SUITES if not missing(name)])
 def test_table(name: str) -> None:
-    if missing(name):
-        pytest.skip(missing(name))
     table = json.loads(FILE.read_text(encoding="utf-8"))
     assert table[name] == row(name), "python tests/spf_table.py writes it"
     assert list(table) == list(SUITES)

@@ -12,42 +12,15 @@ from ra_plugins.support.environment import Environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import Future, Runner, Semaphore
+    from asyncio import Runner
     from collections.abc import Awaitable, Callable, Iterable, Mapping
     from typing import Any
 
     from ra_plugins.ask.question import Question
+    from ra_plugins.ask.workers import Workers
 
 # %% auto #0
-__all__ = ['THREADS', 'Answerer', 'load', 'Roster', 'Answerers']
-
-# %% ../../nbs/ask/01_answerer.ipynb #5ca6c6f3
-async def _in_thread(ended: Callable[[], object], function: Callable[..., Any], *arguments: Any) -> Any:
-    "Call a function in a thread of its own, which may live on when we have long given up."
-    from asyncio import get_running_loop
-    from threading import Thread
-
-    loop = get_running_loop()
-    future: Future[Any] = loop.create_future()
-
-    def settle(outcome: Any, error: BaseException | None) -> None:
-        ended()
-        if not future.done():
-            future.set_exception(error) if error else future.set_result(outcome)
-
-    def run() -> None:
-        outcome, error = None, None
-        try:
-            outcome = function(*arguments)
-        except Exception as raised:
-            error = raised
-        except BaseException as order:
-            error = RuntimeError(f"{type(order).__name__}: {order}")
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, outcome, error)
-
-    Thread(target=run, daemon=True).start()
-    return await future
+__all__ = ['NOTHING', 'Answerer', 'load', 'Roster', 'Answerers']
 
 # %% ../../nbs/ask/01_answerer.ipynb #70b1a86a
 COROUTINE = 0x80  # in `co_flags`: `async def`
@@ -59,15 +32,16 @@ def _is_async(function: Any) -> bool:
     return code is not None and bool(code.co_flags & COROUTINE)
 
 # %% ../../nbs/ask/01_answerer.ipynb #59491884
-THREADS = 64  # that answerers of one class may hold at a time
+NOTHING = object()  # an answer that says nothing, to what wasn't asked for its answer's sake
 
 
 class Answerer:
     "Answers questions of some kinds. A derived class has `answer`, `aanswer`, or both."
 
     settings_class: type[Environment] = Environment  # what it can be told
+    threads = 64  # that its `answer` may hold at a time, on asyncio
     _runner: Runner | None = None
-    _free: Semaphore | None = None
+    _workers: Workers | None = None
 
     def __init__(
         self,
@@ -95,14 +69,13 @@ class Answerer:
         return self._runner.run(self.aanswer(question, until))
 
     async def aanswer(self, question: Any, until: float) -> Any:
-        "Answer a question on asyncio, as `answer` does. One that doesn't come back holds one of `THREADS`."
-        from asyncio import Semaphore
+        "Answer a question on asyncio, as `answer` does. One that doesn't come back holds one of `threads`."
+        from ra_plugins.ask.workers import Workers
 
-        self._free = self._free or Semaphore(THREADS)
-        await self._free.acquire()  # as long as there is time: whoever waits for us sees to that
-        return await _in_thread(self._free.release, self.answer, question, until)
+        self._workers = self._workers or Workers(self.threads)
+        return await self._workers.arun(lambda: _waited_for(self, question, until), until)
 
-    def at_once(self, question: Any) -> Any:  # None if it has to be asked
+    def at_once(self, question: Any, until: float) -> Any:  # None if it has to be asked, `NOTHING` if that is the answer
         "The answer, if it is known already, in a cache for example. It must neither wait nor ask."
         return None
 
@@ -111,9 +84,10 @@ class Answerer:
         return {}
 
     def close(self) -> None:
-        "Let go of connections and files."
-        if self._runner:
-            self._runner.close()
+        "Let go of threads, connections and files."
+        for each in (self._runner, self._workers):
+            if each:
+                each.close()
 
     async def aclose(self) -> None:
         "The same, on asyncio."
@@ -123,6 +97,20 @@ class Answerer:
     def needs_loop(cls) -> bool:
         "Does it answer on asyncio only?"
         return cls.answer is Answerer.answer
+
+
+def _waited_for(answerer: Answerer, question: Question[Any], until: float) -> Any:
+    "The answer, or `Unanswered`, in every case as a value."
+    try:
+        return answerer.answer(question, until)
+    except Unanswered as why:
+        return why
+    except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        return _broken(question, error)
+
+
+def _broken(question: Question[Any], error: BaseException) -> Broken:
+    return Broken(f"{type(question).__name__} wasn't answered: {type(error).__name__}: {error}")
 
 # %% ../../nbs/ask/01_answerer.ipynb #c9156730
 def load(
@@ -224,8 +212,8 @@ class Answerers(Roster):
 
         if monotonic() >= until:
             return Late(TOO_LATE)
-        if (known := self._known(question)) is not None:
-            return known
+        if (known := self._known(question, until)) is not None:
+            return None if known is NOTHING else known
         task = ensure_future(self._outcome(question, until))
         try:
             await wait({task}, timeout=None if until == inf else max(until - monotonic(), 0))
@@ -233,11 +221,11 @@ class Answerers(Roster):
         finally:
             task.cancel()
 
-    def _known(self, question: Question[Any]) -> Any:
+    def _known(self, question: Question[Any], until: float) -> Any:
         "The answer, if whoever answers has it at hand. What goes wrong here goes wrong again when it is asked."
         try:
             answerer = self.find(type(question))
-            return answerer.at_once(question) if isinstance(answerer, Answerer) else None
+            return answerer.at_once(question, until) if isinstance(answerer, Answerer) else None
         except BaseException:
             return None
 
@@ -273,6 +261,3 @@ class Answerers(Roster):
     async def __aexit__(self, *error: object) -> None:
         await self.aclose()
 
-
-def _broken(question: Question[Any], error: BaseException) -> Broken:
-    return Broken(f"{type(question).__name__} wasn't answered: {type(error).__name__}: {error}")

@@ -50,6 +50,7 @@ class Lookup(Question["Records[V]"]):
 
     __slots__ = ("name", "rdtype", "key")
     answerer = "ra_plugins.ask.resolver:ResolverAnswerer"
+    ahead = True
 
     if TYPE_CHECKING:
 
@@ -92,6 +93,7 @@ class Prefetch(Question[None]):
     "Lookups that will be asked soon, perhaps. The answer is None, at once."
 
     answerer = Lookup.answerer
+    ahead = True
 
     def __init__(
         self,

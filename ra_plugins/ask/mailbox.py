@@ -9,7 +9,7 @@ from collections import namedtuple
 
 from ra_plugins.ask.answerer import Answerer, load
 from ra_plugins.ask.question import Question
-from ra_plugins.support.environment import Environment, filename, number, text, variable
+from ra_plugins.support.environment import Environment, filename, number, text, timeout_seconds, variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['NOT_FOUND', 'MailboxFound', 'Mailbox', 'VpopmailMailbox', 'SqlMailbox', 'PostfixMailbox', 'DovecotMailbox',
-           'VpopmailSettings', 'SqlSettings', 'PostfixSettings', 'DovecotSettings', 'MailboxSettings',
+           'pool_size', 'VpopmailSettings', 'SqlSettings', 'PostfixSettings', 'DovecotSettings', 'MailboxSettings',
            'MailboxAnswerer']
 
 # %% ../../nbs/ask/12_mailbox.ipynb #c0b6a1a3
@@ -77,6 +77,13 @@ class DovecotMailbox(Mailbox):
     store = "ra_plugins.ask.mailbox_files:DovecotStore"
 
 # %% ../../nbs/ask/12_mailbox.ipynb #3ea11b31
+def pool_size(value: str) -> int:
+    "a whole number from 1 to 100"
+    if not 1 <= number(value) <= 100:
+        raise ValueError
+    return number(value)
+
+
 class VpopmailSettings(Environment):
     "What the answerer over vpopmail's files can be told."
 
@@ -94,8 +101,8 @@ class SqlSettings(Environment):
     query: str = variable(
         "MAILBOX_SQLQUERY", text, "", "A query with :local, :domain or :address in it; else vpopmail's tables are asked."
     )
-    seconds: int = variable("MAILBOX_SQLTIMEOUT", number, 5, "How long the database may take, in seconds.")
-    connections: int = variable("MAILBOX_SQLPOOL", number, 5, "How many connections a service may have.")
+    seconds: int = variable("MAILBOX_SQLTIMEOUT", timeout_seconds, 5, "How long the database may take, in seconds.")
+    connections: int = variable("MAILBOX_SQLPOOL", pool_size, 5, "How many connections a service may have.")
 
 
 class PostfixSettings(Environment):

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ra_plugins.ask.mailbox import Mailbox
-    from ra_plugins.ask.workers import Workers
     from ra_plugins.support.control import FileInMemory, RegularFile
 
 # %% auto #0
@@ -110,12 +109,12 @@ def passwd_paths(
 class _FileStore(Answerer):
     "What both have in common."
 
+    threads = 1  # since what it keeps of files is for one only
     what = ""  # the setting that has to be there
 
     def __init__(self, settings: Any, log: Any, dry: bool = False):
         super().__init__(settings, log, dry)
         self.files = NamesInFiles("/")
-        self.workers: Workers | None = None
 
     def answer(self, question: Mailbox, until: float = inf) -> MailboxFound:
         "Look; `Broken` if it can't be found out."
@@ -132,18 +131,6 @@ class _FileStore(Answerer):
     def look(self, question: Mailbox) -> MailboxFound:
         "Is there such a name in one of the files?"
         raise NotImplementedError
-
-    async def aanswer(self, question: Mailbox, until: float = inf) -> Any:
-        "The same, in a thread: a long file takes its time when it is read anew."
-        from ra_plugins.ask.workers import Workers
-
-        self.workers = self.workers or Workers(1)
-        return await self.workers.arun(lambda: self.answer(question, until), until)
-
-    def close(self) -> None:
-        "Let go of the thread."
-        if self.workers:
-            self.workers.close()
 
 
 class PostfixStore(_FileStore):

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from ra_plugins.ask.mailbox import Mailbox
 
 # %% auto #0
-__all__ = ['AUTOCOMMIT', 'USER', 'ALIAS', 'PARAMETERS', 'database_url', 'reason_of', 'connect_arguments', 'open_engine', 'cut',
-           'alias_names', 'in_vpopmail_tables', 'by_query', 'can_be_stored', 'SqlStore']
+__all__ = ['AUTOCOMMIT', 'UNTRANSLATABLE', 'USER', 'ALIAS', 'PARAMETERS', 'database_url', 'reason_of', 'connect_arguments',
+           'open_engine', 'cut', 'found_by', 'alias_names', 'in_vpopmail_tables', 'by_query', 'can_be_stored',
+           'SqlStore']
 
 # %% ../../nbs/ask/16_mailbox_sql.ipynb #823b9965
 def database_url(
@@ -45,9 +46,12 @@ def database_url(
     if not value:
         raise Broken("MAILBOX_SQLURL isn't set")
     try:
-        return make_url(value)
+        url = make_url(value)
     except (ArgumentError, ValueError):
         raise Broken("MAILBOX_SQLURL should be a URL, DIALECT+DRIVER://USER:PASSWORD@HOST/DATABASE") from None
+    if "@" in (url.host or "") or (url.password is not None and value.partition("://")[2].partition(":")[2].count("@") > 1):
+        raise Broken("MAILBOX_SQLURL has an @ too many: one in a password should be written %40")
+    return url
 
 
 def reason_of(
@@ -113,9 +117,37 @@ def cut(
     from contextlib import suppress
 
     with suppress(Exception):  # it has no socket to show, or has closed it, and each driver says so in its own way
-        ours = socket.socket(fileno=os.dup(driver_connection.fileno()))
+        shown = driver_connection if hasattr(driver_connection, "fileno") else driver_connection._sock  # PyMySQL's
+        ours = socket.socket(fileno=os.dup(shown.fileno()))
         ours.shutdown(socket.SHUT_RDWR)
         ours.close()
+
+# %% ../../nbs/ask/16_mailbox_sql.ipynb #9c1bd971
+UNTRANSLATABLE = {1267, 1270, 1271, 1366, 3988, "22P05"}  # errors of MySQL and MariaDB, and a state of PostgreSQL's
+
+
+def found_by(
+    connection: Connection,
+    query: Any,  # as SQLAlchemy's function `text` makes it
+    values: dict[str, Any],
+    address: str,  # that it is about
+) -> Any:  # a row; None if there is none
+    "The first row that a query finds. An address that the database's character set hasn't got isn't found."
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        return connection.execute(query, values).first()
+    except DBAPIError as error:
+        if address.isascii() or UNTRANSLATABLE.isdisjoint(_error_codes(error.orig)):
+            raise
+        return None
+
+
+def _error_codes(error: Any) -> list[Any]:
+    "By what a driver names an error: each has its own place for it."
+    first = error.args[0] if getattr(error, "args", ()) else None
+    named = first.get("C") if isinstance(first, dict) else first if isinstance(first, (int, str)) else None
+    return [named, *(getattr(error, name, None) for name in ("sqlstate", "pgcode", "errno"))]
 
 # %% ../../nbs/ask/16_mailbox_sql.ipynb #52e0fc2f
 USER = "SELECT pw_dir, pw_shell, pw_gid FROM vpopmail WHERE pw_name = :local AND pw_domain = :domain"
@@ -130,34 +162,36 @@ def alias_names(
     return [local, *(f"{local[:end]}default" for end in reversed(ends))]
 
 
-def in_vpopmail_tables(connection: Connection, question: Mailbox) -> MailboxFound:
+def in_vpopmail_tables(connection: Connection, question: Mailbox, log: Callable[[str], None]) -> MailboxFound:
     "Does vpopmail's database have it?"
     from sqlalchemy import bindparam, inspect
     from sqlalchemy import text as statement
 
     names: dict[str, Any] = {"local": question.local, "domain": question.domain}
-    if account := connection.execute(statement(USER), names).first():
+    if account := found_by(connection, statement(USER), names, question.address):
         home, quota, gid = account
-        return NOT_FOUND if int(gid or 0) & BOUNCE_MAIL else MailboxFound(True, False, _fill(f"{home}/Maildir", quota or ""))
+        bounces = int(gid or 0) & BOUNCE_MAIL
+        return NOT_FOUND if bounces else MailboxFound(True, False, _fill(f"{home}/Maildir", quota or "", log))
     if not inspect(connection).has_table("valias"):
         return NOT_FOUND
     aliases = {"domain": question.domain, "aliases": alias_names(question.local)}
-    found = connection.execute(statement(ALIAS).bindparams(bindparam("aliases", expanding=True)), aliases).first()
+    found = found_by(connection, statement(ALIAS).bindparams(bindparam("aliases", expanding=True)), aliases, question.address)
     return MailboxFound(True, False, None) if found else NOT_FOUND
 
 
-def _fill(maildir: str, quota: str) -> int | None:
-    "How full a Maildir is; None too if that can't be read: the database may be another machine's."
+def _fill(maildir: str, quota: str, log: Callable[[str], None]) -> int | None:
+    "How full a Maildir is. None if it isn't on this machine, or, with a line in the log, if it can't be read."
     try:
         return fill_of(maildir, quota)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        log(with_reason(f"can't tell how full {maildir} is", error))
         return None
 
 # %% ../../nbs/ask/16_mailbox_sql.ipynb #75ebc138
 PARAMETERS = ("local", "domain", "address")
 
 
-def by_query(connection: Connection, query: str, question: Mailbox) -> MailboxFound:
+def by_query(connection: Connection, query: str, question: Mailbox, log: Callable[[str], None]) -> MailboxFound:
     "Does a query find it? `Broken` for one that has other parameters."
     from sqlalchemy import text as statement
 
@@ -166,18 +200,35 @@ def by_query(connection: Connection, query: str, question: Mailbox) -> MailboxFo
     if odd := wanted - {*PARAMETERS}:
         raise Broken(f"MAILBOX_SQLQUERY has a parameter :{min(odd):.60}, and may have :local, :domain and :address")
     for local in (question.local, ""):
-        values = {"local": local, "domain": question.domain, "address": f"{local}@{question.domain}"}
-        row = connection.execute(prepared, {name: values[name] for name in wanted}).mappings().first()
+        address = f"{local}@{question.domain}"
+        values = {"local": local, "domain": question.domain, "address": address}
+        row = found_by(connection, prepared, {name: values[name] for name in wanted}, address)
         if row is not None:
-            return MailboxFound(True, not local, _fill_of_row(row))
+            return MailboxFound(True, not local, _fill_of_row(row._mapping, log))
     return NOT_FOUND
 
 
-def _fill_of_row(row: Any) -> int | None:
+def _fill_of_row(row: Any, log: Callable[[str], None]) -> int | None:
     quota, taken, maildir = (row.get(name) for name in ("quota", "used", "maildir"))
+    limit = _as_text(quota)
     if maildir:
-        return _fill(str(maildir), str(quota or ""))
-    return None if quota is None or taken is None else parse_quota(str(quota)).fill(int(taken), 0)
+        return _fill(_as_text(maildir), limit, log)
+    if quota is None or taken is None:
+        return None
+    try:
+        return parse_quota(limit).fill(int(taken), 0)
+    except (ValueError, TypeError, OverflowError):
+        log(f"MAILBOX_SQLQUERY's column used should be a whole number of bytes, not {taken!r:.60}; taken as not known")
+        return None
+
+
+def _as_text(value: object) -> str:
+    "A column as text: a database may have bytes there, or a number with a fraction."
+    if isinstance(value, bytes):
+        return os.fsdecode(value)
+    if value is None or isinstance(value, str):
+        return value or ""
+    return str(value).partition(".")[0]
 
 # %% ../../nbs/ask/16_mailbox_sql.ipynb #195f24f8
 def can_be_stored(
@@ -217,7 +268,7 @@ class _Lookup:
             raise Broken(self.store.reason(error)) from None
 
     def _asked(self) -> MailboxFound:
-        with self.store.engine().connect() as connection:
+        with self.store.connection() as connection:
             with self.lock:
                 self.driver_connection = connection.connection.driver_connection
             try:
@@ -234,6 +285,14 @@ class _Lookup:
             if self.driver_connection is not None:
                 cut(self.driver_connection)
 
+# %% ../../nbs/ask/16_mailbox_sql.ipynb #38dce566
+def _misfit(url: Any, error: Exception) -> str:
+    "What a driver doesn't take, with the name of the option if Python tells it."
+    _, found, rest = str(error).partition("unexpected keyword argument '")
+    name = rest.partition("'")[0]
+    option = f": {name:.60}" if found and name.isidentifier() else ""
+    return f"MAILBOX_SQLURL has a host or an option that {url.drivername} doesn't take{option}"
+
 # %% ../../nbs/ask/16_mailbox_sql.ipynb #db0f783b
 class SqlStore(Answerer):
     "Looks in a database. Connections are opened when they are needed: one in a script, a few in a service."
@@ -244,18 +303,37 @@ class SqlStore(Answerer):
         from threading import Lock
 
         super().__init__(settings, log, dry)
-        self.workers, self.lock = Workers(max(settings.connections, 1)), Lock()
+        self.workers, self.lock = Workers(settings.connections), Lock()
         self._engine: Engine | None = None
         self._password = ""
 
     def engine(self) -> Engine:
         "The pool of connections, made when it is first needed."
+        from sqlalchemy.exc import ArgumentError
+
         with self.lock:
             if self._engine is None:
                 url = database_url(self.settings.url)
                 self._password = str(url.password or "")
-                self._engine = open_engine(url, max(self.settings.seconds, 1), max(self.settings.connections, 1))
+                try:
+                    self._engine = open_engine(url, self.settings.seconds, self.settings.connections)
+                except ArgumentError as error:  # no such dialect or driver, say
+                    raise Broken(f"MAILBOX_SQLURL: {self.reason(error)}") from None
+                except (TypeError, ValueError) as error:
+                    raise Broken(_misfit(url, error)) from None
             return self._engine
+
+    def connection(self) -> Connection:
+        "A connection; `Broken` for a URL with options that the driver doesn't take."
+        from sqlalchemy.exc import ProgrammingError
+
+        engine = self.engine()
+        try:
+            return engine.connect()
+        except ProgrammingError as error:
+            raise Broken(f"MAILBOX_SQLURL: {self.reason(error)}") from None
+        except (TypeError, ValueError) as error:
+            raise Broken(_misfit(engine.url, error)) from None
 
     def reason(self, error: BaseException) -> str:
         "Why the database has failed."
@@ -266,11 +344,13 @@ class SqlStore(Answerer):
     def find(self, connection: Connection, question: Mailbox) -> MailboxFound:
         "Ask the query of one's own, or vpopmail's tables."
         query = self.settings.query
-        return by_query(connection, query, question) if query else in_vpopmail_tables(connection, question)
+        if query:
+            return by_query(connection, query, question, self.log)
+        return in_vpopmail_tables(connection, question, self.log)
 
     def _until(self, until: float) -> float:
         seconds: int = self.settings.seconds
-        return min(until, monotonic() + max(seconds, 1) + _GRACE)
+        return min(until, monotonic() + seconds + _GRACE)
 
     def answer(self, question: Mailbox, until: float = inf) -> Any:
         "Look; the thread that waits for the database is left to itself when the time is over."

@@ -70,6 +70,7 @@ class Question(_Typed[A_co]):
     "Something that a decision asks with `await`. Each kind of question is a class, a value without I/O of its own."
 
     answerer = ""  # who answers on a mail server, as `package.module:Class`, which is imported when the first one is asked
+    ahead = False  # may a host ask it before its turn? Nothing changes by it, and the answer is kept, or found at once
 
     def shown(self, answer: object) -> str:
         "An answer for people, in a dry run. A question whose answers may repeat a secret has another."
@@ -266,9 +267,9 @@ def eager(
     except BaseException as error:
         done.set_exception(error)
     else:
-        task = loop.create_task(_go_on(coroutine, waited))
-        task.add_done_callback(lambda _: coroutine.close())  # it may have been cancelled before it went on
-        return task
+        rest = _go_on(coroutine, waited)
+        rest.send(None)  # up to where the task takes over: cancelled before that, it would leave the coroutine as it is
+        return loop.create_task(rest)
     return done
 
 
@@ -283,10 +284,14 @@ class _Begun:
         self.coroutine, self.waited = coroutine, waited
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        waited = self.waited
         step: Callable[[Any], Any]
         given: Any
         try:
+            try:
+                yield  # the task begins here
+                waited = self.waited
+            except BaseException as error:
+                waited = self.coroutine.throw(error)
             while True:
                 try:
                     step, given = self.coroutine.send, (yield waited)

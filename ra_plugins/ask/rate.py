@@ -10,10 +10,10 @@ from time import monotonic
 from ra_plugins.ask.answerer import Answerer
 from ra_plugins.ask.question import Broken, Late, Question, Refused
 from ra_plugins.rater.client import ADDRESS, NO_VERDICT, Answer, RaterReason, aask, ask, parse_server_address, question
-from ra_plugins.support.environment import Environment, number, variable
+from ra_plugins.support.environment import Environment, timeout_seconds, variable
 
 # %% auto #0
-__all__ = ['Rate', 'rater_address', 'patience', 'RateSettings', 'RateAnswerer']
+__all__ = ['Rate', 'rater_address', 'RateSettings', 'RateAnswerer']
 
 # %% ../../nbs/ask/08_rate.ipynb #82b155e0
 class Rate(Question[Answer]):
@@ -40,19 +40,12 @@ def rater_address(value: str) -> str:
     parse_server_address(value)
     return value
 
-
-def patience(value: str) -> int:
-    "a whole number from 1 to 60"
-    if not 1 <= number(value) <= 60:
-        raise ValueError
-    return number(value)
-
 # %% ../../nbs/ask/08_rate.ipynb #197da0ad
 class RateSettings(Environment):
     "What the answerer for rater can be told."
 
     address: str = variable("RATER", rater_address, ADDRESS, "Where rater is. The command `raterclient` reads it, too.")
-    timeout: int = variable("RATERTIMEOUT", patience, 2, "How long to wait for rater's answer, in seconds.")
+    timeout: int = variable("RATERTIMEOUT", timeout_seconds, 2, "How long to wait for rater's answer, in seconds.")
 
 # %% ../../nbs/ask/08_rate.ipynb #c9124997
 class RateAnswerer(Answerer):

@@ -10,8 +10,8 @@ from os import stat
 from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer
-from ra_plugins.ask.question import Broken, Question
-from ra_plugins.support.environment import Environment, number, text, variable
+from ra_plugins.ask.question import Broken, Late, Question, Unanswered
+from ra_plugins.support.environment import Environment, number, text, timeout_seconds, variable
 from ra_plugins.support.log import octets
 
 TYPE_CHECKING = False
@@ -325,45 +325,85 @@ def redis_client(url: str, timeout: float) -> tuple[Redis, str]:  # with the pre
     try:
         from redis import Redis
         from redis.backoff import NoBackoff
-        from redis.connection import ConnectionPool, parse_url
+        from redis.connection import Connection, ConnectionPool
+        from redis.exceptions import RedisError
         from redis.retry import Retry
 
-        options = parse_url(url)
-        prefix = options.pop("prefix", "greylist:")
-        kept = {"connection_class": options.pop("connection_class")} if "connection_class" in options else {}
+        from ra_plugins.support.redis_url import parse_redis_url
+
+        options = parse_redis_url(url)
+        prefix, kind = options.pop("prefix", "greylist:"), options.pop("connection_class", Connection)
         wait = {"socket_timeout": timeout / 2, "socket_connect_timeout": timeout / 2, "retry": Retry(NoBackoff(), 0)}
-        return Redis(connection_pool=ConnectionPool(**{**wait, "protocol": 2, **options, **kept})), prefix
+        options = {**wait, "protocol": 2, **options}
+        kind(**options)  # which connects nowhere, and says what it doesn't take
+        return Redis(connection_pool=ConnectionPool(connection_class=kind, **options)), prefix
     except ModuleNotFoundError as error:
         raise Broken(f"Redis needs {error.name}: pip install 'ra-plugins[rater]'") from None
+    except (TypeError, RedisError) as error:
+        raise Broken(f"GREYLISTSTORE has an option that redis-py doesn't take{_quoted_name(error)}") from None
     except ValueError:  # whose text may have a piece of the password in it
         raise Broken(NO_STORE) from None
+
+
+def _quoted_name(error: Exception) -> str:  # empty if there is none
+    "The name that Python's message has in quotes."
+    name = (str(error).split("'") + ["", ""])[1]
+    return f": {name:.60}" if name.isidentifier() else ""
 
 # %% ../../nbs/ask/10_seen.ipynb #8a3fdd29
 class SightingsServer:
     "Sightings in a server of Redis or Valkey."
 
     def __init__(self, url: str, timeout: float, most: int, dry: bool = False):  # as in `SightingsFile`
+        from ra_plugins.ask.workers import Workers
+
         self.client, prefix = redis_client(url, timeout)
         self.keys = [f"{prefix}{name}" for name in ("waiting", "passed", "clients", "successes")]
         self.script = self.client.register_script(SIGHTINGS_SCRIPT)
-        self.most, self.dry = most, dry
+        self.timeout, self.most, self.dry = timeout, most, dry
         self.failed, self.reason = float("-inf"), ""  # the last failure: when, on `monotonic`, and why
+        self.workers, self.begun = Workers(), list[float]()  # when the questions that are under way began
 
     def see(self, seen: Seen, within: float) -> Sighting:
-        "As `SightingsFile.see`; how long it waits was settled when it was made."
+        "As `SightingsFile.see`, but for no longer than the server may take; `Late` if the one who asks has less time."
+        start = monotonic()
+        if start < self.failed + SERVER_PAUSE:
+            raise Broken(self.reason)
+        answer = self.workers.run(lambda: self._asked(seen, start), start + min(within, self.timeout))
+        if isinstance(answer, Late):
+            self._cut()
+            if within >= self.timeout:
+                raise self._failure(f"no answer within {self.timeout:g} s")
+        if isinstance(answer, Unanswered):
+            raise answer
+        return Sighting(*answer)
+
+    def _asked(self, seen: Seen, start: float) -> Sighting:
         from redis.exceptions import RedisError
 
-        if monotonic() < self.failed + SERVER_PAUSE:
-            raise Broken(self.reason)
+        self.begun.append(start)
         try:
             number, age, wait = self.script(self.keys, [*seen.keys, int(self.dry), seen.now, *seen.terms, self.most])
+            return Sighting(STANDINGS[number], age, wait)
         except (RedisError, OSError) as error:
-            self.failed, self.reason = monotonic(), f"Redis: {error}"
-            raise Broken(self.reason) from None
-        return Sighting(STANDINGS[number], age, wait)
+            raise self._failure(str(error)) from None
+        except (TypeError, ValueError, IndexError):
+            raise self._failure("an answer that makes no sense; is something else there?") from None
+        finally:
+            self.begun.remove(start)
+
+    def _failure(self, reason: str) -> Broken:
+        self.failed, self.reason = monotonic(), f"Redis: {reason}"
+        return Broken(self.reason)
+
+    def _cut(self) -> None:
+        "End the connections, if somebody has been waiting on one for longer than a server may take."
+        if any(monotonic() - start >= self.timeout for start in [*self.begun]):
+            self.client.connection_pool.disconnect()
 
     def close(self) -> None:
-        "Let go of the connections."
+        "Let go of the threads and the connections."
+        self.workers.close()
         self.client.close()
 
 # %% ../../nbs/ask/10_seen.ipynb #f9ec5d72
@@ -383,7 +423,7 @@ class SeenSettings(Environment):
         "/var/lib/ra-plugins/greylist.db",
         "Where greylist remembers: the path of a file, or the URL of a Redis server that several mail servers share.",
     )
-    timeout: int = variable("GREYLISTTIMEOUT", number, 2, "How long to wait for that file or server, in seconds.")
+    timeout: int = variable("GREYLISTTIMEOUT", timeout_seconds, 2, "How long to wait for that file or server, in seconds.")
     most: int = variable(
         "GREYLISTMOST", entries, 1_000_000, "How many triplets that wait, that have passed, and clients it keeps of each."
     )
@@ -400,7 +440,7 @@ class SeenAnswerer(Answerer):
         self.store: SightingsFile | SightingsServer
         scheme, colon, rest = place.partition(":")
         if scheme.lower() in ("redis", "rediss", "unix"):
-            self.store = SightingsServer(scheme.lower() + colon + rest, max(timeout, 0.1), most, self.dry)
+            self.store = SightingsServer(scheme.lower() + colon + rest, timeout, most, self.dry)
         elif not place.startswith("/"):  # a URL with a slip of the pen, say, and a password: not to be shown
             raise Broken(NO_STORE)
         else:

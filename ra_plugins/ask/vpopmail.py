@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 from collections import namedtuple
-from time import monotonic
+from time import monotonic, time
 
 from ra_plugins.ask.answerer import Answerer, load
 from ra_plugins.ask.mailbox import NOT_FOUND, MailboxFound, SqlMailbox, VpopmailSettings
@@ -20,15 +20,17 @@ from ra_plugins.support.log import octets, with_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from ra_plugins.ask.mailbox import Mailbox
-    from ra_plugins.ask.workers import Workers
     from ra_plugins.support.control import FileInMemory
 
 # %% auto #0
-__all__ = ['QUOTA_UNITS', 'SIZES_LIMIT', 'FILENAME_LIMIT', 'DASHES', 'DEFAULT_LIMIT', 'BOUNCE_MAIL', 'Quota', 'parse_quota',
-           'used', 'fill_of', 'VpopmailFiles', 'dot_files', 'is_file', 'takes_all', 'VpopmailStore']
+__all__ = ['QUOTA_UNITS', 'SIZES_LIMIT', 'COUNTED_MESSAGES', 'COUNTING_SECONDS', 'STALE_SECONDS', 'RECOUNT_FILL',
+           'FILENAME_LIMIT', 'DEFAULT_FILE', 'DASHES', 'DEFAULT_LIMIT', 'BOUNCE_MAIL', 'Quota', 'parse_quota', 'used',
+           'message_size', 'maildir_usage', 'fill_of', 'VpopmailFiles', 'dot_files', 'is_file', 'instructions',
+           'takes_all', 'VpopmailStore']
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #08b606ff
 QUOTA_UNITS = {"": 1, "S": 1, "K": 2**10, "KB": 2**10, "M": 2**20, "MB": 2**20, "G": 2**30, "GB": 2**30}  # bytes
@@ -78,12 +80,73 @@ def used(
             size, count = size + more[0], count + more[1]
     return first.decode("ascii", "replace").strip(), max(size, 0), max(count, 0)
 
-# %% ../../nbs/ask/14_vpopmail.ipynb #824f2bb9
+# %% ../../nbs/ask/14_vpopmail.ipynb #b968e669
+COUNTED_MESSAGES = 100_000  # of a mailbox, and its folders
+COUNTING_SECONDS = 1.0
+_ENOUGH = "has too many messages to be counted while a client waits"
+
+
+def message_size(
+    name: str,  # of its file
+) -> int | None:  # bytes; None if the name doesn't tell
+    "The size of a message by Maildir++, 0 if it is marked as trashed."
+    base, _, flags = name.partition(":2,")
+    if "T" in flags:
+        return 0
+    digits = base.rpartition(",S=")[2].partition(",")[0] if ",S=" in base else ""
+    return int(digits) if digits.isdecimal() and len(digits) < 20 else None
+
+
+def _message_folders(maildir: str) -> Iterator[str]:
+    "The folders in which a Maildir's messages are, but for Trash."
+    with os.scandir(maildir) as found:
+        for number, each in enumerate(found):
+            if number >= COUNTED_MESSAGES:
+                raise OSError(errno.EFBIG, _ENOUGH, maildir)
+            if each.name in ("cur", "new"):
+                yield each.path
+            elif each.name[:1] == "." and each.name != ".Trash" and each.is_dir(follow_symlinks=False):
+                yield from (os.path.join(each.path, "cur"), os.path.join(each.path, "new"))
+
+
+def _messages(folder: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            yield from (each for each in found if each.name[:1] != ".")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def maildir_usage(
+    maildir: str,  # its path
+    until: float = inf,  # on `time.monotonic`
+) -> tuple[int, int]:  # bytes, messages
+    "What there is in a Maildir. `OSError` if that can't be read, or would take too long."
+    size = count = seen = 0
+    for folder in _message_folders(maildir):
+        for each in _messages(folder):
+            seen += 1
+            if seen > COUNTED_MESSAGES or monotonic() >= until:
+                raise OSError(errno.EFBIG, _ENOUGH, maildir)
+            told = message_size(each.name)
+            try:
+                more = each.stat(follow_symlinks=False).st_size if told is None else told
+            except FileNotFoundError:  # it was moved
+                continue
+            size, count = size + more, count + ("T" not in each.name.partition(":2,")[2])
+    return size, count
+
+# %% ../../nbs/ask/14_vpopmail.ipynb #05518b0c
+STALE_SECONDS = 15 * 60  # after which maildirsize isn't believed if it says that a mailbox is full (Maildir++)
+RECOUNT_FILL = 80  # per cent from which on a mailbox is counted if its maildirsize is as old as that
+
+
 def fill_of(
     maildir: str,  # its path
     quota: str,  # the mailbox's own; may be empty
+    until: float = inf,  # counting has to end then, on `time.monotonic`
 ) -> int | None:
-    "How full is a Maildir, in per cent? None without a quota, or without a maildirsize; `OSError` if that can't be read."
+    "How full is a Maildir, in per cent? None without a quota, or without a maildirsize; `OSError` if it can't be told."
     try:
         file = RegularFile(os.path.join(maildir, "maildirsize"))
     except (FileNotFoundError, NotADirectoryError):
@@ -91,7 +154,11 @@ def fill_of(
     if len(file) > SIZES_LIMIT:
         return None
     copy, size, count = used(file[0 : len(file)])
-    return parse_quota(quota or copy).fill(size, count)
+    limits = parse_quota(quota or copy)
+    fill = limits.fill(size, count)
+    if fill is None or fill < RECOUNT_FILL or abs(time() - file.status.st_mtime) < STALE_SECONDS:
+        return fill
+    return limits.fill(*maildir_usage(maildir, min(until, monotonic() + COUNTING_SECONDS)))
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #7567b19c
 def _damaged(path: str, what: str) -> OSError:
@@ -126,15 +193,20 @@ def _assigned(file: RegularFile | FileInMemory, path: str) -> tuple[dict[bytes, 
     found = {each[0].lower(): each[4] for each in fields if len(each) > 6}
     return found, 2 * len(file) + 300 * len(found)
 
-# %% ../../nbs/ask/14_vpopmail.ipynb #7ddd4db9
-def _passwords(file: RegularFile | FileInMemory, path: str) -> tuple[tuple[dict[bytes, bytes], bool], int]:
-    "What vpasswd has behind each name; and is it whole?"
+# %% ../../nbs/ask/14_vpopmail.ipynb #0bd457c0
+_HALF_WRITTEN = "ends within a line: it is being written, or something else"
+_EMPTY = "is empty, and there is no vpasswd.cdb that says that the domain has no users"
+
+
+def _passwords(file: RegularFile | FileInMemory, path: str) -> tuple[tuple[dict[bytes, bytes], str], int]:
+    "What vpasswd has behind each name; and why it can't be all of it, or nothing."
     raw = _text(file, path)
     lines = [line for line in raw.split(b"\n") if line]
-    whole = bool(lines) and raw[-1:] == b"\n" and lines[-1].count(b":") >= 6
+    whole = raw[-1:] == b"\n" and lines and lines[-1].count(b":") >= 6
+    fault = "" if whole else _HALF_WRITTEN if lines else _EMPTY
     pairs = (line.partition(b":") for line in lines)
     found = {name.lower(): rest for name, _, rest in pairs}
-    return (found, whole), 2 * len(raw) + 300 * len(found)
+    return (found, fault), 2 * len(raw) + 300 * len(found)
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #5ff7666c
 class VpopmailFiles(Control):
@@ -172,14 +244,15 @@ class VpopmailFiles(Control):
         try:
             found = self._value(os.path.join(folder, "vpasswd.cdb"), key)
         except FileNotFoundError:
-            entries, whole = self._made(os.path.join(folder, "vpasswd"), _passwords)
+            entries, fault = self._made(os.path.join(folder, "vpasswd"), _passwords)
             found = entries.get(key)
-            if found is None and not whole:
-                raise _damaged("vpasswd", "ends within a line: it is being written, or something else") from None
+            if found is None and fault:
+                raise _damaged("vpasswd", fault) from None
         return None if found is None else os.fsdecode(found).split(":")
 
-# %% ../../nbs/ask/14_vpopmail.ipynb #535c144e
+# %% ../../nbs/ask/14_vpopmail.ipynb #20d6beea
 FILENAME_LIMIT = 255  # bytes of a file's name
+DEFAULT_FILE = ".qmail-default"  # by which mail goes for all that have no file of their own
 DASHES = 32  # of a local part, at which an extension may begin
 
 
@@ -192,7 +265,7 @@ def dot_files(
     name = f".qmail-{local.replace('.', ':')}"
     ends = [place + 1 for place, char in enumerate(name) if char == "-"][1 : DASHES + 1]
     names = [name, *(f"{name[:end]}default" for end in reversed(ends))]
-    return [each for each in names if len(octets(each)) <= FILENAME_LIMIT]
+    return [each for each in names if len(octets(each)) <= FILENAME_LIMIT and each != DEFAULT_FILE]
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #5eaf6d6e
 def is_file(path: str) -> bool:
@@ -204,19 +277,41 @@ def is_file(path: str) -> bool:
     except ValueError:  # a NUL byte
         return False
 
+# %% ../../nbs/ask/14_vpopmail.ipynb #0881c8fd
+def instructions(
+    raw: bytes,  # of a dot file
+) -> list[bytes]:  # one for each line that says something; the empty one stands for qmail's default delivery
+    "What a dot file says. `ValueError` for one that qmail puts off."
+    if not raw:
+        return [b""]
+    lines = [line.rstrip(b" \t") for line in raw.split(b"\n")]
+    if not lines[0]:
+        raise ValueError("begins with a blank line, so qmail puts mail off that goes by it")
+    return [line for line in lines if line and line[:1] not in b"#+"]
+
 # %% ../../nbs/ask/14_vpopmail.ipynb #b97731fe
 DEFAULT_LIMIT = 8192  # bytes of a .qmail-default that are looked at
+
+
+def _for_nobody(
+    line: bytes,  # of a dot file
+) -> bytes:  # empty if it isn't for vdelivermail
+    "What vdelivermail is told to do with mail for nobody."
+    command, found, rest = line.rpartition(b"vdelivermail")
+    words = (rest.replace(b"'", b" ").replace(b'"', b" ").partition(b" #")[0]).split()
+    return words[-1] if found and command[:1] == b"|" and words else b""
 
 
 def takes_all(
     raw: bytes,  # of a .qmail-default
 ) -> bool:
-    "Does this take mail for everybody?"
-    words = [line.replace(b"'", b" ").replace(b'"', b" ").split() for line in raw.split(b"\n") if b"vdelivermail" in line]
-    return all(line[-1] not in (b"bounce-no-mailbox", b"delete") for line in words)
+    "Does this take mail for everybody? `ValueError` as `instructions`."
+    ends = [_for_nobody(line) for line in instructions(raw)]
+    return b"bounce-no-mailbox" not in ends and any(end != b"delete" for end in ends)
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #908197f6
 BOUNCE_MAIL = 0x10  # the bit, in place of a group, that has vpopmail bounce a user's mail
+_NO_ENTRY = "qmail's users/assign, or users/cdb made of it, has no entry for"
 _CONTROL = "/var/qmail/control"  # beside which the users folder is, unless CONTROLDIR says otherwise
 
 
@@ -224,12 +319,12 @@ class VpopmailStore(Answerer):
     "Looks in vpopmail's files."
 
     settings_class = VpopmailSettings
+    threads = 1  # since what it keeps of files is for one only
 
     def __init__(self, settings: Any, log: Any, dry: bool = False):
         super().__init__(settings, log, dry)
         control = settings.environ.get("CONTROLDIR", _CONTROL)
         self.files = VpopmailFiles(settings.users or os.path.join(os.path.dirname(os.path.abspath(control)), "users"))
-        self.workers: Workers | None = None
         self.database: Answerer | None = None
 
     def answer(self, question: Mailbox, until: float = inf) -> MailboxFound:
@@ -238,14 +333,9 @@ class VpopmailStore(Answerer):
             folder = self.files.folder_of(question.domain)
         except OSError as error:
             raise Broken(_named("in qmail's users folder,", error)) from None
-        return self.in_folder(folder, question, until) if folder else NOT_FOUND
-
-    async def aanswer(self, question: Mailbox, until: float = inf) -> Any:
-        "The same, in a thread: mailboxes may lie on another machine. One thread, since what it keeps is for one only."
-        from ra_plugins.ask.workers import Workers
-
-        self.workers = self.workers or Workers(1)
-        return await self.workers.arun(lambda: self.answer(question, until), until)
+        if folder is None:
+            raise Broken(f"{_NO_ENTRY} {question.domain:.255}, so its mail isn't vpopmail's, but the user alias's")
+        return self.in_folder(folder, question, until)
 
     def in_folder(self, folder: str, question: Mailbox, until: float) -> MailboxFound:
         "Is mail for the address taken in the folder of its domain?"
@@ -282,7 +372,7 @@ class VpopmailStore(Answerer):
         gid, home, quota = (account[place] if len(account) > place else "" for place in (2, 4, 5))
         if gid.isdecimal() and int(gid) & BOUNCE_MAIL:
             return NOT_FOUND
-        return MailboxFound(True, False, self._fill(home, quota))
+        return MailboxFound(True, False, self._fill(home, quota, until))
 
     def _by_database(self, question: Mailbox, until: float) -> MailboxFound | None:
         if self.database is None:
@@ -294,27 +384,29 @@ class VpopmailStore(Answerer):
         return MailboxFound(*found) if found else None
 
     def _by_default(self, folder: str, question: Mailbox, until: float) -> MailboxFound | None:
-        path = os.path.join(folder, ".qmail-default")
+        path = os.path.join(folder, DEFAULT_FILE)
         try:
             all_taken = takes_all(RegularFile(path)[0:DEFAULT_LIMIT])
+        except ValueError as error:
+            raise _damaged(path, str(error)) from None
         except FileNotFoundError:
             if not os.path.isdir(folder):
                 raise
             return None
         return MailboxFound(True, True, None) if all_taken else None
 
-    def _fill(self, home: str, quota: str) -> int | None:
+    def _fill(self, home: str, quota: str, until: float) -> int | None:
         "How full is a mailbox? None, with a line in the log, if that can't be read."
         if not home.startswith("/"):
             return None
         try:
-            return fill_of(os.path.join(home, "Maildir"), quota)
+            return fill_of(os.path.join(home, "Maildir"), quota, until)
         except (OSError, ValueError) as error:
             self.log(with_reason(f"can't tell how full {home} is", error))
             return None
 
     def close(self) -> None:
         "Let go of the thread and the database."
-        for each in (self.workers, self.database):
-            if each:
-                each.close()
+        super().close()
+        if self.database:
+            self.database.close()

@@ -29,7 +29,7 @@ def outcome(
         return work()
     except Unanswered as why:
         return why
-    except Exception as error:
+    except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # a thread that ends so is one less
         return Broken(f"{type(error).__name__}: {error}")
 
 # %% ../../nbs/ask/13_workers.ipynb #81252c72

@@ -23,8 +23,9 @@ from ra_plugins.support.environment import ip_address
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'zone_answers', 'try_session', 'demo',
-           'assignment', 'port', 'client_ip', 'plugin_file', 'GatherSettings', 'full_path', 'main']
+__all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'zone_answers', 'rules_of', 'try_session',
+           'demo', 'assignment', 'port', 'client_ip', 'plugin_file', 'GatherSettings', 'address_from_log',
+           'GatherMessages', 'full_path', 'main']
 
 # %% ../../nbs/cli/04_command.ipynb #6fe504e8
 def list_plugins(options: argparse.Namespace) -> int:
@@ -99,6 +100,8 @@ def smtpd(options: argparse.Namespace) -> int:
             asyncio.get_running_loop().add_signal_handler(name, end.set)
         host, port = server.sockets[0].getsockname()[:2]
         log_of_server(f"listening at {host} port {port}, with {setup.control.folder}")
+        if setup.users and not host.startswith(("127.", "::1")):
+            log_of_server("there is no TLS, so only clients on this machine may log in")
         await end.wait()
         server.close()
 
@@ -125,6 +128,23 @@ def zone_answers(
         raise Fault(str(error)) from None
     return {Lookup: zone, Prefetch: zone}
 
+# %% ../../nbs/cli/04_command.ipynb #6ed407b7
+def rules_of(
+    path: str | None,  # of a text for tcprules
+) -> dict[str, Any]:  # by address
+    "The rules of tcpserver; `Fault` where the file can't be read, or tcprules wouldn't take it."
+    if path is None:
+        return {}
+    from ra_plugins.smtpd.rules import RuleFault, rules_in
+
+    need(path)
+    try:
+        return dict(rules_in(Control(".").read(path).decode("utf-8", "surrogateescape")))
+    except RuleFault as fault:
+        raise Fault(f"{path}, {fault}") from None
+    except OSError as error:  # too long
+        raise Fault(f"can't read {trouble(error)}") from None
+
 # %% ../../nbs/cli/04_command.ipynb #5cfc139c
 def try_session(options: argparse.Namespace) -> int:
     "Hold one session without a network, and say what each plugin asks, answers and logs."
@@ -133,17 +153,25 @@ def try_session(options: argparse.Namespace) -> int:
     from ra_plugins.cli.hints import hints
     from ra_plugins.hosts.catalogue import to_stderr
     from ra_plugins.hosts.guard import run_to_end
-    from ra_plugins.hosts.script import environment
-    from ra_plugins.smtpd.trial import VERDICTS, Trial, trial_data, trial_text, verdict
+    from ra_plugins.smtpd.rules import rule_for
+    from ra_plugins.smtpd.server import inherited
+    from ra_plugins.smtpd.trial import VERDICTS, Trial, denied, trial_data, trial_text, verdict
 
-    if options.recipients and options.sender is None:
+    messages = options.messages or [(None, [])]
+    if messages[0][0] is None and messages[0][1]:
         raise Fault("a recipient (--to) comes after a sender (--from)")
-    need(os.path.join(options.control, "smtpplugins"))
     control = Control(os.path.abspath(options.control))
-    environ = {**environment(), "TCPREMOTEIP": options.ip, **options.set}
+    rule = rule_for(rules_of(options.rules), {**options.set, "TCPREMOTEIP": options.ip})
     try:
+        told = {"PROTO": "TCP", "TCPLOCALHOST": control.first_line("me", "localhost"), "TCPREMOTEIP": options.ip}
+        environ = {**inherited(), **told, **(rule.settings if rule else {}), **options.set}
         trial = Trial(control, environ, options.like, options.seconds, zone_answers(options.zone))
-        run_to_end(trial.hold(options.helo, options.sender, options.recipients, options.auth))
+        if rule and not rule.allowed:
+            denied(trial, rule)
+        else:
+            trial.rule = rule
+            (sender, recipients), *more = messages
+            run_to_end(trial.hold(options.helo, sender, recipients, options.auth, more))
         notes = hints(control, environ, options.like)
     except OSError as error:
         raise Fault(f"can't read {trouble(error)}") from None
@@ -210,6 +238,29 @@ class GatherSettings(argparse.Action):
         "Add one."
         options.set = {**options.set, values[0]: values[1]}
 
+# %% ../../nbs/cli/04_command.ipynb #72f74e44
+def address_from_log(
+    text: str,  # `ana@example.org`, `<ana@example.org>`, `to=<ana@example.org>,`
+) -> str:
+    "An address on the command line, also as it is copied from a log."
+    before, bracket, rest = text.strip().partition("<")
+    address, closed, after = rest.rpartition(">")
+    return address if bracket and closed and not set('@"') & set(before + after) else text.strip()
+
+
+class GatherMessages(argparse.Action):
+    "Gathers messages, each a sender and recipients: `--from` begins one, and `--to` belongs to the one that has begun."
+
+    def __call__(self, parser: object, options: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
+        "Add a sender or a recipient."
+        *others, (sender, recipients) = options.messages or [(None, [])]
+        if option_string == "--to":
+            options.messages = [*others, (sender, [*recipients, values])]
+        elif sender is None:
+            options.messages = [(values, recipients)]
+        else:
+            options.messages = [*options.messages, (values, [])]
+
 # %% ../../nbs/cli/04_command.ipynb #6f15f16b
 def _plugin_options(command: argparse.ArgumentParser) -> None:
     from ra_plugins.spp.sections import SECTIONS
@@ -234,11 +285,12 @@ def _try_options(command: argparse.ArgumentParser) -> None:
     _plugin_options(command)
     command.add_argument("--ip", required=True, type=client_ip, help="the client's address")
     command.add_argument("--helo", metavar="NAME", help="how it greets; without it, it doesn't")
-    command.add_argument("--from", dest="sender", metavar="ADDRESS", help="the sender; '' for a bounce")
-    command.add_argument(
-        "--to", action="append", default=[], dest="recipients", metavar="ADDRESS", help="a recipient; may come again"
-    )
+    message: dict[str, Any] = {"type": address_from_log, "action": GatherMessages, "dest": "messages", "default": []}
+    message["metavar"] = "ADDRESS"
+    command.add_argument("--from", help="the sender, '' for a bounce; again, for another message", **message)
+    command.add_argument("--to", help="a recipient; may come again", **message)
     command.add_argument("--auth", default="", metavar="USER", help="the user who has logged in")
+    command.add_argument("--rules", metavar="FILE", help="tcpserver's rules, as for tcprules: set what they set for this client")
     command.add_argument("--zone", metavar="FILE", help="answer lookups from a zone file, and don't ask DNS")
     command.add_argument("--json", action="store_true", help="tell it as JSON")
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TextIO
 
 from ra_plugins.cli.install import install
+from ra_plugins.hosts.service.supervisor import ServiceOptions, Supervisor
+from ra_plugins.smtpd.dialogue import reply_lines
 from ra_plugins.smtpd.server import ServerSetup, start_server
 
 # %% auto #0
-__all__ = ['CONTROL', 'SETTINGS', 'furnish', 'demonstration_setup', 'Overheard', 'held', 'alias', 'guesser', 'overloaded',
-           'impatient', 'demonstrate']
+__all__ = ['CONTROL', 'SETTINGS', 'furnish', 'demonstration_service', 'demonstration_setup', 'Overheard', 'held', 'alias',
+           'guesser', 'overloaded', 'impatient', 'demonstrate']
 
 # %% ../../nbs/cli/02_demo.ipynb #8b63820c
 CONTROL = {
@@ -41,13 +43,23 @@ SETTINGS = {"CHKUSER_WRONGRCPTLIMIT": "2", "TARPITCOUNT": "4", "TARPITDELAY": "1
 def furnish(
     home: Path,  # an empty folder
 ) -> Path:  # its folder of control files
-    "Make a small qmail home: control files, and our plugins as programs."
+    "Make a small qmail home: control files, and our plugins as clients of a service."
     control = home / "control"
     control.mkdir()
     for name, content in CONTROL.items():
         (control / name).write_text(content)
-    install(str(home / "plugins"), ["overload", "plusaliases", "dotblind", "rcptchecksfile", "tarpit"])
+    names = ["overload", "plusaliases", "dotblind", "rcptchecksfile", "tarpit"]
+    install(str(home / "plugins"), names, service=str(home / "socket"), log=lambda message: None)
     return control
+
+# %% ../../nbs/cli/02_demo.ipynb #57201383
+def demonstration_service(
+    control: Path,  # made by `furnish`
+) -> Supervisor:
+    "The service that the plugins ask."
+    settings = control.parent / "settings"
+    settings.write_text(f"CONTROLDIR={control}\n")
+    return Supervisor(ServiceOptions(str(control.parent / "socket"), settings=str(settings)))
 
 # %% ../../nbs/cli/02_demo.ipynb #6bd33290
 def demonstration_setup(
@@ -81,9 +93,10 @@ class Overheard(smtplib.SMTP):
         "Hear a reply."
         code, reply = super().getreply()
         for line in self.log.read().splitlines():
-            self.show(f"   L: {line}")
-        for line in reply.decode("utf-8", "replace").split("\n"):
-            self.show(f"S: {code} {line}")
+            if ": smtpd: pid " not in line:  # the server's own, of who comes and goes
+                self.show(f"   L: {line}")
+        for line in reply_lines(code, *reply.decode("utf-8", "replace").split("\n")):
+            self.show(f"S: {line}")
         return code, reply
 
 # %% ../../nbs/cli/02_demo.ipynb #47c04623
@@ -144,10 +157,17 @@ async def demonstrate(
 ) -> None:
     "Start the server, and let each client hold its conversation."
     with open(control.parent / "log", "w", encoding="utf-8") as log:
+        service = demonstration_service(control)
+        await service.start()
         server = await start_server(demonstration_setup(control, log))
         try:
             for conversation in (alias, guesser, overloaded, impatient):
                 show(f"\n--- {conversation.__doc__}\n")
                 await held(conversation, server, control, show)
+            verdicts = (await service.counts()).verdicts
+            show("\n--- What the service has decided\n")
+            for (plugin, kind), number in sorted(verdicts.items()):
+                show(f"{number:4} {plugin}: {kind}")
         finally:
             server.close()
+            await service.end()

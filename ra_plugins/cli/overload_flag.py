@@ -17,7 +17,7 @@ from threading import Event
 from typing import NamedTuple
 
 from ra_plugins.plugins.overload import OverloadSettings
-from ra_plugins.support.command_line import FAILED, command_parser, number_over_zero
+from ra_plugins.support.command_line import FAILED, command_parser, number_over_zero, system_reason
 from ra_plugins.support.environment import number
 from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line
@@ -160,7 +160,7 @@ def check_once(
         try:
             set_flag(path, after)
         except OSError as why:
-            log(f"can't {'raise' if after else 'lower'} {path}: {why}")
+            log(f"can't {'raise' if after else 'lower'} {path}: {system_reason(why)}")
             return FAILED
         log(f"{'raised' if after else 'lowered'} {path}: {', '.join(map(str, readings))}")
     return 0 if readings else FAILED

@@ -63,6 +63,7 @@ def service_parser() -> argparse.ArgumentParser:
     add("--metrics", type=metrics_place, metavar="[HOST:]PORT", help="where Prometheus may ask; by default on 127.0.0.1")
     add("--status", action="store_true", help="ask the service on that socket how it is, and print that")
     add("--json", action="store_true", help="with --status: print it as JSON")
+    add("--no-ahead", action="store_false", dest="ahead", help="ask nothing before its turn")
     add("--grace", type=number_over_zero, default=60, metavar="SECONDS", help="for what has been taken, at the end (%(default)s)")
     return made
 
@@ -88,6 +89,7 @@ def options_of(arguments: argparse.Namespace) -> ServiceOptions:
         grace=arguments.grace,
         verdicts=arguments.verdicts if arguments.verdicts in ("", "-") else os.path.abspath(arguments.verdicts),
         metrics=arguments.metrics,
+        ahead=arguments.ahead,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _thread import get_ident
 from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer, Answerers
@@ -33,8 +34,8 @@ else:
 inf = float("inf")  # `math` has it, too, and would have to be loaded
 
 # %% auto #0
-__all__ = ['LAST_WORDS', 'PRINTED_LIMIT', 'describe', 'Overdue', 'in_bounds', 'words_of', 'Printed', 'Guard', 'StepsInBounds',
-           'BoundedAnswerers', 'run_to_end']
+__all__ = ['LAST_WORDS', 'RING_SECONDS', 'PRINTED_LIMIT', 'describe', 'Overdue', 'in_bounds', 'keep_ringing', 'stop_ringing',
+           'words_of', 'Printed', 'Guard', 'StepsInBounds', 'BoundedAnswerers', 'run_to_end']
 
 # %% ../../nbs/hosts/01_guard.ipynb #35b94b9b
 def describe(
@@ -59,6 +60,13 @@ class Overdue(BaseException):
     "A step has taken longer than it may."
 
 
+class _Ringing:
+    "Does an alarm ring all the time, as in a service? And what it is compared with."
+
+    thread = 0  # the main one's; 0: it doesn't ring
+    end = inf  # when the step under way has to be done, on `time.monotonic`
+
+
 def in_bounds(
     seconds: float,
     function: Callable[..., Any],
@@ -74,6 +82,8 @@ def in_bounds(
 
     if seconds <= 0:
         raise Overdue("no time left")
+    if _Ringing.thread:
+        return _before_it_rings(seconds, function, *arguments)
     try:
         before = _signal.signal(_signal.SIGALRM, ring)
     except ValueError:  # another thread
@@ -90,6 +100,43 @@ def in_bounds(
         _signal.signal(_signal.SIGALRM, before)
         if left:  # the bounds around these
             _signal.setitimer(_signal.ITIMER_REAL, max(left - (monotonic() - began), 1e-6), again)
+
+# %% ../../nbs/hosts/01_guard.ipynb #a65e296a
+RING_SECONDS = 0.25  # between two looks at the clock
+
+
+def keep_ringing() -> None:
+    "Have the alarm ring all the time, for `in_bounds`; called again, set it right. For a service's main thread."
+    _Ringing.thread = get_ident()
+    _signal.signal(_signal.SIGALRM, _look)
+    _signal.setitimer(_signal.ITIMER_REAL, RING_SECONDS, RING_SECONDS)
+
+
+def stop_ringing() -> None:
+    "As it was before."
+    _signal.setitimer(_signal.ITIMER_REAL, 0)
+    _Ringing.thread = 0
+
+
+def _look(number: int, frame: FrameType | None) -> None:
+    now = monotonic()
+    if now >= _Ringing.end:
+        _Ringing.end = now + 1  # again, in case somebody catches it
+        raise Overdue("no end in time")
+
+
+def _before_it_rings(seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
+    if get_ident() != _Ringing.thread:
+        return function(*arguments)
+    before = _Ringing.end
+    try:
+        try:
+            _Ringing.end = min(before, monotonic() + seconds)
+            return function(*arguments)
+        finally:
+            _Ringing.end = before  # it may ring until here, and then doesn't for a second
+    finally:
+        _Ringing.end = before
 
 # %% ../../nbs/hosts/01_guard.ipynb #79aaa316
 def words_of(

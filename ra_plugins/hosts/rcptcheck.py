@@ -63,14 +63,21 @@ def reply_on(
         with suppress(OSError):
             os.write(4, f"{reply}\r\n".encode("ascii", "replace"))
 
-# %% ../../nbs/hosts/03_rcptcheck.ipynb #ab59c739
+# %% ../../nbs/hosts/03_rcptcheck.ipynb #22fe12fa
+_NAMES_WANTED = "should name plugins with blanks between, such as plusaliases rcptchecks; `ra-plugins list` has their names"
+
+
 def named_plugin(name: str) -> Plugin:
-    "A plugin of ours; `ImportError` or `ValueError` if there is none of that name."
-    if not name.isidentifier():
-        raise ValueError(f"no name of a plugin: {name:.60}")
-    found = getattr(__import__(f"ra_plugins.plugins.{name}", fromlist=[name]), name, None)
+    "A plugin of ours; `ValueError`, for people, if there is none of that name."
+    module, found = f"ra_plugins.plugins.{name}", None
+    if name.isidentifier():
+        try:
+            found = getattr(__import__(module, fromlist=[name]), name, None)
+        except ModuleNotFoundError as error:
+            if error.name != module:  # something that it needs
+                raise
     if not isinstance(found, Plugin):
-        raise ValueError(f"{name:.60} isn't a plugin")
+        raise ValueError(f"RCPTCHECKPLUGINS={name:.60} {_NAMES_WANTED}")
     return found
 
 
@@ -82,12 +89,22 @@ def check_with(
 ) -> tuple[int, str]:  # exit status and reply
     "Run plugins in turn up to the first that refuses. What one sets, and the address that it makes, the next one sees."
     told, pid = as_session(environ), os.getppid()
+    if not names:
+        say(log_line("rcptcheck", pid, f"RCPTCHECKPLUGINS is empty, so nothing is checked; it {_NAMES_WANTED}"))
     for name in names:
 
         def log(message: str, name: str = name) -> None:
             say(log_line(name, pid, message))
 
-        answer = _answer(name, Session(told, log, pid), control, log)
+        try:
+            plugin = named_plugin(name)
+        except ValueError as mistake:
+            say(log_line("rcptcheck", pid, f"{mistake}; the mail goes on without that"))
+            continue
+        except BaseException as error:
+            log(f"failed, so the mail goes on: {describe(error)}")
+            continue
+        answer = _answer(plugin, Session(told, log, pid), control, log)
         for command in answer:
             if isinstance(command, Delay):
                 _wait(command.seconds)
@@ -101,12 +118,11 @@ def check_with(
     return ACCEPT_STATUS, ""
 
 
-def _answer(name: str, session: Session, control: Control, log: Callable[[str], None]) -> list[Command]:
+def _answer(plugin: Plugin, session: Session, control: Control, log: Callable[[str], None]) -> list[Command]:
     "What a plugin says; nothing, with a line in the log, if it fails."
     answer: list[Command] = []
     over: Callable[[], None] | None = None
     try:
-        plugin = named_plugin(name)
         over = end_if_stuck(plugin.seconds + 3 * LAST_WORDS, log)
         say_answer(Guard(plugin, log), session, control, log, answer.extend)
     except BaseException as error:

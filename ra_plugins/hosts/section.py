@@ -32,11 +32,12 @@ SECTION_FILE = "atplugins"  # the control file
 def section_names(
     control: Control,
     stage: str,  # of `ra_plugins.spp.plugin.STAGES`
+    file: str = SECTION_FILE,  # or `smtpplugins`
 ) -> tuple[str, ...]:  # in order
     "The names of the plugins that a section runs; `OSError` if the file is there and can't be read."
-    if not control.exists(SECTION_FILE):
+    if not control.exists(file):
         return ()
-    return control.parsed(SECTION_FILE, _names_of).get(stage, ())
+    return control.parsed(file, _names_of).get(stage, ())
 
 # %% ../../nbs/hosts/04_section.ipynb #49b7c24e
 def _names_of(text: str) -> dict[str, tuple[str, ...]]:

@@ -21,11 +21,13 @@ from ra_plugins.ask.callout import (
 from ra_plugins.ask.dns import Lookup, Silent
 from ra_plugins.ask.question import Late, Unanswered, gather
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
+from ra_plugins.plugins.shared.listkeys import log_list_faults
 from ra_plugins.spp.command import Refuse, block_permanent, block_temporary
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.address import Address, literal, parse_address
-from ra_plugins.support.environment import Environment, number, variable, yes_or_no
+from ra_plugins.support.environment import Environment, ip_address, number, variable, yes_or_no
 from ra_plugins.support.log import with_reason
+from ra_plugins.support.networks import is_public, unmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,25 +128,16 @@ async def server_addresses(
     return found
 
 # %% ../../nbs/plugins/checkback.ipynb #f23deecd
-_NOT_PUBLIC = (
-    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"),
-    *("224.0.0.0/4", "240.0.0.0/4", "::/127", "fc00::/7", "fe80::/10", "ff00::/8"),
-)  # of IANA's registries of special-purpose addresses (RFC 6890), those at which no mail server of a stranger can be
-
-
 def why_not_called(
     ip: str,  # of a server
     session: Session,
     private: bool,  # may private addresses be called?
 ) -> str:  # empty if nothing speaks against it
     "Why a server isn't called."
-    import ipaddress
-
-    address = ipaddress.ip_address(ip)
-    address = getattr(address, "ipv4_mapped", None) or address
-    if address == (getattr(session.server_ip, "ipv4_mapped", None) or session.server_ip):
+    address = ip_address(ip)
+    if session.server_ip and unmapped(address) == unmapped(session.server_ip):
         return f"{ip} is the address of this server"
-    if not private and any(address in ipaddress.ip_network(network) for network in _NOT_PUBLIC):
+    if not private and not is_public(address):
         return f"{ip} isn't a public address"
     return ""
 
@@ -284,8 +277,9 @@ async def looked_up(check: Check) -> CalloutReply | None:  # as `verified`
     return reply
 
 # %% ../../nbs/plugins/checkback.ipynb #98503fbb
-def _is_listed(control: Control, name: str, log: Callable[[str], None], *wanted: str) -> bool:
+def _is_listed(control: Control, name: str, kind: str, log: Callable[[str], None], *wanted: str) -> bool:
     "Is one of these in a list? Not in one that isn't there."
+    log_list_faults(control, name, kind, log)
     try:
         return control.has(name, *wanted)
     except FileNotFoundError:
@@ -310,9 +304,9 @@ def excused(
     log: Callable[[str], None],
 ) -> str:  # for the log; empty if it is to be checked
     "Why a sender isn't checked."
-    if _is_listed(control, "cbwldom", log, address.domain, parse_address(text).domain):
+    if _is_listed(control, "cbwldom", "domain", log, address.domain, parse_address(text).domain):
         return "Whitelisted domain"
-    if _is_listed(control, "cbwladdr", log, str(address), text):
+    if _is_listed(control, "cbwladdr", "address alone", log, str(address), text):
         return "Whitelisted address"
     return "Domain of ours, not called" if _is_ours(control, address.domain, log) else ""
 

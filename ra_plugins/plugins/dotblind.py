@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.plugins.shared.mailboxes import ListedSettings, is_own_address
 from ra_plugins.plugins.shared.recipients import change_local_part
 from ra_plugins.spp.command import ChangeAddress
@@ -38,7 +39,7 @@ class DotblindSettings(ListedSettings):
     settings=DotblindSettings,
     asks=(VpopmailMailbox, SqlMailbox, PostfixMailbox, DovecotMailbox),
     answers=(ChangeAddress,),
-    seconds=15,
+    seconds=CHECK_BOUND,
 )
 async def dotblind(
     session: Session, settings: DotblindSettings, control: Control, log: Callable[[str], None]

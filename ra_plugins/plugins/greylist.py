@@ -10,10 +10,12 @@ from ra_plugins.ask.question import Unanswered, gather
 from ra_plugins.ask.seen import CAME_BACK, FIRST_SEEN, PROVEN, SEEN_BEFORE, TOO_EARLY, Seen, Terms
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
 from ra_plugins.plugins.shared.listkeys import address_keys, client_keys, log_list_faults
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.spp.command import Command, Later, Refuse
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.environment import Environment, filename, number, variable, yes_or_no
 from ra_plugins.support.log import with_reason
+from ra_plugins.support.networks import unmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from ra_plugins.support.control import Control
 
 # %% auto #0
-__all__ = ['DNS_SECONDS', 'LINES', 'client_network', 'folded', 'address_entries', 'is_listed', 'prefix4', 'prefix6',
+__all__ = ['DNS_SECONDS', 'LINES', 'client_network', 'unsigned', 'folded', 'address_entries', 'is_listed', 'prefix4', 'prefix6',
            'GreylistSettings', 'exempt_as', 'by_mx', 'by_spf', 'vouched_for', 'sighting_line', 'seen_now', 'come_again',
            'greylist']
 
@@ -38,7 +40,7 @@ def client_network(
     "The network that a client is known by. An IPv4 client of an IPv6 socket is an IPv4 client."
     from ipaddress import ip_network
 
-    address = getattr(address, "ipv4_mapped", None) or address
+    address = unmapped(address)
     return str(ip_network((address, prefix4 if address.version == 4 else prefix6), strict=False))
 
 # %% ../../nbs/plugins/greylist.ipynb #5feeaa45
@@ -54,10 +56,45 @@ def _words(text: str) -> Iterator[str]:
     if word:
         yield word
 
+# %% ../../nbs/plugins/greylist.ipynb #6ebe1342
+def unsigned(
+    local: str,  # local part, in lower case
+) -> str:
+    "A local part without what it is signed with, by BATV in any of its spellings, or by SRS."
+    head, _, rest = local.partition("=")
+    core = _signed_by_batv(rest) if head in ("prvs", "msprvs1") else rest.partition("==")[2] if head == "btv1" else ""
+    return unsigned(core) if core else _without_hashes(local)
+
+
+def _signed_by_batv(rest: str) -> str:
+    "What TAG=LOCAL, LOCAL=TAG or LOCAL/TAG is about."
+    first, _, core = rest.partition("=")
+    for mark in "=/":
+        front, _, last = rest.rpartition(mark)
+        if front and _is_tag(last) and not _is_tag(first):
+            return front
+    return core
+
+
+def _is_tag(text: str) -> bool:
+    return 8 <= len(text) <= 12 and text[0].isdecimal() and all(char in "0123456789abcdef" for char in text)
+
+
+def _without_hashes(local: str) -> str:
+    "An address of SRS, with # for what is its hash or its day; any other as it is."
+    fields = local[5:].split("=")
+    if local[:4] not in ("srs0", "srs1") or local[4:5] not in ("=", "-", "+") or len(fields) < 4:
+        return local
+    if local[:4] == "srs0":
+        return "=".join(["srs0", "#", "#", *fields[2:]])
+    inner = fields[3:] if not fields[2] else [fields[2][1:], *fields[3:]]  # SRS1=HASH=HOST= and what stood behind SRS0
+    return "=".join(["srs1", "#", fields[1], "", "#", "#", *inner[2:]])
+
 # %% ../../nbs/plugins/greylist.ipynb #063b4a42
 def folded(sender: str) -> str:
     "A sender without what changes from one message to the next, in lower case."
     local, at, domain = sender.lower().rpartition("@")
+    local = unsigned(local)
     local = local.partition("+")[0] or local
     return "".join("#" if word.isdecimal() else word for word in _words(local)) + at + domain
 
@@ -113,7 +150,7 @@ class GreylistSettings(Environment):
     )
     prefix4: int = variable("GREYLISTPREFIX4", prefix4, 24, "The length of the network that an IPv4 client is known by.")
     prefix6: int = variable("GREYLISTPREFIX6", prefix6, 64, "The same for IPv6.")
-    verp: bool = variable("GREYLISTVERP", yes_or_no, True, "1 leaves out what changes in a mailing list's sender address.")
+    verp: bool = variable("GREYLISTVERP", yes_or_no, True, "1 leaves out what changes in a sender's address: VERP, BATV, SRS.")
     observe: bool = variable("GREYLISTOBSERVE", yes_or_no, False, "1 only logs what would be done.")
     clients: str = variable("GREYLISTCLIENTS", filename, "greylistclients", "A list of clients that needn't wait.")
     senders: str = variable("GREYLISTSENDERS", filename, "greylistsenders", "A list of senders that needn't wait.")
@@ -206,7 +243,13 @@ def come_again(sighting: Sighting, sender: str) -> Command:
     return later if sender else Later("data", later)
 
 
-@plugin("rcpt", settings=GreylistSettings, asks=(Seen, Lookup, Prefetch), answers=(Refuse, Later), seconds=20)
+@plugin(
+    "rcpt",
+    settings=GreylistSettings,
+    asks=(Seen, Lookup, Prefetch),
+    answers=(Refuse, Later),
+    seconds=CHECK_BOUND + DNS_SECONDS,
+)
 async def greylist(
     session: Session, settings: GreylistSettings, control: Control, log: Callable[[str], None], now: float
 ) -> Command | None:

@@ -7,40 +7,22 @@ from __future__ import annotations
 
 from ra_plugins.ask.dns import Lookup
 from ra_plugins.ask.question import Unanswered, as_completed, gather
-from ra_plugins.plugins.shared.listkeys import client_keys
-from ra_plugins.plugins.shared.lookups import CHECK_BOUND, check_seconds, domain_key
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND, domain_key
 from ra_plugins.spp.command import Refuse, block_permanent, block_temporary
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.address import literal, parse_address
-from ra_plugins.support.environment import Environment, ip_address, variable, yes_or_no
+from ra_plugins.support.environment import Environment, ip_address, timeout_seconds, variable, yes_or_no
 from ra_plugins.support.log import with_reason
+from ra_plugins.support.networks import is_public
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from ipaddress import IPv4Address, IPv6Address
-
     from ra_plugins.spp.session import Session
 
 # %% auto #0
-__all__ = ['UNREACHABLE', 'NO_SENDER', 'MALFORMED', 'NO_DOMAIN', 'NULL_MX', 'BOGUS_MX', 'HOST_LIMIT', 'leads_nowhere',
-           'has_address', 'SenderFault', 'domain_fault', 'sender_fault', 'MfdnschecksSettings', 'blocked', 'put_off',
-           'mfdnschecks']
-
-# %% ../../nbs/plugins/mfdnschecks.ipynb #1ee53216
-UNREACHABLE = frozenset(
-    [
-        *("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16"),  # this host, loopback, link-local: RFC 1122, RFC 3927
-        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"),  # private, and shared: RFC 1918, RFC 6598
-        *("224.0.0.0/4", "240.0.0.0/4"),  # multicast, and never assigned: RFC 5771, RFC 1112
-        *("::/128", "::1/128", "fe80::/10", "fc00::/7", "ff00::/8"),  # the same for IPv6: RFC 4291, RFC 4193
-    ]
-)
-
-
-def leads_nowhere(address: IPv4Address | IPv6Address) -> bool:
-    "Is this no address that a mail server on the Internet can have?"
-    return not UNREACHABLE.isdisjoint(client_keys(address))
+__all__ = ['NO_SENDER', 'MALFORMED', 'NO_DOMAIN', 'NULL_MX', 'BOGUS_MX', 'HOST_LIMIT', 'has_address', 'SenderFault',
+           'domain_fault', 'sender_fault', 'MfdnschecksSettings', 'blocked', 'put_off', 'mfdnschecks']
 
 # %% ../../nbs/plugins/mfdnschecks.ipynb #d5b44917
 async def has_address(
@@ -52,7 +34,7 @@ async def has_address(
     async for _, answer in as_completed(*(Lookup(host, rdtype) for host in hosts for rdtype in ("A", "AAAA"))):
         if isinstance(answer, Unanswered):
             failure = answer
-        elif any(anywhere or not leads_nowhere(ip_address(each)) for each in answer):
+        elif any(anywhere or is_public(ip_address(each)) for each in answer):
             return True
     if failure:
         raise failure
@@ -108,7 +90,7 @@ async def sender_fault(
         return MALFORMED, sender
     address = literal(domain)
     if address:
-        return (BOGUS_MX if bogus and leads_nowhere(address) else None), domain
+        return (BOGUS_MX if bogus and not is_public(address) else None), domain
     return await domain_fault(domain, bogus), domain
 
 # %% ../../nbs/plugins/mfdnschecks.ipynb #35e79155
@@ -119,7 +101,7 @@ class MfdnschecksSettings(Environment):
         "MFDNSBOGUSMX", yes_or_no, False, "1 refuses a domain whose mail servers have no address, or none that is public."
     )
     rfc_codes: bool = variable("MFDNSRFCCODES", yes_or_no, False, "1 replies with the codes of RFC 3463 and RFC 7505.")
-    timeout: int = variable("MFDNSTIMEOUT", check_seconds, 20, "How many seconds all lookups together may take.")
+    timeout: int = variable("MFDNSTIMEOUT", timeout_seconds, 20, "How many seconds all lookups together may take.")
 
 # %% ../../nbs/plugins/mfdnschecks.ipynb #c902839b
 def blocked(

@@ -153,7 +153,7 @@ def _fault(session: Session, sender: str, settings: OwnsenderSettings, control: 
     strangers, forwarders = settings.strangers, settings.forwarders  # a mistake in either is told in any case
     if not strangers or may_relay(session):
         return ""
-    domain = domain_key(parse_address(sender).domain)
+    domain = domain_key(sender.rpartition("@")[2].strip()) if "@" in sender else ""
     if not domain.isascii():
         log(f"can't tell whether {sender} is one of ours: its domain is no name that DNS could have")
     if not _is_ours(control, domain) or is_let_off(control, session, forwarders, log):
@@ -173,8 +173,6 @@ def ownsender(session: Session, settings: OwnsenderSettings, control: Control, l
         fault = _fault(session, sender, settings, control, log)
     except OSError as error:
         log(with_reason(f"error opening {str(error.filename).removeprefix(f'{control.folder}/')}", error))
-        return None
-    except ValueError:  # no address: others judge that
         return None
     if not fault:
         return None

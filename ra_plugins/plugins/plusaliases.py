@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.plugins.shared.mailboxes import ListedSettings, is_own_address
 from ra_plugins.plugins.shared.recipients import change_local_part
 from ra_plugins.spp.command import ChangeAddress
@@ -46,7 +47,7 @@ def without_tag(
     settings=PlusaliasesSettings,
     asks=(VpopmailMailbox, SqlMailbox, PostfixMailbox, DovecotMailbox),
     answers=(ChangeAddress,),
-    seconds=15,
+    seconds=CHECK_BOUND,
 )
 async def plusaliases(
     session: Session, settings: PlusaliasesSettings, control: Control, log: Callable[[str], None]

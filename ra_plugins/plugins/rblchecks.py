@@ -27,6 +27,7 @@ from ra_plugins.spp.command import Disconnect, Drop
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.environment import Environment, filename, number, variable
 from ra_plugins.support.log import with_reason
+from ra_plugins.support.networks import unmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['list_seconds', 'weight_sum', 'RblchecksSettings', 'list_keys', 'with_key', 'listed_domain', 'sender_domain',
-           'inquiries', 'tallied', 'blocked_reply', 'log_tally', 'rblchecks', 'left_out']
+           'inquiries', 'tallied', 'blocked_reply', 'log_tally', 'rblchecks', 'left_out', 'whole_weight']
 
 # %% ../../nbs/plugins/rblchecks.ipynb #cc5249ed
 def list_seconds(value: str) -> int:
@@ -59,7 +60,11 @@ class RblchecksSettings(Environment):
     "What rblchecks can be told."
 
     servers: Blocklists = variable(
-        "RBLSERVERS", blocklists, blocklists("bl.spamcop.net"), "The block lists that are asked about the client's address."
+        "RBLSERVERS",
+        blocklists,
+        blocklists("bl.spamcop.net"),
+        "The block lists that are asked about the client's address, for example "
+        "`bl.spamcop.net:zen.spamhaus.org=127.0.0.2-11*2:{KEY}.bl.example.org`.",
     )
     allow: Blocklists = variable(
         "RBLALLOW", blocklists, blocklists(""), "Allow lists: a client on one of them is accepted, whatever the others say."
@@ -132,7 +137,11 @@ def inquiries(
     left_alone: frozenset[str] = frozenset(),  # names of lists that aren't to be asked
 ) -> list[Inquiry]:
     "Which lists are asked about whom."
-    helo, sender = listed_domain(session.helo or ""), listed_domain(sender_domain(session.mail_from or ""))
+    helo = sender = None
+    if settings.helo and "helo" not in session.to_come:
+        helo = listed_domain(session.helo or "")
+    if settings.sender and "mail_from" not in session.to_come:
+        sender = listed_domain(sender_domain(session.mail_from or ""))
     wanted = [(client, each, True) for each in settings.allow] + [(client, each, False) for each in settings.servers]
     for domain, lists in ((helo, settings.helo), (sender, settings.sender)):
         wanted += [(about_domain(domain), each, False) for each in lists if domain]
@@ -200,10 +209,10 @@ async def rblchecks(
     session: Session, settings: RblchecksSettings, control: Control, log: Callable[[str], None]
 ) -> Drop | Disconnect | None:
     "Refuse a client that block lists have."
-    address = getattr(session.client_ip, "ipv4_mapped", None) or session.client_ip
-    if address is None:
+    if session.client_ip is None:
         log("no TCPREMOTEIP")
         return Drop()
+    address = unmapped(session.client_ip)
     if is_exempt(session, log, settings.skip_relay):
         return None
     for line in left_out(settings):
@@ -222,3 +231,16 @@ def left_out(settings: RblchecksSettings) -> Iterator[str]:
     for each in settings.variables():
         for fault in getattr(getattr(settings, each.attribute), "faults", ()):
             yield f"{each.name}: {fault}"
+    total = whole_weight(settings)
+    if 0 < total < settings.threshold:
+        yield (
+            f"RBLTHRESHOLD={settings.threshold} is out of reach: all lists together weigh {total}, so nobody is refused; "
+            "lower it, or give lists a weight, as in NAME*2"
+        )
+
+
+def whole_weight(settings: RblchecksSettings) -> int:
+    "What a client weighs that is on every list, with a domain that is on every list."
+    of_addresses, of_domains = settings.servers, (*settings.helo, *settings.sender)
+    counted = [{each.name: each.weight for each in lists} for lists in (of_addresses, of_domains)]
+    return sum(weight for weights in counted for weight in weights.values())

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.plugins.shared.mailboxes import (
     RecipientListSettings,
     RecipientState,
@@ -33,7 +34,7 @@ class RcptchecksSettings(RecipientListSettings):
     "What rcptchecks can be told."
 
     source: str = variable("CHKUSER_SOURCE", mailbox_sources, "vpopmail", "Where our mailboxes are.")
-    full: int = variable("CHKUSER_MBXQUOTA", number, 100, "The per cent of its quota from which on a mailbox is full.")
+    full: int = variable("CHKUSER_MBXQUOTA", number, 100, "The per cent of its quota from which on a mailbox is full; 0: never.")
 
 # %% ../../nbs/plugins/rcptchecks.ipynb #b6f909c1
 @plugin(
@@ -42,7 +43,7 @@ class RcptchecksSettings(RecipientListSettings):
     state=RecipientState,
     asks=(VpopmailMailbox, SqlMailbox, PostfixMailbox, DovecotMailbox),
     answers=(Refuse, SetVariable),
-    seconds=15,
+    seconds=CHECK_BOUND,
 )
 async def rcptchecks(
     session: Session,

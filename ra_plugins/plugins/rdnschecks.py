@@ -8,12 +8,13 @@ from __future__ import annotations
 from ra_plugins.ask.dns import Lookup
 from ra_plugins.ask.question import Unanswered, gather
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
-from ra_plugins.plugins.shared.lookups import domain_key
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND, domain_key
 from ra_plugins.spp.command import Command, Disconnect, Refuse, SetVariable
 from ra_plugins.spp.plugin import State, plugin
 from ra_plugins.support.address import literal
-from ra_plugins.support.environment import Environment, filename, number, variable, yes_or_no
+from ra_plugins.support.environment import Environment, filename, number, timeout_seconds, variable, yes_or_no
 from ra_plugins.support.log import with_reason
+from ra_plugins.support.networks import unmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,11 +108,6 @@ def is_provider_s(
 HELO_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
-def _unmapped(address: IPv4Address | IPv6Address | None) -> IPv4Address | IPv6Address | None:
-    "An address, or the IPv4 address that it stands for (RFC 4291, section 2.5.5.2)."
-    return getattr(address, "ipv4_mapped", None) or address
-
-
 def _is_address(text: str) -> bool:
     from ipaddress import ip_address
 
@@ -131,9 +127,10 @@ def helo_finding(
     name = helo.lower().removesuffix(".")
     if name.startswith("["):
         try:
-            address = _unmapped(literal(name))
+            address = literal(name)
         except ValueError:
             return "helo-literal"
+        address = address and unmapped(address)
         return "" if address == client else "helo-ours" if address == server else "helo-literal"
     if name and domain_key(name) == domain_key(me):
         return "" if client and (client == server or client.is_loopback) else "helo-ours"
@@ -172,7 +169,7 @@ class RdnschecksSettings(Environment):
     threshold: int = variable("RDNSTHRESHOLD", number, 0, "The sum from which on mail is refused; 0 only logs.")
     temporary: bool = variable("RDNSTEMPORARY", yes_or_no, False, "1 refuses for now.")
     words: str = variable("RDNSKEYWORDS", filename, "rdnskeywords", "A list of providers' words, in place of ours.")
-    timeout: int = variable("RDNSTIMEOUT", number, 8, "Seconds for all lookups together.")
+    timeout: int = variable("RDNSTIMEOUT", timeout_seconds, 8, "How many seconds all lookups together may take.")
     skip_relay: bool = skip_relay("RDNS")
 
 
@@ -243,10 +240,10 @@ def _me(control: Control, log: Callable[[str], None]) -> str:
         log(with_reason("error opening me", error))
         return ""
 
-# %% ../../nbs/plugins/rdnschecks.ipynb #2e2c51db
+# %% ../../nbs/plugins/rdnschecks.ipynb #2b56bdb3
 @plugin(
     "mail", "connection", "helo", settings=RdnschecksSettings, state=RdnschecksState,
-    asks=(Lookup,), answers=(Disconnect, Refuse, SetVariable),
+    asks=(Lookup,), answers=(Disconnect, Refuse, SetVariable), seconds=CHECK_BOUND,
 )  # fmt: skip
 async def rdnschecks(
     session: Session, settings: RdnschecksSettings, state: RdnschecksState, control: Control, log: Callable[[str], None]
@@ -254,8 +251,9 @@ async def rdnschecks(
     "Weigh what DNS calls a client, and what it calls itself."
     if is_exempt(session, log, settings.skip_relay):
         return []
-    address, helo, words = _unmapped(session.client_ip), session.helo, _words(control, settings.words, log)
-    finding = helo_finding(helo, address, _unmapped(session.server_ip), _me(control, log)) if helo is not None else ""
+    address, server = (each and unmapped(each) for each in (session.client_ip, session.server_ip))
+    helo, words = None if "helo" in session.to_come else session.helo, _words(control, settings.words, log)
+    finding = helo_finding(helo, address, server, _me(control, log)) if helo is not None else ""
     asked = {}
     if address is None:
         log("no TCPREMOTEIP")
@@ -285,9 +283,9 @@ def _weighed(
     left: list[Command] = [*state.keep(score=min(score, 999_999_999))] if score != state.score else []
     findings = ", ".join(f"{finding} {weight}" for finding, weight in weights.items() if weight)
     about = f"{session.client_ip or 'a client'}" + (f", HELO {session.helo}" if session.helo is not None else "")
-    refused, refusal = 0 < limit <= score, _refusal(settings.temporary, session)
+    refused = 0 < limit <= score
     log(f"{'Rejecting' if refused else 'Accepting'} {about}" + (f": {findings}, together {score}" if findings else ""))
-    return [*left, refusal] if refused else left
+    return [*left, _refusal(settings.temporary, session)] if refused else left
 
 # %% ../../nbs/plugins/rdnschecks.ipynb #5f9abef5
 def _refusal(temporary: bool, session: Session) -> Command:

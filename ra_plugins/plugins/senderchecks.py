@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.plugins.shared.mailboxes import SenderSettings, check_sender_mailbox, mailbox_sources, mailboxes_in
 from ra_plugins.spp.command import Refuse
 from ra_plugins.spp.plugin import plugin
@@ -35,7 +36,7 @@ class SenderchecksSettings(SenderSettings):
     settings=SenderchecksSettings,
     asks=(VpopmailMailbox, SqlMailbox, PostfixMailbox, DovecotMailbox),
     answers=(Refuse,),
-    seconds=15,
+    seconds=CHECK_BOUND,
 )
 async def senderchecks(
     session: Session,

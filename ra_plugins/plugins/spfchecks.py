@@ -9,10 +9,10 @@ from ra_plugins.ask.dns import Lookup, Prefetch
 from ra_plugins.ask.question import Unanswered, gather
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
 from ra_plugins.plugins.shared.listkeys import client_keys, log_list_faults
-from ra_plugins.plugins.shared.lookups import CHECK_BOUND, check_seconds
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.spp.command import AddHeader, Refuse, SetVariable
 from ra_plugins.spp.plugin import State, plugin
-from ra_plugins.support.environment import Environment, filename, number, text, variable, yes_or_no
+from ra_plugins.support.environment import Environment, filename, number, text, timeout_seconds, variable, yes_or_no
 from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
@@ -76,11 +76,13 @@ def queries(
     from ra_plugins.spf.query import Limits
     from ra_plugins.spf.run import query_for
 
-    sender, helo = session.mail_from or "", session.helo or ""
-    limits = Limits(void_ipv6=settings.void_ipv6)
-    wanted = [("mailfrom", query_for(str(session.client_ip), sender, helo, receiver, limits))]
-    if settings.helo and sender and helo and is_refused("fail", settings.level):
-        wanted.insert(0, ("helo", query_for(str(session.client_ip), "", helo, receiver, limits)))
+    client, helo, limits = str(session.client_ip), session.helo or "", Limits(void_ipv6=settings.void_ipv6)
+    wanted = []
+    if settings.helo and helo and is_refused("fail", settings.level):
+        wanted.append(("helo", query_for(client, "", helo, receiver, limits)))
+    if not wanted or "mail_from" not in session.to_come:
+        sender = session.mail_from or ""
+        wanted = [*(wanted if sender else []), ("mailfrom", query_for(client, sender, helo, receiver, limits))]
     for _, query in wanted:
         query.prefetch = True
     return wanted
@@ -263,9 +265,9 @@ class SpfchecksSettings(Environment):
     void_ipv6: bool = variable(
         "SPFVOIDIPV6", yes_or_no, True, "0: a host without an IPv6 address isn't a void lookup, for an IPv6 client."
     )
-    timeout: int = variable("SPFTIMEOUT", check_seconds, 20, "How many seconds the check may take.")
+    timeout: int = variable("SPFTIMEOUT", timeout_seconds, 20, "How many seconds the check may take.")
 
-# %% ../../nbs/plugins/spfchecks.ipynb #7948b0d0
+# %% ../../nbs/plugins/spfchecks.ipynb #78a1e6a4
 @plugin(
     *("rcpt", "mail"),
     settings=SpfchecksSettings,
@@ -280,20 +282,20 @@ async def spfchecks(
     "Check by SPF whether the client may send in the sender's name."
     if is_exempt(session, log, settings.skip_relay):
         return []
-    if session.client_ip is None or not (session.mail_from or session.helo):
+    if session.client_ip is None or not (session.helo or session.mail_from):
         log("error, missing information.")
         return []
-    shown = None if session.rcpt_to is None else session.rcpt_count_all or 1
-    begun, count, at_mail = message_place(settings.stage, shown, state)
-    recorded = 0 if begun else state.recorded
-    answer: list[Command] = []
+    found, receiver = None, ""
     if is_forwarder(session, control, settings.forwarders, log):
         log("accepted from own forwarder")
     else:
         receiver = own_name(control, log)
         found = await spf_verdict_in_time(session, settings, queries(session, settings, receiver))
-        answer = judgement(found, settings, receiver, bool(recorded), log)
-        recorded = int(recorded or any(isinstance(command, AddHeader) for command in answer))
+    shown = None if session.rcpt_to is None else session.rcpt_count_all or 1
+    begun, count, at_mail = message_place(settings.stage, shown, state)
+    recorded = 0 if begun else state.recorded
+    answer = judgement(found, settings, receiver, bool(recorded), log) if found else []
+    recorded = int(recorded or any(isinstance(command, AddHeader) for command in answer))
     return [*changes(state, count=count, at_mail=at_mail, recorded=recorded), *answer]
 
 # %% ../../nbs/plugins/spfchecks.ipynb #846206bc

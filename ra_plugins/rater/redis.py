@@ -15,16 +15,17 @@ from struct import pack
 from typing import Any
 
 from redis.backoff import NoBackoff
-from redis.connection import Connection, parse_url
+from redis.connection import Connection
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError, TimeoutError
 from redis.retry import Retry
 
 from ra_plugins.rater.limits import Limit
 from ra_plugins.rater.memory import RETRY_PAUSE, SPARE_MARKS, Mark, StoreError, series_key
+from ra_plugins.support.redis_url import parse_redis_url
 
 # %% auto #0
-__all__ = ['TOLD', 'FIND', 'ADD', 'COUNT', 'SCRIPT', 'SHA', 'packed', 'batch', 'open_line', 'Line', 'reached', 'checked_reply',
-           'run_script', 'Redis']
+__all__ = ['TOLD', 'FIND', 'ADD', 'COUNT', 'SCRIPT', 'SHA', 'packed', 'batch', 'open_line', 'Line', 'HeldSocket',
+           'held_to_its_end', 'reached', 'checked_reply', 'run_script', 'Redis']
 
 # %% ../../nbs/rater/03_redis.ipynb #9d1de8c7
 @lru_cache(maxsize=1024)
@@ -141,7 +142,7 @@ def open_line(connection: Connection) -> None:
 class Line:
     "A connection to Redis that is let alone for a while after a failure."
 
-    def __init__(self, connection: Connection, timeout: float):
+    def __init__(self, connection: Any, timeout: float):  # as `held_to_its_end` makes it
         self.connection, self.timeout = connection, timeout
         self.failed, self.reason = float("-inf"), ""  # the last failure: when and why
 
@@ -153,6 +154,7 @@ class Line:
         start = time.monotonic()
         if start < self.failed + RETRY_PAUSE:
             raise StoreError(self.reason)
+        self.connection.end = start + self.timeout
         try:
             open_line(self.connection)
             return batch(self.connection, commands, start + self.timeout / 2)
@@ -161,6 +163,47 @@ class Line:
             self.failed, self.reason = time.monotonic(), f"Redis: {error}"
             raise StoreError(self.reason) from error
 
+# %% ../../nbs/rater/03_redis.ipynb #56ca39e7
+class HeldSocket:
+    "A socket whose waits all end when its connection's do, at `end` by `time.monotonic`."
+
+    def __init__(self, connection: Any, socket: Any):  # which has `end`, and what it has opened
+        self.connection, self.socket = connection, socket
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.socket, name)
+
+    def recv(self, *arguments: Any) -> Any:
+        "As that of a socket; redis-py's `TimeoutError` at the end."
+        return self._within(self.socket.recv, *arguments)
+
+    def recv_into(self, *arguments: Any) -> Any:
+        "The same."
+        return self._within(self.socket.recv_into, *arguments)
+
+    def sendall(self, *arguments: Any) -> Any:
+        "The same."
+        return self._within(self.socket.sendall, *arguments)
+
+    def _within(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        chosen, left = self.socket.gettimeout(), self.connection.end - time.monotonic()
+        if chosen is not None and chosen <= left:
+            return call(*arguments)
+        if left <= 0:
+            raise TimeoutError("Timeout reading from socket")
+        self.socket.settimeout(left)
+        try:
+            return call(*arguments)
+        finally:
+            self.socket.settimeout(chosen)
+
+
+def held_to_its_end(connection: Any) -> Any:  # which isn't open yet
+    "A connection of redis-py's, with `end`: the time after which it waits for nothing."
+    opened, connection.end = connection._connect, float("inf")
+    connection._connect = lambda: HeldSocket(connection, opened())
+    return connection
+
 # %% ../../nbs/rater/03_redis.ipynb #252510a7
 def reached(
     url: str,
@@ -168,12 +211,12 @@ def reached(
     prefix: str,
 ) -> tuple[Line, str]:  # with the prefix of all keys
     "How to reach the server that a URL names. It raises `ValueError` for what isn't such a URL."
-    options = parse_url(url)
+    options = parse_redis_url(url)
     prefix, timeout = options.pop("prefix", prefix), float(options.pop("timeout", timeout))
     kind = options.pop("connection_class", Connection)
     wait = {"socket_timeout": timeout / 2, "socket_connect_timeout": timeout / 2, "retry": Retry(NoBackoff(), 0)}
     try:
-        return Line(kind(**{**wait, "protocol": 2, **options}), timeout), prefix
+        return Line(held_to_its_end(kind(**{**wait, "protocol": 2, **options})), timeout), prefix
     except TypeError as error:
         raise ValueError(f"no such option of Redis: {error}") from None
 

@@ -22,7 +22,8 @@ def open_store(text: str) -> Store:
         return _redis(text)
     path = text.removeprefix("sqlite:")
     if not path or scheme and path == text:
-        raise ValueError(f"{text!r} is no store: memory, sqlite:PATH, redis://HOST, rediss://HOST or unix://PATH would be one")
+        shown = "what has an @ in it, and may have a password," if "@" in text else repr(text)
+        raise ValueError(f"{shown} is no store: memory, sqlite:PATH, redis://HOST, rediss://HOST or unix://PATH would be one")
     from ra_plugins.rater.sqlite import Sqlite
 
     return Sqlite(path)

@@ -73,6 +73,7 @@ class Session(Environment):
     exempt_since: str = variable(
         "ACCESSEXEMPTAT", exemption_place, "", "The command that this counts from, and the plugins for which it doesn't."
     )
+    to_come: frozenset[str] = frozenset()  # attributes that the client is yet to tell, if a decision runs ahead of its turn
 
     def __init__(
         self,

@@ -322,14 +322,15 @@ class _Texts(_Lists):
         self,
         name: str,
         parse: Callable[[str], Made],  # one function, the same each time: what it returns is kept under it, and mustn't be None
+        cost: int = PARSED_COST,  # bytes that are kept for each byte of the text
     ) -> Made:
         "What `parse` makes of a file's text; `OSError` if the file can't be read, or isn't text. What `parse` raises is raised."
 
         def make(file: RegularFile | FileInMemory, path: str) -> tuple[Made, int]:
-            raw = _whole(file, path)
+            raw = b"\0" if b"\0" in file[0:FIRST_BYTES] else _whole(file, path)  # of a CDB, the rest needn't be read
             if b"\0" in raw:
                 raise _unfit(errno.EINVAL, "isn't text", path)
-            return parse(_stripped(raw)), PARSED_COST * len(raw)
+            return parse(_stripped(raw)), cost * len(raw)
 
         return self._made(name, make, key=parse)
 

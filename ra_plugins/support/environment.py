@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 # %% auto #0
-__all__ = ['LARGEST', 'text', 'number', 'yes_or_no', 'filename', 'ip_address', 'shown', 'Variable', 'variable', 'Environment',
-           'VariableTable']
+__all__ = ['LARGEST', 'text', 'number', 'timeout_seconds', 'yes_or_no', 'filename', 'ip_address', 'shown', 'Variable', 'variable',
+           'Environment', 'VariableTable']
 
 # %% ../../nbs/support/02_environment.ipynb #ef5f1f17
 def text(value: str) -> str:
@@ -29,6 +29,13 @@ def number(value: str) -> int:
     if not (value.isascii() and value.isdigit()) or int(value[:10]) > LARGEST:
         raise ValueError
     return int(value)
+
+# %% ../../nbs/support/02_environment.ipynb #6678e366
+def timeout_seconds(value: str) -> int:
+    "a whole number from 1 to 60"
+    if not 1 <= number(value) <= 60:
+        raise ValueError
+    return number(value)
 
 # %% ../../nbs/support/02_environment.ipynb #978eb5cf
 def yes_or_no(value: str) -> bool:

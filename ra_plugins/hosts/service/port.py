@@ -25,10 +25,11 @@ from ra_plugins.hosts.service.request import (
 )
 
 if TYPE_CHECKING:
+    from ra_plugins.hosts.section import SectionAnswer
     from ra_plugins.hosts.service.decider import Decider
 
 # %% auto #0
-__all__ = ['CONNECTIONS', 'Complaints', 'peer_user', 'ServicePort', 'ClientConnection']
+__all__ = ['CONNECTIONS', 'MOMENT', 'Complaints', 'peer_user', 'ServicePort', 'ClientConnection']
 
 # %% ../../../nbs/hosts/service/02_port.ipynb #d6c9ad23
 class Complaints:
@@ -65,6 +66,7 @@ def peer_user(
 
 # %% ../../../nbs/hosts/service/02_port.ipynb #e25686a4
 CONNECTIONS = 10_000  # at a time, unless the service is told otherwise
+MOMENT = 0.5  # seconds for the request of a client that has just come when the service is told to end
 
 
 class ServicePort:
@@ -76,11 +78,11 @@ class ServicePort:
         log: Callable[[str], None],
         users: Collection[int] | None = None,  # the numbers of those who may ask; None: whoever can connect
         limit: int = CONNECTIONS,  # connections at a time; those above are closed, and their clients run scripts
+        heard: Callable[[ServiceRequest, SectionAnswer], object] | None = None,  # is told what has been asked and answered
     ):
-        self.decider, self.users, self.limit = decider, users, limit
+        self.decider, self.users, self.limit, self.heard = decider, users, limit, heard
         self.complaints, self.counts = Complaints(log), decider.counts
         self.open: set[ClientConnection] = set()
-        self.ending = False  # told to end: take nothing new
         self.settled = asyncio.Event()  # nobody waits
 
     def connection(self) -> ClientConnection:
@@ -101,8 +103,11 @@ class ServicePort:
                 connection.look(now)
 
     async def settle(self, seconds: float) -> None:
-        "Answer what has been taken, for as long as that; what has sent no whole request is closed."
-        self.ending = True
+        "Answer what has been taken, for as long as that; what sends no whole request in a moment is closed."
+        moment = monotonic() + MOMENT
+        await asyncio.sleep(0.01)  # some may have been accepted that we haven't heard of yet
+        while any(connection.decided is None for connection in self.open) and monotonic() < moment:
+            await asyncio.sleep(0.01)
         for connection in [*self.open]:
             if connection.decided is None:
                 connection.close()
@@ -119,6 +124,7 @@ class ClientConnection(asyncio.Protocol):
     "A client: it asks once, and is answered or not."
 
     transport: asyncio.Transport
+    request: ServiceRequest
 
     def __init__(self, port: ServicePort):
         self.port, self.received = port, b""
@@ -133,9 +139,6 @@ class ClientConnection(asyncio.Protocol):
         port.counts.events["connections"] += 1
         if port.users is not None and (user := peer_user(transport.get_extra_info("socket"))) not in port.users:
             port.refuse("a user who may not ask", f"user {user}")
-            self.transport.abort()
-        elif port.ending:
-            port.counts.sent_back["a service that ends"] += 1
             self.transport.abort()
         elif len(port.open) > port.limit:
             port.refuse("too many connections", f"more than {port.limit}")
@@ -156,6 +159,7 @@ class ClientConnection(asyncio.Protocol):
             self.port.refuse("no request", str(error))
             self.transport.abort()
             return
+        self.request = request
         self.decided = eager(self.port.decider.outcome(request))
         if self.decided.done():
             self._reply(self.decided)
@@ -167,7 +171,10 @@ class ClientConnection(asyncio.Protocol):
         if decided.cancelled() or self.transport.is_closing():
             return
         try:
-            self.transport.write(decided.result().pack())
+            reply = decided.result()
+            self.transport.write(reply.pack())
+            if self.port.heard and reply.section:  # when what has been written is on its way
+                asyncio.get_running_loop().call_soon(self.port.heard, self.request, reply.section)
         except KeyError as error:
             self.port.refuse("a plugin that isn't here", str(error))
         except Exception as error:

@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ra_plugins.hosts.section import SectionAnswer
 
 # %% auto #0
 __all__ = ['SOCKET', 'REQUEST_LIMIT', 'SERVICE_REPLY_LIMIT', 'SILENCE', 'HEARTBEAT', 'STILL_AT_IT', 'netstring', 'read_netstring',
@@ -78,6 +82,7 @@ class ServiceReply:
     output: bytes = b""  # for standard output: commands
     log: list[str] = field(default_factory=list)  # for standard error: lines
     seconds: int = 0  # to wait before it ends
+    section: SectionAnswer | None = field(default=None, compare=False, repr=False)  # what it was made of; stays here
 
     def pack(self) -> bytes:
         "As it goes over the socket; `ValueError` if it is too long."

@@ -53,6 +53,7 @@ class ServiceOptions:
     grace: float = 60  # seconds for what has been taken, at the end
     verdicts: str = ""  # the file for a line of JSON a verdict; `-` for the service's log, empty for none
     metrics: tuple[str, int] | None = None  # the address and the port where Prometheus may ask
+    ahead: bool = True  # ask what is sure to be asked later as soon as it is known
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #bda1dac6
 def read_settings(
@@ -154,6 +155,12 @@ class Worker:
         if self.process.stdin:
             self.process.stdin.close()
 
+    def kill(self) -> None:
+        "End it at once, and for good."
+        self.leaving = True
+        with suppress(ProcessLookupError):
+            self.process.kill()
+
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #50b439f3
 READY_SECONDS = 60  # for a worker to be ready
 STUCK_SECONDS = 15  # without an answer, after which a worker is killed
@@ -175,6 +182,7 @@ class Supervisor:
         self.tasks: set[asyncio.Task[None]] = set()
         self.reloading: asyncio.Task[None] | None = None
         self.listener, self.others = self._listen(), list[asyncio.Server]()
+        self.listener.setblocking(False)
         self.status = self._listen_for_status()
         self._become_user()
         self.users = known_users(options.callers)
@@ -259,35 +267,48 @@ class Supervisor:
     async def _new_workers(self, number: int) -> list[Worker]:
         "So many workers that are ready; `Fault` where they don't get there, and then there are none."
         settings = read_settings(self.options.settings) if self.options.settings else {}
-        new = [await self._new_worker(settings) for _ in range(number)]
-        starting = [asyncio.ensure_future(_first(worker.ready.wait(), worker.ended.wait())) for worker in new]
-        await asyncio.wait(starting, timeout=READY_SECONDS)
-        for each in starting:
-            each.cancel()
-        if not all(worker.ready.is_set() and not worker.ended.is_set() for worker in new):
+        new: list[Worker] = []
+        try:
+            for _ in range(number):
+                new.append(await self._new_worker(settings))
+            await self._all_ready(new)
+        except Fault:
             for worker in new:
-                worker.leaving = True
-                with suppress(ProcessLookupError):
-                    worker.process.kill()
-            raise Fault("a worker hasn't come up; what it has said stands above")
+                worker.kill()
+            raise
         self.living += new
         for worker in new:
             self._do(self._replace_at_end(worker))
         return new
 
+    async def _all_ready(self, new: list[Worker]) -> None:
+        "Wait until these are ready; `Fault` if one isn't in time, or ends."
+        starting = [asyncio.ensure_future(_first(worker.ready.wait(), worker.ended.wait())) for worker in new]
+        await asyncio.wait(starting, timeout=READY_SECONDS)
+        for each in starting:
+            each.cancel()
+        if not all(worker.ready.is_set() and not worker.ended.is_set() for worker in new):
+            raise Fault("a worker hasn't come up; what it has said stands above")
+
     async def _new_worker(self, settings: dict[str, str]) -> Worker:
+        "One worker; `Fault` where the system has no room for another process, or for what follows it."
         options = self.options
         order = Order(
-            self.listener.fileno(), options.files, self.users, options.limit, options.grace, options.verdicts
+            self.listener.fileno(), options.files, self.users, options.limit, options.grace, options.verdicts, options.ahead
         )  # fmt: skip
-        process = await asyncio.create_subprocess_exec(
-            *order.words(),
-            pass_fds=[self.listener.fileno()],
-            env={**os.environ, **settings},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=LINE_BYTES,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *order.words(),
+                pass_fds=[self.listener.fileno()],
+                env={**os.environ, **settings},
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=LINE_BYTES,
+            )
+        except OSError as error:
+            raise Fault(f"can't start a worker: {system_reason(error)}") from None
+        except RuntimeError as error:  # no thread that would wait for it
+            raise Fault(f"can't start a worker: {error}") from None
         return Worker(process)
 
     def _do(self, coroutine: Any) -> asyncio.Task[None]:
@@ -304,21 +325,56 @@ class Supervisor:
         self.living.remove(worker)
         if worker.leaving:
             return
-        self.workers.remove(worker)
+        if worker in self.workers:
+            self.workers.remove(worker)
+        self._stand_in()
         self.events["workers killed" if worker.killed else "workers that ended by themselves"] += 1
         short = monotonic() - worker.born < SHORT_LIFE
         self.pause = min(max(2 * self.pause, 1), LONGEST_PAUSE) if short else 0
         status = worker.process.returncode
         how = f"by signal {-status}" if status and status < 0 else f"with status {status}"
         self.log(f"a worker has ended {how}; another starts{f' in {self.pause:g} s' if self.pause else ''}")
-        while not self.ending:
+        while not self.ending and len(self.workers) < self.options.workers:
             await asyncio.sleep(self.pause)
             try:
-                self.workers += await self._new_workers(1)
-                return
-            except (Fault, OSError) as error:
+                self._take(await self._new_workers(1))
+            except Fault as error:
                 self.pause = min(max(2 * self.pause, 1), LONGEST_PAUSE)
                 self.log(f"no worker: {error}; trying again in {self.pause:g} s")
+
+    def _take(self, new: list[Worker]) -> None:
+        "Have new workers among ours. If there are enough by now, since all were replaced meanwhile, they may go."
+        for worker in new:
+            if self.ending or len(self.workers) >= self.options.workers:
+                self._see_off(worker)
+            elif not worker.ended.is_set():
+                self.workers.append(worker)
+        self._stand_in()
+
+    def _see_off(self, worker: Worker) -> None:
+        "Let a worker answer what it has taken, and see to it that it ends."
+        worker.leave()
+        self._do(self._kill_later(worker))
+
+    async def _kill_later(self, worker: Worker) -> None:
+        try:
+            await asyncio.wait_for(worker.ended.wait(), self.options.grace + STUCK_SECONDS)
+        except TimeoutError:
+            self.log("a worker that was told to end hasn't: killed")
+            worker.kill()
+
+    def _stand_in(self) -> None:
+        "While there is no worker, hang up on whoever calls, so that it runs its script at once; stop that when there is one."
+        loop = asyncio.get_running_loop()
+        if self.workers or self.ending:
+            loop.remove_reader(self.listener)
+        else:
+            loop.add_reader(self.listener, self._hang_up)
+
+    def _hang_up(self) -> None:
+        with suppress(OSError):  # a worker has been quicker
+            self.listener.accept()[0].close()
+            self.events["connections without a worker"] += 1
 
     async def _look(self) -> None:
         "Ask the workers for their counts, and kill who hangs."
@@ -349,12 +405,13 @@ class Supervisor:
         "Read the settings again: new workers take over, and the old ones answer what they have taken. Or all stays as it was."
         try:
             new = await self._new_workers(self.options.workers)
-        except (Fault, OSError) as error:
+        except Fault as error:
             self.log(f"{error}; the workers stay as they were")
             return
-        old, self.workers = self.workers, new
+        old, self.workers = self.workers, []
+        self._take(new)
         for worker in old:
-            worker.leave()
+            self._see_off(worker)
         self.log("read again; new workers have taken over")
 
     def read_again(self) -> None:
@@ -365,6 +422,7 @@ class Supervisor:
     async def end(self) -> None:
         "Answer what has been taken, and end."
         self.ending = True
+        self._stand_in()
         if isinstance(self.listener, UnixListener):
             self.listener.remove()
         else:

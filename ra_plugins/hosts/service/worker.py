@@ -18,7 +18,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ra_plugins.hosts.catalogue import catalogue
+from ra_plugins.hosts.guard import keep_ringing
 from ra_plugins.hosts.script import environment
+from ra_plugins.hosts.service.ahead import Rehearsals
 from ra_plugins.hosts.service.decider import Counts, Decider
 from ra_plugins.hosts.service.port import CONNECTIONS, ServicePort
 from ra_plugins.hosts.service.verdicts import VerdictLog
@@ -39,6 +41,7 @@ class Order:
     limit: int = CONNECTIONS  # connections at a time
     grace: float = 60  # seconds for what has been taken, at the end
     verdicts: str = ""  # the file for a line of JSON a verdict; `-` for our own log, empty for none
+    ahead: bool = True  # ask what is sure to be asked later as soon as it is known
 
     def words(self) -> list[str]:
         "The command line of a worker."
@@ -71,6 +74,25 @@ def counts_from_json(
                 counter[tuple(key) if isinstance(key, list) else key] += value
     return total
 
+# %% ../../../nbs/hosts/service/06_worker.ipynb #e5d26991
+class SupervisorLine:
+    "Standard input and output as we were given them, and nobody else has them any more."
+
+    def __init__(self) -> None:
+        self.questions, self.answers = os.fdopen(os.dup(0), "rb", 0), os.dup(1)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        os.dup2(2, 1)
+
+    def tell(self, what: dict[str, Any]) -> None:
+        "A line to whoever has started us, if that is still there."
+        data = json.dumps(what).encode() + b"\n"
+        with suppress(OSError):
+            while data:
+                data = data[os.write(self.answers, data) :]
+
+
 # %% ../../../nbs/hosts/service/06_worker.ipynb #d00a21b6
 def new_event_loop() -> asyncio.AbstractEventLoop:
     "uvloop's, if there is one."
@@ -85,50 +107,60 @@ async def serve_clients(order: Order) -> None:
     "Answer clients until standard input ends, or SIGTERM comes."
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     decider = Decider(catalogue(order.files, log_to_stderr), environment(), log_to_stderr)
-    port = ServicePort(decider, log_to_stderr, order.users, allow_files(order.limit, log_to_stderr))
+    rehearsals = Rehearsals(decider)
+    heard = rehearsals.heard if order.ahead else None
+    port = ServicePort(decider, log_to_stderr, order.users, allow_files(order.limit, log_to_stderr), heard)
     if order.verdicts:
         decider.note = VerdictLog(order.verdicts, log_to_stderr).write
+    line = SupervisorLine()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    await loop.connect_read_pipe(lambda: _Asked(port, ended), sys.stdin)
+    await loop.connect_read_pipe(lambda: _Asked(port, line, ended), line.questions)
     with socket.socket(fileno=order.descriptor) as listener:
         kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # its name isn't ours to remove
         server = await loop.create_unix_server(port.connection, sock=listener, backlog=_BACKLOG, **kept)
-        looking = loop.create_task(port.look_around())
+        looking = [loop.create_task(port.look_around()), loop.create_task(_keep_ringing())]
         gc.collect()
         gc.freeze()
-        _tell({"ready": os.getpid()})
+        line.tell({"ready": os.getpid()})
         await ended.wait()
         server.close()
     await port.settle(order.grace)
-    looking.cancel()
-    _tell_counts(port)
+    for each in looking:
+        each.cancel()
+    line.tell(_counted(port))
+    with suppress(TimeoutError):
+        await asyncio.wait_for(_closed(rehearsals, decider), _CLOSE_SECONDS)
+
+
+async def _closed(rehearsals: Rehearsals, decider: Decider) -> None:
+    await rehearsals.aclose()
     await decider.aclose()
 
 
+async def _keep_ringing() -> None:
+    "Bound steps by an alarm that rings all the time, whatever a plugin does to it meanwhile."
+    while True:
+        keep_ringing()
+        await asyncio.sleep(1)
+
+
+_CLOSE_SECONDS = 5  # for answerers to let go of their connections
 _BACKLOG = 4096  # connections that may wait to be accepted; the system may allow fewer (listen(2))
 
 
-def _tell(what: dict[str, Any]) -> None:
-    "A line to whoever has started us, if that is still there."
-    data = json.dumps(what).encode() + b"\n"
-    with suppress(OSError):
-        while data:
-            data = data[os.write(1, data) :]
-
-
-def _tell_counts(port: ServicePort) -> None:
+def _counted(port: ServicePort) -> dict[str, Any]:
     "What has been counted, and the connections that are open."
-    _tell({"counts": counts_to_json(port.decider.answerers.counted()), "open": len(port.open)})
+    return {"counts": counts_to_json(port.decider.answerers.counted()), "open": len(port.open)}
 
 
 class _Asked(asyncio.Protocol):
     "What comes on standard input: a line for each time that the counts are wanted."
 
-    def __init__(self, port: ServicePort, ended: asyncio.Event):
-        self.port, self.ended = port, ended
+    def __init__(self, port: ServicePort, line: SupervisorLine, ended: asyncio.Event):
+        self.port, self.line, self.ended = port, line, ended
 
     def data_received(self, data: bytes) -> None:
-        _tell_counts(self.port)
+        self.line.tell(_counted(self.port))
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ended.set()

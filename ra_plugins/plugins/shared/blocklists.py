@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['KEYED', 'KEY_LENGTH', 'WEIGHT_LIMIT', 'TEST_POINTS', 'REFUSALS', 'UNCERTAIN_REFUSALS', 'AFTERWARDS', 'REASON_LIMIT',
-           'FAILURES', 'parse_answers', 'split_key', 'Blocklist', 'parse_blocklist', 'is_plain_name', 'Blocklists',
-           'blocklists', 'Subject', 'about_address', 'about_domain', 'Listed', 'without_key', 'is_listing',
-           'ask_blocklist', 'Inquiry', 'Tally', 'ListHealth', 'ListsLeftAlone', 'ListOutcomes', 'ListHealthSettings',
-           'ListHealthAnswerer', 'told_from', 'lists_left_alone', 'list_news']
+           'FAILURES', 'parse_answers', 'is_plain_name', 'split_key', 'marked_key', 'Blocklist', 'parse_blocklist',
+           'Blocklists', 'blocklists', 'Subject', 'about_address', 'about_domain', 'Listed', 'without_key',
+           'is_listing', 'ask_blocklist', 'Inquiry', 'Tally', 'ListHealth', 'ListsLeftAlone', 'ListOutcomes',
+           'ListHealthSettings', 'ListHealthAnswerer', 'told_from', 'lists_left_alone', 'list_news']
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #768bcb2a
 def parse_answers(
@@ -57,6 +57,14 @@ def _byte(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 3 and int(text) < 256 else None
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #a52ba17a
+def is_plain_name(name: str) -> bool:
+    "Is this a name of letters, digits, hyphens and underscores, which every nameserver can be asked about?"
+    return 0 < len(name) <= 253 and all(
+        0 < len(label) <= 63 and label.isascii() and label.replace("-", "a").replace("_", "a").isalnum()
+        for label in name.split(".")
+    )
+
+
 KEYED = ("dq.spamhaus.net", "mail.abusix.zone")  # below these, one label is the list's, and all before it a key
 KEY_LENGTH = 20  # characters from which on a first label is taken for a key
 
@@ -70,6 +78,18 @@ def split_key(
     if not own:
         own = len(labels) - (len(labels) > 2 and len(labels[0]) >= KEY_LENGTH and labels[0].isalnum())
     return ".".join(labels[:-own]), ".".join(labels[-own:])
+
+
+def marked_key(
+    name: str,  # of a list, as it is written in a setting
+) -> tuple[str, str]:  # as `split_key`
+    "Tell a key in braces from the rest of a name; `ValueError`, which doesn't repeat the name, for braces elsewhere."
+    if "{" not in name and "}" not in name:
+        return split_key(name)
+    key, brace, rest = name[1:].partition("}.")
+    if name[0] != "{" or not brace or not is_plain_name(key) or not is_plain_name(rest):
+        raise ValueError("braces stand around a key in front of a list's name, as in {KEY}.bl.example.org")
+    return key, rest
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #f9267311
 class Blocklist:
@@ -106,26 +126,27 @@ WEIGHT_LIMIT = 1000
 
 
 def parse_blocklist(
-    text: str,  # NAME, NAME=ANSWERS, NAME*WEIGHT or NAME=ANSWERS*WEIGHT
+    text: str,  # NAME, NAME=ANSWERS, NAME*WEIGHT or NAME=ANSWERS*WEIGHT, each with {KEY}. in front if there is one
 ) -> Blocklist:
     "Read a list with what belongs to it; `ValueError`, which doesn't repeat the text, for what can't be read."
     rest, star, weight = text.strip().partition("*")
     name, equals, answers = rest.partition("=")
-    name = name.strip().lower().removesuffix(".")
-    if not is_plain_name(name):
-        raise ValueError("a list's name is one in DNS")
+    key, public = marked_key(name.strip().lower().removesuffix("."))
+    if fault := _slip(f"{key}.{public}" if key else public, answers):
+        raise ValueError(fault)
     if star and not (weight.isascii() and weight.isdigit() and len(weight) <= 4 and int(weight) <= WEIGHT_LIMIT):
         raise ValueError(f"a list's weight is a whole number from 0 to {WEIGHT_LIMIT}")
-    key, public = split_key(name)
     return Blocklist(public, parse_answers(answers) if equals else (), int(weight) if star else 1, key)
 
 
-def is_plain_name(name: str) -> bool:
-    "Is this a name of letters, digits, hyphens and underscores, which every nameserver can be asked about?"
-    return 0 < len(name) <= 253 and all(
-        0 < len(label) <= 63 and label.isascii() and label.replace("-", "a").replace("_", "a").isalnum()
-        for label in name.split(".")
-    )
+def _slip(name: str, answers: str) -> str:
+    "What is wrong with a list, if its name can't be one: what people write in its place."
+    if "//" in name or "//" in answers:
+        return "a web address is no list; write the list's name in DNS, as in bl.spamcop.net"
+    between = any(char in name for char in ", \t;") or any(part.strip()[:1].isalpha() for part in answers.split(","))
+    if between or " " in answers.strip():
+        return "between lists there is a colon, and no comma or blank, as in one.example:two.example"
+    return "" if is_plain_name(name) else "a list's name is one in DNS"
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #c2d0f692
 class Blocklists(tuple["Blocklist", ...]):
@@ -138,10 +159,10 @@ class Blocklists(tuple["Blocklist", ...]):
 
 
 def blocklists(value: str) -> Blocklists:
-    "lists with colons between them, each NAME, NAME=ANSWERS, NAME*WEIGHT or NAME=ANSWERS*WEIGHT"
+    "lists with colons between them, each NAME, NAME=ANSWERS, NAME*WEIGHT or NAME=ANSWERS*WEIGHT; {KEY}.NAME with a key"
     found: dict[str, Blocklist] = {}
     faults = []
-    for place, entry in enumerate(value.split(":"), 1):
+    for place, entry in enumerate(value.replace("://", "//").split(":"), 1):  # one entry, and not a list named https
         try:
             if entry.strip():
                 made = parse_blocklist(entry)
@@ -306,8 +327,10 @@ class Tally:
         "Take in what a list has said."
         inquiry = self.inquiries[place]
         self.unheard.discard(place)
-        fault = with_reason(f"error asking {inquiry.blocklist.name}", answer) if isinstance(answer, Unanswered) else ""
-        self.outcomes[inquiry.blocklist.name] = self.outcomes.get(inquiry.blocklist.name) or fault
+        name, key = inquiry.blocklist.name, inquiry.blocklist.key
+        why = Broken(without_key(str(answer), key)) if isinstance(answer, Unanswered) else None
+        fault = with_reason(f"error asking {name}", why) if why else ""
+        self.outcomes[name] = self.outcomes.get(name) or fault
         if isinstance(answer, str) and inquiry.allows:
             self.allowed = inquiry
         elif isinstance(answer, str):
@@ -379,6 +402,7 @@ class ListsLeftAlone(Question["frozenset[str]"]):
 
     __slots__ = ()
     answerer = "ra_plugins.plugins.shared.blocklists:ListHealthAnswerer"
+    ahead = True
 
     def __repr__(self) -> str:
         return "ListsLeftAlone()"
@@ -404,7 +428,7 @@ class ListHealthSettings(Environment):
     "What a host can be told about lists that fail."
 
     rest: int = variable(
-        "RBLREST", number, 60, "For how many seconds a list is left alone that has failed three times in a row; 0 for none."
+        "RBLREST", number, 60, "In a service: for how many seconds a list is left alone after three failures in a row; 0: none."
     )
 
 
@@ -424,6 +448,10 @@ class ListHealthAnswerer(Answerer):
     async def aanswer(self, question: ListsLeftAlone | ListOutcomes, until: float) -> frozenset[str] | list[str]:
         "The same, which takes no time."
         return self.answer(question, until)
+
+    def at_once(self, question: ListsLeftAlone | ListOutcomes, until: float) -> frozenset[str] | list[str]:
+        "And for which nobody needs to wait."
+        return told_from(self.health, question, monotonic())
 
 
 def told_from(health: ListHealth, question: ListsLeftAlone | ListOutcomes, now: float) -> frozenset[str] | list[str]:

@@ -5,20 +5,11 @@
 # %% ../../../nbs/plugins/shared/lookups.ipynb #78dddd9f
 from __future__ import annotations
 
-from ra_plugins.support.environment import number
-
 # %% auto #0
-__all__ = ['CHECK_BOUND', 'check_seconds', 'dns_name', 'domain_key', 'domain_spellings']
+__all__ = ['CHECK_BOUND', 'dns_name', 'domain_key', 'domain_spellings']
 
 # %% ../../../nbs/plugins/shared/lookups.ipynb #4f0d458d
-def check_seconds(value: str) -> int:
-    "a whole number from 1 to 60"
-    if not 1 <= number(value) <= 60:
-        raise ValueError
-    return number(value)
-
-
-CHECK_BOUND = 65  # seconds that a plugin with such a setting may take: it should come to its own end before
+CHECK_BOUND = 65  # seconds that a plugin with such a setting may take
 
 # %% ../../../nbs/plugins/shared/lookups.ipynb #bbb54bdb
 def dns_name(
@@ -31,7 +22,7 @@ def dns_name(
 
     return ascii_domain(domain)
 
-# %% ../../../nbs/plugins/shared/lookups.ipynb #ad25946a
+# %% ../../../nbs/plugins/shared/lookups.ipynb #714d1e61
 def domain_key(
     domain: str,  # a name, or a dot and a name for what is below it
 ) -> str:  # what can't be a name in DNS stays as it is, but in lower case; then it isn't ASCII
@@ -40,7 +31,7 @@ def domain_key(
     name = dns_name(domain.removeprefix(dot)).rstrip(".").lower()
     return name and dot + name
 
-# %% ../../../nbs/plugins/shared/lookups.ipynb #822a3688
+# %% ../../../nbs/plugins/shared/lookups.ipynb #c794bf2e
 def domain_spellings(
     key: str,  # as `domain_key` gives it
 ) -> list[str]:  # the key first

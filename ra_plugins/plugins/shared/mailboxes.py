@@ -9,6 +9,7 @@ from collections import namedtuple
 
 from ra_plugins.ask.mailbox import NOT_FOUND, DovecotMailbox, MailboxFound, Mailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
 from ra_plugins.ask.question import Unanswered
+from ra_plugins.plugins.shared.listkeys import log_list_faults
 from ra_plugins.spp.command import Command, Refuse, SetVariable
 from ra_plugins.spp.plugin import State
 from ra_plugins.spp.session import sample_session
@@ -20,6 +21,7 @@ from ra_plugins.support.log import with_reason
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from ra_plugins.spp.plugin import Plugin
     from ra_plugins.spp.session import Session
@@ -34,13 +36,13 @@ __all__ = ['FORMS', 'EXTENSION_LIMIT', 'QUESTIONS', 'WHITELISTED', 'FOREIGN', 'K
            'SenderSettings', 'check_sender_mailbox', 'ListedSettings', 'is_own_address', 'one_message']
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #2c0ea9e8
-class Forms(namedtuple("Forms", "delimiter extensions verp srs", defaults=("-", False, True, False))):
+class Forms(namedtuple("Forms", "delimiter extensions verp srs", defaults=("-", False, False, False))):
     "By which addresses beside its own a mailbox can be reached."
 
     __slots__ = ()
     delimiter: str  # characters, any of which may begin an extension
     extensions: bool  # does every mailbox take every extension?
-    verp: bool  # does a list take returns to it?
+    verp: bool  # is each mailbox taken for a list, which has VERP addresses?
     srs: bool  # are SRS addresses taken?
 
 
@@ -287,6 +289,7 @@ def is_whitelisted(
     name, control = mailboxes.whitelist, mailboxes.control
     if name is None:
         return False
+    log_list_faults(control, name, "domain", log)
     try:
         return control.has(name, domain)
     except OSError as error:
@@ -298,7 +301,7 @@ async def standing(
     mailboxes: Mailboxes,
     address: Address,
     log: Callable[[str], None],
-    room: int | None = None,  # the per cent of its quota at which a mailbox is full; None: none ever is
+    room: int = 0,  # the per cent of its quota at which a mailbox is full; 0: none ever is
 ) -> str:  # one of the six words
     "Where an address stands with us. What can't be found out is logged."
     if is_whitelisted(mailboxes, address.domain, log):
@@ -314,7 +317,7 @@ async def standing(
     except (OSError, Unanswered) as error:
         log(with_reason(f"Error opening address list file ({mailboxes.place})", error))
         return UNCHECKED
-    if found and room is not None and found.fill is not None and found.fill >= room:
+    if found and room and found.fill is not None and found.fill >= room:
         return FULL
     return KNOWN if found else UNKNOWN
 
@@ -330,25 +333,43 @@ def refuse(
     return Refuse(int(reply[:3]), ".".join(reply[:3]), reply[4:], by=name)
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #d71d9b0f
-class RecipientSettings(Environment):
+def _form_variables(
+    prefix: str,  # of their names
+) -> tuple[Any, Any, Any, Any]:
+    "The settings of which `Forms` are made."
+    return (
+        variable(f"{prefix}_DELIMITER", any_text, "-", "The characters at which an extension may begin; empty: none."),
+        variable(f"{prefix}_EXTENSIONS", yes_or_no, False, "Has every mailbox every extension?"),
+        variable(f"{prefix}_VERP", yes_or_no, False, "Is every mailbox taken for a list, which has VERP addresses?"),
+        variable(f"{prefix}_SRS", yes_or_no, False, "Are SRS addresses in our domains taken?"),
+    )
+
+
+class _FormSettings(Environment):
+    "What has `Forms`. A derived class declares `_form_variables`."
+
+    delimiter: str
+    extensions: bool
+    verp: bool
+    srs: bool
+
+    @property
+    def forms(self) -> Forms:
+        "By which addresses a mailbox can be reached."
+        return Forms(self.delimiter, self.extensions, self.verp, self.srs)
+
+# %% ../../../nbs/plugins/shared/mailboxes.ipynb #624e863a
+class RecipientSettings(_FormSettings):
     "What every recipient check can be told."
 
-    limit: int = variable("CHKUSER_RCPTLIMIT", number, 10000, "How many recipients a message may have.")
+    limit: int = variable("CHKUSER_RCPTLIMIT", number, 10000, "How many recipients a message may have; 0: any number.")
     wrong_limit: int = variable(
         "CHKUSER_WRONGRCPTLIMIT", number, 10000, "How many recipients without a mailbox a message may name."
     )
     whitelist: str | None = variable(
         "CHKUSER_WLFILE", filename, None, "A list of domains whose mailboxes aren't checked, as text or as a CDB."
     )
-    delimiter: str = variable("CHKUSER_DELIMITER", any_text, "-", "The characters at which an extension may begin; empty: none.")
-    extensions: bool = variable("CHKUSER_EXTENSIONS", yes_or_no, False, "Does every mailbox take every extension?")
-    verp: bool = variable("CHKUSER_VERP", yes_or_no, True, "Does a listed list take bounces to its VERP addresses?")
-    srs: bool = variable("CHKUSER_SRS", yes_or_no, False, "Are SRS addresses in our domains taken?")
-
-    @property
-    def forms(self) -> Forms:
-        "By which addresses a mailbox can be reached."
-        return Forms(self.delimiter, self.extensions, self.verp, self.srs)
+    delimiter, extensions, verp, srs = _form_variables("CHKUSER")
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #e441d042
 class RecipientListSettings(RecipientSettings):
@@ -412,7 +433,7 @@ async def check_recipient(
     settings: RecipientSettings,
     state: RecipientState,
     log: Callable[[str], None],
-    room: int | None = None,  # as in `standing`
+    room: int = 0,  # as in `standing`
     lower: bool = False,  # log addresses in lower case
 ) -> list[Command]:
     "Judge the recipient of this RCPT: refuse what is malformed, one too many, unknown to us, or full."
@@ -427,7 +448,7 @@ async def check_recipient(
     except ValueError:
         return [*restart, refuse(name, log, "511 Invalid address", named)]
     count, limit = accepted_before(session, log), settings.limit
-    if count >= limit:
+    if 0 < limit <= count:
         reply = "571 sorry, reached maximum number of recipients for one session"
         return [*restart, refuse(name, log, reply, f"{count} of {limit} - {named}")]
     found = await standing(mailboxes, address, log, room)
@@ -441,21 +462,13 @@ async def check_recipient(
     return restart
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #26967724
-class SenderSettings(Environment):
+class SenderSettings(_FormSettings):
     "What every sender check can be told."
 
     whitelist: str | None = variable(
         "SENDERCHK_WLFILE", filename, None, "A list of domains whose senders aren't checked, as text or as a CDB."
     )
-    delimiter: str = variable("SENDERCHK_DELIMITER", any_text, "-", "The characters that may begin an extension; empty: none.")
-    extensions: bool = variable("SENDERCHK_EXTENSIONS", yes_or_no, False, "Does every mailbox send under every extension?")
-    verp: bool = variable("SENDERCHK_VERP", yes_or_no, True, "Does a listed list send under VERP addresses?")
-    srs: bool = variable("SENDERCHK_SRS", yes_or_no, False, "Are SRS addresses in our domains taken?")
-
-    @property
-    def forms(self) -> Forms:
-        "By which addresses a mailbox can be reached."
-        return Forms(self.delimiter, self.extensions, self.verp, self.srs)
+    delimiter, extensions, verp, srs = _form_variables("SENDERCHK")
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #78839ab2
 async def check_sender_mailbox(
@@ -475,6 +488,7 @@ async def check_sender_mailbox(
     except ValueError:
         log(f"501 Invalid address ({sender})")
         return Refuse(501, None, "Invalid address")
+    address = address._replace(domain=address.domain.rstrip(".") or address.domain)
     found = await standing(mailboxes, address, log)
     if found == UNKNOWN:
         return refuse(name, log, "511 sorry, no mailbox here by that name", sender)
