@@ -81,7 +81,7 @@ MISTAKES = {  # by place, what the line has to name
     "addresslist": "byte order mark",
     "addresslist:2": "neither an address",
     "addresslist:3": "isn't in rcpthosts; did you mean example.org",
-    "greylistclients:1": "192.0.2.1/24 has bits behind its prefix",
+    "greylistclients:1": "has bits behind its prefix; 192.0.2.0/24 is the network",
     "greylistsenders": "neither text nor a whole CDB",
 }
 
@@ -173,10 +173,11 @@ def written(home: Path, *lines: str) -> None:
 
 
 def of_the_demonstration(home: Path) -> list[str]:
-    "The one of `ra-plugins demo`, with its settings."
+    "The one of `ra-plugins demo`, with its settings, as scripts: its service doesn't run here."
     demo = home / "demo"
     demo.mkdir()
     furnish(demo)
+    install(str(demo / "plugins"), log=lambda line: None)
     return ["--control", str(demo / "control")]
 
 
@@ -212,12 +213,12 @@ def of_everything(home: Path) -> list[str]:
     "Every plugin where it belongs, with lists, comments and programs of others."
     install(str(home / "plugins"))
     written(
-        home, "# all of them", "", "[connection]", ":ACCESSSTAGE=connection plugins/access", "plugins/ipthrottle", "[mail]",
-        ":ACCESSSTAGE=mail plugins/access", "plugins/rdnschecks", "plugins/mfdnschecks", "plugins/rblchecks",
-        "plugins/senderchecks", "plugins/checkback", ':test -n "$RELAYCLIENT" || echo N', "[rcpt]",
-            ":ACCESSSTAGE=rcpt plugins/access",
-        "plugins/plusaliases", "plugins/dotblind", "plugins/rcptcheckscdb", "plugins/spfchecks", "plugins/greylist",
-        "plugins/tarpit", "plugins/rater", "/bin/true",
+        home, "# all of them", "",
+        "[connection]", ":ACCESSSTAGE=connection plugins/access", "plugins/ipthrottle",
+        "[mail]", ":ACCESSSTAGE=mail plugins/access", "plugins/rdnschecks", "plugins/mfdnschecks", "plugins/rblchecks",
+        "plugins/senderchecks", "plugins/checkback", ':test -n "$RELAYCLIENT" || echo N',
+        "[rcpt]", ":ACCESSSTAGE=rcpt plugins/access", "plugins/plusaliases", "plugins/dotblind", "plugins/rcptcheckscdb",
+        "plugins/spfchecks", "plugins/greylist", "plugins/tarpit", "plugins/rater", "/bin/true",
     )  # fmt: skip
     files = {
         "access": "exempt from greylist client 192.0.2.0/24\nrefuse sender @example.com say no\nallow name .example.net\n",

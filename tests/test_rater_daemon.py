@@ -525,7 +525,7 @@ Class ip:
     config.write_bytes(C_RATER.replace(b"30, 2", b"30, -2").replace(b"port: 1999", b"port: 19999999"))
     for arguments in (["--check"], []):
         status, output, errors = rater(*arguments, "config", folder=tmp_path)
-        assert (status, output) == (1, "")
+        assert (status, output) == (3, "")
         assert [line.partition(" should")[0] for line in errors.splitlines()] == ["config:2: port", "config:4: a count"]
 
 

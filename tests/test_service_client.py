@@ -914,7 +914,7 @@ def test_a_failure_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "plugins"
-    me = ["--user", str(os.geteuid())]
+    me = ["--create", "--user", str(os.geteuid())]
     assert ra_plugins(["install", str(folder), "--service", str(tmp_path / "socket"), "msa", *me]) == 0
     told = capsys.readouterr()
     assert f"{folder}/msa\n" in told.out and f"{folder}/at-rcpt\n" in told.out

@@ -42,7 +42,7 @@ def _headings(text: str) -> Iterator[tuple[int, str]]:
             yield line, stage
 
 
-def _at_plugins(setup: SetUp) -> Iterator[Mistake]:
+def _section_file(setup: SetUp) -> Iterator[Mistake]:
     "What is wrong with `atplugins`."
     path, at_work = setup.control.path(SECTION_FILE), {section_of(entry.path): entry for entry in setup.lines}
     where = partial(Mistake, path)
@@ -107,7 +107,7 @@ def check_service(
     settings: str = "",  # the path of the service's settings, if it has a file with them
 ) -> Iterator[Mistake]:
     "What is wrong with the service's side of a set-up, if there is one; `OSError` if what runs can't be read."
-    yield from _at_plugins(setup)
+    yield from _section_file(setup)
     yield from _clients(setup, socket)
     if settings:
         yield from _settings(setup, settings)

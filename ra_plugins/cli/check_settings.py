@@ -86,6 +86,8 @@ def check_rules(path: str) -> Iterator[Mistake]:
             if not address and rule.allowed and "RELAYCLIENT" in rule.settings:
                 wrong = "RELAYCLIENT is set for everybody: this is an open relay"
                 yield Mistake(path, number, wrong, "set it for your own networks only")
+            if not address and rule.allowed and "NOSPP" in rule.settings:
+                yield Mistake(path, number, "NOSPP is set for everybody, so no plugin runs", "set it for single clients only")
     yield from _stale(path)
 
 

@@ -137,7 +137,7 @@ def set_flag(
     up: bool,
 ) -> None:
     "Create the flag, or remove it; `OSError` where that isn't possible. One that is so already is fine, and a link stays."
-    path = os.path.realpath(path)
+    path = os.path.realpath(path) if os.path.islink(path) else path
     if up:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
