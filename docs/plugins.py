@@ -13,6 +13,7 @@ from stage import Page
 from uses import listed, to_definition, to_page
 
 from ra_plugins.cli.listing import answerer_settings, commands_answered, summary
+from ra_plugins.spp.plugin import STAGES
 from ra_plugins.support.environment import Environment
 
 LOG = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def facts(app: Sphinx, page: Page) -> nodes.Node:
     asked = [[to_class(app, page.name, kind), nodes.Text(": "), *marked(summary(kind))] for kind in plugin.asks]
     answered = [to_class(app, page.name, kind) for kind in plugin.answers or ()]
     rows = [
-        ("Runs at", [nodes.Text(", ".join(stage.upper() for stage in plugin.stages))]),
+        ("Runs at", [nodes.Text(", ".join(stage.upper() for stage in STAGES if stage in plugin.stages))]),
         ("Asks", [each for question in asked for each in (nodes.Text(" "), *question)][1:] or [nodes.Text("nothing")]),
         ("May answer", listed(answered) or [nodes.Text(commands_answered(plugin))]),
         ("Takes", [nodes.Text(f"at most {plugin.seconds:g} seconds")]),
@@ -46,7 +47,7 @@ def facts(app: Sphinx, page: Page) -> nodes.Node:
     kept = variables(app, page, plugin.state)
     rows += [("Keeps", kept)] if kept else []
     others = [each for each in app.pages.values() if each.plugin and each is not page]
-    for stage in plugin.stages:
+    for stage in (each for each in STAGES if each in plugin.stages):
         neighbours = [to_page(app, page.name, each.name) for each in others if stage in each.plugin.stages]
         rows += [(f"Also at {stage.upper()}", listed(neighbours))] if neighbours else []
     fields = [(nodes.field_name("", name), nodes.field_body("", nodes.paragraph("", "", *row))) for name, row in rows]

@@ -21,10 +21,12 @@ import ra_plugins
 ROOT = Path(str(ra_plugins.__file__)).resolve().parent.parent
 COMMAND = [sys.executable, "-c", "import sys; from ra_plugins.cli.command import main; sys.exit(main())"]
 ENVIRON = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT)}
-ME = ("--user", str(os.getuid()))  # for `ra-plugins install`: whoever runs the tests can also run what they install
+ME = ("--create", "--user", str(os.getuid()))  # for `ra-plugins install`: whoever runs the tests can also run what they install
 PATIENCE = 30  # seconds; what hasn't happened by then never will
 DELIVER = "env -0 > environ; cat > message"  # for `--deliver`: keeps what a message comes with
-LOG_LINE = re.compile(r"[a-z_-]+: pid \d+ - .*")
+SESSION = re.compile(r"session \d+: ")  # in front of each line of the log that belongs to one
+LOG_LINE = re.compile(r"(session \d+: )?[a-z_-]+: pid \d+ - .*")
+COME_AND_GONE = re.compile(r"smtpd: pid \d+ - \S+ (has called|is gone: .*)")
 
 
 def until(happened: Callable[[], object], what: str) -> None:
@@ -33,6 +35,11 @@ def until(happened: Callable[[], object], what: str) -> None:
     while not happened():
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.01)
+
+
+def plain(reply: str) -> str:
+    "The yes to a message, without the time and the number of the process that took it."
+    return re.sub(r"^250 ok \d+ qp \d+$", "250 ok", reply)
 
 
 def gone(*pids: int) -> None:
@@ -193,7 +200,7 @@ class Client(smtplib.SMTP):
     def say_message(self, text: str) -> str:
         "Say DATA and the message, and hear the reply to it."
         code, reply = self.data(text)
-        return f"{code} {reply.decode()}"
+        return plain(f"{code} {reply.decode()}")
 
 
 class Server:
@@ -230,11 +237,13 @@ class Server:
         wire.send("".join(f"{line}\r\n" for line in (*lines, "QUIT")).encode("utf-8", "surrogateescape"))
         heard = wire.rest().decode("utf-8", "surrogateescape")
         wire.close()
-        return heard.removesuffix("\r\n").split("\r\n")
+        return [plain(line) for line in heard.removesuffix("\r\n").split("\r\n")]
 
     def said(self) -> list[str]:
-        "What was logged since the last call, with PID for the server's number, which plugins log as qmail-smtpd's."
-        return [line.replace(f": pid {self.pid} - ", ": pid PID - ") for line in self.log.lines()]
+        """What was logged since the last call, but not who came and went, with PID for the server's number, which plugins
+        log as qmail-smtpd's, and without the number of the session."""
+        lines = [SESSION.sub("", line, count=1) for line in self.log.lines()]
+        return [line.replace(f": pid {self.pid} - ", ": pid PID - ") for line in lines if not COME_AND_GONE.fullmatch(line)]
 
     def children(self) -> list[int]:
         "The processes that it has started and that haven't been waited for."

@@ -28,7 +28,7 @@ LOGIN_FIRST = "550 You should be authenticated"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    install(str(tmp_path / "plugins"), ["access", "msa"])
+    install(str(tmp_path / "plugins"), ["access", "msa", "rater", "userthrottle"])
     return Home(tmp_path / "qmail", tmp_path / "plugins")
 
 
@@ -36,7 +36,7 @@ def session(home: Home, *said: str) -> tuple[list[str], list[str]]:
     "What a client hears after EHLO, and what the plugins log."
     server = Server(home, "--deliver", DELIVER, environ=ENVIRON)
     heard = server.transcript("EHLO x", *said)
-    logged = server.log.lines()
+    logged = server.said()
     server.stop()
     after = next(place for place, line in enumerate(heard) if line.startswith("250 ") and "250-" not in line)
     return heard[after + 1 : -1], [line.partition(" - ")[2] for line in logged if line.startswith(("access", "msa"))]
@@ -72,6 +72,125 @@ def test_an_exemption_is_for_what_matched_and_no_longer(home: Home) -> None:
         "Message rejected (no auth).",
         exempt, "No checks performed, because ACCESSEXEMPT exempts from them",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", ["msa", "all"])
+def test_an_exemption_by_recipient_ends_with_its_message(home: Home, names: str) -> None:
+    "access stands at RCPT only, msa before it: nobody takes the exemption back before the next MAIL is judged."
+    os.link(home.path / "plugins" / "msa", home.path / "plugins" / "login")  # whatever the file is called
+    for entry in ("plugins/msa", "env X=1 plugins/msa", "plugins/login"):
+        later = f':test -z "$FIRST" || exec {entry}'  # the first message passes
+        home.plugins("[mail]", later, ":echo SFIRST=no", "[rcpt]", "plugins/access")
+        home.write(access=f"exempt from {names} recipient ben@example.org\n")
+        to_ben = "MAIL FROM:<ana@example.net>", "RCPT TO:<ben@example.org>"
+        heard, logged = session(home, *to_ben, "RSET", "MAIL FROM:<ana@example.net>")
+        assert heard == ["250 ok", "250 ok", "250 flushed", LOGIN_FIRST]
+        heard, logged = session(home, *to_ben, "DATA", "x", ".", "MAIL FROM:<>", "MAIL FROM:<ana@example.net>")
+        assert heard[-2:] == [LOGIN_FIRST] * 2 and not any("No checks" in line for line in logged)
+
+
+def test_an_exemption_by_recipient_holds_for_what_stands_behind(home: Home) -> None:
+    "userthrottle can stand at MAIL, too; here it doesn't."
+    home.plugins("[mail]", "plugins/msa", "[rcpt]", "plugins/access", "plugins/userthrottle", "plugins/msa")
+    home.write(access="exempt from userthrottle msa recipient ben@example.org\n")
+    server = Server(home, environ={**ENVIRON, "RELAYCLIENT": ""})
+    server.transcript("EHLO x", "MAIL FROM:<ana@example.net>", "RCPT TO:<ben@example.org>", "RCPT TO:<eva@example.org>")
+    logged = [line.partition(":")[0] + line.partition(" - ")[2] for line in server.log.lines() if " - " in line]
+    server.stop()
+    exempt = "No checks performed, because ACCESSEXEMPT exempts from them"
+    assert logged.count(f"userthrottle{exempt}") == 1 and f"msa{exempt}" not in logged
+    assert any("exempt from userthrottle msa, except msa, which runs before access, by line 1" in line for line in logged)
+
+
+def test_what_stands_before_access_is_not_exempt_for_the_last_sender(home: Home) -> None:
+    home.write(access="exempt from msa sender ana@example.net\n")
+    first = ':test -z "$FIRST" || exec plugins/msa'
+    home.plugins("[mail]", first, "plugins/access", ":echo SFIRST=no")
+    heard, _ = session(home, "MAIL FROM:<ana@example.net>", "RSET", "MAIL FROM:<eve@example.com>")
+    assert heard == ["250 ok", "250 flushed", LOGIN_FIRST]
+
+
+def test_an_exemption_by_client_lasts_if_it_was_given_when_the_client_came(home: Home) -> None:
+    home.plugins("[connection]", "plugins/access", "[mail]", "plugins/msa", "[rcpt]", "plugins/userthrottle")
+    home.write(access="exempt from msa client 127.0.0.1\n")
+    to_ben = "MAIL FROM:<ana@example.net>", "RCPT TO:<ben@example.org>"
+    heard, _ = session(home, *to_ben, "RSET", *to_ben)
+    assert heard == ["250 ok", "250 ok", "250 flushed", "250 ok", "250 ok"]
+
+
+def test_rules_that_cannot_match_where_access_stands_are_told(home: Home) -> None:
+    home.plugins("[connection]", "plugins/access")
+    home.write(access="refuse sender eve@example.com\nrefuse helo x recipient @example.org\nrefuse client 192.0.2.7\n")
+    heard, logged = session(home, "MAIL FROM:<eve@example.com>", "RCPT TO:<list@example.org>")
+    places, envelope = "[helo], [mail], [rcpt], [data], [auth], [pass]", "[mail], [rcpt], [data], [pass]"
+    assert heard == ["250 ok", "250 ok"]
+    assert logged == [
+        f"below [connection], line 1: sender eve@example.com never matches, since it is known at {envelope} only",
+        f"below [connection], line 2: helo x never matches, since it is known at {places} only",
+        "below [connection], line 2: recipient @example.org never matches, since it is known at [rcpt], [pass] only",
+    ]
+
+
+@pytest.mark.parametrize("sender", ["eve@example.com.", "Eve@EXAMPLE.com.", "eve@bücher.example", "eve@xn--bcher-kva.example."])
+def test_a_domain_is_the_same_however_it_is_spelt(home: Home, sender: str) -> None:
+    home.plugins("[rcpt]", "plugins/access")
+    for rules in ("refuse sender @example.com\nrefuse sender @Bücher.example", "refuse sender in l"):
+        home.write(access=rules, l="@example.com\n@xn--bcher-kva.example\n")
+        heard, _ = session(home, f"MAIL FROM:<{sender}>", "RCPT TO:<ben@example.org>")
+        assert heard == ["250 ok", REFUSED]
+
+
+def test_entries_of_a_list_that_cannot_match_are_told_once_a_load(home: Home) -> None:
+    home.write(access="refuse client in l\n", l="198.51.100.\n198.51.100.7/24\n")
+    control, logged = Control(str(home.control)), list[str]()
+    while not module._at_rest((home.control / "l").stat().st_ctime_ns, time.time_ns()):
+        time.sleep(0.005)
+    for _ in range(3):
+        access(sample_session(), control, logged.append)
+    assert logged == [
+        "l, line 1: nothing matches 198.51.100.; it is neither an address nor a network",
+        "l, line 2: nothing matches 198.51.100.7/24; it has bits behind its prefix; 198.51.100.0/24 is the network",
+    ]
+
+
+@pytest.mark.parametrize("rule", ["Refuse Sender In l Say Go Away", "REFUSE SENDER IN l SAY Go Away"])
+def test_case_does_not_matter_for_any_word(home: Home, rule: str) -> None:
+    home.plugins("[rcpt]", "plugins/access")
+    home.write(access=f"{rule}\n", l="eve@example.com\n")
+    heard, logged = session(home, "MAIL FROM:<eve@example.com>", "RCPT TO:<ben@example.org>")
+    assert heard == ["250 ok", "550 Go Away (#5.7.1)"] and len(logged) == 1
+
+
+def test_case_does_not_matter_for_plugins_of_ours(home: Home) -> None:
+    home.plugins("[mail]", "plugins/access", "plugins/msa")
+    for names in ("MSA", "All"):
+        home.write(access=f"EXEMPT FROM {names} CLIENT 127.0.0.1\n")
+        heard, _ = session(home, "MAIL FROM:<ana@example.net>")
+        assert heard == ["250 ok"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "fault"),
+    [
+        ("allow everybody say x", "everybody stands alone, and here is say beside it"),
+        ("allow client 192.0.2.1 Everybody", "everybody stands alone, and here is client beside it"),
+        ("refuse everybody SAY", "something is missing behind SAY"),
+        ("allow user x SAY x", "SAY is no condition; there are client, name, helo, sender, recipient, user and everybody"),
+        ("exempt from rblcheks everybody", "rblcheks is no plugin of ours; is rblchecks meant?"),
+        ("exempt from greylist Graylist everybody", "Graylist is no plugin of ours; is greylist meant?"),
+    ],
+)
+def test_the_word_that_is_wrong_is_named(rule: str, fault: str) -> None:
+    logged: list[str] = []
+    access(sample_session(), ControlFiles({"access": f"{rule}\n"}), logged.append)
+    assert logged[0] == f"access, line 1: {fault}"
+
+
+@pytest.mark.parametrize("name", ["rblchecks2", "my_greylist", "mda", "spamhook", "Rblchecks", "rater"])
+def test_a_plugin_of_somebody_else_is_no_mistake(name: str) -> None:
+    logged: list[str] = []
+    answer = access(sample_session(), ControlFiles({"access": f"exempt from {name} everybody\n"}), logged.append)
+    assert len(logged) == 1 and logged[0].startswith("exempt from ") and len(answer) == 1
 
 
 @pytest.mark.parametrize(
@@ -158,7 +277,9 @@ words = st.sampled_from(
 lines = st.lists(st.lists(words, max_size=7).map(" ".join) | st.text(max_size=40), max_size=6).map("\n".join)
 
 
-names = st.sampled_from(["mail_from", "rcpt_to", "helo", "client_host", "auth_user", "client_ip", "ACCESSTAGGED", "ACCESSEXEMPT"])
+names = st.sampled_from(
+    ["mail_from", "rcpt_to", "helo", "client_host", "auth_user", "client_ip", "ACCESSTAGGED", "ACCESSEXEMPT", "ACCESSEXEMPTAT"]
+)
 long = st.sampled_from(["@" * 900, "." * 900, "a@" + "b." * 400])
 texts = st.text(st.characters(exclude_characters="\0"), max_size=30) | long
 

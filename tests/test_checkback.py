@@ -409,6 +409,11 @@ def test_a_server_that_is_ourselves_is_not_asked(plugin: Plugin) -> None:
         ("ana@loop.example.net", {}, "127.0.0.1 is the address of this server"),
         ("ana@example.net", {"CHECKBACK_PRIVATE": "0"}, "127.0.0.2 isn't a public address"),
         ("ana@[127.0.0.2]", {"CHECKBACK_PRIVATE": "0"}, "127.0.0.2 isn't a public address"),
+        ("ana@[192.0.0.8]", {"CHECKBACK_PRIVATE": "0"}, "192.0.0.8 isn't a public address"),
+        ("ana@[198.19.255.255]", {"CHECKBACK_PRIVATE": "0"}, "198.19.255.255 isn't a public address"),
+        ("ana@[IPv6:64:ff9b::7f00:2]", {"CHECKBACK_PRIVATE": "0"}, "64:ff9b::7f00:2 isn't a public address"),
+        ("ana@[IPv6:2002:7f00:2::1]", {"CHECKBACK_PRIVATE": "0"}, "2002:7f00:2::1 isn't a public address"),
+        ("ana@[IPv6:::7f00:2]", {"CHECKBACK_PRIVATE": "0"}, "::7f00:2 isn't a public address"),
     ],
 )
 def test_addresses_that_are_not_called(

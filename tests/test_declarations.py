@@ -58,6 +58,7 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "ACCESSTAGGED": ["", "1 0", "3 2", "x"],
     "RAEXEMPT": ["", "msa", "all", "x;"],
     "ACCESSEXEMPT": ["", "msa", "all", "x;"],
+    "exemption_place": ["", "rcpt", "mail msa", "x"],
     "SMTPMAILFROM": ["", "ana@example.org", "eva@example.org", "eva@example.net", "no address"],
     "SMTPRCPTTO": ["postmaster", "ana@example.org", "A.na+tea@example.org", "eva@example.org", "eva@example.net", "@"],
     "SMTPAUTHUSER": ["ana", "ben", ""],

@@ -72,7 +72,7 @@ def test_script_dry_run_and_server_let_the_same_be(tmp_path: Path) -> None:
     for names, reply in said.items():
         server = Server(home, environ={**ENVIRON, "RAEXEMPT": names})
         heard = server.transcript("EHLO x", "MAIL FROM:<ana@example.net>")
-        logged = server.log.lines()
+        logged = server.said()
         server.stop()
         trial = Trial(Control(str(home.control)), {"TCPREMOTEIP": "192.0.2.1", "RAEXEMPT": names})
         asyncio.run(trial.hold("x", "ana@example.net"))

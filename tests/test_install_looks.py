@@ -100,7 +100,7 @@ def test_what_install_makes_is_open_whatever_the_umask(
 ) -> None:
     "Folder, programs and bytecode, those made anew and those of before."
     subprocess.run([SYSTEM, "-m", "compileall", "-q", place / "lib" / "ra_plugins" / "cli"], umask=0o077, check=True)
-    done = command("install", "--user", "64011", place / "new" / "plugins", umask=umask)
+    done = command("install", "--create", "--user", "64011", place / "new" / "plugins", umask=umask)
     assert (done.returncode, done.stderr) == (0, "")
     made = [place / "new", *(place / "new").rglob("*"), *(place / "lib" / "ra_plugins").rglob("__pycache__")]
     assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o755}
@@ -113,7 +113,7 @@ def test_what_install_makes_is_open_whatever_the_umask(
 def test_a_package_of_umask_077(command: Callable[..., subprocess.CompletedProcess[str]], place: Path) -> None:
     package = place / "lib" / "ra_plugins"
     package.chmod(0o700)
-    done = command("install", "--user", "64011", place / "plugins", "msa")
+    done = command("install", "--create", "--user", "64011", place / "plugins", "msa")
     assert done.returncode == 3 and done.stdout == f"{place}/plugins/msa\n"
     closed, effect = done.stderr.splitlines()
     assert closed.startswith(f"ra-plugins: {package} (mode 0700) can't be listed by user 64011")
@@ -121,7 +121,7 @@ def test_a_package_of_umask_077(command: Callable[..., subprocess.CompletedProce
     assert "No module named 'ra_plugins" in effect or "Permission denied" in effect
     package.chmod(0o755)
     (package / "ask" / "resolver.py").chmod(0o600)  # imported when a plugin asks, and not before
-    done = command("install", "--user", "64011", place / "plugins", "msa")
+    done = command("install", "--create", "--user", "64011", place / "plugins", "msa")
     assert done.returncode == 3
     assert f"{package}/ask/resolver.py (mode 0600) can't be read by user 64011: chmod a+r" in done.stderr
 
@@ -132,8 +132,9 @@ def test_a_python_below_a_private_folder(command: Callable[..., subprocess.Compl
     "A virtual environment below a folder like /root."
     private = place / "private"
     subprocess.run([SYSTEM, "-m", "venv", "--without-pip", private / "env"], check=True)
+    python = private / "env/bin/python"
     private.chmod(0o700)
-    done = command("install", "--user", "64011", place / "plugins", "msa", "tarpit", python=private / "env/bin/python")
+    done = command("install", "--create", "--user", "64011", place / "plugins", "msa", "tarpit", python=python)
     assert done.returncode == 3
     closed, effect = done.stderr.splitlines()
     assert closed.startswith(f"ra-plugins: {private} (mode 0700) is closed to user 64011, and the interpreter in it: ")
@@ -142,7 +143,7 @@ def test_a_python_below_a_private_folder(command: Callable[..., subprocess.Compl
         "so qmail-smtpd would tell every client 451"
     )
     private.chmod(0o711)
-    done = command("install", "--user", "64011", place / "plugins", "msa", "tarpit", python=private / "env/bin/python")
+    done = command("install", "--create", "--user", "64011", place / "plugins", "msa", "tarpit", python=python)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -285,7 +286,7 @@ def test_a_user_that_is_not_there(name: str, tmp_path: Path) -> None:
         smtpd_user(name)
     assert str(fault.value).isprintable()
     if "\0" not in name:
-        line = [*COMMAND, "install", f"--user={name}", str(tmp_path / "plugins"), "msa"]
+        line = [*COMMAND, "install", "--create", f"--user={name}", str(tmp_path / "plugins"), "msa"]
         done = subprocess.run(line, env=ENVIRON, capture_output=True, text=True)
         assert done.returncode == 3 and "there is no user" in done.stderr and not (tmp_path / "plugins").exists()
 
@@ -311,7 +312,7 @@ def test_without_root_modes_are_looked_at(place: Path) -> None:
     note = "ra-plugins: note: only root can start programs as user 64011"
     (place / "theirs").mkdir()
     os.chown(place / "theirs", 64012, 64012)
-    done = run("--user", "64011", place / "theirs" / "plugins", "msa")
+    done = run("--create", "--user", "64011", place / "theirs" / "plugins", "msa")
     assert done.returncode == 0 and done.stderr.startswith(note) and len(done.stderr.splitlines()) == 1
     (place / "theirs").chmod(0o700)
     done = run("--user", "64011", place / "theirs" / "plugins", "msa")
@@ -353,7 +354,7 @@ def test_help_says_the_exit_status() -> None:
         [sys.executable, "-c", script, "install", "--help"], env=ENVIRON, capture_output=True, text=True
     )
     said = " ".join(done.stdout.split())
-    assert "--user NAME" in said and "Exit status: 0 if all is well; 3 if they couldn't be installed" in said
+    assert "--user NAME" in said and "Exit status: 0 all is well; 3 they couldn't be installed" in said
 
 
 # Memory, as softlimit(8) limits it

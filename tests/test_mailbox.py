@@ -479,3 +479,16 @@ def test_a_service_isnt_held_up_by_a_file(vpopmail: Vpopmail, monkeypatch: pytes
     answers = asyncio.run(ask())
     hanging.set()
     assert all(isinstance(each, Late) for each in answers)
+
+
+@pytest.mark.parametrize("name", ["senderchecks", "senderchecksfile"])
+@pytest.mark.parametrize(
+    ("sender", "refused"),
+    [("no@example.org.", True), ("no@EXAMPLE.ORG.", True), ("ana@example.org.", False), ("no@example.net.", False)],
+)
+def test_a_dot_at_the_end_makes_no_domain_of_ours_foreign(name: str, sender: str, refused: bool) -> None:
+    control = ControlFiles({"rcpthosts": "example.org\n", "addresslist": "ana@example.org\n"})
+    logged: list[str] = []
+    session = sample_session(mail_from=sender, SENDERCHK_SOURCE="list")
+    answer = catalogue()[name](session, control, logged.append)
+    assert bool(answer) is refused and logged[0].startswith("511 sorry, no mailbox here" if refused else "Accept")

@@ -203,6 +203,10 @@ def test_networks_that_nobody_on_the_internet_has() -> None:
             if 0 <= number < 2**network.max_prefixlen:
                 address = type(network[0])(number)
                 assert is_public(address) != any(address in each for each in networks)
+    for text in ("64:ff9b::10.0.0.1", "64:ff9b::c0a8:1", "64:ff9b::192.0.0.1", "::ffff:198.18.0.1"):
+        assert not is_public(ip_address(text))
+    for text in ("64:ff9b::192.0.2.1", "64:ff9b:0:0:0:1:7f00:1"):
+        assert is_public(ip_address(text))
     for text in ("192.0.2.1", "172.15.255.255", "172.32.0.0", "100.128.0.0", "8.8.8.8", "2001:db8::1", "2001:4860::1"):
         assert is_public(ip_address(text))
 

@@ -244,19 +244,31 @@ def test_addresses(home: Home, serve: Serve) -> None:
 
 
 def test_our_own_address_literal(home: Home, serve: Serve) -> None:
-    "Point 9: of a recipient, and only the address that was called, becomes the server's name."
+    "Points 9 and 23: our own address, with nothing behind it, becomes the server's name."
     home.plugins("[mail]", ':echo "P$SMTPMAILFROM"', "[rcpt]", ':echo "P$SMTPRCPTTO"')
     home.write(rcpthosts="mail.example.org\n")
     here = "ana@[127.0.0.1]"
     said = heard(serve(), f"MAIL FROM:<{here}>", f"RCPT TO:<{here}>")
-    assert said == [here, "250 ok", "ana@mail.example.org", "250 ok"]
+    assert said == ["ana@mail.example.org", "250 ok"] * 2
+    for there in ("ana@[127.0.0.1].", "ana@[127.0.0.1", "ana@[127.0.1]", "ana@[192.0.2.1]", "ana@[::1]"):
+        assert heard(serve(), f"MAIL FROM:<{there}>") == [there, "250 ok"]
+    home.write(localiphost="here.example.org \n")
+    assert heard(serve(), f"MAIL FROM:<{here}>") == ["ana@here.example.org", "250 ok"]
 
 
 def test_relay_client(home: Home, serve: Serve) -> None:
-    "Point 10: with RELAYCLIENT every domain is fine, and what it holds is put behind the address."
+    "Points 10 and 20: with RELAYCLIENT every domain is fine, and what it holds is put behind the address at the end."
     home.plugins("[rcpt]", ":echo P$SMTPRCPTTO $SMTPRCPTHOSTSOK")
     assert heard(serve(RELAYCLIENT=""), MAIL, STRANGER) == ["250 ok", "eve@example.com 1", "250 ok"]
-    assert heard(serve(RELAYCLIENT=".fax"), MAIL, STRANGER) == ["250 ok", "eve@example.com.fax 1", "250 ok"]
+    server = serve("--deliver", DELIVER, RELAYCLIENT=".fax")
+    assert heard(server, MAIL, STRANGER, "DATA", ".")[:3] == ["250 ok", "eve@example.com 1", "250 ok"]
+    assert home.delivered("RECIPIENTS", "SMTPRCPTTO") == ["eve@example.com.fax", "eve@example.com"]
+    home.plugins("[rcpt]", ":echo Cnew@example.net")
+    heard(server, MAIL, STRANGER, "DATA", ".")
+    assert home.delivered("RECIPIENTS") == ["new@example.net.fax"]
+    server = serve("--deliver", DELIVER, "--like", "sagredo", ENABLE_SPP="", RELAYCLIENT=".fax")
+    heard(server, MAIL, STRANGER, "DATA", ".")
+    assert home.delivered("RECIPIENTS") == ["new@example.net"]
 
 
 def test_refused_at_auth(home: Home, serve: Serve) -> None:
@@ -300,11 +312,11 @@ def test_refusals_of_each_stage(home: Home, serve: Serve) -> None:
     home.plugins("[connection]", ":echo E554 no banner")
     assert server.transcript(MAIL)[:2] == ["554 no banner", "250 ok"]
     for stage, replies in (
-        ("helo", "550 500 250 250 354 250"),  # a client that wasn't greeted can't log in
+        ("helo", "550 235 250 250 354 250"),
         ("auth", "250 550 250 250 354 250"),
-        ("mail", "250 235 550 503 503 500 500"),
-        ("rcpt", "250 235 250 550 503 500 500"),
-        ("data", "250 235 250 250 550 500 500"),
+        ("mail", "250 235 550 503 503 502 502"),
+        ("rcpt", "250 235 250 550 503 502 502"),
+        ("data", "250 235 250 250 550 502 502"),
     ):
         home.plugins(f"[{stage}]", ":echo E550 no")
         said = heard(server, "EHLO x", LOGIN, MAIL, ANA, "DATA", "Subject: x", ".")
@@ -413,7 +425,7 @@ def test_headers(home: Home, serve: Serve) -> None:
     server = serve("--deliver", DELIVER)
     message = (ANA, "DATA", "Subject: x", "", "..dot", ".")
     assert heard(server, "MAIL FROM:<old@example.net>", ANA, "RSET", MAIL, BEN, *message)[-1] == "250 ok"
-    received, *rest = home.message().splitlines()
+    received, _, *rest = home.message().splitlines()
     mail, ben, ana, data = (
         "X-Mail: eva@example.net",
         "X-Rcpt: ben@example.org",
@@ -423,7 +435,7 @@ def test_headers(home: Home, serve: Serve) -> None:
     assert received.startswith("Received: ")
     assert rest == [mail, ben, ana, data, "Subject: x", "", ".dot"]
     assert heard(server, MAIL, BEN, *message, MAIL, *message)[-1] == "250 ok"
-    assert home.message().splitlines()[1:] == [mail, ana, data, "Subject: x", "", ".dot"]
+    assert home.message().splitlines()[2:] == [mail, ana, data, "Subject: x", "", ".dot"]
 
 
 def test_said_at_once(home: Home, serve: Serve) -> None:
@@ -539,12 +551,14 @@ def test_locales(home: Home, serve: Serve, locale: str) -> None:
     "command, reply",
     [
         ("exit 0", "250 ok"),
-        ("exit 11", "554 mail server permanently rejected message (#5.3.0)"),
-        ("exit 40", "554 mail server permanently rejected message (#5.3.0)"),
-        ("exit 10", "451 mail server temporarily rejected message (#4.3.0)"),
-        ("exit 41", "451 mail server temporarily rejected message (#4.3.0)"),
-        ("kill -9 $$", "451 mail server temporarily rejected message (#4.3.0)"),
-        ("no-such-command 2>&1", "451 mail server temporarily rejected message (#4.3.0)"),
+        ("exit 11", "554 envelope address too long for qq (#5.1.3)"),
+        ("exit 31", "554 mail server permanently rejected message (#5.3.0)"),
+        ("exit 40", "554 qq permanent problem (#5.3.0)"),
+        ("exit 10", "451 qq temporary problem (#4.3.0)"),
+        ("exit 41", "451 qq temporary problem (#4.3.0)"),
+        ("exit 71", "451 mail server temporarily rejected message (#4.3.0)"),
+        ("kill -9 $$", "451 qq crashed (#4.3.0)"),
+        ("no-such-command 2>&1", "451 qq temporary problem (#4.3.0)"),
         ("exec 0<&-; exit 0", "250 ok"),
     ],
 )
@@ -565,13 +579,13 @@ def test_message_arrives_as_sent(home: Home, serve: Serve) -> None:
     server = serve("--deliver", DELIVER)
     wire = server.wire()
     wire.reply()
-    every_byte = bytes(set(range(256)) - {10, 13})
+    every_byte = bytes(set(range(256)) - {10})
     for body in (b"", b".", b"..", every_byte, b"x" * 60_000, b"\r\n".join([every_byte] * 16_000)):
         for line in (MAIL, ANA, "DATA"):
             assert wire.say(line.encode())[:1] in (b"2", b"3")
         stuffed = b"\r\n".join(b"." + line if line.startswith(b".") else line for line in body.split(b"\r\n"))
-        assert wire.say(stuffed + b"\r\n.") == b"250 ok\r\n"
-        assert (home.path / "message").read_bytes().partition(b"\n")[2] == body.replace(b"\r\n", b"\n") + b"\n"
+        assert wire.say(stuffed + b"\r\n.").startswith(b"250 ok ")
+        assert (home.path / "message").read_bytes().split(b"\n", 2)[2] == body.replace(b"\r\n", b"\n") + b"\n"
     wire.close()
 
 

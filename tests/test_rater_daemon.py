@@ -197,7 +197,7 @@ def test_unix_socket(start: Callable[..., Daemon], tmp_path: Path) -> None:
         assert everything(connection) == b"0 1/2\r\n"
     assert daemon.ask(b"ip 192.0.2.1\n") == b"0 2/2\r\n"
     status, _, errors = rater(daemon.config)
-    assert status == 1 and errors.endswith(f"\nrater: can't use {path}: another process listens on {path}\n")
+    assert status == 3 and errors.endswith(f"\nrater: can't use {path}: another process listens on {path}\n")
     daemon.stop()
     assert not path.exists()
 
@@ -423,10 +423,10 @@ def test_raterctl_goes_wrong(start: Callable[..., Daemon]) -> None:
     ):
         status, output, errors = daemon.ctl(*words)
         assert (status, output) == (1, "") and re.fullmatch(f"error: {message}\n", errors)
-    assert daemon.ctl("forget", "ip", "a\nreload")[0] == daemon.ctl("forget", "ip", "x" * 1000)[0] == 2
+    assert daemon.ctl("forget", "ip", "a\nreload")[0] == daemon.ctl("forget", "ip", "x" * 1000)[0] == 3
     daemon.stop()
     assert daemon.ctl("near") == (
-        *(2, ""),
+        *(3, ""),
         f"raterctl: no answer from 127.0.0.1 port {daemon.ports['control port']}: Connection refused\n",
     )
 
@@ -439,7 +439,7 @@ def test_nobody_reads_what_raterctl_prints(start: Callable[..., Daemon]) -> None
     command = [*RATERCTL, "--port", str(daemon.ports["control port"]), "limits"]
     done = subprocess.run(command, env=ENVIRON, stdout=writer, stderr=subprocess.PIPE, timeout=PATIENCE)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (2, b"")
+    assert (done.returncode, done.stderr) == (3, b"")
 
 
 def test_the_control_port_by_hand(start: Callable[..., Daemon]) -> None:
@@ -535,23 +535,23 @@ def test_check_on_a_full_disk(tmp_path: Path) -> None:
         done = subprocess.run(
             [*RATER, "--check"], env=ENVIRON, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE
         )
-    assert (done.returncode, done.stderr) == (1, b"rater: can't write: No space left on device\n")
+    assert (done.returncode, done.stderr) == (3, b"rater: can't write: No space left on device\n")
 
 
 def test_where_rater_cannot_start(tmp_path: Path) -> None:
     config = tmp_path / "rater.toml"
-    assert rater(folder=tmp_path) == (1, "", "config: can't read config: No such file or directory\n")
+    assert rater(folder=tmp_path) == (3, "", "config: can't read config: No such file or directory\n")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for name, rest in (("port", ""), ("control_port", "port = 0\n"), ("metrics_port", PLACES)):
             config.write_text(f"[settings]\n{rest}{name} = {port}\nlog_level = 0\n{LIMIT}")
             expected = f"rater: can't use 127.0.0.1 port {port}: Address already in use\n"
-            assert rater("--config", config) == (1, "", expected)
+            assert rater("--config", config) == (3, "", expected)
         config.write_text(f'[settings]\nport = {port}\nlog = "{tmp_path}/log"\n{LIMIT}')
-        assert rater(config) == (1, "", expected)
+        assert rater(config) == (3, "", expected)
         assert (tmp_path / "log").read_text().endswith(f" fatal: {expected.removeprefix('rater: ')}")
     config.write_text(f'[settings]\n{PLACES}log = "/nowhere/log"\n{LIMIT}')
-    assert rater(config) == (1, "", "rater: can't use /nowhere/log: No such file or directory\n")
+    assert rater(config) == (3, "", "rater: can't use /nowhere/log: No such file or directory\n")
 
 
 @pytest.mark.parametrize(
@@ -569,13 +569,13 @@ def test_without_what_only_some_need(tmp_path: Path, module: str, config: str, m
     (tmp_path / "config").write_text(config)
     command = [*RATER[:2], f"import sys; sys.modules[{module!r}] = None; {RATER[2]}"]
     done = subprocess.run(command, env=ENVIRON, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
-    assert (done.returncode, done.stderr) == (1, f"{message}\n")
+    assert (done.returncode, done.stderr) == (3, f"{message}\n")
 
 
 @pytest.mark.parametrize("arguments", [["--nonsense"], ["a", "b"], ["--config", "a", "b"], ["--config"]])
 def test_wrong_command_lines(arguments: list[str]) -> None:
     status, output, errors = rater(*arguments)
-    assert (status, output) == (2, "") and errors.startswith("usage: rater ")
+    assert (status, output) == (3, "") and errors.startswith("rater: ")
 
 
 # What comes with it

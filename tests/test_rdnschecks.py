@@ -142,7 +142,7 @@ def test_script_and_server(tmp_path: Path) -> None:
         environ = {**ENVIRON, "DNSSERVERS": f"127.0.0.1#{nameserver.port}", "RDNSTHRESHOLD": "8"}
         server = Server(home, environ=environ)
         heard = server.transcript("EHLO pc.example.net", "MAIL FROM:<ana@example.net>", "EHLO 127.0.0.1")
-        logged = [line.partition(" - ")[2] for line in server.log.lines() if line.startswith("rdnschecks")]
+        logged = [line.partition(" - ")[2] for line in server.said() if line.startswith("rdnschecks")]
         server.stop()
     name = "unresolvable-rdns 3, ip-in-rdns-keyword 4"
     assert logged == [

@@ -314,10 +314,10 @@ def test_metrics_that_cannot_be(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         service = start("--metrics", port, ready=False)
-        assert service.process.wait(PATIENCE) == 1
+        assert service.process.wait(PATIENCE) == 3
         service.wait_for(f"ra-plugins service: can't tell metrics on 127.0.0.1 port {port}: Address already in use")
     missing = start("--metrics", free_port(), ready=False, before="import sys; sys.modules['prometheus_client'] = None; ")
-    assert missing.process.wait(PATIENCE) == 1
+    assert missing.process.wait(PATIENCE) == 3
     missing.wait_for("ra-plugins service: metrics need prometheus_client: pip install 'ra-plugins[service]'")
     assert not missing.socket.exists() and not Path(f"{missing.socket}.status").exists()
 
@@ -346,10 +346,10 @@ def test_status_of_a_service_that_runs(start: Start) -> None:
 def test_status_of_none(tmp_path: Path, start: Start) -> None:
     done = status_of(tmp_path / "socket")
     reason = f"ra-plugins service: no service answers on {tmp_path}/socket.status: No such file or directory\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", reason)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", reason)
     service = start()
     assert service.end() == 0
-    assert status_of(service.socket).returncode == 1 and [*tmp_path.glob("*socket*")] == []
+    assert status_of(service.socket).returncode == 3 and [*tmp_path.glob("*socket*")] == []
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(f"{tmp_path}/socket.status")
         other.listen()
@@ -363,7 +363,7 @@ def test_status_of_none(tmp_path: Path, start: Start) -> None:
         thread.start()
         done = status_of(tmp_path / "socket")
         thread.join(PATIENCE)
-    assert done.returncode == 1 and "no service of ours" in done.stderr
+    assert done.returncode == 3 and "no service of ours" in done.stderr
 
 
 def test_status_socket_is_as_the_first(start: Start) -> None:
@@ -379,7 +379,7 @@ def test_mail_goes_on_without_a_status(tmp_path: Path, start: Start) -> None:
     service = start()
     service.wait_for("nobody can ask for the status")
     assert service.ask("later").startswith(b"E451 ")
-    assert status_of(service.socket).returncode == 1
+    assert status_of(service.socket).returncode == 3
     service.end()
     assert (tmp_path / "socket.status").is_symlink() and (tmp_path / "elsewhere").read_bytes() == b""
 
@@ -490,7 +490,7 @@ def test_verdicts_in_the_log(start: Start) -> None:
 
 def test_verdicts_that_cannot_be_written(tmp_path: Path, start: Start) -> None:
     service = start("--verdicts", tmp_path / "nowhere" / "verdicts", ready=False)
-    assert service.process.wait(PATIENCE) == 1
+    assert service.process.wait(PATIENCE) == 3
     service.wait_for(f"can't write verdicts to {tmp_path}/nowhere/verdicts: No such file or directory")
 
 

@@ -115,23 +115,23 @@ def _told(found: MailboxFound, question: Mailbox) -> MailboxFound:
 
 
 @pytest.mark.parametrize(
-    ("name", "lists", "values", "said"),
+    ("name", "lists", "values", "entry"),
     [
-        ("rcptchecksfile", {"wl": "@example.org\nexample.net\n"}, {"CHKUSER_WLFILE": "wl"}, "wl: nothing matches @example.org"),
-        ("rcptcheckscdb", {"wl": "ana@example.org\n"}, {"CHKUSER_WLFILE": "wl"}, "wl: nothing matches ana@example.org"),
-        ("senderchecksfile", {"wl": ".example.net\n"}, {"SENDERCHK_WLFILE": "wl"}, "wl: nothing matches .example.net"),
-        ("checkback", {"cbwldom": "@example.com\n"}, {}, "cbwldom: nothing matches @example.com"),
-        ("checkback", {"cbwladdr": "example.com\n"}, {}, "cbwladdr: nothing matches example.com"),
-        ("dotblind", {"mine": "@example.org\n"}, {"DOTBLINDDOMAINS": "mine"}, "mine: nothing matches @example.org"),
-        ("plusaliases", {"mine": "@example.org\n"}, {"PLUSALIASESDOMAINS": "mine"}, "mine: nothing matches @example.org"),
-        ("greylist", {"greylistclients": "mx.example.net\n"}, {}, "greylistclients: nothing matches mx.example.net"),
-        ("greylist", {"greylistsenders": "example.net\n"}, {}, "greylistsenders: nothing matches example.net"),
-        ("greylist", {"greylistrecipients": "abuse\n"}, {}, "greylistrecipients: nothing matches abuse"),
-        ("spfchecks", {"fw": "mx.example.net\n"}, {"SPFFORWARDERS": "fw"}, "fw: nothing matches mx.example.net"),
+        ("rcptchecksfile", {"wl": "@example.org\nexample.net\n"}, {"CHKUSER_WLFILE": "wl"}, "@example.org"),
+        ("rcptcheckscdb", {"wl": "ana@example.org\n"}, {"CHKUSER_WLFILE": "wl"}, "ana@example.org"),
+        ("senderchecksfile", {"wl": ".example.net\n"}, {"SENDERCHK_WLFILE": "wl"}, ".example.net"),
+        ("checkback", {"cbwldom": "@example.com\n"}, {}, "@example.com"),
+        ("checkback", {"cbwladdr": "example.com\n"}, {}, "example.com"),
+        ("dotblind", {"mine": "@example.org\n"}, {"DOTBLINDDOMAINS": "mine"}, "@example.org"),
+        ("plusaliases", {"mine": "@example.org\n"}, {"PLUSALIASESDOMAINS": "mine"}, "@example.org"),
+        ("greylist", {"greylistclients": "mx.example.net\n"}, {}, "mx.example.net"),
+        ("greylist", {"greylistsenders": "example.net\n"}, {}, "example.net"),
+        ("greylist", {"greylistrecipients": "abuse\n"}, {}, "abuse"),
+        ("spfchecks", {"fw": "mx.example.net\n"}, {"SPFFORWARDERS": "fw"}, "mx.example.net"),
     ],
 )
 def test_an_entry_that_nothing_matches_is_told_once(
-    name: str, lists: dict[str, str], values: dict[str, str], said: str
+    name: str, lists: dict[str, str], values: dict[str, str], entry: str
 ) -> None:
     "One line for each time that the list is read, whatever else is logged."
     files: dict[str, str | bytes] = {"rcpthosts": "example.org\n", "addresslist": "", **lists}
@@ -140,6 +140,7 @@ def test_an_entry_that_nothing_matches_is_told_once(
     log: list[str] = []
     for _ in range(3):
         FOUND[name](session, control, log.append, {})
+    said = f"{next(iter(lists))}, line 1: nothing matches {entry}"
     assert [line.partition(";")[0] for line in log if "nothing matches" in line] == [said]
     files |= {listed: f"{text}# changed\n" for listed, text in lists.items()}
     FOUND[name](session, control, log.append, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +45,7 @@ def test_authlogger(home: Home, serve: Serve) -> None:
         client.ehlo()
         assert client.esmtp_features["auth"].split() == ["LOGIN", "PLAIN"]
         assert client.say("AUTH PLAIN AGFuYQB3cm9uZw==")[:3] == "535"  # NUL ana NUL wrong
-        assert server.said() == []
+        assert server.said() == log("smtpd", "log-in of ana by plain failed")
         assert client.login("ana", "secret")[0] == 235
     assert server.said() == log("authlogger", "authenticated as ana by plain from 127.0.0.1")
     with server.client() as client:
@@ -71,7 +72,7 @@ def test_authlogger_names_on_one_line(home: Home, serve: Serve) -> None:
 )
 def test_msa(home: Home, serve: Serve, code: str, reply: str) -> None:
     home.plugins("[mail]", "plugins/msa")
-    server = serve("--users", home.users(ana="secret"), "--set", f"MSACODE={code}")
+    server = serve("--like", "gentoo", "--users", home.users(ana="secret"), "--set", f"MSACODE={code}")
     with server.client() as client:
         assert client.say(MAIL) == reply
         assert server.said() == log("msa", "Message rejected (no auth).")
@@ -84,7 +85,7 @@ def test_msa(home: Home, serve: Serve, code: str, reply: str) -> None:
 def test_overload_between_commands(home: Home, serve: Serve) -> None:
     home.plugins("[mail]", "plugins/overload")
     flag = home.control / "overloaded"
-    server = serve("--users", home.users(ana="secret"))
+    server = serve("--like", "gentoo", "--users", home.users(ana="secret"))
     patient, late, ours = server.client(), server.client(), server.client()
     assert patient.say(MAIL) == "250 ok"
     flag.touch()
@@ -159,7 +160,7 @@ def test_order_of_rewriting(home: Home, serve: Serve, order: tuple[str, ...], ch
 def test_localmail(home: Home, serve: Serve) -> None:
     home.plugins("[rcpt]", "plugins/localmail")
     home.write(localonly="# trainees\r\nAna\r\n")
-    server = serve("--users", home.users(ana="secret", ben="hidden"), "--deliver", DELIVER)
+    server = serve("--like", "gentoo", "--users", home.users(ana="secret", ben="hidden"), "--deliver", DELIVER)
     eve = "RCPT TO:<eve@example.com>"
     with server.client() as client:
         client.login("ana", "secret")
@@ -255,7 +256,7 @@ def test_tarpit_waits_as_sleep_and_ends_with_the_client(home: Home, serve: Serve
     until(lambda: Path(f"/proc/{waiting}/comm").read_text() == "sleep\n", "the process becomes sleep")
     assert wire.silent()
     assert server.talk(MAIL) == ["250 ok"]  # others are served meanwhile
-    wire.close()
+    wire.close(abruptly=True)
     gone(waiting)
     server.settled(open_before)
     assert server.said() == log("tarpit", "started tarpitting")
@@ -368,7 +369,8 @@ def test_all_at_once(home: Home, serve: Serve) -> None:
     ]
     assert home.delivered("RECIPIENTS") == ["AnnAlee@example.org"]
     received, *rest = home.message().splitlines()
-    assert received.startswith("Received: from mail.example.net ([127.0.0.1]) by mail.example.org with SMTP; ")
+    assert received == "Received: from unknown (HELO mail.example.net) (127.0.0.1)"
+    assert rest.pop(0).startswith("  by mail.example.org with SMTP; ")
     assert rest == ["Subject: Tea", "", "At four?"]
 
 
@@ -409,7 +411,7 @@ def test_bytes_of_addresses(home: Home, serve: Serve) -> None:
         b"RCPT TO:<cafe@example.org>",
     ]
     assert [wire.say(line)[:3] for line in said] == [b"250", b"250", b"250", b"511", b"511"]
-    assert [wire.say(b"DATA")[:3], wire.say(b"Subject: Tea\r\n.")] == [b"354", b"250 ok\r\n"]
+    assert [wire.say(b"DATA")[:3], wire.say(b"Subject: Tea\r\n.")[:7]] == [b"354", b"250 ok "]
     wire.close()
     assert home.delivered("SENDER", "RECIPIENTS") == [
         "\udcff\udcfe@example.net",
@@ -439,7 +441,7 @@ def test_long_addresses(home: Home, serve: Serve) -> None:
 
 
 def test_long_lines(home: Home, serve: Serve) -> None:
-    "A line of 100 kB is refused, as a command and in a message, and the session goes on. 60 kB are no trouble."
+    "A line of 100 kB is refused as a command, and the session goes on. In a message it is no trouble."
     home.plugins("[helo]", ':echo "P${#SMTPHELOHOST} characters"')
     server = serve("--deliver", DELIVER)
     assert server.transcript(f"EHLO {'a' * 60_000}")[1] == "60000 characters"
@@ -447,11 +449,8 @@ def test_long_lines(home: Home, serve: Serve) -> None:
         assert client.say(f"MAIL FROM:<{'a' * 100_000}>")[:3] == "500"
         assert client.say("x" * 1_000_000)[:3] == "500"
         assert [client.say(MAIL), client.say(ANA)] == ["250 ok", "250 ok"]
-        assert client.say_message(f"Subject: {'a' * 100_000}\n")[:3] == "500"
-        assert not (home.path / "message").exists()
-        assert [client.say(MAIL), client.say(ANA)] == ["250 ok", "250 ok"]
-        assert client.say_message(f"Subject: {'a' * 60_000}\n") == "250 ok"
-    assert len(home.message()) > 60_000
+        assert client.say_message(f"Subject: {'a' * 100_000}\n") == "250 ok"
+    assert "\nSubject: " + "a" * 100_000 + "\n" in home.message()
 
 
 def test_pipelining(home: Home, serve: Serve) -> None:
@@ -515,9 +514,8 @@ STAGES = {
 LINGERING = ":sleep 1000 & echo lingering: pid $$ - with child $! >&2; wait"
 
 
-@pytest.mark.parametrize("abruptly", [False, True], ids=["politely", "abruptly"])
 @pytest.mark.parametrize("stage", STAGES)
-def test_client_leaves_while_a_plugin_runs(home: Home, serve: Serve, stage: str, abruptly: bool) -> None:
+def test_client_leaves_while_a_plugin_runs(home: Home, serve: Serve, stage: str) -> None:
     "The plugin ends with all its children, the server cleans up and goes on, and nothing is said of it in the log."
     server = serve("--like", "sagredo", "--users", home.users(ana="secret"), ENABLE_SPP="")
     open_before = len(server.descriptors())
@@ -525,12 +523,27 @@ def test_client_leaves_while_a_plugin_runs(home: Home, serve: Serve, stage: str,
     wire = server.wire()
     wire.send(STAGES[stage])
     match = server.log.wait_for(r"lingering: pid (\d+) - with child (\d+)\n")
-    wire.close(abruptly)
+    wire.close(abruptly=True)
     gone(int(match[1]), int(match[2]))
     server.settled(open_before)
     home.plugins("[mail]", "plugins/msa")
     assert server.talk(MAIL) == ["550 You should be authenticated"]
     assert server.said() == [match[0].rstrip("\n"), *log("msa", "Message rejected (no auth).")]
+
+
+def test_client_closes_its_side_while_a_plugin_runs(home: Home, serve: Serve) -> None:
+    "It may be waiting for its replies, so the plugin runs on, up to its time limit."
+    home.plugins("[mail]", LINGERING)
+    server = serve("--seconds", "0.5")
+    wire = server.wire()
+    wire.send(f"{MAIL}\r\n".encode())
+    match = server.log.wait_for(r"lingering: pid (\d+) - with child (\d+)\n")
+    wire.socket.shutdown(socket.SHUT_WR)
+    failed = f"451 qmail-spp failure: {LINGERING}: no end after 0.5 seconds (#4.3.0)\r\n"
+    assert wire.rest() == f"220 mail.example.org ESMTP\r\n{failed}".encode()
+    gone(int(match[1]), int(match[2]))
+    wire.close()
+    server.log.lines()
 
 
 def test_client_leaves_while_a_child_in_the_background_runs(home: Home, serve: Serve) -> None:
@@ -542,7 +555,7 @@ def test_client_leaves_while_a_child_in_the_background_runs(home: Home, serve: S
     wire.send(b"MAIL FROM:<a@b>\r\n")
     match = server.log.wait_for(r"lingering: pid (\d+) - with child (\d+)\n")
     until(lambda: not server.children(), "the server has seen the end of the plugin itself")
-    wire.close()
+    wire.close(abruptly=True)
     gone(int(match[2]))
     server.settled(open_before)
 
@@ -559,28 +572,25 @@ def test_client_leaves_in_the_middle_of_a_message(home: Home, serve: Serve) -> N
     assert not (home.path / "message").exists()
 
 
-@pytest.mark.parametrize("abruptly", [False, True], ids=["politely", "abruptly"])
 @pytest.mark.parametrize("printed", ["P220-Welcome", "SA=b"])
 @pytest.mark.parametrize("stage", ["connection", "helo"])
-def test_client_leaves_while_a_plugin_prints(
-    home: Home, serve: Serve, stage: str, printed: str, abruptly: bool
-) -> None:
+def test_client_leaves_while_a_plugin_prints(home: Home, serve: Serve, stage: str, printed: str) -> None:
     "The server, held up for a while, finds a plugin's output and the client's farewell at the same time."
     server = serve()
     open_before = len(server.descriptors())
     waiting = ":echo waiting: pid $$ - here >&2; while test ! -e go; do sleep 0.01; done"
-    home.plugins(f"[{stage}]", f"{waiting}; echo {printed}; echo waiting: pid $$ - done >&2; exec sleep 1000")
+    home.plugins(f"[{stage}]", f"{waiting}; echo {printed}; touch done; exec sleep 1000")
     wire = server.wire()
     wire.send(b"EHLO x\r\n")
     plugin = int(server.log.wait_for(r"waiting: pid (\d+) - here\n")[1])
     server.process.send_signal(signal.SIGSTOP)
     (home.path / "go").touch()
-    server.log.wait_for(r"waiting: pid \d+ - done\n")
-    wire.close(abruptly)
+    until((home.path / "done").exists, "the plugin has printed")
+    wire.close(abruptly=True)
     server.process.send_signal(signal.SIGCONT)
     gone(plugin)
     server.settled(open_before)
-    assert server.said() == [f"waiting: pid {plugin} - here", f"waiting: pid {plugin} - done"]
+    assert server.said() == [f"waiting: pid {plugin} - here"]
 
 
 def test_clients_that_leave_at_any_moment(home: Home, serve: Serve) -> None:

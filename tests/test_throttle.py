@@ -129,7 +129,7 @@ def test_userthrottle(home: Home, serve: Serve) -> None:
     "Each user has a limit of their own, and who hasn't logged in has none."
     home.plugins("[mail]", "plugins/userthrottle")
     with rater(user="2 in 1m") as address:
-        server = serve("--users", home.users(ana="secret", ben="hidden"), RATER=address)
+        server = serve("--like", "gentoo", "--users", home.users(ana="secret", ben="hidden"), RATER=address)
         for user, password, expected in (
             ("ana", "secret", ["250 ok", "250 ok", TOO_MANY]),
             ("ben", "hidden", ["250 ok", "250 ok"]),
@@ -145,7 +145,7 @@ def test_userthrottle(home: Home, serve: Serve) -> None:
 def test_userthrottle_counts_recipients(home: Home, serve: Serve) -> None:
     home.plugins("[rcpt]", "plugins/userthrottle")
     with rater(user="2 in 1m") as address:
-        server = serve("--users", home.users(ana="secret"), RATER=address)
+        server = serve("--like", "gentoo", "--users", home.users(ana="secret"), RATER=address)
         with server.client() as client:
             client.ehlo()
             client.login("ana", "secret")
@@ -285,7 +285,7 @@ def test_from_the_client_to_rater_and_back(home: Home, serve: Serve, tmp_path: P
     port = daemon.ports["questions"]
     home.plugins("[connection]", "plugins/ipthrottle", "[mail]", "plugins/userthrottle")
     users = home.users(ana="secret", newsletter="weekly")
-    server = serve("--users", users, RATER=f"127.0.0.1:{port}")
+    server = serve("--like", "gentoo", "--users", users, RATER=f"127.0.0.1:{port}")
 
     def mail(user: str, password: str, times: int) -> list[str]:
         with server.client() as client:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ra_plugins.ask.workers import Workers
 
 # %% auto #0
-__all__ = ['Answerer', 'load', 'Roster', 'Answerers']
+__all__ = ['NOTHING', 'Answerer', 'load', 'Roster', 'Answerers']
 
 # %% ../../nbs/ask/01_answerer.ipynb #70b1a86a
 COROUTINE = 0x80  # in `co_flags`: `async def`
@@ -32,6 +32,9 @@ def _is_async(function: Any) -> bool:
     return code is not None and bool(code.co_flags & COROUTINE)
 
 # %% ../../nbs/ask/01_answerer.ipynb #59491884
+NOTHING = object()  # an answer that says nothing, to what wasn't asked for its answer's sake
+
+
 class Answerer:
     "Answers questions of some kinds. A derived class has `answer`, `aanswer`, or both."
 
@@ -72,7 +75,7 @@ class Answerer:
         self._workers = self._workers or Workers(self.threads)
         return await self._workers.arun(lambda: _waited_for(self, question, until), until)
 
-    def at_once(self, question: Any) -> Any:  # None if it has to be asked
+    def at_once(self, question: Any, until: float) -> Any:  # None if it has to be asked, `NOTHING` if that is the answer
         "The answer, if it is known already, in a cache for example. It must neither wait nor ask."
         return None
 
@@ -209,8 +212,8 @@ class Answerers(Roster):
 
         if monotonic() >= until:
             return Late(TOO_LATE)
-        if (known := self._known(question)) is not None:
-            return known
+        if (known := self._known(question, until)) is not None:
+            return None if known is NOTHING else known
         task = ensure_future(self._outcome(question, until))
         try:
             await wait({task}, timeout=None if until == inf else max(until - monotonic(), 0))
@@ -218,11 +221,11 @@ class Answerers(Roster):
         finally:
             task.cancel()
 
-    def _known(self, question: Question[Any]) -> Any:
+    def _known(self, question: Question[Any], until: float) -> Any:
         "The answer, if whoever answers has it at hand. What goes wrong here goes wrong again when it is asked."
         try:
             answerer = self.find(type(question))
-            return answerer.at_once(question) if isinstance(answerer, Answerer) else None
+            return answerer.at_once(question, until) if isinstance(answerer, Answerer) else None
         except BaseException:
             return None
 

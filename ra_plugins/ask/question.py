@@ -267,9 +267,9 @@ def eager(
     except BaseException as error:
         done.set_exception(error)
     else:
-        task = loop.create_task(_go_on(coroutine, waited))
-        task.add_done_callback(lambda _: coroutine.close())  # it may have been cancelled before it went on
-        return task
+        rest = _go_on(coroutine, waited)
+        rest.send(None)  # up to where the task takes over: cancelled before that, it would leave the coroutine as it is
+        return loop.create_task(rest)
     return done
 
 
@@ -284,10 +284,14 @@ class _Begun:
         self.coroutine, self.waited = coroutine, waited
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        waited = self.waited
         step: Callable[[Any], Any]
         given: Any
         try:
+            try:
+                yield  # the task begins here
+                waited = self.waited
+            except BaseException as error:
+                waited = self.coroutine.throw(error)
             while True:
                 try:
                     step, given = self.coroutine.send, (yield waited)

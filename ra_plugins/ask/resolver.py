@@ -20,12 +20,12 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 
-from ra_plugins.ask.answerer import Answerer
+from ra_plugins.ask.answerer import NOTHING, Answerer
 from ra_plugins.ask.cache import NXDOMAIN, RDATA_VALUES, TTL_LIMIT, AnswerCache, absolute_name
 from ra_plugins.ask.dns import CNAME_LIMIT, ENDLESS, Lookup, Prefetch, Records, Silent
 from ra_plugins.ask.exchange import SOCKET_LIMIT, LocalFault, SocketLine, brief_reason, done_by
 from ra_plugins.ask.nameserver import RESOLV_CONF, NameserverList, answer_in, ask_nameserver, parse_nameserver
-from ra_plugins.ask.question import LONGEST, TOO_LATE, Broken, Late, Nobody, Question, Refused, Unanswered
+from ra_plugins.ask.question import LONGEST, TOO_LATE, Broken, Late, Nobody, Question, Refused, Unanswered, eager
 from ra_plugins.support.environment import Environment, timeout_seconds, variable
 
 Follow = Callable[[Lookup, Records], Iterable[Lookup]]  # as in `Prefetch`
@@ -331,23 +331,31 @@ class ResolverAnswerer(Answerer):
     def __init__(self, settings: ResolverSettings, log: Callable[[str], None], dry: bool = False):
         super().__init__(settings, log, dry)
         self.resolver = Resolver(settings.nameservers, timeout=settings.timeout)
-        self.ahead: dict[asyncio.Task[None], Lookups] = {}
+        self.ahead: dict[asyncio.Future[None], Lookups] = {}
 
     async def aanswer(self, question: Lookup | Prefetch, until: float) -> Records | Unanswered | None:
         "The answer, on asyncio."
         if isinstance(question, Lookup):
             return await resolve(self.resolver, question, until)
+        self._begin(question, until)
+        return None
+
+    def at_once(self, question: Lookup | Prefetch, until: float) -> Any:
+        "What the cache has. To ask ahead is begun here, since nobody waits for that."
+        if isinstance(question, Lookup):
+            return self.resolver.cache.get(*question.key)
+        self._begin(question, until)
+        return NOTHING
+
+    def _begin(self, prefetch: Prefetch, until: float) -> None:
+        "Begin to ask ahead. What the cache has is followed at once, and only the rest is a task."
         left = self.resolver.sockets.limit // 2 - sum(len(each.asked) for each in self.ahead.values())
         if left > 0:
             lookups = Lookups(self.resolver, min(self.resolver.prefetch, left))
-            task = asyncio.get_running_loop().create_task(_run_ahead(lookups, question, until))
-            self.ahead[task] = lookups
-            task.add_done_callback(self.ahead.pop)
-        return None
-
-    def at_once(self, question: Lookup | Prefetch) -> Records | Unanswered | None:
-        "What the cache has."
-        return self.resolver.cache.get(*question.key) if isinstance(question, Lookup) else None
+            running = eager(_run_ahead(lookups, prefetch, until))
+            if not running.done():
+                self.ahead[running] = lookups
+                running.add_done_callback(self.ahead.pop)
 
     def counted(self) -> dict[str, int]:
         "The queries that have gone to nameservers."

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ra_plugins.ask.callout import CALLOUT_CACHE, CalloutCache, CalloutCacheSettings, purge_replies
 from ra_plugins.hosts.script import environment
 from ra_plugins.plugins.checkback import CheckbackSettings, lifetime
-from ra_plugins.support.command_line import command_parser, run_command, trouble
+from ra_plugins.support.command_line import FAILED, command_parser, exit_statuses, run_command, trouble
 from ra_plugins.support.log import log_line
 
 if TYPE_CHECKING:
@@ -24,19 +24,13 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['PURGE_PATIENCE', 'purge_cache', 'main']
 
-# %% ../../nbs/cli/06_checkbackpurge.ipynb #0a744ed7
-_FAULT = 1  # exit status if the cache can't be had
-_MISUSE = 2
-
-
+# %% ../../nbs/cli/06_checkbackpurge.ipynb #8594e1ea
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    "Read the command line. A wrong one ends the program with status 2 and a message on standard error."
-    made = command_parser("checkbackpurge", _MISUSE, "Drop from the cache of the plugin checkback what is out of date.")
+    "Read the command line. A wrong one ends the program with status 3 and a message on standard error."
+    made = command_parser("checkbackpurge", description="Drop from the cache of the plugin checkback what is out of date.")
     made.add_argument("--cache", metavar="FILE", help=f"the cache ($CHECKBACK_CACHE, else {CALLOUT_CACHE})")
-    made.epilog = (
-        "CHECKBACK_CACHETIME, CHECKBACK_FAILTIME and CHECKBACK_RETRYTIME say how long an answer holds. "
-        "Exit status: 0 done, 1 the cache can't be used, 2 wrong arguments."
-    )
+    holds = "CHECKBACK_CACHETIME, CHECKBACK_FAILTIME and CHECKBACK_RETRYTIME say how long an answer holds."
+    made.epilog = f"{holds} {exit_statuses()}"
     return made.parse_args(arguments)
 
 # %% ../../nbs/cli/06_checkbackpurge.ipynb #20fdff5d
@@ -58,7 +52,7 @@ def purge_cache(
             cache.file.close()
     except (OSError, ValueError) as error:  # ValueError: no path at all
         log(f"can't purge: {trouble(error)}")
-        return _FAULT
+        return FAILED
     log(f"Traversed {there} items, deleted {dropped} items")
     return 0
 
@@ -67,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     "The command `checkbackpurge`; returns the exit status."
     options, environ = _options(arguments), environment()
     path = options.cache or CalloutCacheSettings(environ, _log).cache
-    return run_command("checkbackpurge", partial(purge_cache, path, CheckbackSettings(environ, _log), _log), _FAULT)
+    return run_command("checkbackpurge", partial(purge_cache, path, CheckbackSettings(environ, _log), _log))
 
 
 def _log(message: str) -> None:

@@ -17,17 +17,15 @@ from typing import Any
 
 from ra_plugins.hosts.script import CONTROLDIR
 from ra_plugins.hosts.service.request import SOCKET
-from ra_plugins.support.command_line import Fault, command_parser, number_over_zero, run_command, trouble
+from ra_plugins.support.command_line import FAILED, Fault, command_parser, exit_statuses, number_over_zero, run_command, trouble
 from ra_plugins.support.control import Control, RegularFile
 from ra_plugins.support.environment import ip_address
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'zone_answers', 'try_session', 'demo',
-           'assignment', 'port', 'client_ip', 'plugin_file', 'GatherSettings', 'full_path', 'main']
-
-# %% ../../nbs/cli/04_command.ipynb #9bb7e233
-_FAILED = 3  # exit status: the command couldn't do its work. 0, 1 and 2 are verdicts of `try`
+__all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'zone_answers', 'rules_of', 'try_session',
+           'demo', 'assignment', 'port', 'client_ip', 'plugin_file', 'GatherSettings', 'address_from_log',
+           'GatherMessages', 'full_path', 'main']
 
 # %% ../../nbs/cli/04_command.ipynb #6fe504e8
 def list_plugins(options: argparse.Namespace) -> int:
@@ -55,12 +53,12 @@ def install_plugins(options: argparse.Namespace) -> int:
     from ra_plugins.hosts.catalogue import to_stderr
 
     user = smtpd_user(options.user)
-    programs = install(options.folder, options.names, options.force, service=options.service)
+    programs = install(options.folder, options.names, options.force, service=options.service, create=options.create)
     print(*programs, sep="\n", flush=True)
     wrong = look(programs, user)
     for line in wrong:
         to_stderr(line)
-    return _FAILED if wrong else 0
+    return FAILED if wrong else 0
 
 # %% ../../nbs/cli/04_command.ipynb #83dbcc2b
 def need(path: str) -> None:
@@ -102,6 +100,8 @@ def smtpd(options: argparse.Namespace) -> int:
             asyncio.get_running_loop().add_signal_handler(name, end.set)
         host, port = server.sockets[0].getsockname()[:2]
         log_of_server(f"listening at {host} port {port}, with {setup.control.folder}")
+        if setup.users and not host.startswith(("127.", "::1")):
+            log_of_server("there is no TLS, so only clients on this machine may log in")
         await end.wait()
         server.close()
 
@@ -128,6 +128,23 @@ def zone_answers(
         raise Fault(str(error)) from None
     return {Lookup: zone, Prefetch: zone}
 
+# %% ../../nbs/cli/04_command.ipynb #6ed407b7
+def rules_of(
+    path: str | None,  # of a text for tcprules
+) -> dict[str, Any]:  # by address
+    "The rules of tcpserver; `Fault` where the file can't be read, or tcprules wouldn't take it."
+    if path is None:
+        return {}
+    from ra_plugins.smtpd.rules import RuleFault, rules_in
+
+    need(path)
+    try:
+        return dict(rules_in(Control(".").read(path).decode("utf-8", "surrogateescape")))
+    except RuleFault as fault:
+        raise Fault(f"{path}, {fault}") from None
+    except OSError as error:  # too long
+        raise Fault(f"can't read {trouble(error)}") from None
+
 # %% ../../nbs/cli/04_command.ipynb #5cfc139c
 def try_session(options: argparse.Namespace) -> int:
     "Hold one session without a network, and say what each plugin asks, answers and logs."
@@ -136,17 +153,25 @@ def try_session(options: argparse.Namespace) -> int:
     from ra_plugins.cli.hints import hints
     from ra_plugins.hosts.catalogue import to_stderr
     from ra_plugins.hosts.guard import run_to_end
-    from ra_plugins.hosts.script import environment
-    from ra_plugins.smtpd.trial import VERDICTS, Trial, trial_data, trial_text, verdict
+    from ra_plugins.smtpd.rules import rule_for
+    from ra_plugins.smtpd.server import inherited
+    from ra_plugins.smtpd.trial import VERDICTS, Trial, denied, trial_data, trial_text, verdict
 
-    if options.recipients and options.sender is None:
+    messages = options.messages or [(None, [])]
+    if messages[0][0] is None and messages[0][1]:
         raise Fault("a recipient (--to) comes after a sender (--from)")
-    need(os.path.join(options.control, "smtpplugins"))
     control = Control(os.path.abspath(options.control))
-    environ = {**environment(), "TCPREMOTEIP": options.ip, **options.set}
+    rule = rule_for(rules_of(options.rules), {**options.set, "TCPREMOTEIP": options.ip})
     try:
+        told = {"PROTO": "TCP", "TCPLOCALHOST": control.first_line("me", "localhost"), "TCPREMOTEIP": options.ip}
+        environ = {**inherited(), **told, **(rule.settings if rule else {}), **options.set}
         trial = Trial(control, environ, options.like, options.seconds, zone_answers(options.zone))
-        run_to_end(trial.hold(options.helo, options.sender, options.recipients, options.auth))
+        if rule and not rule.allowed:
+            denied(trial, rule)
+        else:
+            trial.rule = rule
+            (sender, recipients), *more = messages
+            run_to_end(trial.hold(options.helo, sender, recipients, options.auth, more))
         notes = hints(control, environ, options.like)
     except OSError as error:
         raise Fault(f"can't read {trouble(error)}") from None
@@ -213,6 +238,29 @@ class GatherSettings(argparse.Action):
         "Add one."
         options.set = {**options.set, values[0]: values[1]}
 
+# %% ../../nbs/cli/04_command.ipynb #72f74e44
+def address_from_log(
+    text: str,  # `ana@example.org`, `<ana@example.org>`, `to=<ana@example.org>,`
+) -> str:
+    "An address on the command line, also as it is copied from a log."
+    before, bracket, rest = text.strip().partition("<")
+    address, closed, after = rest.rpartition(">")
+    return address if bracket and closed and not set('@"') & set(before + after) else text.strip()
+
+
+class GatherMessages(argparse.Action):
+    "Gathers messages, each a sender and recipients: `--from` begins one, and `--to` belongs to the one that has begun."
+
+    def __call__(self, parser: object, options: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
+        "Add a sender or a recipient."
+        *others, (sender, recipients) = options.messages or [(None, [])]
+        if option_string == "--to":
+            options.messages = [*others, (sender, [*recipients, values])]
+        elif sender is None:
+            options.messages = [(values, recipients)]
+        else:
+            options.messages = [*options.messages, (values, [])]
+
 # %% ../../nbs/cli/04_command.ipynb #6f15f16b
 def _plugin_options(command: argparse.ArgumentParser) -> None:
     from ra_plugins.spp.sections import SECTIONS
@@ -237,11 +285,12 @@ def _try_options(command: argparse.ArgumentParser) -> None:
     _plugin_options(command)
     command.add_argument("--ip", required=True, type=client_ip, help="the client's address")
     command.add_argument("--helo", metavar="NAME", help="how it greets; without it, it doesn't")
-    command.add_argument("--from", dest="sender", metavar="ADDRESS", help="the sender; '' for a bounce")
-    command.add_argument(
-        "--to", action="append", default=[], dest="recipients", metavar="ADDRESS", help="a recipient; may come again"
-    )
+    message: dict[str, Any] = {"type": address_from_log, "action": GatherMessages, "dest": "messages", "default": []}
+    message["metavar"] = "ADDRESS"
+    command.add_argument("--from", help="the sender, '' for a bounce; again, for another message", **message)
+    command.add_argument("--to", help="a recipient; may come again", **message)
     command.add_argument("--auth", default="", metavar="USER", help="the user who has logged in")
+    command.add_argument("--rules", metavar="FILE", help="tcpserver's rules, as for tcprules: set what they set for this client")
     command.add_argument("--zone", metavar="FILE", help="answer lookups from a zone file, and don't ask DNS")
     command.add_argument("--json", action="store_true", help="tell it as JSON")
 
@@ -259,6 +308,7 @@ def _install_options(command: argparse.ArgumentParser) -> None:
         "names", nargs="*", metavar="NAME", help="of a plugin, or of a file: ./mine.py; without any, all of ours"
     )
     command.add_argument("--force", action="store_true", help="write over programs that aren't ours")
+    command.add_argument("--create", action="store_true", help="make the folder, if it isn't there")
     command.add_argument(
         "--service",
         nargs="?",
@@ -271,20 +321,31 @@ def _install_options(command: argparse.ArgumentParser) -> None:
         "--user", default="", metavar="NAME", help="who runs them: a name or a number (qmaild, or else nobody)"
     )
     command.epilog = (
-        "Then it looks at them as that user. Exit status: 0 if all is well; 3 if they couldn't be installed, that user "
-        "can't run them, or others may change them or what they import."
+        "Then it looks at them as that user. Exit status: 0 all is well; 3 they couldn't be installed, that user can't run "
+        "them, or others may change them or what they import; or the command line makes no sense."
     )
 
-# %% ../../nbs/cli/04_command.ipynb #63dd838f
+# %% ../../nbs/cli/04_command.ipynb #5cd2d04e
+_APART = {  # commands with a page and a command line of their own
+    "check": "Look for mistakes in a whole set-up: sections, programs, settings, lists, the service.",
+    "overload-flag": "Raise and lower the flag of the overload plugin; has options of its own.",
+    "rblchecks": "With --self-test: try the block lists of the plugin rblchecks out.",
+    "spf": "With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.",
+    "service": "Hold plugins, connections and caches, and answer the small client.",
+}
+
+
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:  # the whole, and each command's
     "The command line of `ra-plugins`."
-    top = command_parser("ra-plugins", _FAILED, "Plugins for qmail-spp: list, install and try them.")
+    top = command_parser("ra-plugins", description="Plugins for qmail-spp: list, install, check and try them.")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     known: dict[str, argparse.ArgumentParser] = {}
 
-    def add(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-        known[name] = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int], statuses: dict[int, str] | None = None
+    ) -> argparse.ArgumentParser:
+        known[name] = commands.add_parser(name, help=run.__doc__, description=run.__doc__, epilog=exit_statuses(statuses))
         known[name].set_defaults(run=run)
         return known[name]
 
@@ -293,11 +354,9 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     add("show", show_plugins).add_argument("names", nargs="+", metavar="NAME", help="of a plugin, or of a file: ./mine.py")
     _install_options(add("install", install_plugins))
     _smtpd_options(add("smtpd", smtpd))
-    _try_options(add("try", try_session))
-    commands.add_parser("overload-flag", help="Raise and lower the flag of the overload plugin; has options of its own.")
-    commands.add_parser("rblchecks", help="With --self-test: try the block lists of the plugin rblchecks out.")
-    commands.add_parser("spf", help="With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.")
-    commands.add_parser("service", help="Hold plugins, connections and caches, and answer the small client.")
+    _try_options(add("try", try_session, {0: "accepted", 1: "refused", 2: "refused for now"}))
+    for name, meaning in _APART.items():
+        commands.add_parser(name, help=meaning)
     add("demo", demo)
     return top, known
 
@@ -313,23 +372,16 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run the command line; returns the exit status."
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments[:1] == ["overload-flag"]:
-        from ra_plugins.cli import overload_flag
+    if arguments and arguments[0] in _APART.keys() - {"spf"}:
+        from importlib import import_module
 
-        return overload_flag.main(arguments[1:])
-    if arguments[:1] == ["rblchecks"]:
-        from ra_plugins.cli import rblchecks
-
-        return rblchecks.main(arguments[1:])
-    if arguments[:1] == ["service"]:
-        from ra_plugins.cli import service
-
-        return service.main(arguments[1:])
+        status: int = import_module(f"ra_plugins.cli.{arguments[0].replace('-', '_')}").main(arguments[1:])
+        return status
     if arguments[:1] == ["spf"]:
         from ra_plugins.spf.spfquery import explain
 
-        if arguments[1:2] not in (["explain"], ["--help"], ["-h"]):
+        if arguments[1:2] not in (["explain"], ["--help"], ["-h"], ["--version"]):
             _parsers()[0].error("spf has one command, explain; --help tells more")
-        return explain(arguments[2:] if arguments[1] == "explain" else ["--help"])
+        return explain(arguments[2:] if arguments[1] == "explain" else arguments[1:2])
     options = _options(arguments)
-    return run_command("ra-plugins", partial(options.run, options), _FAILED)
+    return run_command("ra-plugins", partial(options.run, options))

@@ -14,6 +14,7 @@ from typing import TextIO
 
 from ra_plugins.cli.install import install
 from ra_plugins.hosts.service.supervisor import ServiceOptions, Supervisor
+from ra_plugins.smtpd.dialogue import reply_lines
 from ra_plugins.smtpd.server import ServerSetup, start_server
 
 # %% auto #0
@@ -92,9 +93,10 @@ class Overheard(smtplib.SMTP):
         "Hear a reply."
         code, reply = super().getreply()
         for line in self.log.read().splitlines():
-            self.show(f"   L: {line}")
-        for line in reply.decode("utf-8", "replace").split("\n"):
-            self.show(f"S: {code} {line}")
+            if ": smtpd: pid " not in line:  # the server's own, of who comes and goes
+                self.show(f"   L: {line}")
+        for line in reply_lines(code, *reply.decode("utf-8", "replace").split("\n")):
+            self.show(f"S: {line}")
         return code, reply
 
 # %% ../../nbs/cli/02_demo.ipynb #47c04623

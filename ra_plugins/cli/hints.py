@@ -18,10 +18,10 @@ from ra_plugins.support.control import BOM, Control
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['HINTS_LIMIT', 'hints']
+__all__ = ['HINTS_LIMIT', 'file_slips', 'line_slips', 'hints']
 
-# %% ../../nbs/cli/07_hints.ipynb #e3747473
-def _form(raw: bytes) -> Iterator[str]:
+# %% ../../nbs/cli/07_hints.ipynb #3fda9c81
+def file_slips(raw: bytes) -> Iterator[str]:
     "What is wrong with a file as a whole."
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
         yield "isn't plain text (UTF-16, perhaps), and no line of it means anything to qmail-spp"
@@ -30,7 +30,7 @@ def _form(raw: bytes) -> Iterator[str]:
     if b"\r\n" in raw:
         yield "has lines that end in CR LF, and to qmail-spp the CR belongs to a program's name"
 
-# %% ../../nbs/cli/07_hints.ipynb #acbd1c8c
+# %% ../../nbs/cli/07_hints.ipynb #92715363
 def _section(heading: str, like: str) -> str:
     "What is wrong with the heading of a section; nothing for a good one."
     letter, known = heading[1:2], SECTIONS[like]
@@ -42,7 +42,10 @@ def _section(heading: str, like: str) -> str:
     return f"{heading} is no section of {like}'s{hint}, and what is in it never runs"
 
 
-def _lines(text: str, like: str) -> Iterator[str]:
+def line_slips(
+    text: str,  # of the file
+    like: str,  # whose qmail-spp: a key of `SECTIONS`
+) -> Iterator[tuple[int, str]]:  # the line's number, and what is wrong
     "What is wrong with single lines."
     begun = False
     for number, line in enumerate(text.split("\n"), 1):
@@ -55,7 +58,7 @@ def _lines(text: str, like: str) -> Iterator[str]:
         elif entry.rstrip("\r") and not entry.startswith(("#", "\ufeff")) and not begun:
             wrong = f"{entry} stands before the first section, and never runs"
         if wrong:
-            yield f"line {number}: {printable(wrong, 200)}"
+            yield number, printable(wrong, 200)
 
 # %% ../../nbs/cli/07_hints.ipynb #34170dde
 def _quietly(message: str) -> None:
@@ -94,8 +97,8 @@ def hints(
     home, name = os.path.dirname(os.path.abspath(control.folder)), environ.get("SPPCONFFILE")
     path = os.path.join(home, name) if name else "smtpplugins"
     raw = control.read(path)
-    wrong = [*_form(raw)]
-    found = islice(_lines(raw.decode("utf-8", "surrogateescape"), like), HINTS_LIMIT) if b"\0" not in raw else ()
+    wrong = [*file_slips(raw)]
+    found = islice(line_slips(raw.decode("utf-8", "surrogateescape"), like), HINTS_LIMIT) if b"\0" not in raw else ()
     shown = printable(os.path.basename(path))
-    where = [f"{shown} {each}" for each in wrong] + [f"{shown}, {each}" for each in found]
+    where = [f"{shown} {each}" for each in wrong] + [f"{shown}, line {line}: {each}" for line, each in found]
     return where + [*islice(_misplaced(programs(control, dict(environ), like), home), HINTS_LIMIT)]

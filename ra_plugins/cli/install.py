@@ -35,10 +35,12 @@ def _wanted(
     return ours
 
 # %% ../../nbs/cli/01_install.ipynb #9c7a8612
-def _planned(folder: str, wanted: Catalogue, force: bool) -> dict[str, Plugin]:
+def _planned(folder: str, wanted: Catalogue, force: bool, create: bool) -> dict[str, Plugin]:
     "What is to be written: plugins, by the paths of their programs. `Fault` if something stands in the way."
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise Fault(f"{folder} isn't a folder, and programs go into one")
+    if not create and not os.path.isdir(folder):
+        raise Fault(f"there is no folder {folder}; --create makes it")
     paths = {os.path.join(folder, name): plugin for name, plugin in wanted.items()}
     _check_free(paths, force)
     return paths
@@ -135,10 +137,11 @@ def install(
     force: bool = False,  # write over a program that isn't ours
     log: Callable[[str], None] = to_stderr,  # as for `catalogue`
     service: str | None = None,  # path of the socket of a service whose clients they are to be
+    create: bool = True,  # the folder, if it isn't there
 ) -> list[str]:  # the paths written
     "Write the programs of plugins into a folder. `Fault` if that can't be; what can be seen before is said before."
     wanted = _wanted(names, log)
-    paths = _planned(folder, wanted, force)
+    paths = _planned(folder, wanted, force, create)
     try:
         os.makedirs(folder, exist_ok=True)
         if service is not None:

@@ -21,15 +21,18 @@ __all__ = ['runs_at', 'summary', 'questions_asked', 'commands_answered', 'answer
 # %% ../../nbs/cli/00_listing.ipynb #93c1cddb
 def runs_at(plugin: Plugin) -> str:
     "At which SMTP commands it is meant to run."
-    return "any" if set(plugin.stages) == set(STAGES) else "/".join(plugin.stages)
+    return "any" if set(plugin.stages) == set(STAGES) else "/".join(stage for stage in STAGES if stage in plugin.stages)
 
 # %% ../../nbs/cli/00_listing.ipynb #1bf410cc
 def _sections(plugin: Plugin) -> str:
     "How `control/smtpplugins` names a plugin."
-    named = plugin.stages[:1] if runs_at(plugin) == "any" else plugin.stages
-    elsewhere = ", here or in any other section" if runs_at(plugin) == "any" else ""
-    lines = "".join(f"    [{stage}]\n    plugins/{plugin.name}\n" for stage in named)
-    return f"In control/smtpplugins{elsewhere}:\n\n{lines}"
+    first, *others = plugin.stages
+    lines = f"In control/smtpplugins:\n\n    [{first}]\n    plugins/{plugin.name}\n"
+    if not others:
+        return lines
+    where = " or ".join(f"[{stage}]" for stage in STAGES if stage in others)
+    elsewhere = "any other section" if runs_at(plugin) == "any" else where
+    return f"{lines}\nIt may stand below {elsewhere} instead; below two, it runs twice."
 
 # %% ../../nbs/cli/00_listing.ipynb #be287df5
 def summary(

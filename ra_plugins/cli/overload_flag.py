@@ -17,15 +17,14 @@ from threading import Event
 from typing import NamedTuple
 
 from ra_plugins.plugins.overload import OverloadSettings
-from ra_plugins.support.command_line import number_over_zero
+from ra_plugins.support.command_line import FAILED, command_parser, number_over_zero, system_reason
 from ra_plugins.support.environment import number
 from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line
 
 # %% auto #0
-__all__ = ['QSTAT', 'UNPROCESSED', 'PRESSURE', 'PROG', 'EPILOG', 'SIGNALS', 'Thresholds', 'Reading', 'is_overloaded',
-           'queue_length', 'pressure', 'Signal', 'measure', 'set_flag', 'check_once', 'flag_options', 'signals',
-           'watch', 'main']
+__all__ = ['QSTAT', 'UNPROCESSED', 'PRESSURE', 'PROG', 'SIGNALS', 'Thresholds', 'Reading', 'is_overloaded', 'queue_length',
+           'pressure', 'Signal', 'measure', 'set_flag', 'check_once', 'flag_options', 'signals', 'watch', 'main']
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #0868f35c
 class Thresholds(NamedTuple):
@@ -137,7 +136,8 @@ def set_flag(
     path: str,
     up: bool,
 ) -> None:
-    "Create the flag, or remove it; `OSError` where that isn't possible. One that is so already is fine."
+    "Create the flag, or remove it; `OSError` where that isn't possible. One that is so already is fine, and a link stays."
+    path = os.path.realpath(path)
     if up:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
@@ -151,7 +151,7 @@ def check_once(
     flag: str,  # its name among the control files, or its path
     signals: Sequence[Signal],
     log: Callable[[str], None],
-) -> int:  # an exit status: 0, or 1 where no signal could be read or the flag not be changed
+) -> int:  # an exit status: 0, or 3 where no signal could be read or the flag not be changed
     "Measure once, and raise or lower the flag accordingly."
     path, before = control.path(flag), control.exists(flag)
     readings = list(measure(signals, log))
@@ -160,22 +160,18 @@ def check_once(
         try:
             set_flag(path, after)
         except OSError as why:
-            log(f"can't {'raise' if after else 'lower'} {path}: {why}")
-            return 1
+            log(f"can't {'raise' if after else 'lower'} {path}: {system_reason(why)}")
+            return FAILED
         log(f"{'raised' if after else 'lowered'} {path}: {', '.join(map(str, readings))}")
-    return 0 if readings else 1
+    return 0 if readings else FAILED
 
-# %% ../../nbs/cli/03_overload_flag.ipynb #380f47fc
+# %% ../../nbs/cli/03_overload_flag.ipynb #e6d0b231
 PROG = "ra-plugins overload-flag"
-EPILOG = """\
-One signal over its RAISE raises the flag; it is lowered when all are below their
-LOWER. A signal that can't be read is logged and doesn't count.
-
-exit status:
-  0  done: the flag is as it should be; or, with --every, ended by SIGTERM or SIGINT
-  1  no signal could be read, or the flag couldn't be changed; the log says why
-  2  wrong arguments
-"""
+_EXPLAINED = (
+    "Raise the flag of the overload plugin while the server is overloaded, and lower it afterwards. One signal over its "
+    "RAISE raises it; it is lowered when all are below their LOWER. A signal that can't be read is logged and doesn't count."
+)
+_ENDS = {0: "the flag is as it should be, or with --every, ended by SIGTERM or SIGINT"}
 SIGNALS = {
     "queue": "messages that qmail has not preprocessed yet (100 50)",
     "load": "the load average of the last minute",
@@ -187,12 +183,7 @@ SIGNALS = {
 # %% ../../nbs/cli/03_overload_flag.ipynb #55b1d9be
 def _parser() -> argparse.ArgumentParser:
     "What the command line may hold."
-    made = argparse.ArgumentParser(
-        prog=PROG,
-        description="Raise the flag of the overload plugin while the server is overloaded, and lower it afterwards.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = command_parser(PROG, description=_EXPLAINED, statuses=_ENDS)
     for name, meaning in SIGNALS.items():
         made.add_argument(f"--{name}", nargs=2, type=number_over_zero, metavar=("RAISE", "LOWER"), help=meaning)
     made.add_argument("--no-queue", dest="queue", action="store_const", const=None, help="leave the queue out")
@@ -206,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #61f2aaf6
 def flag_options(arguments: list[str]) -> argparse.Namespace:
-    "Read the command line. A wrong one ends the program with status 2 and a message on standard error."
+    "Read the command line. A wrong one ends the program with status 3 and a message on standard error."
     made = _parser()
     options = made.parse_args(arguments)
     chosen = {name: getattr(options, name) for name in SIGNALS if getattr(options, name)}

@@ -103,14 +103,13 @@ async def _all_tried(
         found = await adrive(gather(*(try_list(each, kind, within) for each, kind in asked)), answerers.atell)
     return [each for each in found if isinstance(each, Finding)]
 
-# %% ../../nbs/cli/05_rblchecks.ipynb #81054cf1
-_FAILED = 3  # exit status: the command couldn't do its work. 0: all lists are well; 1: one isn't
-
 # %% ../../nbs/cli/05_rblchecks.ipynb #ee3a9cf6
 def self_test_parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins rblchecks`."
     parser = command_parser(
-        "ra-plugins rblchecks", _FAILED, "Try the lists of the plugin rblchecks out. Exit status 1: one of them isn't well."
+        "ra-plugins rblchecks",
+        description="Try the lists of the plugin rblchecks out.",
+        statuses={0: "all lists are well", 1: "one isn't"},
     )
     parser.add_argument("--self-test", action="store_true", required=True, help="ask each list about its test points")
     parser.add_argument("--control", metavar="DIR", help=f"the control files, with the lists' keys ({CONTROLDIR})")
@@ -129,4 +128,4 @@ def main(
     options = self_test_parser().parse_intermixed_args(sys.argv[1:] if arguments is None else arguments)
     settings = environment() if environ is None else environ
     options.control = options.control or settings.get("CONTROLDIR", CONTROLDIR)
-    return run_command("ra-plugins rblchecks", partial(self_test, options, settings, known), _FAILED)
+    return run_command("ra-plugins rblchecks", partial(self_test, options, settings, known))

@@ -20,7 +20,7 @@ from ra_plugins.hosts.service.supervisor import CALLERS, ServiceOptions, run_ser
 from ra_plugins.support.command_line import Fault, command_parser, number_over_zero, run_command
 
 # %% auto #0
-__all__ = ['FAILED', 'octal_mode', 'metrics_place', 'whole_number', 'service_parser', 'options_of', 'run', 'main']
+__all__ = ['octal_mode', 'metrics_place', 'whole_number', 'service_parser', 'options_of', 'run', 'main']
 
 # %% ../../nbs/cli/09_service.ipynb #2003cadf
 def octal_mode(text: str) -> int:
@@ -47,7 +47,7 @@ def whole_number(text: str) -> int:
 # %% ../../nbs/cli/09_service.ipynb #b424c383
 def service_parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins service`."
-    made = command_parser("ra-plugins service", FAILED, "Hold plugins, connections and caches, and answer the small client.")
+    made = command_parser("ra-plugins service", description=_HOLDS, statuses=_ENDED)
     add = made.add_argument
     add("files", nargs="*", metavar="FILE", help="with plugins of your own: ./mine.py")
     add("--socket", default=SOCKET, metavar="PATH", help="where clients ask (%(default)s)")
@@ -68,7 +68,8 @@ def service_parser() -> argparse.ArgumentParser:
     return made
 
 
-FAILED = 1  # exit status: it couldn't start, or nobody is there to be asked
+_HOLDS = "Hold plugins, connections and caches, and answer the small client."
+_ENDED = {0: "it has ended as it was told, or with --status, it is there"}
 
 # %% ../../nbs/cli/09_service.ipynb #ec4954f1
 def options_of(arguments: argparse.Namespace) -> ServiceOptions:
@@ -104,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:  # 0 it has ended as told, or is there; 1 it couldn't start, or isn't
+def main(arguments: Sequence[str] | None = None) -> int:  # 0 it has ended as told, or is there; 3 it couldn't start, or isn't
     "Run the command line; returns the exit status."
     options = service_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-    return run_command("ra-plugins service", partial(run, options), FAILED)
+    return run_command("ra-plugins service", partial(run, options))

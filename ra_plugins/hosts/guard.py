@@ -238,7 +238,7 @@ class Guard:
 
     def lets_be(self, session: Session) -> bool:
         "Has somebody exempted this session from the plugin? Then the log says who, and it doesn't run."
-        by = session.exempted_from(self.plugin.name)
+        by = session.exempted_from(self.plugin.name, self.plugin.stages)
         if by:
             self.log(f"No checks performed, because {by} exempts from them")
         return bool(by)

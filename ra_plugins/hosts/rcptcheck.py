@@ -141,6 +141,11 @@ def _wait(seconds: int) -> None:
 # %% ../../nbs/hosts/03_rcptcheck.ipynb #7bca5555
 def main() -> None:
     "Be the program that RCPTCHECK names. Nothing is written to standard output, which some of the patches leave to the client."
+    if sys.argv[1:] in (["--version"], ["--help"]):
+        from ra_plugins.support.command_line import version_line
+
+        print(version_line("rcptcheck") if sys.argv[1] == "--version" else _USAGE)
+        return
     environ = environment()
     control = Control(environ.get("CONTROLDIR", CONTROLDIR))
 
@@ -152,3 +157,12 @@ def main() -> None:
     status, reply = check_with(environ.get("RCPTCHECKPLUGINS", "rcptchecks").split(), environ, control, say)
     reply_on(environ, reply)
     os._exit(status)
+
+
+_USAGE = """\
+usage: rcptcheck
+
+The program that RCPTCHECK names: qmail-smtpd starts it for each recipient, with SENDER and RECIPIENT in its environment.
+RCPTCHECKPLUGINS has the names of the plugins that it runs (rcptchecks).
+
+Exit status: 0 accepted; 100 refused; 111 refused for now."""

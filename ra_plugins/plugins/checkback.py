@@ -21,7 +21,7 @@ from ra_plugins.ask.callout import (
 from ra_plugins.ask.dns import Lookup, Silent
 from ra_plugins.ask.question import Late, Unanswered, gather
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
-from ra_plugins.plugins.shared.listkeys import ADDRESS_LIST, DOMAIN_LIST, log_misfits
+from ra_plugins.plugins.shared.listkeys import log_list_faults
 from ra_plugins.spp.command import Refuse, block_permanent, block_temporary
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.address import Address, literal, parse_address
@@ -33,7 +33,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ra_plugins.plugins.shared.listkeys import ListKind
     from ra_plugins.spp.session import Session
     from ra_plugins.support.control import Control
 
@@ -278,9 +277,9 @@ async def looked_up(check: Check) -> CalloutReply | None:  # as `verified`
     return reply
 
 # %% ../../nbs/plugins/checkback.ipynb #98503fbb
-def _is_listed(control: Control, name: str, kind: ListKind, log: Callable[[str], None], *wanted: str) -> bool:
+def _is_listed(control: Control, name: str, kind: str, log: Callable[[str], None], *wanted: str) -> bool:
     "Is one of these in a list? Not in one that isn't there."
-    log_misfits(control, name, kind, log)
+    log_list_faults(control, name, kind, log)
     try:
         return control.has(name, *wanted)
     except FileNotFoundError:
@@ -305,9 +304,9 @@ def excused(
     log: Callable[[str], None],
 ) -> str:  # for the log; empty if it is to be checked
     "Why a sender isn't checked."
-    if _is_listed(control, "cbwldom", DOMAIN_LIST, log, address.domain, parse_address(text).domain):
+    if _is_listed(control, "cbwldom", "domain", log, address.domain, parse_address(text).domain):
         return "Whitelisted domain"
-    if _is_listed(control, "cbwladdr", ADDRESS_LIST, log, str(address), text):
+    if _is_listed(control, "cbwladdr", "address alone", log, str(address), text):
         return "Whitelisted address"
     return "Domain of ours, not called" if _is_ours(control, address.domain, log) else ""
 

@@ -9,12 +9,13 @@ from ra_plugins.ask.dns import Lookup, Prefetch
 from ra_plugins.ask.question import Unanswered, gather
 from ra_plugins.ask.seen import CAME_BACK, FIRST_SEEN, PROVEN, SEEN_BEFORE, TOO_EARLY, Seen, Terms
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
-from ra_plugins.plugins.shared.listkeys import CLIENT_LIST, PATTERN_LIST, log_misfits
+from ra_plugins.plugins.shared.listkeys import address_keys, client_keys, log_list_faults
 from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.spp.command import Command, Later, Refuse
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.environment import Environment, filename, number, variable, yes_or_no
 from ra_plugins.support.log import with_reason
+from ra_plugins.support.networks import unmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,14 +23,13 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
     from ra_plugins.ask.seen import Sighting
-    from ra_plugins.plugins.shared.listkeys import ListKind
     from ra_plugins.spp.session import Session
     from ra_plugins.support.control import Control
 
 # %% auto #0
-__all__ = ['DNS_SECONDS', 'LINES', 'client_network', 'unsigned', 'folded', 'address_entries', 'client_entries', 'is_listed',
-           'prefix4', 'prefix6', 'GreylistSettings', 'exempt_as', 'by_mx', 'by_spf', 'vouched_for', 'sighting_line',
-           'seen_now', 'come_again', 'greylist']
+__all__ = ['DNS_SECONDS', 'LINES', 'client_network', 'unsigned', 'folded', 'address_entries', 'is_listed', 'prefix4', 'prefix6',
+           'GreylistSettings', 'exempt_as', 'by_mx', 'by_spf', 'vouched_for', 'sighting_line', 'seen_now', 'come_again',
+           'greylist']
 
 # %% ../../nbs/plugins/greylist.ipynb #194ba126
 def client_network(
@@ -40,7 +40,7 @@ def client_network(
     "The network that a client is known by. An IPv4 client of an IPv6 socket is an IPv4 client."
     from ipaddress import ip_network
 
-    address = getattr(address, "ipv4_mapped", None) or address
+    address = unmapped(address)
     return str(ip_network((address, prefix4 if address.version == 4 else prefix6), strict=False))
 
 # %% ../../nbs/plugins/greylist.ipynb #5feeaa45
@@ -100,33 +100,24 @@ def folded(sender: str) -> str:
 
 # %% ../../nbs/plugins/greylist.ipynb #9fe76775
 def address_entries(address: str) -> list[str]:
-    "The entries by which an address may be listed."
-    local, at, domain = address.rpartition("@")
-    return [address, f"@{domain}", f"{local}@"] if at else [address or "<>"]
-
-
-def client_entries(address: IPv4Address | IPv6Address) -> list[str]:
-    "The entries by which a client may be listed: its address, and each network that it is in."
-    from ipaddress import ip_network
-
-    address = getattr(address, "ipv4_mapped", None) or address
-    networks = (ip_network((address, bits), strict=False) for bits in range(address.max_prefixlen + 1))
-    return [str(address), *map(str, networks)]
+    "The entries by which an address may be listed: those of all lists, and its local part."
+    local, at, _ = address.lower().rpartition("@")
+    return [*address_keys(address), *([f"{local}@"] if at else [])]
 
 # %% ../../nbs/plugins/greylist.ipynb #91820b5b
 def is_listed(
     control: Control,
     name: str,  # of the list
-    kind: ListKind,
-    entries: Callable[[], list[str]],
+    kind: str,  # of its entries: a key of `LIST_ENTRIES`
+    entries: list[str],
     log: Callable[[str], None],
 ) -> bool:
     "Is any of the entries in the list? False where there is no list, or where it can't be read, with a line in the log."
     try:
         if not control.exists(name):
             return False
-        log_misfits(control, name, kind, log)
-        return control.has(name, *entries())
+        log_list_faults(control, name, kind, log)
+        return control.has(name, *entries)
     except OSError as error:
         log(with_reason(f"error opening {name}", error))
         return False
@@ -181,13 +172,16 @@ def exempt_as(
 ) -> str:  # for the log; empty if it isn't
     "What of a session is in a list of those that needn't wait."
     address, sender, recipient = session.client_ip, session.mail_from or "", session.rcpt_to or ""
-    if address and is_listed(control, settings.clients, CLIENT_LIST, lambda: client_entries(address), log):
+    if address and is_listed(control, settings.clients, "client", client_keys(address), log):
         return f"client ({address})"
-    if is_listed(control, settings.senders, PATTERN_LIST, lambda: address_entries(sender), log):
+    if is_listed(control, settings.senders, _ADDRESSES, address_entries(sender), log):
         return f"sender ({sender or '<>'})"
-    if is_listed(control, settings.recipients, PATTERN_LIST, lambda: address_entries(recipient), log):
+    if is_listed(control, settings.recipients, _ADDRESSES, address_entries(recipient), log):
         return f"recipient ({recipient})"
     return ""
+
+
+_ADDRESSES = "address or local part"
 
 # %% ../../nbs/plugins/greylist.ipynb #48952243
 DNS_SECONDS = 10

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ra_plugins.ask.dns import Lookup
 from ra_plugins.ask.question import Unanswered, as_completed, gather
-from ra_plugins.plugins.shared.lookups import CHECK_BOUND, dns_name
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND, domain_key
 from ra_plugins.spp.command import Refuse, block_permanent, block_temporary
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.address import literal, parse_address
@@ -63,7 +63,9 @@ async def domain_fault(
     bogus: bool = False,  # look where its mail servers lead?
 ) -> SenderFault | None:
     "What is wrong with a sender's domain, if anything is. Raises `Unanswered` if DNS doesn't tell."
-    name = dns_name(domain)
+    name = domain_key(domain)
+    if not name:  # DNS's root, which is no domain of mail
+        return NO_DOMAIN
     found = await Lookup(name, "MX")
     if not found.exists:
         return NO_DOMAIN

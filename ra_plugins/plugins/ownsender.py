@@ -6,7 +6,16 @@
 from __future__ import annotations
 
 from ra_plugins.plugins.shared.exempt import may_relay
-from ra_plugins.plugins.shared.listkeys import address_keys, client_keys, log_faults, name_keys
+from ra_plugins.plugins.shared.listkeys import (
+    Faults,
+    address_entry,
+    address_keys,
+    client_keys,
+    log_faults,
+    log_list_faults,
+    name_keys,
+)
+from ra_plugins.plugins.shared.lookups import domain_key, domain_spellings
 from ra_plugins.spp.command import Refuse
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.address import parse_address
@@ -45,11 +54,11 @@ class OwnsenderSettings(Environment):
 
 # %% ../../nbs/plugins/ownsender.ipynb #8d7b2f11
 def _halves(address: str, delimiters: str) -> tuple[str, str]:
-    "The local part, as far as it counts, and the domain, both in lower case; `ValueError` for what is no address."
+    "The local part, as far as it counts, in lower case, and the domain as it is compared; `ValueError` for what is no address."
     local, domain = parse_address(address)
     quoted = local.startswith('"')
     end = next((place for place, char in enumerate(local) if place and char in delimiters and not quoted), len(local))
-    return local[:end].lower(), domain.lower()
+    return local[:end].lower(), domain_key(domain)
 
 
 def is_own(
@@ -69,7 +78,7 @@ def is_own(
     try:
         user_local, user_domain = _halves(user, "")
     except ValueError:
-        return "@" not in user and (own == "domain" or local == user.lower()) and is_ours(domain)
+        return "@" not in user and local == user.lower() and is_ours(domain)
     return domain == user_domain and (own == "domain" or local == user_local)
 
 # %% ../../nbs/plugins/ownsender.ipynb #c6114dce
@@ -78,16 +87,19 @@ class Grants:
 
     def __init__(self, text: str):
         self.addresses: dict[str, set[str]] = {}  # by user
-        self.faults: list[str] = []
+        self.faults = Faults()
         for line, written in enumerate(text.lower().split("\n"), 1):
             words = written.replace(",", " ").split()
             if words and not words[0].startswith("#"):
                 self._add(line, words[0].removesuffix(":"), [word for word in words[1:] if word != ":"])
 
     def _add(self, line: int, user: str, addresses: list[str]) -> None:
-        self.addresses.setdefault(user, set()).update(addresses)
+        self.addresses.setdefault(address_entry(user), set()).update(map(address_entry, addresses))
         for wrong in [address for address in addresses if "@" not in address and address != "*"]:
             self.faults.append(f"line {line}: {wrong:.60} is neither an address nor a domain with @ in front")
+        for each in (user, *addresses):
+            if "@" in each and not domain_key(each.rpartition("@")[2]).isascii():
+                self.faults.append(f"line {line}: {each:.60} holds no name that DNS could have")
         if not addresses:
             self.faults.append(f"line {line}: nothing stands behind {user:.60}")
 
@@ -115,27 +127,36 @@ def is_let_off(
     control: Control,
     session: Session,
     file: str,  # the name of the list
+    log: Callable[[str], None],  # takes messages about entries that can't match
 ) -> bool:
     "Is the client or the sender listed? No, if there is no list; `OSError` where there is one that can't be read."
     keys = [*client_keys(session.client_ip), *name_keys(session.client_host), *address_keys(session.mail_from)]
     try:
+        log_list_faults(control, file, "client, name or address", log)
         return control.has(file, *keys)
     except FileNotFoundError:
         return False
 
 # %% ../../nbs/plugins/ownsender.ipynb #38033372
+def _is_ours(control: Control, domain: str) -> bool:
+    "Is a domain, as it is compared, in rcpthosts, in whichever of its spellings? `OSError` where that can't be read."
+    return any(control.is_ours(each) for each in domain_spellings(domain))
+
+
 def _fault(session: Session, sender: str, settings: OwnsenderSettings, control: Control, log: Callable[[str], None]) -> str:
     "What is wrong with a sender, for the log; nothing if it may be used. `OSError` where that can't be found out."
     if session.authenticated:
         user = session.auth_user or ""
-        if is_own(user, sender, control.is_ours, settings.own, settings.delimiters):
+        if is_own(user, sender, lambda domain: _is_ours(control, domain), settings.own, settings.delimiters):
             return ""
         return "" if is_granted(control, settings.file, user, sender, log) else f"{user} may not send as {sender}"
     strangers, forwarders = settings.strangers, settings.forwarders  # a mistake in either is told in any case
     if not strangers or may_relay(session):
         return ""
-    domain = parse_address(sender).domain
-    if not control.is_ours(domain) or is_let_off(control, session, forwarders):
+    domain = domain_key(sender.rpartition("@")[2].strip()) if "@" in sender else ""
+    if not domain.isascii():
+        log(f"can't tell whether {sender} is one of ours: its domain is no name that DNS could have")
+    if not _is_ours(control, domain) or is_let_off(control, session, forwarders, log):
         return ""
     return f"{session.client_ip or 'a stranger'} may not send as {sender}"
 
@@ -152,8 +173,6 @@ def ownsender(session: Session, settings: OwnsenderSettings, control: Control, l
         fault = _fault(session, sender, settings, control, log)
     except OSError as error:
         log(with_reason(f"error opening {str(error.filename).removeprefix(f'{control.folder}/')}", error))
-        return None
-    except ValueError:  # no address: others judge that
         return None
     if not fault:
         return None

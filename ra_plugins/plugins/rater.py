@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from ra_plugins.ask.rate import Rate
+from ra_plugins.plugins.shared.listkeys import address_entry
+from ra_plugins.plugins.shared.lookups import domain_key
 from ra_plugins.plugins.shared.throttle import client_address, is_over, too_many
 from ra_plugins.spp.command import Disconnect
 from ra_plugins.spp.plugin import STAGES, plugin
@@ -32,7 +34,7 @@ def network(session: Session) -> str | None:
 def domain(address: str | None) -> str:
     "What stands behind the last `@` of an address, which is where it would be sent; nothing where there is none."
     _, at, domain = (address or "").rpartition("@")
-    return domain if at else ""
+    return domain_key(domain) if at else ""
 
 # %% ../../nbs/plugins/rater.ipynb #fa503446
 FIELDS: dict[str, Callable[[Session], object]] = {
@@ -42,10 +44,10 @@ FIELDS: dict[str, Callable[[Session], object]] = {
     "server_ip": lambda session: session.server_ip,
     "server_port": lambda session: session.server_port,
     "helo": lambda session: session.helo,
-    "auth_user": lambda session: session.auth_user,
-    "sender": lambda session: session.mail_from,
+    "auth_user": lambda session: address_entry(session.auth_user or ""),
+    "sender": lambda session: address_entry(session.mail_from or ""),
     "sender_domain": lambda session: domain(session.mail_from),
-    "recipient": lambda session: session.rcpt_to,
+    "recipient": lambda session: address_entry(session.rcpt_to or ""),
     "recipient_domain": lambda session: domain(session.rcpt_to),
     "recipient_count": lambda session: session.rcpt_count_all,
 }

@@ -27,6 +27,7 @@ from ra_plugins.spp.command import Disconnect, Drop
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.environment import Environment, filename, number, variable
 from ra_plugins.support.log import with_reason
+from ra_plugins.support.networks import unmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -208,10 +209,10 @@ async def rblchecks(
     session: Session, settings: RblchecksSettings, control: Control, log: Callable[[str], None]
 ) -> Drop | Disconnect | None:
     "Refuse a client that block lists have."
-    address = getattr(session.client_ip, "ipv4_mapped", None) or session.client_ip
-    if address is None:
+    if session.client_ip is None:
         log("no TCPREMOTEIP")
         return Drop()
+    address = unmapped(session.client_ip)
     if is_exempt(session, log, settings.skip_relay):
         return None
     for line in left_out(settings):

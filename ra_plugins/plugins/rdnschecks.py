@@ -8,12 +8,13 @@ from __future__ import annotations
 from ra_plugins.ask.dns import Lookup
 from ra_plugins.ask.question import Unanswered, gather
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
-from ra_plugins.plugins.shared.lookups import CHECK_BOUND
+from ra_plugins.plugins.shared.lookups import CHECK_BOUND, domain_key
 from ra_plugins.spp.command import Command, Disconnect, Refuse, SetVariable
 from ra_plugins.spp.plugin import State, plugin
 from ra_plugins.support.address import literal
 from ra_plugins.support.environment import Environment, filename, number, timeout_seconds, variable, yes_or_no
 from ra_plugins.support.log import with_reason
+from ra_plugins.support.networks import unmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,11 +108,6 @@ def is_provider_s(
 HELO_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
-def _unmapped(address: IPv4Address | IPv6Address | None) -> IPv4Address | IPv6Address | None:
-    "An address, or the IPv4 address that it stands for (RFC 4291, section 2.5.5.2)."
-    return getattr(address, "ipv4_mapped", None) or address
-
-
 def _is_address(text: str) -> bool:
     from ipaddress import ip_address
 
@@ -131,11 +127,12 @@ def helo_finding(
     name = helo.lower().removesuffix(".")
     if name.startswith("["):
         try:
-            address = _unmapped(literal(name))
+            address = literal(name)
         except ValueError:
             return "helo-literal"
+        address = address and unmapped(address)
         return "" if address == client else "helo-ours" if address == server else "helo-literal"
-    if name and name == me:
+    if name and domain_key(name) == domain_key(me):
         return "" if client and (client == server or client.is_loopback) else "helo-ours"
     if _is_address(name):
         return "helo-bare-ip"
@@ -243,9 +240,9 @@ def _me(control: Control, log: Callable[[str], None]) -> str:
         log(with_reason("error opening me", error))
         return ""
 
-# %% ../../nbs/plugins/rdnschecks.ipynb #2e2c51db
+# %% ../../nbs/plugins/rdnschecks.ipynb #2b56bdb3
 @plugin(
-    "connection", "helo", "mail", settings=RdnschecksSettings, state=RdnschecksState,
+    "mail", "connection", "helo", settings=RdnschecksSettings, state=RdnschecksState,
     asks=(Lookup,), answers=(Disconnect, Refuse, SetVariable), seconds=CHECK_BOUND,
 )  # fmt: skip
 async def rdnschecks(
@@ -254,9 +251,9 @@ async def rdnschecks(
     "Weigh what DNS calls a client, and what it calls itself."
     if is_exempt(session, log, settings.skip_relay):
         return []
-    address, words = _unmapped(session.client_ip), _words(control, settings.words, log)
-    helo = None if "helo" in session.to_come else session.helo
-    finding = helo_finding(helo, address, _unmapped(session.server_ip), _me(control, log)) if helo is not None else ""
+    address, server = (each and unmapped(each) for each in (session.client_ip, session.server_ip))
+    helo, words = None if "helo" in session.to_come else session.helo, _words(control, settings.words, log)
+    finding = helo_finding(helo, address, server, _me(control, log)) if helo is not None else ""
     asked = {}
     if address is None:
         log("no TCPREMOTEIP")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ra_plugins.ask.dns import Lookup, Prefetch
 from ra_plugins.ask.question import Unanswered, gather
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
-from ra_plugins.plugins.shared.listkeys import CLIENT_LIST, client_keys, log_misfits
+from ra_plugins.plugins.shared.listkeys import client_keys, log_list_faults
 from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.spp.command import AddHeader, Refuse, SetVariable
 from ra_plugins.spp.plugin import State, plugin
@@ -208,8 +208,8 @@ def is_forwarder(
     "Is the client in our list of forwarders? No, if the list can't be read, and the log says so."
     if not forwarders:
         return False
-    log_misfits(control, forwarders, CLIENT_LIST, log)
     try:
+        log_list_faults(control, forwarders, "client", log)
         return control.has(forwarders, *client_keys(session.client_ip))
     except OSError as error:
         log(with_reason(f"error opening {forwarders}", error))
@@ -267,9 +267,9 @@ class SpfchecksSettings(Environment):
     )
     timeout: int = variable("SPFTIMEOUT", timeout_seconds, 20, "How many seconds the check may take.")
 
-# %% ../../nbs/plugins/spfchecks.ipynb #7948b0d0
+# %% ../../nbs/plugins/spfchecks.ipynb #78a1e6a4
 @plugin(
-    *("mail", "rcpt"),
+    *("rcpt", "mail"),
     settings=SpfchecksSettings,
     state=SpfchecksState,
     asks=(Lookup, Prefetch),

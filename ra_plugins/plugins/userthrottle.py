@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.ask.rate import Rate
+from ra_plugins.plugins.shared.listkeys import address_entry
 from ra_plugins.plugins.shared.throttle import is_over, too_many
 from ra_plugins.spp.command import Disconnect
 from ra_plugins.spp.plugin import plugin
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 __all__ = ['userthrottle']
 
 # %% ../../nbs/plugins/userthrottle.ipynb #86b6150f
-@plugin("mail", "rcpt", asks=(Rate,), answers=(Disconnect,))
+@plugin("rcpt", "mail", asks=(Rate,), answers=(Disconnect,))
 async def userthrottle(session: Session, log: Callable[[str], None]) -> Disconnect | None:
     "Turn away a user who sends too much."
     user = session.auth_user
-    if not user or not await is_over(Rate("user", user), log):
+    if not user or not await is_over(Rate("user", address_entry(user)), log):
         return None
     log(f"Rate exceeded per user ({user})")
     return too_many()

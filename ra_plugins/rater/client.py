@@ -442,6 +442,7 @@ Asks rater about VALUE, which may be several words, and writes the answer to sta
   --timeout   how long to wait, in seconds (default: {ASK_TIMEOUT:g})
   -peek       ask without counting
   -weight=N   count this as N
+  --version   say which version this is
 """
 
 # %% ../../nbs/rater/12_client.ipynb #1b69ebb8
@@ -470,6 +471,11 @@ def _seconds(text: str) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run `raterclient`; returns its exit status."
     options, words = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:
+        from ra_plugins.support.command_line import version_line
+
+        print(version_line("raterclient"))
+        return WITHIN
     if not words or words[0].startswith("--"):
         print(_USAGE, end="", file=sys.stdout if words == ["--help"] else sys.stderr)
         return WITHIN if words == ["--help"] else NO_VERDICT

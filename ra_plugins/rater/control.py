@@ -19,7 +19,7 @@ from ra_plugins.rater.limits import NoRule
 from ra_plugins.rater.memory import StoreError
 from ra_plugins.rater.protocol import Rater
 from ra_plugins.rater.server import RaterServer
-from ra_plugins.support.command_line import Fault, run_command, system_reason
+from ra_plugins.support.command_line import Fault, command_parser, run_command, system_reason
 from ra_plugins.support.log import octets, printable
 
 # %% auto #0
@@ -202,9 +202,13 @@ def print_control_answer(address: str, port: int, command: str) -> int:  # 0 don
 
 def main(
     arguments: Sequence[str] | None = None,
-) -> int:  # 0 done, 1 refused, 2 there is no answer, or nobody who reads it
+) -> int:  # 0 done, 1 refused, 3 there is no answer, or nobody who reads it
     "`raterctl`: ask a running rater."
-    parser = argparse.ArgumentParser(prog="raterctl", description="Ask a running rater. Without a command: help.")
+    parser = command_parser(
+        "raterctl",
+        description="Ask a running rater. Without a command: help.",
+        statuses={0: "done", 1: "the daemon has refused the command"},
+    )
     parser.add_argument("--address", default="127.0.0.1", help="control_address of its configuration (%(default)s)")
     parser.add_argument("--port", type=int, default=4445, help="control_port of its configuration (%(default)s)")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="and what it takes; help lists them")
@@ -212,4 +216,4 @@ def main(
     command = " ".join(options.command) or "help"
     if "\n" in command or len(command) > QUESTION_LIMIT:
         parser.error(f"a command is one line of at most {QUESTION_LIMIT} characters")
-    return run_command("raterctl", partial(print_control_answer, options.address, options.port, command), failed=2)
+    return run_command("raterctl", partial(print_control_answer, options.address, options.port, command))

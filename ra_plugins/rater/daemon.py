@@ -24,7 +24,7 @@ from ra_plugins.rater.protocol import Rater, Request, log
 from ra_plugins.rater.server import RaterServer, listen, listen_unix
 from ra_plugins.rater.stores import open_store
 from ra_plugins.rater.syntax import ConfigError
-from ra_plugins.support.command_line import Fault, run_command, system_reason
+from ra_plugins.support.command_line import FAILED, Fault, command_parser, run_command, system_reason
 from ra_plugins.support.listening import allow_files
 from ra_plugins.support.log import printable
 from ra_plugins.support.systemd import tell_systemd
@@ -234,33 +234,37 @@ def run_rater(file: str) -> None:
 # %% ../../nbs/rater/11_daemon.ipynb #e579ecd0
 def _parser() -> argparse.ArgumentParser:
     "The command line of `rater`."
-    made = argparse.ArgumentParser(prog="rater", description="Tell clients whether something happens too often.")
+    made = command_parser(
+        "rater",
+        description="Tell clients whether something happens too often.",
+        statuses={0: "it has ended as it was told, or with --check, the configuration can be used"},
+    )
     named = made.add_mutually_exclusive_group()
     named.add_argument("--config", metavar="FILE", help="the configuration")
     named.add_argument("file", nargs="?", metavar="FILE", help="the same; without either, the file config in this folder")
     made.add_argument("--check", action="store_true", help="say what it means, or what is wrong in it, and end")
     return made
 
-# %% ../../nbs/rater/11_daemon.ipynb #99b7a46b
-def check_config(file: str) -> int:  # 0, or 1 if it can't be used
+# %% ../../nbs/rater/11_daemon.ipynb #c5cdc06d
+def check_config(file: str) -> int:  # 0, or 3 if it can't be used
     "Say what a configuration means, or what is wrong in it."
     try:
         config = load_config(file)
     except ConfigError as error:
         print(error, file=sys.stderr)
-        return 1
+        return FAILED
     print(described(config), *config.notes, sep="\n")
     return 0
 
 
 def main(
     arguments: Sequence[str] | None = None,
-) -> int:  # 0 all went well, 1 it couldn't, 2 the command line makes no sense
+) -> int:  # 0 all went well, 3 it couldn't
     "`rater`: be one, or check a configuration."
     options = _parser().parse_args(arguments)
     file = options.config or options.file or "config"
     if options.check:
-        return run_command("rater", partial(check_config, file), failed=1)
+        return run_command("rater", partial(check_config, file))
     logging.raiseExceptions = False  # where the log's disk is full, questions are still answered
     try:
         run_rater(file)
@@ -268,5 +272,5 @@ def main(
         print(error if isinstance(error, ConfigError) else f"rater: {error}", file=sys.stderr)
         if any(isinstance(each, logging.FileHandler) for each in log.handlers):
             log.critical("%s", error)
-        return 1
+        return FAILED
     return 0

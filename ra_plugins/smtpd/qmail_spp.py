@@ -31,7 +31,8 @@ from ra_plugins.spp.sections import affect
 T = TypeVar("T")
 
 # %% auto #0
-__all__ = ['OUTPUT_LIMIT', 'CANT_EXECUTE', 'encoded', 'Failure', 'run_program', 'Effects', 'Checks']
+__all__ = ['OUTPUT_LIMIT', 'CANT_EXECUTE', 'encoded', 'Failure', 'end_process', 'start_process', 'in_time', 'run_program',
+           'Effects', 'Checks']
 
 # %% ../../nbs/smtpd/00_qmail_spp.ipynb #4beb3856
 def encoded(
@@ -46,13 +47,30 @@ class Failure(Exception):
     "A program that couldn't be run or didn't end well; the text is what qmail-smtpd says of it."
 
 
-async def _kill(process: asyncio.subprocess.Process) -> None:
+async def end_process(process: asyncio.subprocess.Process) -> None:
     "End a process and whatever it has started."
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
 
-# %% ../../nbs/smtpd/00_qmail_spp.ipynb #cbaf89b6
+# %% ../../nbs/smtpd/00_qmail_spp.ipynb #dd06e138
+async def start_process(
+    *arguments: str,
+    environ: dict[str, str],
+    **how: Any,  # as for `subprocess.Popen`
+) -> asyncio.subprocess.Process:
+    "A process in a session of its own. If we are cancelled while it starts, it ends with its children."
+    starting = asyncio.ensure_future(asyncio.create_subprocess_exec(
+        *arguments, env=encoded(environ), restore_signals=False, start_new_session=True, **how
+    ))  # fmt: skip
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(OSError, ValueError):  # it couldn't be started anyway
+            await end_process(await starting)
+        raise
+
+
 async def _started(
     entry: str,  # of control/smtpplugins
     environ: dict[str, str],
@@ -60,28 +78,25 @@ async def _started(
     output: int,  # descriptor for its standard output
     errors: int | None,  # descriptor for its standard error
 ) -> asyncio.subprocess.Process:
-    "A process. Where we are cancelled while it starts, it ends with its children, and not before they are known."
+    "The process that an entry asks for."
     shell = entry.startswith(":")
     arguments = ["/bin/sh", "-c", entry[1:]] if shell else [entry]
     path = None if shell else os.path.join(home, entry)  # which is never looked for in PATH
+    files = {"stdout": output, "stderr": errors, "preexec_fn": _close_stdin}
     try:
-        starting = asyncio.ensure_future(asyncio.create_subprocess_exec(
-            *arguments, executable=path, cwd=home, env=encoded(environ), stdout=output, stderr=errors,
-            preexec_fn=_close_stdin, restore_signals=False, start_new_session=True,
-        ))  # fmt: skip
-        return await asyncio.shield(starting)
+        return await start_process(*arguments, environ=environ, executable=path, cwd=home, **files)
     except (OSError, ValueError) as error:
         raise Failure("can't execute") from error
-    except asyncio.CancelledError:
-        await _kill(await starting)
-        raise
 
 
 def _close_stdin() -> None:
     os.close(0)
 
-# %% ../../nbs/smtpd/00_qmail_spp.ipynb #43b10996
-async def _in_time(awaited: Awaitable[T], seconds: float) -> T:
+# %% ../../nbs/smtpd/00_qmail_spp.ipynb #e4008045
+async def in_time(
+    awaited: Awaitable[T],
+    seconds: float,
+) -> T:
     "As `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes together with the result."
     task = asyncio.ensure_future(awaited)
     try:
@@ -104,7 +119,7 @@ async def _output(
     loop, stream, size = asyncio.get_running_loop(), asyncio.StreamReader(), 0
     pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), reader)
     try:
-        while chunk := await _in_time(stream.read(65536), deadline - loop.time()):
+        while chunk := await in_time(stream.read(65536), deadline - loop.time()):
             size += len(chunk)
             if size > OUTPUT_LIMIT:
                 raise Failure(f"more than {OUTPUT_LIMIT} bytes of output")
@@ -150,12 +165,12 @@ async def run_program(
             async with aclosing(_output(reader, asyncio.get_running_loop().time() + seconds)) as output:
                 async for command in _commands(output):
                     yield command
-            status = await _in_time(process.wait(), seconds)
+            status = await in_time(process.wait(), seconds)
         except TimeoutError:
             raise Failure(f"no end after {seconds:g} seconds") from None
         finally:
             if status is None:
-                await _kill(process)
+                await end_process(process)
     if status < 0:
         raise Failure("child crashed")
     if status == CANT_EXECUTE:
@@ -178,6 +193,7 @@ class Effects:
         "Forget what belongs to one message: at RSET, and when DATA was accepted."
         self.headers: list[str] = []
         self.later: dict[str, list[str]] = {"mail": [], "rcpt": [], "data": []}
+        self.shown: set[str] = set()  # stages of which the client has been told what is in `later`
 
     def name(
         self,
@@ -193,7 +209,7 @@ class Effects:
         "What one command of a plugin changes."
         if isinstance(command, Later):
             for stage, letter in Later.STAGES.items():
-                if letter == command.text[:1]:
+                if letter == command.text[:1] and stage not in self.shown:
                     self.later[stage].append(command.reply)
         elif isinstance(command, AddHeader):
             self.headers.append(command.text)
@@ -252,9 +268,12 @@ class Checks:
 
     async def overdue(self, stage: str) -> bool:
         "Has a plugin left a refusal for this stage? Then send it: that was the answer, and nothing else happens."
-        for reply in self.effects.later[stage]:
+        replies = self.effects.later[stage]
+        if replies:
+            self.effects.shown.add(stage)
+        for reply in replies:
             await self.say(reply)
-        return bool(self.effects.later[stage])
+        return bool(replies)
 
     async def check(
         self,

@@ -6,28 +6,47 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import base64
+import binascii
+import hmac
 import os
 import sys
-from collections import defaultdict
-from collections.abc import Awaitable, Callable
-from email.utils import formatdate
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from functools import partial
-from typing import NoReturn, cast
-
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from ipaddress import ip_address
+from itertools import count
+from typing import BinaryIO
 
 from ra_plugins.hosts.guard import describe
 from ra_plugins.hosts.script import environment
-from ra_plugins.smtpd.dialogue import Dialogue, programs
-from ra_plugins.smtpd.qmail_spp import Checks, encoded, run_program
+from ra_plugins.smtpd.dialogue import TOO_BIG, Dialogue, programs
+from ra_plugins.smtpd.qmail_spp import Checks, end_process, in_time, run_program, start_process
 from ra_plugins.support.control import Control
-from ra_plugins.support.log import log_line, printable
+from ra_plugins.support.log import log_line, octets, printable
 
 # %% auto #0
-__all__ = ['aiosmtpd_log', 'PERMANENT', 'SMTP_LINE_LIMIT', 'IDLE_LIMIT', 'ServerSetup', 'log_of_server', 'LogHandler',
-           'connection_environ', 'begin', 'received', 'with_headers', 'reply_to_message', 'deliver', 'authenticate',
-           'SmtpConnection', 'Conversation', 'log_in', 'Handler', 'SmtpServer', 'start_server']
+__all__ = ['TOLD_BY_TCPSERVER', 'LOG_ROUNDS', 'SMTP_LINE_LIMIT', 'STRAY_NEWLINE', 'HOPS_LIMIT', 'MESSAGE_LIMIT', 'QUEUE_TROUBLE',
+           'ERRORS_LIMIT', 'METHODS', 'inherited', 'ServerSetup', 'log_of_server', 'SessionLog', 'connection_environ',
+           'begin', 'Gone', 'Lines', 'message_lines', 'Incoming', 'received', 'head', 'reply_to_message', 'deliver',
+           'SmtpSession', 'answer_with', 'answer_helo', 'answer_ehlo', 'answer_mail', 'answer_rcpt', 'answer_rset',
+           'answer_quit', 'answer_data', 'AuthFault', 'answer_auth', 'hold_session', 'start_server']
+
+# %% ../../nbs/smtpd/02_server.ipynb #ff17bc44
+TOLD_BY_TCPSERVER = "PROTO", *(f"TCP{side}{what}" for side in ("REMOTE", "LOCAL") for what in ("IP", "PORT", "HOST", "INFO"))
+
+
+def inherited() -> dict[str, str]:
+    "The environment that plugins inherit from this process, without what isn't theirs."
+    environ = environment()
+    for name in TOLD_BY_TCPSERVER:
+        environ.pop(name, None)
+    with suppress(OSError), open("/proc/self/environ", "rb") as first:
+        if not any(pair.startswith(b"LC_CTYPE=") for pair in first.read().split(b"\0")):
+            environ.pop("LC_CTYPE", None)
+    return environ
 
 # %% ../../nbs/smtpd/02_server.ipynb #a8517280
 class ServerSetup:
@@ -40,288 +59,578 @@ class ServerSetup:
         users: dict[str, str] | None = None,  # passwords by name; AUTH is offered where there are any
         deliver: str = "",  # shell command that takes each message on standard input
         seconds: float = 300,  # that a plugin may take
-        environ: dict[str, str] | None = None,  # for plugins: settings; by default, this process's
+        environ: dict[str, str] | None = None,  # for plugins: settings; by default, what they inherit from this process
         errors: int | None = None,  # descriptor for what plugins log; by default, our standard error
     ):
         self.control = Control(os.path.abspath(folder))
         self.home = os.path.dirname(self.control.folder)
         self.like, self.users, self.deliver, self.seconds, self.errors = like, users or {}, deliver, seconds, errors
-        self.environ = environment() if environ is None else environ
+        self.environ = inherited() if environ is None else environ
+        self.numbers = count(1)  # of sessions
+        self.sessions: set[asyncio.Future[None]] = set()
 
-# %% ../../nbs/smtpd/02_server.ipynb #d04b1cf4
+# %% ../../nbs/smtpd/02_server.ipynb #b0a09471
+def _write_log(line: bytes, errors: int | None = None) -> None:
+    "Write a line to a descriptor, or to standard error. A log that takes no more is no reason to fail."
+    with suppress(OSError, ValueError):
+        if errors is not None:
+            os.write(errors, line)
+        elif hasattr(sys.stderr, "buffer"):
+            sys.stderr.buffer.write(line)
+            sys.stderr.flush()
+        elif sys.stderr:
+            sys.stderr.write(line.decode("utf-8", "backslashreplace"))
+
+
 def log_of_server(message: str) -> None:
     "A line on standard error, in the form that plugins use."
-    print(log_line("smtpd", os.getpid(), message), file=sys.stderr, flush=True)
+    _write_log(octets(log_line("smtpd", os.getpid(), message) + "\n"))
 
-# %% ../../nbs/smtpd/02_server.ipynb #b820fd48
-class LogHandler(logging.Handler):
-    "Puts what aiosmtpd warns of into our log, as one line."
-
-    def emit(self, record: logging.LogRecord) -> None:
-        "Log a warning."
-        log_of_server(record.getMessage())
+# %% ../../nbs/smtpd/02_server.ipynb #6e234316
+LOG_ROUNDS = 100  # times 64 kB that are read of a plugin's log before its session goes on
 
 
-aiosmtpd_log = logging.getLogger("mail.log")
-if not aiosmtpd_log.handlers:
-    aiosmtpd_log.addHandler(LogHandler(logging.WARNING))
+class SessionLog:
+    "The log of one session: what its plugins write, and what the server says of it."
+
+    def __init__(
+        self,
+        number: int,
+        errors: int | None = None,  # descriptor to write to; by default, our standard error
+    ):
+        self.mark, self.errors, self.rest = f"session {number}: ".encode(), errors, b""
+        self.reader, self.writer = os.pipe()
+        os.set_blocking(self.reader, False)
+
+    def say(self, message: str) -> None:
+        "Log a line of the server's."
+        self.drain()
+        self._write(octets(log_line("smtpd", os.getpid(), message)))
+
+    def drain(self) -> None:
+        "Pass on what plugins have written by now."
+        for _ in range(LOG_ROUNDS):
+            try:
+                chunk = os.read(self.reader, 65536)
+            except BlockingIOError:
+                break
+            *lines, self.rest = (self.rest + chunk).split(b"\n")
+            if len(self.rest) > SMTP_LINE_LIMIT:
+                lines, self.rest = [*lines, self.rest], b""
+            for line in lines:
+                self._write(line)
+
+    def close(self) -> None:
+        "Pass on the rest."
+        self.drain()
+        if self.rest:
+            self._write(self.rest)
+        os.close(self.writer)
+        os.close(self.reader)
+
+    def _write(self, line: bytes) -> None:
+        _write_log(self.mark + line + b"\n", self.errors)
+
+
+SMTP_LINE_LIMIT = 65536  # bytes: of a line in the log, and of an SMTP command, which qmail-smtpd itself takes at any length
 
 # %% ../../nbs/smtpd/02_server.ipynb #00a60ef0
 def connection_environ(
     setup: ServerSetup,
-    transport: asyncio.BaseTransport,
+    remote: tuple[str, int],  # the client's address and port
+    local: tuple[str, int],  # those that it has called
 ) -> dict[str, str]:  # the environment of one connection
     "What tcpserver would leave to qmail-smtpd (`tcp-environ(5)`)."
-    remote, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-    told = {"TCPREMOTEIP": remote[0], "TCPREMOTEPORT": remote[1], "TCPLOCALIP": local[0], "TCPLOCALPORT": local[1]}
-    return {**setup.environ, "PROTO": "TCP", "CONTROLDIR": setup.control.folder, **{k: str(v) for k, v in told.items()}}
+    told = {"PROTO": "TCP", "TCPREMOTEIP": remote[0], "TCPREMOTEPORT": str(remote[1])}
+    told |= {"TCPLOCALIP": local[0], "TCPLOCALPORT": str(local[1]), "CONTROLDIR": setup.control.folder}
+    return {"TCPLOCALHOST": setup.control.first_line("me", "localhost"), **setup.environ, **told}
 
 # %% ../../nbs/smtpd/02_server.ipynb #0593d734
 def begin(
     setup: ServerSetup,
     environ: dict[str, str],  # of the connection
     say: Callable[[str], Awaitable[None]],  # sends a line to the client
+    errors: int | None = None,  # descriptor for what plugins log
 ) -> Dialogue:
-    "The dialogue with a client who has just connected; `OSError` where the list of programs can't be read."
-    run = partial(run_program, home=setup.home, seconds=setup.seconds, errors=setup.errors)
+    "The dialogue with a client who has just connected; `OSError` where qmail-smtpd couldn't read its files."
+    run = partial(run_program, home=setup.home, seconds=setup.seconds, errors=errors)
     checks = Checks(programs(setup.control, environ, setup.like), environ, run, say)
-    return Dialogue(setup.control, checks)
+    dialogue = Dialogue(setup.control, checks, setup.like, bool(setup.users) and _is_here(environ["TCPREMOTEIP"]))
+    dialogue.start.require_name()
+    return dialogue
+
+
+def _is_here(ip: str) -> bool:
+    "Is a client on this machine?"
+    address = ip_address(ip.partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+# %% ../../nbs/smtpd/02_server.ipynb #1ae4cf16
+class Gone(Exception):
+    "The session is over; the text says how it came to that."
+
+    def __init__(
+        self,
+        why: str,
+        reply: str = "",  # that is still to be sent, behind the line in the log
+    ):
+        super().__init__(why)
+        self.reply = reply
+
+
+class Lines:
+    "What a client says, line by line."
+
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[bytes]],  # the bytes that come next; nothing at the end
+    ):
+        self.read, self.held = read, b""
+
+    async def piece(self) -> bytes:
+        "A line with its LF, or `SMTP_LINE_LIMIT` bytes of a longer one; `Gone` if there is no more."
+        while (end := self.held.find(b"\n") + 1) == 0 and len(self.held) < SMTP_LINE_LIMIT:
+            chunk = await self.read()
+            if not chunk:
+                raise Gone("it has left")
+            self.held += chunk
+        end = min(end or SMTP_LINE_LIMIT, SMTP_LINE_LIMIT)
+        piece, self.held = self.held[:end], self.held[end:]
+        return piece
+
+    async def line(self) -> str | None:  # None for one that is too long
+        "A line without what ends it, up to a NUL, as it is to C."
+        piece, long = await self.piece(), False
+        while not piece.endswith(b"\n"):
+            piece, long = await self.piece(), True
+        line = piece[:-1].removesuffix(b"\r").partition(b"\0")[0]
+        return None if long else line.decode("utf-8", "surrogateescape")
+
+# %% ../../nbs/smtpd/02_server.ipynb #84464a41
+STRAY_NEWLINE = "451 See http://pobox.com/~djb/docs/smtplf.html."
+
+
+async def message_lines(
+    lines: Lines,  # behind DATA
+) -> AsyncIterator[tuple[bytes, bytes]]:  # a piece as it came, if a line begins with it, and as it is to be passed on
+    "The pieces of a message; `Gone` at a bare LF."
+    begins, held = True, b""
+    while True:
+        piece = held + await lines.piece()
+        ends, held = piece.endswith(b"\n"), b""
+        if ends and not piece.endswith(b"\r\n"):
+            raise Gone("it has sent a bare LF", STRAY_NEWLINE)
+        if begins and piece == b".\r\n":
+            return
+        text = piece[:-2] + b"\n" if ends else piece
+        if text.endswith(b"\r") and not ends:
+            text, held = text[:-1], b"\r"  # the LF may be the next to come
+        if begins and text.startswith(b".") and not piece.startswith(b".\r"):
+            text = text[1:]
+        yield (piece if begins else b""), text
+        begins = ends
+
+# %% ../../nbs/smtpd/02_server.ipynb #c0b01180
+HOPS_LIMIT = 100  # servers that a message may have passed: MAXHOPS in qmail-smtpd
+MESSAGE_LIMIT = 10**9  # bytes that go into a file if `databytes` sets no limit; qmail-smtpd itself has none then
+
+
+class Incoming:
+    "A message that comes in."
+
+    def __init__(
+        self,
+        limit: int,  # its bytes; 0 for none
+        file: BinaryIO | None = None,  # takes it
+    ):
+        self.limit, self.file = limit or (MESSAGE_LIMIT if file else 0), file
+        self.size = self.hops = 0
+        self.in_header = True
+
+    def add(
+        self,
+        piece: bytes,  # as it came, if a line begins with it
+        text: bytes,
+    ) -> None:
+        "One more piece of it."
+        self.in_header = self.in_header and piece != b"\r\n"
+        self.hops += self.in_header and piece[:9].lower().startswith((b"received", b"delivered"))
+        self.size += len(text)
+        if self.file and not self.fault:
+            self.file.write(text)
+
+    @property
+    def fault(self) -> str:
+        "What is wrong with it; nothing for a good one."
+        if self.hops >= HOPS_LIMIT:
+            return "554 too many hops, this message is looping (#5.4.6)"
+        return TOO_BIG if 0 < self.limit < self.size else ""
 
 # %% ../../nbs/smtpd/02_server.ipynb #0af28417
 def received(dialogue: Dialogue) -> str:
-    "The trace field for a message (RFC 5321, section 4.4)."
-    told = {name: printable(dialogue.environ.get(name, "unknown")) for name in ("SMTPHELOHOST", "TCPREMOTEIP")}
-    return "Received: from {SMTPHELOHOST} ([{TCPREMOTEIP}])".format(**told) + f" by {dialogue.me} with SMTP; {formatdate()}"
+    "The trace field for a message (RFC 5321, section 4.4), as qmail-smtpd writes it."
+    start, greeted = dialogue.start, dialogue.environ.get("SMTPHELOHOST")
+    helo = "" if greeted is None or greeted.lower() == start.remote_host.lower() else f" (HELO {_safe(greeted)})"
+    info = "" if start.remote_info is None else f"{_safe(start.remote_info)}@"
+    date = time.strftime("%d %b %Y %H:%M:%S -0000", time.gmtime()).lstrip("0")
+    who = f"{_safe(start.remote_host)}{helo} ({info}{_safe(start.remote_ip)})"
+    return f"Received: from {who}\n  by {_safe(start.local_host)} with SMTP; {date}\n"
 
 
-def with_headers(
-    dialogue: Dialogue,
-    content: bytes,  # the message, as the client sent it
-) -> bytes:
-    "A message as the server passes it on: with fields in front, and lines as Unix ends them."
-    head = "".join(f"{line}\n" for line in (received(dialogue), *dialogue.checks.effects.headers))
-    return head.encode("utf-8", "surrogateescape") + content.replace(b"\r\n", b"\n")
+def _safe(text: str) -> str:
+    "A name that a client may have chosen, fit for a header."
+    return "".join(char if char.isascii() and (char.isalnum() or char in ".@%+/=:-") else "?" for char in text)
 
-# %% ../../nbs/smtpd/02_server.ipynb #8f5080a6
-PERMANENT = range(11, 41)  # exit statuses of qmail-queue(8)
+
+def head(dialogue: Dialogue) -> bytes:
+    "What goes in front of a message."
+    return octets(received(dialogue) + "".join(f"{line}\n" for line in dialogue.checks.effects.headers))
+
+# %% ../../nbs/smtpd/02_server.ipynb #3026106b
+QUEUE_TROUBLE = {
+    11: "554 envelope address too long for qq (#5.1.3)",
+    31: "554 mail server permanently rejected message (#5.3.0)",
+    51: "451 qq out of memory (#4.3.0)",
+    52: "451 qq timeout (#4.3.0)",
+    53: "451 qq write error or disk full (#4.3.0)",
+    54: "451 qq read error (#4.3.0)",
+    55: "451 qq unable to read configuration (#4.3.0)",
+    56: "451 qq trouble making network connection (#4.3.0)",
+    61: "451 qq trouble in home directory (#4.3.0)",
+    **dict.fromkeys(range(62, 67), "451 qq trouble creating files in queue (#4.3.0)"),
+    71: "451 mail server temporarily rejected message (#4.3.0)",
+    72: "451 connection to mail server timed out (#4.4.1)",
+    73: "451 connection to mail server rejected (#4.4.1)",
+    74: "451 communication with mail server failed (#4.4.2)",
+    **dict.fromkeys((81, 91), "451 qq internal bug (#4.3.0)"),
+    115: "554 envelope address too long for qq (#5.1.3)",
+    120: "451 unable to exec qq (#4.3.0)",
+}
 
 
 def reply_to_message(
-    status: int | None,  # of the command that takes messages; negative where a signal ended it
+    status: int,  # of the command that takes messages; negative where a signal ended it
+    pid: int = 0,  # its process
 ) -> str:
     "What the client is told about its message."
     if status == 0:
-        return "250 ok"
-    if status in PERMANENT:
-        return "554 mail server permanently rejected message (#5.3.0)"
-    return "451 mail server temporarily rejected message (#4.3.0)"
+        return f"250 ok {int(time.time())} qp {pid}"
+    if status < 0:
+        return "451 qq crashed (#4.3.0)"
+    permanent = "554 qq permanent problem (#5.3.0)" if 11 <= status <= 40 else "451 qq temporary problem (#4.3.0)"
+    return QUEUE_TROUBLE.get(status, permanent)
 
-# %% ../../nbs/smtpd/02_server.ipynb #8b12a9e5
+# %% ../../nbs/smtpd/02_server.ipynb #dcb6b3f5
 async def deliver(
     setup: ServerSetup,
-    dialogue: Dialogue,
-    content: bytes,  # the message, as the client sent it
+    environ: dict[str, str],  # for the command
+    message: BinaryIO,  # at its beginning
+    log: SessionLog,
 ) -> str:  # the reply
-    "Hand a message to the command that takes it, with SENDER and RECIPIENTS in its environment."
-    if not setup.deliver:
-        return "250 ok, and thrown away"
-    sender, recipients = dialogue.transaction.sender or "", dialogue.transaction.recipients.accepted
-    environ = {**dialogue.environ, "SENDER": sender, "RECIPIENTS": "\n".join(recipients)}
-    pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_shell(
-        setup.deliver, cwd=setup.home, stdin=pipe, stdout=nowhere, env=encoded(environ)
-    )
+    "Hand a message to the command that takes it."
     try:
-        await asyncio.wait_for(process.communicate(with_headers(dialogue, content)), setup.seconds)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-    if process.returncode != 0:
-        log_of_server(f"the command that takes messages ended with status {process.returncode}")
-    return reply_to_message(process.returncode)
-
-# %% ../../nbs/smtpd/02_server.ipynb #8fce98c8
-def authenticate(
-    users: dict[str, str],  # passwords by name
-    server: object,
-    session: object,
-    envelope: object,
-    mechanism: str,
-    credentials: LoginPassword,
-) -> AuthResult:
-    "Are the credentials right? aiosmtpd calls this, with all but the first argument."
-    user, password = (text.decode("utf-8", "surrogateescape") for text in credentials)
-    return AuthResult(success=users.get(user) == password, handled=False, auth_data=user)
-
-# %% ../../nbs/smtpd/02_server.ipynb #fd32b36b
-SMTP_LINE_LIMIT = 65536  # bytes; a longer line is answered with 500, here as in DATA
-IDLE_LIMIT = 1200  # seconds without a command, as qmail-smtpd's own limit: timeoutsmtpd in qmail-smtpd(8)
-
-
-class SmtpConnection(SMTP):
-    "aiosmtpd's side of a connection, with a greeting of our own and an end at any time."
-
-    line_length_limit = SMTP_LINE_LIMIT
-    command_size_limit = SMTP_LINE_LIMIT
-    command_size_limits = defaultdict(lambda: SMTP_LINE_LIMIT)
-    greeted = False
-
-    def __init__(self, handler: object, users: dict[str, str]):
-        super().__init__(
-            handler, authenticator=partial(authenticate, users), auth_require_tls=False, data_size_limit=None,
-            enable_SMTPUTF8=True, hostname="-", timeout=IDLE_LIMIT, loop=asyncio.get_running_loop(),
+        process = await start_process(
+            "/bin/sh", "-c", setup.deliver, environ=environ, cwd=setup.home, stdin=message, stdout=asyncio.subprocess.DEVNULL,
+            stderr=log.writer,
         )  # fmt: skip
+    except OSError as error:
+        log.say(f"the command that takes messages can't be started: {error.strerror}")
+        return reply_to_message(120)
+    try:
+        status = await in_time(process.wait(), setup.seconds)
+    except TimeoutError:
+        log.say(f"the command that takes messages has not ended after {setup.seconds:g} seconds")
+        return reply_to_message(52)
+    finally:
+        if process.returncode is None:
+            await end_process(process)
+    if status:
+        log.say(f"the command that takes messages ended with status {status}")
+    return reply_to_message(status, process.pid)
 
-    async def greet(self) -> None:
-        "Say the banner."
-        raise NotImplementedError
+# %% ../../nbs/smtpd/02_server.ipynb #4811ccf6
+ERRORS_LIMIT = 1000  # refusals of any kind in one session; qmail-smtpd itself has none
 
-    async def push(self, status: str | bytes) -> None:
-        "Send a line. The first that aiosmtpd wants to send is its banner: ours takes its place."
-        if not self.greeted:
-            self.greeted = True
-            cast(Session, self.session).host_name = "-"  # as if HELO had been said
-            await self.greet()
-            return
+
+class SmtpSession:
+    "One client, from its call to the end."
+
+    def __init__(
+        self,
+        setup: ServerSetup,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ):
+        self.setup, self.reader, self.writer = setup, reader, writer
+        self.log = SessionLog(next(setup.numbers), setup.errors)
+        self.lines, self.seconds, self.errors = Lines(self.read), 60.0, 0
+        self.last = b""  # reply
+
+    async def read(self) -> bytes:
+        "What the client says next; nothing if it says no more."
         try:
-            await super().push(status.encode("utf-8", "surrogateescape") if isinstance(status, str) else status)
-        except ConnectionError:  # the client has gone
-            self.hang_up()
+            return await in_time(self.reader.read(65536), self.seconds)
+        except TimeoutError:
+            raise Gone("it has said nothing for too long", "451 timeout (#4.4.2)") from None
+        except ConnectionError:
+            return b""
 
-    def hang_up(self) -> NoReturn:
-        "Close the connection, and look at nothing more that the client sent ahead: aiosmtpd's loop ends like this."
-        if self.transport:
-            self.transport.close()
-        raise asyncio.CancelledError
-
-    def eof_received(self) -> bool | None:
-        "The client has gone."
-        keep = super().eof_received()
-        if self.transport:
-            self.transport.close()  # aiosmtpd forgets that during the greeting
-        return keep
-
-# %% ../../nbs/smtpd/02_server.ipynb #6447043b
-class Conversation(SmtpConnection):
-    "A connection with its dialogue."
-
-    dialogue: Dialogue
-
-    def __init__(self, setup: ServerSetup, handler: object):
-        super().__init__(handler, setup.users)
-        self.setup = setup
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        "A client has called."
-        self.environ = connection_environ(self.setup, transport)
-        super().connection_made(transport)
-
-    async def greet(self) -> None:
-        "Begin the dialogue, or ask the client to come again."
+    async def say(self, line: str) -> None:
+        "Send a line, behind all that plugins have logged so far."
+        self.log.drain()
+        self.last = octets(line)
         try:
-            self.dialogue = begin(self.setup, self.environ, self.push)
+            self.writer.write(self.last + b"\r\n")
+            await in_time(self.writer.drain(), self.seconds)
+        except (ConnectionError, TimeoutError):
+            raise Gone("it has left") from None
+
+    async def hold(self) -> None:
+        "Greet, and answer each line, until somebody ends the session."
+        client = self.writer.get_extra_info("peername")[0]
+        self.log.say(f"{client} has called")
+        try:
+            await self._begin()
+            while True:
+                await self._answer(await self.lines.line())
+        except Gone as gone:
+            self.log.say(f"{client} is gone: {gone}")
+            with suppress(Gone):
+                await self.say(gone.reply) if gone.reply else None
+        except asyncio.CancelledError:
+            self.log.say(f"{client} is gone: it has broken off, or the server has ended")
+            raise
+        except Exception as error:
+            self.log.say(f"{client} is gone: the session failed: {describe(error)}")
+
+    async def _begin(self) -> None:
+        called = self.writer.get_extra_info("peername"), self.writer.get_extra_info("sockname")
+        try:
+            environ = connection_environ(self.setup, *called)
+            self.dialogue = begin(self.setup, environ, self.say, self.log.writer)
         except OSError as error:
-            log_of_server(f"can't begin a session: {describe(error)}")
-            await self.push("421 unable to read controls (#4.3.0)")
-            self.hang_up()
-        await self.answer(self.dialogue.connection())
+            self.log.say(f"can't begin a session: {describe(error)}")
+            raise Gone("we couldn't read our files", "421 unable to read controls (#4.3.0)") from None
+        self.seconds = self.dialogue.start.seconds
+        await self.ask(self.dialogue.connection())
 
-    async def answer(self, reply: Awaitable[bool | None]) -> bool:
+    async def ask(self, reply: Awaitable[bool | None]) -> bool:
         "Wait for the dialogue's reply, and hang up where a plugin wants that."
         yes = bool(await reply)
         if self.dialogue.checks.closed:
-            self.hang_up()
+            raise Gone("a plugin wanted that")
         return yes
 
-# %% ../../nbs/smtpd/02_server.ipynb #d3bf93a7
-async def log_in(
-    server: Conversation,
-    method: str,  # plain or login
-    result: AuthResult,  # of looking at the credentials
-) -> AuthResult:  # what aiosmtpd is to make of it
-    "Let the plugins judge a client whose credentials are right, and say so."
-    if not result.success:
-        return result
-    if await server.answer(server.dialogue.auth(str(result.auth_data), method)):
-        cast(Session, server.session).authenticated = True
-        await server.push("235 ok, go ahead (#2.0.0)")
-    return AuthResult(success=False, handled=True)  # aiosmtpd's own reply to a success comes with a line in the log
+    async def _answer(self, line: str | None) -> None:
+        "Answer one line."
+        verb, _, argument = (line or "").partition(" ")
+        method = _COMMANDS.get(verb.lower(), SmtpSession.unknown)
+        try:
+            if line is None:
+                await self.say("500 line too long (#5.5.2)")
+            else:
+                await method(self, argument.lstrip(" "))
+        except Gone:
+            raise
+        except Exception as error:
+            self.log.say(f"failed at a command: {describe(error)}")  # it mustn't cost mail
+            await self.say("451 internal error (#4.3.0)")
+        self.errors += self.last[:1] in (b"4", b"5")
+        if self.errors >= ERRORS_LIMIT:
+            raise Gone("it was refused too often", "421 too many errors (#4.7.0)")
+
+    async def unknown(self, argument: str) -> None:
+        "Anything that isn't a command: EXPN, STARTTLS, an empty line."
+        await self.say("502 unimplemented (#5.5.1)")
+
+# %% ../../nbs/smtpd/02_server.ipynb #b0d6fb84
+def answer_with(reply: str) -> Callable[[SmtpSession, str], Awaitable[None]]:
+    "A command that always has the same reply."
+
+    async def answer(session: SmtpSession, argument: str) -> None:
+        await session.say(reply)
+
+    return answer
 
 
-class Handler:
-    "What aiosmtpd calls."
+async def answer_helo(session: SmtpSession, argument: str) -> None:
+    "HELO."
+    await session.ask(session.dialogue.helo(argument))
 
-    async def auth_PLAIN(self, server: Conversation, arguments: list[str]) -> AuthResult:
-        "AUTH PLAIN."
-        return await log_in(server, "plain", await SMTP.auth_PLAIN(server, server, arguments))
 
-    async def auth_LOGIN(self, server: Conversation, arguments: list[str]) -> AuthResult:
-        "AUTH LOGIN."
-        return await log_in(server, "login", await SMTP.auth_LOGIN(server, server, arguments))
+async def answer_ehlo(session: SmtpSession, argument: str) -> None:
+    "EHLO."
+    await session.ask(session.dialogue.ehlo(argument))
 
-    async def handle_DATA(self, server: Conversation, session: object, envelope: Envelope) -> str:
-        "A message has come: the reply to it."
-        return await deliver(server.setup, server.dialogue, bytes(envelope.original_content or b""))
 
-    async def handle_exception(self, error: Exception) -> str:
-        "A fault of ours must not cost mail: the client is asked to come again."
-        log_of_server(f"failed at a command: {describe(error)}")
-        return "451 internal error (#4.3.0)"
+async def answer_mail(session: SmtpSession, argument: str) -> None:
+    "MAIL."
+    await session.ask(session.dialogue.transaction.mail(argument))
 
-# %% ../../nbs/smtpd/02_server.ipynb #ec85f9c8
-class SmtpServer(Conversation):
-    "One connection, with qmail-smtpd's replies to each command."
 
-    def __init__(self, setup: ServerSetup):
-        super().__init__(setup, Handler())
+async def answer_rcpt(session: SmtpSession, argument: str) -> None:
+    "RCPT."
+    await session.ask(session.dialogue.transaction.rcpt(argument))
 
-    async def smtp_HELO(self, argument: str | None) -> None:
-        "HELO, with or without a name."
-        await self.answer(self.dialogue.helo(argument or ""))
 
-    async def smtp_EHLO(self, argument: str | None) -> None:
-        "EHLO, likewise."
-        extensions = ("PIPELINING", "8BITMIME", *(("AUTH LOGIN PLAIN",) if self.setup.users else ()))
-        cast(Session, self.session).extended_smtp = await self.answer(self.dialogue.helo(argument or "", extensions))
+async def answer_rset(session: SmtpSession, argument: str) -> None:
+    "RSET."
+    session.dialogue.transaction.end()
+    await session.say("250 flushed")
 
-    async def smtp_MAIL(self, argument: str | None) -> None:
-        "MAIL."
-        await self.answer(self.dialogue.transaction.mail(argument or ""))
 
-    async def smtp_RCPT(self, argument: str | None) -> None:
-        "RCPT."
-        await self.answer(self.dialogue.transaction.rcpt(argument or ""))
+async def answer_quit(session: SmtpSession, argument: str) -> None:
+    "QUIT. What the client has sent behind it doesn't count."
+    raise Gone("it has said goodbye", f"221 {session.dialogue.start.greeting}")
 
-    async def smtp_RSET(self, argument: str | None) -> None:
-        "RSET."
-        self.dialogue.transaction.end()
-        await self.push("250 flushed")
+# %% ../../nbs/smtpd/02_server.ipynb #90c3ff6e
+async def answer_data(session: SmtpSession, argument: str) -> None:
+    "DATA, and the message."
+    dialogue, setup = session.dialogue, session.setup
+    if not await session.ask(dialogue.transaction.data()):
+        return
+    sender, recipients = dialogue.transaction.sender or "", dialogue.transaction.recipients.accepted
+    environ, front = {**dialogue.environ, "SENDER": sender, "RECIPIENTS": "\n".join(recipients)}, head(dialogue)
+    dialogue.transaction.end()
+    await session.say("354 go ahead")
+    if not setup.deliver:
+        await session.say((await _taken(session, None)).fault or "250 ok, and thrown away")
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(front)
+        message = await _taken(session, file)
+        file.seek(0)
+        await session.say(message.fault or await deliver(setup, environ, file, session.log))
 
-    async def smtp_VRFY(self, argument: str | None) -> None:
-        "VRFY, which tells nothing."
-        await self.push("252 send some mail, i'll try my best")
 
-    async def smtp_NOOP(self, argument: str | None) -> None:
-        "NOOP."
-        await self.push("250 ok")
+async def _taken(session: SmtpSession, file: BinaryIO | None) -> Incoming:
+    "The message that the client sends now."
+    message = Incoming(session.dialogue.start.databytes, file)
+    async for piece, text in message_lines(session.lines):
+        message.add(piece, text)
+    return message
 
-    async def smtp_QUIT(self, argument: str | None) -> None:
-        "QUIT."
-        await self.push(f"221 {self.dialogue.me}")
-        self.hang_up()
+# %% ../../nbs/smtpd/02_server.ipynb #397e2170
+_MALFORMED = "501 malformed auth input (#5.5.4)"
 
-    async def smtp_DATA(self, argument: str | None) -> None:
-        "DATA: aiosmtpd reads the message and hands it to `Handler`."
-        if await self.answer(self.dialogue.transaction.data()):
-            cast(Envelope, self.envelope).rcpt_tos = list(self.dialogue.transaction.recipients.accepted)
-            await super().smtp_DATA("")
-            self.dialogue.transaction.end()
 
-# %% ../../nbs/smtpd/02_server.ipynb #29e181ab
+class AuthFault(Exception):
+    "An exchange that leads to nothing; the text is the reply."
+
+
+async def _asked(session: SmtpSession, challenge: str) -> str:
+    "What the client answers to a challenge."
+    await session.say(f"334 {challenge}")
+    answer = await session.lines.line()
+    if answer == "*":
+        raise AuthFault("501 auth exchange canceled (#5.0.0)")
+    return answer or ""
+
+
+def _decoded(text: str) -> str:
+    "What stands in a word of base64."
+    try:
+        return base64.b64decode(text, validate=True).decode("utf-8", "surrogateescape")
+    except (ValueError, binascii.Error):
+        raise AuthFault(_MALFORMED) from None
+
+
+async def _plain(session: SmtpSession, argument: str) -> tuple[str, str]:
+    "Name and password, behind the name to act for, and NUL between them."
+    _, user, password, *_ = [*_decoded(argument or await _asked(session, "")).split("\0"), "", ""]
+    return user, password
+
+
+async def _login(session: SmtpSession, argument: str) -> tuple[str, str]:
+    "Name and password, one by one."
+    user = _decoded(argument or await _asked(session, "VXNlcm5hbWU6"))  # Username:
+    return user, _decoded(await _asked(session, "UGFzc3dvcmQ6"))  # Password:
+
+
+METHODS = {"plain": _plain, "login": _login}
+
+# %% ../../nbs/smtpd/02_server.ipynb #d4a53b33
+async def answer_auth(session: SmtpSession, argument: str) -> None:
+    "AUTH."
+    try:
+        method, (user, password) = await _credentials(session, argument)
+    except AuthFault as fault:
+        await session.say(str(fault))
+        return
+    known = session.setup.users.get(user)
+    if known is None or not hmac.compare_digest(octets(known), octets(password)):
+        session.log.say(f"log-in of {printable(user, 200)} by {method} failed")
+        await session.say("535 authentication failed (#5.7.1)")
+    elif await session.ask(session.dialogue.auth(user, method)):
+        await session.say("235 ok, go ahead (#2.0.0)")
+
+
+async def _credentials(session: SmtpSession, argument: str) -> tuple[str, tuple[str, str]]:
+    "The method, and name and password; `AuthFault` if there are none to be had."
+    dialogue = session.dialogue
+    if not dialogue.logins:
+        if dialogue.start.like == "netqmail":
+            raise AuthFault("502 unimplemented (#5.5.1)")
+        raise AuthFault("503 auth not available (#5.3.3)")
+    if dialogue.user is not None:
+        raise AuthFault("503 you're already authenticated (#5.5.0)")
+    if dialogue.transaction.sender is not None:
+        raise AuthFault("503 no auth during mail transaction (#5.5.0)")
+    word, _, rest = argument.partition(" ")
+    if word.lower() not in METHODS:
+        raise AuthFault("504 auth type unimplemented (#5.5.1)")
+    user, password = await METHODS[word.lower()](session, rest.lstrip(" "))
+    if not user or not password:
+        raise AuthFault(_MALFORMED)
+    return word.lower(), (user, password)
+
+# %% ../../nbs/smtpd/02_server.ipynb #75e1762d
+_COMMANDS: dict[str, Callable[[SmtpSession, str], Awaitable[None]]] = {
+    "helo": answer_helo,
+    "ehlo": answer_ehlo,
+    "auth": answer_auth,
+    "mail": answer_mail,
+    "rcpt": answer_rcpt,
+    "data": answer_data,
+    "rset": answer_rset,
+    "quit": answer_quit,
+    "noop": answer_with("250 ok"),
+    "vrfy": answer_with("252 send some mail, i'll try my best"),
+    "help": answer_with("214 netqmail home page: http://qmail.org/netqmail"),
+}
+
+# %% ../../nbs/smtpd/02_server.ipynb #246be52b
+async def hold_session(
+    setup: ServerSetup,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> None:
+    "Serve one client."
+    session = SmtpSession(setup, reader, writer)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(session.log.reader, session.log.drain)
+    held, lost = asyncio.ensure_future(session.hold()), asyncio.ensure_future(writer.wait_closed())
+    try:
+        await asyncio.wait({held, lost}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        held.cancel()
+        writer.close()
+        lost.cancel()
+        await asyncio.gather(held, lost, return_exceptions=True)
+        loop.remove_reader(session.log.reader)
+        session.log.close()
+
+
 async def start_server(
     setup: ServerSetup,
     host: str = "127.0.0.1",
     port: int = 0,  # 0 for any that is free
 ) -> asyncio.Server:  # listening; its first socket tells the port
     "Begin to listen; `OSError` where that can't be."
-    return await asyncio.get_running_loop().create_server(lambda: SmtpServer(setup), host, port)
+
+    def called(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = asyncio.ensure_future(hold_session(setup, reader, writer))
+        setup.sessions.add(session)  # asyncio itself doesn't hold on to a task
+        session.add_done_callback(setup.sessions.discard)
+
+    return await asyncio.start_server(called, host, port)

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from functools import cached_property
 from math import inf
 from typing import Any
 
-from ra_plugins.hosts.catalogue import catalogue, is_installed, plugin_of, script_of, section_of
+from ra_plugins.hosts.catalogue import PROGRAM_LIMIT, catalogue, is_installed, plugin_of, script_of, section_of
 from ra_plugins.hosts.guard import BoundedAnswerers, Guard, words_of
-from ra_plugins.hosts.script import CONTROLDIR
+from ra_plugins.hosts.script import CONTROLDIR, executable
 from ra_plugins.hosts.section import SectionAnswer, section_names
 from ra_plugins.smtpd.dialogue import Dialogue, programs
 from ra_plugins.smtpd.qmail_spp import Checks, Failure, run_program
+from ra_plugins.smtpd.rules import ClientRule
 from ra_plugins.spp.command import Command
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import Session
@@ -27,7 +29,7 @@ from ra_plugins.support.log import log_line, printable
 
 # %% auto #0
 __all__ = ['NOTED_LIMIT', 'LOG_LIMIT', 'VERDICTS', 'ENDINGS', 'Run', 'Step', 'Notes', 'decided', 'watched', 'decided_section',
-           'Runner', 'noted_checks', 'Trial', 'verdict', 'trial_text', 'trial_data']
+           'Runner', 'noted_checks', 'Trial', 'denied', 'verdict', 'trial_text', 'trial_data']
 
 # %% ../../nbs/smtpd/03_trial.ipynb #debcc911
 NOTED_LIMIT = 1000  # questions, and log lines, of a plugin at one command that are noted
@@ -38,6 +40,7 @@ class Run:
 
     def __init__(self, entry: str):
         self.entry = entry  # as in control/smtpplugins
+        self.how = ""  # why a program of ours was started, instead of its plugin in here
         self.asked: list[tuple[str, str]] = []  # questions and their answers
         self.answered: list[Command] = []
         self.logged: list[str] = []
@@ -61,6 +64,7 @@ class Run:
             "answered": [{"command": type(command).__name__, "text": command.text} for command in self.answered],
             "logged": self.logged,
             "failure": self.failure or None,
+            **({"note": self.how} if self.how else {}),
         }
 
 # %% ../../nbs/smtpd/03_trial.ipynb #a330c165
@@ -165,7 +169,27 @@ async def decided_section(
         if not section.add(answer):
             return
 
-# %% ../../nbs/smtpd/03_trial.ipynb #e98cdb5e
+# %% ../../nbs/smtpd/03_trial.ipynb #b1301736
+def _first_python(program: str) -> str:
+    "The interpreter that a program of ours names, directly or by way of the shell."
+    lines = program.split("\n", 2)
+    if lines[0] == "#!/bin/sh" and len(lines) > 1:
+        return lines[1].partition("exec' '")[2].rpartition("' -IS")[0].replace("'\\''", "'")
+    return lines[0].removeprefix("#!").removesuffix(" -IS")
+
+
+def _is_todays(path: str, plugin: Plugin) -> bool:
+    "Is a program what `ra-plugins install` would write today, and can it be run?"
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            program = file.read(PROGRAM_LIMIT)
+        python = _first_python(program)
+        same = os.path.isabs(python) and os.path.samefile(python, sys.executable)
+        return same and program == executable(plugin, python) and os.access(path, os.X_OK)
+    except OSError:
+        return False
+
+# %% ../../nbs/smtpd/03_trial.ipynb #e96536b9
 class Runner:
     "Runs entries of smtpplugins: plugins that we installed in here, others as programs."
 
@@ -189,7 +213,10 @@ class Runner:
             folder = os.path.dirname(script_of(path))
             return decided_section(section, folder, run, environ, self.seconds, self.answering)
         if is_installed(path):
-            return decided(plugin_of(path, run.log), run, environ, self.seconds, self.answering)
+            plugin = plugin_of(path, _quietly)
+            if plugin and _is_todays(script_of(path), plugin):
+                return decided(plugin, run, environ, self.seconds, self.answering)
+            run.how = "isn't what ra-plugins install writes today, so it is run as a program, and for real"
         if run.entry[0] != ":" and not os.path.isdir(os.path.dirname(path)) and name in self.known:
             return decided(self.known[name], run, environ, self.seconds, self.answering)
         return watched(run, environ, self.home, self.seconds)
@@ -203,6 +230,10 @@ class Runner:
         except Failure as failure:
             run.failure = str(failure)
             raise
+
+
+def _quietly(message: str) -> None:
+    "What keeps a plugin from being loaded, its program will log."
 
 # %% ../../nbs/smtpd/03_trial.ipynb #ce0b188c
 def noted_checks(
@@ -236,7 +267,9 @@ class Trial:
     ):
         self.notes = Notes()
         self.checks = noted_checks(control, environ, self.notes, like, seconds, answering)
-        self.dialogue = Dialogue(control, self.checks)
+        self.dialogue = Dialogue(control, self.checks, like)
+        self.rule: ClientRule | None = None  # of tcpserver's, if the client's address was looked up
+        self.messages: list[dict[str, Any]] = []  # those that may come
 
     async def hold(
         self,
@@ -244,29 +277,66 @@ class Trial:
         sender: str | None = None,  # likewise
         recipients: Sequence[str] = (),
         user: str = "",  # who logs in, if anybody
+        more: Sequence[tuple[str, Sequence[str]]] = (),  # further messages: sender and recipients
     ) -> None:
         "Say what the client says, until it has been sent away."
-        dialogue, transaction = self.dialogue, self.dialogue.transaction
+        dialogue = self.dialogue
+        dialogue.logins = bool(user)
         await self._step("", dialogue.connection())
         if helo is not None:
-            await self._step(f"EHLO {helo}", dialogue.helo(helo))
+            await self._step(f"EHLO {helo}", dialogue.ehlo(helo))
         if user:
             await self._step(f"AUTH PLAIN {user}", dialogue.auth(user, "plain"), "235 ok, go ahead (#2.0.0)")
-        if sender is not None:
-            await self._step(f"MAIL FROM:<{sender}>", transaction.mail(f"FROM:<{sender}>"))
+        if self.over or sender is None:
+            return
+        for number, (each, named) in enumerate([(sender, recipients), *more]):
+            if number:
+                await self._next()
+            await self._message(each, named)
+
+    async def _message(self, sender: str, recipients: Sequence[str]) -> None:
+        "One message, up to the yes to DATA."
+        transaction = self.dialogue.transaction
+        await self._step(f"MAIL FROM:<{sender}>", transaction.mail(f"FROM:<{sender}>"))
         for recipient in recipients:
             await self._step(f"RCPT TO:<{recipient}>", transaction.rcpt(f"TO:<{recipient}>"))
-        if transaction.recipients.accepted:
+        if transaction.recipients.accepted and not self.over:
+            headers, accepted = self.checks.effects.headers, transaction.recipients.accepted
             await self._step("DATA", transaction.data(), "354 go ahead")
+            if self.notes.steps[-1].code == 354:
+                self.messages.append({"sender": transaction.sender, "recipients": accepted, "headers": headers})
+
+    async def _next(self) -> None:
+        "End a message, so that another can begin: after a refusal, with RSET."
+        if self.checks.closed:
+            return
+        taken = self.notes.steps[-1].code == 354
+        self.notes.steps.append(Step("." if taken else "RSET"))
+        self.dialogue.transaction.end()
+        await self.notes.say("250 ok" if taken else "250 flushed")
+
+    @property
+    def over(self) -> bool:
+        "Has the client been sent away, or refused anything but a recipient?"
+        return self.checks.closed or self.notes.refused
 
     async def _step(self, said: str, reply: Coroutine[Any, Any, object], yes: str = "") -> None:
         "Hold one command, unless the client has been sent away before; `yes` is the reply that the dialogue leaves to us."
-        if self.checks.closed or self.notes.refused:
+        if self.over:
             reply.close()
             return
         self.notes.steps.append(Step(said))
         if await reply and yes:
             await self.notes.say(yes)
+
+# %% ../../nbs/smtpd/03_trial.ipynb #2851c443
+def denied(
+    trial: Trial,
+    rule: ClientRule,
+) -> None:
+    "Note that tcpserver hangs up on the client."
+    trial.rule = rule
+    trial.notes.steps.append(Step(""))
 
 # %% ../../nbs/smtpd/03_trial.ipynb #79db6226
 VERDICTS = {"accepted": 0, "refused": 1, "temporary": 2}  # and the exit status of `ra-plugins try`
@@ -274,6 +344,8 @@ VERDICTS = {"accepted": 0, "refused": 1, "temporary": 2}  # and the exit status 
 
 def verdict(trial: Trial) -> str:  # a key of `VERDICTS`
     "What became of the session: a refusal for good outweighs one for now, and either outweighs acceptance."
+    if trial.rule and not trial.rule.allowed:
+        return "refused"
     worst = max((step.code // 100 for step in trial.notes.steps), default=0)
     return {5: "refused", 4: "temporary"}.get(worst, "accepted")
 
@@ -283,8 +355,11 @@ def trial_text(trial: Trial) -> str:
     lines = []
     for step in trial.notes.steps:
         lines.append(f"C: {printable(step.said) or '(connects)'}")
+        if trial.rule and not step.said:
+            lines.append(f"     rule of line {trial.rule.number}: {printable(trial.rule.text)}")
         for run in step.runs:
             lines.append(f"     {printable(run.entry)}")
+            lines += [f"       note      {run.how}"] if run.how else []
             lines += [f"       asked     {question}: {answer}" for question, answer in run.asked]
             lines += [f"       logged    {line}" for line in run.logged]
             lines += [f"       answered  {printable(words_of(repr, command))}" for command in run.answered]
@@ -311,4 +386,6 @@ def trial_data(trial: Trial) -> dict[str, Any]:
             {"command": step.said or None, "plugins": [run.data() for run in step.runs], "replies": step.replies}
             for step in trial.notes.steps
         ],
+        **({"messages": trial.messages} if len(trial.messages) > 1 else {}),
+        **({"rule": trial.rule.text} if trial.rule else {}),
     }

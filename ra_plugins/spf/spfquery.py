@@ -11,7 +11,6 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from ra_plugins import __version__
 from ra_plugins.spf.header import (
     COMMENTS,
     RECEIVED_SPF,
@@ -32,7 +31,7 @@ from ra_plugins.spf.run import CHECK_TIMEOUT, bare_address, check_over_dns, dead
 from ra_plugins.spf.trace import Reason, Visit
 from ra_plugins.ask.question import drive
 from ra_plugins.ask.dns import Zone
-from ra_plugins.support.command_line import Fault, run_command, system_reason
+from ra_plugins.support.command_line import Fault, run_command, system_reason, version_line
 from ra_plugins.support.log import printable
 
 TYPE_CHECKING = False
@@ -394,9 +393,13 @@ def usage() -> str:
             "       spfquery -file=FILE [options]",
             "May this client send mail in this domain's name? One dash or two, = or a blank:",
             *(f"  {name:28} {option.help}" for name, option in zip(names, OPTIONS, strict=True)),
-            "exit status: " + ", ".join(f"{status} {name}" for name, status in STATUS.items()) + f", {CANT_ANSWER} error",
+            _statuses(),
         ]
     )
+
+
+def _statuses() -> str:
+    return "exit status: " + ", ".join(f"{status} {name}" for name, status in STATUS.items()) + f", {CANT_ANSWER} error"
 
 # %% ../../nbs/spf/10_spfquery.ipynb #a25b2c31
 def trees(answer: SpfqueryAnswer) -> str:
@@ -431,7 +434,7 @@ def spfquery(arguments: Sequence[str]) -> int:
     "The command itself; `Fault` where it can't answer."
     values = read_options(arguments)
     if "help" in values or "version" in values:
-        print(usage() if "help" in values else f"spfquery of ra-plugins {__version__}")
+        print(usage() if "help" in values else version_line("spfquery"))
         return 0
     setup, status = setup_for(values), None
     for place, request in requests(values):
@@ -450,7 +453,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command("spfquery", partial(spfquery, words), CANT_ANSWER, CANT_ANSWER)
 
 # %% ../../nbs/spf/10_spfquery.ipynb #2f8818f9
-EXPLAINS = ("ip", "helo", "name", "max-lookup", "zone", "json", "help")
+EXPLAINS = ("ip", "helo", "name", "max-lookup", "zone", "json", "help", "version")
 EXPLAIN = [option for option in OPTIONS if option.name in EXPLAINS]
 
 # %% ../../nbs/spf/10_spfquery.ipynb #007f67ab
@@ -460,6 +463,10 @@ def explained(arguments: Sequence[str]) -> int:
     if "help" in values:
         print("usage: ra-plugins spf explain DOMAIN|ADDRESS --ip ADDRESS [options]")
         print(*(f"  {f'--{option.name} {option.value}':20} {option.help}" for option in EXPLAIN), sep="\n")
+        print(_statuses())
+        return 0
+    if "version" in values:
+        print(version_line("ra-plugins spf explain"))
         return 0
     if "domain" not in values or "ip" not in values:
         raise Fault("a domain or a sender's address is needed, and --ip; --help tells more")

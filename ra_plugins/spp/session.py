@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 # %% auto #0
-__all__ = ['SAMPLE', 'plugin_names', 'Session', 'sample_session']
+__all__ = ['COMMAND_ORDER', 'SAMPLE', 'plugin_names', 'exemption_place', 'Session', 'sample_session']
 
 # %% ../../nbs/spp/00_session.ipynb #d2bc9a53
 _ALL, _ACCESS = "all", "access"
@@ -26,6 +26,16 @@ def plugin_names(value: str) -> str:
     if not all(name.isascii() and name.isidentifier() for name in names if name):
         raise ValueError
     return value
+
+
+COMMAND_ORDER = ("connection", "helo", "auth", "mail", "rcpt", "pass", "data")  # in which they come
+
+
+def exemption_place(value: str) -> str:
+    "a section of smtpplugins, and names of plugins behind it"
+    if value and value.partition(" ")[0] not in COMMAND_ORDER:
+        raise ValueError
+    return plugin_names(value)
 
 # %% ../../nbs/spp/00_session.ipynb #0d8c0794
 class Session(Environment):
@@ -60,6 +70,9 @@ class Session(Environment):
     )
     exempt: str = variable("RAEXEMPT", plugin_names, "", "Plugins that let this client be, as tcprules or a run script say.")
     exempt_by_access: str = variable("ACCESSEXEMPT", plugin_names, "", "The same, as the plugin access has left it.")
+    exempt_since: str = variable(
+        "ACCESSEXEMPTAT", exemption_place, "", "The command that this counts from, and the plugins for which it doesn't."
+    )
     to_come: frozenset[str] = frozenset()  # attributes that the client is yet to tell, if a decision runs ahead of its turn
 
     def __init__(
@@ -76,11 +89,23 @@ class Session(Environment):
         "Has the client logged in? An empty user isn't one."
         return bool(self.auth_user)
 
-    def exempted_from(self, name: str) -> str:  # the variable that says so; empty where none does
+    def exempted_from(
+        self,
+        name: str,
+        stages: tuple[str, ...] = COMMAND_ORDER,  # at which it may be running
+    ) -> str:  # the variable that says so; empty where none does
         "Is the plugin of this name to let this session be?"
         if _are_named(self.exempt, name):
             return "RAEXEMPT"
-        return "ACCESSEXEMPT" if name != _ACCESS and _are_named(self.exempt_by_access, name) else ""
+        if name == _ACCESS or not _are_named(self.exempt_by_access, name):
+            return ""
+        return "ACCESSEXEMPT" if _counts(self.exempt_since, name, stages) else ""
+
+
+def _counts(since: str, name: str, stages: tuple[str, ...]) -> bool:
+    "Does an exemption count for a plugin, or is it one of an earlier message?"
+    first, *but = since.split() or COMMAND_ORDER[:1]
+    return name not in but and any(stage in COMMAND_ORDER[COMMAND_ORDER.index(first) :] for stage in stages)
 
 
 def _are_named(names: str, name: str) -> bool:

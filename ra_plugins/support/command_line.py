@@ -10,12 +10,33 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
-    from typing import NoReturn
+    from collections.abc import Callable, Mapping
+    from typing import Any, NoReturn
 
 # %% auto #0
-__all__ = ['INTERRUPTED', 'Fault', 'system_reason', 'trouble', 'discard', 'escape_output', 'run_command', 'command_parser',
-           'number_over_zero']
+__all__ = ['FAILED', 'INTERRUPTED', 'exit_statuses', 'version_line', 'Fault', 'system_reason', 'trouble', 'discard',
+           'escape_output', 'run_command', 'command_parser', 'number_over_zero']
+
+# %% ../../nbs/support/05_command_line.ipynb #a5b3e586
+FAILED = 3  # exit status of a command that couldn't do its work, or whose command line makes no sense
+INTERRUPTED = 130  # exit status after Control-C, as shells have it: 128 and the number of SIGINT
+
+# %% ../../nbs/support/05_command_line.ipynb #497a865d
+def exit_statuses(
+    meanings: Mapping[int, str] | None = None,  # of 0, 1 and 2; by default, 0: done
+) -> str:
+    "The exit statuses of a command, as its help has them."
+    found = {**(meanings or {0: "done"}), FAILED: "it couldn't be done, or the command line makes no sense"}
+    return f"Exit status: {'; '.join(f'{status} {meaning}' for status, meaning in found.items())}."
+
+# %% ../../nbs/support/05_command_line.ipynb #d30edc33
+def version_line(
+    name: str,  # of a program or command
+) -> str:
+    "What `--version` prints."
+    from ra_plugins import __version__
+
+    return f"{'' if name.startswith('ra-plugins') else f'{name} of '}ra-plugins {__version__}"
 
 # %% ../../nbs/support/05_command_line.ipynb #835a42b0
 class Fault(Exception):
@@ -59,14 +80,11 @@ def escape_output() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
-# %% ../../nbs/support/05_command_line.ipynb #e97d70b6
-INTERRUPTED = 130  # exit status after Control-C, as shells have it
-
-
+# %% ../../nbs/support/05_command_line.ipynb #95ad8e92
 def run_command(
     name: str,  # of the command, before what is said on standard error
     command: Callable[[], int],  # does the work and returns the exit status
-    failed: int,  # exit status if it couldn't: it raised `Fault`, or standard output takes no more
+    failed: int = FAILED,  # exit status if it couldn't: it raised `Fault`, or standard output takes no more
     interrupted: int = INTERRUPTED,  # exit status after Control-C
 ) -> int:
     "Run a command; returns its exit status. What it leaves to us as an `OSError` is taken for standard output's."
@@ -90,18 +108,23 @@ def run_command(
 # %% ../../nbs/support/05_command_line.ipynb #1ffdee6a
 def command_parser(
     name: str,  # of the command
-    failed: int,  # exit status for a command line that makes no sense
+    failed: int = FAILED,  # exit status for a command line that makes no sense
     description: str = "",  # a sentence, for --help
+    statuses: Mapping[int, str] | None = None,  # as in `exit_statuses`
 ) -> argparse.ArgumentParser:  # its subcommands' parsers do the same
-    "A parser that says what is wrong in one line, and ends the program with a status of the command's own."
+    "A parser that says what is wrong in one line, and ends the program with that status."
     import argparse
 
     class Parser(argparse.ArgumentParser):
+        def __init__(self, **options: Any):
+            super().__init__(**{"epilog": exit_statuses(), **options})
+            self.add_argument("--version", action="version", version=version_line(name), help="say which version this is")
+
         def error(self, message: str) -> NoReturn:
             "Say what is wrong with the command line, and end."
             self.exit(failed, f"{self.prog}: {message}\n")
 
-    return Parser(prog=name, description=description or None)
+    return Parser(prog=name, description=description or None, epilog=exit_statuses(statuses))
 
 # %% ../../nbs/support/05_command_line.ipynb #366d9694
 def number_over_zero(text: str) -> float:

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from ra_plugins.ask.answerer import Answerer, Answerers, load
-from ra_plugins.ask.question import Question, Unanswered
+from ra_plugins.ask.question import TOO_LATE, Late, Question, Unanswered
 from ra_plugins.hosts.catalogue import to_stderr
 from ra_plugins.hosts.guard import Guard, Overdue, StepsInBounds, in_bounds
 from ra_plugins.hosts.script import CONTROLDIR
@@ -98,9 +98,13 @@ class ServiceAnswerers(Answerers):
         "As `Answerers.begin`, each step in bounds."
         return StepsInBounds(answerer.aanswer(question, until), until, STEP_SECONDS)
 
-    def _known(self, question: Question[Any]) -> Any:
-        "As `Answerers._known`, and counted."
-        known = super()._known(question)
+    def _known(self, question: Question[Any], until: float) -> Any:
+        "As `Answerers._known`, in bounds and counted."
+        try:
+            known = in_bounds(STEP_SECONDS, super()._known, question, until)
+        except Overdue:
+            self.counts.events["steps cut"] += 1
+            return Late(TOO_LATE)
         if known is not None:
             self.counts.at_once[type(question).__name__] += 1
         return known

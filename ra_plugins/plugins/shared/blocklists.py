@@ -449,7 +449,7 @@ class ListHealthAnswerer(Answerer):
         "The same, which takes no time."
         return self.answer(question, until)
 
-    def at_once(self, question: ListsLeftAlone | ListOutcomes) -> frozenset[str] | list[str]:
+    def at_once(self, question: ListsLeftAlone | ListOutcomes, until: float) -> frozenset[str] | list[str]:
         "And for which nobody needs to wait."
         return told_from(self.health, question, monotonic())
 

@@ -9,7 +9,7 @@ from collections import namedtuple
 
 from ra_plugins.ask.mailbox import NOT_FOUND, DovecotMailbox, MailboxFound, Mailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
 from ra_plugins.ask.question import Unanswered
-from ra_plugins.plugins.shared.listkeys import DOMAIN_LIST, log_misfits
+from ra_plugins.plugins.shared.listkeys import log_list_faults
 from ra_plugins.spp.command import Command, Refuse, SetVariable
 from ra_plugins.spp.plugin import State
 from ra_plugins.spp.session import sample_session
@@ -289,7 +289,7 @@ def is_whitelisted(
     name, control = mailboxes.whitelist, mailboxes.control
     if name is None:
         return False
-    log_misfits(control, name, DOMAIN_LIST, log)
+    log_list_faults(control, name, "domain", log)
     try:
         return control.has(name, domain)
     except OSError as error:
@@ -488,6 +488,7 @@ async def check_sender_mailbox(
     except ValueError:
         log(f"501 Invalid address ({sender})")
         return Refuse(501, None, "Invalid address")
+    address = address._replace(domain=address.domain.rstrip(".") or address.domain)
     found = await standing(mailboxes, address, log)
     if found == UNKNOWN:
         return refuse(name, log, "511 sorry, no mailbox here by that name", sender)

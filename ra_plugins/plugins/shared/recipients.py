@@ -5,7 +5,7 @@
 # %% ../../../nbs/plugins/shared/recipients.ipynb #9ce94b3c
 from __future__ import annotations
 
-from ra_plugins.plugins.shared.listkeys import DOMAIN_LIST, log_misfits
+from ra_plugins.plugins.shared.listkeys import log_list_faults
 from ra_plugins.spp.command import ChangeAddress
 from ra_plugins.support.address import Address, parse_address
 from ra_plugins.support.log import with_reason
@@ -45,7 +45,7 @@ def is_local(
 ) -> bool | None:  # None where the list can't be read, and the log says so
     "Is `domain` one of ours?"
     if domains:
-        log_misfits(control, domains, DOMAIN_LIST, log)
+        log_list_faults(control, domains, "domain", log)
     try:
         return control.has(domains, domain) if domains else control.is_ours(domain)
     except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ra_plugins.ask.question import Unanswered
 from ra_plugins.ask.rate import Rate
 from ra_plugins.spp.command import Disconnect
+from ra_plugins.support.networks import unmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,4 +45,4 @@ def client_address(
     session: Session,
 ) -> IPv4Address | IPv6Address | None:  # None where it isn't known
     "The address to count a client by."
-    return getattr(session.client_ip, "ipv4_mapped", None) or session.client_ip
+    return session.client_ip and unmapped(session.client_ip)
