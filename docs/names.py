@@ -36,7 +36,7 @@ OTHERS = {
         "STARTTLS",
     ),
     *("PIPELINING", "CHUNKING", "SIZE", "PLAIN", "LOGIN", "AAAA", "CNAME", "DNAME", "NXDOMAIN", "SERVFAIL"),
-    *("ADDRESS", "DOMAIN", "getopt_long_only", "nbdev_export"),
+    *("ADDRESS", "DOMAIN", "EnvironmentFile", "getopt_long_only", "nbdev_export"),
 }
 ENDINGS = {
     "com",

@@ -225,7 +225,7 @@ def test_as_many_files_as_connections(start: Callable[..., Daemon]) -> None:
 
 def test_fewer_files_than_connections(start: Callable[..., Daemon]) -> None:
     daemon = start(prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 256)))
-    assert "warning: only 192 connections are possible: the system allows 256 open files" in daemon.started
+    assert "warning: only 192 connections are possible: the system allows 256 open files (ulimit -n)" in daemon.started
 
 
 # Signals
