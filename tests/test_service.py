@@ -350,7 +350,7 @@ def test_sighup_under_load_costs_nobody_the_service(folder: Path, clients: Clien
         (folder / "open").touch()
         assert Counter(map(said, called)) == {OPEN: SESSIONS}
         gone(*before)
-        assert len(running.workers()) == 2
+        until(lambda: len(running.workers()) == 2, "the old ones have been waited for")
 
 
 def test_sighup_takes_new_settings_and_keeps_the_old_ones_if_they_are_wrong(folder: Path) -> None:
