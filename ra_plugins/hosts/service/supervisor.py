@@ -25,9 +25,9 @@ from ra_plugins.hosts.service.port import CONNECTIONS, REST_SECONDS, Complaints
 from ra_plugins.hosts.service.request import SOCKET
 from ra_plugins.hosts.service.status import HEAD_BYTES, STATUS_ENDING, Bulletin, service_status
 from ra_plugins.hosts.service.verdicts import verdicts_fault
-from ra_plugins.hosts.service.worker import Order, counts_from_json, counts_to_json
+from ra_plugins.hosts.service.worker import ANSWERER_FILES, Order, counts_from_json, counts_to_json
 from ra_plugins.support.command_line import Fault, system_reason
-from ra_plugins.support.listening import UnixListener, allow_files
+from ra_plugins.support.listening import SPARE_FILES, UnixListener, allow_files
 from ra_plugins.support.log import printable
 from ra_plugins.support.systemd import inherited_sockets, tell_systemd
 
@@ -274,7 +274,7 @@ class Supervisor:
     async def start(self) -> None:
         "Start the workers; `Fault` if they can't be."
         asyncio.get_running_loop().set_exception_handler(self._failed)
-        allow_files(self.options.limit, self.log)
+        allow_files(self.options.limit, self.log, SPARE_FILES + ANSWERER_FILES)
         if fault := verdicts_fault(self.options.verdicts):
             raise Fault(fault)
         await self._listen_to_others()
