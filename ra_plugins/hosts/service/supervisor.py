@@ -273,7 +273,6 @@ class Supervisor:
 
     async def start(self) -> None:
         "Start the workers; `Fault` if they can't be."
-        asyncio.get_running_loop().set_exception_handler(self._failed)
         allow_files(self.options.limit, self.log, SPARE_FILES + ANSWERER_FILES)
         if fault := verdicts_fault(self.options.verdicts):
             raise Fault(fault)
@@ -383,6 +382,8 @@ class Supervisor:
     def _stand_in(self) -> None:
         "While there is no worker, hang up on whoever calls, so that it runs its script at once; stop that when there is one."
         loop = asyncio.get_running_loop()
+        if self.listener.fileno() < 0:
+            return
         if self.workers or self.ending:
             loop.remove_reader(self.listener)
         else:
@@ -400,9 +401,10 @@ class Supervisor:
             loop.remove_reader(self.listener)
             loop.call_later(REST_SECONDS, self._stand_in)
 
-    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         "Say what has gone wrong outside of what we wait for; a connection that can't be taken, for example."
         error = context.get("exception")
+        self.events["errors outside of decisions"] += 1
         self.complaints.say("an error", f"{context.get('message')}{': ' + describe(error) if error else ''}")
 
     async def _look(self) -> None:
@@ -515,6 +517,7 @@ async def run_service(
     "Be a service until SIGTERM or SIGINT; SIGHUP reads the settings again. `Fault` if it can't start."
     unblock_stderr()
     supervisor, loop, ended = Supervisor(options, log), asyncio.get_running_loop(), asyncio.Event()
+    loop.set_exception_handler(supervisor.failed)
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     loop.add_signal_handler(signal.SIGINT, ended.set)
     loop.add_signal_handler(signal.SIGHUP, supervisor.read_again)
