@@ -285,6 +285,27 @@ def test_metrics_are_for_this_machine_and_in_bounds(start: Start) -> None:
             endless.sendall(b"x" * 65536)
 
 
+def test_idle_connections_shut_nobody_out(start: Start) -> None:
+    port = free_port()
+    start("--metrics", port)
+    with ExitStack() as connections:
+        for _ in range(3 * INQUIRIES):
+            connections.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
+        assert labelled(metrics(port), "workers") == 1
+        assert labelled(metrics(port), "workers_silent") == 0
+
+
+def test_metrics_tell_a_worker_that_hangs(start: Start) -> None:
+    port = free_port()
+    service = start("--metrics", port)
+    (worker,) = service.status()["workers"]
+    os.kill(worker["pid"], signal.SIGSTOP)
+    try:
+        assert labelled(metrics(port), "workers_silent") == 1
+    finally:
+        os.kill(worker["pid"], signal.SIGCONT)
+
+
 def test_counts_never_go_back(start: Start) -> None:
     port = free_port()
     with DnsServer(Zone({("example.net", "A"): ["192.0.2.1"]}), fault="late") as dns:

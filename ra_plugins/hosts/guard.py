@@ -34,8 +34,8 @@ else:
 inf = float("inf")  # `math` has it, too, and would have to be loaded
 
 # %% auto #0
-__all__ = ['LAST_WORDS', 'RING_SECONDS', 'PRINTED_LIMIT', 'describe', 'Overdue', 'in_bounds', 'keep_ringing', 'stop_ringing',
-           'words_of', 'Printed', 'Guard', 'StepsInBounds', 'BoundedAnswerers', 'run_to_end']
+__all__ = ['LAST_WORDS', 'RING_SECONDS', 'PRINTED_LIMIT', 'describe', 'Overdue', 'in_bounds', 'keep_ringing', 'end_after_step',
+           'stop_ringing', 'words_of', 'Printed', 'Guard', 'StepsInBounds', 'BoundedAnswerers', 'run_to_end']
 
 # %% ../../nbs/hosts/01_guard.ipynb #35b94b9b
 def describe(
@@ -65,6 +65,7 @@ class _Ringing:
 
     thread = 0  # the main one's; 0: it doesn't ring
     end = inf  # when the step under way has to be done, on `time.monotonic`
+    forked = False  # is this a child of the service's that a step has made?
 
 
 def in_bounds(
@@ -112,6 +113,11 @@ def keep_ringing() -> None:
     _signal.setitimer(_signal.ITIMER_REAL, RING_SECONDS, RING_SECONDS)
 
 
+def end_after_step() -> None:
+    "In a child that a step has made with `os.fork`: end it when that step is over, since what follows is its parent's."
+    _Ringing.forked = True
+
+
 def stop_ringing() -> None:
     "As it was before."
     _signal.setitimer(_signal.ITIMER_REAL, 0)
@@ -137,6 +143,8 @@ def _before_it_rings(seconds: float, function: Callable[..., Any], *arguments: A
             _Ringing.end = before  # it may ring until here, and then doesn't for a second
     finally:
         _Ringing.end = before
+        if _Ringing.forked:
+            os._exit(1)
 
 # %% ../../nbs/hosts/01_guard.ipynb #79aaa316
 def words_of(

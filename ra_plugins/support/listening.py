@@ -111,13 +111,15 @@ SPARE_FILES = 64  # open files that aren't connections
 def allow_files(
     connections: int,
     log: Callable[[str], object],  # takes a message, if there can't be as many
+    spare: int = SPARE_FILES,  # open files that aren't connections; where there are few in all, two thirds at most
 ) -> int:  # the connections that there can be
     "Let this process open as many files as it needs, as far as the system lets it."
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + SPARE_FILES
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        log(f"only {max(hard - SPARE_FILES, 1)} connections are possible: the system allows {hard} open files (ulimit -n)")
-        wanted = hard
+    if hard != resource.RLIM_INFINITY and hard < connections + spare:
+        spare = min(spare, hard * 2 // 3)
+        log(f"only {max(hard - spare, 1)} connections are possible: the system allows {hard} open files (ulimit -n)")
+        connections = hard - spare
+    wanted = connections + spare
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return max(wanted - SPARE_FILES, 1)
+    return max(connections, 1)

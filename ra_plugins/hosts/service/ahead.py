@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from ra_plugins.ask.answerer import Answerers
 from ra_plugins.ask.question import eager
-from ra_plugins.hosts.guard import Guard
 from ra_plugins.hosts.section import SECTION_FILE, section_names
-from ra_plugins.hosts.service.decider import STEP_SECONDS
+from ra_plugins.hosts.service.decider import STEP_SECONDS, TimedGuard
 from ra_plugins.spp.command import Accept, Disconnect, Drop, Refuse
 from ra_plugins.spp.session import Session
 
 if TYPE_CHECKING:
     from ra_plugins.ask.question import Question
     from ra_plugins.hosts.section import SectionAnswer
-    from ra_plugins.hosts.service.decider import Counts, Decider
+    from ra_plugins.hosts.service.decider import Decider
     from ra_plugins.hosts.service.request import ServiceRequest
     from ra_plugins.spp.command import Command
     from ra_plugins.spp.plugin import Plugin
@@ -117,16 +116,18 @@ class AheadAnswerers(Answerers):
         self.room -= 1
         return await self.rehearsals.ask(question, until)
 
-# %% ../../../nbs/hosts/service/03_ahead.ipynb #9aa279dc
-class _UnheardGuard(Guard):
+# %% ../../../nbs/hosts/service/03_ahead.ipynb #2c2f4284
+class _UnheardGuard(TimedGuard):
     "Runs a rehearsal. What the plugin says isn't heard; what goes wrong is counted."
 
-    def __init__(self, plugin: Plugin, environ: EarlyEnviron, counts: Counts):
+    def __init__(self, plugin: Plugin, environ: EarlyEnviron, decider: Decider):
         super().__init__(plugin, lambda message: None, step=STEP_SECONDS)
-        self.early, self.counts = environ, counts
+        self.early, self.counts, self.alone = environ, decider.counts, decider.alone
 
     def failed(self, error: Exception) -> list[Command]:
         "It has come to its end, or has failed."
+        if self.has_hung(error):
+            self.alone.cut(self.plugin.name)
         if not self.early.over:
             self.counts.events["rehearsals that failed"] += 1
         return []
@@ -266,7 +267,7 @@ class Rehearsals:
 
     def _begin(self, plugin: Plugin, pid: int, environ: EarlyEnviron, known: KnownSession) -> None:
         events = self.decider.counts.events
-        if len(self.running) >= self.limit or self.load.is_high():
+        if len(self.running) >= self.limit or self.load.is_high() or plugin.name in self.decider.alone:
             events["rehearsals left out"] += 1
             return
         events["rehearsals"] += 1
@@ -276,7 +277,7 @@ class Rehearsals:
 
     async def _rehearse(self, plugin: Plugin, pid: int, environ: EarlyEnviron, known: KnownSession) -> None:
         known.noticed.pop(plugin.name, None)  # as long as it runs, it may look at more
-        guard = _UnheardGuard(plugin, environ, self.decider.counts)
+        guard = _UnheardGuard(plugin, environ, self.decider)
         task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]
         answerers = AheadAnswerers(self, environ, task.cancel)
         try:

@@ -28,11 +28,39 @@ from ra_plugins.support.environment import filename
 from ra_plugins.support.log import log_line
 
 # %% auto #0
-__all__ = ['STEP_SECONDS', 'LOG_LINES', 'Note', 'Counts', 'verdict_kind', 'ServiceGuard', 'ServiceAnswerers',
-           'answerer_variables', 'file_variables', 'Decider']
+__all__ = ['STEP_SECONDS', 'CUTS', 'ALONE_SECONDS', 'LOG_LINES', 'Note', 'LeftAlone', 'Counts', 'verdict_kind', 'TimedGuard',
+           'ServiceGuard', 'ServiceAnswerers', 'answerer_variables', 'file_variables', 'Decider']
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #e91143b9
 STEP_SECONDS = 2  # seconds that a plugin or an answerer may take from one wait to the next
+
+# %% ../../../nbs/hosts/service/01_decider.ipynb #7261e1ec
+CUTS = 3  # steps of a plugin that are cut within `ALONE_SECONDS` before it is left alone
+ALONE_SECONDS = 60  # for which it is
+
+
+class LeftAlone:
+    "Which plugins have hung too often, and aren't run for a while."
+
+    def __init__(self, log: Callable[[str], None], clock: Callable[[], float] = monotonic):
+        self.log, self.clock = log, clock
+        self.cuts: dict[str, list[float]] = {}  # when, by plugin
+        self.until: dict[str, float] = {}
+
+    def cut(
+        self,
+        name: str,  # of a plugin
+    ) -> None:
+        "A step of it has been cut."
+        now = self.clock()
+        recent = self.cuts[name] = [when for when in self.cuts.get(name, ()) if when > now - ALONE_SECONDS] + [now]
+        if len(recent) >= CUTS:
+            del self.cuts[name]
+            self.until[name] = now + ALONE_SECONDS
+            self.log(f"{name} has hung {CUTS} times within {ALONE_SECONDS} s: it isn't run for {ALONE_SECONDS} s")
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self.until) and self.clock() < self.until.get(name, 0)
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #fd710e6f
 class Counts:
@@ -64,15 +92,35 @@ def verdict_kind(answer: list[Command]) -> str:
     code = getattr(answer[-1], "code", 0)
     return f"{type(answer[-1]).__name__.lower()} {code // 100}xx" if code else type(answer[-1]).__name__.lower()
 
-# %% ../../../nbs/hosts/service/01_decider.ipynb #3e1a13cf
+# %% ../../../nbs/hosts/service/01_decider.ipynb #cc0f7f56
+class TimedGuard(Guard):
+    "A guard that knows a plugin that has hung from one that has waited for too long, which hindered nobody."
+
+    began = 0.0  # the last step, on `monotonic`
+
+    def watch(self) -> Callable[..., Any]:
+        "As `Guard.watch`, and the steps' beginnings are noted."
+        call = super().watch()
+
+        def timed(function: Callable[..., Any], *arguments: Any) -> Any:
+            self.began = monotonic()
+            return call(function, *arguments)
+
+        return timed
+
+    def has_hung(self, error: Exception) -> bool:
+        "Did a step of its own end it?"
+        return isinstance(error.__cause__, Overdue) and monotonic() - self.began >= self.step / 2
+
+
 LOG_LINES = 100  # lines of one plugin for one SMTP command
 
 
-class ServiceGuard(Guard):
+class ServiceGuard(TimedGuard):
     "Runs a plugin for one client, each step in bounds, and keeps what it logs."
 
-    def __init__(self, plugin: Plugin, request: ServiceRequest, lines: list[str], counts: Counts):
-        self.request, self.lines, self.counts, self.room = request, lines, counts, LOG_LINES
+    def __init__(self, plugin: Plugin, request: ServiceRequest, lines: list[str], counts: Counts, alone: LeftAlone):
+        self.request, self.lines, self.counts, self.alone, self.room = request, lines, counts, alone, LOG_LINES
         super().__init__(plugin, self.keep, step=STEP_SECONDS)
 
     def keep(self, message: str) -> None:
@@ -84,6 +132,8 @@ class ServiceGuard(Guard):
     def failed(self, error: Exception) -> list[Command]:
         "As `Guard.failed`, and counted."
         self.counts.events["steps cut" if isinstance(error.__cause__, Overdue) else "errors of plugins"] += 1
+        if self.has_hung(error):
+            self.alone.cut(self.plugin.name)
         return super().failed(error)
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #f18c3634
@@ -165,6 +215,7 @@ class Decider:
         self.folder = os.path.normpath(self.environ.get("CONTROLDIR", CONTROLDIR))
         self.control = control or Control(self.folder)
         self.answerers = ServiceAnswerers(self.environ, log, self.counts)
+        self.alone = LeftAlone(log)
         self.own, self.files = answerer_variables(plugins.values()), file_variables(plugins.values())
 
     def names(self, name: str) -> tuple[str, ...]:
@@ -192,9 +243,13 @@ class Decider:
 
     async def _answer(self, plugin: Plugin, request: ServiceRequest, environ: dict[str, str], lines: list[str]) -> list[Command]:
         "What one plugin answers."
-        began, guard = monotonic(), ServiceGuard(plugin, request, lines, self.counts)
+        began, guard = monotonic(), ServiceGuard(plugin, request, lines, self.counts, self.alone)
         session = Session(environ, guard.log, request.pid)
-        if plugin.asks:
+        if plugin.name in self.alone:
+            guard.log("not run, since it has hung too often; the mail goes on")
+            self.counts.events["decisions of plugins left alone"] += 1
+            answer: list[Command] = []
+        elif plugin.asks:
             answer = await guard.adecide(session, self.control, self.answerers)
         else:
             answer = guard.decide(session, self.control, self.answerers)

@@ -51,8 +51,10 @@ class ServiceFigures(Collector):
         workers: int,
         connections: int,  # open
         seconds: float,  # that it has been there
+        silent: int = 0,  # workers that don't answer
     ):
         self.counts, self.workers, self.connections, self.seconds = counts, workers, connections, seconds
+        self.silent = silent
 
     def collect(self) -> Iterator[Metric]:
         "For prometheus_client."
@@ -71,13 +73,14 @@ class ServiceFigures(Collector):
         yield labelled_counter("connections_accepted", "Connections accepted", [], [((), accepted)])
         yield GaugeMetricFamily("ra_plugins_connections", "Connections open", self.connections)
         yield GaugeMetricFamily("ra_plugins_workers", "Workers that take clients", self.workers)
+        yield GaugeMetricFamily("ra_plugins_workers_silent", "Workers that don't answer", self.silent)
         yield GaugeMetricFamily("ra_plugins_up_seconds", "Seconds that the service has been there", self.seconds)
 
 
-def metrics_page(counts: Counts, workers: int, connections: int, seconds: float) -> bytes:
+def metrics_page(counts: Counts, workers: int, connections: int, seconds: float, silent: int = 0) -> bytes:
     "What Prometheus reads."
     registry = CollectorRegistry()
-    registry.register(ServiceFigures(counts, workers, connections, seconds))
+    registry.register(ServiceFigures(counts, workers, connections, seconds, silent))
     return generate_latest(registry)
 
 # %% ../../../nbs/hosts/service/04_figures.ipynb #4d196f7f

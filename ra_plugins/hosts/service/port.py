@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import struct
 from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ra_plugins.ask.question import eager
 from ra_plugins.hosts.guard import describe
@@ -23,13 +27,15 @@ from ra_plugins.hosts.service.request import (
     ServiceRequest,
     read_netstring,
 )
+from ra_plugins.support.command_line import system_reason
 
 if TYPE_CHECKING:
     from ra_plugins.hosts.section import SectionAnswer
     from ra_plugins.hosts.service.decider import Decider
 
 # %% auto #0
-__all__ = ['CONNECTIONS', 'MOMENT', 'Complaints', 'peer_user', 'ServicePort', 'ClientConnection']
+__all__ = ['CONNECTIONS', 'MOMENT', 'TAKEN_AT_ONCE', 'TAKING_SECONDS', 'FIRST_BYTES', 'REST_SECONDS', 'Complaints', 'peer_user',
+           'ServicePort', 'ClientConnection', 'Door']
 
 # %% ../../../nbs/hosts/service/02_port.ipynb #d6c9ad23
 class Complaints:
@@ -94,6 +100,12 @@ class ServicePort:
         self.counts.sent_back[event] += 1
         self.complaints.say(f"{event}, so the client runs its script", detail)
 
+    def failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        "Count what has gone wrong outside of any decision, and say so. For `loop.set_exception_handler`."
+        error = context.get("exception")
+        self.counts.events["errors outside of decisions"] += 1
+        self.complaints.say("an error", f"{context.get('message')}{': ' + describe(error) if error else ''}")
+
     async def look_around(self) -> None:
         "Once a second, for ever."
         while True:
@@ -133,6 +145,10 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         "Is it one that may ask, and is there room?"
+        if hasattr(self, "transport"):  # it's known already
+            self.transport.go_on(transport)  # type: ignore[attr-defined]
+            self.transport = transport  # type: ignore[assignment]
+            return
         self.transport = transport  # type: ignore[assignment]
         port = self.port
         port.open.add(self)
@@ -207,3 +223,143 @@ class ClientConnection(asyncio.Protocol):
             self.decided.cancel()
         if not self.port.open:
             self.port.settled.set()
+
+# %% ../../../nbs/hosts/service/02_port.ipynb #32a5e28d
+class _FirstMoment(asyncio.Transport):
+    "In a transport's place: a socket, until it is closed or handed over to asyncio."
+
+    def __init__(self, connected: socket.socket):
+        super().__init__({"socket": connected})
+        self.connected, self.rest, self.closing, self.done = connected, b"", False, False
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]
+        self.rest += data
+        if self.done:
+            return
+        try:
+            self.rest = self.rest[self.connected.send(self.rest) :]
+        except BlockingIOError:  # it doesn't read yet
+            pass
+        except OSError:
+            self.abort()
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    def abort(self) -> None:
+        self.closing, self.rest = True, b""
+
+    def go_on(self, transport: asyncio.Transport) -> None:
+        "Do what is left to be done, as a transport can."
+        if self.rest:
+            transport.write(self.rest)
+        if self.closing:
+            transport.close()
+
+# %% ../../../nbs/hosts/service/02_port.ipynb #cc1be9f3
+TAKEN_AT_ONCE = 100  # connections, before those that are there get their turn
+TAKING_SECONDS = 0.01  # after which they get it, too
+FIRST_BYTES = 32_768  # that are looked for in a connection's first moment; few requests have more
+REST_SECONDS = 0.2  # for which nobody is taken, if there isn't even a file for hanging up
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Door:
+    "Takes connections from a socket that listens, and hands them to a port."
+
+    def __init__(self, port: ServicePort, listener: socket.socket):
+        self.port, self.listener, self.loop = port, listener, asyncio.get_running_loop()
+        self.reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self.starving = 0.0  # since when no file is left, on `monotonic`; 0: there are some
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.resting: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        "Begin."
+        self.listener.setblocking(False)
+        self.loop.add_reader(self.listener, self._take)
+
+    def close(self) -> None:
+        "Take nobody any more. The socket stays open."
+        self.loop.remove_reader(self.listener)
+        if self.resting:
+            self.resting.cancel()
+        if self.reserve >= 0:
+            os.close(self.reserve)
+
+    def look(self) -> float:  # seconds for which there hasn't been a file for a client
+        "Is it still so that no file is left?"
+        if self.starving:
+            with suppress(OSError):
+                os.close(os.dup(self.listener.fileno()))
+                self.starving = 0
+        return monotonic() - self.starving if self.starving else 0
+
+    def _take(self) -> None:
+        end = monotonic() + TAKING_SECONDS
+        for _ in range(TAKEN_AT_ONCE):
+            if monotonic() > end:
+                return
+            try:
+                connected, _ = self.listener.accept()
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._hang_up(error)
+                return  # nobody is there any more, or somebody has gone again
+            connected.setblocking(False)
+            connection, moment = self.port.connection(), _FirstMoment(connected)
+            connection.connection_made(moment)
+            try:
+                if not moment.closing:
+                    connection.data_received(connected.recv(FIRST_BYTES))
+            except BlockingIOError:  # it hasn't sent anything yet
+                pass
+            except Exception as error:
+                self.port.refuse("no outcome", describe(error))
+                moment.abort()
+            moment.done = True
+            if moment.closing and not moment.rest:
+                connected.close()
+                connection.connection_lost(None)
+                continue
+            handing_over = self.loop.connect_accepted_socket(partial(_itself, connection), connected)
+            task = self.loop.create_task(handing_over)
+            self.tasks.add(task)
+            task.add_done_callback(partial(self._taken, connection))
+
+    def _taken(self, connection: ClientConnection, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self.port.refuse("no transport", describe(error))
+            connection.transport.get_extra_info("socket").close()
+            connection.connection_lost(None)
+
+    def _hang_up(self, lacking: OSError) -> None:
+        "Let those go who wait, in the place that is kept for that."
+        self.starving = self.starving or monotonic()
+        for _ in range(TAKEN_AT_ONCE):
+            if self.reserve >= 0:
+                os.close(self.reserve)
+                self.reserve = -1
+            try:
+                self.listener.accept()[0].close()
+                self.port.refuse("no open files", system_reason(lacking))
+            except OSError as error:
+                if error.errno in _EXHAUSTED:  # somebody else has taken the place
+                    self._rest(error)
+                break
+        with suppress(OSError):
+            self.reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _rest(self, error: OSError) -> None:
+        self.port.counts.events["rests for want of open files"] += 1
+        self.port.complaints.say("nobody can be taken", system_reason(error))
+        self.loop.remove_reader(self.listener)
+        self.resting = self.loop.call_later(REST_SECONDS, self.open)
+
+
+def _itself(connection: ClientConnection) -> ClientConnection:
+    return connection

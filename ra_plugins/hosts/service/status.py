@@ -40,7 +40,7 @@ def median_bound(
 
 def service_status(
     counts: Counts,
-    workers: Sequence[Mapping[str, Any]],  # pid, seconds, connections, leaving
+    workers: Sequence[Mapping[str, Any]],  # pid, seconds, connections, leaving, seconds for which it has been silent
     seconds: float,  # that the service has been there
 ) -> dict[str, Any]:
     "How a service is, for JSON."
@@ -77,6 +77,11 @@ EVENTS = {  # what `Counts.events` has besides connections, and the names of the
     "clients that went away": "clients_gone",
     "workers that ended by themselves": "workers_ended",
     "workers killed": "workers_killed",
+    "workers replaced": "workers_replaced",
+    "decisions of plugins left alone": "decisions_left_alone",
+    "errors outside of decisions": "outside_errors",
+    "rests for want of open files": "rests_without_files",
+    "lines of the log that are lost": "log_lines_lost",
 }
 
 # %% ../../../nbs/hosts/service/08_status.ipynb #cd49399f
@@ -96,7 +101,7 @@ def status_table(
     "How a service is, to be read."
     lines = [f"ra-plugins service {status['version']}, process {status['pid']}, up {elapsed(status['seconds'])}", ""]
     workers = [
-        [worker["pid"], elapsed(worker["seconds"]), worker["connections"], "ending" if worker["leaving"] else ""]
+        [worker["pid"], elapsed(worker["seconds"]), worker["connections"], _manner(worker)]
         for worker in status["workers"]
     ]
     lines += _table(["WORKER", "AGE", "CONNECTIONS OPEN", ""], workers)
@@ -111,6 +116,12 @@ def status_table(
     rest |= {f"clients sent back to their scripts: {why}": number for why, number in status["sent_back"].items()}
     lines += _table(["SINCE THE START", ""], [[what, number] for what, number in (rest | status["events"]).items()])
     return "\n".join(lines[:-1])
+
+
+def _manner(worker: Mapping[str, Any]) -> str:
+    if worker["leaving"]:
+        return "ending"
+    return f"hasn't answered for {elapsed(worker['silent'])}" if worker["silent"] else ""
 
 
 def _listed(numbers: Mapping[str, int]) -> str:
@@ -132,7 +143,7 @@ def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
 
 # %% ../../../nbs/hosts/service/08_status.ipynb #846bc6ee
 STATUS_ENDING = ".status"  # of the second socket's name, behind the first one's
-INQUIRIES = 10  # at a time; those above are closed
+INQUIRIES = 10  # at a time; above that, whoever has kept us waiting longest is closed
 INQUIRY_SECONDS = 5  # for each, to ask and to be told
 HEAD_BYTES = 8192  # of a question, if there has to be one
 
@@ -146,27 +157,42 @@ class Bulletin:
         asked: bool = False,  # is there a question, up to an empty line, as in HTTP?
         users: Collection[int] | None = None,  # the numbers of those who may ask on a Unix socket; None: everybody
     ):
-        self.told, self.asked, self.users, self.open = told, asked, users, 0
+        self.told, self.asked, self.users = told, asked, users
+        self.inside: set[asyncio.StreamWriter] = set()
+        self.waited_for: dict[asyncio.StreamWriter, None] = {}  # those who are to ask, or to read; the first for longest
 
     async def tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         "Serve one connection, in bounds."
-        if self.open >= INQUIRIES or not self._may(writer):
+        if not self._may(writer) or not self._has_room():
             writer.transport.abort()
             return
-        self.open += 1
+        self.inside.add(writer)
         try:
             async with asyncio.timeout(INQUIRY_SECONDS):
+                self.waited_for[writer] = None
                 head = await reader.readuntil(b"\r\n\r\n") if self.asked else b""
+                self.waited_for.pop(writer, None)
                 writer.transport.set_write_buffer_limits(0)
                 writer.write(await self.told(head))
+                self.waited_for[writer] = None
                 await writer.drain()
                 writer.close()
         except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError):
             pass
         finally:
-            self.open -= 1
+            self.inside.discard(writer)
+            self.waited_for.pop(writer, None)
             if not writer.is_closing():
                 writer.transport.abort()
+
+    def _has_room(self) -> bool:
+        "Is there room for one more? It is made, if we wait for somebody."
+        if len(self.inside) >= INQUIRIES and self.waited_for:
+            longest = next(iter(self.waited_for))
+            del self.waited_for[longest]
+            self.inside.discard(longest)
+            longest.transport.abort()
+        return len(self.inside) < INQUIRIES
 
     def _may(self, writer: asyncio.StreamWriter) -> bool:
         return self.users is None or peer_user(writer.get_extra_info("socket")) in self.users

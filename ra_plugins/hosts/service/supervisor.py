@@ -18,20 +18,23 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+from ra_plugins.hosts.guard import describe
 from ra_plugins.hosts.service.decider import Counts
-from ra_plugins.hosts.service.port import CONNECTIONS
+from ra_plugins.hosts.service.log import LOG, log_to_stderr, unblock_stderr
+from ra_plugins.hosts.service.port import CONNECTIONS, REST_SECONDS, Complaints
 from ra_plugins.hosts.service.request import SOCKET
 from ra_plugins.hosts.service.status import HEAD_BYTES, STATUS_ENDING, Bulletin, service_status
 from ra_plugins.hosts.service.verdicts import verdicts_fault
-from ra_plugins.hosts.service.worker import Order, counts_from_json, counts_to_json, log_to_stderr
+from ra_plugins.hosts.service.worker import ANSWERER_FILES, Order, counts_from_json, counts_to_json
 from ra_plugins.support.command_line import Fault, system_reason
-from ra_plugins.support.listening import UnixListener, allow_files
+from ra_plugins.support.listening import SPARE_FILES, UnixListener, allow_files
 from ra_plugins.support.log import printable
 from ra_plugins.support.systemd import inherited_sockets, tell_systemd
 
 # %% auto #0
-__all__ = ['CALLERS', 'READY_SECONDS', 'STUCK_SECONDS', 'LOOK_SECONDS', 'SHORT_LIFE', 'LONGEST_PAUSE', 'LINE_BYTES',
-           'ServiceOptions', 'read_settings', 'user_number', 'known_users', 'Worker', 'Supervisor', 'run_service']
+__all__ = ['CALLERS', 'READY_SECONDS', 'STUCK_SECONDS', 'LOOK_SECONDS', 'SILENT_SECONDS', 'STARVING_SECONDS', 'SHORT_LIFE',
+           'LONGEST_PAUSE', 'LINE_BYTES', 'ServiceOptions', 'read_settings', 'user_number', 'known_users', 'Worker',
+           'Supervisor', 'run_service']
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #dbb294ad
 CALLERS = ("qmaild", "vpopmail")  # the users that qmail-smtpd runs as, by default
@@ -120,6 +123,8 @@ class Worker:
         self.ready, self.counted, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.counts: dict[str, list[Any]] = {}
         self.open = 0  # connections
+        self.starving = 0.0  # seconds for which it has had no open file for a client
+        self.asked = 0.0  # since when it owes us an answer, on `monotonic`; 0: it doesn't
         self.leaving = self.killed = False  # has it been told to end, has it been made to?
         self.following = asyncio.ensure_future(self._follow())
 
@@ -131,7 +136,8 @@ class Worker:
             if "ready" in said:
                 self.ready.set()
             else:
-                self.counts, self.open = said["counts"], said["open"]
+                self.counts, self.open, self.starving = said["counts"], said["open"], said["starving"]
+                self.asked = 0
                 self.counted.set()
         await self.process.wait()
         self.ended.set()
@@ -142,12 +148,17 @@ class Worker:
     ) -> bool:
         "Ask for its counts. Has it answered?"
         self.counted.clear()
+        self.asked = self.asked or monotonic()
         try:
             self.process.stdin.write(b"counts\n")  # type: ignore[union-attr]
             await asyncio.wait_for(self.counted.wait(), seconds)
         except (TimeoutError, OSError):
             return False
         return True
+
+    def silent(self) -> float:  # seconds
+        "How long it has owed us an answer."
+        return monotonic() - self.asked if self.asked and not self.leaving else 0
 
     def leave(self) -> None:
         "Let it answer what it has taken, and end."
@@ -165,6 +176,8 @@ class Worker:
 READY_SECONDS = 60  # for a worker to be ready
 STUCK_SECONDS = 15  # without an answer, after which a worker is killed
 LOOK_SECONDS = 5  # between two looks at a worker
+SILENT_SECONDS = 1  # without an answer, after which whoever asks how we are is told
+STARVING_SECONDS = 30  # without an open file for a client, after which a worker is replaced
 SHORT_LIFE = 10  # seconds; a worker that ends sooner is replaced later
 LONGEST_PAUSE = 30  # seconds before a worker is replaced
 
@@ -177,6 +190,7 @@ class Supervisor:
         self.workers: list[Worker] = []  # that take clients
         self.living: list[Worker] = []  # these, and those that answer what they have taken
         self.events = Counts().events  # of our own
+        self.complaints = Complaints(log)
         self.past: list[dict[str, list[Any]]] = []  # what workers had counted that have ended
         self.pause, self.ending, self.began = 0.0, False, monotonic()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -213,7 +227,8 @@ class Supervisor:
         async def told(head: bytes) -> bytes:
             counts = await self.counts()
             open_now = sum(worker.open for worker in self.living)
-            return http_answer(head, metrics_page(counts, len(self.workers), open_now, monotonic() - self.began))
+            silent = sum(worker.silent() >= SILENT_SECONDS for worker in self.living)
+            return http_answer(head, metrics_page(counts, len(self.workers), open_now, monotonic() - self.began, silent))
 
         try:
             return await asyncio.start_server(Bulletin(told, asked=True).tell, host, port, limit=HEAD_BYTES)
@@ -228,6 +243,7 @@ class Supervisor:
                 "seconds": round(now - worker.born, 1),
                 "connections": worker.open,
                 "leaving": worker.leaving,
+                "silent": round(silent, 1) if (silent := worker.silent()) >= SILENT_SECONDS else 0,
             }
             for worker in self.living
         ]
@@ -257,7 +273,7 @@ class Supervisor:
 
     async def start(self) -> None:
         "Start the workers; `Fault` if they can't be."
-        allow_files(self.options.limit, self.log)
+        allow_files(self.options.limit, self.log, SPARE_FILES + ANSWERER_FILES)
         if fault := verdicts_fault(self.options.verdicts):
             raise Fault(fault)
         await self._listen_to_others()
@@ -366,21 +382,54 @@ class Supervisor:
     def _stand_in(self) -> None:
         "While there is no worker, hang up on whoever calls, so that it runs its script at once; stop that when there is one."
         loop = asyncio.get_running_loop()
+        if self.listener.fileno() < 0:
+            return
         if self.workers or self.ending:
             loop.remove_reader(self.listener)
         else:
             loop.add_reader(self.listener, self._hang_up)
 
     def _hang_up(self) -> None:
-        with suppress(OSError):  # a worker has been quicker
+        try:
             self.listener.accept()[0].close()
             self.events["connections without a worker"] += 1
+        except BlockingIOError:  # a worker has been quicker
+            pass
+        except OSError as error:  # no open file
+            self.complaints.say("there is no worker, and nobody can be taken", system_reason(error))
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self.listener)
+            loop.call_later(REST_SECONDS, self._stand_in)
+
+    def failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        "Say what has gone wrong outside of what we wait for; a connection that can't be taken, for example."
+        error = context.get("exception")
+        self.events["errors outside of decisions"] += 1
+        self.complaints.say("an error", f"{context.get('message')}{': ' + describe(error) if error else ''}")
 
     async def _look(self) -> None:
-        "Ask the workers for their counts, and kill who hangs."
+        "Ask the workers for their counts, kill who hangs, and replace who can't take clients."
         while True:
             await asyncio.sleep(LOOK_SECONDS)
+            LOG.catch_up()
             await asyncio.gather(*map(self._look_at, self.workers))
+            for worker in [*self.workers]:
+                if worker.starving >= STARVING_SECONDS and not self.ending:
+                    await self._replace(worker)
+
+    async def _replace(self, worker: Worker) -> None:
+        "Put another worker in the place of one that has no open files left."
+        try:
+            new = await self._new_workers(1)
+        except Fault as error:
+            self.log(f"a worker has had no open files for {STARVING_SECONDS} s, and no other can take over: {error}")
+            return
+        if worker in self.workers:
+            self.workers.remove(worker)
+            self.events["workers replaced"] += 1
+            self.log(f"a worker has had no open files for {STARVING_SECONDS} s; another takes over")
+            self._see_off(worker)
+        self._take(new)
 
     async def _look_at(self, worker: Worker) -> None:
         if not await worker.count(STUCK_SECONDS) and not worker.ended.is_set() and not worker.leaving:
@@ -399,6 +448,7 @@ class Supervisor:
         await asyncio.gather(*(worker.count(1) for worker in self.living if not worker.leaving))
         total = counts_from_json(self.past + [worker.counts for worker in self.living])
         total.events.update(self.events)
+        total.events["lines of the log that are lost"] += LOG.lost
         return total
 
     async def reload(self) -> None:
@@ -465,7 +515,9 @@ async def run_service(
     log: Callable[[str], None] = log_to_stderr,
 ) -> None:
     "Be a service until SIGTERM or SIGINT; SIGHUP reads the settings again. `Fault` if it can't start."
+    unblock_stderr()
     supervisor, loop, ended = Supervisor(options, log), asyncio.get_running_loop(), asyncio.Event()
+    loop.set_exception_handler(supervisor.failed)
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     loop.add_signal_handler(signal.SIGINT, ended.set)
     loop.add_signal_handler(signal.SIGHUP, supervisor.read_again)

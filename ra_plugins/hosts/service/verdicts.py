@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 from ra_plugins.hosts.service.decider import verdict_kind
+from ra_plugins.hosts.service.log import LOG
 from ra_plugins.hosts.service.port import Complaints
 from ra_plugins.spp.command import Command, Reply
 from ra_plugins.support.command_line import system_reason
@@ -66,10 +67,13 @@ class VerdictLog:
         log: Callable[[str], None],  # is told what goes wrong, once in a while
     ):
         self.path, self.complaints = path, Complaints(log)
-        self.descriptor, self.again, self.torn = 2 if path == "-" else -1, 0.0, False
+        self.descriptor, self.again, self.torn = -1, 0.0, False
 
     def write(self, plugin: str, pid: int, environ: Mapping[str, str], answer: list[Command], seconds: float) -> None:
         "Write a verdict, if that's possible."
+        if self.path == "-":
+            LOG.write(verdict_line(plugin, pid, environ, answer, seconds))
+            return
         if self.descriptor < 0 and not self._open():
             return
         line = verdict_line(plugin, pid, environ, answer, seconds)

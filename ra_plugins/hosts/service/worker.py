@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import json
 import os
@@ -18,17 +19,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ra_plugins.hosts.catalogue import catalogue
-from ra_plugins.hosts.guard import keep_ringing
+from ra_plugins.hosts.guard import end_after_step, keep_ringing
 from ra_plugins.hosts.script import environment
 from ra_plugins.hosts.service.ahead import Rehearsals
 from ra_plugins.hosts.service.decider import Counts, Decider
-from ra_plugins.hosts.service.port import CONNECTIONS, ServicePort
+from ra_plugins.hosts.service.log import LOG, log_to_stderr, take_stderr
+from ra_plugins.hosts.service.port import CONNECTIONS, Door, ServicePort
 from ra_plugins.hosts.service.verdicts import VerdictLog
-from ra_plugins.support.listening import allow_files
-from ra_plugins.support.log import printable
+from ra_plugins.support.listening import SPARE_FILES, allow_files
 
 # %% auto #0
-__all__ = ['PROGRAM', 'Order', 'log_to_stderr', 'counts_to_json', 'counts_from_json', 'new_event_loop', 'serve_clients', 'main']
+__all__ = ['PROGRAM', 'ANSWERER_FILES', 'HANGING_SECONDS', 'Order', 'counts_to_json', 'counts_from_json', 'new_event_loop',
+           'serve_clients', 'main']
 
 # %% ../../../nbs/hosts/service/06_worker.ipynb #725f8097
 @dataclass
@@ -49,12 +51,6 @@ class Order:
 
 
 PROGRAM = "from ra_plugins.hosts.service.worker import main; main()"
-
-# %% ../../../nbs/hosts/service/06_worker.ipynb #eaaa28d7
-def log_to_stderr(message: str) -> None:
-    "Log; a full disk or a closed pipe is no reason to fail."
-    with suppress(OSError):
-        os.write(2, f"ra-plugins service: {printable(message)}\n".encode())
 
 # %% ../../../nbs/hosts/service/06_worker.ipynb #4e5135b1
 def counts_to_json(counts: Counts) -> dict[str, list[Any]]:
@@ -92,7 +88,6 @@ class SupervisorLine:
             while data:
                 data = data[os.write(self.answers, data) :]
 
-
 # %% ../../../nbs/hosts/service/06_worker.ipynb #d00a21b6
 def new_event_loop() -> asyncio.AbstractEventLoop:
     "uvloop's, if there is one."
@@ -102,32 +97,38 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
 
-# %% ../../../nbs/hosts/service/06_worker.ipynb #4b05852f
+# %% ../../../nbs/hosts/service/06_worker.ipynb #6b8afa52
+ANSWERER_FILES = 320  # open files besides connections: the resolver's sockets (256), and what others have open to databases
+
+
 async def serve_clients(order: Order) -> None:
     "Answer clients until standard input ends, or SIGTERM comes."
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     decider = Decider(catalogue(order.files, log_to_stderr), environment(), log_to_stderr)
     rehearsals = Rehearsals(decider)
     heard = rehearsals.heard if order.ahead else None
-    port = ServicePort(decider, log_to_stderr, order.users, allow_files(order.limit, log_to_stderr), heard)
+    limit = allow_files(order.limit, log_to_stderr, SPARE_FILES + ANSWERER_FILES)
+    port = ServicePort(decider, log_to_stderr, order.users, limit, heard)
+    loop.set_exception_handler(port.failed)
     if order.verdicts:
         decider.note = VerdictLog(order.verdicts, log_to_stderr).write
     line = SupervisorLine()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    await loop.connect_read_pipe(lambda: _Asked(port, line, ended), line.questions)
     with socket.socket(fileno=order.descriptor) as listener:
-        kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # its name isn't ours to remove
-        server = await loop.create_unix_server(port.connection, sock=listener, backlog=_BACKLOG, **kept)
-        looking = [loop.create_task(port.look_around()), loop.create_task(_keep_ringing())]
+        door = Door(port, listener)
+        await loop.connect_read_pipe(lambda: _Asked(port, door, line, ended), line.questions)
+        _let_no_child_serve(loop, port, [order.descriptor, line.questions.fileno(), line.answers])
+        looking = [loop.create_task(port.look_around()), loop.create_task(_keep_going(door))]
+        door.open()
         gc.collect()
         gc.freeze()
         line.tell({"ready": os.getpid()})
         await ended.wait()
-        server.close()
+        door.close()
     await port.settle(order.grace)
     for each in looking:
         each.cancel()
-    line.tell(_counted(port))
+    line.tell(_counted(port, door))
     with suppress(TimeoutError):
         await asyncio.wait_for(_closed(rehearsals, decider), _CLOSE_SECONDS)
 
@@ -137,33 +138,57 @@ async def _closed(rehearsals: Rehearsals, decider: Decider) -> None:
     await decider.aclose()
 
 
-async def _keep_ringing() -> None:
-    "Bound steps by an alarm that rings all the time, whatever a plugin does to it meanwhile."
-    while True:
-        keep_ringing()
-        await asyncio.sleep(1)
-
-
 _CLOSE_SECONDS = 5  # for answerers to let go of their connections
-_BACKLOG = 4096  # connections that may wait to be accepted; the system may allow fewer (listen(2))
 
 
-def _counted(port: ServicePort) -> dict[str, Any]:
-    "What has been counted, and the connections that are open."
-    return {"counts": counts_to_json(port.decider.answerers.counted()), "open": len(port.open)}
+def _counted(port: ServicePort, door: Door) -> dict[str, Any]:
+    "What has been counted, the connections that are open, and for how many seconds no file has been left for one."
+    port.counts.events["lines of the log that are lost"] = LOG.lost
+    return {"counts": counts_to_json(port.decider.answerers.counted()), "open": len(port.open), "starving": door.look()}
 
 
 class _Asked(asyncio.Protocol):
     "What comes on standard input: a line for each time that the counts are wanted."
 
-    def __init__(self, port: ServicePort, line: SupervisorLine, ended: asyncio.Event):
-        self.port, self.line, self.ended = port, line, ended
+    def __init__(self, port: ServicePort, door: Door, line: SupervisorLine, ended: asyncio.Event):
+        self.port, self.door, self.line, self.ended = port, door, line, ended
 
     def data_received(self, data: bytes) -> None:
-        self.line.tell(_counted(self.port))
+        self.line.tell(_counted(self.port, self.door))
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ended.set()
+
+# %% ../../../nbs/hosts/service/06_worker.ipynb #892b5897
+HANGING_SECONDS = 60  # without a turn of the loop, after which a worker ends
+
+
+async def _keep_going(door: Door) -> None:
+    "Once a second, set the alarms anew, and see how the log and the open files are."
+    with open(os.devnull, "w") as nowhere:
+        try:
+            while True:
+                keep_ringing()
+                faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True, file=nowhere)
+                door.look()
+                LOG.catch_up()
+                await asyncio.sleep(1)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+# %% ../../../nbs/hosts/service/06_worker.ipynb #2e0a57ae
+def _let_no_child_serve(loop: asyncio.AbstractEventLoop, port: ServicePort, descriptors: list[int]) -> None:
+    "Have children that a plugin makes with `os.fork` end, after their step at the latest."
+
+    def in_child() -> None:
+        end_after_step()
+        sockets = [each.transport.get_extra_info("socket").fileno() for each in port.open]
+        for descriptor in descriptors + sockets:
+            with suppress(OSError):
+                os.close(descriptor)
+        loop.call_soon(os._exit, 1)  # if it comes from something that isn't a step
+
+    os.register_at_fork(after_in_child=in_child)
 
 # %% ../../../nbs/hosts/service/06_worker.ipynb #42ca0900
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -172,6 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's, which are for the one who has started us
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    take_stderr()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(serve_clients(Order(**json.loads(order))))
     os._exit(0)  # a thread that an answerer has left behind isn't waited for
