@@ -256,6 +256,13 @@ def test_a_section_that_runs_nothing_is_told_of(section: tuple[Service, Path], c
         assert (output, log) == (b"", [f"at-rcpt: pid {os.getpid()} - {UNCHECKED}{reason}"])
 
 
+def test_a_section_that_is_meant_to_be_empty_is_not(section: tuple[Service, Path]) -> None:
+    path = section[0].control / "atplugins"
+    path.unlink(missing_ok=True)
+    path.write_text("[mail]\nmsa\n[rcpt] \n# plugins/dotblind\n")
+    assert answers(section) == [(b"", []), (b"", [])]
+
+
 def test_script_and_service_tell_of_missing_plugins_alike(section: tuple[Service, Path]) -> None:
     "In the same words, when it is their turn, and not at all behind a refusal."
     running, _ = section

@@ -44,13 +44,12 @@ def section_lack(
     control: Control,
     stage: str,  # of `ra_plugins.spp.plugin.STAGES`
 ) -> str:
-    "What the log says of a section that runs nothing."
+    "What the log says of a section that runs nothing; nothing if it stands in the file, and is empty."
     line = f"{SECTION_FILE} has no plugins for [{stage}], so the mail goes on unchecked"
     try:
-        control.parsed(SECTION_FILE, _names_of)
+        return "" if f"[{stage}]" in control.parsed(SECTION_FILE, _lines_of) else line
     except OSError as error:
         return with_reason(line, error)
-    return line
 
 
 def plugin_lack(name: str) -> str:
@@ -62,6 +61,10 @@ def _names_of(text: str) -> dict[str, tuple[str, ...]]:
     "The names in the file's text, by stage."
     programs = sections(text.replace("\r", ""), "sagredo")
     return {stage: tuple(os.path.basename(entry.strip()) for entry in entries) for stage, entries in programs.items()}
+
+
+def _lines_of(text: str) -> frozenset[str]:
+    return frozenset(line.rstrip() for line in text.split("\n"))
 
 # %% ../../nbs/hosts/04_section.ipynb #6fa25a00
 class SectionAnswer:
@@ -100,8 +103,8 @@ def main(
 
     def act(session: Session, control: Control) -> None:
         turns = [_Turn(script, home, name) for name in section_names(control, stage)]
-        if not turns:
-            script.log(section_lack(control, stage))
+        if not turns and (lack := section_lack(control, stage)):
+            script.log(lack)
         _say(script, SectionAnswer(stage, dict(session.environ)), turns, control)
 
     script.run(SECTION_SECONDS, act)

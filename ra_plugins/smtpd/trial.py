@@ -160,8 +160,8 @@ async def decided_section(
     "The commands of all plugins of a section."
     section, control = SectionAnswer(stage, environ), Control(environ.get("CONTROLDIR", CONTROLDIR))
     names = section_names(control, stage)
-    if not names:
-        run.log(section_lack(control, stage))
+    if not names and (lack := section_lack(control, stage)):
+        run.log(lack)
     for name in names:
         plugin = plugin_of(os.path.join(folder, name), run.log)
         if plugin is None:

@@ -181,8 +181,8 @@ class Decider:
         outcome, names = ServiceReply(), self.names(request.name)
         stage = request.name.removeprefix("at-")
         section = SectionAnswer(stage, self._environ(request, names, outcome.log))
-        if not names:
-            outcome.log.append(log_line(request.name, request.pid, section_lack(self.control, stage)))
+        if not names and (lack := section_lack(self.control, stage)):
+            outcome.log.append(log_line(request.name, request.pid, lack))
         for name in names:
             if name not in self.plugins:
                 outcome.log.append(log_line(request.name, request.pid, plugin_lack(name)))
