@@ -220,7 +220,7 @@ def test_a_package_is_shown_with_what_it_asks(packages: Path) -> None:
         "  Takes       at most 5 seconds\n",
         "    [rcpt]\n    plugins/putoff\n",
         "  PUTOFFADVICE\n",
-        "Settings of who answers Known, in the same place:\n\n  PUTOFFKNOWN\n",
+        "Settings of who answers Known, in the same place, and with a service in its own settings:\n\n  PUTOFFKNOWN\n",
     ):
         assert expected in done.stdout
     one_line_each(done.stderr)

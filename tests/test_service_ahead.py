@@ -355,7 +355,7 @@ async def stubborn(session: Session, log: Any) -> None:
 async def test_other_questions_end_it(tmp_path: Path, decision: Plugin) -> None:
     Ticker.ticks = 0
     with DnsServer(ZONE) as dns:
-        async with service(tmp_path, dns, {"atplugins": f"[rcpt]\n{decision.name}\n"}, (decision,)) as made:
+        async with service(tmp_path, dns, {"atplugins": f"[mail]\n[rcpt]\n{decision.name}\n"}, (decision,)) as made:
             _, log = await made.ask("at-mail", CONNECTION | HELO | MAIL)
             await made.settled()
             assert asked(dns) == {("before.example", "A")}
@@ -397,7 +397,7 @@ async def test_what_goes_wrong_is_counted_and_no_more(tmp_path: Path, monkeypatc
         "Try to end the service."
         raise SystemExit
 
-    control: Files = {"atplugins": "[rcpt]\nfailing\nendless\nleaving\n"}
+    control: Files = {"atplugins": "[mail]\n[rcpt]\nfailing\nendless\nleaving\n"}
     async with service(tmp_path, None, control, (failing, endless, leaving)) as made:
         assert await made.ask("at-mail", CONNECTION | HELO | MAIL) == (b"", [])
         await made.settled()
@@ -513,7 +513,7 @@ async def test_the_reply_goes_first(tmp_path: Path) -> None:
         heard.set()
         return reply
 
-    async with service(tmp_path, None, {"atplugins": "[rcpt]\nholding\n"}, (holding,)) as made:
+    async with service(tmp_path, None, {"atplugins": "[mail]\n[rcpt]\nholding\n"}, (holding,)) as made:
         assert await asyncio.to_thread(client) == b"3:0\0\0,"
         await made.settled()
         assert waited == [True]
@@ -526,7 +526,7 @@ async def test_the_reply_goes_first(tmp_path: Path) -> None:
 def program(folder: Path, dns: DnsServer, *options: str) -> Iterator[str]:
     "`ra-plugins service`; the path of its socket."
     (folder / "control").mkdir()
-    (folder / "control" / "atplugins").write_text("[mail]\nrblchecks\n")
+    (folder / "control" / "atplugins").write_text("[connection]\n[helo]\n[mail]\nrblchecks\n")
     environ = os.environ | {"CONTROLDIR": str(folder / "control"), "DNSSERVERS": f"127.0.0.1#{dns.port}"}
     user = ["--user", "root"] if os.geteuid() == 0 else []
     path = str(folder / "socket")

@@ -19,7 +19,7 @@ from ra_plugins.hosts.service.supervisor import read_settings
 from ra_plugins.cli.hints import file_slips, line_slips
 from ra_plugins.spp.sections import SECTIONS
 from ra_plugins.support.command_line import Fault
-from ra_plugins.support.control import BOM
+from ra_plugins.support.control import BOM, Control
 
 # %% auto #0
 __all__ = ['check_service']
@@ -90,8 +90,8 @@ def _settings(setup: SetUp, path: str) -> Iterator[Mistake]:
     except Fault as fault:
         yield Mistake(path, 0, str(fault), "a setting is NAME=VALUE, on a line of its own")
         return
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        lines = {line.strip().partition("=")[0]: number for number, line in enumerate(file, 1)}
+    text = Control(os.curdir).read(path).removeprefix(BOM).decode("utf-8", "surrogateescape")
+    lines = {line.strip().partition("=")[0]: number for number, line in enumerate(text.split("\n"), 1)}
     told = [Told(path, lines.get(name, 0), name, value) for name, value in found.items()]
     yield from check_settings(setup, told, {})
     own = answerer_variables(setup.known.values())

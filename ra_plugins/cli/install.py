@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import sleep
 
 from ra_plugins.cli.listing import chosen
 from ra_plugins.cli.looks import compile_ours, open_umask
@@ -72,6 +74,38 @@ def _fall_backs(wanted: Mapping[str, Plugin]) -> dict[str, str]:
     sections = {f"at-{stage}": section_program(stage) for stage in STAGES}
     return {name: executable(plugin) for name, plugin in wanted.items()} | sections
 
+# %% ../../nbs/cli/01_install.ipynb #d174865b
+OPEN_SECONDS = 1  # for Python to open a script that it has been started with
+LINE_LIMIT = 127  # bytes of a script's first line: execve(2), before Linux 5.1
+
+
+def _bridge(
+    folder: str,
+    paths: Iterable[str],  # of programs, some of which may be scripts
+    program: bytes,  # that will be in their place
+) -> str:  # the path of a folder to be removed afterwards; nothing if no bridge is needed, or possible
+    "Start a program in the place of scripts, which stay where they are for those that have been started before."
+    scripts = {path: text for path in paths if (text := _script(path))}
+    if not scripts or not program.startswith(b"\x7fELF"):  # one in Python can be read by whoever expects a script
+        return ""
+    place = tempfile.mkdtemp(dir=folder, prefix=".ra-plugins-")
+    os.chmod(place, 0o755)
+    lines = {path: b"#!%b\n" % os.fsencode(os.path.join(place, os.path.basename(path))) for path in scripts}
+    for path, line in lines.items():
+        if len(line) <= LINE_LIMIT and not set(line[:-1]) & set(b" \t\n"):
+            _replace(os.path.join(place, os.path.basename(path)), program)
+            _replace(path, line + scripts[path].partition(b"\n")[2])
+    sleep(OPEN_SECONDS)
+    return place
+
+
+def _script(path: str) -> bytes:
+    "The text of a script; nothing for what is none."
+    if not os.path.isfile(path):
+        return b""
+    with open(path, "rb") as file:
+        return file.read() if file.read(2) == b"#!" and not file.seek(0) else b""
+
 # %% ../../nbs/cli/01_install.ipynb #887797b3
 def _install_clients(
     folder: str,
@@ -91,8 +125,12 @@ def _install_clients(
     for name, text in texts.items():
         _replace(os.path.join(scripts, name), text)
     paths = [os.path.join(folder, name) for name in sorted({*texts, *_clients(folder)})]
+    bridge = _bridge(folder, paths, client.program)
     for path in paths:
         _replace(path, client.program)
+    if bridge:
+        sleep(OPEN_SECONDS)  # for who is on the bridge
+        shutil.rmtree(bridge)
     for why in client.tried:
         log(f"a quicker client couldn't be had from {why}")
     log(f"clients of the service at {socket}, {client.kind}, are in {folder}; scripts, in case it doesn't answer, in {scripts}")
@@ -114,13 +152,16 @@ def _take_back(
     for name in _clients(folder) if everything else ():
         path = os.path.join(folder, name)
         if is_installed(script_of(path)):
-            os.replace(script_of(path), path)
+            with open(script_of(path), "rb") as file:
+                _replace(path, file.read())
             paths.append(path)
     if left := _clients(folder):
         log(f"still clients of the service, in {folder}: {', '.join(left)}; {'they have no scripts' if everything else WITHOUT}")
-    for name in os.listdir(scripts) if os.path.isdir(scripts) else ():
-        if name not in left and is_installed(os.path.join(scripts, name)):
-            os.unlink(os.path.join(scripts, name))
+    spare = [os.path.join(scripts, name) for name in (os.listdir(scripts) if os.path.isdir(scripts) else ()) if name not in left]
+    if spare := [path for path in spare if is_installed(path)]:
+        sleep(OPEN_SECONDS)
+    for path in spare:
+        os.unlink(path)
     if os.path.isdir(scripts) and not os.listdir(scripts):
         os.rmdir(scripts)
         log(f"no client is left in {folder}, so {scripts} is gone")

@@ -12,7 +12,7 @@ from ra_plugins.ask.answerer import load
 from ra_plugins.hosts.catalogue import OURS, Catalogue, catalogue, to_stderr
 from ra_plugins.spp.plugin import STAGES, Plugin
 from ra_plugins.support.command_line import Fault
-from ra_plugins.support.environment import Environment, VariableTable
+from ra_plugins.support.environment import Environment, VariableTable, filename
 from ra_plugins.support.log import printable
 
 # %% auto #0
@@ -75,9 +75,11 @@ def _tables(plugin: Plugin, log: Callable[[str], None]) -> list[str]:
     "All that can be set, and what the plugin sets itself."
     tables = [("Settings, as variables in the environment of qmail-smtpd:", plugin.settings)]
     for kind, settings in answerer_settings(plugin, log).items():
-        tables.append((f"Settings of who answers {kind}, in the same place:", settings))
+        tables.append((f"Settings of who answers {kind}, in the same place, and with a service in its own settings:", settings))
     tables.append(("What it keeps from command to command, and nobody else should set:", plugin.state))
     given = [f"{heading}\n\n{VariableTable(each)}" for heading, each in tables if each.variables()]
+    if files := [each.name for each in plugin.settings.variables() if each.kind is filename]:
+        given.append(f"A service reads files among the control files alone: {', '.join(files)} can't name others there.")
     return given or ["It has no settings."]
 
 # %% ../../nbs/cli/00_listing.ipynb #813c96b5

@@ -24,11 +24,12 @@ import ra_plugins
 from ra_plugins.hosts.catalogue import PROGRAM_LIMIT, to_stderr
 from ra_plugins.hosts.script import LOOK_OPTION, MARK
 from ra_plugins.support.command_line import Fault, system_reason
+from ra_plugins.support.listening import way
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['LINKS', 'SENTENCES', 'START_SECONDS', 'User', 'smtpd_user', 'may', 'acting_as', 'way', 'Part', 'needs', 'Flaw',
-           'flaws', 'sentences', 'start', 'look', 'open_umask', 'compile_ours', 'compile_package']
+__all__ = ['SENTENCES', 'START_SECONDS', 'User', 'smtpd_user', 'may', 'acting_as', 'Part', 'needs', 'Flaw', 'flaws', 'sentences',
+           'start', 'look', 'open_umask', 'compile_ours', 'compile_package']
 
 # %% ../../nbs/cli/08_looks.ipynb #ccc69e40
 class User(NamedTuple):
@@ -109,32 +110,6 @@ def acting_as(user: User) -> Iterator[Callable[[str, int], bool] | None]:  # as 
         os.setegid(group)
         with suppress(OSError):
             os.setgroups(groups)
-
-# %% ../../nbs/cli/08_looks.ipynb #55c1e4d9
-LINKS = 40  # symbolic links on one way, as many as Linux follows
-
-
-def way(
-    path: str,
-) -> Iterator[str]:
-    "The folders that are passed on the way to a path, from / on, and what is there at its end (path_resolution(7))."
-    here, left, links = "/", os.path.join(os.getcwd(), path).split("/"), 0
-    yield here
-    while left:
-        name = left.pop(0)
-        if name == "..":
-            here = os.path.dirname(here)
-        elif name not in ("", "."):
-            step = os.path.join(here, name)
-            if os.path.islink(step):
-                links += 1
-                if links > LINKS:
-                    return
-                target = os.readlink(step)
-                here, left = "/" if target.startswith("/") else here, target.split("/") + left
-            else:
-                here = step
-                yield here
 
 # %% ../../nbs/cli/08_looks.ipynb #4c1593b3
 class Part(NamedTuple):

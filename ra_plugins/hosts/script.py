@@ -198,6 +198,8 @@ import os
 import sys
 
 try:
+    while os.open("/dev/null", os.O_RDWR) < 3:
+        pass
     output, sys.stdout = os.dup(1), sys.stderr
     os.dup2(2, 1)
     sys.path[:] = {folders!r} + sys.path + {home!r}

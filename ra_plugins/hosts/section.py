@@ -13,17 +13,17 @@ from ra_plugins.hosts.guard import BoundedAnswerers, Guard, run_to_end
 from ra_plugins.hosts.script import Script
 from ra_plugins.spp.sections import ADDRESS_VARIABLES, affect, sections
 from ra_plugins.spp.session import Session
+from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from ra_plugins.spp.command import Command
-    from ra_plugins.spp.plugin import Plugin
     from ra_plugins.support.control import Control
 
 # %% auto #0
-__all__ = ['SECTION_FILE', 'SECTION_SECONDS', 'section_names', 'SectionAnswer', 'main']
+__all__ = ['SECTION_FILE', 'SECTION_SECONDS', 'section_names', 'section_lack', 'plugin_lack', 'SectionAnswer', 'main']
 
 # %% ../../nbs/hosts/04_section.ipynb #36a07c67
 SECTION_FILE = "atplugins"  # the control file
@@ -39,11 +39,32 @@ def section_names(
         return ()
     return control.parsed(file, _names_of).get(stage, ())
 
+
+def section_lack(
+    control: Control,
+    stage: str,  # of `ra_plugins.spp.plugin.STAGES`
+) -> str:
+    "What the log says of a section that runs nothing; nothing if it stands in the file, and is empty."
+    line = f"{SECTION_FILE} has no plugins for [{stage}], so the mail goes on unchecked"
+    try:
+        return "" if f"[{stage}]" in control.parsed(SECTION_FILE, _lines_of) else line
+    except OSError as error:
+        return with_reason(line, error)
+
+
+def plugin_lack(name: str) -> str:
+    "What the log says of a name in the file that no plugin bears."
+    return f"there is no plugin {name}, so the mail goes on without it"
+
 # %% ../../nbs/hosts/04_section.ipynb #49b7c24e
 def _names_of(text: str) -> dict[str, tuple[str, ...]]:
     "The names in the file's text, by stage."
     programs = sections(text.replace("\r", ""), "sagredo")
     return {stage: tuple(os.path.basename(entry.strip()) for entry in entries) for stage, entries in programs.items()}
+
+
+def _lines_of(text: str) -> frozenset[str]:
+    return frozenset(line.rstrip() for line in text.split("\n"))
 
 # %% ../../nbs/hosts/04_section.ipynb #6fa25a00
 class SectionAnswer:
@@ -81,31 +102,35 @@ def main(
     home = folder or os.path.dirname(os.path.abspath(sys.argv[0]))
 
     def act(session: Session, control: Control) -> None:
-        plugins = [plugin for name in section_names(control, stage) if (plugin := _loaded(home, name, script.log))]
-        _say(script, SectionAnswer(stage, dict(session.environ)), plugins, control)
+        turns = [_Turn(script, home, name) for name in section_names(control, stage)]
+        if not turns and (lack := section_lack(control, stage)):
+            script.log(lack)
+        _say(script, SectionAnswer(stage, dict(session.environ)), turns, control)
 
     script.run(SECTION_SECONDS, act)
 
 
-def _loaded(folder: str, name: str, log: Callable[[str], None]) -> Plugin | None:
-    "The plugin that a program of ours in this folder runs."
-    from ra_plugins.hosts.catalogue import plugin_of
+class _Turn:
+    "A name in the file, and the plugin that a program of ours in the folder runs under it, if there is one."
 
-    plugin = plugin_of(os.path.join(folder, name), log)
-    if plugin is None:
-        log(f"there is no plugin {name} in {folder}, so the mail goes on without it")
-    return plugin
+    def __init__(self, script: Script, folder: str, name: str):
+        from ra_plugins.hosts.catalogue import plugin_of
+
+        self.lacks: list[str] = []  # what is to be said when it is its turn
+        self.plugin = plugin_of(os.path.join(folder, name), self.lacks.append)
+        self.guard = Guard(self.plugin, partial(_log_as, script, self.plugin.name)) if self.plugin else None
+        if not self.plugin:
+            self.lacks.append(plugin_lack(name))
 
 # %% ../../nbs/hosts/04_section.ipynb #72338259
-def _say(script: Script, section: SectionAnswer, plugins: list[Plugin], control: Control) -> None:
+def _say(script: Script, section: SectionAnswer, turns: list[_Turn], control: Control) -> None:
     "Have each plugin decide, and say what comes of it."
     answerers = BoundedAnswerers(section.environ, script.log)
-    guards = [Guard(plugin, partial(_log_as, script, plugin.name)) for plugin in plugins]
-    if answerers.needs_loop(kind for plugin in plugins for kind in plugin.asks):
-        run_to_end(_say_on_asyncio(script, section, guards, control, answerers))
+    if answerers.needs_loop(kind for turn in turns if turn.plugin for kind in turn.plugin.asks):
+        run_to_end(_say_on_asyncio(script, section, turns, control, answerers))
         return
     with answerers:
-        for guard in guards:
+        for guard in _guards(script, turns):
             session = Session(section.environ, guard.log, script.pid)
             if not section.add(guard.decide(session, control, answerers)):
                 break
@@ -113,14 +138,23 @@ def _say(script: Script, section: SectionAnswer, plugins: list[Plugin], control:
 
 
 async def _say_on_asyncio(
-    script: Script, section: SectionAnswer, guards: list[Guard], control: Control, answerers: BoundedAnswerers
+    script: Script, section: SectionAnswer, turns: list[_Turn], control: Control, answerers: BoundedAnswerers
 ) -> None:
     async with answerers:
-        for guard in guards:
+        for guard in _guards(script, turns):
             session = Session(section.environ, guard.log, script.pid)
             if not section.add(await guard.adecide(session, control, answerers)):
                 break
         script.say(section.answer)
+
+
+def _guards(script: Script, turns: list[_Turn]) -> Iterator[Guard]:
+    "Each in its turn; of those that there aren't, the log says so."
+    for turn in turns:
+        for line in turn.lacks:
+            script.log(line)
+        if turn.guard:
+            yield turn.guard
 
 
 def _log_as(script: Script, name: str, message: str) -> None:

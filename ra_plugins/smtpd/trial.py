@@ -17,7 +17,7 @@ from typing import Any
 from ra_plugins.hosts.catalogue import PROGRAM_LIMIT, catalogue, is_installed, plugin_of, script_of, section_of
 from ra_plugins.hosts.guard import BoundedAnswerers, Guard, words_of
 from ra_plugins.hosts.script import CONTROLDIR, executable
-from ra_plugins.hosts.section import SectionAnswer, section_names
+from ra_plugins.hosts.section import SectionAnswer, plugin_lack, section_lack, section_names
 from ra_plugins.smtpd.dialogue import Dialogue, programs
 from ra_plugins.smtpd.qmail_spp import Checks, Failure, run_program
 from ra_plugins.smtpd.rules import ClientRule
@@ -159,10 +159,13 @@ async def decided_section(
 ) -> AsyncGenerator[Command, None]:
     "The commands of all plugins of a section."
     section, control = SectionAnswer(stage, environ), Control(environ.get("CONTROLDIR", CONTROLDIR))
-    for name in section_names(control, stage):
+    names = section_names(control, stage)
+    if not names and (lack := section_lack(control, stage)):
+        run.log(lack)
+    for name in names:
         plugin = plugin_of(os.path.join(folder, name), run.log)
         if plugin is None:
-            run.log(f"there is no plugin {name} in {folder}, so the mail goes on without it")
+            run.log(plugin_lack(name))
         answer = [command async for command in decided(plugin, run, section.environ, seconds, answering)]
         for command in answer:
             yield command

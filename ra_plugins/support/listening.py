@@ -9,33 +9,63 @@ import os
 import resource
 import socket
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from ra_plugins.support.command_line import Fault, system_reason
 
 # %% auto #0
-__all__ = ['SPARE_FILES', 'folder_fault', 'UnixListener', 'allow_files']
+__all__ = ['LINKS', 'SPARE_FILES', 'way', 'folder_fault', 'UnixListener', 'allow_files']
 
 # %% ../../nbs/support/08_listening.ipynb #ceada69e
+LINKS = 40  # symbolic links on one way, as many as Linux follows
+
+
+def way(
+    path: str,
+    links: bool = False,  # also the symbolic links?
+) -> Iterator[str]:
+    "The folders that are passed on the way to a path, from / on, and what is there at its end (path_resolution(7))."
+    here, left, passed = "/", os.path.join(os.getcwd(), path).split("/"), 0
+    yield here
+    while left:
+        name = left.pop(0)
+        if name == "..":
+            here = os.path.dirname(here)
+        elif name not in ("", "."):
+            step = os.path.join(here, name)
+            if os.path.islink(step):
+                passed += 1
+                if passed > LINKS:
+                    return
+                if links:
+                    yield step
+                target = os.readlink(step)
+                here, left = "/" if target.startswith("/") else here, target.split("/") + left
+            else:
+                here = step
+                yield here
+
+# %% ../../nbs/support/08_listening.ipynb #1f68b25c
 def folder_fault(
     folder: str,
+    owner: int = -1,  # the number of a user who may own it, besides root and ourselves; -1: nobody
 ) -> str:  # a sentence; empty for a folder that is fit
     "Why a folder is no place for a socket."
-    here = inner = os.path.realpath(folder)
-    while True:
+    trusted, end = {0, os.geteuid(), owner}, os.path.realpath(folder)
+    for step in way(folder, links=True):
         try:
-            status = os.stat(here)
+            state = os.lstat(step)
+            if link := stat.S_ISLNK(state.st_mode):
+                replaced = os.stat(os.path.dirname(step)).st_mode & (stat.S_IWOTH | stat.S_IWGRP)
         except OSError as error:
-            return f"{here}: {system_reason(error)}"
-        if status.st_uid not in (0, os.geteuid()):
-            return f"{here} belongs to another user (number {status.st_uid}), who could put another socket there"
-        others = status.st_mode & (stat.S_IWOTH if status.st_gid == 0 else stat.S_IWOTH | stat.S_IWGRP)
-        if others and (here == inner or not status.st_mode & stat.S_ISVTX):
-            return f"{here} may be written to by others, who could put another socket there: chmod go-w {here}"
-        if here == os.path.dirname(here):
-            return ""
-        here = os.path.dirname(here)
+            return f"{step}: {system_reason(error)}"
+        if state.st_uid not in trusted and not (link and not replaced):
+            return f"{step} belongs to another user (number {state.st_uid}), who could put another socket there"
+        others = state.st_mode & (stat.S_IWOTH if state.st_gid == 0 else stat.S_IWOTH | stat.S_IWGRP)
+        if not link and others and (step == end or not state.st_mode & stat.S_ISVTX):
+            return f"{step} may be written to by others, who could put another socket there: chmod go-w {step}"
+    return ""
 
 # %% ../../nbs/support/08_listening.ipynb #ecd70db4
 def _clear(path: str) -> None:
@@ -58,6 +88,33 @@ def _clear(path: str) -> None:
         else:
             raise Fault(f"somebody listens on {path} already")
 
+# %% ../../nbs/support/08_listening.ipynb #63f31b3d
+@contextmanager
+def _as_owner(
+    path: str,
+    owner: int,  # of the socket; -1: us
+    group: int = -1,  # that the socket is to have; -1: as it comes
+) -> Iterator[None]:
+    "While this lasts, root has no more rights than a socket's owner, if the way to it is that one's; `OSError` if that can't be."
+    if os.geteuid() != 0 or owner in (-1, 0) or owner not in _owners(os.path.dirname(path)):
+        yield
+        return
+    groups, own = os.getgroups(), os.getegid()
+    try:
+        os.setgroups([])
+        os.setegid(own if group == -1 else group)
+        os.seteuid(owner)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(own)
+        os.setgroups(groups)
+
+
+def _owners(folder: str) -> set[int]:
+    "Who owns what is passed on the way to a folder."
+    return {os.lstat(step).st_uid for step in way(folder, links=True)}
+
 # %% ../../nbs/support/08_listening.ipynb #458ee6f2
 class UnixListener(socket.socket):
     "A socket that listens on a path of its own. `Fault` where it can't, or mustn't."
@@ -70,29 +127,39 @@ class UnixListener(socket.socket):
         group: int = -1,  # a group's number; -1: ours
         backlog: int = 4096,  # connections that wait to be accepted; the system may allow fewer (listen(2))
     ):
-        if fault := folder_fault(os.path.dirname(os.path.abspath(path))):
+        self.path, self.owner = path, owner
+        self.identity: tuple[int, int] | None = None
+        if fault := folder_fault(os.path.dirname(path), owner):
             raise Fault(f"can't listen on {path}: {fault}")
-        _clear(path)
         super().__init__(socket.AF_UNIX)
-        self.path, before = path, os.umask(0o777)
+        try:
+            with _as_owner(path, owner, group):
+                _clear(path)
+                self._bind(path, mode, owner, group)
+                self.listen(backlog)
+        except OSError as error:
+            self.remove()
+            raise Fault(f"can't listen on {path}: {system_reason(error)}") from None
+        except Fault:
+            self.close()
+            raise
+
+    def _bind(self, path: str, mode: int, owner: int, group: int) -> None:
+        before = os.umask(0o777)
         try:
             self.bind(path)
+            self.identity = _identity(path)
             if (owner, group) != (-1, -1):
                 os.chown(path, owner, group, follow_symlinks=False)
             os.chmod(path, mode)
-            self.identity = _identity(path)
-            self.listen(backlog)
-        except OSError as error:
-            self.close()
-            raise Fault(f"can't listen on {path}: {system_reason(error)}") from None
         finally:
             os.umask(before)
 
     def remove(self) -> None:
         "Close it, and take its name away, unless another socket bears that by now."
         self.close()
-        if _identity(self.path) == self.identity:
-            with suppress(OSError):  # in another user's folder; whoever listens here next removes it
+        with suppress(OSError), _as_owner(self.path, self.owner):  # another user's folder, which isn't ours any more
+            if self.identity and _identity(self.path) == self.identity:
                 os.unlink(self.path)
 
 

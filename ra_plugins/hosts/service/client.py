@@ -46,6 +46,13 @@ def _check(socket: str, scripts: str) -> None:
             raise Fault(f"the path of {what} has {length} bytes, and {limit} are possible: {path:.60}…")
 
 # %% ../../../nbs/hosts/service/05_client.ipynb #7397a455
+def _folder(
+    scripts: str,  # path of the folder of scripts
+) -> str:  # with a / at its end
+    "The path of the folder that the clients are in."
+    return os.path.join(os.path.dirname(scripts.rstrip("/")), "")
+
+
 def _constants(
     socket: str,  # path
     scripts: str,  # path of a folder
@@ -57,6 +64,7 @@ def _constants(
 #define MARK {c_string(CLIENT_MARK)}
 #define SOCKET {c_string(socket)}
 #define SCRIPTS {c_string(scripts.rstrip("/") + "/")}
+#define FOLDER {c_string(_folder(scripts))}
 #define SILENCE {round(silence * 1000)} /* milliseconds */
 #define TOTAL {round(seconds * 1000)}
 #define REQUEST_LIMIT {REQUEST_LIMIT} /* bytes */
@@ -329,13 +337,18 @@ static const char *unfit(const char *path)
 /* Run the script instead. Returns if that can't be. */
 static void become(const char *name, char **argv)
 {
-    char script[sizeof SCRIPTS + NAME_LIMIT];
-    const char *unable;
+    char script[sizeof SCRIPTS + NAME_LIMIT], here[sizeof FOLDER + NAME_LIMIT];
+    const char *path = script, *unable;
 
     strcat(strcpy(script, SCRIPTS), name);
-    if (!(unable = unfit(script))) {
+    strcat(strcpy(here, FOLDER), name);
+    if ((unable = unfit(script)) && !unfit(here)) {
+        path = here;
+        unable = NULL;
+    }
+    if (!unable) {
         tell(name, (const char *[]) { "the service doesn't answer (", why, "), so the script does it" }, 3);
-        execve(script, argv, environ);
+        execve(path, argv, environ);
         unable = strerror(errno);
     }
     tell(name, (const char *[]) { "neither the service nor ", script, " can be reached, so the mail goes on: ", why,
@@ -569,18 +582,28 @@ def reason(error):
     return str(getattr(error, "strerror", None) or error or type(error).__name__).encode("utf-8", "replace")
 
 
+def unfit(path):
+    "Why can't a file be the script? None if it can."
+    try:
+        beginning = read(open(path, O_RDONLY), 511)
+    except Exception as error:
+        return reason(error)
+    return b"it is no script" if not beginning.startswith(b"#!") or MARK in beginning else None
+
+
 def become(why):
     "Run the script instead."
-    script = SCRIPTS + name
-    try:
-        beginning = read(open(script, O_RDONLY), 511)
-        if not beginning.startswith(b"#!") or MARK in beginning:
-            raise ValueError("it is no script")
+    script, here = SCRIPTS + name, FOLDER + name
+    unable = unfit(script)
+    if unable and not unfit(here):
+        script, unable = here, None
+    if not unable:
         tell(b"the service doesn't answer (%b), so the script does it" % why)
-        execv(script, sys.argv)
-    except Exception as error:
-        unable = reason(error)
-        tell(b"neither the service nor %b can be reached, so the mail goes on: %b; %b" % (script, why, unable))
+        try:
+            execv(script, sys.argv)
+        except Exception as error:
+            unable = reason(error)
+    tell(b"neither the service nor %b can be reached, so the mail goes on: %b; %b" % (script, why, unable))
 
 
 try:
@@ -609,6 +632,7 @@ def python_client(
 # {CLIENT_MARK}; run that again to renew it.
 MARK = {CLIENT_MARK.encode()!r}
 SOCKET, SCRIPTS = {os.fsencode(socket)!r}, {os.fsencode(scripts.rstrip("/") + "/")!r}
+FOLDER = {os.fsencode(_folder(scripts))!r}
 SILENCE, TOTAL = {time!r}, {seconds!r}  # the first as a timeval
 REQUEST_LIMIT, REPLY_LIMIT = {REQUEST_LIMIT}, {SERVICE_REPLY_LIMIT}
 TEXT = r'''{_PYTHON_ASK}'''
@@ -634,6 +658,8 @@ import os
 import sys
 
 try:
+    while os.open("/dev/null", os.O_RDWR) < 3:
+        pass
     output, sys.stdout = os.dup(1), sys.stderr
     os.dup2(2, 1)
     sys.path[:] = {folders!r} + sys.path + []

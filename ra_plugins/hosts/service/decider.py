@@ -18,7 +18,7 @@ from ra_plugins.ask.question import TOO_LATE, Late, Question, Unanswered
 from ra_plugins.hosts.catalogue import to_stderr
 from ra_plugins.hosts.guard import Guard, Overdue, StepsInBounds, in_bounds
 from ra_plugins.hosts.script import CONTROLDIR
-from ra_plugins.hosts.section import SectionAnswer, section_names
+from ra_plugins.hosts.section import SectionAnswer, plugin_lack, section_lack, section_names
 from ra_plugins.hosts.service.request import ServiceReply, ServiceRequest
 from ra_plugins.spp.command import Command, Delay, write
 from ra_plugins.spp.plugin import STAGES, Plugin
@@ -230,11 +230,13 @@ class Decider:
     async def outcome(self, request: ServiceRequest) -> ServiceReply:
         "Decide for a client. `KeyError` for a name that nobody here bears, `OSError`, `ValueError`: the script may know more."
         outcome, names = ServiceReply(), self.names(request.name)
-        section = SectionAnswer(request.name.removeprefix("at-"), self._environ(request, outcome.log))
+        stage = request.name.removeprefix("at-")
+        section = SectionAnswer(stage, self._environ(request, names, outcome.log))
+        if not names and (lack := section_lack(self.control, stage)):
+            outcome.log.append(log_line(request.name, request.pid, lack))
         for name in names:
             if name not in self.plugins:
-                lacking = f"there is no plugin {name}, so the mail goes on without it"
-                outcome.log.append(log_line(request.name, request.pid, lacking))
+                outcome.log.append(log_line(request.name, request.pid, plugin_lack(name)))
             elif not section.add(await self._answer(self.plugins[name], request, section.environ, outcome.log)):
                 break
         outcome.output, outcome.section = write(section.answer), section
@@ -259,18 +261,25 @@ class Decider:
             self.note(plugin.name, request.pid, environ, answer, seconds)
         return answer
 
-    def _environ(self, request: ServiceRequest, lines: list[str]) -> dict[str, str]:
-        "A session's environment, in which what is the service's own is the service's own."
+    def _environ(self, request: ServiceRequest, names: tuple[str, ...], lines: list[str]) -> dict[str, str]:
+        "A session's environment for these plugins, in which what is the service's own is the service's own."
         environ = request.environ
         for name in self.own & environ.keys():
             del environ[name]
         environ.update((name, self.environ[name]) for name in self.own & self.environ.keys())
-        for name in self.files & environ.keys():
-            path = os.path.normpath(os.path.join(self.folder, environ[name]))
-            if environ[name] and not path.startswith(self.folder + os.sep):
-                lines.append(log_line(request.name, request.pid, f"{name} names a file outside {self.folder}; not read"))
-                del environ[name]
+        outside = sorted(name for name in self.files & environ.keys() if self._is_outside(environ[name]))
+        for name in outside:
+            del environ[name]
+        for name in file_variables(self.plugins[each] for each in names if each in self.plugins).intersection(outside):
+            lines.append(log_line(request.name, request.pid, f"{name} names a file outside {self.folder}; not read"))
         return environ
+
+    def _is_outside(self, name: str) -> bool:
+        "Does a setting name a file that isn't among the control files? What lies there may be a link."
+        path = os.path.join(self.folder, name)
+        if ".." not in name.split("/") and os.path.normpath(path).startswith(os.path.join(self.folder, "")):
+            return False
+        return bool(name) and not os.path.realpath(path).startswith(os.path.join(os.path.realpath(self.folder), ""))
 
     async def aclose(self) -> None:
         "Close the answerers."

@@ -27,6 +27,7 @@ from ra_plugins.hosts.service.status import HEAD_BYTES, STATUS_ENDING, Bulletin,
 from ra_plugins.hosts.service.verdicts import verdicts_fault
 from ra_plugins.hosts.service.worker import ANSWERER_FILES, Order, counts_from_json, counts_to_json
 from ra_plugins.support.command_line import Fault, system_reason
+from ra_plugins.support.control import BOM, Control
 from ra_plugins.support.listening import SPARE_FILES, UnixListener, allow_files
 from ra_plugins.support.log import printable
 from ra_plugins.support.systemd import inherited_sockets, tell_systemd
@@ -64,17 +65,16 @@ def read_settings(
 ) -> dict[str, str]:
     "The variables in a file: NAME=VALUE on each line, # in front of a comment. `Fault` if it can't be used."
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
+        raw = Control(os.curdir).read(path)
     except OSError as error:
-        raise Fault(f"can't read {path}: {system_reason(error)}") from None
+        raise Fault(f"can't read {path}: {error.strerror}") from None
     found = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(raw.removeprefix(BOM).decode("utf-8", "surrogateescape").split("\n"), 1):
         name, equals, value = line.strip().partition("=")
         if not name or name.startswith("#"):
             continue
-        if not (equals and name.isidentifier() and name.isascii()):
-            raise Fault(f"{path}, line {number}: a setting is NAME=VALUE, not {name[:30]!r}")
+        if "\0" in line or not (equals and name.isidentifier() and name.isascii()):
+            raise Fault(f"{path}, line {number}: a setting is NAME=VALUE, in plain text")
         found[name] = value
     return found
 
@@ -195,11 +195,16 @@ class Supervisor:
         self.pause, self.ending, self.began = 0.0, False, monotonic()
         self.tasks: set[asyncio.Task[None]] = set()
         self.reloading: asyncio.Task[None] | None = None
+        self.status: UnixListener | None = None
         self.listener, self.others = self._listen(), list[asyncio.Server]()
         self.listener.setblocking(False)
-        self.status = self._listen_for_status()
-        self._become_user()
-        self.users = known_users(options.callers)
+        try:
+            self.status = self._listen_for_status()
+            self._become_user()
+            self.users = known_users(options.callers)
+        except BaseException:
+            self._stop_listening()
+            raise
 
     def _listen_for_status(self) -> UnixListener | None:
         "The socket beside ours, for whoever wants to know how we are. Where there can't be one, mail goes on without."
@@ -270,6 +275,14 @@ class Supervisor:
         os.initgroups(name, entry.pw_gid)
         os.setgid(entry.pw_gid)
         os.setuid(entry.pw_uid)
+
+    def _stop_listening(self) -> None:
+        "Close our sockets, and take away the names of those that we have opened."
+        for each in (self.listener, self.status):
+            if isinstance(each, UnixListener):
+                each.remove()
+            elif each:
+                each.close()
 
     async def start(self) -> None:
         "Start the workers; `Fault` if they can't be."
@@ -473,14 +486,9 @@ class Supervisor:
         "Answer what has been taken, and end."
         self.ending = True
         self._stand_in()
-        if isinstance(self.listener, UnixListener):
-            self.listener.remove()
-        else:
-            self.listener.close()
         for other in self.others:
             other.close()
-        if self.status:
-            self.status.remove()
+        self._stop_listening()
         for worker in self.workers:
             worker.leave()
         endings = [asyncio.ensure_future(worker.ended.wait()) for worker in self.workers]
