@@ -25,7 +25,7 @@ ME = ("--create", "--user", str(os.getuid()))  # for `ra-plugins install`: whoev
 PATIENCE = 30  # seconds; what hasn't happened by then never will
 DELIVER = "env -0 > environ; cat > message"  # for `--deliver`: keeps what a message comes with
 SESSION = re.compile(r"session \d+: ")  # in front of each line of the log that belongs to one
-LOG_LINE = re.compile(r"(session \d+: )?[a-z_-]+: pid \d+ - .*")
+LOG_LINE = re.compile(r"(session \d+: )?[a-z_-]+: pid (\d+|PID) - .*")
 COME_AND_GONE = re.compile(r"smtpd: pid \d+ - \S+ (has called|is gone: .*)")
 
 

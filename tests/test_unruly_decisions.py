@@ -205,8 +205,9 @@ def name_for(how: str) -> str:
 
 
 def messages(log: str, name: str) -> list[str]:
-    "What a plugin has logged, without its name and its number; nothing else may stand there."
-    lines = [re.fullmatch(rf"{name}: pid \d+ - (.*)", line) for line in log.splitlines()]
+    "What a plugin has logged, without its name and its number; nothing else may stand there but what the server says."
+    said = [re.sub(r"^session \d+: ", "", line) for line in log.splitlines()]
+    lines = [re.fullmatch(rf"{name}: pid \d+ - (.*)", line) for line in said if not line.startswith("smtpd: ")]
     assert all(lines), log
     return [line[1] for line in lines if line]
 
@@ -288,7 +289,7 @@ def test_a_plugin_that_cannot_be_loaded(home: Home, tmp_path: Path) -> None:
         there.plugins("[connection]", "plugins/broken")
         server = Server(there)
         assert server.transcript()[0] == "220 mail.example.org ESMTP"
-        *_, line = server.stop()
+        (line,) = [each.partition(": ")[2] for each in server.stop() if ": broken: " in each]
         assert line.startswith("broken: pid ") and "can't be loaded, so the mail goes on" in line and reason in line
         run = attempt(there, "broken")
         assert run["answered"] == [] and "can't be loaded" in run["logged"][-1] and reason in run["logged"][-1]

@@ -132,7 +132,7 @@ def _entry_faults(text: str, each: ListFile, setup: SetUp) -> Iterator[tuple[int
         if each.reader == "qmail-smtpd" and line[0] in " \t":
             yield number, f"the blank in front of {entry:.60} is part of the entry"
         elif why := wrong(entry) or (_foreign(entry, setup) if each.kind == "mailbox" else ""):
-            yield number, why
+            yield number, f"{entry:.60}{why[2:]}" if why.startswith("it ") else why
 
 
 def _faults(text: str, each: ListFile, setup: SetUp) -> Iterator[tuple[int, str]]:

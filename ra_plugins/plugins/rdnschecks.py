@@ -279,13 +279,13 @@ def _weighed(
     log: Callable[[str], None],
 ) -> list[Command]:
     "What comes of the findings: the sum, and perhaps a refusal."
-    score, limit = sum(weights.values()), settings.threshold
+    score, limit, temporary = sum(weights.values()), settings.threshold, settings.temporary
     left: list[Command] = [*state.keep(score=min(score, 999_999_999))] if score != state.score else []
     findings = ", ".join(f"{finding} {weight}" for finding, weight in weights.items() if weight)
     about = f"{session.client_ip or 'a client'}" + (f", HELO {session.helo}" if session.helo is not None else "")
     refused = 0 < limit <= score
     log(f"{'Rejecting' if refused else 'Accepting'} {about}" + (f": {findings}, together {score}" if findings else ""))
-    return [*left, _refusal(settings.temporary, session)] if refused else left
+    return [*left, _refusal(temporary, session)] if refused else left
 
 # %% ../../nbs/plugins/rdnschecks.ipynb #5f9abef5
 def _refusal(temporary: bool, session: Session) -> Command:

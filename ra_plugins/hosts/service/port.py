@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from ra_plugins.hosts.service.decider import Decider
 
 # %% auto #0
-__all__ = ['CONNECTIONS', 'MOMENT', 'TAKEN_AT_ONCE', 'TAKING_SECONDS', 'FIRST_BYTES', 'REST_SECONDS', 'Complaints', 'peer_user',
-           'ServicePort', 'ClientConnection', 'Door']
+__all__ = ['CONNECTIONS', 'MOMENT', 'TAKEN_AT_ONCE', 'TAKING_SECONDS', 'REST_SECONDS', 'Complaints', 'peer_user', 'ServicePort',
+           'ClientConnection', 'Door']
 
 # %% ../../../nbs/hosts/service/02_port.ipynb #d6c9ad23
 class Complaints:
@@ -262,7 +262,7 @@ class _FirstMoment(asyncio.Transport):
 # %% ../../../nbs/hosts/service/02_port.ipynb #cc1be9f3
 TAKEN_AT_ONCE = 100  # connections, before those that are there get their turn
 TAKING_SECONDS = 0.01  # after which they get it, too
-FIRST_BYTES = 32_768  # that are looked for in a connection's first moment; few requests have more
+_FIRST_BYTES = 32_768  # that are looked for in a connection's first moment; few requests have more
 REST_SECONDS = 0.2  # for which nobody is taken, if there isn't even a file for hanging up
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -314,7 +314,7 @@ class Door:
             connection.connection_made(moment)
             try:
                 if not moment.closing:
-                    connection.data_received(connected.recv(FIRST_BYTES))
+                    connection.data_received(connected.recv(_FIRST_BYTES))
             except BlockingIOError:  # it hasn't sent anything yet
                 pass
             except Exception as error:
