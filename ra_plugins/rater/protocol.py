@@ -166,20 +166,20 @@ class Rater:
         requests: Sequence[Request],
     ) -> list[bytes]:  # for each request, a line for the client
         "Mark and judge."
-        rules = [self._rule(request) for request in requests]
+        found = [self._found(request) for request in requests]
         marks = [
-            Mark(request.name, rule.counted(request.value), rule.limits, request.weight)
-            for request, rule in zip(requests, rules, strict=True)
+            Mark(request.name, value, rule.limits, request.weight)
+            for request, (rule, value) in zip(requests, found, strict=True)
             if isinstance(rule, Rule) and rule.limits
         ]
         counts = self._counts(marks) if marks else iter(())
-        return [self._answer(request, rule, counts) for request, rule in zip(requests, rules, strict=True)]
+        return [self._answer(request, rule, counts) for request, (rule, _) in zip(requests, found, strict=True)]
 
-    def _rule(self, request: Request) -> Rule | str:
+    def _found(self, request: Request) -> tuple[Rule | str, str]:
         try:
-            return request.problem or self.book.rule(request.name, request.value)
+            return (request.problem, "") if request.problem else self.book.found(request.name, request.value)
         except NoRule as error:
-            return str(error)
+            return str(error), ""
 
     def _counts(self, marks: Sequence[Mark]) -> Iterator[tuple[int, ...] | str]:
         try:
