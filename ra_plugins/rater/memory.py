@@ -83,8 +83,11 @@ RETRY_PAUSE = 1.0  # seconds from a failure to the next try, for stores that can
 class Store(Protocol):
     "What keeps marks."
 
-    def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...]]:
-        "Keep each mark and, for each of its limits, count the marks in the window. It raises `StoreError`."
+    def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
+        """Keep each mark and, for each of its limits, count the marks in the window. It raises `StoreError`.
+
+        What fails for one mark alone stands in place of its counts, and that mark isn't kept.
+        """
 
     def keep(self, spans: Mapping[str, float]) -> None:
         "Be told for how many seconds the marks of each class are needed. All others may go."
@@ -196,7 +199,7 @@ class Memory:
                 values.parts = before[name].parts
         self._round = cycle([(values, part) for values in self.classes.values() for part in values.parts])
 
-    def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...]]:
+    def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
         "As `Store.count`; it never fails."
         now = self.clock()
         return [

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import repeat
 from typing import NamedTuple
@@ -20,8 +21,8 @@ from ra_plugins.support.log import printable
 log = logging.getLogger("rater")
 
 # %% auto #0
-__all__ = ['NO_BLANK', 'TOO_LONG', 'NEAR_LIMIT', 'Request', 'read_request', 'RaterReply', 'reply', 'no_verdict_line', 'Near',
-           'Nearby', 'Health', 'Rater']
+__all__ = ['NO_BLANK', 'TOO_LONG', 'NEAR_LIMIT', 'SAID_PAUSE', 'KINDS_LIMIT', 'STORE_FAILED', 'Request', 'read_request',
+           'RaterReply', 'reply', 'no_verdict_line', 'Near', 'Nearby', 'Health', 'Rater']
 
 # %% ../../nbs/rater/07_protocol.ipynb #84a69635
 class Request(NamedTuple):
@@ -119,17 +120,25 @@ class Nearby:
         found = [
             Near(mark.name, mark.value, judge(rule, counts))
             for mark, rule, counts in zip(marks, self.rules.values(), store.count(marks), strict=True)
+            if not isinstance(counts, StoreError)
         ]
         near = [each for each in found if each.verdict.marks and each.verdict.marks * 2 >= each.verdict.allowed]
         return sorted(near, key=lambda each: each.verdict.marks / (each.verdict.allowed or 0.5), reverse=True)
 
-# %% ../../nbs/rater/07_protocol.ipynb #9334316e
+# %% ../../nbs/rater/07_protocol.ipynb #78a727e7
+SAID_PAUSE = 3600.0  # seconds until the log says again why single questions have failed
+KINDS_LIMIT = 100  # kinds of failures that are remembered for having been said
+
+
 class Health:
     "Whether the store works. The log says it when that changes."
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.failures = 0
+        self.refused = 0  # single questions that the store couldn't answer
         self.failing = False  # did it fail the last time?
+        self._said: dict[str, float] = {}  # when, by kind
 
     def failed(self, error: StoreError) -> None:
         "It has failed."
@@ -138,13 +147,26 @@ class Health:
             log.error("no verdicts, since the store failed: %s", error)
         self.failing = True
 
+    def failed_for_one(self, error: StoreError) -> None:
+        "It has failed for one question, and answered others."
+        self.refused += 1
+        kind, now = " ".join(str(error).split()[:2]), self.clock()
+        if now >= self._said.get(kind, now - SAID_PAUSE) + SAID_PAUSE:
+            if len(self._said) >= KINDS_LIMIT:
+                self._said.clear()
+            self._said[kind] = now
+            log.error("no verdict for one value, and maybe more, since the store failed: %s", error)
+
     def worked(self) -> None:
         "It has worked."
         if self.failing:
             log.warning("the store works again")
         self.failing = False
 
-# %% ../../nbs/rater/07_protocol.ipynb #37686bf6
+# %% ../../nbs/rater/07_protocol.ipynb #8f427795
+STORE_FAILED = "Store failed"  # what clients are told; they have no business with its servers, files and keys
+
+
 class Rater:
     "Judges requests by a rule book, with the marks in a store."
 
@@ -181,20 +203,24 @@ class Rater:
         except NoRule as error:
             return str(error), ""
 
-    def _counts(self, marks: Sequence[Mark]) -> Iterator[tuple[int, ...] | str]:
+    def _counts(self, marks: Sequence[Mark]) -> Iterator[tuple[int, ...] | StoreError]:
         try:
             counts = self.store.count(marks)
         except StoreError as error:
             self.health.failed(error)
-            return repeat(f"Store failed: {error}")
-        self.health.worked()
+            return repeat(error)
+        failures = [each for each in counts if isinstance(each, StoreError)]
+        if len(failures) < len(counts):
+            self.health.worked()
+        for each in failures:
+            self.health.failed_for_one(each)
         return iter(counts)
 
-    def _answer(self, request: Request, rule: Rule | str, counts: Iterator[tuple[int, ...] | str]) -> bytes:
+    def _answer(self, request: Request, rule: Rule | str, counts: Iterator[tuple[int, ...] | StoreError]) -> bytes:
         found = rule if isinstance(rule, str) else next(counts) if rule.limits else ()
-        if isinstance(rule, str) or isinstance(found, str):
+        if isinstance(rule, str) or isinstance(found, (str, StoreError)):
             self.answered[request.name if request.name in self.book.classes else "", "2"] += 1
-            return no_verdict_line(str(found))
+            return no_verdict_line(found if isinstance(found, str) else STORE_FAILED)
         verdict, near, line = reply(rule, found)
         self.answered[request.name, "1" if verdict.over else "0"] += 1
         if near:

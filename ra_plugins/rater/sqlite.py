@@ -139,7 +139,7 @@ class Sqlite:
         "As `Store.keep`."
         self.changes.spans = dict(spans)
 
-    def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...]]:
+    def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
         "As `Store.count`. Where it raises, nothing is marked."
         now = self.clock()
         with self.file.asked() as database:
