@@ -235,7 +235,7 @@ def test_marks_are_kept_when_the_configuration_is_read_again(start: Callable[...
     daemon = start()
     for answer in (b"0 1/2\r\n", b"0 2/2\r\n", b"1 3/2\r\n"):
         assert daemon.ask(b"ip 192.0.2.1\n") == answer
-    assert daemon.line() == "info: ip 192.0.2.1 is over its limit: 3/2"
+    assert daemon.line() == "info: ip 192.0.2.1 is over its limit of 2 in 1h: 3/2"
     more = '[[limits.user]]\nlimit = "1 in 1h"\n'
     daemon.reread(f"[settings]\n{PLACES}max_age = 1\n" + LIMIT.replace("2 in 1h", "9 in 1h") + more)
     assert daemon.line() == f"info: read again: {daemon.config}"

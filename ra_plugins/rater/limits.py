@@ -6,16 +6,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import translate
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import NamedTuple
 
 # %% auto #0
-__all__ = ['UNITS', 'COUNT_LIMIT', 'SECONDS_LIMIT', 'MAPPED', 'EXEMPT', 'Limit', 'duration', 'parse_limit', 'checked_limit',
-           'address', 'address_bytes', 'address_text', 'one_spelling', 'network', 'Rule', 'NoRule', 'RuleBook',
-           'Verdict', 'judge']
+__all__ = ['UNITS', 'COUNT_LIMIT', 'SECONDS_LIMIT', 'MAPPED', 'DOWN', 'EXEMPT', 'Limit', 'duration', 'parse_limit',
+           'checked_limit', 'address', 'address_bytes', 'address_text', 'one_spelling', 'network', 'Rule', 'NoRule',
+           'RuleBook', 'Verdict', 'judge', 'would_refuse']
 
 # %% ../../nbs/rater/00_limits.ipynb #3bf199c5
 class Limit(NamedTuple):
@@ -154,10 +154,15 @@ class Rule:
         limits: Iterable[Limit],  # all of them hold; none exempts the value
         prefix4: int = 32,  # bits: IPv4 addresses in one such network are counted together
         prefix6: int = 128,  # the same for IPv6
-        watch: bool = False,  # count and log, and never refuse
+        watch: bool | Iterable[Limit] = False,  # count and log, and never refuse: all limits, or some of them
+        within: bool = False,  # keep a mark only if it is within the limits
     ):
         "It raises `ValueError` for a network that isn't one."
-        self.pattern, self.limits, self.watch = pattern, tuple(limits), watch
+        self.pattern, self.limits = pattern, tuple(limits)
+        some = () if isinstance(watch, bool) else tuple(watch)
+        self.watched = tuple(watch is True or limit in some for limit in self.limits)
+        self.watch = bool(self.limits) and all(self.watched)  # nothing is ever refused
+        self.within = () if self.watch or not within else tuple(not each for each in self.watched)  # as `Mark.within`
         self.prefix4, self.prefix6 = prefix4, prefix6
         self.network = network(pattern)
         self.for_all = not pattern.strip("*") and bool(pattern)  # `**` is `*`
@@ -202,9 +207,22 @@ class Rule:
         return self.named(one_spelling(value), address_bytes(value))
 
     def __str__(self) -> str:
-        return f"{self.pattern}: {', '.join(map(str, self.limits)) or 'exempt'}{', watched only' * self.watch}"
+        some = [f"{limit}{' (watched only)' * (watched and not self.watch)}" for limit, watched in self.by_limit()]
+        kept = ", only what is within is counted" * bool(self.within)
+        return f"{self.pattern}: {', '.join(some) or 'exempt'}{', watched only' * self.watch}{kept}"
 
-# %% ../../nbs/rater/00_limits.ipynb #4bacb47f
+    def by_limit(self) -> Iterator[tuple[Limit, bool]]:
+        "Each limit, and whether it is only watched."
+        return zip(self.limits, self.watched, strict=True)
+
+# %% ../../nbs/rater/00_limits.ipynb #cc74ca37
+DOWN = {
+    "pass": "while the store is away, everything is within its limit",
+    "refuse": "while the store is away, everything is over its limit",
+    "memory": "while the store is away, marks are counted in this rater's memory",
+}
+
+
 class NoRule(Exception):
     "There is nothing to judge a value by. The message says why."
 
@@ -212,8 +230,13 @@ class NoRule(Exception):
 class RuleBook:
     "The rules of all classes."
 
-    def __init__(self, classes: Mapping[str, Iterable[Rule]]):
+    def __init__(
+        self,
+        classes: Mapping[str, Iterable[Rule]],
+        down: Mapping[str, str] | None = None,  # for a class, what is done while the store is away: one of `DOWN`
+    ):
         self.classes = {name: tuple(rules) for name, rules in classes.items()}
+        self.down = dict(down or {})
 
     def found(self, name: str, value: str) -> tuple[Rule, str]:
         "The rule for `value` in the class called `name`, and the name under which it is counted. It raises `NoRule`."
@@ -256,13 +279,15 @@ def judge(
     "Hold the counts against the limits."
     if not counts:
         return EXEMPT
-    marks, allowed = counts[0], rule.limits[0].allowed
-    if len(counts) > 1:
-        for other, limit in zip(counts, rule.limits, strict=True):
-            if _fullness(other, limit.allowed) > _fullness(marks, allowed):
-                marks, allowed = other, limit.allowed
-    return Verdict(marks > allowed and not rule.watch, marks, allowed)
+    deciding = [each for each in zip(counts, rule.limits, rule.watched, strict=True) if rule.watch or not each[2]]
+    marks, limit, _ = max(deciding, key=lambda each: _fullness(each[0], each[1].allowed))  # the first of equals
+    return Verdict(marks > limit.allowed and not rule.watch, marks, limit.allowed)
 
 
 def _fullness(marks: int, allowed: int) -> float:
     return marks / allowed if allowed else 2 * marks
+
+# %% ../../nbs/rater/00_limits.ipynb #b620e395
+def would_refuse(rule: Rule, counts: tuple[int, ...]) -> list[Limit]:
+    "The limits that are only watched and are exceeded."
+    return [limit for (limit, watched), marks in zip(rule.by_limit(), counts, strict=False) if watched and marks > limit.allowed]

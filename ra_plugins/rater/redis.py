@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha1
+from heapq import nlargest
 from itertools import chain
 from math import ceil
 from struct import pack
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.backoff import NoBackoff
-from redis.connection import Connection
+from redis.cluster import ClusterNode, RedisCluster
+from redis.connection import Connection, SSLConnection
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
     ConnectionError,
     MasterDownError,
+    MovedError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
@@ -30,14 +35,27 @@ from redis.exceptions import (
     TimeoutError,
 )
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from ra_plugins.rater.limits import Limit
-from ra_plugins.rater.memory import RETRY_PAUSE, SPARE_MARKS, Mark, StoreError, series_key
+from ra_plugins.rater.memory import (
+    LOOKED_AT,
+    RETRY_PAUSE,
+    SPARE_MARKS,
+    VALUES_LIMIT,
+    Mark,
+    StoreError,
+    key_parts,
+    series_key,
+)
+from ra_plugins.support.log import octets
 from ra_plugins.support.redis_url import parse_redis_url
 
 # %% auto #0
-__all__ = ['TOLD', 'FIND', 'ADD', 'COUNT', 'SCRIPT', 'SHA', 'packed', 'batch', 'open_line', 'failure', 'checked_reply',
-           'is_unfit', 'Line', 'HeldSocket', 'held_to_its_end', 'reached', 'run_script', 'Redis']
+__all__ = ['TOLD', 'FIND', 'ROOM', 'ADD', 'COUNT', 'MARK', 'LIVE_ON', 'SEVERAL', 'SEVERAL_URL', 'LONGEST_TIMEOUT', 'STEP',
+           'LOOKING', 'packed', 'Script', 'script', 'batch', 'open_line', 'failure', 'checked_reply', 'is_unfit',
+           'Line', 'HeldSocket', 'held_to_its_end', 'Place', 'parse_place', 'Reach', 'reach', 'run_script', 'OneServer',
+           'sentinel_line', 'ClusterServers', 'servers', 'Redis']
 
 # %% ../../nbs/rater/03_redis.ipynb #9d1de8c7
 @lru_cache(maxsize=1024)
@@ -45,24 +63,29 @@ def packed(
     weight: int,
     span: float,  # seconds for which marks of this class are needed
     limits: tuple[Limit, ...],
+    within: tuple[bool, ...] = (),  # as `Mark.within`
+    most: int = VALUES_LIMIT,  # keys to hold
 ) -> bytes:
     "The script's second argument: doubles."
     life = ceil(1000 * max([span, *(limit.seconds for limit in limits)]))
-    return pack(f"<{2 + 2 * len(limits)}d", weight, life, *chain.from_iterable(limits))
+    musts = within or (False,) * len(limits)
+    triples = [(limit.allowed, limit.seconds, must) for limit, must in zip(limits, musts, strict=True)]
+    return pack(f"<{3 + 3 * len(limits)}d", weight, life, most, *chain.from_iterable(triples))
 
 # %% ../../nbs/rater/03_redis.ipynb #dc7f448d
 TOLD = """
 local key, now = KEYS[1], tonumber(ARGV[1])
-local weight, life, position = struct.unpack("<dd", ARGV[2])
+local weight, life, most, position = struct.unpack("<ddd", ARGV[2])
 if not now then
   local time = redis.call("TIME")
   now = time[1] + time[2] / 1000000
 end
-local limits, keep, span = {}, 0, 0
+local limits, keep, span, strict = {}, 0, 0, false
 while position <= #ARGV[2] do
-  local allowed, seconds
-  allowed, seconds, position = struct.unpack("<dd", ARGV[2], position)
-  limits[#limits + 1] = {most = allowed + SPARE_MARKS, since = now - seconds}
+  local allowed, seconds, must
+  allowed, seconds, must, position = struct.unpack("<ddd", ARGV[2], position)
+  limits[#limits + 1] = {allowed = allowed, most = allowed + SPARE_MARKS, since = now - seconds, must = must > 0}
+  strict = strict or must > 0
   keep, span = math.max(keep, allowed + SPARE_MARKS), math.max(span, seconds)
 end
 """
@@ -83,6 +106,32 @@ local function not_later(time) -- how many marks are not later than that
   end
   return low
 end
+
+local function counts(more) -- the marks in each window, and `more` of them
+  local found = {}
+  for index, limit in ipairs(limits) do
+    found[index] = math.min(length - not_later(limit.since) + more, limit.most)
+  end
+  return found
+end
+"""
+
+# %% ../../nbs/rater/03_redis.ipynb #2e4db653
+ROOM = """
+local dropped = 0
+
+local function make_room()
+  if redis.call("DBSIZE") < most then return end
+  local oldest, least
+  for _ = 1, LOOKED_AT do
+    local other = redis.call("RANDOMKEY")
+    if other and other:sub(1, #ARGV[3]) == ARGV[3] and other:find(" ", #ARGV[3] + 1, true) then
+      local ttl = redis.call("PTTL", other)
+      if not least or ttl < least then oldest, least = other, ttl end
+    end
+  end
+  if oldest then dropped = redis.call("DEL", oldest) end
+end
 """
 
 # %% ../../nbs/rater/03_redis.ipynb #380a49f3
@@ -95,6 +144,13 @@ if weight > 0 then
     local late = not_later(now)
     redis.call("SETRANGE", key, 8 * late, packed:rep(length - late))
   end
+  if strict then
+    local would = counts(weight)
+    for index, limit in ipairs(limits) do
+      if limit.must and would[index] > limit.allowed then return would end
+    end
+  end
+  if length == 0 then make_room() end
   local new, ttl = math.min(weight, keep), string.format("%.0f", life)
   local half, drop = math.floor((length + new) / 2), 0
   if half > keep then
@@ -113,16 +169,42 @@ if weight > 0 then
 end
 """
 
-# %% ../../nbs/rater/03_redis.ipynb #42e62788
+# %% ../../nbs/rater/03_redis.ipynb #ab7524f9
 COUNT = """
-local counts = {}
-for index, limit in ipairs(limits) do
-  counts[index] = math.min(length - not_later(limit.since), limit.most)
-end
-return counts
+local found = counts(0)
+if dropped > 0 then found[#found + 1] = dropped end
+return found
 """
-SCRIPT = (TOLD + FIND + ADD + COUNT).replace("SPARE_MARKS", str(SPARE_MARKS))
-SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()  # by which the server knows the script
+
+
+class Script(NamedTuple):
+    "A script, and the hash by which a server knows it."
+
+    text: str
+    sha: str
+
+
+def script(*parts: str) -> Script:
+    "A script of these parts."
+    text = "".join(parts).replace("SPARE_MARKS", str(SPARE_MARKS)).replace("LOOKED_AT", str(LOOKED_AT))
+    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+MARK = script(TOLD, FIND, ROOM, ADD, COUNT)
+
+# %% ../../nbs/rater/03_redis.ipynb #686d6ea1
+LIVE_ON = script("""
+local key, now, span = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+if not now then
+  local time = redis.call("TIME")
+  now = time[1] + time[2] / 1000000
+end
+local ttl, last = redis.call("PTTL", key), redis.call("GETRANGE", key, -8, -1)
+if ttl < 0 or #last < 8 then return 0 end
+local life = 1000 * (math.min(struct.unpack("<d", last), now) + span - now)
+if life <= ttl then return 0 end
+return redis.call("PEXPIRE", key, string.format("%.0f", life))
+""")
 
 # %% ../../nbs/rater/03_redis.ipynb #75eb0e3a
 def batch(
@@ -259,84 +341,357 @@ class HeldSocket:
             self.socket.settimeout(chosen)
 
 
-def held_to_its_end(connection: Any) -> Any:  # which isn't open yet
+def held_to_its_end(
+    connection: Any,  # which isn't open yet
+    found: Callable[[], tuple[str, int]] | None = None,  # tells host and port each time that it is opened
+) -> Any:
     "A connection of redis-py's, with `end`: the time after which it waits for nothing."
     opened, connection.end = connection._connect, float("inf")
-    connection._connect = lambda: HeldSocket(connection, opened())
+
+    def connect() -> HeldSocket:
+        if found is not None:
+            connection.host, connection.port = found()
+        return HeldSocket(connection, opened())
+
+    connection._connect = connect
     return connection
 
-# %% ../../nbs/rater/03_redis.ipynb #252510a7
-def reached(
-    url: str,
+# %% ../../nbs/rater/03_redis.ipynb #394b1bbd
+class Place(NamedTuple):
+    "Where a store's keys are."
+
+    kind: str  # `sentinel`, `cluster` or nothing, for one server
+    hosts: tuple[tuple[str, int], ...]  # of several
+    service: str  # as the sentinels call it
+    options: dict[str, Any]  # as redis-py's `Connection` takes them, and what is for us
+
+
+SEVERAL = {"sentinel": 26379, "cluster": 6379}  # their ports
+SEVERAL_URL = "redis+sentinel://:PASSWORD@HOST,HOST/SERVICE/DATABASE or redis+cluster://:PASSWORD@HOST,HOST is one"
+
+
+def parse_place(url: str) -> Place:
+    "What a URL says. It raises `ValueError`, which shows nothing of the URL."
+    scheme, _, rest = url.partition("://")
+    base, _, kind = scheme.partition("+")
+    if not kind:
+        return Place("", (), "", parse_redis_url(url))
+    front, mark, query = rest.partition("?")
+    servers, _, path = front.partition("/")
+    login, at, names = servers.rpartition("@")
+    service, _, number = path.partition("/") if kind == "sentinel" else ("", "", path)
+    if kind not in SEVERAL or base not in ("redis", "rediss") or bool(service) != (kind == "sentinel") or not names:
+        raise ValueError(SEVERAL_URL)
+    each = [parse_redis_url(f"redis://{name}") for name in names.split(",")]
+    options = parse_redis_url(f"{base}://{login}{at}{names.split(',')[0]}/{number}{mark}{query}")
+    hosts = tuple((str(one.get("host", "localhost")), int(one.get("port", SEVERAL[kind]))) for one in each)
+    return Place(kind, hosts, service, {name: value for name, value in options.items() if name not in ("host", "port")})
+
+# %% ../../nbs/rater/03_redis.ipynb #165988c9
+LONGEST_TIMEOUT = 60.0  # seconds
+
+
+class Reach(NamedTuple):
+    "How to reach servers."
+
+    kind: type[Connection]
+    options: dict[str, Any]  # as `kind` takes them
+    timeout: float  # seconds for a batch
+
+    def line(self, found: Callable[[], tuple[str, int]] | None = None, **where: Any) -> Line:
+        "A line to one of them. It raises `ValueError` for an option that isn't one."
+        try:
+            connection = self.kind(**{**self.options, **where})
+        except TypeError as error:
+            raise ValueError(f"no such option of Redis: {error}") from None
+        return Line(held_to_its_end(connection, found), self.timeout)
+
+
+def reach(
+    options: dict[str, Any],  # of a `Place`
     timeout: float,
     prefix: str,
-) -> tuple[Line, str]:  # with the prefix of all keys
-    "How to reach the server that a URL names. It raises `ValueError` for what isn't such a URL."
-    options = parse_redis_url(url)
+) -> tuple[Reach, str]:  # with the prefix of all keys
+    "How to reach a server. It raises `ValueError`."
     prefix, timeout = options.pop("prefix", prefix), float(options.pop("timeout", timeout))
+    if not 0 < timeout <= LONGEST_TIMEOUT:
+        raise ValueError(f"timeout should be over 0 and at most {LONGEST_TIMEOUT:g} seconds")
     kind = options.pop("connection_class", Connection)
     wait = {"socket_timeout": timeout / 2, "socket_connect_timeout": timeout / 2, "retry": Retry(NoBackoff(), 0)}
-    try:
-        return Line(held_to_its_end(kind(**{**wait, "protocol": 2, **options})), timeout), prefix
-    except TypeError as error:
-        raise ValueError(f"no such option of Redis: {error}") from None
+    return Reach(kind, {**wait, "protocol": 2, **options}, timeout), prefix
 
-# %% ../../nbs/rater/03_redis.ipynb #a98656ca
-def run_script(line: Line, commands: Sequence[Sequence[Any]]) -> list[Any]:
-    "As `Line.ask`, for commands that name the script by its hash."
+# %% ../../nbs/rater/03_redis.ipynb #f63cff9e
+def run_script(
+    line: Line,
+    commands: Sequence[Sequence[Any]],  # which may name a script by its hash
+    known: Script = MARK,
+) -> list[Any]:
+    "As `Line.ask`, for commands of which some are scripts."
     replies = line.ask(commands)
     unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
     if unknown:
-        again = line.ask([("SCRIPT", "LOAD", SCRIPT), *(commands[index] for index in unknown)])
+        again = line.ask([("SCRIPT", "LOAD", known.text), *(commands[index] for index in unknown)])
         for index, reply in zip(unknown, again[1:], strict=True):
             replies[index] = reply
     return replies
 
-# %% ../../nbs/rater/03_redis.ipynb #e198d92a
+# %% ../../nbs/rater/03_redis.ipynb #61448095
+class OneServer:
+    "One server, or the one that sentinels name."
+
+    def __init__(self, line: Line):
+        self.line = line
+
+    def ask(
+        self,
+        commands: Sequence[Sequence[Any]],
+        keys: Sequence[bytes],  # for each command, the key that it is about
+        known: Script = MARK,
+    ) -> list[Any]:  # for each command, a reply, or a `RedisError` or `StoreError` in its place
+        "Ask, and wait for the answers. It raises `StoreError`."
+        return run_script(self.line, commands, known)
+
+    def places(self) -> list[str]:
+        "The names of those that have keys. It raises `StoreError`."
+        return [""]
+
+    def ask_at(self, place: str, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        "Ask one of those. It raises `StoreError`."
+        return self.line.ask(commands)
+
+    def close(self) -> None:
+        "Let go of connections."
+        self.line.connection.disconnect()
+
+# %% ../../nbs/rater/03_redis.ipynb #34a794b6
+def sentinel_line(place: Place, settings: Reach) -> Line:
+    "A line to the server that sentinels name. It raises `ValueError`."
+    options, wait = settings.options, settings.timeout / 4
+    own = {name: options.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in options}
+    told = {"socket_timeout": wait, "socket_connect_timeout": wait, "retry": Retry(NoBackoff(), 0), **own}
+    if issubclass(settings.kind, SSLConnection):
+        told |= {"ssl": True, **{name: value for name, value in options.items() if name.startswith("ssl")}}
+    try:
+        sentinel = Sentinel(place.hosts, sentinel_kwargs=told)
+    except TypeError as error:
+        raise ValueError(f"no such option of Redis: {error}") from None
+
+    def found() -> tuple[str, int]:
+        sentinel.sentinels.append(sentinel.sentinels.pop(0))
+        host, port = sentinel.discover_master(place.service)
+        return str(host), int(port)
+
+    return settings.line(found, host="", port=0)
+
+# %% ../../nbs/rater/03_redis.ipynb #37176d3e
+class ClusterServers:
+    "The servers of a cluster."
+
+    def __init__(self, place: Place, settings: Reach):
+        "It connects at the first question. It raises `ValueError`."
+        self.place, self.settings = place, settings
+        self.lines: dict[str, Line] = {}
+        self.client: RedisCluster | None = None
+        self.looked, self.stale, self.reason = float("-inf"), True, ""  # when, should we again, why it failed
+        settings.line(host="", port=0)  # says it now if an option makes no sense
+
+    def _look(self) -> RedisCluster:
+        "The client that knows which server has a slot. It looks at most once a second. It raises `StoreError`."
+        if self.stale and time.monotonic() >= self.looked + RETRY_PAUSE:
+            self.looked = time.monotonic()
+            try:
+                self.client, before = self._made(), self.client
+                self.stale = False
+                if before is not None:
+                    before.close()
+            except (RedisError, OSError, UnicodeError) as error:
+                self.reason = f"Redis: {error}"
+        if self.client is None:
+            raise StoreError(self.reason)
+        return self.client
+
+    def _made(self) -> RedisCluster:
+        wait = {"socket_timeout": self.settings.timeout / 4, "socket_connect_timeout": self.settings.timeout / 4}
+        options = {name: value for name, value in self.settings.options.items() if name not in ("db", "protocol", "retry")}
+        tls = {"ssl": True} if issubclass(self.settings.kind, SSLConnection) else {}
+        nodes = [ClusterNode(host, port) for host, port in self.place.hosts]
+        if self.client is not None:
+            nodes += [ClusterNode(node.host, node.port) for node in self.client.get_nodes()]
+        return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **{**options, **wait, **tls})
+
+    def _line(self, host: str, port: int) -> Line:
+        name = f"{host}:{port}"
+        if name not in self.lines:
+            self.lines[name] = self.settings.line(host=host, port=port)
+        return self.lines[name]
+
+    def ask(self, commands: Sequence[Sequence[Any]], keys: Sequence[bytes], known: Script = MARK) -> list[Any]:
+        "As `OneServer.ask`."
+        replies: list[Any] = [None] * len(commands)
+        self._ask_owners(commands, keys, known, replies, range(len(commands)))
+        moved = [index for index, reply in enumerate(replies) if isinstance(reply, MovedError)]
+        if moved:
+            self.stale = True
+            self.looked = min(self.looked, time.monotonic() - RETRY_PAUSE)
+            self._ask_owners(commands, keys, known, replies, moved)
+        for index, reply in enumerate(replies):
+            if isinstance(reply, AskError) and not isinstance(reply, MovedError):
+                replies[index] = self._ask_ahead(reply, commands[index], known)
+        if all(isinstance(reply, StoreError) for reply in replies):
+            raise replies[0]
+        return replies
+
+    def _ask_owners(
+        self,
+        commands: Sequence[Sequence[Any]],
+        keys: Sequence[bytes],
+        known: Script,
+        replies: list[Any],  # filled in
+        which: Iterable[int],
+    ) -> None:
+        client, owned = self._look(), defaultdict[tuple[str, int], list[int]](list)
+        for index in which:
+            try:
+                node = client.get_node_from_key(keys[index])
+                owned[node.host, node.port].append(index)
+            except (RedisError, AttributeError) as error:  # a slot that nobody has
+                self.stale, replies[index] = True, StoreError(f"Redis: {error}")
+        for (host, port), indices in owned.items():
+            try:
+                found = run_script(self._line(host, port), [commands[index] for index in indices], known)
+            except StoreError as error:
+                self.stale, found = True, [error] * len(indices)
+            for index, reply in zip(indices, found, strict=True):
+                replies[index] = reply
+
+    def _ask_ahead(self, where: AskError, command: Sequence[Any], known: Script) -> Any:
+        try:
+            return run_script(self._line(where.host, where.port), [("ASKING",), command], known)[1]
+        except StoreError as error:
+            return error
+
+    def places(self) -> list[str]:
+        "As `OneServer.places`."
+        return [f"{node.host}:{node.port}" for node in self._look().get_primaries()]
+
+    def ask_at(self, place: str, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        "As `OneServer.ask_at`."
+        host, _, port = place.rpartition(":")
+        return self._line(host, int(port)).ask(commands)
+
+    def close(self) -> None:
+        "As `OneServer.close`."
+        for line in self.lines.values():
+            line.connection.disconnect()
+        if self.client is not None:
+            self.client.close()
+
+# %% ../../nbs/rater/03_redis.ipynb #abc154ab
+STEP = 250  # keys to look at together
+LOOKING = 0.2  # seconds for `likely`
+
+
+def servers(place: Place, settings: Reach) -> OneServer | ClusterServers:
+    "What a place is. It raises `ValueError`."
+    if place.kind == "cluster":
+        return ClusterServers(place, settings)
+    return OneServer(sentinel_line(place, settings) if place.kind == "sentinel" else settings.line())
+
+
 class Redis:
-    "Marks in a server of Redis or Valkey, for one rater or many."
+    "Marks in servers of Redis or Valkey, for one rater or many."
 
     def __init__(
         self,
-        url: str,  # `redis://:PASSWORD@HOST:PORT/DATABASE`, `rediss://…` with TLS, `unix:///PATH?db=DATABASE`
+        url: str,  # `redis://:PASSWORD@HOST:PORT/DATABASE`, `rediss://…` with TLS, `unix:///PATH`, `redis+sentinel://…` …
         timeout: float = 1,  # seconds for a batch; in the URL: `?timeout=2`
         clock: Callable[[], float] | None = None,  # in seconds; by default, the server's
         prefix: str = "rater:",  # of all keys; in the URL: `?prefix=mail:`
+        most: int = VALUES_LIMIT,  # keys to hold, in each server
     ):
         "It connects at the first question. It raises `ValueError` for a URL that isn't one."
-        self.line, self.prefix = reached(url, timeout, prefix)
-        self.clock = clock
+        place = parse_place(url)
+        settings, self.prefix = reach(place.options, timeout, prefix)
+        self.servers = servers(place, settings)
+        self.clock, self.most, self.dropped = clock, most, 0
         self.spans: dict[str, float] = {}
+        self._walk: Iterator[list[bytes]] = iter(())
 
     def keep(self, spans: Mapping[str, float]) -> None:
         "As `Store.keep`."
+        if any(span > self.spans.get(name, 0) for name, span in spans.items()):
+            self._walk = self._keys()
         self.spans = dict(spans)
 
     def command(self, mark: Mark) -> tuple[Any, ...]:
         "What the server is asked."
-        now = "" if self.clock is None else self.clock()
-        argument = packed(mark.weight, self.spans.get(mark.name, 0), mark.limits)
-        return "EVALSHA", SHA, 1, series_key(mark.name, mark.value, self.prefix), now, argument
+        argument = packed(mark.weight, self.spans.get(mark.name, 0), mark.limits, mark.within, self.most)
+        key = series_key(mark.name, mark.value, self.prefix)
+        return "EVALSHA", MARK.sha, 1, key, self._now(), argument, self.prefix
+
+    def _now(self) -> float | str:
+        return "" if self.clock is None else self.clock()
 
     def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
         "As `Store.count`. Where it raises, some may be marked: a server that answers too late has marked."
         commands = [self.command(mark) for mark in marks]
+        replies = self.servers.ask(commands, [command[3] for command in commands])
         return [
-            failure(reply, command[3]) if isinstance(reply, RedisError) else tuple(reply)
-            for reply, command in zip(run_script(self.line, commands), commands, strict=True)
+            self._counts(mark, reply, command[3])
+            for mark, reply, command in zip(marks, replies, commands, strict=True)
         ]
+
+    def _counts(self, mark: Mark, reply: Any, key: bytes) -> tuple[int, ...] | StoreError:
+        if isinstance(reply, (RedisError, StoreError)):
+            return reply if isinstance(reply, StoreError) else failure(reply, key)
+        self.dropped += sum(reply[len(mark.limits) :])
+        return tuple(reply[: len(mark.limits)])
 
     def forget(self, name: str, value: str) -> bool:
         "As `Store.forget`."
-        return bool(checked_reply(self.line.ask([("DEL", series_key(name, value, self.prefix))])[0]))
+        key = series_key(name, value, self.prefix)
+        return bool(checked_reply(self.servers.ask([("DEL", key)], [key])[0]))
 
     def held(self) -> int:
         "As `Store.held`: the number of keys in the database, so it should have one to itself."
-        return int(checked_reply(self.line.ask([("DBSIZE",)])[0]))
+        return sum(int(checked_reply(self.servers.ask_at(place, [("DBSIZE",)])[0])) for place in self.servers.places())
+
+    def _keys(self) -> Iterator[list[bytes]]:
+        "All keys, a step at a time. It raises `StoreError`."
+        ours = octets(f"{_escaped(self.prefix)}* *")
+        for place in self.servers.places():
+            cursor = -1
+            while cursor:
+                (found,) = self.servers.ask_at(place, [("SCAN", max(cursor, 0), "MATCH", ours, "COUNT", STEP)])
+                after, keys = checked_reply(found)
+                cursor = int(after)
+                yield keys
+
+    def likely(self, most: int) -> list[tuple[str, str]]:
+        "As `Store.likely`: the longest of the series that can be looked at in `LOOKING`."
+        end, sizes = time.monotonic() + LOOKING, dict[bytes, int]()
+        for keys in self._keys():
+            replies = self.servers.ask([("STRLEN", key) for key in keys], keys) if keys else []
+            sizes.update({key: size for key, size in zip(keys, replies, strict=True) if isinstance(size, int)})
+            if time.monotonic() > end:
+                break
+        return [key_parts(key, self.prefix) for key in nlargest(most, sizes, key=lambda key: sizes[key])]
 
     def tidy(self) -> None:
-        "As `Store.tidy`: there is nothing to do, Redis drops a key that has expired."
+        "As `Store.tidy`: Redis drops a key that has expired. Those of a window that is longer now are told to live on."
+        try:
+            keys = next(self._walk, [])
+            spans = [self.spans.get(key_parts(key, self.prefix)[0], 0) for key in keys]
+            commands = [("EVALSHA", LIVE_ON.sha, 1, key, self._now(), span) for key, span in zip(keys, spans, strict=True)]
+            if commands:
+                self.servers.ask(commands, keys, LIVE_ON)
+        except StoreError:
+            self._walk = self._keys()  # from the beginning, when it works again
 
     def close(self) -> None:
         "As `Store.close`."
-        self.line.connection.disconnect()
+        self.servers.close()
+
+
+def _escaped(prefix: str) -> str:
+    return re.sub(r"([\\*?\[\]^-])", r"\\\1", prefix)
