@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis_servers import Server, forwarding
 
 from ra_plugins.rater.limits import Limit, Rule, RuleBook, parse_limit
 from ra_plugins.rater.memory import RETRY_PAUSE, SPARE_MARKS, Mark, Memory, Store, StoreError
@@ -81,40 +82,6 @@ def failure(store: Store, mark: Mark) -> str:
 
 
 # Servers
-
-
-class Server:
-    "A server of Redis or Valkey, on a Unix socket and a TCP port."
-
-    def __init__(self, program: str, folder: Path):
-        self.program, self.folder = program, folder
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            self.port = free.getsockname()[1]
-        self.path = folder / "socket"
-        self.url = f"unix://{self.path}"
-        self.start()
-
-    def start(self, *options: str) -> None:
-        "Start it, and wait until it listens."
-        listen = ["--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", str(self.path)]
-        keep = ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
-        self.process = subprocess.Popen([self.program, *listen, *keep, *options], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if "eady to accept connections" in line and str(self.path) in line or "connections unix" in line:
-                break
-        else:
-            raise RuntimeError(f"{self.program} ended with {self.process.wait()}")
-
-    def stop(self) -> None:
-        "Stop it, in whatever state it is."
-        self.process.send_signal(signal.SIGCONT)
-        self.process.terminate()
-        self.process.communicate(timeout=30)
-
-    def admin(self) -> Any:  # redis-py says of each method that it may be awaited
-        "A connection to look and to break things with."
-        return redis.Redis(unix_socket_path=str(self.path))
 
 
 @pytest.fixture(scope="module", params=["redis-server", "valkey-server"])
@@ -652,50 +619,3 @@ def test_a_server_that_asks_for_a_password_by_now_is_asked_anew(server: Server) 
         without.count([OFFICE])
     redis.Redis.from_url(f"unix://:secret@{server.path}").config_set("requirepass", "")
     assert after_a_while(lambda: without.count([OFFICE])) == [(2,)]
-
-
-class Door:
-    "A port that leads to another one, which can change."
-
-    def __init__(self, listener: socket.socket, target: int):
-        self.listener, self.target, self.open = listener, target, True
-        self.port = listener.getsockname()[1]
-        self.ends: list[socket.socket] = []
-
-    def run(self) -> None:
-        "Let clients through until `listener` is closed."
-        while self.open:
-            client, _ = self.listener.accept()
-            if self.open:
-                server = socket.create_connection(("127.0.0.1", self.target))
-                self.ends += [client, server]
-                for one, other in ((client, server), (server, client)):
-                    threading.Thread(target=self.pass_on, args=(one, other), daemon=True).start()
-            else:
-                client.close()
-
-    @staticmethod
-    def pass_on(one: socket.socket, other: socket.socket) -> None:
-        with suppress(OSError):
-            while data := one.recv(65536):
-                other.sendall(data)
-        for each in (one, other):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-
-@contextmanager
-def forwarding(target: int) -> Iterator[Door]:
-    "A port that leads to another one."
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        door = Door(listener, target)
-        thread = threading.Thread(target=door.run)
-        thread.start()
-        try:
-            yield door
-        finally:
-            door.open = False
-            socket.create_connection(("127.0.0.1", door.port)).close()
-            thread.join()
-            for each in door.ends:
-                each.close()

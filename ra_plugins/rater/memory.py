@@ -290,7 +290,8 @@ class Memory:
                 values.take_over(before[name], now)
         self.room.left = self.most - sum(values.held() for values in self.classes.values())
         every = [(values, part) for values in self.classes.values() for part in values.parts]
-        self._round, self._oldest = cycle(every), cycle(every)
+        mixed = [(values, values.parts[part]) for part in range(PARTS) for values in self.classes.values()]
+        self._round, self._oldest = cycle(every), cycle(mixed)
 
     def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
         "As `Store.count`; it never fails."

@@ -30,6 +30,7 @@ from redis.exceptions import (
     MovedError,
     NoScriptError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     ResponseError,
     TimeoutError,
@@ -504,7 +505,7 @@ class ClusterServers:
                 self.stale = False
                 if before is not None:
                     before.close()
-            except (RedisError, OSError, UnicodeError) as error:
+            except (RedisClusterException, RedisError, OSError, UnicodeError) as error:
                 self.reason = f"Redis: {error}"
         if self.client is None:
             raise StoreError(self.reason)
@@ -554,7 +555,7 @@ class ClusterServers:
             try:
                 node = client.get_node_from_key(keys[index])
                 owned[node.host, node.port].append(index)
-            except (RedisError, AttributeError) as error:  # a slot that nobody has
+            except (RedisClusterException, RedisError) as error:  # a slot that nobody has
                 self.stale, replies[index] = True, StoreError(f"Redis: {error}")
         for (host, port), indices in owned.items():
             try:
