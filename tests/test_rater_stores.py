@@ -663,7 +663,7 @@ def test_a_store_holds_so_many_values_and_lets_those_go_that_would_have_gone_soo
     assert store.held() <= 50 and store.dropped == 10
     late = [Mark("late", str(number), (Limit(10, 60_000),), 0) for number in range(45, 60)]
     assert store.count(late) == [(1,)] * 15
-    store.tidy()
+    rater.tidy()
     full = [each.getMessage() for each in caplog.records if "the oldest go" in each.getMessage()]
     assert len(full) == 1
     store.close()

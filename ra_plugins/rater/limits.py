@@ -168,6 +168,7 @@ class Rule:
         self.for_all = not pattern.strip("*") and bool(pattern)  # `**` is `*`
         self._wildcard = re.compile(translate(pattern)).match
         self.by_address = self.network is not None or (prefix4, prefix6) != (32, 128)  # else the text is enough
+        self.plain = self.for_all and not self.by_address  # for everything, and counted as it is
         self._first, self._mask = b"", 0
         if self.network is not None:
             self._first, self._mask = self.network.network_address.packed, int(self.network.netmask)
@@ -244,8 +245,11 @@ class RuleBook:
             rules = self.classes[name]
         except KeyError:
             raise NoRule(f"Class not found: {name}") from None
-        spelled, address, looked = one_spelling(value) if ":" in value else value, None, False
+        spelled = one_spelling(value) if ":" in value else value
+        address, looked = None, False
         for rule in rules:
+            if rule.plain:  # most are
+                return rule, spelled
             if rule.by_address and not looked:
                 address, looked = address_bytes(spelled), True
             if rule.describes(spelled, address):

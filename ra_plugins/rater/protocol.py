@@ -9,7 +9,7 @@ import logging
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -243,6 +243,7 @@ class Rater:
         self.watched: Counter[tuple[str, str]] = Counter()  # what would have been refused, by class and limit
         self.spare = Memory()  # counts while the store is away
         self._said_full = False
+        self._timed = not isinstance(store, Memory)  # which waits for nobody
         self.use(book)
 
     def use(self, book: RuleBook) -> None:
@@ -258,66 +259,73 @@ class Rater:
         "As `Store.tidy`."
         self.store.tidy()
         self.spare.tidy()
+        if self.store.dropped and not self._said_full:
+            self._said_full = True
+            log.warning("the store holds as many values as it may, so the oldest go before their time")
 
     def answers(
         self,
         requests: Sequence[Request],
     ) -> list[bytes]:  # for each request, a line for the client
         "Mark and judge."
-        found = [self._found(request) for request in requests]
-        marks = [
-            Mark(request.name, value, rule.limits, request.weight, rule.within)
-            for request, (rule, value) in zip(requests, found, strict=True)
-            if isinstance(rule, Rule) and rule.limits
-        ]
-        counts = self._counts(marks) if marks else iter(())
-        return [self._answer(request, *each, counts) for request, each in zip(requests, found, strict=True)]
+        asked: list[tuple[str, Rule | str, str]] = []
+        marks, found = [], self.book.found
+        for name, told, weight, _, problem in requests:
+            try:
+                rule, value = found(name, told) if not problem else (problem, "")
+            except NoRule as error:
+                rule, value = str(error), ""
+            asked.append((name, rule, value))
+            if isinstance(rule, Rule) and rule.limits:
+                marks.append(Mark(name, value, rule.limits, weight, rule.within))
+        counts = self._counts(marks) if marks else []
+        if len(counts) < len(asked):  # some left no mark
+            given = iter(counts)
+            counts = [() if isinstance(rule, str) or not rule.limits else next(given) for _, rule, _ in asked]
+        return [self._answer(*each, count) for each, count in zip(asked, counts, strict=True)]
 
-    def _found(self, request: Request) -> tuple[Rule | str, str]:
-        try:
-            return (request.problem, "") if request.problem else self.book.found(request.name, request.value)
-        except NoRule as error:
-            return str(error), ""
-
-    def _counts(self, marks: Sequence[Mark]) -> Iterator[tuple[int, ...] | StoreError]:
-        begin = time.perf_counter()
+    def _counts(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
+        begin = time.perf_counter() if self._timed else 0.0
         try:
             counts = self.store.count(marks)
         except StoreError as error:
             self.health.failed(error)
             counts = [error] * len(marks)
         else:
-            failures = [each for each in counts if isinstance(each, StoreError)]
-            if len(failures) < len(counts):
+            if StoreError in map(type, counts):
+                self._failed_for_some([each for each in counts if isinstance(each, StoreError)], len(counts))
+            elif self.health.failing:
                 self.health.worked()
-            for each in failures:
-                self.health.failed_for_one(each)
-        self.latency.took(time.perf_counter() - begin)
-        if self.store.dropped and not self._said_full:
-            self._said_full = True
-            log.warning("the store holds as many values as it may, so the oldest go before their time")
-        return (self._spared(mark, count) for mark, count in zip(marks, counts, strict=True)) if self.book.down else iter(counts)
+        if self._timed:
+            self.latency.took(time.perf_counter() - begin)
+        return [self._spared(*each) for each in zip(marks, counts, strict=True)] if self.book.down else counts
+
+    def _failed_for_some(self, failures: Sequence[StoreError], questions: int) -> None:
+        if len(failures) < questions:
+            self.health.worked()
+        for each in failures:
+            self.health.failed_for_one(each)
 
     def _spared(self, mark: Mark, counts: tuple[int, ...] | StoreError) -> tuple[int, ...] | StoreError:
         if isinstance(counts, StoreError) and self.book.down.get(mark.name) == "memory":
             return self.spare.count([mark])[0]
         return counts
 
-    def _answer(
-        self, request: Request, rule: Rule | str, value: str, counts: Iterator[tuple[int, ...] | StoreError]
-    ) -> bytes:
-        found = rule if isinstance(rule, str) else next(counts) if rule.limits else ()
-        if isinstance(found, StoreError) and request.name in self.book.down:
-            verdict = REFUSED if self.book.down[request.name] == "refuse" else EXEMPT
-            self.answered[request.name, str(int(verdict.over))] += 1
-            return b"%d %d/%d\r\n" % verdict
-        if isinstance(rule, str) or isinstance(found, (str, StoreError)):
-            self.answered[request.name if request.name in self.book.classes else "", "2"] += 1
-            return no_verdict_line(found if isinstance(found, str) else STORE_FAILED)
-        verdict, near, line, watched = reply(rule, found)
-        self.answered[request.name, "1" if verdict.over else "0"] += 1
+    def _answer(self, name: str, rule: Rule | str, value: str, counts: tuple[int, ...] | StoreError) -> bytes:
+        if isinstance(rule, str) or isinstance(counts, StoreError):
+            return self._without_counts(name, rule if isinstance(rule, str) else STORE_FAILED)
+        verdict, near, line, watched = reply(rule, counts)
+        self.answered[name, "1" if verdict[0] else "0"] += 1
         if near:
-            self.near.note(request.name, value, rule, found)
+            self.near.note(name, value, rule, counts)
             for limit in watched:
-                self.watched[request.name, str(limit)] += 1
+                self.watched[name, str(limit)] += 1
         return line
+
+    def _without_counts(self, name: str, why: str) -> bytes:
+        if why is STORE_FAILED and name in self.book.down:
+            verdict = REFUSED if self.book.down[name] == "refuse" else EXEMPT
+            self.answered[name, str(int(verdict.over))] += 1
+            return b"%d %d/%d\r\n" % verdict
+        self.answered[name if name in self.book.classes else "", "2"] += 1
+        return no_verdict_line(why)
