@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from redis_servers import Server, forwarding
 
 from ra_plugins.rater.limits import Limit, Rule, RuleBook, parse_limit
-from ra_plugins.rater.memory import NAME_LIMIT, RETRY_PAUSE, SPARE_MARKS, Mark, Memory, Store, StoreError
+from ra_plugins.rater.memory import HELD_LENGTH, RETRY_PAUSE, SPARE_MARKS, Mark, Memory, Store, StoreError
 from ra_plugins.rater.protocol import Rater, read_request
 from ra_plugins.rater.redis import Redis
 from ra_plugins.rater.sqlite import LOSS, SLICE, Sqlite
@@ -679,7 +679,7 @@ def test_a_long_value_is_held_under_a_digest(make: Callable[..., Store]) -> None
     clock.now += 2
     store.tidy()
     held = [value for _, value in store.likely(10)]
-    assert all(len(value) == NAME_LIMIT and value.startswith("x" * 31) for value in held)
+    assert all(len(value) == HELD_LENGTH and value.startswith("x" * 31) for value in held)
     assert store.forget("ip", one) and not store.forget("ip", one) and store.held() == 1
     assert store.count([marks[0], marks[1]]) == [(1,), (2,)]
     store.close()

@@ -18,7 +18,7 @@ from ra_plugins.rater.limits import Limit
 from ra_plugins.support.log import octets
 
 # %% auto #0
-__all__ = ['SPARE_MARKS', 'RETRY_PAUSE', 'NAME_LIMIT', 'VALUES_LIMIT', 'LOOKED_AT', 'PARTS', 'TIDYING', 'counted', 'needed',
+__all__ = ['SPARE_MARKS', 'RETRY_PAUSE', 'HELD_LENGTH', 'VALUES_LIMIT', 'LOOKED_AT', 'PARTS', 'TIDYING', 'counted', 'needed',
            'add', 'bring_back', 'count_and_add', 'Mark', 'StoreError', 'Store', 'held_name', 'series_key', 'key_parts',
            'Room', 'Generations', 'Parts', 'Memory']
 
@@ -140,16 +140,16 @@ class Store(Protocol):
     def close(self) -> None:
         "Write down what is to be kept, and let go of files and connections."
 
-# %% ../../nbs/rater/01_memory.ipynb #65182023
-NAME_LIMIT = 64  # characters: a longer value is held under a digest
+# %% ../../nbs/rater/01_memory.ipynb #f5fe420f
+HELD_LENGTH = 64  # characters: a longer value is held under a digest
 
 
 def held_name(value: str) -> str:
     "The name under which a value is held: itself, or its beginning and a digest (BLAKE2b, 128 bits) if it is long."
-    if len(value) <= NAME_LIMIT:
+    if len(value) <= HELD_LENGTH:
         return value
     digest = blake2b(octets(value), digest_size=16).hexdigest()
-    return f"{value[: NAME_LIMIT - 1 - len(digest)]}~{digest}"
+    return f"{value[: HELD_LENGTH - 1 - len(digest)]}~{digest}"
 
 # %% ../../nbs/rater/01_memory.ipynb #8942bac0
 VALUES_LIMIT = 1_000_000  # values that a store holds at most, unless it is told otherwise
@@ -310,7 +310,7 @@ class Memory:
         counts: list[tuple[int, ...] | StoreError] = [
             classes[name].part(value, now).count(value, limits, weight, now, within)
             for name, told, limits, weight, within in marks
-            for value in (told if len(told) <= NAME_LIMIT else held_name(told),)
+            for value in (told if len(told) <= HELD_LENGTH else held_name(told),)
         ]
         while self.room.left < 0:
             self._make_room()

@@ -27,7 +27,7 @@ from ra_plugins.rater.server import RaterServer
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['NO_CLASS', 'LOOK', 'questions', 'watched', 'latency', 'build', 'Figures', 'serve']
+__all__ = ['NO_CLASS', 'LOOK', 'questions', 'watched_questions', 'latency', 'build', 'Figures', 'serve']
 
 # %% ../../nbs/rater/10_metrics.ipynb #cd17b401
 NO_CLASS = "-"  # the label for questions of no class that there is; no class can be called that
@@ -40,8 +40,8 @@ def questions(rater: Rater) -> Metric:
         answers.add_metric([printable(name) or NO_CLASS, answer], count)
     return answers
 
-# %% ../../nbs/rater/10_metrics.ipynb #9690105f
-def watched(rater: Rater) -> Metric:
+# %% ../../nbs/rater/10_metrics.ipynb #9de45751
+def watched_questions(rater: Rater) -> Metric:
     "How many questions the limits that are only watched would have refused."
     found = CounterMetricFamily("rater_watched", "Questions that a watched limit would refuse", labels=["class", "limit"])
     for (name, limit), count in list(rater.watched.items()):
@@ -84,7 +84,7 @@ class Figures(Collector):
         "The metrics as they are now. A thread of prometheus_client calls this."
         waiting = self.server.waiting
         yield questions(self.rater)
-        yield watched(self.rater)
+        yield watched_questions(self.rater)
         yield latency(self.rater)
         yield build()
         yield GaugeMetricFamily("rater_reload_timestamp_seconds", "When the rules were read last", self.rater.reloaded)
