@@ -59,7 +59,8 @@ from ra_plugins.support.redis_url import parse_redis_url
 __all__ = ['TOLD', 'FIND', 'ROOM', 'ADD', 'COUNT', 'MARK_SCRIPT', 'LIVE_ON_SCRIPT', 'CODES', 'SEVERAL', 'SEVERAL_URL',
            'LONGEST_TIMEOUT', 'KEYS_AT_ONCE', 'LOOKING', 'packed', 'LuaScript', 'script', 'batch', 'open_line',
            'failure', 'checked_reply', 'is_unfit', 'Line', 'HeldSocket', 'held_to_its_end', 'RedisPlace', 'parse_place',
-           'Reach', 'reach', 'run_script', 'OneServer', 'sentinel_line', 'ClusterServers', 'servers', 'Redis']
+           'Reach', 'reach', 'run_script', 'OneServer', 'sentinel_line', 'redirection', 'ClusterServers', 'servers',
+           'Redis']
 
 # %% ../../nbs/rater/03_redis.ipynb #9d1de8c7
 @lru_cache(maxsize=1024)
@@ -500,6 +501,13 @@ def sentinel_line(place: RedisPlace, settings: Reach) -> Line:
 
     return settings.line(found, host="", port=0)
 
+# %% ../../nbs/rater/03_redis.ipynb #914e5f53
+def redirection(reply: Any) -> Any:
+    "A reply; where it sends us elsewhere, as redis-py's exception for that (which before 6 it makes in its own client only)."
+    code, _, rest = str(reply).partition(" ") if type(reply) is ResponseError else ("", "", "")
+    kinds = {"MOVED": MovedError, "ASK": AskError}
+    return kinds[code](rest) if code in kinds else reply
+
 # %% ../../nbs/rater/03_redis.ipynb #37176d3e
 class ClusterServers:
     "The servers of a cluster."
@@ -554,7 +562,7 @@ class ClusterServers:
                 self.stale, replies[index] = True, StoreError(f"Redis: {error}")
         self._ask_at(owned, commands, known, replies)
         moved, ahead = defaultdict[tuple[str, int], list[int]](list), dict[int, AskError]()
-        for index, reply in enumerate(replies):
+        for index, reply in enumerate(map(redirection, replies)):
             if isinstance(reply, MovedError):
                 self.stale = True
                 moved[reply.host, reply.port].append(index)
