@@ -34,7 +34,8 @@ KERNEL = ["micropip", "packaging", "ipython", "jedi", "comm"]  # what JupyterLit
 ABSENT = {"asyncio", "multiprocessing", "prometheus_client", "redis", "select", "smtplib", "socketserver", "subprocess"}
 ROOMS = ("hosts", "smtpd", "cli")
 THREADED = ("ask.mailbox", "ask.vpopmail", "ask.workers")  # threads, and files that a browser's system doesn't have
-UNUSED = ("concurrent.", "resource", "signal", "socket", "threading", *(f"{CONFIG.lib_name}.{each}" for each in (*ROOMS, *THREADED)))
+HOSTED = tuple(f"{CONFIG.lib_name}.{each}" for each in (*ROOMS, *THREADED))
+UNUSED = ("concurrent.", "resource", "signal", "socket", "threading", *HOSTED)
 REQUIREMENTS = f"{CONFIG.requirements} {CONFIG.d['rater_requirements']}"
 
 # Pyodide's socket can't read IPv6 addresses.

@@ -382,6 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if arguments[1:2] not in (["explain"], ["--help"], ["-h"], ["--version"]):
             _parsers()[0].error("spf has one command, explain; --help tells more")
-        return explain(arguments[2:] if arguments[1] == "explain" else [arguments[1].replace("-h", "--help", arguments[1] == "-h")])
+        asked = "--help" if arguments[1] == "-h" else arguments[1]  # spfquery's -h is something else
+        return explain(arguments[2:] if asked == "explain" else [asked])
     options = _options(arguments)
     return run_command("ra-plugins", partial(options.run, options))
