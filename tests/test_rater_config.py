@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ra_plugins.rater.config import DaemonSettings, described, load_config, parse_config
 from ra_plugins.rater.limits import Limit
-from ra_plugins.rater.syntax import ConfigError
+from ra_plugins.rater.syntax import ConfigError, is_toml, read_config
 
 C_RATER = b"""
 settings: { address: "127.0.0.1"; port: 1999; control_address: "127.0.0.1"; control_port: 4445;
@@ -259,3 +259,11 @@ def test_any_bytes_are_a_configuration_or_a_complaint(content: bytes, file: str)
         described(parse_config(file, content))
     except ConfigError as error:
         assert all(line.startswith(f"{file}:") and line.isprintable() for line in str(error).split("\n"))
+
+
+def test_an_array_on_a_line_of_its_own_is_no_toml() -> None:
+    old = b"/* the\n[office] */\nlimits: { ip: ( // wildcard, seconds, count\n(\"*\", 10, 1) ); };"
+    assert str(parse_config("config", old).book.classes["ip"][0]) == "*: 1 in 10s"
+    assert read_config("config", b"ports:  # all of them\n [1999, 2000];").values == {"ports": [1999, 2000]}
+    for toml in (b"port = 1\n[settings]", b"a = [\n[1],\n[2]]\n # x\n [b] # c", b"[[limits.ip]]\nlimit = '1 in 1s'"):
+        assert is_toml(toml)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -163,8 +165,11 @@ def test_a_question_that_is_cut_short_is_none(start: Callable[..., Daemon]) -> N
     with daemon.connect() as connection:
         connection.sendall(b"ip 192.0.2.1")
         connection.shutdown(socket.SHUT_WR)
-        assert everything(connection) == b""
+        assert everything(connection) == b"2 Cut short: a question ends with a newline\r\n"
     assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/2\r\n"
+    assert daemon.ask(b"-keep ip 192.0.2.1\nip 192") == b"0 2/2\r\n" + b"2 Cut short: a question ends with a newline\r\n"
+    assert daemon.ask(b"") == b""
+    assert daemon.ask(b"near\nnear", "control port").splitlines()[-2] == b"error: a command ends with a newline"
 
 
 def test_by_hand_with_netcat(start: Callable[..., Daemon]) -> None:
@@ -197,7 +202,7 @@ def test_unix_socket(start: Callable[..., Daemon], tmp_path: Path) -> None:
         assert everything(connection) == b"0 1/2\r\n"
     assert daemon.ask(b"ip 192.0.2.1\n") == b"0 2/2\r\n"
     status, _, errors = rater(daemon.config)
-    assert status == 3 and errors.endswith(f"\nrater: can't use {path}: another process listens on {path}\n")
+    assert status == 3 and errors.endswith(f"\nrater: somebody listens on {path} already\n")
     daemon.stop()
     assert not path.exists()
 
@@ -211,7 +216,7 @@ def test_a_connection_has_its_time(start: Callable[..., Daemon]) -> None:
     daemon = start(f"[settings]\n{PLACES}timeout = 1\n{LIMIT}")
     with daemon.connect() as connection:
         connection.sendall(b"ip ")
-        assert everything(connection) == b""
+        assert everything(connection) == b"2 Cut short: a question ends with a newline\r\n"
     assert "1 dropped" in daemon.ctl("status")[1]
 
 
@@ -225,7 +230,70 @@ def test_as_many_files_as_connections(start: Callable[..., Daemon]) -> None:
 
 def test_fewer_files_than_connections(start: Callable[..., Daemon]) -> None:
     daemon = start(prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 256)))
-    assert "warning: only 192 connections are possible: the system allows 256 open files" in daemon.started
+    expected = "warning: only 192 connections are possible: the system allows 256 open files (ulimit -n)"
+    assert expected in daemon.started
+    silent = [daemon.connect("questions") for _ in range(300)]  # more than that
+    for client in silent:
+        client.sendall(b"i")
+    assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/2\r\n"
+    assert re.search("connections: 19[0-2] open", daemon.ctl("status")[1])
+    for client in silent:
+        client.close()
+
+
+def test_idle_connections_to_the_metrics_take_no_files_from_clients(start: Callable[..., Daemon]) -> None:
+    config = f"[settings]\n{PLACES}metrics_port = 0\ntimeout = 1\n{LIMIT}"
+    daemon = start(config, prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)))
+    silent = [daemon.connect("metrics") for _ in range(200)]
+    for client in silent:
+        client.sendall(b"GET /metr")
+    assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/2\r\n"
+    with daemon.connect("metrics") as connection:
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        head, _, body = everything(connection).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n") and b"rater_connections " in body
+    with silent[-1]:  # it has had its time, too
+        assert everything(silent[-1]).startswith(b"HTTP/1.1 400 ")
+    for client in silent:
+        client.close()
+
+
+def test_a_rater_that_ends_leaves_its_successors_sockets(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    paths = [tmp_path / "questions", tmp_path / "operator"]
+    config = (
+        f'[settings]\nport = false\ncontrol_port = false\nsocket = "{paths[0]}"\ncontrol_socket = "{paths[1]}"\n{LIMIT}'
+    )
+    first = start(config)
+    for path in paths:
+        path.unlink()
+    start(config)
+    first.stop()
+    for path in paths:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+
+
+def test_modes_and_groups_of_unix_sockets(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    group = os.getgrouplist(pwd.getpwuid(os.getuid()).pw_name, os.getgid())[-1]
+    settings = (
+        *("port = false", "control_port = false", f'socket = "{tmp_path}/questions"', 'socket_mode = "0660"'),
+        *(f'control_socket = "{tmp_path}/operator"', f'control_group = "{group}"', f'control_owner = "{os.getuid()}"'),
+    )
+    config = "\n".join(["[settings]", *settings, LIMIT])
+    daemon = start(config)
+    questions, operator = (tmp_path / "questions").stat(), (tmp_path / "operator").stat()
+    assert (questions.st_mode & 0o777, operator.st_mode & 0o777, operator.st_gid) == (0o660, 0o600, group)
+    daemon.stop()
+    for path in (tmp_path / "questions", tmp_path / "operator"):
+        assert not path.exists()
+    (tmp_path / "config").write_text(config.replace(f'"{group}"', '"no-such-group"'))
+    _, _, errors = rater(tmp_path / "config")
+    assert errors.endswith("rater: there is no user or group no-such-group on this machine\n")
+    tmp_path.chmod(0o777)
+    (tmp_path / "config").write_text(config)
+    _, _, errors = rater(tmp_path / "config")
+    assert "may be written to by others, who could put another socket there" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["config"]
 
 
 # Signals
@@ -427,8 +495,45 @@ def test_raterctl_goes_wrong(start: Callable[..., Daemon]) -> None:
     daemon.stop()
     assert daemon.ctl("near") == (
         *(3, ""),
-        f"raterctl: no answer from 127.0.0.1 port {daemon.ports['control port']}: Connection refused\n",
+        f"raterctl: no answer from 127.0.0.1:{daemon.ports['control port']}: Connection refused\n",
     )
+
+
+def test_raterctl_over_a_unix_socket(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    path = str(tmp_path / "operator")
+    daemon = start(f'[settings]\nport = 0\ncontrol_port = false\ncontrol_socket = "{path}"\n{LIMIT}')
+    daemon.ask(b"ip 192.0.2.1\n")
+    for arguments, environ in ((["--socket", path], {}), ([], {"RATER_CONTROL": path})):
+        done = subprocess.run(
+            [*RATERCTL, *arguments, "near"], env={**ENVIRON, **environ}, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert (done.returncode, done.stdout) == (0, "ip 192.0.2.1 1/2\n")
+    done = subprocess.run(
+        [*RATERCTL, "--socket", "here", "near"], env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stdout) == (3, "") and "raterctl: a control port is --socket /PATH" in done.stderr
+
+
+def test_the_control_port_doesnt_obey_http(start: Callable[..., Daemon]) -> None:
+    "A browser or curl can be made to send lines to it that a stranger has written, but never as the first ones."
+    daemon = start()
+    daemon.ask(b"ip 192.0.2.1\n")
+    body = b"x=\nforget ip 192.0.2.1\nreload\n"
+    for first in (b"POST / HTTP/1.1", b"reload / HTTP/1.1", b"near / HTTP/1.1", b"help / HTTP/1.0", b"forget"):
+        with daemon.connect("control port") as connection:
+            connection.sendall(first + b"\r\nHost: 127.0.0.1:4445\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            answer = everything(connection)
+        assert b"error: " in answer and b"forgotten" not in answer and b"read again" not in answer, first
+    assert daemon.ask(b"-peek ip 192.0.2.1\n") == b"0 1/2\r\n"
+
+
+def test_as_with_head(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    for number in range(400):
+        daemon.ask(b"ip %s%d\n" % (b"x" * 900, number))
+    command = f"{shlex.join(RATERCTL)} --port {daemon.ports['control port']} near 400 | head -1"
+    done = subprocess.run(command, shell=True, env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE)  # noqa: S602
+    assert done.stdout.startswith("ip xxx") and done.stdout.count("\n") == 1 and done.stderr == ""
 
 
 def test_nobody_reads_what_raterctl_prints(start: Callable[..., Daemon]) -> None:
@@ -488,7 +593,7 @@ def test_metrics(start: Callable[..., Daemon]) -> None:
         'rater_questions_total{answer="0",class="ip"} 2.0',
         'rater_questions_total{answer="1",class="ip"} 1.0',
         'rater_questions_total{answer="2",class="-"} 1.0',
-        "rater_connections_accepted_total 4.0",
+        "rater_connections_accepted_total 5.0",
         "rater_store_failures_total 0.0",
     ):
         assert expected in lines
@@ -525,7 +630,7 @@ Class ip:
     config.write_bytes(C_RATER.replace(b"30, 2", b"30, -2").replace(b"port: 1999", b"port: 19999999"))
     for arguments in (["--check"], []):
         status, output, errors = rater(*arguments, "config", folder=tmp_path)
-        assert (status, output) == (1, "")
+        assert (status, output) == (3, "")
         assert [line.partition(" should")[0] for line in errors.splitlines()] == ["config:2: port", "config:4: a count"]
 
 

@@ -19,9 +19,9 @@ from ra_plugins.rater.syntax import ConfigError, ConfigProblem, Source, Where, f
 
 # %% auto #0
 __all__ = ['UNUSED', 'LEVELS', 'Section', 'NAME', 'CONFIG_SECTIONS', 'quoted_text', 'true_or_false', 'anything', 'value_of_kind',
-           'as_written', 'whole', 'port_number', 'ip', 'store_name', 'limit_list', 'pattern', 'setting', 'SettingTable',
-           'DaemonSettings', 'RuleSettings', 'unknown', 'section', 'triple', 'rule', 'rule_book', 'settings_of',
-           'is_loopback', 'Config', 'parse_config', 'load_config', 'places', 'kept', 'without_password',
+           'as_written', 'whole', 'port_number', 'ip', 'file_mode', 'store_name', 'limit_list', 'pattern', 'setting',
+           'SettingTable', 'DaemonSettings', 'RuleSettings', 'unknown', 'section', 'triple', 'rule', 'rule_book',
+           'settings_of', 'is_loopback', 'Config', 'parse_config', 'load_config', 'places', 'kept', 'without_password',
            'described_rules', 'described']
 
 # %% ../../nbs/rater/06_config.ipynb #9ef63f62
@@ -80,6 +80,13 @@ def ip(value: Any) -> str:
         raise ValueError
     return str(value)
 
+# %% ../../nbs/rater/06_config.ipynb #232379a2
+def file_mode(value: Any) -> int:
+    "a mode in double quotes, as in \"0660\""
+    if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
+        raise ValueError
+    return int(value, 8)
+
 # %% ../../nbs/rater/06_config.ipynb #c2a428e9
 def store_name(value: Any) -> str:
     "\"memory\", \"sqlite:FILE\" or \"redis://HOST:PORT/NUMBER\""
@@ -106,7 +113,8 @@ def setting(
     meaning: str,  # a sentence, for the table
 ) -> Any:  # to a type checker, the value
     "Declare a setting, in the body of a dataclass."
-    return field(default=default, metadata={"kind": kind, "meaning": meaning})
+    value = kind(default) if kind is file_mode else default
+    return field(default=value, metadata={"kind": kind, "meaning": meaning, "written": default})
 
 # %% ../../nbs/rater/06_config.ipynb #15b60e2c
 class SettingTable:
@@ -114,7 +122,7 @@ class SettingTable:
 
     def __init__(self, section: type):
         self.rows = [
-            (each.name, str(each.metadata["kind"].__doc__), _default(each.default), each.metadata["meaning"])
+            (each.name, str(each.metadata["kind"].__doc__), _default(each.metadata["written"]), each.metadata["meaning"])
             for each in fields(section)
         ]
 
@@ -138,6 +146,9 @@ class DaemonSettings:
     address: str = setting(ip, "127.0.0.1", "Where questions are taken.")
     port: int | None = setting(port_number, 1999, "Its TCP port.")
     socket: str | None = setting(quoted_text, None, "A Unix socket where questions are taken too: its path.")
+    socket_mode: int = setting(file_mode, "0666", "Who may ask there: everybody on this machine, by default.")
+    socket_owner: str | None = setting(quoted_text, None, "The user that it belongs to; without it, rater's.")
+    socket_group: str | None = setting(quoted_text, None, "The same for its group.")
     connections: int = setting(whole(1, 1_000_000), 10_000, "How many may be open at once.")
     timeout: int = setting(whole(1, 86400), 30, "How many seconds a client has for a question.")
     store: str = setting(store_name, "memory", "Where marks are kept.")
@@ -146,6 +157,10 @@ class DaemonSettings:
     log_level: int = setting(whole(0, 4), 3, "What is logged: 0 fatal, 1 error, 2 warning, 3 info, 4 debug.")
     control_address: str = setting(ip, "127.0.0.1", "Where the control port is. Whoever reaches it may use it.")
     control_port: int | None = setting(port_number, 4445, "Its TCP port.")
+    control_socket: str | None = setting(quoted_text, None, "A Unix socket in its place, or beside it: its path.")
+    control_mode: int = setting(file_mode, "0600", "Who may use that: rater's own user and root, by default.")
+    control_owner: str | None = setting(quoted_text, None, "The user that it belongs to; without it, rater's.")
+    control_group: str | None = setting(quoted_text, None, "The same for its group.")
     metrics_address: str = setting(ip, "127.0.0.1", "Where Prometheus finds figures, by HTTP.")
     metrics_port: int | None = setting(port_number, None, "Its TCP port.")
     expiration_timer: Any = setting(anything, None, UNUSED)
@@ -330,7 +345,7 @@ def described(config: Config) -> str:
         [
             f"Questions: {places(it.address, it.port, it.socket)}",
             f"Marks: {kept(it.store)}",
-            f"Control port: {places(it.control_address, it.control_port)}",
+            f"Control port: {places(it.control_address, it.control_port, it.control_socket)}",
             f"Metrics: {places(it.metrics_address, it.metrics_port)}",
             f"Log: {it.log}, level {it.log_level} ({LEVELS[it.log_level]})",
             f"Connections: at most {it.connections:,} at once, {it.timeout} s for a question",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import sys
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from ra_plugins.rater.client import QUESTION_LIMIT
+from ra_plugins.rater.client import QUESTION_LIMIT, parse_server_address
 from ra_plugins.rater.config import described_rules
 from ra_plugins.rater.limits import NoRule
 from ra_plugins.rater.memory import StoreError
@@ -23,9 +24,10 @@ from ra_plugins.support.command_line import Fault, command_parser, run_command, 
 from ra_plugins.support.log import octets, printable
 
 # %% auto #0
-__all__ = ['NEAR', 'COMMANDS', 'END', 'REFUSAL', 'AT_ONCE', 'MANY', 'CONTROL_TIMEOUT', 'CommandRefused', 'Operated', 'limits',
-           'near', 'forget', 'status', 'reload', 'show_help', 'leave', 'in_lines', 'ControlCommand', 'ControlPort',
-           'ControlAnswer', 'ask_control', 'print_control_answer', 'main']
+__all__ = ['NEAR', 'COMMANDS', 'WITH_MORE', 'END', 'REFUSAL', 'AT_ONCE', 'MANY', 'CONTROL_TIMEOUT', 'CONTROL_SOCKET',
+           'CONTROL_ADDRESS', 'CommandRefused', 'Operated', 'limits', 'near', 'forget', 'status', 'reload', 'show_help',
+           'leave', 'in_lines', 'ControlCommand', 'ControlPort', 'ControlAnswer', 'ask_control', 'control_place',
+           'print_control_answer', 'main']
 
 # %% ../../nbs/rater/09_control.ipynb #372035f1
 class CommandRefused(Exception):
@@ -77,7 +79,8 @@ def status(it: Operated, rest: str) -> Iterable[str]:
     "What rater has done, and what it holds"
     rater, waiting = it.rater, it.server.waiting
     yield f"running for {time.monotonic() - it.started:.0f} s"
-    yield f"connections: {len(waiting.connections)} open, {waiting.accepted} accepted, {waiting.dropped} dropped"
+    pauses = f", {waiting.pauses} pauses for want of open files" * bool(waiting.pauses)
+    yield f"connections: {len(waiting.connections)} open, {waiting.accepted} accepted, {waiting.dropped} dropped{pauses}"
     for name, answer in sorted(rater.answered):
         yield f"answered with {answer}: {rater.answered[name, answer]} of {name or 'no class'}"
     yield f"store: {rater.health.failures} failures" + ", it fails now" * rater.health.failing
@@ -112,6 +115,7 @@ _USAGE = {
     "quit": leave,
 }
 COMMANDS = {usage.partition(" ")[0]: command for usage, command in _USAGE.items()}
+WITH_MORE = {usage.partition(" ")[0] for usage in _USAGE if " " in usage}  # that take something behind their name
 
 # %% ../../nbs/rater/09_control.ipynb #15f2c5fc
 END = "."
@@ -138,13 +142,16 @@ class ControlCommand(NamedTuple):
 class ControlPort:
     "What serves the control port."
 
+    cut_short = in_lines([f"{REFUSAL}a command ends with a newline"])
+
     def __init__(self, it: Operated):
         self.it = it
 
     def read(self, line: bytes) -> ControlCommand:
         "Read a line."
         name, _, rest = line.decode("utf-8", "surrogateescape").rstrip("\r").partition(" ")
-        return ControlCommand(name, rest, name != "quit" and len(line) <= QUESTION_LIMIT)
+        known = name in COMMANDS and (name in WITH_MORE or not rest)
+        return ControlCommand(name, rest, known and name != "quit" and len(line) <= QUESTION_LIMIT)
 
     def answers(
         self,
@@ -158,6 +165,8 @@ class ControlPort:
             if command.name not in COMMANDS:
                 name = printable(command.name, 100)
                 raise CommandRefused(f"unknown command: {name}; help lists those that there are")
+            if command.rest and command.name not in WITH_MORE:
+                raise CommandRefused(f"{command.name} takes nothing behind it, and not {printable(command.rest, 100)}")
             return in_lines(COMMANDS[command.name](self.it, command.rest))
         except (CommandRefused, StoreError) as error:
             return in_lines(f"{REFUSAL}{error}".splitlines())
@@ -173,14 +182,18 @@ class ControlAnswer(NamedTuple):
     lines: list[str]  # without the dot
 
 
-def ask_control(address: str, port: int, command: str) -> ControlAnswer:
-    "Have a daemon do a command. It raises `OSError`, and `OverflowError` for a port that can't be."
-    lines = list(_answer_lines(address, port, command))
+def ask_control(
+    where: str,  # as `parse_server_address` reads it: host and port, or a path
+    command: str,
+) -> ControlAnswer:
+    "Have a daemon do a command. It raises `OSError`, and `ValueError` for a place that can't be."
+    lines = list(_answer_lines(where, command))
     return ControlAnswer("".join(lines[:1]).startswith(REFUSAL), lines)
 
 
-def _answer_lines(address: str, port: int, command: str) -> Iterable[str]:
-    with socket.create_connection((address, port), CONTROL_TIMEOUT) as connection:
+def _answer_lines(where: str, command: str) -> Iterable[str]:
+    place = parse_server_address(where)
+    with _connected(place) if isinstance(place, str) else socket.create_connection(place, CONTROL_TIMEOUT) as connection:
         connection.sendall(octets(f"{command}\n"))
         for line in connection.makefile(encoding="utf-8", errors="surrogateescape", newline="\n"):
             if line == f"{END}\r\n":
@@ -188,13 +201,34 @@ def _answer_lines(address: str, port: int, command: str) -> Iterable[str]:
             yield line.rstrip("\r\n")
     raise ConnectionError("the answer was cut short")
 
+
+def _connected(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(CONTROL_TIMEOUT)
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+# %% ../../nbs/rater/09_control.ipynb #5d8bbb49
+CONTROL_SOCKET = "/run/rater/control"  # in the configuration that the project brings
+CONTROL_ADDRESS = "127.0.0.1:4445"  # without a configuration
+
+
+def control_place() -> str:
+    "Where the daemon's control port is, if nobody says it on the command line."
+    standard = CONTROL_SOCKET if os.path.exists(CONTROL_SOCKET) else CONTROL_ADDRESS
+    return os.environ.get("RATER_CONTROL") or standard
+
 # %% ../../nbs/rater/09_control.ipynb #acf6623c
-def print_control_answer(address: str, port: int, command: str) -> int:  # 0 done, 1 refused
+def print_control_answer(where: str, command: str) -> int:  # 0 done, 1 refused
     "Have a daemon do a command, and print what it says; `Fault` if nobody answers."
     try:
-        refused, lines = ask_control(address, port, command)
-    except (OSError, OverflowError) as error:
-        raise Fault(f"no answer from {printable(f'{address} port {port}')}: {system_reason(error)}") from None
+        refused, lines = ask_control(where, command)
+    except OSError as error:
+        raise Fault(f"no answer from {printable(where)}: {system_reason(error)}") from None
     for line in lines:
         print(line, file=sys.stderr if refused else sys.stdout)
     return int(refused)
@@ -209,11 +243,20 @@ def main(
         description="Ask a running rater. Without a command: help.",
         statuses={0: "done", 1: "the daemon has refused the command"},
     )
+    parser.add_argument("--socket", metavar="PATH", help=f"control_socket of its configuration ({CONTROL_SOCKET})")
     parser.add_argument("--address", default="127.0.0.1", help="control_address of its configuration (%(default)s)")
-    parser.add_argument("--port", type=int, default=4445, help="control_port of its configuration (%(default)s)")
+    parser.add_argument("--port", type=int, help="control_port of its configuration (4445, if there is no such socket)")
+    parser.epilog = f"{parser.epilog} The variable RATER_CONTROL, HOST:PORT or a path, says where it is otherwise."
     parser.add_argument("command", nargs=argparse.REMAINDER, help="and what it takes; help lists them")
     options = parser.parse_args(arguments)
     command = " ".join(options.command) or "help"
     if "\n" in command or len(command) > QUESTION_LIMIT:
         parser.error(f"a command is one line of at most {QUESTION_LIMIT} characters")
-    return run_command("raterctl", partial(print_control_answer, options.address, options.port, command))
+    host = f"[{options.address}]" if ":" in options.address else options.address
+    port = f"{host}:{options.port or 4445}" if options.port is not None or options.address != "127.0.0.1" else ""
+    where = options.socket or port or control_place()
+    try:
+        parse_server_address(where)
+    except ValueError:
+        parser.error(f"a control port is --socket /PATH, or --address HOST and --port NUMBER, not {where!r:.60}")
+    return run_command("raterctl", partial(print_control_answer, where, command))

@@ -20,8 +20,8 @@ from ra_plugins.support.log import printable
 log = logging.getLogger("rater")
 
 # %% auto #0
-__all__ = ['NO_BLANK', 'TOO_LONG', 'NEAR_LIMIT', 'Request', 'read_request', 'RaterReply', 'reply', 'no_verdict_line', 'Near',
-           'Nearby', 'Health', 'Rater']
+__all__ = ['NO_BLANK', 'TOO_LONG', 'CUT_SHORT', 'NEAR_LIMIT', 'Request', 'read_request', 'RaterReply', 'reply', 'no_verdict_line',
+           'Near', 'Nearby', 'Health', 'Rater']
 
 # %% ../../nbs/rater/07_protocol.ipynb #84a69635
 class Request(NamedTuple):
@@ -84,6 +84,9 @@ def reply(
 def no_verdict_line(message: str) -> bytes:
     "What stands in place of a verdict."
     return f"2 {printable(message)}\r\n".encode()
+
+
+CUT_SHORT = no_verdict_line("Cut short: a question ends with a newline")
 
 # %% ../../nbs/rater/07_protocol.ipynb #05c9567a
 NEAR_LIMIT = 1000  # values that are remembered for having come near a limit
@@ -148,7 +151,7 @@ class Health:
 class Rater:
     "Judges requests by a rule book, with the marks in a store."
 
-    read = staticmethod(read_request)
+    read, cut_short = staticmethod(read_request), CUT_SHORT
 
     def __init__(self, book: RuleBook, store: Store):
         self.store, self.health, self.near = store, Health(), Nearby()
