@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ra_plugins.rater.config import DaemonSettings, described, load_config, parse_config
-from ra_plugins.rater.limits import Limit
+from ra_plugins.rater.limits import Limit, Rule, address_bytes, one_spelling
+from ra_plugins.rater.memory import Memory
+from ra_plugins.rater.protocol import Rater, read_request
 from ra_plugins.rater.syntax import ConfigError, is_toml, read_config
+
+ROOT = Path(__file__).resolve().parent.parent
 
 C_RATER = b"""
 settings: { address: "127.0.0.1"; port: 1999; control_address: "127.0.0.1"; control_port: 4445;
@@ -259,6 +264,126 @@ def test_any_bytes_are_a_configuration_or_a_complaint(content: bytes, file: str)
         described(parse_config(file, content))
     except ConfigError as error:
         assert all(line.startswith(f"{file}:") and line.isprintable() for line in str(error).split("\n"))
+
+
+# Patterns that can't be meant
+
+
+@pytest.mark.parametrize(
+    "match, instead",
+    [
+        ("10.0.0/8", "; is 10.0.0.0/8 meant?"),
+        ("10/8", "; is 10.0.0.0/8 meant?"),
+        ("10.0.0.*/24", "; is 10.0.0.0/24 meant?"),
+        ("[2001:db8::]/32", "; is 2001:db8::/32 meant?"),
+        ("10.0.256.0/24", ""),
+        ("10.0.0.0/33", ""),
+        ("::ffff:172.16.0.0/108", "addresses are counted as such: 172.16.0.0/12"),
+        ("[2001:db8::1]", "which has no brackets: 2001:db8::1"),
+    ],
+)
+def test_what_means_a_network_and_is_none_is_told(match: str, instead: str) -> None:
+    (problem,) = problems(f'[[limits.ip]]\nmatch = "{match}"\nexempt = true'.encode())
+    assert problem.startswith(f"rater.toml:2: {match} should be ") and problem.endswith(instead)
+
+
+def notes(*rules: str) -> list[str]:
+    "What is noted of rules, each given as the lines of its table without line feeds in between."
+    text = "".join(f"[[limits.ip]]\n{rule}\n" for rule in rules)
+    return [str(note) for note in parse_config("rater.toml", text.encode()).notes]
+
+
+@pytest.mark.parametrize(
+    "first, second, hidden",
+    [
+        ("10.0.0.0/8", "10.2.0.0/16", True),
+        ("10.0.0.0/8", "10.2.3.4", True),
+        ("10.0.0.0/8", "::ffff:10.2.3.4", True),
+        ("10.0.0.0/8", "10.2.*", True),
+        ("10.*", "10.2.0.0/16", True),
+        ("2001:db8::/32", "2001:DB8:1::/48", True),
+        ("192.0.2.1", "192.0.2.1", True),
+        ("**", "ana", True),
+        ("*@example.org", "ana@example.org", True),
+        ("*@example.org", "a*@example.org", True),
+        ("10.2.0.0/16", "10.0.0.0/8", False),
+        ("10.0.0.0/8", "11.0.0.0/8", False),
+        ("0.0.0.0/0", "2001:db8::1", False),
+        ("ana@*", "*@example.org", False),
+        ("a?", "a*", False),
+        ("*a*", "[ab]", False),
+    ],
+)
+def test_a_rule_that_is_never_reached_is_told(first: str, second: str, hidden: bool) -> None:
+    told = notes(f'match = "{first}"\nexempt = true', f'match = "{second}"\nlimit = "1 in 1s"')
+    assert [each.partition(",")[0] for each in told] == [
+        "rater.toml:4: this rule is never reached: the one before it"
+    ] * hidden
+
+
+def test_what_can_match_nothing_and_a_limit_that_never_decides_are_told() -> None:
+    assert notes('match = "2001:DB8:*"\nlimit = ["20 in 1m", "10 in 1h", "50 in 1d"]') == [
+        'rater.toml:2: no value can match "2001:DB8:*": addresses are counted in lower case',
+        "rater.toml:3: 20 in 1m never decides: 10 in 1h is passed before it",
+    ]
+    assert notes('match = "::ffff:10.*"\nexempt = true')[0].startswith("rater.toml:2: no value can match")
+    assert notes('match = "[z-a]"\nexempt = true')[0].startswith("rater.toml:2: no value can match")
+    assert not notes('match = "AA:BB:CC:*"\nlimit = ["10 in 1m", "200 in 1d"]', 'match = "[A-F]?"\nexempt = true')
+
+
+# Addresses
+
+
+def spellings(number: int, bits: int) -> list[str]:
+    "Ways to write an address."
+    if bits == 32:
+        four = str(ip_address(number))
+        return [four, f"::ffff:{four}", f"::FFFF:{number >> 16:x}:{number & 0xFFFF:X}", f"0:0:0:0:0:ffff:{four}"]
+    six = IPv6Address(number)
+    return [
+        str(six),
+        str(six).upper(),
+        six.exploded,
+        six.exploded.upper(),
+        ":".join(f"{int(each, 16):x}" for each in six.exploded.split(":")),
+    ]
+
+
+addresses = st.one_of(
+    st.tuples(st.integers(0, 2**32 - 1), st.just(32)),
+    st.tuples(st.integers(0, 2**128 - 1).filter(lambda number: number >> 32 != 0xFFFF), st.just(128)),
+    st.tuples(st.integers(0, 2**40 - 1).filter(lambda number: number >> 32 != 0xFFFF), st.just(128)),
+)
+
+
+@given(addresses, st.data())
+def test_an_address_is_one_however_it_is_written(address: tuple[int, int], data: st.DataObject) -> None:
+    number, bits = address
+    one, other = (data.draw(st.sampled_from(spellings(number, bits))) for _ in range(2))
+    plain = str(ip_address(number)) if bits == 32 else str(IPv6Address(number))
+    prefix = data.draw(st.integers(0, bits))
+    everybody = Rule("*", (), prefix4=prefix if bits == 32 else 32, prefix6=prefix if bits == 128 else 128)
+    assert Rule("*", ()).counted(one) == plain
+    assert everybody.counted(one) == (plain if prefix == bits else str(ip_network(f"{plain}/{prefix}", strict=False)))
+    assert Rule(other, ()).covers(one) and Rule(str(ip_network(f"{plain}/{prefix}", strict=False)), ()).covers(one)
+    assert not Rule(str(ip_address(plain) + (1 if number < 2**bits - 1 else -1)), ()).covers(one)
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[0-9a-fA-F:.%]{1,40}", fullmatch=True))
+def test_what_is_no_address_is_left_as_it_is(value: str) -> None:
+    try:
+        ip_address(value)
+    except ValueError:
+        assert one_spelling(value) == value and address_bytes(value) is None
+
+
+def test_the_packaged_rule_counts_an_address_once() -> None:
+    rater = Rater(load_config(str(ROOT / "packaging/rater.toml")).book, Memory())
+    asked = [b"ip 198.51.100.1", b"ip ::ffff:198.51.100.1", b"ip ::ffff:c633:6401"]
+    assert rater.answers([read_request(line) for line in asked]) == [b"0 1/10\r\n", b"0 2/10\r\n", b"0 3/10\r\n"]
+
+
+# The syntax
 
 
 def test_an_array_on_a_line_of_its_own_is_no_toml() -> None:

@@ -303,7 +303,7 @@ def test_marks_are_kept_when_the_configuration_is_read_again(start: Callable[...
     daemon = start()
     for answer in (b"0 1/2\r\n", b"0 2/2\r\n", b"1 3/2\r\n"):
         assert daemon.ask(b"ip 192.0.2.1\n") == answer
-    assert daemon.line() == "info: ip 192.0.2.1 is over its limit: 3/2"
+    assert daemon.line() == "info: ip 192.0.2.1 is over its limit of 2 in 1h: 3/2"
     more = '[[limits.user]]\nlimit = "1 in 1h"\n'
     daemon.reread(f"[settings]\n{PLACES}max_age = 1\n" + LIMIT.replace("2 in 1h", "9 in 1h") + more)
     assert daemon.line() == f"info: read again: {daemon.config}"
@@ -435,7 +435,7 @@ def test_a_store_that_fails_is_said_once(start: Callable[..., Daemon], store: st
     daemon = start(f'[settings]\n{PLACES}store = "{store}"\n{LIMIT}[[limits.user]]\nexempt = true\n')
     assert re.fullmatch("error: no verdicts yet, since the store failed: .*No such file or directory.*", daemon.line())
     for _ in range(2):
-        assert re.fullmatch(rb"2 Store failed: .*No such file or directory.*\r\n", daemon.ask(b"ip 192.0.2.1\n"))
+        assert daemon.ask(b"ip 192.0.2.1\n") == b"2 Store failed\r\n"
     assert daemon.ask(b"user ana\n") == b"0 0/0\r\n"
     for words in (["near"], ["forget", "ip", "192.0.2.1"]):
         assert re.fullmatch("error: .*No such file or directory.*\n", daemon.ctl(*words)[2])

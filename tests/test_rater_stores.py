@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,9 +24,11 @@ import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis_servers import Server, forwarding
 
-from ra_plugins.rater.limits import Limit
+from ra_plugins.rater.limits import Limit, Rule, RuleBook, parse_limit
 from ra_plugins.rater.memory import RETRY_PAUSE, SPARE_MARKS, Mark, Memory, Store, StoreError
+from ra_plugins.rater.protocol import Rater, read_request
 from ra_plugins.rater.redis import Redis
 from ra_plugins.rater.sqlite import LOSS, SLICE, Sqlite
 from ra_plugins.rater.stores import open_store
@@ -64,41 +67,21 @@ def python(script: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", script, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
+def counted(store: Store, mark: Mark) -> tuple[int, ...]:
+    "What a store counts for one mark."
+    (found,) = store.count([mark])
+    assert not isinstance(found, StoreError), found
+    return found
+
+
+def failure(store: Store, mark: Mark) -> str:
+    "What a store says of a mark that it can't make."
+    (found,) = store.count([mark])
+    assert isinstance(found, StoreError), found
+    return str(found)
+
+
 # Servers
-
-
-class Server:
-    "A server of Redis or Valkey, on a Unix socket and a TCP port."
-
-    def __init__(self, program: str, folder: Path):
-        self.program, self.folder = program, folder
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            self.port = free.getsockname()[1]
-        self.path = folder / "socket"
-        self.url = f"unix://{self.path}"
-        self.start()
-
-    def start(self, *options: str) -> None:
-        "Start it, and wait until it listens."
-        listen = ["--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", str(self.path)]
-        keep = ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
-        self.process = subprocess.Popen([self.program, *listen, *keep, *options], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if "eady to accept connections" in line and str(self.path) in line or "connections unix" in line:
-                break
-        else:
-            raise RuntimeError(f"{self.program} ended with {self.process.wait()}")
-
-    def stop(self) -> None:
-        "Stop it, in whatever state it is."
-        self.process.send_signal(signal.SIGCONT)
-        self.process.terminate()
-        self.process.communicate(timeout=30)
-
-    def admin(self) -> Any:  # redis-py says of each method that it may be awaited
-        "A connection to look and to break things with."
-        return redis.Redis(unix_socket_path=str(self.path))
 
 
 @pytest.fixture(scope="module", params=["redis-server", "valkey-server"])
@@ -147,7 +130,9 @@ batches = st.lists(st.tuples(st.sampled_from(VALUES), weights), min_size=1, max_
 steps = st.one_of(
     st.tuples(st.just("ask"), batches),
     st.tuples(st.just("ask"), batches),
-    st.tuples(st.just("wait"), st.sampled_from([0.001, 0.5, 1, 10, 30, 60, LONGEST, 3 * LONGEST]) | st.floats(0, LONGEST)),
+    st.tuples(
+        st.just("wait"), st.sampled_from([0.001, 0.5, 1, 10, 30, 60, LONGEST, 3 * LONGEST]) | st.floats(0, LONGEST)
+    ),
     st.tuples(st.just("put back"), st.sampled_from([0.001, 1, 10]) | st.floats(0, LONGEST)),
     st.tuples(st.just("forget"), st.sampled_from(VALUES)),
     st.tuples(st.just("tidy"), st.none()),
@@ -284,7 +269,9 @@ for index in range(10**9):
         assert process.stdout is not None
         read = [next(process.stdout) for _ in range(lines)]
         process.kill()
-        marks = [line.split() for line in read + process.communicate()[0].splitlines(keepends=True) if line.endswith("\n")]
+        marks = [
+            line.split() for line in read + process.communicate()[0].splitlines(keepends=True) if line.endswith("\n")
+        ]
         last = float(marks[-1][1])
         safe += Counter(value for value, when in marks if float(when) <= last - LOSS)
         made += Counter(value for value, _ in marks)
@@ -292,7 +279,7 @@ for index in range(10**9):
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         store = Sqlite(str(path), Clock(last))
         store.keep({"ip": 1e9})
-        found = {value: store.count([Mark("ip", value, (limit,), weight=0)])[0][0] for value in made}
+        found = {value: counted(store, Mark("ip", value, (limit,), weight=0))[0] for value in made}
         store.close()
         assert all(safe[value] <= found[value] for value in made)
         assert sum(found.values()) <= sum(made.values()) + 1  # a mark whose answer wasn't printed any more
@@ -524,8 +511,7 @@ def test_server_that_closes_idle_connections(server: Server, store: Redis) -> No
 def test_full_server(server: Server, store: Redis) -> None:
     assert store.count([OFFICE]) == [(1,)]
     server.admin().config_set("maxmemory", 1)
-    with pytest.raises(StoreError, match=r"command not allowed.*192\.0\.2\.1$"):
-        store.count([OFFICE])
+    assert re.search(r"command not allowed.*192\.0\.2\.1$", failure(store, OFFICE))
     assert store.count([OFFICE._replace(weight=0)]) == [(1,)]
     server.admin().config_set("maxmemory", 0)
     assert store.count([OFFICE]) == [(2,)]
@@ -533,7 +519,103 @@ def test_full_server(server: Server, store: Redis) -> None:
 
 def test_key_that_another_program_uses(server: Server, store: Redis) -> None:
     server.admin().lpush("rater:ip 192.0.2.9", "theirs")
-    with pytest.raises(StoreError, match=r"WRONGTYPE.*rater:ip 192\.0\.2\.9$"):
-        store.count([OFFICE._replace(value="192.0.2.9")])
-    assert store.count([OFFICE]) == [(1,)]  # the others are answered
+    assert re.search(r"WRONGTYPE.*rater:ip 192\.0\.2\.9$", failure(store, OFFICE._replace(value="192.0.2.9")))
+    first, theirs, last = store.count([OFFICE, OFFICE._replace(value="192.0.2.9"), OFFICE])
+    assert (first, last) == ((1,), (2,)) and isinstance(theirs, StoreError)  # the others are answered
     assert server.admin().lrange("rater:ip 192.0.2.9", 0, -1) == [b"theirs"]
+
+
+def rater_over(store: Store, limit: str = "10 in 1m") -> Rater:
+    "A rater with a class `ip`."
+    return Rater(RuleBook({"ip": [Rule("*", [parse_limit(limit)])]}), store)
+
+
+def ask(rater: Rater, *values: str) -> list[str]:
+    "What a rater answers about addresses that come in one turn."
+    return [
+        answer.decode().rstrip() for answer in rater.answers([read_request(f"ip {value}".encode()) for value in values])
+    ]
+
+
+def test_an_error_of_one_key_is_the_answer_of_those_who_asked_about_it(
+    server: Server, store: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    "`WRONGTYPE` and an access list: the others are answered and marked, the client sees no key, the log says it once."
+    admin, rater = server.admin(), rater_over(store)
+    admin.lpush("rater:ip 192.0.2.9", "theirs")
+    for count in range(1, 101):
+        assert ask(rater, "192.0.2.1", "192.0.2.9", "192.0.2.2") == [
+            f"{int(count > 10)} {count}/10",
+            "2 Store failed",
+            f"{int(count > 10)} {count}/10",
+        ]
+        assert ask(rater, "192.0.2.9") == ["2 Store failed"]
+    errors = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert len(errors) == 1 and "WRONGTYPE" in errors[0] and errors[0].endswith("rater:ip 192.0.2.9")
+    assert not [each for each in caplog.records if each.levelname == "WARNING"]
+    admin.acl_setuser(
+        "default", enabled=True, nopass=True, commands=["+@all"], keys=["rater:ip?192.0.2.1"], reset_keys=True
+    )
+    assert ask(rater, "192.0.2.1", "192.0.2.2", "192.0.2.1") == ["1 101/10", "2 Store failed", "1 102/10"]
+    errors = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert len(errors) == 2 and "192.0.2.2" in errors[1]
+
+
+@pytest.mark.parametrize("command", ["append", "pexpire", "set", "setrange", "getrange", "time"])
+def test_who_is_told_2_is_not_marked_whatever_command_is_denied(server: Server, command: str) -> None:
+    "A script that fails in its middle isn't undone, so nothing that can fail comes after the mark."
+    clock, admin = Clock(), server.admin()
+    store = Redis(server.url, timeout=60, clock=None if command == "time" else clock)
+    store.keep({"ip": 60})
+    admin.acl_setuser("default", enabled=True, nopass=True, commands=["+@all", f"-{command}"], keys=["*"])
+    for step in (1, 1, -5, 1, 3000):
+        clock.now += step
+        before = admin.execute_command("STRLEN", "rater:ip 192.0.2.1")
+        (found,) = store.count([OFFICE._replace(weight=700)])
+        made = (admin.execute_command("STRLEN", "rater:ip 192.0.2.1") - before) // 8
+        assert made <= 0 if isinstance(found, StoreError) else found[0] >= 700
+        assert admin.pttl("rater:ip 192.0.2.1") != -1
+    store.close()
+
+
+def test_a_demoted_server_is_left(server: Server, program: str) -> None:
+    "One that only copies another says READONLY; the next connection may lead to a server that writes."
+    with tempfile.TemporaryDirectory() as folder:
+        other = Server(program, Path(folder))
+        with forwarding(server.port) as door:
+            store = Redis(f"redis://127.0.0.1:{door.port}", timeout=60)
+            store.keep({"ip": 60})
+            assert store.count([OFFICE]) == [(1,)]
+            server.admin().replicaof("127.0.0.1", other.port)
+            with pytest.raises(StoreError, match="READONLY"):
+                store.count([OFFICE, OFFICE])
+            door.target = other.port
+            first, second = after_a_while(lambda: store.count([OFFICE, OFFICE]))
+            assert (first, second) == ((1,), (2,))
+            store.close()
+        other.stop()
+
+
+def test_a_demoted_server_is_left_without_a_lost_question(server: Server, program: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        other = Server(program, Path(folder))
+        with forwarding(server.port) as door:
+            store = Redis(f"redis://127.0.0.1:{door.port}", timeout=60)
+            store.keep({"ip": 60})
+            assert store.count([OFFICE]) == [(1,)]
+            door.target = other.port  # for new connections: ours stays with the server that is demoted now
+            server.admin().replicaof("127.0.0.1", other.port)
+            assert store.count([OFFICE, OFFICE]) == [(1,), (2,)]
+            store.close()
+        other.stop()
+
+
+def test_a_server_that_asks_for_a_password_by_now_is_asked_anew(server: Server) -> None:
+    with_password = Redis(f"unix://:secret@{server.path}", timeout=60)
+    server.admin().config_set("requirepass", "secret")
+    assert with_password.count([OFFICE]) == [(1,)]
+    without = Redis(server.url, timeout=60)
+    with pytest.raises(StoreError, match="NOAUTH|Authentication required"):
+        without.count([OFFICE])
+    redis.Redis.from_url(f"unix://:secret@{server.path}").config_set("requirepass", "")
+    assert after_a_while(lambda: without.count([OFFICE])) == [(2,)]

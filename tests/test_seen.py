@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_rater_stores import Server
+from redis_servers import Server
 
 from ra_plugins.ask.answerer import Answerers
 from ra_plugins.ask.question import Broken, Late

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from itertools import pairwise
+from fnmatch import translate
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, NamedTuple, TypeVar
 
-from ra_plugins.rater.limits import Limit, Rule, RuleBook, address, checked_limit, parse_limit
+from ra_plugins.rater.client import QUESTION_LIMIT
+from ra_plugins.rater.limits import DOWN, Limit, Rule, RuleBook, address, checked_limit, parse_limit
+from ra_plugins.rater.memory import VALUES_LIMIT
 from ra_plugins.rater.stores import open_store
 from ra_plugins.rater.syntax import ConfigError, ConfigProblem, Source, Where, file_content, read_config
 
 # %% auto #0
-__all__ = ['UNUSED', 'LEVELS', 'Section', 'NAME', 'CONFIG_SECTIONS', 'quoted_text', 'true_or_false', 'anything', 'value_of_kind',
-           'as_written', 'whole', 'port_number', 'ip', 'file_mode', 'store_name', 'limit_list', 'pattern', 'setting',
-           'SettingTable', 'DaemonSettings', 'RuleSettings', 'unknown', 'section', 'triple', 'rule', 'rule_book',
-           'settings_of', 'is_loopback', 'Config', 'parse_config', 'load_config', 'places', 'kept', 'without_password',
-           'described_rules', 'described']
+__all__ = ['UNUSED', 'LEVELS', 'Section', 'HELD_AGAINST', 'NAME', 'CONFIG_SECTIONS', 'quoted_text', 'true_or_false', 'anything',
+           'value_of_kind', 'as_written', 'whole', 'port_number', 'ip', 'file_mode', 'store_name', 'one_of',
+           'limit_list', 'watch_list', 'pattern', 'setting', 'SettingTable', 'DaemonSettings', 'RuleSettings',
+           'ClassSettings', 'unknown', 'section', 'triple', 'rule', 'meant_network', 'Before', 'never_matches',
+           'never_decides', 'oddities', 'rule_book', 'classes_of', 'settings_of', 'is_loopback', 'Config',
+           'parse_config', 'load_config', 'places', 'kept', 'without_password', 'described_rules', 'described']
 
 # %% ../../nbs/rater/06_config.ipynb #9ef63f62
 def quoted_text(value: Any) -> str:
@@ -94,6 +98,19 @@ def store_name(value: Any) -> str:
     return str(value)
 
 
+def one_of(*choices: str) -> Callable[[Any], str]:
+    "The kind of texts that are one of these."
+
+    def kind(value: Any) -> str:
+        if value not in choices or not isinstance(value, str):
+            raise ValueError
+        return value
+
+    shown = [as_written(choice) for choice in choices]
+    kind.__doc__ = f"{', '.join(shown[:-1])} or {shown[-1]}"
+    return kind
+
+
 def limit_list(value: Any) -> tuple[Limit, ...]:
     "a count and a time, as in \"10 in 1m\", or a list of such"
     texts = [value] if isinstance(value, str) else value
@@ -102,8 +119,13 @@ def limit_list(value: Any) -> tuple[Limit, ...]:
     return tuple(map(parse_limit, texts))
 
 
+def watch_list(value: Any) -> bool | tuple[Limit, ...]:
+    "true or false, or one of the limits, or a list of such"
+    return value if isinstance(value, bool) else limit_list(value)
+
+
 def pattern(value: Any) -> str:
-    "a network, or a wildcard as in a shell, in double quotes"
+    "a network, an address, or a wildcard as in a shell, in double quotes"
     return Rule(quoted_text(value), ()).pattern
 
 # %% ../../nbs/rater/06_config.ipynb #432cd956
@@ -152,6 +174,7 @@ class DaemonSettings:
     connections: int = setting(whole(1, 1_000_000), 10_000, "How many may be open at once.")
     timeout: int = setting(whole(1, 86400), 30, "How many seconds a client has for a question.")
     store: str = setting(store_name, "memory", "Where marks are kept.")
+    values: int = setting(whole(1000, 100_000_000), VALUES_LIMIT, "How many values may have marks. Beyond that the oldest go.")
     db_path: str = setting(quoted_text, ":memory:", 'What the C rater called it: FILE here is `store = "sqlite:FILE"`.')
     log: str = setting(quoted_text, "/dev/stderr", "The file that the log is added to.")
     log_level: int = setting(whole(0, 4), 3, "What is logged: 0 fatal, 1 error, 2 warning, 3 info, 4 debug.")
@@ -171,12 +194,20 @@ class DaemonSettings:
 class RuleSettings:
     "A rule in the section `limits`."
 
-    match: str = setting(pattern, "*", "The values it holds for: a network, or a wildcard as in a shell.")
+    match: str = setting(pattern, "*", "The values it holds for: a network, an address, or a wildcard as in a shell.")
     limit: tuple[Limit, ...] = setting(limit_list, (), "How many marks are allowed in which time: d, h, m, s.")
     exempt: bool = setting(true_or_false, False, "In place of a limit: these values are neither counted nor refused.")
     prefix4: int = setting(whole(0, 32), 32, "Count all IPv4 addresses together that share so many bits.")
     prefix6: int = setting(whole(0, 128), 128, "The same for IPv6. A customer usually has 64.")
-    watch: bool = setting(true_or_false, False, "Count and log, and never refuse.")
+    watch: bool | tuple[Limit, ...] = setting(watch_list, False, "Count and log, and never refuse: all limits, or these.")
+    count: str = setting(one_of("all", "within"), "all", "What is counted: each mark, or only those within the limits.")
+
+# %% ../../nbs/rater/06_config.ipynb #4506f0c4
+@dataclass(frozen=True)
+class ClassSettings:
+    "A class in the section `classes`."
+
+    down: str = setting(one_of(*DOWN), "", "What is answered while the store is away. Without it, there is no verdict then.")
 
 # %% ../../nbs/rater/06_config.ipynb #218212eb
 def unknown(name: str, known: Iterable[str]) -> str:
@@ -185,7 +216,7 @@ def unknown(name: str, known: Iterable[str]) -> str:
     return f"{name} is unknown; " + (f"should it be {close[0]}?" if close else f"there are {', '.join(known)}")
 
 # %% ../../nbs/rater/06_config.ipynb #63cdddf0
-Section = TypeVar("Section", DaemonSettings, RuleSettings)
+Section = TypeVar("Section", DaemonSettings, RuleSettings, ClassSettings)
 
 
 def section(source: Source, where: Where, table: Mapping[str, Any], kind: type[Section]) -> Section | None:
@@ -217,12 +248,115 @@ def rule(source: Source, where: Where, value: Any) -> Rule | None:
     try:
         table = isinstance(value, Mapping)
         it = section(source, where, value, RuleSettings) if table else value_of_kind(triple, "a rule", value)
-        if it and bool(it.limit) == it.exempt:
+        if it is None:
+            return None
+        if bool(it.limit) == it.exempt:
             raise ValueError('a rule should have either a limit, as in limit = "10 in 1m", or exempt = true')
-        return Rule(it.match, it.limit, it.prefix4, it.prefix6, it.watch) if it else None
+        for each in () if isinstance(it.watch, bool) else it.watch:
+            if each not in it.limit:
+                raise ValueError(f"watch should name limits of this rule, and {each} is none of them")
+        return Rule(it.match, it.limit, it.prefix4, it.prefix6, it.watch, it.count == "within")
     except ValueError as error:
         source.wrong(where, str(error))
         return None
+
+# %% ../../nbs/rater/06_config.ipynb #d4c48a25
+def meant_network(rule: Rule) -> IPv4Network | IPv6Network | None:
+    "The network that a rule is for: its own, or that of a wildcard like `10.0.*`."
+    front = re.fullmatch(r"((?:\d{1,3}\.){1,3})\*", rule.pattern, re.ASCII)
+    if front is None:
+        return rule.network
+    numbers = front[1].count(".")
+    try:
+        return ip_network(f"{front[1]}{'0.' * (3 - numbers)}0/{8 * numbers}")
+    except ValueError:
+        return None
+
+
+class Before:
+    "The rules of a class that stand before one, and whether they leave anything for it."
+
+    def __init__(self) -> None:
+        self.for_all: str | None = None  # the pattern that is for every value
+        self.patterns: set[str] = set()
+        self.networks: dict[object, str] = {}  # patterns
+        self.wildcards: list[Rule] = []  # the first of those with stars alone
+
+    def hides(self, rule: Rule) -> str:
+        "The pattern of a rule that takes all that this one would match, or an empty text."
+        if self.for_all or rule.pattern in self.patterns:
+            return self.for_all or rule.pattern
+        network = meant_network(rule)
+        wider = (network.supernet(new_prefix=bits) for bits in range(network.prefixlen + 1)) if network else ()
+        takes = [self.networks[each] for each in wider if each in self.networks]
+        if rule.network is None and "[" not in rule.pattern:
+            takes += [each.pattern for each in self.wildcards if each.covers(rule.pattern)]
+        return takes[0] if takes else ""
+
+    def add(self, rule: Rule) -> None:
+        "This rule stands before those that follow."
+        self.patterns.add(rule.pattern)
+        network = meant_network(rule)
+        if rule.for_all:
+            self.for_all = self.for_all or rule.pattern
+        elif network:
+            self.networks.setdefault(network, rule.pattern)
+        elif not set("?[") & set(rule.pattern) and len(self.wildcards) < HELD_AGAINST:
+            self.wildcards.append(rule)
+
+
+HELD_AGAINST = 100  # wildcards that each further one is held against
+
+# %% ../../nbs/rater/06_config.ipynb #2e125a7f
+_GROUPS = re.compile(r"(?=.*(?:^|:)[0-9a-f]{3,4}(?::|$))[0-9a-f:.*?]+", re.ASCII | re.IGNORECASE)  # like IPv6
+
+
+def never_matches(pattern: str) -> str:
+    "Why no value can match a wildcard, or an empty text."
+    like_address = ":" in pattern and _GROUPS.fullmatch(pattern)
+    long = len(pattern.replace("*", "")) > QUESTION_LIMIT and not set("[?") & set(pattern)
+    reasons = {
+        "a question has no such character": set("\n\0") & set(pattern) or pattern.endswith("\r"),
+        f"a question has at most {QUESTION_LIMIT} characters": long,
+        "there is no character for its brackets": "[" in pattern and "(?!)" in translate(pattern),
+        "an IPv4 address is counted without ::ffff: in front": like_address and re.match("::ffff:.*[.]", pattern, re.I),
+        "addresses are counted in lower case": like_address and pattern != pattern.lower(),
+        "addresses are counted without leading zeros": like_address and re.search("(?:^|:)0[0-9a-f]{1,3}(?::|$)", pattern),
+    }
+    return next((why for why, holds in reasons.items() if holds), "")
+
+# %% ../../nbs/rater/06_config.ipynb #78a3ce4a
+def never_decides(
+    limits: Sequence[Limit],
+    watched: Sequence[bool] = (),  # for each, is it only watched? Then it doesn't decide for another
+) -> Iterator[tuple[int, Limit]]:
+    "The limits of a rule that can't be the first to be passed: their numbers, and which one is passed before."
+    for number, (allowed, seconds) in enumerate(limits):
+        for other, limit in enumerate(limits):
+            if watched and watched[number] != watched[other]:
+                continue
+            tighter = limit.allowed == 0 or limit.allowed <= allowed and limit.seconds >= seconds
+            looser = allowed == 0 or allowed <= limit.allowed and seconds >= limit.seconds
+            if other != number and tighter and (not looser or other < number):
+                yield number, limit
+                break
+
+# %% ../../nbs/rater/06_config.ipynb #72ea08a3
+def oddities(rules: Sequence[Rule | None]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    "What can't be meant in the rules of a class: where, from the class on, and what."
+    before = Before()
+    for number, rule in enumerate(rules):
+        if rule is None:
+            continue
+        if hiding := before.hides(rule):
+            nearest = number and (last := rules[number - 1]) and last.pattern == hiding
+            takes = "is for every value" if hiding == before.for_all else "takes all that it would match"
+            yield (number,), f"this rule is never reached: {'the one' if nearest else 'a rule'} before it, {hiding}, {takes}"
+        elif rule.network is None and (why := never_matches(rule.pattern)):
+            yield (number, "match"), f"no value can match {as_written(rule.pattern)}: {why}"
+        for place, limit in never_decides(rule.limits, rule.watched):
+            yield (number, "limit"), f"{rule.limits[place]} never decides: {limit} is passed before it"
+        before.add(rule)
 
 # %% ../../nbs/rater/06_config.ipynb #fde3d535
 NAME = re.compile(r"[^-\s]\S*")
@@ -241,12 +375,25 @@ def rule_book(source: Source) -> RuleBook:
             continue
         found = [rule(source, (*where, number), value) for number, value in enumerate(rules)]
         classes[name] = [each for each in found if each]
-        for number, (before, _) in enumerate(pairwise(found), 1):
-            if before and before.pattern == "*":
-                source.note((*where, number), "this rule is never reached: the one before it, *, is for every value")
+        for inner, odd in oddities(found):
+            source.note((*where, *inner), odd)
     if not classes:
         source.note(("limits",), "there are no limits, so each question is answered with 2 Class not found")
-    return RuleBook(classes)
+    return RuleBook(classes, {name: it.down for name, it in classes_of(source, classes).items() if it.down})
+
+
+def classes_of(source: Source, known: Iterable[str]) -> dict[str, ClassSettings]:
+    "The settings of classes; what is wrong is added to the problems of `source`."
+    found = {}
+    for name, value in source.values.get("classes", {}).items():
+        where: Where = ("classes", name)
+        if name not in known:
+            source.wrong(where, f"there are no limits for a class {as_written(name)}")
+        elif not isinstance(value, Mapping):
+            source.wrong(where, f"{name} should be a section: [classes.{name}], or {name}: {{ … }};")
+        elif it := section(source, where, value, ClassSettings):
+            found[name] = it
+    return found
 
 # %% ../../nbs/rater/06_config.ipynb #36234502
 def settings_of(source: Source) -> DaemonSettings | None:
@@ -279,8 +426,8 @@ class Config(NamedTuple):
     book: RuleBook
     notes: tuple[ConfigProblem, ...]  # what does no harm, and may not be what was meant
 
-# %% ../../nbs/rater/06_config.ipynb #f43b6387
-CONFIG_SECTIONS = ("settings", "limits")
+# %% ../../nbs/rater/06_config.ipynb #2c887a38
+CONFIG_SECTIONS = ("settings", "limits", "classes")
 
 
 def parse_config(
@@ -323,18 +470,20 @@ def kept(store: str) -> str:
 
 def without_password(url: str) -> str:
     "A store's URL for the eyes of others."
-    return re.sub(r"//[^/]*@", "//…@", url)
+    return re.sub(r"([?&]\w*(?:password|username)=)[^&]*", r"\1…", re.sub(r"//[^/]*@", "//…@", url))
 
 # %% ../../nbs/rater/06_config.ipynb #511f9289
 def described_rules(book: RuleBook) -> Iterator[str]:
     "A rule book, line by line."
     for name, rules in book.classes.items():
         yield f"Class {name}:"
+        if name in book.down:
+            yield f"  {DOWN[book.down[name]]}"
         for each in rules:
             prefix4 = f"; IPv4 by /{each.prefix4}" * (each.prefix4 < 32)
             prefix6 = f"; IPv6 by /{each.prefix6}" * (each.prefix6 < 128)
             yield f"  {each}{prefix4}{prefix6}"
-        if not any(each.pattern == "*" for each in rules):
+        if not any(each.for_all for each in rules):
             yield "  any other value: no limit, answered with 2"
 
 # %% ../../nbs/rater/06_config.ipynb #ed309d2c
@@ -344,7 +493,7 @@ def described(config: Config) -> str:
     return "\n".join(
         [
             f"Questions: {places(it.address, it.port, it.socket)}",
-            f"Marks: {kept(it.store)}",
+            f"Marks: {kept(it.store)}{f', at most {it.values:,} values' * (it.values != VALUES_LIMIT)}",
             f"Control port: {places(it.control_address, it.control_port, it.control_socket)}",
             f"Metrics: {places(it.metrics_address, it.metrics_port)}",
             f"Log: {it.log}, level {it.log_level} ({LEVELS[it.log_level]})",

@@ -109,7 +109,7 @@ def place(name: str) -> Iterator[None]:
         raise Fault(f"can't use {name}: {system_reason(error)}") from None
 
 # %% ../../nbs/rater/11_daemon.ipynb #ffb07200
-AT_START = [each.name for each in fields(DaemonSettings) if re.search("address|port|socket|control|store", each.name)]
+AT_START = [each.name for each in fields(DaemonSettings) if re.search("address|port|socket|control|store|values", each.name)]
 
 
 def later(
@@ -144,8 +144,8 @@ class Daemon:
         with place(self.settings.log):
             use_log(handler(self.settings), self.settings.log_level)
         warn(config.notes)
-        self.rater = Logged(config.book, open_store(self.settings.store))
-        self.looks: list[Callable[[], None]] = [self.rater.store.tidy]
+        self.rater = Logged(config.book, open_store(self.settings.store, self.settings.values))
+        self.looks: list[Callable[[], None]] = [self.rater.tidy]
         self.server = RaterServer(self.often, self.settings.connections, self.settings.timeout)
         self.pauses = 0  # of the server's, as the log has said
         self.control = ControlPort(Operated(self.rater, self.server, self.reload, time.monotonic()))

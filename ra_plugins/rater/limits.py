@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import translate
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import NamedTuple
 
 # %% auto #0
-__all__ = ['UNITS', 'COUNT_LIMIT', 'SECONDS_LIMIT', 'EXEMPT', 'Limit', 'duration', 'parse_limit', 'checked_limit', 'address',
-           'Rule', 'NoRule', 'RuleBook', 'Verdict', 'judge']
+__all__ = ['UNITS', 'COUNT_LIMIT', 'SECONDS_LIMIT', 'MAPPED', 'DOWN', 'EXEMPT', 'Limit', 'duration', 'parse_limit',
+           'checked_limit', 'address', 'address_bytes', 'address_text', 'one_spelling', 'network', 'Rule', 'NoRule',
+           'RuleBook', 'Verdict', 'judge', 'would_refuse']
 
 # %% ../../nbs/rater/00_limits.ipynb #3bf199c5
 class Limit(NamedTuple):
@@ -64,57 +66,163 @@ def address(value: str) -> IPv4Address | IPv6Address | None:
         return None
     return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
 
+# %% ../../nbs/rater/00_limits.ipynb #9a2a1f87
+MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address that is mapped into IPv6 begins with
+
+
+def address_bytes(value: str) -> bytes | None:
+    "The 4 or 16 bytes of the address that `value` is, or None. An IPv6 address's zone, after a `%`, isn't looked at."
+    try:
+        if ":" not in value:
+            return inet_pton(AF_INET, value) if value[-1:].isdigit() else None
+        found = inet_pton(AF_INET6, value.partition("%")[0])
+    except (OSError, ValueError):  # ValueError: a zero byte, or a surrogate
+        return None
+    return found[12:] if found.startswith(MAPPED) else found
+
+# %% ../../nbs/rater/00_limits.ipynb #8d23c4e6
+def address_text(address: bytes) -> str:
+    "An address as it is counted, from its 4 or 16 bytes."
+    if len(address) == 4:
+        return inet_ntop(AF_INET, address)
+    if address.startswith(bytes(12)):  # for which C libraries have different texts
+        return str(IPv6Address(address))
+    return inet_ntop(AF_INET6, address)
+
+
+def one_spelling(value: str) -> str:
+    "An address as it is counted, however it is written; any other value is left as it is."
+    if ":" not in value:
+        return value
+    try:
+        found = inet_pton(AF_INET6, value)
+    except (OSError, ValueError):
+        front, percent, zone = value.partition("%")
+        return f"{one_spelling(front)}%{zone}" if percent and address_bytes(front) else value
+    return inet_ntop(AF_INET6, found) if found[0] else address_text(found.removeprefix(MAPPED))
+
+# %% ../../nbs/rater/00_limits.ipynb #a7b859cb
+_LIKE_NETWORK = re.compile(
+    r"""\s* \[?
+    (?: (?: \d{1,3} (?: \.[\d*?]{1,3} )* \.? )  # 10.0.0, 10.0.0.*
+      | [0-9a-f.*?]* : [0-9a-f:.*?]* (?: %\w* )? )  # 2001:db8::
+    \]? / [\d.\s]+ \]? \s*""",
+    re.ASCII | re.IGNORECASE | re.VERBOSE,
+)
+_BRACKETED = re.compile(r"\[[0-9a-f.:]*:[0-9a-f.:]*\]", re.ASCII | re.IGNORECASE)
+
+
+def network(
+    pattern: str,  # a rule's
+) -> IPv4Network | IPv6Network | None:
+    "The network that a pattern is, or None. It raises `ValueError` for one that looks like a network and isn't."
+    found = address(pattern)
+    if found is not None:
+        return ip_network(found)
+    front = pattern.partition("/")[0]
+    if front == pattern or address(front) is None and not _LIKE_NETWORK.fullmatch(pattern):
+        if _BRACKETED.fullmatch(pattern):
+            raise ValueError(f"{pattern} should be an address, which has no brackets: {pattern[1:-1]}")
+        return None
+    try:
+        made = ip_network(pattern)
+    except ValueError as error:
+        raise ValueError(f"{pattern} should be a network: {error}{_instead(pattern)}") from None
+    if isinstance(made, IPv6Network) and made.prefixlen >= 96 and made.network_address.packed.startswith(MAPPED):
+        plain = f"{made.network_address.ipv4_mapped}/{made.prefixlen - 96}"
+        raise ValueError(f"{pattern} should be a network of IPv4, since its addresses are counted as such: {plain}")
+    return made
+
+
+def _instead(pattern: str) -> str:
+    head, _, bits = re.sub(r"[\[\]\s]", "", pattern).partition("/")
+    if ":" not in head:
+        parts = [part for part in head.split(".") if part not in ("", "*")]
+        head = ".".join([*parts, "0", "0", "0"][:4])
+    try:
+        return f"; is {ip_network(f'{head}/{bits}', strict=False)} meant?"
+    except ValueError:
+        return ""
+
 # %% ../../nbs/rater/00_limits.ipynb #6d75ca13
 class Rule:
     "What holds for the values that a pattern describes."
 
     def __init__(
         self,
-        pattern: str,  # `10.0.0.0/8`, `2001:db8::/32`, or a wildcard as fnmatch(3) has it
+        pattern: str,  # `10.0.0.0/8`, `2001:db8::/32`, an address, or a wildcard as fnmatch(3) has it
         limits: Iterable[Limit],  # all of them hold; none exempts the value
         prefix4: int = 32,  # bits: IPv4 addresses in one such network are counted together
         prefix6: int = 128,  # the same for IPv6
-        watch: bool = False,  # count and log, and never refuse
+        watch: bool | Iterable[Limit] = False,  # count and log, and never refuse: all limits, or some of them
+        within: bool = False,  # keep a mark only if it is within the limits
     ):
         "It raises `ValueError` for a network that isn't one."
-        self.pattern, self.limits, self.watch = pattern, tuple(limits), watch
+        self.pattern, self.limits = pattern, tuple(limits)
+        some = () if isinstance(watch, bool) else tuple(watch)
+        self.watched = tuple(watch is True or limit in some for limit in self.limits)
+        self.watch = bool(self.limits) and all(self.watched)  # nothing is ever refused
+        self.within = () if self.watch or not within else tuple(not each for each in self.watched)  # as `Mark.within`
         self.prefix4, self.prefix6 = prefix4, prefix6
-        self.network = _network(pattern)
+        self.network = network(pattern)
+        self.for_all = not pattern.strip("*") and bool(pattern)  # `**` is `*`
         self._wildcard = re.compile(translate(pattern)).match
-        self._plain = prefix4 == 32 and prefix6 == 128
+        self.by_address = self.network is not None or (prefix4, prefix6) != (32, 128)  # else the text is enough
+        self._first, self._mask = b"", 0
+        if self.network is not None:
+            self._first, self._mask = self.network.network_address.packed, int(self.network.netmask)
+        self._number = int.from_bytes(self._first, "big")
 
-    def covers(self, value: str) -> bool:
+    def describes(
+        self,
+        value: str,  # in its one spelling
+        address: bytes | None,  # that it is; where the rule isn't `by_address`, None will do
+    ) -> bool:
         "Is `value` one that the pattern describes?"
-        if self.pattern == "*":
+        if self.for_all:
             return True
         if self.network is None:
             return self._wildcard(value) is not None
-        found = address(value)
-        return found is not None and found.version == self.network.version and found in self.network
+        if address is None or len(address) != len(self._first):
+            return False
+        return int.from_bytes(address, "big") & self._mask == self._number
+
+    def named(self, value: str, address: bytes | None) -> str:
+        "The name under which `value` is counted, given as for `describes`: itself, or the network that it belongs to."
+        if address is None:
+            return value
+        prefix, bits = (self.prefix4, 32) if len(address) == 4 else (self.prefix6, 128)
+        if prefix == bits:
+            return value
+        kept = int.from_bytes(address, "big") >> bits - prefix << bits - prefix
+        zone = "".join(value.partition("%")[1:])
+        return f"{address_text(kept.to_bytes(bits // 8, 'big'))}{zone}/{prefix}"
+
+    def covers(self, value: str) -> bool:
+        "As `describes`, for a value however it is written."
+        return self.describes(one_spelling(value), address_bytes(value))
 
     def counted(self, value: str) -> str:
-        "The name under which `value` is counted: itself, or the network that it belongs to."
-        if self._plain:
-            return value
-        found = address(value)
-        if found is None:
-            return value
-        prefix = self.prefix4 if found.version == 4 else self.prefix6
-        return value if prefix == found.max_prefixlen else str(ip_network(f"{found}/{prefix}", strict=False))
+        "As `named`, for a value however it is written."
+        return self.named(one_spelling(value), address_bytes(value))
 
     def __str__(self) -> str:
-        return f"{self.pattern}: {', '.join(map(str, self.limits)) or 'exempt'}{', watched only' * self.watch}"
+        some = [f"{limit}{' (watched only)' * (watched and not self.watch)}" for limit, watched in self.by_limit()]
+        kept = ", only what is within is counted" * bool(self.within)
+        return f"{self.pattern}: {', '.join(some) or 'exempt'}{', watched only' * self.watch}{kept}"
+
+    def by_limit(self) -> Iterator[tuple[Limit, bool]]:
+        "Each limit, and whether it is only watched."
+        return zip(self.limits, self.watched, strict=True)
+
+# %% ../../nbs/rater/00_limits.ipynb #cc74ca37
+DOWN = {
+    "pass": "while the store is away, everything is within its limit",
+    "refuse": "while the store is away, everything is over its limit",
+    "memory": "while the store is away, marks are counted in this rater's memory",
+}
 
 
-def _network(pattern: str) -> IPv4Network | IPv6Network | None:
-    if "/" not in pattern or address(pattern.partition("/")[0]) is None:
-        return None
-    try:
-        return ip_network(pattern)
-    except ValueError as error:
-        raise ValueError(f"{pattern} should be a network: {error}") from None
-
-# %% ../../nbs/rater/00_limits.ipynb #4bacb47f
 class NoRule(Exception):
     "There is nothing to judge a value by. The message says why."
 
@@ -122,19 +230,31 @@ class NoRule(Exception):
 class RuleBook:
     "The rules of all classes."
 
-    def __init__(self, classes: Mapping[str, Iterable[Rule]]):
+    def __init__(
+        self,
+        classes: Mapping[str, Iterable[Rule]],
+        down: Mapping[str, str] | None = None,  # for a class, what is done while the store is away: one of `DOWN`
+    ):
         self.classes = {name: tuple(rules) for name, rules in classes.items()}
+        self.down = dict(down or {})
 
-    def rule(self, name: str, value: str) -> Rule:
-        "The rule for `value` in the class called `name`. It raises `NoRule`."
+    def found(self, name: str, value: str) -> tuple[Rule, str]:
+        "The rule for `value` in the class called `name`, and the name under which it is counted. It raises `NoRule`."
         try:
             rules = self.classes[name]
         except KeyError:
             raise NoRule(f"Class not found: {name}") from None
+        spelled, address, looked = one_spelling(value) if ":" in value else value, None, False
         for rule in rules:
-            if rule.covers(value):
-                return rule
+            if rule.by_address and not looked:
+                address, looked = address_bytes(spelled), True
+            if rule.describes(spelled, address):
+                return rule, rule.named(spelled, address)
         raise NoRule(f"No limit for: {value}")
+
+    def rule(self, name: str, value: str) -> Rule:
+        "The rule for `value` in the class called `name`. It raises `NoRule`."
+        return self.found(name, value)[0]
 
     def span(self, name: str) -> float:
         "Seconds for which a mark in the class called `name` is needed: its longest window, and 0 where there is none."
@@ -159,13 +279,15 @@ def judge(
     "Hold the counts against the limits."
     if not counts:
         return EXEMPT
-    marks, allowed = counts[0], rule.limits[0].allowed
-    if len(counts) > 1:
-        for other, limit in zip(counts, rule.limits, strict=True):
-            if _fullness(other, limit.allowed) > _fullness(marks, allowed):
-                marks, allowed = other, limit.allowed
-    return Verdict(marks > allowed and not rule.watch, marks, allowed)
+    deciding = [each for each in zip(counts, rule.limits, rule.watched, strict=True) if rule.watch or not each[2]]
+    marks, limit, _ = max(deciding, key=lambda each: _fullness(each[0], each[1].allowed))  # the first of equals
+    return Verdict(marks > limit.allowed and not rule.watch, marks, limit.allowed)
 
 
 def _fullness(marks: int, allowed: int) -> float:
     return marks / allowed if allowed else 2 * marks
+
+# %% ../../nbs/rater/00_limits.ipynb #b620e395
+def would_refuse(rule: Rule, counts: tuple[int, ...]) -> list[Limit]:
+    "The limits that are only watched and are exceeded."
+    return [limit for (limit, watched), marks in zip(rule.by_limit(), counts, strict=False) if watched and marks > limit.allowed]

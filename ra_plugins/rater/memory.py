@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from itertools import cycle
 from typing import NamedTuple, Protocol
 
@@ -17,8 +18,9 @@ from ra_plugins.rater.limits import Limit
 from ra_plugins.support.log import octets
 
 # %% auto #0
-__all__ = ['SPARE_MARKS', 'RETRY_PAUSE', 'PARTS', 'TIDYING', 'counted', 'needed', 'add', 'Mark', 'StoreError', 'Store',
-           'series_key', 'Generations', 'Parts', 'Memory']
+__all__ = ['SPARE_MARKS', 'RETRY_PAUSE', 'NAME_LIMIT', 'VALUES_LIMIT', 'LOOKED_AT', 'PARTS', 'TIDYING', 'counted', 'needed',
+           'add', 'bring_back', 'count_and_add', 'Mark', 'StoreError', 'Store', 'held_name', 'series_key', 'key_parts',
+           'Room', 'Generations', 'Parts', 'Memory']
 
 # %% ../../nbs/rater/01_memory.ipynb #fbe9ead9
 SPARE_MARKS = 1000  # marks over the limit that are counted exactly
@@ -49,9 +51,7 @@ def add(
     limits: tuple[Limit, ...],
 ) -> None:
     "Put a mark at the end of its series, and drop from its beginning what no answer needs."
-    if series and series[-1] > now:  # the clock was put back: what it has marked since then is taken for marked now
-        late = bisect_right(series, now)
-        series[late:] = array("d", [now]) * (len(series) - late)
+    bring_back(series, now)
     keep, seconds = needed(limits)
     if weight == 1:
         series.append(now)
@@ -63,6 +63,34 @@ def add(
     elif half > 4 and series[half] <= now - seconds:
         del series[:half]
 
+
+def bring_back(series: array[float], now: float) -> None:
+    "Where the clock was put back, take what has been marked since then for marked now."
+    if series and series[-1] > now:
+        late = bisect_right(series, now)
+        series[late:] = array("d", [now]) * (len(series) - late)
+
+# %% ../../nbs/rater/01_memory.ipynb #8ecf5bcb
+def count_and_add(
+    series: array[float],  # changed in place
+    now: float,
+    weight: int,  # 0 to look without marking
+    limits: tuple[Limit, ...],
+    within: tuple[bool, ...],  # as `Mark.within`
+) -> tuple[int, ...]:
+    "Put a mark into its series, if it may be made, and count."
+    if weight and within:
+        bring_back(series, now)
+        would = tuple(
+            min(marks + weight, limit.allowed + SPARE_MARKS)
+            for marks, limit in zip(counted(series, now, limits), limits, strict=True)
+        )
+        if any(must and marks > limit.allowed for must, marks, limit in zip(within, would, limits, strict=True)):
+            return would
+    if weight:
+        add(series, now, weight, limits)
+    return counted(series, now, limits)
+
 # %% ../../nbs/rater/01_memory.ipynb #603827d0
 class Mark(NamedTuple):
     "That something happened, and what has to be known about it."
@@ -71,6 +99,7 @@ class Mark(NamedTuple):
     value: str  # as it is counted
     limits: tuple[Limit, ...]  # at least one
     weight: int = 1  # as how many it counts; 0 to look without marking
+    within: tuple[bool, ...] = ()  # for each limit, must it be within that to be made? Empty: it is made anyhow
 
 
 class StoreError(Exception):
@@ -83,8 +112,15 @@ RETRY_PAUSE = 1.0  # seconds from a failure to the next try, for stores that can
 class Store(Protocol):
     "What keeps marks."
 
-    def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...]]:
-        "Keep each mark and, for each of its limits, count the marks in the window. It raises `StoreError`."
+    @property
+    def dropped(self) -> int:
+        "How many values had to go before their time, since there were too many."
+
+    def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
+        """Keep each mark and, for each of its limits, count the marks in the window. It raises `StoreError`.
+
+        What fails for one mark alone stands in place of its counts, and that mark isn't kept.
+        """
 
     def keep(self, spans: Mapping[str, float]) -> None:
         "Be told for how many seconds the marks of each class are needed. All others may go."
@@ -95,11 +131,29 @@ class Store(Protocol):
     def held(self) -> int:
         "How many values have marks. It raises `StoreError`."
 
+    def likely(self, most: int) -> list[tuple[str, str]]:
+        "Classes and values with many marks from before this process, as far as they are soon found. It raises `StoreError`."
+
     def tidy(self) -> None:
         "Drop some of what nobody can ask for any more. It is called often and returns within milliseconds."
 
     def close(self) -> None:
         "Write down what is to be kept, and let go of files and connections."
+
+# %% ../../nbs/rater/01_memory.ipynb #65182023
+NAME_LIMIT = 64  # characters: a longer value is held under a digest
+
+
+def held_name(value: str) -> str:
+    "The name under which a value is held: itself, or its beginning and a digest (BLAKE2b, 128 bits) if it is long."
+    if len(value) <= NAME_LIMIT:
+        return value
+    digest = blake2b(octets(value), digest_size=16).hexdigest()
+    return f"{value[: NAME_LIMIT - 1 - len(digest)]}~{digest}"
+
+# %% ../../nbs/rater/01_memory.ipynb #8942bac0
+VALUES_LIMIT = 1_000_000  # values that a store holds at most, unless it is told otherwise
+LOOKED_AT = 8  # values: of so many, the one goes that would have gone first
 
 # %% ../../nbs/rater/01_memory.ipynb #f2eb5703
 def series_key(
@@ -108,40 +162,70 @@ def series_key(
     prefix: str = "",  # of all keys
 ) -> bytes:
     "What a series is found by elsewhere. Surrogate escapes (PEP 383) become the bytes that they stand for."
-    return octets(f"{prefix}{name} {value}")
+    return octets(f"{prefix}{name} {held_name(value)}")
 
-# %% ../../nbs/rater/01_memory.ipynb #c6e48279
+
+def key_parts(key: bytes, prefix: str = "") -> tuple[str, str]:
+    "The class and the value, as it is held, of a key."
+    name, _, value = key.removeprefix(octets(prefix)).decode("utf-8", "surrogateescape").partition(" ")
+    return name, value
+
+# %% ../../nbs/rater/01_memory.ipynb #f62ed50a
+class Room:
+    "How many more values may be held. Below 0, there are too many."
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int):
+        self.left = left
+
+
 class Generations:
     "The values of a class, or of a part of it, by the time of their last mark."
 
-    __slots__ = ("young", "old", "turn")
+    __slots__ = ("young", "old", "turn", "room")
 
-    def __init__(self, turn: float):
+    def __init__(self, turn: float, room: Room):
         self.young: dict[str, float | array[float]] = {}
         self.old: dict[str, float | array[float]] = {}
         self.turn = turn  # when the young become the old
+        self.room = room
 
     def age(self, now: float, span: float) -> None:
         "Let a generation pass. Call it where `turn` is over."
-        self.old = self.young if now < self.turn + span else {}
+        self.room.left += len(self.old)
+        self.old = self.young
+        if now >= self.turn + span:
+            self.room.left += len(self.old)
+            self.old = {}
         self.young = {}
         self.turn = now + span
 
-    def count(self, value: str, limits: tuple[Limit, ...], weight: int, now: float) -> tuple[int, ...]:
+    def count(
+        self, value: str, limits: tuple[Limit, ...], weight: int, now: float, within: tuple[bool, ...] = ()
+    ) -> tuple[int, ...]:
         "Keep a mark, and count: `Store.count` for one."
         series = self.young.get(value)
         if series is None:
             series = self.old.pop(value, None)
-            if series is None and weight == 1:
-                self.young[value] = now
-                return (1,) * len(limits)
+            if series is None:
+                self.room.left -= 1
+                if weight == 1 and not within:
+                    self.young[value] = now
+                    return (1,) * len(limits)
         if not isinstance(series, array):
             series = array("d", () if series is None else (series,))
-        if weight:
-            add(series, now, weight, limits)
+        counts = count_and_add(series, now, weight, limits, within)
         if series:
-            self.young[value] = series
-        return counted(series, now, limits)
+            self.young[value] = series if len(series) > 1 else series[0]
+        else:
+            self.room.left += 1
+        return counts
+
+    def first(self) -> tuple[dict[str, float | array[float]], str] | None:
+        "Of the old ones, or else of the young, who came into their dictionary first: which dictionary, and the value."
+        values = self.old or self.young
+        return (values, next(iter(values))) if values else None
 
 # %% ../../nbs/rater/01_memory.ipynb #bbe19f8e
 PARTS = 256
@@ -150,9 +234,15 @@ PARTS = 256
 class Parts:
     "The values of a class, in parts that take turns."
 
-    def __init__(self, now: float, span: float):
+    def __init__(self, now: float, span: float, room: Room):
         self.span = span  # seconds for which a mark is needed
-        self.parts = [Generations(now + span * part / PARTS) for part in range(PARTS)]
+        self.parts = [Generations(now + span * part / PARTS, room) for part in range(PARTS)]
+
+    def take_over(self, before: Parts, now: float) -> None:
+        "Go on with the values that there are. If they are needed for longer from now on, none goes before that is over."
+        self.parts = before.parts
+        for part in self.parts if self.span > before.span else ():
+            part.turn = now + self.span
 
     def part(self, value: str, now: float) -> Generations:
         "The one in which a value is, or would be."
@@ -183,36 +273,68 @@ class Memory:
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,  # in seconds; it needn't tell the time of day
+        most: int = VALUES_LIMIT,  # values to hold
     ):
-        self.clock = clock
+        self.clock, self.most, self.dropped = clock, most, 0
+        self.room = Room(most)
         self.classes: dict[str, Parts] = {}
         self._round: Iterator[tuple[Parts, Generations]] = iter(())
+        self._oldest: Iterator[tuple[Parts, Generations]] = iter(())
 
     def keep(self, spans: Mapping[str, float]) -> None:
         "As `Store.keep`."
-        before, self.classes = self.classes, {name: Parts(self.clock(), span) for name, span in spans.items() if span}
+        now, before = self.clock(), self.classes
+        self.classes = {name: Parts(now, span, self.room) for name, span in spans.items() if span}
         for name, values in self.classes.items():
             if name in before:
-                values.parts = before[name].parts
-        self._round = cycle([(values, part) for values in self.classes.values() for part in values.parts])
+                values.take_over(before[name], now)
+        self.room.left = self.most - sum(values.held() for values in self.classes.values())
+        every = [(values, part) for values in self.classes.values() for part in values.parts]
+        mixed = [(values, values.parts[part]) for part in range(PARTS) for values in self.classes.values()]
+        self._round, self._oldest = cycle(every), cycle(mixed)
 
-    def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...]]:
+    def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
         "As `Store.count`; it never fails."
         now = self.clock()
-        return [
-            self.classes[name].part(value, now).count(value, limits, weight, now) for name, value, limits, weight in marks
-        ]
+        counts: list[tuple[int, ...] | StoreError] = []
+        for name, value, limits, weight, within in marks:
+            held = value if len(value) <= NAME_LIMIT else held_name(value)
+            counts.append(self.classes[name].part(held, now).count(held, limits, weight, now, within))
+            if self.room.left < 0:
+                self._make_room()
+        return counts
+
+    def _make_room(self) -> None:
+        "Drop a value that would have gone soon."
+        looked: list[tuple[float, dict[str, float | array[float]], str]] = []
+        for _, (values, part) in zip(range(PARTS * len(self.classes)), self._oldest, strict=False):
+            if first := part.first():
+                series = first[0][first[1]]
+                looked.append((values.span + (series[-1] if isinstance(series, array) else series), *first))
+            if len(looked) == LOOKED_AT:
+                break
+        _, where, value = min(looked, key=lambda each: each[0])
+        del where[value]
+        self.room.left += 1
+        self.dropped += 1
 
     def forget(self, name: str, value: str) -> bool:
         "As `Store.forget`."
         if name not in self.classes:
             return False
+        value = held_name(value)
         part = self.classes[name].part(value, self.clock())
-        return any([each.pop(value, None) is not None for each in (part.young, part.old)])
+        found = [each.pop(value, None) is not None for each in (part.young, part.old)].count(True)
+        self.room.left += found
+        return found > 0
 
     def held(self) -> int:
         "As `Store.held`. A value counts until it is dropped, which is up to two spans after its last mark."
         return sum(values.held() for values in self.classes.values())
+
+    def likely(self, most: int) -> list[tuple[str, str]]:
+        "As `Store.likely`: no value outlives the process."
+        return []
 
     def tidy(self) -> None:
         "As `Store.tidy`: let the parts whose turn it is grow older."

@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from math import inf, nan
 from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
+from ra_plugins import __version__
 from ra_plugins.rater.memory import StoreError
-from ra_plugins.rater.protocol import Rater
+from ra_plugins.rater.protocol import LATENCIES, Rater
 from ra_plugins.rater.server import RaterServer
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['NO_CLASS', 'LOOK', 'questions', 'Figures', 'PageRequest', 'MetricsPage']
+__all__ = ['NO_CLASS', 'LOOK', 'questions', 'watched', 'latency', 'build', 'Figures', 'PageRequest', 'MetricsPage']
 
 # %% ../../nbs/rater/10_metrics.ipynb #cd17b401
 NO_CLASS = "-"  # the label for questions of no class that there is; no class can be called that
@@ -32,6 +40,26 @@ def questions(rater: Rater) -> Metric:
     for (name, answer), count in list(rater.answered.items()):
         answers.add_metric([printable(name) or NO_CLASS, answer], count)
     return answers
+
+# %% ../../nbs/rater/10_metrics.ipynb #9690105f
+def watched(rater: Rater) -> Metric:
+    "How many questions the limits that are only watched would have refused."
+    found = CounterMetricFamily("rater_watched", "Questions that a watched limit would refuse", labels=["class", "limit"])
+    for (name, limit), count in list(rater.watched.items()):
+        found.add_metric([printable(name), limit], count)
+    return found
+
+# %% ../../nbs/rater/10_metrics.ipynb #4ae6ec9d
+def latency(rater: Rater) -> Metric:
+    "How long the store has taken for its batches."
+    found, batches = rater.latency, accumulate(rater.latency.batches)
+    buckets = [(str(bound), float(count)) for bound, count in zip([*LATENCIES, "+Inf"], batches, strict=True)]
+    return HistogramMetricFamily("rater_store_seconds", "Time of a batch in the store", buckets, found.seconds)
+
+
+def build() -> Metric:
+    "Which version of rater this is."
+    return InfoMetricFamily("rater_build", "This rater", {"version": __version__})
 
 # %% ../../nbs/rater/10_metrics.ipynb #308198f3
 LOOK = 60  # seconds between two counts of what is held
@@ -57,11 +85,17 @@ class Figures(Collector):
         "The metrics as they are now. prometheus_client calls this."
         waiting = self.server.waiting
         yield questions(self.rater)
+        yield watched(self.rater)
+        yield latency(self.rater)
+        yield build()
+        yield GaugeMetricFamily("rater_reload_timestamp_seconds", "When the rules were read last", self.rater.reloaded)
         yield GaugeMetricFamily("rater_connections", "Connections open that were waited for", len(waiting.connections))
         yield CounterMetricFamily("rater_connections_accepted", "Connections accepted", waiting.accepted)
         yield CounterMetricFamily("rater_connections_dropped", "Connections too slow, or over the limit", waiting.dropped)
         yield CounterMetricFamily("rater_accept_pauses", "Pauses for want of open files", waiting.pauses)
         yield CounterMetricFamily("rater_store_failures", "Batches that the store failed", self.rater.health.failures)
+        yield CounterMetricFamily("rater_store_errors", "Questions that failed alone", self.rater.health.refused)
+        yield CounterMetricFamily("rater_values_dropped", "Values that went for others", self.rater.store.dropped)
         yield GaugeMetricFamily("rater_values", "Values that have marks, counted once a minute", self.held)
 
 # %% ../../nbs/rater/10_metrics.ipynb #90c4fd9d

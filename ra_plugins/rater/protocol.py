@@ -6,22 +6,24 @@
 from __future__ import annotations
 
 import logging
+import time
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import repeat
 from typing import NamedTuple
 
 from ra_plugins.rater.client import LARGEST_WEIGHT, QUESTION_LIMIT
-from ra_plugins.rater.limits import NoRule, Rule, RuleBook, Verdict, judge
-from ra_plugins.rater.memory import Mark, Store, StoreError
+from ra_plugins.rater.limits import EXEMPT, Limit, NoRule, Rule, RuleBook, Verdict, address_bytes, judge, would_refuse
+from ra_plugins.rater.memory import Mark, Memory, Store, StoreError
 from ra_plugins.support.log import printable
 
 log = logging.getLogger("rater")
 
 # %% auto #0
-__all__ = ['NO_BLANK', 'TOO_LONG', 'CUT_SHORT', 'NEAR_LIMIT', 'Request', 'read_request', 'RaterReply', 'reply', 'no_verdict_line',
-           'Near', 'Nearby', 'Health', 'Rater']
+__all__ = ['NO_BLANK', 'TOO_LONG', 'CUT_SHORT', 'NEAR_LIMIT', 'SAID_PAUSE', 'KINDS_LIMIT', 'STORE_FAILED', 'REFUSED', 'LATENCIES',
+           'Request', 'read_request', 'RaterReply', 'reply', 'no_verdict_line', 'Near', 'Nearby', 'Health', 'Latency',
+           'Rater']
 
 # %% ../../nbs/rater/07_protocol.ipynb #84a69635
 class Request(NamedTuple):
@@ -66,8 +68,9 @@ class RaterReply(NamedTuple):
     "What a request comes to."
 
     verdict: Verdict
-    near: bool  # is half of what is allowed used up?
+    near: bool  # is half of what is allowed used up, by one of the limits?
     line: bytes  # for the client
+    watched: tuple[Limit, ...]  # the limits that would have refused it, and are only watched
 
 
 @lru_cache(maxsize=4096)
@@ -77,8 +80,8 @@ def reply(
 ) -> RaterReply:
     "The answer to a request."
     verdict = judge(rule, counts)
-    near = bool(counts) and verdict.marks * 2 >= verdict.allowed
-    return RaterReply(verdict, near, b"%d %d/%d\r\n" % verdict)
+    near = any(marks * 2 >= limit.allowed for marks, limit in zip(counts, rule.limits, strict=True))
+    return RaterReply(verdict, near, b"%d %d/%d\r\n" % verdict, tuple(would_refuse(rule, counts)))
 
 # %% ../../nbs/rater/07_protocol.ipynb #8e4006b8
 def no_verdict_line(message: str) -> bytes:
@@ -103,43 +106,110 @@ class Near(NamedTuple):
 class Nearby:
     "The values that have come near a limit lately."
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.rules: dict[tuple[str, str], Rule] = {}  # by class and value, who came near last stands last
+        self.over: dict[tuple[str, str], dict[Limit, float]] = {}  # when they were last over which limit
+        self.book = RuleBook({})
+        self._recalled = False
 
-    def note(self, request: Request, rule: Rule, verdict: Verdict) -> None:
-        "Remember the value of a request. Where this one took it over its limit, the log says so."
-        name, value = request.name, rule.counted(request.value)
-        self.rules.pop((name, value), None)
-        self.rules[name, value] = rule
+    def use(self, book: RuleBook) -> None:
+        "Go by these rules from now on, and remember whom they are for."
+        before, over, self.book = self.rules, self.over, book
+        self.rules, self.over = {}, {}
+        for key in before:
+            if found := self._known(*key):
+                self.rules[key[0], found[1]] = found[0]
+                self.over[key[0], found[1]] = over.get(key, {})
+
+    def _known(self, name: str, value: str) -> tuple[Rule, str] | None:
+        one = value.rpartition("/")[0]  # of a network, an address
+        try:
+            return self.book.found(name, one if address_bytes(one) else value)
+        except NoRule:
+            return None
+
+    def note(
+        self,
+        name: str,  # of the class
+        value: str,  # as it is counted
+        rule: Rule,
+        counts: tuple[int, ...],
+    ) -> None:
+        "Remember the value of a request. Where it is over a limit and wasn't for a window, the log says so."
+        key = name, value
+        self.rules.pop(key, None)
+        self.rules[key] = rule
         if len(self.rules) > NEAR_LIMIT:
-            del self.rules[next(iter(self.rules))]
-        if verdict.marks - request.weight <= verdict.allowed < verdict.marks:
-            log.info("%s %s is over its limit: %d/%d%s", name, printable(value), *verdict[1:], ", watched only" * rule.watch)
+            first = next(iter(self.rules))
+            del self.rules[first]
+            self.over.pop(first, None)
+        for marks, (limit, watched) in zip(counts, rule.by_limit(), strict=True):
+            if marks > limit.allowed:
+                self._note_over(key, limit, marks, watched)
+
+    def _note_over(self, key: tuple[str, str], limit: Limit, marks: int, watched: bool) -> None:
+        now, over = self.clock(), self.over.setdefault(key, {})
+        if now >= over.get(limit, now - limit.seconds) + limit.seconds:
+            name, value = key
+            only = ", watched only" * watched
+            log.info("%s %s is over its limit of %s: %d/%d%s", name, printable(value), limit, marks, limit.allowed, only)
+        over[limit] = now
 
     def verdicts(self, store: Store) -> list[Near]:
         "Who is near a limit now, or over it; the fullest first. It raises `StoreError`."
-        marks = [Mark(name, value, rule.limits, weight=0) for (name, value), rule in self.rules.items()]
+        if not self._recalled:
+            self._recall(store.likely(NEAR_LIMIT))
+        marks = [Mark(name, value, rule.limits, weight=0) for (name, value), rule in self.rules.items() if rule.limits]
+        rules = [rule for rule in self.rules.values() if rule.limits]
         found = [
             Near(mark.name, mark.value, judge(rule, counts))
-            for mark, rule, counts in zip(marks, self.rules.values(), store.count(marks), strict=True)
+            for mark, rule, counts in zip(marks, rules, store.count(marks), strict=True)
+            if not isinstance(counts, StoreError)
         ]
         near = [each for each in found if each.verdict.marks and each.verdict.marks * 2 >= each.verdict.allowed]
         return sorted(near, key=lambda each: each.verdict.marks / (each.verdict.allowed or 0.5), reverse=True)
 
-# %% ../../nbs/rater/07_protocol.ipynb #9334316e
+    def _recall(self, values: Sequence[tuple[str, str]]) -> None:
+        self._recalled = True
+        lately, self.rules = self.rules, {}
+        for name, value in reversed(values[: max(NEAR_LIMIT - len(lately), 0)]):
+            if (found := self._known(name, value)) and found[1] == value and (name, value) not in lately:
+                self.rules[name, value] = found[0]
+        self.rules.update(lately)
+
+# %% ../../nbs/rater/07_protocol.ipynb #78a727e7
+SAID_PAUSE = 3600.0  # seconds until the log says again why single questions have failed
+KINDS_LIMIT = 100  # kinds of failures that are remembered for having been said
+
+
 class Health:
     "Whether the store works. The log says it when that changes."
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.instead = ""  # what is answered meanwhile, for the log
         self.failures = 0
+        self.refused = 0  # single questions that the store couldn't answer
         self.failing = False  # did it fail the last time?
+        self._said: dict[str, float] = {}  # when, by kind
 
     def failed(self, error: StoreError) -> None:
         "It has failed."
         self.failures += 1
         if not self.failing:
-            log.error("no verdicts, since the store failed: %s", error)
+            log.error("no verdicts, since the store failed: %s%s", error, self.instead)
         self.failing = True
+
+    def failed_for_one(self, error: StoreError) -> None:
+        "It has failed for one question, and answered others."
+        self.refused += 1
+        kind, now = " ".join(str(error).split()[:2]), self.clock()
+        if now >= self._said.get(kind, now - SAID_PAUSE) + SAID_PAUSE:
+            if len(self._said) >= KINDS_LIMIT:
+                self._said.clear()
+            self._said[kind] = now
+            log.error("no verdict for one value, and maybe more, since the store failed: %s", error)
 
     def worked(self) -> None:
         "It has worked."
@@ -147,59 +217,111 @@ class Health:
             log.warning("the store works again")
         self.failing = False
 
-# %% ../../nbs/rater/07_protocol.ipynb #37686bf6
+# %% ../../nbs/rater/07_protocol.ipynb #8f427795
+STORE_FAILED = "Store failed"  # what clients are told; they have no business with its servers, files and keys
+REFUSED = Verdict(True, 1, 0)  # while the store is away, where that is what should be done
+LATENCIES = (0.0001, 0.001, 0.01, 0.1, 1.0)  # seconds: bounds of the classes in which batches are counted
+
+
+class Latency:
+    "How long a store has taken for its batches."
+
+    def __init__(self) -> None:
+        self.batches = [0] * (len(LATENCIES) + 1)  # as long as each of `LATENCIES` or less, and longer
+        self.seconds = 0.0  # in all
+
+    def took(self, seconds: float) -> None:
+        "A batch has taken so long."
+        self.batches[bisect_left(LATENCIES, seconds)] += 1
+        self.seconds += seconds
+
+
 class Rater:
     "Judges requests by a rule book, with the marks in a store."
 
     read, cut_short = staticmethod(read_request), CUT_SHORT
 
     def __init__(self, book: RuleBook, store: Store):
-        self.store, self.health, self.near = store, Health(), Nearby()
+        self.store, self.health, self.near, self.latency = store, Health(), Nearby(), Latency()
         self.answered: Counter[tuple[str, str]] = Counter()  # by class and `0`, `1` or `2`
+        self.watched: Counter[tuple[str, str]] = Counter()  # what would have been refused, by class and limit
+        self.spare = Memory()  # counts while the store is away
+        self._said_full = False
         self.use(book)
 
     def use(self, book: RuleBook) -> None:
         "Judge by this book from now on. The marks stay."
-        self.book = book
+        self.book, self.reloaded = book, time.time()
         self.store.keep({name: book.span(name) for name in book.classes})
-        self.near.rules.clear()
+        self.spare.keep({name: book.span(name) for name, down in book.down.items() if down == "memory"})
+        self.near.use(book)
+        told = ", ".join(f"{name}: {down}" for name, down in book.down.items())
+        self.health.instead = f" (until it works, {told})" if told else ""
+
+    def tidy(self) -> None:
+        "As `Store.tidy`."
+        self.store.tidy()
+        self.spare.tidy()
 
     def answers(
         self,
         requests: Sequence[Request],
     ) -> list[bytes]:  # for each request, a line for the client
         "Mark and judge."
-        rules = [self._rule(request) for request in requests]
+        found = [self._found(request) for request in requests]
         marks = [
-            Mark(request.name, rule.counted(request.value), rule.limits, request.weight)
-            for request, rule in zip(requests, rules, strict=True)
+            Mark(request.name, value, rule.limits, request.weight, rule.within)
+            for request, (rule, value) in zip(requests, found, strict=True)
             if isinstance(rule, Rule) and rule.limits
         ]
         counts = self._counts(marks) if marks else iter(())
-        return [self._answer(request, rule, counts) for request, rule in zip(requests, rules, strict=True)]
+        return [self._answer(request, *each, counts) for request, each in zip(requests, found, strict=True)]
 
-    def _rule(self, request: Request) -> Rule | str:
+    def _found(self, request: Request) -> tuple[Rule | str, str]:
         try:
-            return request.problem or self.book.rule(request.name, request.value)
+            return (request.problem, "") if request.problem else self.book.found(request.name, request.value)
         except NoRule as error:
-            return str(error)
+            return str(error), ""
 
-    def _counts(self, marks: Sequence[Mark]) -> Iterator[tuple[int, ...] | str]:
+    def _counts(self, marks: Sequence[Mark]) -> Iterator[tuple[int, ...] | StoreError]:
+        begin = time.perf_counter()
         try:
             counts = self.store.count(marks)
         except StoreError as error:
             self.health.failed(error)
-            return repeat(f"Store failed: {error}")
-        self.health.worked()
-        return iter(counts)
+            counts = [error] * len(marks)
+        else:
+            failures = [each for each in counts if isinstance(each, StoreError)]
+            if len(failures) < len(counts):
+                self.health.worked()
+            for each in failures:
+                self.health.failed_for_one(each)
+        self.latency.took(time.perf_counter() - begin)
+        if self.store.dropped and not self._said_full:
+            self._said_full = True
+            log.warning("the store holds as many values as it may, so the oldest go before their time")
+        return (self._spared(mark, count) for mark, count in zip(marks, counts, strict=True)) if self.book.down else iter(counts)
 
-    def _answer(self, request: Request, rule: Rule | str, counts: Iterator[tuple[int, ...] | str]) -> bytes:
+    def _spared(self, mark: Mark, counts: tuple[int, ...] | StoreError) -> tuple[int, ...] | StoreError:
+        if isinstance(counts, StoreError) and self.book.down.get(mark.name) == "memory":
+            return self.spare.count([mark])[0]
+        return counts
+
+    def _answer(
+        self, request: Request, rule: Rule | str, value: str, counts: Iterator[tuple[int, ...] | StoreError]
+    ) -> bytes:
         found = rule if isinstance(rule, str) else next(counts) if rule.limits else ()
-        if isinstance(rule, str) or isinstance(found, str):
+        if isinstance(found, StoreError) and request.name in self.book.down:
+            verdict = REFUSED if self.book.down[request.name] == "refuse" else EXEMPT
+            self.answered[request.name, str(int(verdict.over))] += 1
+            return b"%d %d/%d\r\n" % verdict
+        if isinstance(rule, str) or isinstance(found, (str, StoreError)):
             self.answered[request.name if request.name in self.book.classes else "", "2"] += 1
-            return no_verdict_line(str(found))
-        verdict, near, line = reply(rule, found)
+            return no_verdict_line(found if isinstance(found, str) else STORE_FAILED)
+        verdict, near, line, watched = reply(rule, found)
         self.answered[request.name, "1" if verdict.over else "0"] += 1
         if near:
-            self.near.note(request, rule, verdict)
+            self.near.note(request.name, value, rule, found)
+            for limit in watched:
+                self.watched[request.name, str(limit)] += 1
         return line

@@ -9,17 +9,27 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from struct import unpack
 from typing import TYPE_CHECKING
 
-from ra_plugins.rater.memory import Mark, StoreError, add, counted, series_key
+from ra_plugins.rater.memory import (
+    NAME_LIMIT,
+    VALUES_LIMIT,
+    Mark,
+    StoreError,
+    count_and_add,
+    held_name,
+    key_parts,
+    series_key,
+)
 from ra_plugins.support.sqlite import DatabaseFile, Layout
 
 if TYPE_CHECKING:
     import sqlite3
 
 # %% auto #0
-__all__ = ['MARKS', 'LOCK_TIMEOUT', 'SLICE', 'WRITE_SERIES', 'BRING_BACK', 'DROP', 'LOSS', 'MarksFile', 'read_series',
-           'write_series', 'Changes', 'Sqlite']
+__all__ = ['MARKS', 'LOCK_TIMEOUT', 'SLICE', 'WRITE_SERIES', 'BRING_BACK', 'EXPIRED', 'KEEP_ON', 'DROP', 'LOSS', 'DROP_FIRST',
+           'FULLEST', 'MarksFile', 'read_series', 'drop_expired', 'write_series', 'Changes', 'Sqlite']
 
 # %% ../../nbs/rater/02_sqlite.ipynb #17cf3228
 MARKS = Layout(
@@ -67,35 +77,57 @@ INSERT INTO series VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET expires = excluded.expires, marks = excluded.marks
 """
 BRING_BACK = "UPDATE series SET expires = ? WHERE key IN (SELECT key FROM series WHERE expires > ? LIMIT ?)"
-DROP = "DELETE FROM series WHERE key IN (SELECT key FROM series WHERE expires <= ? LIMIT ?)"
+EXPIRED = "SELECT key, substr(marks, -8) FROM series WHERE expires <= ? LIMIT ?"
+KEEP_ON = "UPDATE series SET expires = ? WHERE key = ?"
+DROP = "DELETE FROM series WHERE key = ?"
+
+
+def drop_expired(
+    database: sqlite3.Connection,
+    now: float,
+    spans: Mapping[str, float],  # seconds for which the marks of each class are needed
+) -> tuple[int, bool]:  # how many rows; may there be more?
+    "Drop a slice of the rows that have expired, in a transaction that is open."
+    expired = database.execute(EXPIRED, (now, SLICE)).fetchall()
+    ends = [(unpack("d", last)[0] + spans.get(key_parts(key)[0], 0), key) for key, last in expired]
+    gone = [(key,) for end, key in ends if end <= now]
+    database.executemany(KEEP_ON, [each for each in ends if each[0] > now])
+    database.executemany(DROP, gone)
+    return len(gone), len(expired) == SLICE
 
 
 def write_series(
     database: sqlite3.Connection,
     rows: Iterable[tuple[bytes, float, array[float]]],  # key, expiry, series
     now: float,
-    latest: float,  # no row may expire later
-) -> bool:  # is there more to drop?
+    spans: Mapping[str, float],  # as for `drop_expired`
+) -> tuple[int, bool]:  # the same
     "Write rows, and drop a slice of those that have expired."
+    latest = now + max(spans.values(), default=0)  # no row may expire later
     database.execute("BEGIN IMMEDIATE")
     database.executemany(WRITE_SERIES, rows)
     database.execute(BRING_BACK, (latest, latest, SLICE))
-    dropped = database.execute(DROP, (now, SLICE)).rowcount
+    dropped = drop_expired(database, now, spans)
     database.execute("COMMIT")
-    return dropped == SLICE
+    return dropped
 
 # %% ../../nbs/rater/02_sqlite.ipynb #01e53e12
 LOSS = 1.0  # seconds: how old a mark gets before it is written
+DROP_FIRST = "DELETE FROM series WHERE key IN (SELECT key FROM series ORDER BY expires LIMIT ?)"
 
 
 class Changes:
     "The series that are newer than in the file."
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = VALUES_LIMIT) -> None:
         self.series: dict[tuple[str, str], array[float]] = {}  # by class and value
         self.spans: dict[str, float] = {}
         self.written = float("-inf")  # when
         self.more = False  # is there more to drop?
+        self.most, self.dropped = most, 0  # rows that may be in the file; those that had to go for it
+        self.rows = 0  # in the file
+        self.rows_of: sqlite3.Connection | None = None  # through which they were counted; a new one may be of a new file
+        self.new: set[tuple[str, str]] = set()  # those of the series that aren't in the file
 
     def due(self, now: float) -> bool:
         "Is it time to write?"
@@ -104,26 +136,45 @@ class Changes:
     def find(self, database: sqlite3.Connection, name: str, value: str) -> array[float]:
         "The series of a value, as it is now."
         series = self.series.get((name, value))
-        return read_series(database, series_key(name, value)) if series is None else series
+        if series is None:
+            series = read_series(database, series_key(name, value))
+            if not series:
+                self.new.add((name, value))
+        return series
 
     def count(self, mark: Mark, series: array[float], now: float) -> tuple[int, ...]:
         "Add a mark to its series, and count: `Store.count` for one."
-        if mark.weight:
-            add(series, now, mark.weight, mark.limits)
+        counts = count_and_add(series, now, mark.weight, mark.limits, mark.within)
+        if mark.weight and series:
             self.series[mark[:2]] = series
-        return counted(series, now, mark.limits)
+        return counts
 
     def write(self, database: sqlite3.Connection, now: float) -> None:
-        "Write everything."
+        "Write everything, and see that there isn't too much."
         rows = [
             (series_key(name, value), series[-1] + self.spans.get(name, 0), series)
             for (name, value), series in self.series.items()
         ]
-        self.more = write_series(database, rows, now, now + max(self.spans.values(), default=0))
+        dropped, self.more = write_series(database, rows, now, self.spans)
+        if database is not self.rows_of:
+            self.rows_of = database
+            (self.rows,) = database.execute("SELECT count(*) FROM series").fetchone()
+        else:
+            self.rows += len(self.new & self.series.keys()) - dropped
         self.series.clear()
+        self.new.clear()
         self.written = now
+        if self.rows > self.most:
+            surplus = database.execute(DROP_FIRST, (min(self.rows - self.most, 4 * SLICE),)).rowcount
+            self.rows, self.dropped, self.more = self.rows - surplus, self.dropped + surplus, True
 
-# %% ../../nbs/rater/02_sqlite.ipynb #1c4c8544
+# %% ../../nbs/rater/02_sqlite.ipynb #3a000d3e
+FULLEST = """
+SELECT key FROM (SELECT key, length(marks) AS size FROM series ORDER BY expires DESC LIMIT 20000)
+ORDER BY size DESC LIMIT ?
+"""
+
+
 class Sqlite:
     "Marks in a file: they outlive the process."
 
@@ -131,17 +182,24 @@ class Sqlite:
         self,
         path: str,
         clock: Callable[[], float] = time.time,  # in seconds; it goes on over restarts, so it tells the time of day
+        most: int = VALUES_LIMIT,  # values to hold, and a slice more that waits to be written
     ):
         "The file is opened at the first question."
-        self.clock, self.file, self.changes = clock, MarksFile(path, clock), Changes()
+        self.clock, self.file, self.changes = clock, MarksFile(path, clock), Changes(most)
+
+    @property
+    def dropped(self) -> int:
+        "As `Store.dropped`."
+        return self.changes.dropped
 
     def keep(self, spans: Mapping[str, float]) -> None:
         "As `Store.keep`."
         self.changes.spans = dict(spans)
 
-    def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...]]:
+    def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
         "As `Store.count`. Where it raises, nothing is marked."
         now = self.clock()
+        marks = [mark._replace(value=held_name(mark.value)) if len(mark.value) > NAME_LIMIT else mark for mark in marks]
         with self.file.asked() as database:
             if self.changes.due(now):
                 self.changes.write(database, now)
@@ -151,15 +209,24 @@ class Sqlite:
     def forget(self, name: str, value: str) -> bool:
         "As `Store.forget`."
         with self.file.asked() as database:
-            rows = database.execute("DELETE FROM series WHERE key = ?", (series_key(name, value),)).rowcount
-        return self.changes.series.pop((name, value), None) is not None or rows > 0
+            rows = database.execute(DROP, (series_key(name, value),)).rowcount
+        self.changes.rows -= rows
+        if rows and (name, held_name(value)) in self.changes.series:
+            self.changes.new.add((name, held_name(value)))
+        return self.changes.series.pop((name, held_name(value)), None) is not None or rows > 0
 
     def held(self) -> int:
         "As `Store.held`."
         with self.file.asked() as database:
             self.changes.write(database, self.clock())
             (values,) = database.execute("SELECT count(*) FROM series").fetchone()
+        self.changes.rows = int(values)
         return int(values)
+
+    def likely(self, most: int) -> list[tuple[str, str]]:
+        "As `Store.likely`: of the last rows."
+        with self.file.asked() as database:
+            return [key_parts(key) for (key,) in database.execute(FULLEST, (most,))]
 
     def tidy(self) -> None:
         "As `Store.tidy`: write what is due. A failure is told to the next question."

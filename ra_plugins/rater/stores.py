@@ -7,34 +7,41 @@ from __future__ import annotations
 
 import re
 
-from ra_plugins.rater.memory import Memory, Store
+from ra_plugins.rater.memory import VALUES_LIMIT, Memory, Store
 
 # %% auto #0
-__all__ = ['open_store']
+__all__ = ['REDIS', 'open_store']
 
-# %% ../../nbs/rater/04_stores.ipynb #13334639
-def open_store(text: str) -> Store:
+# %% ../../nbs/rater/04_stores.ipynb #b383cc88
+REDIS = re.compile(r"(?:redis|rediss)(?:\+(?:sentinel|cluster))?|unix")  # schemes of URLs
+
+
+def open_store(
+    text: str,
+    most: int = VALUES_LIMIT,  # values to hold
+) -> Store:
     "The store that a setting names. It raises `ValueError`, which says what would do. Files and servers are asked later."
-    scheme = re.match(r"([a-z]+):", text)
+    scheme = re.match(r"([a-z+]+):", text)
     if text in ("memory", ":memory:"):
-        return Memory()
-    if scheme and scheme[1] in ("redis", "rediss", "unix"):
-        return _redis(text)
+        return Memory(most=most)
+    if scheme and REDIS.fullmatch(scheme[1]):
+        return _redis(text, most)
     path = text.removeprefix("sqlite:")
     if not path or scheme and path == text:
         shown = "what has an @ in it, and may have a password," if "@" in text else repr(text)
-        raise ValueError(f"{shown} is no store: memory, sqlite:PATH, redis://HOST, rediss://HOST or unix://PATH would be one")
+        places = "redis://HOST, rediss://HOST, unix://PATH, redis+sentinel://HOST/SERVICE or redis+cluster://HOST"
+        raise ValueError(f"{shown} is no store: memory, sqlite:PATH, {places} would be one")
     from ra_plugins.rater.sqlite import Sqlite
 
-    return Sqlite(path)
+    return Sqlite(path, most=most)
 
 
-def _redis(url: str) -> Store:
+def _redis(url: str, most: int) -> Store:
     try:
         from ra_plugins.rater.redis import Redis
     except ModuleNotFoundError as error:
         raise ValueError(f"marks in Redis need {error.name}: pip install 'ra-plugins[rater]'") from None
     try:
-        return Redis(url)
+        return Redis(url, most=most)
     except ValueError as error:
         raise ValueError(f"no address of a Redis server: {error}") from None

@@ -1,0 +1,215 @@
+"Servers of Redis or Valkey on loopback: one, one with copies and sentinels, and a cluster."
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.cluster import RedisCluster
+
+PATIENCE = 60  # seconds for whatever has to happen
+
+
+def until(happens: Callable[[], Any], what: str) -> Any:
+    "Wait until something is the case."
+    end = time.monotonic() + PATIENCE
+    while True:
+        with suppress(redis.RedisError, OSError):
+            if found := happens():
+                return found
+        assert time.monotonic() < end, f"it doesn't come about that {what}"
+        time.sleep(0.02)
+
+
+def free_port(cluster: bool = False) -> int:
+    "A port that is free, and for a server of a cluster the one 10,000 above it, too."
+    while True:
+        with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+            port = int(listener.getsockname()[1])
+            if not cluster:
+                return port
+            if port <= 55_000:
+                with suppress(OSError), closing(socket.create_server(("127.0.0.1", port + 10_000))):
+                    return port
+
+
+class Server:
+    "A server of Redis or Valkey, on a Unix socket and a TCP port."
+
+    def __init__(self, program: str, folder: Path, *options: str, cluster: bool = False):
+        folder.mkdir(exist_ok=True)
+        self.program, self.folder, self.options = program, folder, options
+        self.port = free_port(cluster)
+        self.path = folder / "socket"
+        self.url = f"unix://{self.path}"
+        self.start()
+
+    def start(self, *options: str) -> None:
+        "Start it, and wait until it listens."
+        listen = ["--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", str(self.path)]
+        keep = ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
+        command = [self.program, *listen, *keep, *self.options, *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if ("eady to accept connections" in line and str(self.path) in line) or "connections unix" in line:
+                break
+        else:
+            raise RuntimeError(f"{self.program} ended with {self.process.wait()}")
+        threading.Thread(target=self.process.stdout.read, daemon=True).start()  # so that its pipe doesn't fill
+
+    def stop(self) -> None:
+        "Stop it, in whatever state it is."
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        self.process.wait(timeout=30)
+
+    def kill(self) -> None:
+        "End it at once."
+        self.process.kill()
+        self.process.wait(timeout=30)
+
+    def admin(self) -> Any:  # redis-py says of each method that it may be awaited
+        "A connection to look and to break things with."
+        return redis.Redis(unix_socket_path=str(self.path))
+
+
+class Guarded:
+    "A server, one that copies it, and three sentinels. The service is called `mail`."
+
+    def __init__(self, program: str, folder: Path, stack: ExitStack):
+        self.servers = [Server(program, folder / name) for name in ("one", "two")]
+        for server in self.servers:
+            stack.callback(server.stop)
+        first, second = self.servers
+        second.admin().replicaof("127.0.0.1", first.port)
+        until(lambda: second.admin().info("replication")["master_link_status"] == "up", "the second copies the first")
+        self.ports = [free_port() for _ in range(3)]
+        for port in self.ports:
+            own = folder / f"sentinel{port}"
+            own.mkdir()
+            (own / "sentinel.conf").write_text(
+                f"bind 127.0.0.1\nport {port}\ndir {own}\nsentinel monitor mail 127.0.0.1 {first.port} 2\n"
+                "sentinel down-after-milliseconds mail 500\nsentinel failover-timeout mail 3000\n"
+            )
+            process = subprocess.Popen([program, str(own / "sentinel.conf"), "--sentinel"], stdout=subprocess.DEVNULL)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        for port in self.ports:
+            until(partial(self._knows_all, port), "the sentinels know each other")
+        self.url = f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in self.ports)}/mail"
+
+    @staticmethod
+    def _knows_all(port: int) -> bool:
+        state: Any = redis.Redis(port=port).sentinel_master("mail")
+        return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
+
+    def main(self) -> Server:
+        "The server that the sentinels name."
+        named: Any = redis.Redis(port=self.ports[0]).sentinel_get_master_addr_by_name("mail")
+        return next(server for server in self.servers if server.port == named[1])
+
+
+class Clustered:
+    "A cluster of three servers, each with one that copies it."
+
+    def __init__(self, program: str, folder: Path, stack: ExitStack):
+        told = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no")
+        self.servers = [
+            Server(
+                program,
+                folder / str(number),
+                *told,
+                "--cluster-config-file",
+                str(folder / f"{number}.conf"),
+                cluster=True,
+            )
+            for number in range(6)
+        ]
+        for server in self.servers:
+            stack.callback(server.stop)
+        names = [f"127.0.0.1:{server.port}" for server in self.servers]
+        tool = re.sub("server$", "cli", program)
+        subprocess.run(
+            [tool, "--cluster", "create", *names, "--cluster-replicas", "1", "--cluster-yes"],
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        for server in self.servers:
+            until(partial(self._is_whole, server), "the cluster is whole")
+        self.url = f"redis+cluster://{','.join(names[:2])}"
+
+    @staticmethod
+    def _is_whole(server: Server) -> bool:
+        state, copies = server.admin().cluster("info"), server.admin().info("replication")
+        known = sum(
+            "connected" in node["flags"] or node["connected"] for node in server.admin().cluster("nodes").values()
+        )
+        copying = copies["role"] == "master" or copies["master_link_status"] == "up"
+        return bool(state["cluster_state"] == "ok" and copying and known == 6)
+
+    def client(self) -> RedisCluster:
+        "A client of redis-py's, to look with."
+        return RedisCluster(host="127.0.0.1", port=self.servers[0].port)
+
+    def at(self, port: int | None) -> Server:
+        "The server at a port."
+        return next(server for server in self.servers if server.port == port)
+
+
+class Door:
+    "A port that leads to another one, which can change."
+
+    def __init__(self, listener: socket.socket, target: int):
+        self.listener, self.target, self.open = listener, target, True
+        self.port = listener.getsockname()[1]
+        self.ends: list[socket.socket] = []
+
+    def run(self) -> None:
+        "Let clients through until it is closed."
+        while self.open:
+            client, _ = self.listener.accept()
+            if self.open:
+                server = socket.create_connection(("127.0.0.1", self.target))
+                self.ends += [client, server]
+                for one, other in ((client, server), (server, client)):
+                    threading.Thread(target=self.pass_on, args=(one, other), daemon=True).start()
+            else:
+                client.close()
+
+    @staticmethod
+    def pass_on(one: socket.socket, other: socket.socket) -> None:
+        "Send on what comes, until there is no more."
+        with suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        for each in (one, other):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def forwarding(target: int) -> Iterator[Door]:
+    "A port that leads to another one."
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        door = Door(listener, target)
+        thread = threading.Thread(target=door.run)
+        thread.start()
+        try:
+            yield door
+        finally:
+            door.open = False
+            socket.create_connection(("127.0.0.1", door.port)).close()
+            thread.join()
+            for each in door.ends:
+                each.close()
