@@ -463,7 +463,7 @@ def kept(store: str) -> str:
     "Where marks are."
     if store in ("memory", ":memory:"):
         return "in memory, gone when rater ends"
-    if "://" in store:
+    if not store.startswith("sqlite:") and "://" in store:
         return f"in Redis, {without_password(store)}"
     return f"in {store.removeprefix('sqlite:')}, an SQLite file"
 
