@@ -190,6 +190,23 @@ def test_many_questions_on_a_connection(start: Callable[..., Daemon]) -> None:
         file.close()
 
 
+def test_which_limit_it_is_and_when_to_come_again(start: Callable[..., Daemon]) -> None:
+    limits = LIMIT.replace('"2 in 1h"', '["5 in 1m", "2 in 1h"]')
+    daemon = start(f'[settings]\n{PLACES}metrics_port = 0\n{limits}[[limits.ip6]]\nexempt = true\n')
+    assert daemon.ask(b"-more ip 192.0.2.1\n") == b"0 1/2 3600 0\r\n"
+    assert daemon.ask(b"-more -peek ip 192.0.2.2\n") == b"0 0/5 60 0\r\n"
+    assert daemon.ask(b"-more ip6 x\n") == b"0 0/0 0 0\r\n"
+    assert daemon.ask(b"-weight=2 ip 192.0.2.1\n") == b"1 3/2\r\n"
+    found = re.fullmatch(rb"1 3/2 3600 (\d+)\r\n", daemon.ask(b"-peek -more ip 192.0.2.1\n"))
+    assert found and 3500 < int(found[1]) <= 3600
+    assert daemon.ask(b"-weight=3 -more ip 192.0.2.1\n") == b"1 6/2 3600 -\r\n"  # three are never within
+    assert daemon.ask(b"-more colour red\n") == b"2 Class not found: colour\r\n"
+    assert daemon.line() == "info: ip 192.0.2.1 is over its limit of 2 in 1h: 3/2"
+    assert daemon.ctl("near")[1] == "ip 192.0.2.1 6/2 in 1h over\n"
+    with urlopen(f"http://127.0.0.1:{daemon.ports['metrics']}/metrics", timeout=PATIENCE) as page:
+        assert 'rater_over_total{class="ip",limit="2 in 1h"} 3.0' in page.read().decode()
+
+
 def test_unix_socket(start: Callable[..., Daemon], tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as left_behind:
@@ -453,8 +470,8 @@ def test_raterctl(start: Callable[..., Daemon]) -> None:
         daemon.ask(b"ip 192.0.2.1\n")
     daemon.ask(b"ip 192.0.2.2\n")
     assert daemon.ctl("limits") == (0, "Class ip:\n  *: 2 in 1h\n", "")
-    assert daemon.ctl("near") == (0, "ip 192.0.2.1 3/2 over\nip 192.0.2.2 1/2\n", "")
-    assert daemon.ctl("near", "1") == (0, "ip 192.0.2.1 3/2 over\n", "")
+    assert daemon.ctl("near") == (0, "ip 192.0.2.1 3/2 in 1h over\nip 192.0.2.2 1/2 in 1h\n", "")
+    assert daemon.ctl("near", "1") == (0, "ip 192.0.2.1 3/2 in 1h over\n", "")
     assert daemon.ctl("forget", "ip", "192.0.2.1") == (0, "forgotten: ip 192.0.2.1\n", "")
     assert daemon.ctl("forget", "ip", "192.0.2.1") == (0, "it had no marks: ip 192.0.2.1\n", "")
     assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/2\r\n"
@@ -507,7 +524,7 @@ def test_raterctl_over_a_unix_socket(start: Callable[..., Daemon], tmp_path: Pat
         done = subprocess.run(
             [*RATERCTL, *arguments, "near"], env={**ENVIRON, **environ}, capture_output=True, text=True, timeout=PATIENCE
         )
-        assert (done.returncode, done.stdout) == (0, "ip 192.0.2.1 1/2\n")
+        assert (done.returncode, done.stdout) == (0, "ip 192.0.2.1 1/2 in 1h\n")
     done = subprocess.run(
         [*RATERCTL, "--socket", "here", "near"], env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE
     )

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ra_plugins.rater.client import QUESTION_LIMIT, parse_server_address
 from ra_plugins.rater.config import described_rules
-from ra_plugins.rater.limits import NoRule
+from ra_plugins.rater.limits import NoRule, duration
 from ra_plugins.rater.memory import StoreError
 from ra_plugins.rater.protocol import Rater
 from ra_plugins.rater.server import RaterServer
@@ -55,9 +55,10 @@ def near(it: Operated, rest: str) -> Iterable[str]:
     "Who is near a limit or over it, the fullest first; 20 or NUMBER of them"
     if rest and not (rest.isascii() and rest.isdigit() and len(rest) < 10):
         raise CommandRefused(f"near takes a number, not {rest}")
-    for name, value, verdict in it.rater.near.verdicts(it.rater.store)[: int(rest or NEAR)]:
+    for name, value, verdict, limit in it.rater.near.verdicts(it.rater.store)[: int(rest or NEAR)]:
         over = " over" * (verdict.marks > verdict.allowed)
-        yield f"{name} {value} {verdict.marks}/{verdict.allowed}{over}"
+        window = f" in {duration(limit.seconds)}" if limit else ""
+        yield f"{name} {value} {verdict.marks}/{verdict.allowed}{window}{over}"
 
 # %% ../../nbs/rater/09_control.ipynb #df3ec366
 def forget(it: Operated, rest: str) -> Iterable[str]:

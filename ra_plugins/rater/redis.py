@@ -54,9 +54,9 @@ from ra_plugins.support.log import octets
 from ra_plugins.support.redis_url import parse_redis_url
 
 # %% auto #0
-__all__ = ['TOLD', 'FIND', 'ROOM', 'ADD', 'COUNT', 'MARK', 'LIVE_ON', 'SEVERAL', 'SEVERAL_URL', 'OPTIONS', 'LONGEST_TIMEOUT',
-           'STEP', 'LOOKING', 'NONSENSE', 'Given', 'Found', 'packed', 'Script', 'script', 'batch', 'open_line',
-           'failure', 'checked_reply', 'is_unfit', 'Line', 'HeldSocket', 'held_to_its_end', 'Place', 'check_options',
+__all__ = ['TOLD', 'FIND', 'ROOM', 'ADD', 'COUNT', 'MARK', 'LIVE_ON', 'SEVERAL', 'SEVERAL_URL', 'URL_OPTIONS', 'LONGEST_TIMEOUT',
+           'STEP', 'LOOKING', 'NONSENSE', 'packed', 'Script', 'script', 'batch', 'open_line', 'failure',
+           'checked_reply', 'is_unfit', 'Line', 'HeldSocket', 'held_to_its_end', 'Place', 'check_options',
            'parse_place', 'Reach', 'reach', 'run_script', 'OneServer', 'sentinel_line', 'ClusterServers', 'servers',
            'making_sense', 'Redis']
 
@@ -373,7 +373,7 @@ SEVERAL = {"sentinel": 26379, "cluster": 6379}  # their ports
 SEVERAL_URL = "redis+sentinel://:PASSWORD@HOST,HOST/SERVICE/DATABASE or redis+cluster://:PASSWORD@HOST,HOST is one"
 
 
-OPTIONS = (
+URL_OPTIONS = (
     *("timeout", "prefix", "db", "username", "password", "sentinel_username", "sentinel_password"),
     *("client_name", "socket_keepalive", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"),
     *("ssl_cert_reqs", "ssl_check_hostname"),
@@ -384,8 +384,8 @@ def check_options(url: str) -> None:
     "See whether we know what stands behind a `?`. It raises `ValueError`, which shows nothing of the URL."
     parts = urlsplit(url)
     names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
-    if len(set(names)) < len(names) or not {*names} <= {*OPTIONS}:
-        raise ValueError(f"behind a ? may stand, each once: {', '.join(OPTIONS)}")
+    if len(set(names)) < len(names) or not {*names} <= {*URL_OPTIONS}:
+        raise ValueError(f"behind a ? may stand, each once: {', '.join(URL_OPTIONS)}")
     if "db" in names and parts.scheme != "unix" and parts.path.strip("/"):
         raise ValueError("both its path and db say which database")
     if parts.scheme in ("redis+cluster", "rediss+cluster") and ("db" in names or parts.path.strip("/") not in ("", "0")):
@@ -624,15 +624,15 @@ def servers(place: Place, settings: Reach) -> OneServer | ClusterServers:
 
 
 NONSENSE = (ValueError, TypeError, AttributeError, LookupError, OverflowError)  # what comes of answers that aren't Redis's
-Given = ParamSpec("Given")
-Found = TypeVar("Found")
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
 
 
-def making_sense(method: Callable[Given, Found]) -> Callable[Given, Found]:
+def making_sense(method: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
     "The same method, for which an answer that makes no sense is a `StoreError`."
 
     @wraps(method)
-    def asked(*given: Given.args, **options: Given.kwargs) -> Found:
+    def asked(*given: _Given.args, **options: _Given.kwargs) -> _Found:
         try:
             return method(*given, **options)
         except NONSENSE as error:
