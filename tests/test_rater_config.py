@@ -383,6 +383,70 @@ def test_the_packaged_rule_counts_an_address_once() -> None:
     assert rater.answers([read_request(line) for line in asked]) == [b"0 1/10\r\n", b"0 2/10\r\n", b"0 3/10\r\n"]
 
 
+# What a rule and a class choose
+
+
+def test_watch_count_down_and_values_mean_the_same_in_both_syntaxes() -> None:
+    toml = b"""
+        [settings]
+        values = 5000
+        [[limits.ip]]
+        limit = ["10 in 1m", "200 in 1d"]
+        watch = "200 in 1d"
+        count = "within"
+        [classes.ip]
+        down = "memory"
+        """
+    libconfig = b"""
+        settings: { values: 5000; };
+        limits: { ip: ( { limit: ["10 in 1m", "200 in 1d"]; watch: ["200 in 1d"]; count: "within"; } ); };
+        classes: { ip: { down: "memory"; }; };
+        """
+    for file, content in (("rater.toml", toml), ("rater.conf", libconfig)):
+        config = parse_config(file, content)
+        (rule,) = config.book.classes["ip"]
+        assert (rule.watched, rule.within, config.book.down) == ((False, True), (True, False), {"ip": "memory"})
+        assert described(config).splitlines()[1:2] + described(config).splitlines()[-3:] == [
+            "Marks: in memory, gone when rater ends, at most 5,000 values",
+            "Class ip:",
+            "  while the store is away, marks are counted in this rater's memory",
+            "  *: 10 in 1m, 200 in 1d (watched only), only what is within is counted",
+        ]
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        (
+            '[[limits.ip]]\nlimit = "1 in 1m"\nwatch = "2 in 1m"',
+            "1: watch should name limits of this rule, and 2 in 1m is none",
+        ),
+        ('[[limits.ip]]\nlimit = "1 in 1m"\nwatch = 1', "3: watch should be true or false, or one of the limits"),
+        ('[[limits.ip]]\nlimit = "1 in 1m"\ncount = "few"', '3: count should be "all" or "within", not "few"'),
+        (
+            '[[limits.ip]]\nlimit = "1 in 1m"\n[classes.ip]\ndown = true',
+            '4: down should be "pass", "refuse" or "memory"',
+        ),
+        (
+            '[[limits.ip]]\nlimit = "1 in 1m"\n[classes.user]\ndown = "pass"',
+            '3: there are no limits for a class "user"',
+        ),
+        ("[settings]\nvalues = 10", "2: values should be a whole number from 1000 to 100000000"),
+        (
+            '[settings]\nstore = "redis+sentinel://:secret@192.0.2.1"',
+            "2: no address of a Redis server: redis+sentinel://",
+        ),
+        (
+            '[settings]\nstore = "redis://192.0.2.1?timeout=-1"',
+            "2: no address of a Redis server: timeout should be over 0",
+        ),
+    ],
+)
+def test_mistakes_in_what_a_rule_and_a_class_choose(content: str, expected: str) -> None:
+    (problem,) = problems(content.encode())
+    assert problem.startswith(f"rater.toml:{expected}") and "secret" not in problem
+
+
 # The syntax
 
 

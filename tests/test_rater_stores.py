@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -27,7 +28,7 @@ from hypothesis import strategies as st
 from redis_servers import Server, forwarding
 
 from ra_plugins.rater.limits import Limit, Rule, RuleBook, parse_limit
-from ra_plugins.rater.memory import RETRY_PAUSE, SPARE_MARKS, Mark, Memory, Store, StoreError
+from ra_plugins.rater.memory import HELD_LENGTH, RETRY_PAUSE, SPARE_MARKS, Mark, Memory, Store, StoreError
 from ra_plugins.rater.protocol import Rater, read_request
 from ra_plugins.rater.redis import Redis
 from ra_plugins.rater.sqlite import LOSS, SLICE, Sqlite
@@ -619,3 +620,234 @@ def test_a_server_that_asks_for_a_password_by_now_is_asked_anew(server: Server) 
         without.count([OFFICE])
     redis.Redis.from_url(f"unix://:secret@{server.path}").config_set("requirepass", "")
     assert after_a_while(lambda: without.count([OFFICE])) == [(2,)]
+
+
+# What all stores do alike
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis-server", "valkey-server"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Store]]:
+    "Makes a store, and the same once more as after a restart."
+    with ExitStack() as stack:
+        yield partial(store_of_kind, str(request.param), tmp_path, stack, [])
+
+
+def store_of_kind(
+    kind: str, path: Path, stack: ExitStack, started: list[Server], clock: Callable[[], float], most: int = 1_000_000
+) -> Store:
+    if kind == "memory":
+        return Memory(clock, most)
+    if kind == "sqlite":
+        return Sqlite(str(path / "marks.db"), clock, most)
+    if not started:
+        if shutil.which(kind) is None:
+            pytest.skip(f"{kind} isn't installed")
+        started.append(Server(kind, Path(stack.enter_context(tempfile.TemporaryDirectory()))))
+        stack.callback(started[0].stop)
+    return Redis(started[0].url, timeout=60, clock=clock, most=most)
+
+
+def test_a_store_holds_so_many_values_and_lets_those_go_that_would_have_gone_soon(
+    make: Callable[..., Store], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    store = make(clock, most=50)
+    book = RuleBook({"soon": [Rule("*", [Limit(10, 600)])], "late": [Rule("*", [Limit(10, 60_000)])]})
+    rater = Rater(book, store)
+    for number in range(60):
+        clock.now += 2  # a file is written to each second
+        name = "soon" if number < 45 else "late"
+        rater.answers([read_request(f"{name} {number}".encode())])
+    clock.now += 2
+    store.tidy()
+    assert store.held() <= 50 and store.dropped == 10
+    late = [Mark("late", str(number), (Limit(10, 60_000),), 0) for number in range(45, 60)]
+    assert store.count(late) == [(1,)] * 15
+    rater.tidy()
+    full = [each.getMessage() for each in caplog.records if "the oldest go" in each.getMessage()]
+    assert len(full) == 1
+    store.close()
+
+
+def test_a_long_value_is_held_under_a_digest(make: Callable[..., Store]) -> None:
+    clock = Clock()
+    store = make(clock)
+    store.keep({"ip": 60})
+    one, other = "x" * 898 + "1", "x" * 898 + "2"
+    marks = [OFFICE._replace(value=value) for value in (one, other, one)]
+    assert store.count(marks) == [(1,), (1,), (2,)] and store.held() == 2
+    clock.now += 2
+    store.tidy()
+    held = [value for _, value in store.likely(10)]
+    assert all(len(value) == HELD_LENGTH and value.startswith("x" * 31) for value in held)
+    assert store.forget("ip", one) and not store.forget("ip", one) and store.held() == 1
+    assert store.count([marks[0], marks[1]]) == [(1,), (2,)]
+    store.close()
+
+
+def test_names_of_899_bytes_take_little_memory() -> None:
+    store = Memory()
+    store.keep({"user": 3600})
+    tracemalloc.start()
+    for number in range(20_000):
+        store.count([Mark("user", f"{number:0899}", (Limit(10, 3600),))])
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken / 20_000 < 300  # bytes
+
+
+def test_who_is_over_and_goes_on_is_throttled_and_not_shut_out(make: Callable[..., Store]) -> None:
+    clock = Clock()
+    store = make(clock)
+    rater = Rater(RuleBook({"ip": [Rule("*", [Limit(3, 60)], within=True)]}), store)
+    said = []
+    for clock.now in range(2000, 2200, 10):
+        said += ask(rater, "192.0.2.1")
+    assert said == (["0 1/3", "0 2/3", "0 3/3"] + ["1 4/3"] * 3) + (["0 3/3"] * 3 + ["1 4/3"] * 3) * 2 + ["0 3/3"] * 2
+    clock.now -= 3600  # the clock is put back: nobody is shut out until it has caught up
+    assert ask(rater, "192.0.2.1")[0].startswith("1 ")
+    clock.now += 61
+    assert ask(rater, "192.0.2.1") == ["0 1/3"]
+    store.close()
+
+
+def test_marks_live_as_long_as_a_longer_window_that_is_read_later(make: Callable[..., Store]) -> None:
+    clock = Clock()
+    store, longer = make(clock), OFFICE._replace(limits=(Limit(10, 3600),), weight=0)
+    store.keep({"ip": 60})
+    store.count([OFFICE._replace(value=str(number)) for number in range(300)])
+    clock.now += 59
+    store.tidy()
+    store.keep({"ip": 3600})
+    for clock.now in (1060.0, 1119.0, 1130.0, 4500.0):
+        for _ in range(5):
+            store.tidy()
+        assert store.count([longer._replace(value=str(number)) for number in range(300)]) == [(1,)] * 300
+    store.close()
+
+
+def test_redis_keeps_keys_for_the_longer_window(server: Server) -> None:
+    store = Redis(server.url, timeout=60)
+    store.keep({"ip": 60, "user": 60})
+    store.count([OFFICE, OFFICE._replace(name="user")])
+    server.admin().lpush("rater:ip theirs", "x")
+    store.keep({"ip": 3600, "user": 60})
+    store.tidy()
+    admin = server.admin()
+    assert 3_500_000 < admin.pttl("rater:ip 192.0.2.1") <= 3_600_000 and admin.pttl("rater:user 192.0.2.1") <= 60_000
+    assert admin.pttl("rater:ip theirs") == -1
+    store.close()
+
+
+def test_who_is_near_is_still_known_after_a_reload_and_a_restart(make: Callable[..., Store]) -> None:
+    clock = Clock()
+    store = make(clock)
+    rules = [Rule("192.0.2.0/24", []), Rule("*", [Limit(4, 3600)], prefix6=64)]
+    rater = Rater(RuleBook({"ip": rules}), store)
+    ask(rater, "2001:db8::1", "2001:db8::2", "2001:db8::3", "198.51.100.1", "198.51.100.1", "198.51.100.2")
+    expected = [("2001:db8::/64", 3), ("198.51.100.1", 2)]
+
+    def near(of: Rater) -> list[tuple[str, int]]:
+        return [(each.value, each.verdict.marks) for each in of.near.verdicts(of.store)]
+
+    assert near(rater) == expected
+    rater.use(RuleBook({"ip": rules}))
+    assert near(rater) == expected
+    store.close()
+    if not isinstance(store, Memory):
+        again = Rater(RuleBook({"ip": rules}), make(clock))
+        assert near(again) == expected
+        again.store.close()
+
+
+@pytest.mark.parametrize(
+    "down, answers", [("pass", ["0 0/0"] * 3), ("refuse", ["1 1/0"] * 3), ("memory", ["0 1/2", "0 2/2", "1 3/2"])]
+)
+def test_what_a_class_does_while_the_store_is_away(server: Server, down: str, answers: list[str]) -> None:
+    store = Redis(server.url, timeout=60)
+    rater = Rater(
+        RuleBook({"ip": [Rule("*", [Limit(2, 60)])], "user": [Rule("*", [Limit(2, 60)])]}, {"ip": down}), store
+    )
+    assert ask(rater, "192.0.2.1") == ["0 1/2"]
+    server.stop()
+    assert ask(rater, "192.0.2.1", "192.0.2.1", "192.0.2.1") == answers
+    assert rater.answers([read_request(b"user ana")]) == [b"2 Store failed\r\n"]
+    server.start()
+    after_a_while(store.held)
+    assert ask(rater, "192.0.2.1") == ["0 1/2"]
+    store.close()
+
+
+def test_two_raters_on_one_server_let_no_more_through_than_one(server: Server) -> None:
+    "`within` is atomic: of a thousand questions that two ask at the same time, a hundred are within the limit."
+    script = """
+import sys
+from ra_plugins.rater.limits import Limit
+from ra_plugins.rater.memory import Mark
+from ra_plugins.rater.redis import Redis
+
+store = Redis(sys.argv[1], timeout=60)
+store.keep({"ip": 3600})
+print("ready", flush=True)
+sys.stdin.read()
+for _ in range(100):
+    for (marks,) in store.count([Mark("ip", "192.0.2.1", (Limit(100, 3600),), 1, (True,))] * 5):
+        print(marks)
+"""
+    gate, starter = os.pipe()
+    command = [sys.executable, "-c", script, server.url]
+    raters = [subprocess.Popen(command, cwd=ROOT, stdin=gate, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for rater in raters:
+        assert rater.stdout is not None and rater.stdout.readline() == "ready\n"
+    os.close(starter)  # go
+    answers = [int(line) for rater in raters for line in rater.communicate(timeout=60)[0].split()]
+    os.close(gate)
+    assert sorted(answers) == [*range(1, 101), *[101] * 900]
+    assert server.admin().strlen("rater:ip 192.0.2.1") == 800
+
+
+# The log
+
+
+def passed(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if "is over its limit" in each.getMessage()]
+
+
+def test_the_log_names_each_limit_that_is_passed_and_does_not_repeat_itself(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "rater")
+    clock = Clock()
+    rater = Rater(RuleBook({"ip": [Rule("*", [Limit(2, 10), Limit(4, 3600)])]}), Memory(clock))
+    rater.near.clock = clock
+    for clock.now in range(1000, 1030):
+        ask(rater, "192.0.2.1")
+    assert passed(caplog) == [
+        "ip 192.0.2.1 is over its limit of 2 in 10s: 3/2",
+        "ip 192.0.2.1 is over its limit of 4 in 1h: 5/4",
+    ]
+    caplog.clear()
+    for _ in range(5):
+        rater.answers([read_request(b"-weight=5000 ip 192.0.2.2")])
+    assert passed(caplog) == [
+        "ip 192.0.2.2 is over its limit of 2 in 10s: 1002/2",
+        "ip 192.0.2.2 is over its limit of 4 in 1h: 1004/4",
+    ]
+    caplog.clear()
+    clock.now += 3600
+    rater.answers([read_request(b"-weight=3 ip 192.0.2.2")])
+    assert passed(caplog) == ["ip 192.0.2.2 is over its limit of 2 in 10s: 3/2"]
+    rater.use(RuleBook({"ip": [Rule("*", [Limit(2, 10)])]}))  # the log is moved away: nothing is said again
+    rater.answers([read_request(b"ip 192.0.2.2")])
+    assert len(passed(caplog)) == 1
+
+
+def test_one_limit_of_several_is_watched(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "rater")
+    rater = Rater(
+        RuleBook({"ip": [Rule("*", [Limit(10, 60), Limit(3, 3600)], watch=[Limit(3, 3600)])]}), Memory(Clock())
+    )
+    assert ask(rater, *["192.0.2.1"] * 11) == [*[f"0 {count}/10" for count in range(1, 11)], "1 11/10"]
+    assert passed(caplog) == [
+        "ip 192.0.2.1 is over its limit of 3 in 1h: 4/3, watched only",
+        "ip 192.0.2.1 is over its limit of 10 in 1m: 11/10",
+    ]
+    assert rater.watched == {("ip", "3 in 1h"): 8}

@@ -24,7 +24,7 @@ from ra_plugins.rater.syntax import ConfigError, ConfigProblem, Source, Where, f
 __all__ = ['UNUSED', 'LEVELS', 'Section', 'HELD_AGAINST', 'NAME', 'CONFIG_SECTIONS', 'quoted_text', 'true_or_false', 'anything',
            'value_of_kind', 'as_written', 'whole', 'port_number', 'ip', 'file_mode', 'store_name', 'one_of',
            'limit_list', 'watch_list', 'pattern', 'setting', 'SettingTable', 'DaemonSettings', 'RuleSettings',
-           'ClassSettings', 'unknown', 'section', 'triple', 'rule', 'meant_network', 'Before', 'never_matches',
+           'ClassSettings', 'unknown', 'section', 'triple', 'rule', 'meant_network', 'Before', 'unmatchable',
            'never_decides', 'oddities', 'rule_book', 'classes_of', 'settings_of', 'is_loopback', 'Config',
            'parse_config', 'load_config', 'places', 'kept', 'without_password', 'described_rules', 'described']
 
@@ -311,7 +311,7 @@ HELD_AGAINST = 100  # wildcards that each further one is held against
 _GROUPS = re.compile(r"(?=.*(?:^|:)[0-9a-f]{3,4}(?::|$))[0-9a-f:.*?]+", re.ASCII | re.IGNORECASE)  # like IPv6
 
 
-def never_matches(pattern: str) -> str:
+def unmatchable(pattern: str) -> str:
     "Why no value can match a wildcard, or an empty text."
     like_address = ":" in pattern and _GROUPS.fullmatch(pattern)
     long = len(pattern.replace("*", "")) > QUESTION_LIMIT and not set("[?") & set(pattern)
@@ -352,7 +352,7 @@ def oddities(rules: Sequence[Rule | None]) -> Iterator[tuple[tuple[str | int, ..
             nearest = number and (last := rules[number - 1]) and last.pattern == hiding
             takes = "is for every value" if hiding == before.for_all else "takes all that it would match"
             yield (number,), f"this rule is never reached: {'the one' if nearest else 'a rule'} before it, {hiding}, {takes}"
-        elif rule.network is None and (why := never_matches(rule.pattern)):
+        elif rule.network is None and (why := unmatchable(rule.pattern)):
             yield (number, "match"), f"no value can match {as_written(rule.pattern)}: {why}"
         for place, limit in never_decides(rule.limits, rule.watched):
             yield (number, "limit"), f"{rule.limits[place]} never decides: {limit} is passed before it"

@@ -13,9 +13,9 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import NamedTuple
 
 # %% auto #0
-__all__ = ['UNITS', 'COUNT_LIMIT', 'SECONDS_LIMIT', 'MAPPED', 'DOWN', 'EXEMPT', 'Limit', 'duration', 'parse_limit',
-           'checked_limit', 'address', 'address_bytes', 'address_text', 'one_spelling', 'network', 'Rule', 'NoRule',
-           'RuleBook', 'Verdict', 'judge', 'would_refuse']
+__all__ = ['UNITS', 'COUNT_LIMIT', 'SECONDS_LIMIT', 'DOWN', 'EXEMPT', 'Limit', 'duration', 'parse_limit', 'checked_limit',
+           'address', 'address_bytes', 'address_text', 'one_spelling', 'pattern_network', 'Rule', 'NoRule', 'RuleBook',
+           'Verdict', 'judge', 'would_refuse']
 
 # %% ../../nbs/rater/00_limits.ipynb #3bf199c5
 class Limit(NamedTuple):
@@ -66,8 +66,8 @@ def address(value: str) -> IPv4Address | IPv6Address | None:
         return None
     return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
 
-# %% ../../nbs/rater/00_limits.ipynb #9a2a1f87
-MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address that is mapped into IPv6 begins with
+# %% ../../nbs/rater/00_limits.ipynb #b29b2766
+_MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address that is mapped into IPv6 begins with
 
 
 def address_bytes(value: str) -> bytes | None:
@@ -78,7 +78,7 @@ def address_bytes(value: str) -> bytes | None:
         found = inet_pton(AF_INET6, value.partition("%")[0])
     except (OSError, ValueError):  # ValueError: a zero byte, or a surrogate
         return None
-    return found[12:] if found.startswith(MAPPED) else found
+    return found[12:] if found.startswith(_MAPPED) else found
 
 # %% ../../nbs/rater/00_limits.ipynb #8d23c4e6
 def address_text(address: bytes) -> str:
@@ -99,7 +99,7 @@ def one_spelling(value: str) -> str:
     except (OSError, ValueError):
         front, percent, zone = value.partition("%")
         return f"{one_spelling(front)}%{zone}" if percent and address_bytes(front) else value
-    return inet_ntop(AF_INET6, found) if found[0] else address_text(found.removeprefix(MAPPED))
+    return inet_ntop(AF_INET6, found) if found[0] else address_text(found.removeprefix(_MAPPED))
 
 # %% ../../nbs/rater/00_limits.ipynb #a7b859cb
 _LIKE_NETWORK = re.compile(
@@ -112,7 +112,7 @@ _LIKE_NETWORK = re.compile(
 _BRACKETED = re.compile(r"\[[0-9a-f.:]*:[0-9a-f.:]*\]", re.ASCII | re.IGNORECASE)
 
 
-def network(
+def pattern_network(
     pattern: str,  # a rule's
 ) -> IPv4Network | IPv6Network | None:
     "The network that a pattern is, or None. It raises `ValueError` for one that looks like a network and isn't."
@@ -128,7 +128,7 @@ def network(
         made = ip_network(pattern)
     except ValueError as error:
         raise ValueError(f"{pattern} should be a network: {error}{_instead(pattern)}") from None
-    if isinstance(made, IPv6Network) and made.prefixlen >= 96 and made.network_address.packed.startswith(MAPPED):
+    if isinstance(made, IPv6Network) and made.prefixlen >= 96 and made.network_address.packed.startswith(_MAPPED):
         plain = f"{made.network_address.ipv4_mapped}/{made.prefixlen - 96}"
         raise ValueError(f"{pattern} should be a network of IPv4, since its addresses are counted as such: {plain}")
     return made
@@ -164,10 +164,11 @@ class Rule:
         self.watch = bool(self.limits) and all(self.watched)  # nothing is ever refused
         self.within = () if self.watch or not within else tuple(not each for each in self.watched)  # as `Mark.within`
         self.prefix4, self.prefix6 = prefix4, prefix6
-        self.network = network(pattern)
+        self.network = pattern_network(pattern)
         self.for_all = not pattern.strip("*") and bool(pattern)  # `**` is `*`
         self._wildcard = re.compile(translate(pattern)).match
         self.by_address = self.network is not None or (prefix4, prefix6) != (32, 128)  # else the text is enough
+        self.plain = self.for_all and not self.by_address  # for everything, and counted as it is
         self._first, self._mask = b"", 0
         if self.network is not None:
             self._first, self._mask = self.network.network_address.packed, int(self.network.netmask)
@@ -244,8 +245,11 @@ class RuleBook:
             rules = self.classes[name]
         except KeyError:
             raise NoRule(f"Class not found: {name}") from None
-        spelled, address, looked = one_spelling(value) if ":" in value else value, None, False
+        spelled = one_spelling(value) if ":" in value else value
+        address, looked = None, False
         for rule in rules:
+            if rule.plain:  # most are
+                return rule, spelled
             if rule.by_address and not looked:
                 address, looked = address_bytes(spelled), True
             if rule.describes(spelled, address):

@@ -18,7 +18,7 @@ from ra_plugins.rater.limits import Limit
 from ra_plugins.support.log import octets
 
 # %% auto #0
-__all__ = ['SPARE_MARKS', 'RETRY_PAUSE', 'NAME_LIMIT', 'VALUES_LIMIT', 'LOOKED_AT', 'PARTS', 'TIDYING', 'counted', 'needed',
+__all__ = ['SPARE_MARKS', 'RETRY_PAUSE', 'HELD_LENGTH', 'VALUES_LIMIT', 'LOOKED_AT', 'PARTS', 'TIDYING', 'counted', 'needed',
            'add', 'bring_back', 'count_and_add', 'Mark', 'StoreError', 'Store', 'held_name', 'series_key', 'key_parts',
            'Room', 'Generations', 'Parts', 'Memory']
 
@@ -30,9 +30,10 @@ def counted(
     series: array[float],  # times, in order
     now: float,
     limits: Sequence[Limit],
+    more: int = 0,  # marks, beside those of the series
 ) -> tuple[int, ...]:  # for each limit, the marks in its window, at most `SPARE_MARKS` over what is allowed
     "Count the marks in the windows that end now."
-    end = len(series)
+    end = len(series) + more
     return tuple([min(end - bisect_right(series, now - seconds), allowed + SPARE_MARKS) for allowed, seconds in limits])
 
 # %% ../../nbs/rater/01_memory.ipynb #fd95b682
@@ -51,7 +52,8 @@ def add(
     limits: tuple[Limit, ...],
 ) -> None:
     "Put a mark at the end of its series, and drop from its beginning what no answer needs."
-    bring_back(series, now)
+    if series and series[-1] > now:
+        bring_back(series, now)
     keep, seconds = needed(limits)
     if weight == 1:
         series.append(now)
@@ -65,10 +67,9 @@ def add(
 
 
 def bring_back(series: array[float], now: float) -> None:
-    "Where the clock was put back, take what has been marked since then for marked now."
-    if series and series[-1] > now:
-        late = bisect_right(series, now)
-        series[late:] = array("d", [now]) * (len(series) - late)
+    "The clock was put back: take what has been marked since then for marked now."
+    late = bisect_right(series, now)
+    series[late:] = array("d", [now]) * (len(series) - late)
 
 # %% ../../nbs/rater/01_memory.ipynb #8ecf5bcb
 def count_and_add(
@@ -79,17 +80,16 @@ def count_and_add(
     within: tuple[bool, ...],  # as `Mark.within`
 ) -> tuple[int, ...]:
     "Put a mark into its series, if it may be made, and count."
-    if weight and within:
+    if not weight:
+        return counted(series, now, limits)
+    if series and series[-1] > now:
         bring_back(series, now)
-        would = tuple(
-            min(marks + weight, limit.allowed + SPARE_MARKS)
-            for marks, limit in zip(counted(series, now, limits), limits, strict=True)
-        )
-        if any(must and marks > limit.allowed for must, marks, limit in zip(within, would, limits, strict=True)):
+    would = counted(series, now, limits, weight)
+    for must, marks, (allowed, _) in zip(within, would, limits, strict=False):
+        if must and marks > allowed:
             return would
-    if weight:
-        add(series, now, weight, limits)
-    return counted(series, now, limits)
+    add(series, now, weight, limits)
+    return would
 
 # %% ../../nbs/rater/01_memory.ipynb #603827d0
 class Mark(NamedTuple):
@@ -140,16 +140,16 @@ class Store(Protocol):
     def close(self) -> None:
         "Write down what is to be kept, and let go of files and connections."
 
-# %% ../../nbs/rater/01_memory.ipynb #65182023
-NAME_LIMIT = 64  # characters: a longer value is held under a digest
+# %% ../../nbs/rater/01_memory.ipynb #f5fe420f
+HELD_LENGTH = 64  # characters: a longer value is held under a digest
 
 
 def held_name(value: str) -> str:
     "The name under which a value is held: itself, or its beginning and a digest (BLAKE2b, 128 bits) if it is long."
-    if len(value) <= NAME_LIMIT:
+    if len(value) <= HELD_LENGTH:
         return value
     digest = blake2b(octets(value), digest_size=16).hexdigest()
-    return f"{value[: NAME_LIMIT - 1 - len(digest)]}~{digest}"
+    return f"{value[: HELD_LENGTH - 1 - len(digest)]}~{digest}"
 
 # %% ../../nbs/rater/01_memory.ipynb #8942bac0
 VALUES_LIMIT = 1_000_000  # values that a store holds at most, unless it is told otherwise
@@ -209,17 +209,28 @@ class Generations:
         if series is None:
             series = self.old.pop(value, None)
             if series is None:
-                self.room.left -= 1
                 if weight == 1 and not within:
                     self.young[value] = now
+                    self.room.left -= 1
                     return (1,) * len(limits)
+                return self._first_mark(value, limits, weight, now, within)
+            self.young[value] = series
         if not isinstance(series, array):
-            series = array("d", () if series is None else (series,))
+            self.young[value] = series = array("d", (series,))
+        return count_and_add(series, now, weight, limits, within)
+
+    def _first_mark(
+        self, value: str, limits: tuple[Limit, ...], weight: int, now: float, within: tuple[bool, ...]
+    ) -> tuple[int, ...]:
+        if weight == 1 and min(limits)[0] > 0:
+            self.young[value] = now
+            self.room.left -= 1
+            return (1,) * len(limits)
+        series = array("d")
         counts = count_and_add(series, now, weight, limits, within)
         if series:
-            self.young[value] = series if len(series) > 1 else series[0]
-        else:
-            self.room.left += 1
+            self.young[value] = series
+            self.room.left -= 1
         return counts
 
     def first(self) -> tuple[dict[str, float | array[float]], str] | None:
@@ -295,13 +306,14 @@ class Memory:
 
     def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
         "As `Store.count`; it never fails."
-        now = self.clock()
-        counts: list[tuple[int, ...] | StoreError] = []
-        for name, value, limits, weight, within in marks:
-            held = value if len(value) <= NAME_LIMIT else held_name(value)
-            counts.append(self.classes[name].part(held, now).count(held, limits, weight, now, within))
-            if self.room.left < 0:
-                self._make_room()
+        now, classes = self.clock(), self.classes
+        counts: list[tuple[int, ...] | StoreError] = [
+            classes[name].part(value, now).count(value, limits, weight, now, within)
+            for name, told, limits, weight, within in marks
+            for value in (told if len(told) <= HELD_LENGTH else held_name(told),)
+        ]
+        while self.room.left < 0:
+            self._make_room()
         return counts
 
     def _make_room(self) -> None:

@@ -28,7 +28,8 @@ from ra_plugins.rater.server import RaterServer
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['NO_CLASS', 'LOOK', 'questions', 'over', 'watched', 'latency', 'build', 'Figures', 'PageRequest', 'MetricsPage']
+__all__ = ['NO_CLASS', 'LOOK', 'questions', 'refused_questions', 'watched_questions', 'latency', 'build', 'Figures',
+           'PageRequest', 'MetricsPage']
 
 # %% ../../nbs/rater/10_metrics.ipynb #cd17b401
 NO_CLASS = "-"  # the label for questions of no class that there is; no class can be called that
@@ -41,16 +42,16 @@ def questions(rater: Rater) -> Metric:
         answers.add_metric([printable(name) or NO_CLASS, answer], count)
     return answers
 
-# %% ../../nbs/rater/10_metrics.ipynb #9690105f
-def over(rater: Rater) -> Metric:
+# %% ../../nbs/rater/10_metrics.ipynb #9de45751
+def refused_questions(rater: Rater) -> Metric:
     "How many questions each limit has refused."
     found = CounterMetricFamily("rater_over", "Questions that a limit refused", labels=["class", "limit"])
     for (name, limit), count in list(rater.over.items()):
-        found.add_metric([printable(name), limit], count)
+        found.add_metric([printable(name), str(limit)], count)
     return found
 
 
-def watched(rater: Rater) -> Metric:
+def watched_questions(rater: Rater) -> Metric:
     "How many questions the limits that are only watched would have refused."
     found = CounterMetricFamily("rater_watched", "Questions that a watched limit would refuse", labels=["class", "limit"])
     for (name, limit), count in list(rater.watched.items()):
@@ -93,8 +94,8 @@ class Figures(Collector):
         "The metrics as they are now. prometheus_client calls this."
         waiting = self.server.waiting
         yield questions(self.rater)
-        yield over(self.rater)
-        yield watched(self.rater)
+        yield refused_questions(self.rater)
+        yield watched_questions(self.rater)
         yield latency(self.rater)
         yield build()
         yield GaugeMetricFamily("rater_reload_timestamp_seconds", "When the rules were read last", self.rater.reloaded)

@@ -9,7 +9,7 @@ import logging
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import repeat
 from math import ceil
@@ -24,8 +24,8 @@ log = logging.getLogger("rater")
 
 # %% auto #0
 __all__ = ['NO_BLANK', 'TOO_LONG', 'CUT_SHORT', 'NEAR_LIMIT', 'SAID_PAUSE', 'KINDS_LIMIT', 'STEPS', 'NEARLY', 'STORE_FAILED',
-           'REFUSED', 'LATENCIES', 'Request', 'read_request', 'RaterReply', 'reply', 'judged_by', 'no_verdict_line',
-           'Near', 'Nearby', 'Health', 'Search', 'seconds_to_wait', 'Latency', 'Further', 'Rater']
+           'REFUSED', 'LATENCIES', 'NEVER', 'Request', 'read_request', 'RaterReply', 'reply', 'judged_by',
+           'no_verdict_line', 'Near', 'Nearby', 'Health', 'Search', 'seconds_to_wait', 'Latency', 'Further', 'Rater']
 
 # %% ../../nbs/rater/07_protocol.ipynb #84a69635
 class Request(NamedTuple):
@@ -301,15 +301,29 @@ class Latency:
 
 
 class Further(NamedTuple):
-    "The answer to a request that wants to know more, before it is known when to come again."
+    "A request that wants to know more."
 
-    reply: RaterReply
-    mark: Mark | None  # to ask when; None for what is within its limits
+    number: int  # among those of its turn, from 0 on
+    request: Request
+    rule: Rule | str
+    value: str  # as it is counted
+    counts: tuple[int, ...] | StoreError
 
-    def line(self, wait: int | None) -> bytes:
-        "For the client; without the wait, nobody can tell."
-        window = f"{self.reply.limit.seconds:.3f}".rstrip("0").rstrip(".") if self.reply.limit else "0"
-        return self.reply.line.replace(b"\r", f" {window} {'-' if wait is None else wait}\r".encode())
+    def mark(self) -> Mark:
+        "What is to be within its limits; without any, nobody can tell when."
+        if isinstance(self.rule, str) or isinstance(self.counts, StoreError):
+            return Mark(self.request.name, self.value, (NEVER,))
+        kept = tuple(limit for limit, watched in self.rule.by_limit() if not watched)
+        return Mark(self.request.name, self.value, kept, self.request.weight)
+
+    def line(self, line: bytes, wait: int | None) -> bytes:
+        "The answer, with more; without the wait, nobody can tell."
+        limit = None if isinstance(self.rule, str) or isinstance(self.counts, StoreError) else reply(self.rule, self.counts).limit
+        window = f"{limit.seconds:.3f}".rstrip("0").rstrip(".") if limit else "0"
+        return line.replace(b"\r", f" {window} {'-' if wait is None else wait}\r".encode())
+
+
+NEVER = Limit(0, 1)
 
 
 class Rater:
@@ -320,10 +334,11 @@ class Rater:
     def __init__(self, book: RuleBook, store: Store):
         self.store, self.health, self.near, self.latency = store, Health(), Nearby(), Latency()
         self.answered: Counter[tuple[str, str]] = Counter()  # by class and `0`, `1` or `2`
-        self.over: Counter[tuple[str, str]] = Counter()  # what was refused, by class and limit
+        self.over: Counter[tuple[str, Limit | None]] = Counter()  # what was refused, by class and limit
         self.watched: Counter[tuple[str, str]] = Counter()  # what would have been refused, by class and limit
         self.spare = Memory()  # counts while the store is away
         self._said_full = False
+        self._timed = not isinstance(store, Memory)  # which waits for nobody
         self.use(book)
 
     def use(self, book: RuleBook) -> None:
@@ -339,86 +354,91 @@ class Rater:
         "As `Store.tidy`."
         self.store.tidy()
         self.spare.tidy()
+        if self.store.dropped and not self._said_full:
+            self._said_full = True
+            log.warning("the store holds as many values as it may, so the oldest go before their time")
 
     def answers(
         self,
         requests: Sequence[Request],
     ) -> list[bytes]:  # for each request, a line for the client
         "Mark and judge."
-        found = [self._found(request) for request in requests]
-        marks = [
-            Mark(request.name, value, rule.limits, request.weight, rule.within)
-            for request, (rule, value) in zip(requests, found, strict=True)
-            if isinstance(rule, Rule) and rule.limits
-        ]
-        counts = self._counts(marks) if marks else iter(())
-        answers = [self._answer(request, *each, counts) for request, each in zip(requests, found, strict=True)]
-        return self._with_more(answers)
-
-    def _with_more(self, answers: Sequence[bytes | Further]) -> list[bytes]:
-        over = [each.mark for each in answers if isinstance(each, Further) and each.mark]
-        waits: Iterator[int | None] = iter(())
-        if over:
+        asked: list[tuple[str, Rule | str, str]] = []
+        marks, found, further = [], self.book.found, []
+        for name, told, weight, _, problem, more in requests:
             try:
-                waits = iter(seconds_to_wait(self.store, over))
-            except StoreError:
-                waits = repeat(None)
-        return [
-            each if isinstance(each, bytes) else each.line(next(waits) if each.mark else 0) for each in answers
-        ]
+                rule, value = found(name, told) if not problem else (problem, "")
+            except NoRule as error:
+                rule, value = str(error), ""
+            if more:
+                further.append(len(asked))
+            asked.append((name, rule, value))
+            if isinstance(rule, Rule) and rule.limits:
+                marks.append(Mark(name, value, rule.limits, weight, rule.within))
+        counts = self._counts(marks) if marks else []
+        if len(counts) < len(asked):  # some left no mark
+            given = iter(counts)
+            counts = [() if isinstance(rule, str) or not rule.limits else next(given) for _, rule, _ in asked]
+        answers = [self._answer(*each, count) for each, count in zip(asked, counts, strict=True)]
+        if further:
+            self._tell_more(answers, [Further(index, requests[index], *asked[index][1:], counts[index]) for index in further])
+        return answers
 
-    def _found(self, request: Request) -> tuple[Rule | str, str]:
+    def _tell_more(self, answers: list[bytes], further: Sequence[Further]) -> None:
+        over = [each for each in further if answers[each.number].startswith(b"1")]
         try:
-            return (request.problem, "") if request.problem else self.book.found(request.name, request.value)
-        except NoRule as error:
-            return str(error), ""
+            waits = seconds_to_wait(self.store, [each.mark() for each in over])
+        except StoreError:
+            waits = [None] * len(over)
+        wait = {each.number: found for each, found in zip(over, waits, strict=True)}
+        for each in further:
+            if not answers[each.number].startswith(b"2"):
+                answers[each.number] = each.line(answers[each.number], wait.get(each.number, 0))
 
-    def _counts(self, marks: Sequence[Mark]) -> Iterator[tuple[int, ...] | StoreError]:
-        begin = time.perf_counter()
+    def _counts(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
+        begin = time.perf_counter() if self._timed else 0.0
         try:
             counts = self.store.count(marks)
         except StoreError as error:
             self.health.failed(error)
             counts = [error] * len(marks)
         else:
-            failures = [each for each in counts if isinstance(each, StoreError)]
-            if len(failures) < len(counts):
+            if StoreError in map(type, counts):
+                self._failed_for_some([each for each in counts if isinstance(each, StoreError)], len(counts))
+            elif self.health.failing:
                 self.health.worked()
-            for each in failures:
-                self.health.failed_for_one(each)
-        self.latency.took(time.perf_counter() - begin)
-        if self.store.dropped and not self._said_full:
-            self._said_full = True
-            log.warning("the store holds as many values as it may, so the oldest go before their time")
-        return (self._spared(mark, count) for mark, count in zip(marks, counts, strict=True)) if self.book.down else iter(counts)
+        if self._timed:
+            self.latency.took(time.perf_counter() - begin)
+        return [self._spared(*each) for each in zip(marks, counts, strict=True)] if self.book.down else counts
+
+    def _failed_for_some(self, failures: Sequence[StoreError], questions: int) -> None:
+        if len(failures) < questions:
+            self.health.worked()
+        for each in failures:
+            self.health.failed_for_one(each)
 
     def _spared(self, mark: Mark, counts: tuple[int, ...] | StoreError) -> tuple[int, ...] | StoreError:
         if isinstance(counts, StoreError) and self.book.down.get(mark.name) == "memory":
             return self.spare.count([mark])[0]
         return counts
 
-    def _answer(
-        self, request: Request, rule: Rule | str, value: str, counts: Iterator[tuple[int, ...] | StoreError]
-    ) -> bytes | Further:
-        found = rule if isinstance(rule, str) else next(counts) if rule.limits else ()
-        if isinstance(found, StoreError) and request.name in self.book.down:
-            verdict = REFUSED if self.book.down[request.name] == "refuse" else EXEMPT
-            self.answered[request.name, str(int(verdict.over))] += 1
-            line = b"%d %d/%d\r\n" % verdict
-            return line.replace(b"\r", b" 0 -\r" if verdict.over else b" 0 0\r") if request.more else line
-        if isinstance(rule, str) or isinstance(found, (str, StoreError)):
-            self.answered[request.name if request.name in self.book.classes else "", "2"] += 1
-            return no_verdict_line(found if isinstance(found, str) else STORE_FAILED)
-        told = reply(rule, found)
-        verdict, near, line, watched = told[:4]
-        self.answered[request.name, "1" if verdict.over else "0"] += 1
+    def _answer(self, name: str, rule: Rule | str, value: str, counts: tuple[int, ...] | StoreError) -> bytes:
+        if isinstance(rule, str) or isinstance(counts, StoreError):
+            return self._without_counts(name, rule if isinstance(rule, str) else STORE_FAILED)
+        verdict, near, line, watched, limit = reply(rule, counts)
+        self.answered[name, "1" if verdict[0] else "0"] += 1
+        if verdict[0]:
+            self.over[name, limit] += 1
         if near:
-            self.near.note(request.name, value, rule, found)
+            self.near.note(name, value, rule, counts)
             for limit in watched:
-                self.watched[request.name, str(limit)] += 1
-        if verdict.over:
-            self.over[request.name, str(told.limit)] += 1
-        if not request.more:
-            return line
-        kept = tuple(limit for limit, only_watched in rule.by_limit() if not only_watched)
-        return Further(told, Mark(request.name, value, kept, request.weight) if verdict.over else None)
+                self.watched[name, str(limit)] += 1
+        return line
+
+    def _without_counts(self, name: str, why: str) -> bytes:
+        if why is STORE_FAILED and name in self.book.down:
+            verdict = REFUSED if self.book.down[name] == "refuse" else EXEMPT
+            self.answered[name, str(int(verdict.over))] += 1
+            return b"%d %d/%d\r\n" % verdict
+        self.answered[name if name in self.book.classes else "", "2"] += 1
+        return no_verdict_line(why)

@@ -54,11 +54,11 @@ from ra_plugins.support.log import octets
 from ra_plugins.support.redis_url import parse_redis_url
 
 # %% auto #0
-__all__ = ['TOLD', 'FIND', 'ROOM', 'ADD', 'COUNT', 'MARK', 'LIVE_ON', 'SEVERAL', 'SEVERAL_URL', 'URL_OPTIONS', 'LONGEST_TIMEOUT',
-           'STEP', 'LOOKING', 'NONSENSE', 'packed', 'Script', 'script', 'batch', 'open_line', 'failure',
-           'checked_reply', 'is_unfit', 'Line', 'HeldSocket', 'held_to_its_end', 'Place', 'check_options',
-           'parse_place', 'Reach', 'reach', 'run_script', 'OneServer', 'sentinel_line', 'ClusterServers', 'servers',
-           'making_sense', 'Redis']
+__all__ = ['TOLD', 'FIND', 'ROOM', 'ADD', 'COUNT', 'MARK_SCRIPT', 'LIVE_ON_SCRIPT', 'SEVERAL', 'SEVERAL_URL', 'URL_OPTIONS',
+           'LONGEST_TIMEOUT', 'KEYS_AT_ONCE', 'LOOKING', 'NONSENSE', 'packed', 'LuaScript', 'script', 'batch',
+           'open_line', 'failure', 'checked_reply', 'is_unfit', 'Line', 'HeldSocket', 'held_to_its_end', 'RedisPlace',
+           'check_options', 'parse_place', 'Reach', 'reach', 'run_script', 'OneServer', 'sentinel_line',
+           'ClusterServers', 'servers', 'making_sense', 'Redis']
 
 # %% ../../nbs/rater/03_redis.ipynb #9d1de8c7
 @lru_cache(maxsize=1024)
@@ -180,23 +180,23 @@ return found
 """
 
 
-class Script(NamedTuple):
+class LuaScript(NamedTuple):
     "A script, and the hash by which a server knows it."
 
     text: str
     sha: str
 
 
-def script(*parts: str) -> Script:
+def script(*parts: str) -> LuaScript:
     "A script of these parts."
     text = "".join(parts).replace("SPARE_MARKS", str(SPARE_MARKS)).replace("LOOKED_AT", str(LOOKED_AT))
-    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+    return LuaScript(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-MARK = script(TOLD, FIND, ROOM, ADD, COUNT)
+MARK_SCRIPT = script(TOLD, FIND, ROOM, ADD, COUNT)
 
-# %% ../../nbs/rater/03_redis.ipynb #686d6ea1
-LIVE_ON = script("""
+# %% ../../nbs/rater/03_redis.ipynb #376079f1
+LIVE_ON_SCRIPT = script("""
 local key, now, span = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 if not now then
   local time = redis.call("TIME")
@@ -359,8 +359,8 @@ def held_to_its_end(
     connection._connect = connect
     return connection
 
-# %% ../../nbs/rater/03_redis.ipynb #394b1bbd
-class Place(NamedTuple):
+# %% ../../nbs/rater/03_redis.ipynb #1ea37d45
+class RedisPlace(NamedTuple):
     "Where a store's keys are."
 
     kind: str  # `sentinel`, `cluster` or nothing, for one server
@@ -394,13 +394,13 @@ def check_options(url: str) -> None:
         raise ValueError("it has two passwords, or two users")
 
 
-def parse_place(url: str) -> Place:
+def parse_place(url: str) -> RedisPlace:
     "What a URL says. It raises `ValueError`, which shows nothing of the URL."
     check_options(url)
     scheme, _, rest = url.partition("://")
     base, _, kind = scheme.partition("+")
     if not kind:
-        return Place("", (), "", parse_redis_url(url))
+        return RedisPlace("", (), "", parse_redis_url(url))
     front, mark, query = rest.partition("?")
     servers, _, path = front.partition("/")
     login, at, names = servers.rpartition("@")
@@ -410,7 +410,7 @@ def parse_place(url: str) -> Place:
     each = [parse_redis_url(f"redis://{name}") for name in names.split(",")]
     options = parse_redis_url(f"{base}://{login}{at}{names.split(',')[0]}/{number}{mark}{query}")
     hosts = tuple((str(one.get("host", "localhost")), int(one.get("port", SEVERAL[kind]))) for one in each)
-    return Place(kind, hosts, service, {name: value for name, value in options.items() if name not in ("host", "port")})
+    return RedisPlace(kind, hosts, service, {name: value for name, value in options.items() if name not in ("host", "port")})
 
 # %% ../../nbs/rater/03_redis.ipynb #165988c9
 LONGEST_TIMEOUT = 60.0  # seconds
@@ -433,7 +433,7 @@ class Reach(NamedTuple):
 
 
 def reach(
-    options: dict[str, Any],  # of a `Place`
+    options: dict[str, Any],  # of a `RedisPlace`
     timeout: float,
     prefix: str,
 ) -> tuple[Reach, str]:  # with the prefix of all keys
@@ -449,7 +449,7 @@ def reach(
 def run_script(
     line: Line,
     commands: Sequence[Sequence[Any]],  # which may name a script by its hash
-    known: Script = MARK,
+    known: LuaScript = MARK_SCRIPT,
 ) -> list[Any]:
     "As `Line.ask`, for commands of which some are scripts."
     replies = line.ask(commands)
@@ -471,7 +471,7 @@ class OneServer:
         self,
         commands: Sequence[Sequence[Any]],
         keys: Sequence[bytes],  # for each command, the key that it is about
-        known: Script = MARK,
+        known: LuaScript = MARK_SCRIPT,
     ) -> list[Any]:  # for each command, a reply, or a `RedisError` or `StoreError` in its place
         "Ask, and wait for the answers. It raises `StoreError`."
         return run_script(self.line, commands, known)
@@ -488,8 +488,8 @@ class OneServer:
         "Let go of connections."
         self.line.connection.disconnect()
 
-# %% ../../nbs/rater/03_redis.ipynb #34a794b6
-def sentinel_line(place: Place, settings: Reach) -> Line:
+# %% ../../nbs/rater/03_redis.ipynb #fbfbdd4b
+def sentinel_line(place: RedisPlace, settings: Reach) -> Line:
     "A line to the server that sentinels name. It raises `ValueError`."
     options, wait = settings.options, settings.timeout / 4
     own = {name: options.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in options}
@@ -512,7 +512,7 @@ def sentinel_line(place: Place, settings: Reach) -> Line:
 class ClusterServers:
     "The servers of a cluster."
 
-    def __init__(self, place: Place, settings: Reach):
+    def __init__(self, place: RedisPlace, settings: Reach):
         "It connects at the first question. It raises `ValueError`."
         self.place, self.settings = place, settings
         self.lines: dict[str, Line] = {}
@@ -550,7 +550,7 @@ class ClusterServers:
             self.lines[name] = self.settings.line(host=host, port=port)
         return self.lines[name]
 
-    def ask(self, commands: Sequence[Sequence[Any]], keys: Sequence[bytes], known: Script = MARK) -> list[Any]:
+    def ask(self, commands: Sequence[Sequence[Any]], keys: Sequence[bytes], known: LuaScript = MARK_SCRIPT) -> list[Any]:
         "As `OneServer.ask`."
         replies: list[Any] = [None] * len(commands)
         self._ask_owners(commands, keys, known, replies, range(len(commands)))
@@ -570,7 +570,7 @@ class ClusterServers:
         self,
         commands: Sequence[Sequence[Any]],
         keys: Sequence[bytes],
-        known: Script,
+        known: LuaScript,
         replies: list[Any],  # filled in
         which: Iterable[int],
     ) -> None:
@@ -589,7 +589,7 @@ class ClusterServers:
             for index, reply in zip(indices, found, strict=True):
                 replies[index] = reply
 
-    def _ask_ahead(self, where: AskError, command: Sequence[Any], known: Script) -> Any:
+    def _ask_ahead(self, where: AskError, command: Sequence[Any], known: LuaScript) -> Any:
         try:
             return run_script(self._line(where.host, where.port), [("ASKING",), command], known)[1]
         except StoreError as error:
@@ -611,12 +611,12 @@ class ClusterServers:
         if self.client is not None:
             self.client.close()
 
-# %% ../../nbs/rater/03_redis.ipynb #abc154ab
-STEP = 250  # keys to look at together
+# %% ../../nbs/rater/03_redis.ipynb #9952d618
+KEYS_AT_ONCE = 250  # keys to look at together
 LOOKING = 0.2  # seconds for `likely`
 
 
-def servers(place: Place, settings: Reach) -> OneServer | ClusterServers:
+def servers(place: RedisPlace, settings: Reach) -> OneServer | ClusterServers:
     "What a place is. It raises `ValueError`."
     if place.kind == "cluster":
         return ClusterServers(place, settings)
@@ -670,7 +670,7 @@ class Redis:
         "What the server is asked."
         argument = packed(mark.weight, self.spans.get(mark.name, 0), mark.limits, mark.within, self.most)
         key = series_key(mark.name, mark.value, self.prefix)
-        return "EVALSHA", MARK.sha, 1, key, self._now(), argument, self.prefix
+        return "EVALSHA", MARK_SCRIPT.sha, 1, key, self._now(), argument, self.prefix
 
     def _now(self) -> float | str:
         return "" if self.clock is None else self.clock()
@@ -710,7 +710,7 @@ class Redis:
         for place in self.servers.places():
             cursor = -1
             while cursor:
-                (found,) = self.servers.ask_at(place, [("SCAN", max(cursor, 0), "MATCH", ours, "COUNT", STEP)])
+                (found,) = self.servers.ask_at(place, [("SCAN", max(cursor, 0), "MATCH", ours, "COUNT", KEYS_AT_ONCE)])
                 after, keys = checked_reply(found)
                 cursor = int(after)
                 yield keys
@@ -731,9 +731,9 @@ class Redis:
         try:
             keys = next(self._walk, [])
             spans = [self.spans.get(key_parts(key, self.prefix)[0], 0) for key in keys]
-            commands = [("EVALSHA", LIVE_ON.sha, 1, key, self._now(), span) for key, span in zip(keys, spans, strict=True)]
+            commands = [("EVALSHA", LIVE_ON_SCRIPT.sha, 1, key, self._now(), span) for key, span in zip(keys, spans, strict=True)]
             if commands:
-                self.servers.ask(commands, keys, LIVE_ON)
+                self.servers.ask(commands, keys, LIVE_ON_SCRIPT)
         except (StoreError, *NONSENSE):
             self._walk = self._keys()  # from the beginning, when it works again
 

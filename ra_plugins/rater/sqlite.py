@@ -16,7 +16,7 @@ from struct import unpack
 from typing import TYPE_CHECKING
 
 from ra_plugins.rater.memory import (
-    NAME_LIMIT,
+    HELD_LENGTH,
     VALUES_LIMIT,
     Mark,
     StoreError,
@@ -243,7 +243,7 @@ class Sqlite:
     def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
         "As `Store.count`. Where it raises, nothing is marked."
         now = self.clock()
-        marks = [mark._replace(value=held_name(mark.value)) if len(mark.value) > NAME_LIMIT else mark for mark in marks]
+        marks = [mark._replace(value=held_name(mark.value)) if len(mark.value) > HELD_LENGTH else mark for mark in marks]
         with self.file.asked() as database:
             if self.changes.due(now):
                 self.changes.write(database, now)
