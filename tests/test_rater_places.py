@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -13,7 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from mailserver import ENVIRON, PATIENCE, until
+import redis
+from mailserver import ENVIRON, PATIENCE, ROOT, until
+from rater_server import free_port
 from test_rater_daemon import LIMIT, PLACES, RATER, Daemon, end
 
 from ra_plugins.rater.config import described, kept, parse_config
@@ -115,6 +118,56 @@ def test_no_place_ends_a_rater(store: str, nonsense: str) -> None:
             call()
     marks.tidy()
     marks.close()
+
+
+# A server over TLS, by a user who may do what rater does
+
+
+def test_the_packaged_acl_and_tls(tmp_path: Path) -> None:
+    "All that a rater ever asks is allowed by it, and nothing more is."
+    for program in ("redis-server", "openssl"):
+        if not shutil.which(program):
+            pytest.skip(f"{program} isn't installed")
+    certificate, port = tmp_path / "certificate.pem", free_port()
+    make = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2")
+    names = ("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key.pem", "-out", certificate)
+    subprocess.run([*make, *names], check=True, capture_output=True)
+    acl = (ROOT / "packaging" / "rater.acl").read_text()
+    (tmp_path / "users.acl").write_text(f"user default off\nuser admin on >admin ~* +@all\n{acl}")
+    tls = ("--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", tmp_path / "key.pem", "--tls-auth-clients", "no")
+    command = ("redis-server", "--port", 0, *tls, "--aclfile", tmp_path / "users.acl", "--dir", tmp_path, "--save", "")
+    server = subprocess.Popen([str(each) for each in command], stdout=subprocess.DEVNULL)
+    try:
+        url = f"rediss://{{}}@127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
+        admin = redis.Redis.from_url(url.format("admin:admin"))
+        until(lambda: connects(admin), "it answers")
+        marks = open_store(url.format("rater:CHANGE-ME"), 1000)
+        marks.keep({"ip": 60})
+        marks.most = 3  # type: ignore[attr-defined]
+        limit = Limit(2, 60)
+        for number in range(6):
+            asked = [Mark("ip", str(number), (limit,), 1, (True,)), Mark("ip", "flood", (limit,), 500)]
+            assert not [each for each in marks.count([*asked, *asked]) if isinstance(each, StoreError)]
+        assert marks.dropped and marks.held() <= 4 and marks.likely(1) and marks.forget("ip", "flood")
+        marks.keep({"ip": 3600})
+        marks.tidy()
+        marks.close()
+        assert admin.acl_log() == []
+        user = redis.Redis.from_url(url.format("rater:CHANGE-ME"))
+        for refused in (("FLUSHALL",), ("CONFIG", "GET", "*"), ("KEYS", "*"), ("GET", "other"), ("SET", "other", "x")):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                user.execute_command(*refused)
+        for client in (user, admin):
+            client.close()
+    finally:
+        server.kill()
+        server.wait(PATIENCE)
+
+
+def connects(client: redis.Redis) -> bool:
+    with suppress(redis.exceptions.ConnectionError):
+        return bool(client.ping())
+    return False
 
 
 # One file, two raters
