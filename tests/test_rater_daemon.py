@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pty
 import pwd
 import re
 import resource
@@ -478,7 +480,7 @@ def test_raterctl(start: Callable[..., Daemon]) -> None:
     _, status, _ = daemon.ctl("status")
     for expected in ("answered with 0: 4 of ip\n", "answered with 1: 1 of ip\n", "values held: 2\n"):
         assert expected in status
-    assert daemon.ctl() == daemon.ctl("help") and "forget CLASS VALUE" in daemon.ctl("help")[1]
+    assert daemon.ctl() == daemon.ctl("help") and "forget CLASS PATTERN" in daemon.ctl("help")[1]
     assert daemon.ctl("quit") == (0, "", "")
 
 
@@ -592,7 +594,7 @@ def test_the_control_port_and_gibberish(start: Callable[..., Daemon], data: byte
 def test_few_commands_at_once(start: Callable[..., Daemon]) -> None:
     daemon = start()
     answer = daemon.ask(b"help\n" * AT_ONCE + b"help\nquit\n", "control port").decode()
-    assert answer.count("forget CLASS VALUE") == AT_ONCE
+    assert answer.count("forget CLASS PATTERN") == AT_ONCE
     assert answer.count(f"error: more than {AT_ONCE} commands at once\r\n.\r\n") == 2
 
 
@@ -721,3 +723,102 @@ def test_daemontools_scripts(name: str) -> None:
     script = ROOT / "packaging" / "daemontools" / name
     assert os.access(script, os.X_OK)
     assert subprocess.run(["sh", "-n", script], timeout=PATIENCE).returncode == 0
+
+
+# What the operator does with one value, or many
+
+
+OPERATED = f"""[settings]
+{PLACES}STORE
+[[limits.ip]]
+limit = ["2 in 1h", "5 in 1d"]
+prefix6 = 64
+[[limits.user]]
+match = "root"
+exempt = true
+[[limits.user]]
+match = "*@example.org"
+limit = "2 in 1h"
+"""
+
+
+def test_show_tells_how_a_value_is_doing_and_counts_nothing(start: Callable[..., Daemon]) -> None:
+    daemon = start(OPERATED.replace("STORE", ""))
+    for _ in range(3):
+        daemon.ask(b"ip 2001:db8::7\n")
+    for _ in range(2):
+        *lines, wait = daemon.ctl("show", "ip", "2001:db8::99")[1].splitlines()
+        assert lines[0].startswith("ip 2001:db8::/64 by the rule *: 2 in 1h, 5 in 1d")
+        assert lines[1:] == ["ip 2001:db8::/64 3/2 in 1h over", "ip 2001:db8::/64 3/5 in 1d"]
+        found = re.fullmatch(r"room for one more in (\d+) s", wait)
+        assert found and 3500 < int(found[1]) <= 3600
+    assert daemon.ctl("show", "ip", "192.0.2.1")[1].splitlines()[1:] == ["ip 192.0.2.1 0/2 in 1h", "ip 192.0.2.1 0/5 in 1d"]
+    assert daemon.ctl("show", "user", "root")[1] == "user root by the rule root: exempt\n"
+    assert daemon.ctl("show", "user", "ana") == (1, "", "error: No limit for: ana\n")
+    assert daemon.ctl("show", "ip")[0] == daemon.ctl("show", "colour", "red")[0] == 1
+    assert "values held: 1\n" in daemon.ctl("status")[1]
+
+
+@pytest.mark.parametrize("store", ["", 'store = "sqlite:{}/marks.db"'])
+def test_forget_by_a_pattern(start: Callable[..., Daemon], tmp_path: Path, store: str) -> None:
+    daemon = start(OPERATED.replace("STORE", store.format(tmp_path)))
+    for value in ("192.0.2.1", "192.0.2.200", "198.51.100.1", "2001:db8:1::1", "2001:db8:2::1", "2001:db9::1"):
+        daemon.ask(f"ip {value}\n".encode())
+    for value in ("ana", "eva", "*"):
+        daemon.ask(f"user {value}@example.org\n".encode())
+
+    def forgotten(*words: str) -> list[str]:
+        return sorted(line.removeprefix("forgotten: ") for line in daemon.ctl("forget", *words)[1].splitlines())
+
+    assert forgotten("ip", "192.0.2.0/24") == ["ip 192.0.2.1", "ip 192.0.2.200"]
+    assert forgotten("ip", "2001:db8::/32") == ["ip 2001:db8:1::/64", "ip 2001:db8:2::/64"]
+    assert forgotten("ip", "192.0.2.0/24") == ["it had no marks: ip 192.0.2.0/24"]
+    assert daemon.ctl("forget", "ip", "192.0.2.1/24")[0] == 1
+    assert forgotten("user", "*@example.org") == ["user *@example.org"]  # somebody is called that
+    assert forgotten("user", "*@example.org") == ["user ana@example.org", "user eva@example.org"]
+    assert daemon.ask(b"-peek ip 198.51.100.1\n") == b"0 1/2\r\n"
+    assert daemon.ask(b"-peek ip 2001:db9::2\n") == b"0 1/2\r\n"
+
+
+def test_answers_for_programs(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    value = "\x1b[2J caf\u00e9 " + "\U0001f600" * 200
+    for _ in range(3):
+        daemon.ask(f"ip {value}\n".encode())
+    status, output, _ = daemon.ctl("--json", "near")
+    assert status == 0 and output.isascii() and "\x1b" not in output
+    (near,) = map(json.loads, output.splitlines())
+    assert near == {
+        **{"class": "ip", "value": near["value"], "marks": 3, "allowed": 2, "seconds": 3600, "over": True},
+        "watched": False,
+    }
+    assert value == near["value"] or value.startswith(near["value"][:20])
+    for words in (["status"], ["limits"], ["show", "ip", "x"], ["help"], ["forget", "ip", "nobody"]):
+        assert all(isinstance(json.loads(line), dict) for line in daemon.ctl("--json", *words)[1].splitlines())
+    assert daemon.ctl("--json", "forget", "ip") == (1, "", "error: forget takes a class and a value\n")
+
+
+def test_top_is_a_page_where_there_is_no_terminal(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    for _ in range(3):
+        daemon.ask(b"ip 192.0.2.1\n")
+    status, output, errors = daemon.ctl("top")
+    assert (status, errors) == (0, "") and "ip 192.0.2.1 3/2 in 1h over\n" in output and "\x1b" not in output
+
+
+def test_top_follows_on_a_terminal(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    for _ in range(3):
+        daemon.ask(b"ip 192.0.2.1\n")
+    ours, theirs = pty.openpty()
+    command = [*RATERCTL, "--port", str(daemon.ports["control port"]), "top"]
+    process = subprocess.Popen(command, env={**ENVIRON, "TERM": "xterm"}, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    heard = b""
+    while heard.count(b"\x1b[2J") < 2:  # a second page has begun
+        heard += os.read(ours, 4096)
+    assert b"\x1b[31mip 192.0.2.1 3/2 in 1h over\x1b[0m" in heard
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=PATIENCE)
+    os.close(ours)
+    assert (process.returncode, errors) == (0, b"")

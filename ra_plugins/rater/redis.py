@@ -716,6 +716,12 @@ class Redis:
                 yield keys
 
     @making_sense
+    def values(self, name: str) -> list[str]:
+        "As `Store.values`."
+        found = [key_parts(key, self.prefix) for keys in self._keys() for key in keys]
+        return [value for of_class, value in dict.fromkeys(found) if of_class == name]
+
+    @making_sense
     def likely(self, most: int) -> list[tuple[str, str]]:
         "As `Store.likely`: the longest of the series that can be looked at in `LOOKING`."
         end, sizes = time.monotonic() + LOOKING, dict[bytes, int]()

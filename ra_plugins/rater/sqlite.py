@@ -25,6 +25,7 @@ from ra_plugins.rater.memory import (
     key_parts,
     series_key,
 )
+from ra_plugins.support.log import octets
 from ra_plugins.support.sqlite import DatabaseFile, Layout
 
 if TYPE_CHECKING:
@@ -266,6 +267,14 @@ class Sqlite:
             (values,) = database.execute("SELECT count(*) FROM series").fetchone()
         self.changes.rows = int(values)
         return int(values)
+
+    def values(self, name: str) -> list[str]:
+        "As `Store.values`."
+        with self.file.asked() as database:
+            self.changes.write(database, self.clock())
+            first, last = octets(f"{name} "), octets(f"{name}!")  # a ! comes right behind a blank
+            rows = database.execute("SELECT key FROM series WHERE key >= ? AND key < ?", (first, last)).fetchall()
+        return [key_parts(key)[1] for (key,) in rows]
 
     def likely(self, most: int) -> list[tuple[str, str]]:
         "As `Store.likely`: of the last rows."
