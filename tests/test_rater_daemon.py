@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,8 +22,10 @@ from urllib.request import urlopen
 
 import pytest
 from mailserver import ENVIRON, PATIENCE, ROOT, until
+from redis_servers import free_port
 from test_rater_config import C_RATER
 
+from ra_plugins import __version__
 from ra_plugins.rater.client import QUESTION_LIMIT
 from ra_plugins.rater.config import load_config
 from ra_plugins.rater.control import AT_ONCE
@@ -822,3 +825,28 @@ def test_top_follows_on_a_terminal(start: Callable[..., Daemon]) -> None:
     _, errors = process.communicate(timeout=PATIENCE)
     os.close(ours)
     assert (process.returncode, errors) == (0, b"")
+
+
+def test_who_is_near_is_still_told_after_a_reload_and_a_restart(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    config = f'[settings]\n{PLACES}store = "{tmp_path / "marks.db"}"\n{LIMIT}'
+    daemon = start(config)
+    for value in (b"192.0.2.1", b"::ffff:192.0.2.1", b"::ffff:c000:201"):
+        daemon.ask(b"ip " + value + b"\n")
+    assert daemon.ctl("near")[1] == "ip 192.0.2.1 3/2 over\n"
+    daemon.ctl("reload")
+    assert daemon.ctl("near")[1] == "ip 192.0.2.1 3/2 over\n"
+    daemon.stop()
+    assert start(config).ctl("near")[1] == "ip 192.0.2.1 3/2 over\n"
+
+
+def test_metrics_tell_the_watched_limit_the_store_and_the_build(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    port = free_port()
+    rule = '[[limits.ip]]\nlimit = ["10 in 1m", "1 in 1h"]\nwatch = "1 in 1h"\n'
+    daemon = start(f'[settings]\n{PLACES}metrics_port = {port}\nstore = "{tmp_path / "marks.db"}"\n{rule}')
+    began = time.time() - 60
+    assert [daemon.ask(b"ip 192.0.2.1\n") for _ in range(3)] == [b"0 1/10\r\n", b"0 2/10\r\n", b"0 3/10\r\n"]
+    with urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+        lines = dict(line.rsplit(" ", 1) for line in page.read().decode().splitlines() if line.startswith("rater_"))
+    assert lines['rater_watched_total{class="ip",limit="1 in 1h"}'] == "2.0"
+    assert lines["rater_store_seconds_count"] == "3.0" and float(lines["rater_reload_timestamp_seconds"]) > began
+    assert lines[f'rater_build_info{{version="{__version__}"}}'] == "1.0"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, wraps
 from hashlib import sha1
@@ -26,10 +26,13 @@ from redis.exceptions import (
     AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
     ConnectionError,
     MasterDownError,
     MovedError,
+    NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
     RedisError,
@@ -54,11 +57,11 @@ from ra_plugins.support.log import octets
 from ra_plugins.support.redis_url import parse_redis_url
 
 # %% auto #0
-__all__ = ['TOLD', 'FIND', 'ROOM', 'ADD', 'COUNT', 'MARK_SCRIPT', 'LIVE_ON_SCRIPT', 'SEVERAL', 'SEVERAL_URL', 'URL_OPTIONS',
-           'LONGEST_TIMEOUT', 'KEYS_AT_ONCE', 'LOOKING', 'NONSENSE', 'packed', 'LuaScript', 'script', 'batch',
-           'open_line', 'failure', 'checked_reply', 'is_unfit', 'Line', 'HeldSocket', 'held_to_its_end', 'RedisPlace',
-           'check_options', 'parse_place', 'Reach', 'reach', 'run_script', 'OneServer', 'sentinel_line',
-           'ClusterServers', 'servers', 'making_sense', 'Redis']
+__all__ = ['TOLD', 'FIND', 'ROOM', 'ADD', 'COUNT', 'MARK_SCRIPT', 'LIVE_ON_SCRIPT', 'CODES', 'SEVERAL', 'SEVERAL_URL',
+           'URL_OPTIONS', 'LONGEST_TIMEOUT', 'KEYS_AT_ONCE', 'LOOKING', 'NONSENSE', 'packed', 'LuaScript', 'script',
+           'batch', 'open_line', 'failure', 'checked_reply', 'is_unfit', 'Line', 'HeldSocket', 'held_to_its_end',
+           'RedisPlace', 'check_options', 'parse_place', 'Reach', 'reach', 'run_script', 'OneServer', 'sentinel_line',
+           'redirection', 'ClusterServers', 'servers', 'making_sense', 'Redis']
 
 # %% ../../nbs/rater/03_redis.ipynb #9d1de8c7
 @lru_cache(maxsize=1024)
@@ -240,14 +243,27 @@ def open_line(connection: Connection) -> None:
     connection.disconnect()
     connection.connect()
 
-# %% ../../nbs/rater/03_redis.ipynb #cf1beae5
+# %% ../../nbs/rater/03_redis.ipynb #a03abb65
+CODES = {  # the first word of an error, which redis-py cuts off these
+    ReadOnlyError: "READONLY",
+    MasterDownError: "MASTERDOWN",
+    AuthenticationError: "NOAUTH",
+    BusyLoadingError: "LOADING",
+    NoPermissionError: "NOPERM",
+    OutOfMemoryError: "OOM",
+    MovedError: "MOVED",
+    ClusterDownError: "CLUSTERDOWN",
+}
+
+
 def failure(
     error: RedisError,
     key: bytes = b"",  # that it is about
 ) -> StoreError:
     "What a server's error is to a rater."
-    code = getattr(error, "status_code", None) or ""  # which redis-py cuts off some errors
-    return StoreError(f"Redis: {code}{' ' * bool(code)}{error} {key.decode(errors='backslashreplace')}".rstrip())
+    code = next((code for kind, code in CODES.items() if isinstance(error, kind)), "")
+    code = "" if str(error).startswith(code) else f"{code} "
+    return StoreError(f"Redis: {code}{error} {key.decode(errors='backslashreplace')}".rstrip())
 
 
 def checked_reply(reply: Any) -> Any:
@@ -508,6 +524,13 @@ def sentinel_line(place: RedisPlace, settings: Reach) -> Line:
 
     return settings.line(found, host="", port=0)
 
+# %% ../../nbs/rater/03_redis.ipynb #914e5f53
+def redirection(reply: Any) -> Any:
+    "A reply; where it sends us elsewhere, as redis-py's exception for that (which before 6 it makes in its own client only)."
+    code, _, rest = str(reply).partition(" ") if type(reply) is ResponseError else ("", "", "")
+    kinds = {"MOVED": MovedError, "ASK": AskError}
+    return kinds[code](rest) if code in kinds else reply
+
 # %% ../../nbs/rater/03_redis.ipynb #37176d3e
 class ClusterServers:
     "The servers of a cluster."
@@ -553,35 +576,36 @@ class ClusterServers:
     def ask(self, commands: Sequence[Sequence[Any]], keys: Sequence[bytes], known: LuaScript = MARK_SCRIPT) -> list[Any]:
         "As `OneServer.ask`."
         replies: list[Any] = [None] * len(commands)
-        self._ask_owners(commands, keys, known, replies, range(len(commands)))
-        moved = [index for index, reply in enumerate(replies) if isinstance(reply, MovedError)]
-        if moved:
-            self.stale = True
-            self.looked = min(self.looked, time.monotonic() - RETRY_PAUSE)
-            self._ask_owners(commands, keys, known, replies, moved)
-        for index, reply in enumerate(replies):
-            if isinstance(reply, AskError) and not isinstance(reply, MovedError):
-                replies[index] = self._ask_ahead(reply, commands[index], known)
+        client, owned = self._look(), defaultdict[tuple[str, int], list[int]](list)
+        for index, key in enumerate(keys):
+            try:
+                node = client.get_node_from_key(key)
+                owned[node.host, node.port].append(index)
+            except (RedisClusterException, RedisError) as error:  # a slot that nobody has
+                self.stale, replies[index] = True, StoreError(f"Redis: {error}")
+        self._ask_at(owned, commands, known, replies)
+        moved, ahead = defaultdict[tuple[str, int], list[int]](list), dict[int, AskError]()
+        for index, reply in enumerate(map(redirection, replies)):
+            if isinstance(reply, MovedError):
+                self.stale = True
+                moved[reply.host, reply.port].append(index)
+            elif isinstance(reply, AskError):
+                ahead[index] = reply
+        self._ask_at(moved, commands, known, replies)
+        for index, where in ahead.items():
+            replies[index] = self._ask_ahead(where, commands[index], known)
         if all(isinstance(reply, StoreError) for reply in replies):
             raise replies[0]
         return replies
 
-    def _ask_owners(
+    def _ask_at(
         self,
+        servers: Mapping[tuple[str, int], list[int]],  # which commands, for each
         commands: Sequence[Sequence[Any]],
-        keys: Sequence[bytes],
         known: LuaScript,
         replies: list[Any],  # filled in
-        which: Iterable[int],
     ) -> None:
-        client, owned = self._look(), defaultdict[tuple[str, int], list[int]](list)
-        for index in which:
-            try:
-                node = client.get_node_from_key(keys[index])
-                owned[node.host, node.port].append(index)
-            except (RedisClusterException, RedisError) as error:  # a slot that nobody has
-                self.stale, replies[index] = True, StoreError(f"Redis: {error}")
-        for (host, port), indices in owned.items():
+        for (host, port), indices in servers.items():
             try:
                 found = run_script(self._line(host, port), [commands[index] for index in indices], known)
             except StoreError as error:
@@ -590,10 +614,14 @@ class ClusterServers:
                 replies[index] = reply
 
     def _ask_ahead(self, where: AskError, command: Sequence[Any], known: LuaScript) -> Any:
+        line = self._line(where.host, where.port)
         try:
-            return run_script(self._line(where.host, where.port), [("ASKING",), command], known)[1]
+            reply = line.ask([("ASKING",), command])[1]
+            if isinstance(reply, NoScriptError):
+                reply = line.ask([("SCRIPT", "LOAD", known.text), ("ASKING",), command])[2]
         except StoreError as error:
             return error
+        return reply
 
     def places(self) -> list[str]:
         "As `OneServer.places`."
