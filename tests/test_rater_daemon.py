@@ -832,11 +832,11 @@ def test_who_is_near_is_still_told_after_a_reload_and_a_restart(start: Callable[
     daemon = start(config)
     for value in (b"192.0.2.1", b"::ffff:192.0.2.1", b"::ffff:c000:201"):
         daemon.ask(b"ip " + value + b"\n")
-    assert daemon.ctl("near")[1] == "ip 192.0.2.1 3/2 over\n"
+    assert daemon.ctl("near")[1] == "ip 192.0.2.1 3/2 in 1h over\n"
     daemon.ctl("reload")
-    assert daemon.ctl("near")[1] == "ip 192.0.2.1 3/2 over\n"
+    assert daemon.ctl("near")[1] == "ip 192.0.2.1 3/2 in 1h over\n"
     daemon.stop()
-    assert start(config).ctl("near")[1] == "ip 192.0.2.1 3/2 over\n"
+    assert start(config).ctl("near")[1] == "ip 192.0.2.1 3/2 in 1h over\n"
 
 
 def test_metrics_tell_the_watched_limit_the_store_and_the_build(start: Callable[..., Daemon], tmp_path: Path) -> None:

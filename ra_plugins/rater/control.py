@@ -139,7 +139,7 @@ def matching(it: Operated, name: str, pattern: str) -> list[str]:
     if rule.network is None and not set("*?[") & set(pattern):
         return []
     fronts = ((value, value.rpartition("/")[0]) for value in it.rater.store.values(name))  # of a network, an address
-    return [value for value, front in fronts if rule.covers(front if rule.network and front else value)]
+    return sorted(value for value, front in fronts if rule.covers(front if rule.network and front else value))
 
 # %% ../../nbs/rater/09_control.ipynb #6b5a3ef9
 def status(it: Operated, rest: str) -> Iterable[Row]:

@@ -57,11 +57,11 @@ from ra_plugins.support.log import octets
 from ra_plugins.support.redis_url import parse_redis_url
 
 # %% auto #0
-__all__ = ['TOLD', 'FIND', 'ROOM', 'ADD', 'COUNT', 'MARK_SCRIPT', 'LIVE_ON_SCRIPT', 'CODES', 'SEVERAL', 'SEVERAL_URL',
-           'URL_OPTIONS', 'LONGEST_TIMEOUT', 'KEYS_AT_ONCE', 'LOOKING', 'NONSENSE', 'packed', 'LuaScript', 'script',
-           'batch', 'open_line', 'failure', 'checked_reply', 'is_unfit', 'Line', 'HeldSocket', 'held_to_its_end',
-           'RedisPlace', 'check_options', 'parse_place', 'Reach', 'reach', 'run_script', 'OneServer', 'sentinel_line',
-           'redirection', 'ClusterServers', 'servers', 'making_sense', 'Redis']
+__all__ = ['TOLD', 'FIND', 'ROOM', 'ADD', 'COUNT', 'MARK_SCRIPT', 'LIVE_ON_SCRIPT', 'SEVERAL', 'SEVERAL_URL', 'URL_OPTIONS',
+           'LONGEST_TIMEOUT', 'KEYS_AT_ONCE', 'LOOKING', 'NONSENSE', 'packed', 'LuaScript', 'script', 'batch',
+           'open_line', 'failure', 'checked_reply', 'is_unfit', 'Line', 'HeldSocket', 'held_to_its_end', 'RedisPlace',
+           'check_options', 'parse_place', 'Reach', 'reach', 'run_script', 'OneServer', 'sentinel_line', 'redirection',
+           'ClusterServers', 'servers', 'making_sense', 'Redis']
 
 # %% ../../nbs/rater/03_redis.ipynb #9d1de8c7
 @lru_cache(maxsize=1024)
@@ -244,7 +244,7 @@ def open_line(connection: Connection) -> None:
     connection.connect()
 
 # %% ../../nbs/rater/03_redis.ipynb #a03abb65
-CODES = {  # the first word of an error, which redis-py cuts off these
+_CODES = {  # the first word of an error, which redis-py cuts off these
     ReadOnlyError: "READONLY",
     MasterDownError: "MASTERDOWN",
     AuthenticationError: "NOAUTH",
@@ -261,7 +261,7 @@ def failure(
     key: bytes = b"",  # that it is about
 ) -> StoreError:
     "What a server's error is to a rater."
-    code = next((code for kind, code in CODES.items() if isinstance(error, kind)), "")
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "")
     code = "" if str(error).startswith(code) else f"{code} "
     return StoreError(f"Redis: {code}{error} {key.decode(errors='backslashreplace')}".rstrip())
 
