@@ -16,7 +16,7 @@ from mailserver import ENVIRON, PATIENCE, until
 from ra_plugins.rater.limits import Rule, RuleBook, parse_limit
 from ra_plugins.rater.memory import Memory
 from ra_plugins.rater.protocol import Rater
-from ra_plugins.rater.server import RaterServer, listen, listen_unix
+from ra_plugins.rater.server import LocalListener, RaterServer, listen
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def rater(
     "A rater that listens."
     book = RuleBook({name: [Rule("*", [parse_limit(limit)])] for name, limit in limits.items()})
     server = RaterServer()
-    listener = listen("127.0.0.1", where) if isinstance(where, int) else listen_unix(str(where))
+    listener = listen("127.0.0.1", where) if isinstance(where, int) else LocalListener(str(where))
     server.serve(listener, Rater(book, Memory()))
     name = listener.getsockname()
     thread = threading.Thread(target=server.run)

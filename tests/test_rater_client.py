@@ -29,8 +29,10 @@ import ra_plugins.rater
 from ra_plugins.rater import client
 from ra_plugins.rater.client import (
     ANSWER_LIMIT,
+    IDLE_LIMIT,
     QUESTION_LIMIT,
     Answer,
+    AsyncClient,
     Client,
     RaterReason,
     aask,
@@ -57,12 +59,20 @@ def asked_on_asyncio(address: str, timeout: float = PATIENCE, value: str = "192.
     return asyncio.run(aask("ip", value, address=address, timeout=timeout))
 
 
+def asked_on_asyncio_and_kept(address: str, timeout: float = PATIENCE, value: str = "192.0.2.1") -> Answer:
+    async def asking() -> Answer:
+        async with AsyncClient(address, timeout) as kept:
+            return await kept.ask("ip", value)
+
+    return asyncio.run(asking())
+
+
 def unreachable(address: str, said: str) -> Answer:
     return Answer(2, "Can't connect to rater", f"{address}: {said}", RaterReason.CANT_CONNECT)
 
 
 Way = Callable[..., Answer]
-each_way = pytest.mark.parametrize("asked", [asked_once, asked_on_a_kept_connection, asked_on_asyncio])
+each_way = pytest.mark.parametrize("asked", [asked_once, asked_on_a_kept_connection, asked_on_asyncio, asked_on_asyncio_and_kept])
 
 
 @pytest.fixture
@@ -378,6 +388,118 @@ def test_a_server_that_keeps_hanging_up_is_asked_twice_at_most(serving: Serving)
     assert heard[1:] in ([b"-keep ip x\n"], [b"-keep ip x\n"] * 2)
 
 
+def test_many_tasks_share_an_asynchronous_client(serving: Serving) -> None:
+    "Their questions run side by side, each has its own answer, and the connections are used again, within a bound."
+
+    async def both(address: str) -> tuple[list[int], int]:
+        async with AsyncClient(address, PATIENCE) as kept:
+            many = await asyncio.gather(*(kept.ask("ip", "x") for _ in range(100)))
+            assert len(kept.idle) == IDLE_LIMIT
+            before = list(kept.idle)
+            for _ in range(20):
+                await kept.ask("ip", "y")
+            assert kept.idle == before
+        assert not kept.idle
+        return sorted(answer.count for answer in many), (await kept.ask("ip", "y", peek=True)).count
+
+    with rater(ip="500 in 1m") as address:
+        assert asyncio.run(both(address)) == (list(range(1, 101)), 20)
+
+
+def test_an_asynchronous_client_after_a_restart(serving: Serving) -> None:
+    async def asked(kept: AsyncClient) -> str:
+        return str(await kept.ask("ip", "x"))
+
+    with asyncio.Runner() as runner:
+        with rater(ip="9 in 1m") as address:
+            kept = AsyncClient(address, PATIENCE)
+            assert runner.run(asked(kept)) == "0 1/9"
+        with rater(int(address.rpartition(":")[2]), ip="9 in 1m"):
+            assert [runner.run(asked(kept)) for _ in range(2)] == ["0 1/9", "0 2/9"]
+        assert runner.run(asked(kept)).startswith(f"2 Can't connect to rater ({address}: ")
+        kept.close()
+
+
+def test_an_answer_that_comes_too_late_isnt_the_next_ones_on_asyncio(serving: Serving) -> None:
+    late = threading.Event()
+
+    def answering_late(connection: socket.socket) -> None:
+        while value := connection.recv(1000):
+            if b"slow" in value:
+                late.wait(PATIENCE)
+            connection.sendall(b"1 9/1\r\n" if b"slow" in value else b"0 1/1\r\n")
+
+    async def asking(address: str) -> list[str]:
+        async with AsyncClient(address, PATIENCE) as kept:
+            answers = [str(await kept.ask("ip", "first"))]
+            kept.timeout = SHORT
+            answers.append(str(await kept.ask("ip", "slow")))
+            late.set()
+            kept.timeout = PATIENCE
+            return [*answers, str(await kept.ask("ip", "second"))]
+
+    answers = asyncio.run(asking(serving(answering_late).address))
+    assert answers == ["0 1/1", "2 No answer from rater: timed out", "0 1/1"]
+
+
+# Where rater is, if nobody says it
+
+
+def test_the_variable_says_where_rater_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    "To every client alike, and an address that is given goes before it."
+
+    async def asked_on_asyncio() -> list[str]:
+        async with AsyncClient() as kept:
+            return [str(await kept.ask("ip", "x")), str(await aask("ip", "x"))]
+
+    with rater(ip="9 in 1m") as address, rater(ip="5 in 1m") as other:
+        monkeypatch.setenv("RATER", address)
+        with Client() as kept:
+            assert [str(ask("ip", "x")), str(kept.ask("ip", "x"))] == ["0 1/9", "0 2/9"]
+        assert asyncio.run(asked_on_asyncio()) == ["0 3/9", "0 4/9"]
+        assert str(ask("ip", "x", address=other)) == "0 1/5"
+        monkeypatch.setenv("RATER", "nowhere")
+        with pytest.raises(ValueError, match="rater's address is .*, not 'nowhere'"):
+            ask("ip", "x")
+        monkeypatch.setenv("RATER", "")
+        assert Client().address == "127.0.0.1:1999"
+
+
+# What an answer says
+
+
+def test_an_answer_isnt_true_by_accident() -> None:
+    for answer in (Answer(0, "1/2"), Answer(1, "3/2"), Answer(2, "Store failed")):
+        with pytest.raises(TypeError, match="neither true nor false"):
+            bool(answer)
+    assert [Answer(0, "1/2").over, Answer(1, "3/2").over, Answer(2, "Store failed").over] == [False, True, False]
+
+
+@pytest.mark.parametrize("way", ["ask", "client", "aask", "async client"])
+def test_which_limit_it_is_and_when_to_come_again(way: str) -> None:
+    async def on_asyncio(address: str) -> Answer:
+        if way == "aask":
+            return await aask("ip", "x", address=address, more=True)
+        async with AsyncClient(address) as kept:
+            return await kept.ask("ip", "x", more=True)
+
+    def asked(address: str) -> Answer:
+        if way in ("ask", "client"):
+            with Client(address) as kept:
+                return kept.ask("ip", "x", more=True) if way == "client" else ask("ip", "x", address=address, more=True)
+        return asyncio.run(on_asyncio(address))
+
+    with rater(ip="2 in 1h") as address:
+        answers = [asked(address) for _ in range(3)]
+    assert [(each.verdict, each.count, each.limit, each.window) for each in answers] == [
+        (0, 1, 2, 3600),
+        (0, 2, 2, 3600),
+        (1, 3, 2, 3600),
+    ]
+    assert [each.wait for each in answers[:2]] == [0, 0]
+    assert answers[2].wait and 3500 < answers[2].wait <= 3600
+
+
 # What can't be asked
 
 
@@ -399,7 +521,7 @@ def aask_waited_for(*given: Any, **options: Any) -> Answer:
 @pytest.mark.parametrize(
     ("argument", "wrong"),
     [
-        *(("address", each) for each in ("", "localhost", "localhost:0", "::1:1999", "a b:1", "/\0", None, 1999, b"/x")),
+        *(("address", each) for each in ("", "localhost", "localhost:0", "::1:1999", "a b:1", "/\0", 1999, b"/x")),
         *(("timeout", each) for each in (0, -1, NAN, INFINITY, -INFINITY, "2", None)),
         *(("name", each) for each in ("", "two words", "-peek", "a\nb", "x" * 1000, None, b"ip", 4)),
         *(("value", each) for each in (None, b"192.0.2.1", 4)),
@@ -431,7 +553,7 @@ def test_whatever_the_value_it_is_one_question(value: str, weight: int, peek: bo
     assert line.count(b"\n") == 1 and line[-1:] == b"\n" and len(line) <= QUESTION_LIMIT
     assert not set(line[:-1]) & {*range(32), 127}
     read_back = read_request(line[:-1])
-    assert read_back[:1] + read_back[2:] == ("ip", 0 if peek else weight, keep, "")
+    assert read_back[:1] + read_back[2:5] == ("ip", 0 if peek else weight, keep, "")
     if value.isprintable() and len(value.encode()) < QUESTION_LIMIT - 100:
         assert read_back.value == value
 
@@ -525,7 +647,7 @@ print(hasattr(ra_plugins.rater, "axe"))
 @pytest.mark.parametrize("name", ["ask", "aask"])
 def test_help_tells_the_parameters_and_their_units(name: str) -> None:
     told = " ".join(pydoc.plain(pydoc.render_doc(getattr(ra_plugins.rater, name))).split())
-    signature = f"{name}(name: str, value: str, *, address: str = {client.ADDRESS}, timeout: float = 2.0,"
+    signature = f"{name}(name: str, value: str, *, address: str | None = None, timeout: float = 2.0,"
     assert signature in told.replace("'", "")
     for part in ("timeout: seconds", "weight: as how many this one counts", "address: `host:port`", "`ValueError`"):
         assert part in told

@@ -14,7 +14,7 @@ from ra_plugins.rater.config import DaemonSettings, described, load_config, pars
 from ra_plugins.rater.limits import Limit, Rule, address_bytes, one_spelling
 from ra_plugins.rater.memory import Memory
 from ra_plugins.rater.protocol import Rater, read_request
-from ra_plugins.rater.syntax import ConfigError
+from ra_plugins.rater.syntax import ConfigError, is_toml, read_config
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -445,3 +445,103 @@ def test_watch_count_down_and_values_mean_the_same_in_both_syntaxes() -> None:
 def test_mistakes_in_what_a_rule_and_a_class_choose(content: str, expected: str) -> None:
     (problem,) = problems(content.encode())
     assert problem.startswith(f"rater.toml:{expected}") and "secret" not in problem
+
+
+# The syntax
+
+
+def test_an_array_on_a_line_of_its_own_is_no_toml() -> None:
+    old = b"/* the\n[office] */\nlimits: { ip: ( // wildcard, seconds, count\n(\"*\", 10, 1) ); };"
+    assert str(parse_config("config", old).book.classes["ip"][0]) == "*: 1 in 10s"
+    assert read_config("config", b"ports:  # all of them\n [1999, 2000];").values == {"ports": [1999, 2000]}
+    for toml in (b"port = 1\n[settings]", b"a = [\n[1],\n[2]]\n # x\n [b] # c", b"[[limits.ip]]\nlimit = '1 in 1s'"):
+        assert is_toml(toml)
+
+
+# Lists, and values that are taken for one
+
+
+def test_a_rule_for_several_patterns_and_for_those_in_a_file(tmp_path: Path) -> None:
+    office = tmp_path / "office"
+    office.write_text("# the office\n10.0.0.0/8\n\n2001:DB8::1\n  *.example.org  \nana\n")
+    config = parse_config(
+        "rater.toml",
+        f"""
+        [[limits.ip]]
+        match = "file:{office}"
+        exempt = true
+        [[limits.ip]]
+        match = ["192.0.2.0/24", "198.51.100.7", "x*", "eva"]
+        limit = "7 in 1m"
+        [[limits.ip]]
+        limit = "1 in 1m"
+        """.encode(),
+    )
+    assert config.notes == () and described(config).splitlines()[-3:] == [
+        f"  file:{office} (4): exempt",
+        "  192.0.2.0/24, 198.51.100.7, x* and 1 more: 7 in 1m",
+        "  *: 1 in 1m",
+    ]
+    allowed = {
+        0: "10.1.2.3 ::ffff:10.1.2.3 2001:db8:0::1 mx.example.org ana",
+        7: "192.0.2.9 ::ffff:192.0.2.9 198.51.100.7 xyz eva",
+        1: "2001:db8::2 198.51.100.8 example.org anna eve",
+    }
+    for count, values in allowed.items():
+        for value in values.split():
+            limits = config.book.rule("ip", value).limits
+            assert (limits[0].allowed if limits else 0) == count, value
+
+
+@pytest.mark.parametrize(
+    "match, expected",
+    [
+        ('"file:/nowhere/list"', "can't read /nowhere/list: No such file or directory"),
+        ('"file:{}"', "{}, line 2: 10.0.0.1/8 should be a network: 10.0.0.1/8 has host bits set; is 10.0.0.0/8 meant?"),
+        ('["10.0.0.1/8", "x"]', "10.0.0.1/8 should be a network: 10.0.0.1/8 has host bits set; is 10.0.0.0/8 meant?"),
+        ("[]", "match should be a network, an address, a wildcard as in a shell, a list of those, or"),
+        ('["x", 1]', "match should be a network, an address, a wildcard as in a shell, a list of those, or"),
+    ],
+)
+def test_mistakes_in_lists(tmp_path: Path, match: str, expected: str) -> None:
+    path = tmp_path / "list"
+    path.write_text("192.0.2.1\n10.0.0.1/8\n")
+    (problem,) = problems(f"[[limits.ip]]\nmatch = {match}\nexempt = true\n".replace("{}", str(path)).encode())
+    told = problem.removeprefix("rater.toml:2: ").removeprefix("match ")
+    assert told.startswith(expected.replace("{}", str(path)).removeprefix("match ")), problem
+
+
+def test_an_empty_file_is_for_nobody(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("# nobody yet\n")
+    config = parse_config("rater.toml", f'[[limits.ip]]\nmatch = "file:{tmp_path}/list"\nexempt = true'.encode())
+    assert not any(config.book.classes["ip"][0].covers(value) for value in ("", "x", "192.0.2.1"))
+
+
+def test_case_and_tags_by_class() -> None:
+    config = parse_config(
+        "rater.toml",
+        b"""
+        [classes.from]
+        fold = true
+        tag = "+"
+        [[limits.from]]
+        match = "Boss@*"
+        exempt = true
+        [[limits.from]]
+        limit = "2 in 1m"
+        [[limits.user]]
+        limit = "2 in 1m"
+        """,
+    )
+    assert "  counted in lower case and without what a + stands before in a local part" in described(config)
+    rater = Rater(config.book, Memory())
+
+    def asked(name: str, *values: str) -> list[str]:
+        return [line.decode().strip() for line in rater.answers([read_request(f"{name} {each}".encode()) for each in values])]
+
+    assert asked("from", "ana@example.org", "ANA@Example.org", "ana+1@example.org") == ["0 1/2", "0 2/2", "1 3/2"]
+    assert asked("from", "boss+x@example.org", "BOSS@example.org", "+a@example.org") == ["0 0/0", "0 0/0", "0 1/2"]
+    assert asked("from", "ana+1", "Ana") == ["0 1/2", "0 2/2"]
+    assert asked("user", "ana", "Ana", "ana+1") == ["0 1/2"] * 3
+    (problem,) = problems(b'[[limits.user]]\nlimit = "1 in 1s"\n[classes.user]\ntag = "ab"')
+    assert problem.startswith("rater.toml:4: tag should be one character")

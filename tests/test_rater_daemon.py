@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pty
+import pwd
 import re
 import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -166,8 +170,11 @@ def test_a_question_that_is_cut_short_is_none(start: Callable[..., Daemon]) -> N
     with daemon.connect() as connection:
         connection.sendall(b"ip 192.0.2.1")
         connection.shutdown(socket.SHUT_WR)
-        assert everything(connection) == b""
+        assert everything(connection) == b"2 Cut short: a question ends with a newline\r\n"
     assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/2\r\n"
+    assert daemon.ask(b"-keep ip 192.0.2.1\nip 192") == b"0 2/2\r\n" + b"2 Cut short: a question ends with a newline\r\n"
+    assert daemon.ask(b"") == b""
+    assert daemon.ask(b"near\nnear", "control port").splitlines()[-2] == b"error: a command ends with a newline"
 
 
 def test_by_hand_with_netcat(start: Callable[..., Daemon]) -> None:
@@ -188,6 +195,23 @@ def test_many_questions_on_a_connection(start: Callable[..., Daemon]) -> None:
         file.close()
 
 
+def test_which_limit_it_is_and_when_to_come_again(start: Callable[..., Daemon]) -> None:
+    limits = LIMIT.replace('"2 in 1h"', '["5 in 1m", "2 in 1h"]')
+    daemon = start(f'[settings]\n{PLACES}metrics_port = 0\n{limits}[[limits.ip6]]\nexempt = true\n')
+    assert daemon.ask(b"-more ip 192.0.2.1\n") == b"0 1/2 3600 0\r\n"
+    assert daemon.ask(b"-more -peek ip 192.0.2.2\n") == b"0 0/5 60 0\r\n"
+    assert daemon.ask(b"-more ip6 x\n") == b"0 0/0 0 0\r\n"
+    assert daemon.ask(b"-weight=2 ip 192.0.2.1\n") == b"1 3/2\r\n"
+    found = re.fullmatch(rb"1 3/2 3600 (\d+)\r\n", daemon.ask(b"-peek -more ip 192.0.2.1\n"))
+    assert found and 3500 < int(found[1]) <= 3600
+    assert daemon.ask(b"-weight=3 -more ip 192.0.2.1\n") == b"1 6/2 3600 -\r\n"  # three are never within
+    assert daemon.ask(b"-more colour red\n") == b"2 Class not found: colour\r\n"
+    assert daemon.line() == "info: ip 192.0.2.1 is over its limit of 2 in 1h: 3/2"
+    assert daemon.ctl("near")[1] == "ip 192.0.2.1 6/2 in 1h over\n"
+    with urlopen(f"http://127.0.0.1:{daemon.ports['metrics']}/metrics", timeout=PATIENCE) as page:
+        assert 'rater_over_total{class="ip",limit="2 in 1h"} 3.0' in page.read().decode()
+
+
 def test_unix_socket(start: Callable[..., Daemon], tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as left_behind:
@@ -200,7 +224,7 @@ def test_unix_socket(start: Callable[..., Daemon], tmp_path: Path) -> None:
         assert everything(connection) == b"0 1/2\r\n"
     assert daemon.ask(b"ip 192.0.2.1\n") == b"0 2/2\r\n"
     status, _, errors = rater(daemon.config)
-    assert status == 3 and errors.endswith(f"\nrater: can't use {path}: another process listens on {path}\n")
+    assert status == 3 and errors.endswith(f"\nrater: somebody listens on {path} already\n")
     daemon.stop()
     assert not path.exists()
 
@@ -214,7 +238,7 @@ def test_a_connection_has_its_time(start: Callable[..., Daemon]) -> None:
     daemon = start(f"[settings]\n{PLACES}timeout = 1\n{LIMIT}")
     with daemon.connect() as connection:
         connection.sendall(b"ip ")
-        assert everything(connection) == b""
+        assert everything(connection) == b"2 Cut short: a question ends with a newline\r\n"
     assert "1 dropped" in daemon.ctl("status")[1]
 
 
@@ -228,7 +252,70 @@ def test_as_many_files_as_connections(start: Callable[..., Daemon]) -> None:
 
 def test_fewer_files_than_connections(start: Callable[..., Daemon]) -> None:
     daemon = start(prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 256)))
-    assert "warning: only 192 connections are possible: the system allows 256 open files (ulimit -n)" in daemon.started
+    expected = "warning: only 192 connections are possible: the system allows 256 open files (ulimit -n)"
+    assert expected in daemon.started
+    silent = [daemon.connect("questions") for _ in range(300)]  # more than that
+    for client in silent:
+        client.sendall(b"i")
+    assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/2\r\n"
+    assert re.search("connections: 19[0-2] open", daemon.ctl("status")[1])
+    for client in silent:
+        client.close()
+
+
+def test_idle_connections_to_the_metrics_take_no_files_from_clients(start: Callable[..., Daemon]) -> None:
+    config = f"[settings]\n{PLACES}metrics_port = 0\ntimeout = 1\n{LIMIT}"
+    daemon = start(config, prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)))
+    silent = [daemon.connect("metrics") for _ in range(200)]
+    for client in silent:
+        client.sendall(b"GET /metr")
+    assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/2\r\n"
+    with daemon.connect("metrics") as connection:
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        head, _, body = everything(connection).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n") and b"rater_connections " in body
+    with silent[-1]:  # it has had its time, too
+        assert everything(silent[-1]).startswith(b"HTTP/1.1 400 ")
+    for client in silent:
+        client.close()
+
+
+def test_a_rater_that_ends_leaves_its_successors_sockets(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    paths = [tmp_path / "questions", tmp_path / "operator"]
+    config = (
+        f'[settings]\nport = false\ncontrol_port = false\nsocket = "{paths[0]}"\ncontrol_socket = "{paths[1]}"\n{LIMIT}'
+    )
+    first = start(config)
+    for path in paths:
+        path.unlink()
+    start(config)
+    first.stop()
+    for path in paths:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+
+
+def test_modes_and_groups_of_unix_sockets(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    group = os.getgrouplist(pwd.getpwuid(os.getuid()).pw_name, os.getgid())[-1]
+    settings = (
+        *("port = false", "control_port = false", f'socket = "{tmp_path}/questions"', 'socket_mode = "0660"'),
+        *(f'control_socket = "{tmp_path}/operator"', f'control_group = "{group}"', f'control_owner = "{os.getuid()}"'),
+    )
+    config = "\n".join(["[settings]", *settings, LIMIT])
+    daemon = start(config)
+    questions, operator = (tmp_path / "questions").stat(), (tmp_path / "operator").stat()
+    assert (questions.st_mode & 0o777, operator.st_mode & 0o777, operator.st_gid) == (0o660, 0o600, group)
+    daemon.stop()
+    for path in (tmp_path / "questions", tmp_path / "operator"):
+        assert not path.exists()
+    (tmp_path / "config").write_text(config.replace(f'"{group}"', '"no-such-group"'))
+    _, _, errors = rater(tmp_path / "config")
+    assert errors.endswith("rater: there is no user or group no-such-group on this machine\n")
+    tmp_path.chmod(0o777)
+    (tmp_path / "config").write_text(config)
+    _, _, errors = rater(tmp_path / "config")
+    assert "may be written to by others, who could put another socket there" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["config"]
 
 
 # Signals
@@ -388,15 +475,15 @@ def test_raterctl(start: Callable[..., Daemon]) -> None:
         daemon.ask(b"ip 192.0.2.1\n")
     daemon.ask(b"ip 192.0.2.2\n")
     assert daemon.ctl("limits") == (0, "Class ip:\n  *: 2 in 1h\n", "")
-    assert daemon.ctl("near") == (0, "ip 192.0.2.1 3/2 over\nip 192.0.2.2 1/2\n", "")
-    assert daemon.ctl("near", "1") == (0, "ip 192.0.2.1 3/2 over\n", "")
+    assert daemon.ctl("near") == (0, "ip 192.0.2.1 3/2 in 1h over\nip 192.0.2.2 1/2 in 1h\n", "")
+    assert daemon.ctl("near", "1") == (0, "ip 192.0.2.1 3/2 in 1h over\n", "")
     assert daemon.ctl("forget", "ip", "192.0.2.1") == (0, "forgotten: ip 192.0.2.1\n", "")
     assert daemon.ctl("forget", "ip", "192.0.2.1") == (0, "it had no marks: ip 192.0.2.1\n", "")
     assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/2\r\n"
     _, status, _ = daemon.ctl("status")
     for expected in ("answered with 0: 4 of ip\n", "answered with 1: 1 of ip\n", "values held: 2\n"):
         assert expected in status
-    assert daemon.ctl() == daemon.ctl("help") and "forget CLASS VALUE" in daemon.ctl("help")[1]
+    assert daemon.ctl() == daemon.ctl("help") and "forget CLASS PATTERN" in daemon.ctl("help")[1]
     assert daemon.ctl("quit") == (0, "", "")
 
 
@@ -430,8 +517,45 @@ def test_raterctl_goes_wrong(start: Callable[..., Daemon]) -> None:
     daemon.stop()
     assert daemon.ctl("near") == (
         *(3, ""),
-        f"raterctl: no answer from 127.0.0.1 port {daemon.ports['control port']}: Connection refused\n",
+        f"raterctl: no answer from 127.0.0.1:{daemon.ports['control port']}: Connection refused\n",
     )
+
+
+def test_raterctl_over_a_unix_socket(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    path = str(tmp_path / "operator")
+    daemon = start(f'[settings]\nport = 0\ncontrol_port = false\ncontrol_socket = "{path}"\n{LIMIT}')
+    daemon.ask(b"ip 192.0.2.1\n")
+    for arguments, environ in ((["--socket", path], {}), ([], {"RATER_CONTROL": path})):
+        done = subprocess.run(
+            [*RATERCTL, *arguments, "near"], env={**ENVIRON, **environ}, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert (done.returncode, done.stdout) == (0, "ip 192.0.2.1 1/2 in 1h\n")
+    done = subprocess.run(
+        [*RATERCTL, "--socket", "here", "near"], env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stdout) == (3, "") and "raterctl: a control port is --socket /PATH" in done.stderr
+
+
+def test_the_control_port_doesnt_obey_http(start: Callable[..., Daemon]) -> None:
+    "A browser or curl can be made to send lines to it that a stranger has written, but never as the first ones."
+    daemon = start()
+    daemon.ask(b"ip 192.0.2.1\n")
+    body = b"x=\nforget ip 192.0.2.1\nreload\n"
+    for first in (b"POST / HTTP/1.1", b"reload / HTTP/1.1", b"near / HTTP/1.1", b"help / HTTP/1.0", b"forget"):
+        with daemon.connect("control port") as connection:
+            connection.sendall(first + b"\r\nHost: 127.0.0.1:4445\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            answer = everything(connection)
+        assert b"error: " in answer and b"forgotten" not in answer and b"read again" not in answer, first
+    assert daemon.ask(b"-peek ip 192.0.2.1\n") == b"0 1/2\r\n"
+
+
+def test_as_with_head(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    for number in range(400):
+        daemon.ask(b"ip %s%d\n" % (b"x" * 900, number))
+    command = f"{shlex.join(RATERCTL)} --port {daemon.ports['control port']} near 400 | head -1"
+    done = subprocess.run(command, shell=True, env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE)  # noqa: S602
+    assert done.stdout.startswith("ip xxx") and done.stdout.count("\n") == 1 and done.stderr == ""
 
 
 def test_nobody_reads_what_raterctl_prints(start: Callable[..., Daemon]) -> None:
@@ -473,7 +597,7 @@ def test_the_control_port_and_gibberish(start: Callable[..., Daemon], data: byte
 def test_few_commands_at_once(start: Callable[..., Daemon]) -> None:
     daemon = start()
     answer = daemon.ask(b"help\n" * AT_ONCE + b"help\nquit\n", "control port").decode()
-    assert answer.count("forget CLASS VALUE") == AT_ONCE
+    assert answer.count("forget CLASS PATTERN") == AT_ONCE
     assert answer.count(f"error: more than {AT_ONCE} commands at once\r\n.\r\n") == 2
 
 
@@ -491,7 +615,7 @@ def test_metrics(start: Callable[..., Daemon]) -> None:
         'rater_questions_total{answer="0",class="ip"} 2.0',
         'rater_questions_total{answer="1",class="ip"} 1.0',
         'rater_questions_total{answer="2",class="-"} 1.0',
-        "rater_connections_accepted_total 4.0",
+        "rater_connections_accepted_total 5.0",
         "rater_store_failures_total 0.0",
     ):
         assert expected in lines
@@ -604,16 +728,115 @@ def test_daemontools_scripts(name: str) -> None:
     assert subprocess.run(["sh", "-n", script], timeout=PATIENCE).returncode == 0
 
 
+# What the operator does with one value, or many
+
+
+OPERATED = f"""[settings]
+{PLACES}STORE
+[[limits.ip]]
+limit = ["2 in 1h", "5 in 1d"]
+prefix6 = 64
+[[limits.user]]
+match = "root"
+exempt = true
+[[limits.user]]
+match = "*@example.org"
+limit = "2 in 1h"
+"""
+
+
+def test_show_tells_how_a_value_is_doing_and_counts_nothing(start: Callable[..., Daemon]) -> None:
+    daemon = start(OPERATED.replace("STORE", ""))
+    for _ in range(3):
+        daemon.ask(b"ip 2001:db8::7\n")
+    for _ in range(2):
+        *lines, wait = daemon.ctl("show", "ip", "2001:db8::99")[1].splitlines()
+        assert lines[0].startswith("ip 2001:db8::/64 by the rule *: 2 in 1h, 5 in 1d")
+        assert lines[1:] == ["ip 2001:db8::/64 3/2 in 1h over", "ip 2001:db8::/64 3/5 in 1d"]
+        found = re.fullmatch(r"room for one more in (\d+) s", wait)
+        assert found and 3500 < int(found[1]) <= 3600
+    assert daemon.ctl("show", "ip", "192.0.2.1")[1].splitlines()[1:] == ["ip 192.0.2.1 0/2 in 1h", "ip 192.0.2.1 0/5 in 1d"]
+    assert daemon.ctl("show", "user", "root")[1] == "user root by the rule root: exempt\n"
+    assert daemon.ctl("show", "user", "ana") == (1, "", "error: No limit for: ana\n")
+    assert daemon.ctl("show", "ip")[0] == daemon.ctl("show", "colour", "red")[0] == 1
+    assert "values held: 1\n" in daemon.ctl("status")[1]
+
+
+@pytest.mark.parametrize("store", ["", 'store = "sqlite:{}/marks.db"'])
+def test_forget_by_a_pattern(start: Callable[..., Daemon], tmp_path: Path, store: str) -> None:
+    daemon = start(OPERATED.replace("STORE", store.format(tmp_path)))
+    for value in ("192.0.2.1", "192.0.2.200", "198.51.100.1", "2001:db8:1::1", "2001:db8:2::1", "2001:db9::1"):
+        daemon.ask(f"ip {value}\n".encode())
+    for value in ("ana", "eva", "*"):
+        daemon.ask(f"user {value}@example.org\n".encode())
+
+    def forgotten(*words: str) -> list[str]:
+        return sorted(line.removeprefix("forgotten: ") for line in daemon.ctl("forget", *words)[1].splitlines())
+
+    assert forgotten("ip", "192.0.2.0/24") == ["ip 192.0.2.1", "ip 192.0.2.200"]
+    assert forgotten("ip", "2001:db8::/32") == ["ip 2001:db8:1::/64", "ip 2001:db8:2::/64"]
+    assert forgotten("ip", "192.0.2.0/24") == ["it had no marks: ip 192.0.2.0/24"]
+    assert daemon.ctl("forget", "ip", "192.0.2.1/24")[0] == 1
+    assert forgotten("user", "*@example.org") == ["user *@example.org"]  # somebody is called that
+    assert forgotten("user", "*@example.org") == ["user ana@example.org", "user eva@example.org"]
+    assert daemon.ask(b"-peek ip 198.51.100.1\n") == b"0 1/2\r\n"
+    assert daemon.ask(b"-peek ip 2001:db9::2\n") == b"0 1/2\r\n"
+
+
+def test_answers_for_programs(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    value = "\x1b[2J caf\u00e9 " + "\U0001f600" * 200
+    for _ in range(3):
+        daemon.ask(f"ip {value}\n".encode())
+    status, output, _ = daemon.ctl("--json", "near")
+    assert status == 0 and output.isascii() and "\x1b" not in output
+    (near,) = map(json.loads, output.splitlines())
+    assert near == {
+        **{"class": "ip", "value": near["value"], "marks": 3, "allowed": 2, "seconds": 3600, "over": True},
+        "watched": False,
+    }
+    assert value == near["value"] or value.startswith(near["value"][:20])
+    for words in (["status"], ["limits"], ["show", "ip", "x"], ["help"], ["forget", "ip", "nobody"]):
+        assert all(isinstance(json.loads(line), dict) for line in daemon.ctl("--json", *words)[1].splitlines())
+    assert daemon.ctl("--json", "forget", "ip") == (1, "", "error: forget takes a class and a value\n")
+
+
+def test_top_is_a_page_where_there_is_no_terminal(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    for _ in range(3):
+        daemon.ask(b"ip 192.0.2.1\n")
+    status, output, errors = daemon.ctl("top")
+    assert (status, errors) == (0, "") and "ip 192.0.2.1 3/2 in 1h over\n" in output and "\x1b" not in output
+
+
+def test_top_follows_on_a_terminal(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    for _ in range(3):
+        daemon.ask(b"ip 192.0.2.1\n")
+    ours, theirs = pty.openpty()
+    command = [*RATERCTL, "--port", str(daemon.ports["control port"]), "top"]
+    process = subprocess.Popen(command, env={**ENVIRON, "TERM": "xterm"}, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    heard = b""
+    while heard.count(b"\x1b[2J") < 2:  # a second page has begun
+        heard += os.read(ours, 4096)
+    assert b"\x1b[31mip 192.0.2.1 3/2 in 1h over\x1b[0m" in heard
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=PATIENCE)
+    os.close(ours)
+    assert (process.returncode, errors) == (0, b"")
+
+
 def test_who_is_near_is_still_told_after_a_reload_and_a_restart(start: Callable[..., Daemon], tmp_path: Path) -> None:
     config = f'[settings]\n{PLACES}store = "{tmp_path / "marks.db"}"\n{LIMIT}'
     daemon = start(config)
     for value in (b"192.0.2.1", b"::ffff:192.0.2.1", b"::ffff:c000:201"):
         daemon.ask(b"ip " + value + b"\n")
-    assert daemon.ctl("near")[1] == "ip 192.0.2.1 3/2 over\n"
+    assert daemon.ctl("near")[1] == "ip 192.0.2.1 3/2 in 1h over\n"
     daemon.ctl("reload")
-    assert daemon.ctl("near")[1] == "ip 192.0.2.1 3/2 over\n"
+    assert daemon.ctl("near")[1] == "ip 192.0.2.1 3/2 in 1h over\n"
     daemon.stop()
-    assert start(config).ctl("near")[1] == "ip 192.0.2.1 3/2 over\n"
+    assert start(config).ctl("near")[1] == "ip 192.0.2.1 3/2 in 1h over\n"
 
 
 def test_metrics_tell_the_watched_limit_the_store_and_the_build(start: Callable[..., Daemon], tmp_path: Path) -> None:

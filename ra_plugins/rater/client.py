@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['WITHIN', 'OVER', 'NO_VERDICT', 'QUESTION_LIMIT', 'LARGEST_WEIGHT', 'ADDRESS', 'ANSWER_LIMIT', 'ASK_TIMEOUT',
-           'RaterReason', 'Answer', 'without_verdict', 'read_answer', 'one_line', 'question', 'parse_server_address',
-           'time_left', 'call_within', 'look_up', 'connect', 'unreachable', 'silent', 'Heard', 'exchange_line', 'Kept',
-           'Client', 'ask', 'aexchange_line', 'aconnect', 'aask', 'parse_arguments', 'main', 'print_answer']
+           'IDLE_LIMIT', 'RaterReason', 'Answer', 'without_verdict', 'read_answer', 'one_line', 'question',
+           'default_address', 'parse_server_address', 'time_left', 'call_within', 'look_up', 'connect', 'unreachable',
+           'silent', 'Heard', 'exchange_line', 'Kept', 'Client', 'ask', 'aexchange_line', 'aconnect', 'aask',
+           'AsyncClient', 'parse_arguments', 'main', 'print_answer']
 
 # %% ../../nbs/rater/12_client.ipynb #c022c81e
 WITHIN, OVER, NO_VERDICT = 0, 1, 2
@@ -40,7 +41,10 @@ class RaterReason:
 
 # %% ../../nbs/rater/12_client.ipynb #43a73a3e
 class Answer:
-    "What rater says: `0 3/10`, `1 12/10` or `2 message`; or why it says nothing."
+    """What rater says: `0 3/10`, `1 12/10` or `2 message`; or why it says nothing.
+
+    An answer is neither true nor false: look at `over`, or compare its `verdict`, which has three values.
+    """
 
     __slots__ = ("verdict", "text", "why", "reason")
     verdict: int
@@ -58,10 +62,13 @@ class Answer:
         self.verdict, self.text, self.why = verdict, text, why
         self.reason = reason or (RaterReason.MESSAGE if verdict == NO_VERDICT else "")
 
+    def __bool__(self) -> bool:
+        raise TypeError("a rater's answer is neither true nor false; look at its over, or compare its verdict")
+
     @property
     def count(self) -> int:
         "How often it has happened, this time included; 0 without a verdict."
-        return 0 if self.verdict == NO_VERDICT else int(self.text.partition("/")[0])
+        return int(self._words()[0].partition("/")[0])
 
     @property
     def over(self) -> bool:
@@ -71,7 +78,22 @@ class Answer:
     @property
     def limit(self) -> int:
         "How often it may; 0 without a verdict."
-        return 0 if self.verdict == NO_VERDICT else int(self.text.partition("/")[2])
+        return int(self._words()[0].partition("/")[2])
+
+    @property
+    def window(self) -> float:
+        "In how many seconds it may happen that often; 0 if that wasn't asked for, or there is no verdict."
+        return float(self._words()[1])
+
+    @property
+    def wait(self) -> int | None:
+        "Seconds until it would be within its limits; None if nobody can tell, or it wasn't asked for."
+        wait = self._words()[2]
+        return int(wait) if wait != "-" else None
+
+    def _words(self) -> list[str]:
+        words = self.text.split(" ") if self.verdict != NO_VERDICT else ["0/0"]
+        return [*words, "0", "-"] if len(words) == 1 else words
 
     def __str__(self) -> str:
         return f"{self.verdict} {self.text}" + (f" ({self.why})" if self.why else "")
@@ -115,10 +137,16 @@ def read_answer(
     verdict, _, text = line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r").partition(" ")
     if verdict == "2" and text and "\n" not in text:
         return Answer(NO_VERDICT, printable(text))
-    count, _, limit = text.partition("/")
-    if verdict in ("0", "1") and (count + limit).isascii() and count.isdigit() and limit.isdigit():
+    counts, *more = text.split(" ")
+    count, _, limit = counts.partition("/")
+    if verdict in ("0", "1") and text.isascii() and count.isdigit() and limit.isdigit() and _is_more(more):
         return Answer(int(verdict), text)
     return without_verdict(RaterReason.NONSENSE, printable(repr(line[:60])))
+
+
+def _is_more(words: list[str]) -> bool:
+    "Are these a window and a time to wait, or nothing?"
+    return not words or len(words) == 2 and words[0].replace(".", "", 1).isdigit() and (words[1] == "-" or words[1].isdigit())
 
 # %% ../../nbs/rater/12_client.ipynb #699bcb4d
 QUESTION_LIMIT = 1000  # bytes of a question: ours have so many with their newline, and rater takes as many without it
@@ -139,6 +167,7 @@ def question(
     weight: int = 1,  # as how many this one counts
     peek: bool = False,  # ask without counting?
     keep: bool = False,  # may more questions follow on the connection?
+    more: bool = False,  # ask for the window, and when to come again, too?
 ) -> bytes:
     "A question as a line of the protocol; `ValueError` for a name, a value or a weight that can't be."
     if not _is_class(name):
@@ -147,7 +176,7 @@ def question(
         raise ValueError(f"a value is a text, not {value!r:.60}")
     if not isinstance(weight, int) or not 1 <= weight <= LARGEST_WEIGHT:
         raise ValueError(f"a weight is a number from 1 to {LARGEST_WEIGHT}, not {weight!r:.60}")
-    options = [("-keep ", keep), ("-peek ", peek), (f"-weight={weight} ", weight != 1 and not peek)]
+    options = [("-keep ", keep), ("-more ", more), ("-peek ", peek), (f"-weight={weight} ", weight != 1 and not peek)]
     return one_line("".join(option for option, wanted in options if wanted) + f"{name} {value}")
 
 
@@ -158,6 +187,13 @@ def _is_class(name: object) -> bool:
 
 # %% ../../nbs/rater/12_client.ipynb #dd8df1cf
 ADDRESS = "127.0.0.1:1999"  # rater's own default
+
+
+def default_address() -> str:
+    "Where rater is, if nobody says it: what the variable RATER names, or `ADDRESS`."
+    import os
+
+    return os.environ.get("RATER") or ADDRESS
 
 
 def parse_server_address(
@@ -329,26 +365,27 @@ _LONGEST = 1_000_000_000  # seconds: the system's calls take no more than some t
 class Client(Kept):
     """Asks on one connection, which is made when it is needed. For one thread at a time.
 
-    address: `host:port`, `[2001:db8::1]:port`, or the path of a Unix socket. timeout: seconds for each question, a new
-    connection included. `ValueError` names an argument that can't be.
+    address: `host:port`, `[2001:db8::1]:port`, or the path of a Unix socket; without it, what the variable RATER names, or
+    127.0.0.1:1999. timeout: seconds for each question, a new connection included. `ValueError` names an argument that can't be.
     """
 
     def __init__(
         self,
-        address: str = ADDRESS,  # as `parse_server_address` reads it
+        address: str | None = None,  # as `parse_server_address` reads it; None for `default_address`
         timeout: float = ASK_TIMEOUT,  # seconds for each question, a new connection included
     ):
         if not isinstance(timeout, (int, float)) or not 0 < timeout < _LONGEST:
             raise ValueError(f"a time-out is a number of seconds, not {timeout!r:.60}")
-        self.address, self.timeout, self.where = address, timeout, parse_server_address(address)
+        self.address, self.timeout = default_address() if address is None else address, timeout
+        self.where = parse_server_address(self.address)
 
-    def ask(self, name: str, value: str, *, weight: int = 1, peek: bool = False) -> Answer:
+    def ask(self, name: str, value: str, *, weight: int = 1, peek: bool = False, more: bool = False) -> Answer:
         """Ask, as the function `ask` does.
 
         name: the class, a word. value: what is counted in it, any text. weight: as how many this one counts, from 1 to
-        999,999,999. peek: ask without counting.
+        999,999,999. peek: ask without counting. more: ask for the answer's `window` and `wait`, too.
         """
-        return self.say(question(name, value, weight, peek, keep=True))
+        return self.say(question(name, value, weight, peek, keep=True, more=more))
 
     def say(self, line: bytes) -> Answer:
         "Send a question as it is, and hear the answer."
@@ -369,18 +406,20 @@ def ask(
     name: str,  # of the class
     value: str,  # anything; see `question`
     *,
-    address: str = ADDRESS,  # as `parse_server_address` reads it
+    address: str | None = None,  # as `parse_server_address` reads it; None for `default_address`
     timeout: float = ASK_TIMEOUT,  # seconds, for all of it
     weight: int = 1,  # as how many this one counts
     peek: bool = False,  # ask without counting?
+    more: bool = False,  # ask for the window, and when to come again, too?
 ) -> Answer:  # `NO_VERDICT` where rater doesn't answer, with the reason
     """Ask rater whether something happens too often. It comes back in time, whoever is or isn't there.
 
     name: the class, a word. value: what is counted in it, any text. address: `host:port`, `[2001:db8::1]:port`, or the
-    path of a Unix socket. timeout: seconds for all of it. weight: as how many this one counts, from 1 to 999,999,999.
-    peek: ask without counting. `ValueError` names an argument that can't be; nothing else is raised.
+    path of a Unix socket; without it, what the variable RATER names, or 127.0.0.1:1999. timeout: seconds for all of it.
+    weight: as how many this one counts, from 1 to 999,999,999. peek: ask without counting. more: ask for the answer's
+    `window` and `wait`, too. `ValueError` names an argument that can't be; nothing else is raised.
     """
-    line = question(name, value, weight, peek)
+    line = question(name, value, weight, peek, more=more)
     with Client(address, timeout) as client:
         return client.say(line)
 
@@ -407,39 +446,110 @@ async def aask(
     name: str,  # of the class
     value: str,  # anything; see `question`
     *,
-    address: str = ADDRESS,  # as `parse_server_address` reads it
+    address: str | None = None,  # as `parse_server_address` reads it; None for `default_address`
     timeout: float = ASK_TIMEOUT,  # seconds, for all of it
     weight: int = 1,  # as how many this one counts
     peek: bool = False,  # ask without counting?
+    more: bool = False,  # ask for the window, and when to come again, too?
 ) -> Answer:  # `NO_VERDICT` where rater doesn't answer, with the reason
     """As `ask`, in a coroutine: while it waits, others run.
 
     name: the class, a word. value: what is counted in it, any text. address: `host:port`, `[2001:db8::1]:port`, or the
-    path of a Unix socket. timeout: seconds for all of it. weight: as how many this one counts, from 1 to 999,999,999.
-    peek: ask without counting. `ValueError` names an argument that can't be; nothing else is raised.
+    path of a Unix socket; without it, what the variable RATER names, or 127.0.0.1:1999. timeout: seconds for all of it.
+    weight: as how many this one counts, from 1 to 999,999,999. peek: ask without counting. more: ask for the answer's
+    `window` and `wait`, too. `ValueError` names an argument that can't be; nothing else is raised.
     """
     import asyncio
 
-    line, where, writer = question(name, value, weight, peek), Client(address, timeout).where, None
+    line, client, writer = question(name, value, weight, peek, more=more), Client(address, timeout), None
     try:
         async with asyncio.timeout(timeout):
-            reader, writer = await aconnect(where)
+            reader, writer = await aconnect(client.where)
             return await aexchange_line(reader, writer, line)
     except (OSError, UnicodeError) as error:
-        return silent(error) if writer else unreachable(address, error)
+        return silent(error) if writer else unreachable(client.address, error)
     finally:
         if writer:
             writer.transport.abort()
 
+# %% ../../nbs/rater/12_client.ipynb #0537ded6
+IDLE_LIMIT = 16  # connections that are kept while nobody asks
+
+
+class AsyncClient:
+    """Asks on asyncio, on connections that are kept. Any number of tasks of one loop may use it at the same time.
+
+    address: `host:port`, `[2001:db8::1]:port`, or the path of a Unix socket; without it, what the variable RATER names, or
+    127.0.0.1:1999. timeout: seconds for each question, a new connection included. `ValueError` names an argument that
+    can't be.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,  # as `parse_server_address` reads it; None for `default_address`
+        timeout: float = ASK_TIMEOUT,  # seconds for each question, a new connection included
+    ):
+        client = Client(address, timeout)
+        self.address, self.timeout, self.where = client.address, client.timeout, client.where
+        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def ask(self, name: str, value: str, *, weight: int = 1, peek: bool = False, more: bool = False) -> Answer:
+        """Ask, as the function `aask` does.
+
+        name: the class, a word. value: what is counted in it, any text. weight: as how many this one counts, from 1 to
+        999,999,999. peek: ask without counting. more: ask for the answer's `window` and `wait`, too.
+        """
+        import asyncio
+
+        line, reached = question(name, value, weight, peek, keep=True, more=more), False
+        try:
+            async with asyncio.timeout(self.timeout):
+                while self.idle:
+                    reached = True
+                    try:
+                        return await self._exchange(*self.idle.pop(), line)
+                    except ConnectionError:  # rater has gone; perhaps it is back, and then the other ones have gone, too
+                        self.close()
+                        reached = False
+                reader, writer = await aconnect(self.where)
+                reached = True
+                return await self._exchange(reader, writer, line)
+        except (OSError, UnicodeError) as error:
+            return silent(error) if reached else unreachable(self.address, error)
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> Answer:
+        keep = False
+        try:
+            answer = await aexchange_line(reader, writer, line)
+            keep = answer.reason != RaterReason.NONSENSE and len(self.idle) < IDLE_LIMIT
+            return answer
+        finally:
+            if keep:
+                self.idle.append((reader, writer))
+            else:
+                writer.transport.abort()
+
+    def close(self) -> None:
+        "Close the connections that nobody uses. The next question makes a new one."
+        while self.idle:
+            self.idle.pop()[1].transport.abort()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.close()
+
 # %% ../../nbs/rater/12_client.ipynb #80f7cda0
 _USAGE = f"""\
-usage: raterclient [--address HOST:PORT|PATH] [--timeout SECONDS] [-peek] [-weight=N] CLASS VALUE
+usage: raterclient [--address HOST:PORT|PATH] [--timeout SECONDS] [-more] [-peek] [-weight=N] CLASS VALUE
 
 Asks rater about VALUE, which may be several words, and writes the answer to standard error. The exit status is
 0 within the limit, 1 over it, 2 without a verdict.
 
   --address   where rater is: host:port or the path of a Unix socket (default: $RATER, or else {ADDRESS})
   --timeout   how long to wait, in seconds (default: {ASK_TIMEOUT:g})
+  -more       say the window, too, and in how many seconds to come again: 1 12/10 60 42
   -peek       ask without counting
   -weight=N   count this as N
   --version   say which version this is
@@ -450,10 +560,8 @@ def parse_arguments(
     arguments: Sequence[str],
 ) -> tuple[dict[str, str], list[str]]:  # options, and the words of the question
     "Read a command line of `raterclient`."
-    import os
-
     words = list(arguments)
-    options = {"--address": os.environ.get("RATER") or ADDRESS, "--timeout": str(ASK_TIMEOUT)}
+    options = {"--address": default_address(), "--timeout": str(ASK_TIMEOUT)}
     while words[1:] and words[0] in options:
         options[words[0]] = words[1]
         words = words[2:]

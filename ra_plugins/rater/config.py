@@ -15,18 +15,20 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, NamedTuple, TypeVar
 
 from ra_plugins.rater.client import QUESTION_LIMIT
-from ra_plugins.rater.limits import DOWN, Limit, Rule, RuleBook, address, checked_limit, parse_limit
+from ra_plugins.rater.limits import DOWN, Limit, Rule, RuleBook, Spelling, address, checked_limit, parse_limit
 from ra_plugins.rater.memory import VALUES_LIMIT
 from ra_plugins.rater.stores import open_store
 from ra_plugins.rater.syntax import ConfigError, ConfigProblem, Source, Where, file_content, read_config
+from ra_plugins.support.command_line import system_reason
 
 # %% auto #0
-__all__ = ['UNUSED', 'LEVELS', 'Section', 'HELD_AGAINST', 'NAME', 'CONFIG_SECTIONS', 'quoted_text', 'true_or_false', 'anything',
-           'value_of_kind', 'as_written', 'whole', 'port_number', 'ip', 'store_name', 'one_of', 'limit_list',
-           'watch_list', 'pattern', 'setting', 'SettingTable', 'DaemonSettings', 'RuleSettings', 'ClassSettings',
-           'unknown', 'section', 'triple', 'rule', 'meant_network', 'Before', 'unmatchable', 'never_decides',
-           'oddities', 'rule_book', 'classes_of', 'settings_of', 'is_loopback', 'Config', 'parse_config', 'load_config',
-           'places', 'kept', 'without_password', 'described_rules', 'described']
+__all__ = ['FILE', 'FILE_LIMIT', 'UNUSED', 'LEVELS', 'Section', 'HELD_AGAINST', 'NAME', 'CONFIG_SECTIONS', 'quoted_text',
+           'true_or_false', 'anything', 'value_of_kind', 'as_written', 'whole', 'port_number', 'ip', 'file_mode',
+           'store_name', 'one_of', 'limit_list', 'watch_list', 'pattern', 'Patterns', 'patterns', 'patterns_in_file',
+           'one_character', 'setting', 'SettingTable', 'DaemonSettings', 'RuleSettings', 'ClassSettings', 'unknown',
+           'section', 'triple', 'rule', 'meant_network', 'Before', 'unmatchable', 'never_decides', 'oddities',
+           'rule_book', 'classes_of', 'settings_of', 'is_loopback', 'Config', 'parse_config', 'load_config', 'places',
+           'kept', 'without_password', 'described_rules', 'described']
 
 # %% ../../nbs/rater/06_config.ipynb #9ef63f62
 def quoted_text(value: Any) -> str:
@@ -84,6 +86,13 @@ def ip(value: Any) -> str:
         raise ValueError
     return str(value)
 
+# %% ../../nbs/rater/06_config.ipynb #232379a2
+def file_mode(value: Any) -> int:
+    "a mode in double quotes, as in \"0660\""
+    if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
+        raise ValueError
+    return int(value, 8)
+
 # %% ../../nbs/rater/06_config.ipynb #c2a428e9
 def store_name(value: Any) -> str:
     "\"memory\", \"sqlite:FILE\" or \"redis://HOST:PORT/NUMBER\""
@@ -121,6 +130,58 @@ def pattern(value: Any) -> str:
     "a network, an address, or a wildcard as in a shell, in double quotes"
     return Rule(quoted_text(value), ()).pattern
 
+
+FILE = "file:"  # before the name of a file of patterns
+FILE_LIMIT = 16 * 2**20  # bytes of that
+
+
+class Patterns(NamedTuple):
+    "What a rule is for."
+
+    shown: str
+    among: tuple[str, ...] = ()  # if they are several
+
+
+def patterns(value: Any) -> Patterns:
+    "a network, an address, a wildcard as in a shell, a list of those, or \"file:PATH\", all in double quotes"
+    if isinstance(value, str) and value.startswith(FILE):
+        found = patterns_in_file(value.removeprefix(FILE))
+        return Patterns(f"{value} ({len(found)})", found or ("\n",))  # which no value has
+    if not isinstance(value, (list, tuple)):
+        return Patterns(pattern(value))
+    found = tuple(map(pattern, value))
+    if not found:
+        raise ValueError
+    more = f" and {len(found) - 3} more" * (len(found) > 3)
+    return Patterns(", ".join(found[:3]) + more, found) if len(found) > 1 else Patterns(found[0])
+
+
+def patterns_in_file(path: str) -> tuple[str, ...]:
+    "The patterns in a file, one a line. It raises `ValueError`."
+    try:
+        with open(path, "rb") as file:
+            content = file.read(FILE_LIMIT + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte in it
+        raise ValueError(f"can't read {path}: {system_reason(error)}") from None
+    if len(content) > FILE_LIMIT:
+        raise ValueError(f"{path} has over {FILE_LIMIT:,} bytes")
+    found = []
+    for number, line in enumerate(content.decode("utf-8", "surrogateescape").splitlines(), start=1):
+        text = line.strip()
+        if text and not text.startswith("#"):
+            try:
+                found.append(pattern(text))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+    return tuple(found)
+
+
+def one_character(value: Any) -> str:
+    "one character in double quotes, as in \"+\""
+    if not isinstance(value, str) or len(value) != 1 or not value.isprintable() or value in "@ " or value.isalnum():
+        raise ValueError
+    return value
+
 # %% ../../nbs/rater/06_config.ipynb #432cd956
 def setting(
     kind: Callable[[Any], Any],
@@ -128,7 +189,8 @@ def setting(
     meaning: str,  # a sentence, for the table
 ) -> Any:  # to a type checker, the value
     "Declare a setting, in the body of a dataclass."
-    return field(default=default, metadata={"kind": kind, "meaning": meaning})
+    value = kind(default) if kind in (file_mode, patterns) else default
+    return field(default=value, metadata={"kind": kind, "meaning": meaning, "written": default})
 
 # %% ../../nbs/rater/06_config.ipynb #15b60e2c
 class SettingTable:
@@ -136,7 +198,7 @@ class SettingTable:
 
     def __init__(self, section: type):
         self.rows = [
-            (each.name, str(each.metadata["kind"].__doc__), _default(each.default), each.metadata["meaning"])
+            (each.name, str(each.metadata["kind"].__doc__), _default(each.metadata["written"]), each.metadata["meaning"])
             for each in fields(section)
         ]
 
@@ -160,6 +222,9 @@ class DaemonSettings:
     address: str = setting(ip, "127.0.0.1", "Where questions are taken.")
     port: int | None = setting(port_number, 1999, "Its TCP port.")
     socket: str | None = setting(quoted_text, None, "A Unix socket where questions are taken too: its path.")
+    socket_mode: int = setting(file_mode, "0666", "Who may ask there: everybody on this machine, by default.")
+    socket_owner: str | None = setting(quoted_text, None, "The user that it belongs to; without it, rater's.")
+    socket_group: str | None = setting(quoted_text, None, "The same for its group.")
     connections: int = setting(whole(1, 1_000_000), 10_000, "How many may be open at once.")
     timeout: int = setting(whole(1, 86400), 30, "How many seconds a client has for a question.")
     store: str = setting(store_name, "memory", "Where marks are kept.")
@@ -169,6 +234,10 @@ class DaemonSettings:
     log_level: int = setting(whole(0, 4), 3, "What is logged: 0 fatal, 1 error, 2 warning, 3 info, 4 debug.")
     control_address: str = setting(ip, "127.0.0.1", "Where the control port is. Whoever reaches it may use it.")
     control_port: int | None = setting(port_number, 4445, "Its TCP port.")
+    control_socket: str | None = setting(quoted_text, None, "A Unix socket in its place, or beside it: its path.")
+    control_mode: int = setting(file_mode, "0600", "Who may use that: rater's own user and root, by default.")
+    control_owner: str | None = setting(quoted_text, None, "The user that it belongs to; without it, rater's.")
+    control_group: str | None = setting(quoted_text, None, "The same for its group.")
     metrics_address: str = setting(ip, "127.0.0.1", "Where Prometheus finds figures, by HTTP.")
     metrics_port: int | None = setting(port_number, None, "Its TCP port.")
     expiration_timer: Any = setting(anything, None, UNUSED)
@@ -179,7 +248,7 @@ class DaemonSettings:
 class RuleSettings:
     "A rule in the section `limits`."
 
-    match: str = setting(pattern, "*", "The values it holds for: a network, an address, or a wildcard as in a shell.")
+    match: Patterns = setting(patterns, "*", "The values it holds for: a network, an address, or a wildcard; or several.")
     limit: tuple[Limit, ...] = setting(limit_list, (), "How many marks are allowed in which time: d, h, m, s.")
     exempt: bool = setting(true_or_false, False, "In place of a limit: these values are neither counted nor refused.")
     prefix4: int = setting(whole(0, 32), 32, "Count all IPv4 addresses together that share so many bits.")
@@ -192,6 +261,8 @@ class RuleSettings:
 class ClassSettings:
     "A class in the section `classes`."
 
+    fold: bool = setting(true_or_false, False, "Count values together that differ in case only.")
+    tag: str = setting(one_character, "", 'Cut what it stands before in a local part: "+" makes ana@… of ana+news@….')
     down: str = setting(one_of(*DOWN), "", "What is answered while the store is away. Without it, there is no verdict then.")
 
 # %% ../../nbs/rater/06_config.ipynb #218212eb
@@ -225,7 +296,7 @@ def triple(value: Any) -> RuleSettings:
     wildcard, seconds, count = value
     if not isinstance(seconds, (int, float)) or not isinstance(count, int) or isinstance(seconds and count, bool):
         raise ValueError
-    return RuleSettings(pattern(wildcard), (checked_limit(count, seconds),))
+    return RuleSettings(Patterns(pattern(wildcard)), (checked_limit(count, seconds),))
 
 # %% ../../nbs/rater/06_config.ipynb #7d4b9ce2
 def rule(source: Source, where: Where, value: Any) -> Rule | None:
@@ -240,7 +311,8 @@ def rule(source: Source, where: Where, value: Any) -> Rule | None:
         for each in () if isinstance(it.watch, bool) else it.watch:
             if each not in it.limit:
                 raise ValueError(f"watch should name limits of this rule, and {each} is none of them")
-        return Rule(it.match, it.limit, it.prefix4, it.prefix6, it.watch, it.count == "within")
+        shown, among = it.match
+        return Rule(shown, it.limit, it.prefix4, it.prefix6, it.watch, it.count == "within", among)
     except ValueError as error:
         source.wrong(where, str(error))
         return None
@@ -333,15 +405,16 @@ def oddities(rules: Sequence[Rule | None]) -> Iterator[tuple[tuple[str | int, ..
     for number, rule in enumerate(rules):
         if rule is None:
             continue
-        if hiding := before.hides(rule):
+        if hiding := before.for_all if rule.among else before.hides(rule):
             nearest = number and (last := rules[number - 1]) and last.pattern == hiding
             takes = "is for every value" if hiding == before.for_all else "takes all that it would match"
             yield (number,), f"this rule is never reached: {'the one' if nearest else 'a rule'} before it, {hiding}, {takes}"
-        elif rule.network is None and (why := unmatchable(rule.pattern)):
+        elif rule.network is None and not rule.among and (why := unmatchable(rule.pattern)):
             yield (number, "match"), f"no value can match {as_written(rule.pattern)}: {why}"
         for place, limit in never_decides(rule.limits, rule.watched):
             yield (number, "limit"), f"{rule.limits[place]} never decides: {limit} is passed before it"
-        before.add(rule)
+        if not rule.among:
+            before.add(rule)
 
 # %% ../../nbs/rater/06_config.ipynb #fde3d535
 NAME = re.compile(r"[^-\s]\S*")
@@ -364,7 +437,9 @@ def rule_book(source: Source) -> RuleBook:
             source.note((*where, *inner), odd)
     if not classes:
         source.note(("limits",), "there are no limits, so each question is answered with 2 Class not found")
-    return RuleBook(classes, {name: it.down for name, it in classes_of(source, classes).items() if it.down})
+    settings = classes_of(source, classes)
+    down = {name: it.down for name, it in settings.items() if it.down}
+    return RuleBook(classes, down, {name: Spelling(it.fold, it.tag) for name, it in settings.items() if it.fold or it.tag})
 
 
 def classes_of(source: Source, known: Iterable[str]) -> dict[str, ClassSettings]:
@@ -448,7 +523,7 @@ def kept(store: str) -> str:
     "Where marks are."
     if store in ("memory", ":memory:"):
         return "in memory, gone when rater ends"
-    if "://" in store:
+    if not store.startswith("sqlite:") and "://" in store:
         return f"in Redis, {without_password(store)}"
     return f"in {store.removeprefix('sqlite:')}, an SQLite file"
 
@@ -464,6 +539,9 @@ def described_rules(book: RuleBook) -> Iterator[str]:
         yield f"Class {name}:"
         if name in book.down:
             yield f"  {DOWN[book.down[name]]}"
+        if spelling := book.spellings.get(name):
+            cut = f"without what a {spelling.tag} stands before in a local part" * bool(spelling.tag)
+            yield f"  counted {' and '.join(filter(None, ['in lower case' * spelling.fold, cut]))}"
         for each in rules:
             prefix4 = f"; IPv4 by /{each.prefix4}" * (each.prefix4 < 32)
             prefix6 = f"; IPv6 by /{each.prefix6}" * (each.prefix6 < 128)
@@ -479,7 +557,7 @@ def described(config: Config) -> str:
         [
             f"Questions: {places(it.address, it.port, it.socket)}",
             f"Marks: {kept(it.store)}{f', at most {it.values:,} values' * (it.values != VALUES_LIMIT)}",
-            f"Control port: {places(it.control_address, it.control_port)}",
+            f"Control port: {places(it.control_address, it.control_port, it.control_socket)}",
             f"Metrics: {places(it.metrics_address, it.metrics_port)}",
             f"Log: {it.log}, level {it.log_level} ({LEVELS[it.log_level]})",
             f"Connections: at most {it.connections:,} at once, {it.timeout} s for a question",

@@ -6,30 +6,46 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from math import inf
 from typing import NamedTuple
 
-from ra_plugins.rater.client import QUESTION_LIMIT
+from ra_plugins.rater.client import QUESTION_LIMIT, parse_server_address
 from ra_plugins.rater.config import described_rules
-from ra_plugins.rater.limits import NoRule
-from ra_plugins.rater.memory import StoreError
-from ra_plugins.rater.protocol import Rater
+from ra_plugins.rater.limits import Limit, NoRule, Rule, duration
+from ra_plugins.rater.memory import Mark, StoreError
+from ra_plugins.rater.protocol import Rater, seconds_to_wait
 from ra_plugins.rater.server import RaterServer
 from ra_plugins.support.command_line import Fault, command_parser, run_command, system_reason
 from ra_plugins.support.log import octets, printable
 
 # %% auto #0
-__all__ = ['NEAR', 'COMMANDS', 'END', 'REFUSAL', 'AT_ONCE', 'MANY', 'CONTROL_TIMEOUT', 'CommandRefused', 'Operated', 'limits',
-           'near', 'forget', 'status', 'reload', 'show_help', 'leave', 'in_lines', 'ControlCommand', 'ControlPort',
-           'ControlAnswer', 'ask_control', 'print_control_answer', 'main']
+__all__ = ['NEAR', 'COMMANDS', 'WITH_MORE', 'END', 'JSON', 'REFUSAL', 'AT_ONCE', 'MANY', 'CONTROL_TIMEOUT', 'CONTROL_SOCKET',
+           'CONTROL_ADDRESS', 'TOP_PAUSE', 'CommandRefused', 'Row', 'Operated', 'limits', 'near', 'row_of',
+           'class_and_value', 'show', 'forget', 'matching', 'status', 'reload', 'show_help', 'leave', 'in_lines',
+           'ControlCommand', 'ControlPort', 'ControlAnswer', 'ask_control', 'control_place', 'print_control_answer',
+           'print_pages', 'main']
 
 # %% ../../nbs/rater/09_control.ipynb #372035f1
 class CommandRefused(Exception):
     "A command that can't be done. The message says why."
+
+
+class Row(NamedTuple):
+    "A line of an answer."
+
+    text: str
+    fields: dict[str, object] = {}  # the same for programs, in what JSON knows; without any, the text has to do
+
+    def json(self) -> str:
+        "The line for programs, in ASCII."
+        return json.dumps(self.fields or {"text": self.text})
 
 
 class Operated(NamedTuple):
@@ -41,63 +57,121 @@ class Operated(NamedTuple):
     started: float  # time.monotonic()
 
 # %% ../../nbs/rater/09_control.ipynb #f4611235
-def limits(it: Operated, rest: str) -> Iterable[str]:
+def limits(it: Operated, rest: str) -> Iterable[Row]:
     "What the limits are"
-    return described_rules(it.rater.book)
+    return map(Row, described_rules(it.rater.book))
 
 # %% ../../nbs/rater/09_control.ipynb #ae439c5b
 NEAR = 20  # lines, where nobody asks for more
 
 
-def near(it: Operated, rest: str) -> Iterable[str]:
+def near(it: Operated, rest: str) -> Iterable[Row]:
     "Who is near a limit or over it, the fullest first; 20 or NUMBER of them"
     if rest and not (rest.isascii() and rest.isdigit() and len(rest) < 10):
         raise CommandRefused(f"near takes a number, not {rest}")
-    for name, value, verdict in it.rater.near.verdicts(it.rater.store)[: int(rest or NEAR)]:
-        over = " over" * (verdict.marks > verdict.allowed)
-        yield f"{name} {value} {verdict.marks}/{verdict.allowed}{over}"
+    for name, value, verdict, limit in it.rater.near.verdicts(it.rater.store)[: int(rest or NEAR)]:
+        if limit:
+            yield row_of(name, value, verdict.marks, limit)
 
-# %% ../../nbs/rater/09_control.ipynb #df3ec366
-def forget(it: Operated, rest: str) -> Iterable[str]:
-    "Drop the marks of a value"
+
+def row_of(name: str, value: str, marks: int, limit: Limit, watched: bool = False) -> Row:
+    "A value, held against a limit."
+    over = marks > limit.allowed
+    text = f"{name} {value} {marks}/{limit.allowed} in {duration(limit.seconds)}{' over' * over}{', watched only' * watched}"
+    fields = {"class": name, "value": value, "marks": marks, "allowed": limit.allowed, "seconds": limit.seconds}
+    return Row(text, {**fields, "over": over, "watched": watched})
+
+# %% ../../nbs/rater/09_control.ipynb #4a3bb738
+def class_and_value(it: Operated, command: str, rest: str) -> tuple[str, str]:
+    "What stands behind a command that is about a value."
     name, blank, value = rest.partition(" ")
     if not blank:
-        raise CommandRefused("forget takes a class and a value")
+        raise CommandRefused(f"{command} takes a class and a value")
     if name not in it.rater.book.classes:
         raise CommandRefused(f"there is no class {name}")
+    return name, value
+
+
+def show(it: Operated, rest: str) -> Iterable[Row]:
+    "How a value is doing, without counting"
+    name, value = class_and_value(it, "show", rest)
     try:
-        counted = it.rater.book.rule(name, value).counted(value)
+        rule, counted = it.rater.book.found(name, value)
+    except NoRule as error:
+        raise CommandRefused(str(error)) from None
+    yield Row(f"{name} {counted} by the rule {rule}", {"class": name, "value": counted, "rule": str(rule)})
+    if not rule.limits:
+        return
+    mark = Mark(name, counted, rule.limits, weight=0)
+    (counts,) = it.rater.store.count([mark])
+    if isinstance(counts, StoreError):
+        raise counts
+    for marks, (limit, watched) in zip(counts, rule.by_limit(), strict=True):
+        yield row_of(name, counted, marks, limit, watched)
+    kept = tuple(limit for limit, watched in rule.by_limit() if not watched)
+    (wait,) = seconds_to_wait(it.rater.store, [mark._replace(limits=kept)])
+    if wait != 0:
+        yield Row("never room for one more" if wait is None else f"room for one more in {wait} s", {"wait": wait})
+
+# %% ../../nbs/rater/09_control.ipynb #df3ec366
+def forget(it: Operated, rest: str) -> Iterable[Row]:
+    "Drop the marks of a value, or of all that a wildcard or a network is for"
+    name, value = class_and_value(it, "forget", rest)
+    try:
+        counted = it.rater.book.found(name, value)[1]
     except NoRule:
         counted = value
-    found = [it.rater.store.forget(name, each) for each in {value, counted}]
-    yield f"forgotten: {name} {counted}" if any(found) else f"it had no marks: {name} {counted}"
+    found = [each for each in dict.fromkeys([counted, value]) if it.rater.store.forget(name, each)][:1]
+    if not found:
+        found = [each for each in matching(it, name, value) if it.rater.store.forget(name, each)]
+    for each in found:
+        yield Row(f"forgotten: {name} {each}", {"class": name, "value": each, "forgotten": True})
+    if not found:
+        yield Row(f"it had no marks: {name} {counted}", {"class": name, "value": counted, "forgotten": False})
+
+
+def matching(it: Operated, name: str, pattern: str) -> list[str]:
+    "The values that a pattern is for, as they are held; none if it isn't a pattern but a value."
+    try:
+        rule = Rule(pattern, ())
+    except ValueError as error:
+        raise CommandRefused(str(error)) from None
+    if rule.network is None and not set("*?[") & set(pattern):
+        return []
+    fronts = ((value, value.rpartition("/")[0]) for value in it.rater.store.values(name))  # of a network, an address
+    return sorted(value for value, front in fronts if rule.covers(front if rule.network and front else value))
 
 # %% ../../nbs/rater/09_control.ipynb #6b5a3ef9
-def status(it: Operated, rest: str) -> Iterable[str]:
+def status(it: Operated, rest: str) -> Iterable[Row]:
     "What rater has done, and what it holds"
+    return (Row(f"{what}: {text}" if what else text, {"what": what, "text": text}) for what, text in _status(it))
+
+
+def _status(it: Operated) -> Iterator[tuple[str, str]]:
     rater, waiting = it.rater, it.server.waiting
-    yield f"running for {time.monotonic() - it.started:.0f} s"
-    yield f"connections: {len(waiting.connections)} open, {waiting.accepted} accepted, {waiting.dropped} dropped"
+    yield "", f"running for {time.monotonic() - it.started:.0f} s"
+    pauses = f", {waiting.pauses} pauses for want of open files" * bool(waiting.pauses)
+    yield "connections", f"{len(waiting.connections)} open, {waiting.accepted} accepted, {waiting.dropped} dropped{pauses}"
     for name, answer in sorted(rater.answered):
-        yield f"answered with {answer}: {rater.answered[name, answer]} of {name or 'no class'}"
-    yield f"store: {rater.health.failures} failures" + ", it fails now" * rater.health.failing
+        yield f"answered with {answer}", f"{rater.answered[name, answer]} of {name or 'no class'}"
+    yield "store", f"{rater.health.failures} failures" + ", it fails now" * rater.health.failing
     try:
-        yield f"values held: {rater.store.held()}"
+        yield "values held", str(rater.store.held())
     except StoreError:
-        yield "values held: unknown"
+        yield "values held", "unknown"
 
 # %% ../../nbs/rater/09_control.ipynb #78519309
-def reload(it: Operated, rest: str) -> Iterable[str]:
+def reload(it: Operated, rest: str) -> Iterable[Row]:
     "Read the configuration again"
-    return it.reload()
+    return map(Row, it.reload())
 
 
-def show_help(it: Operated, rest: str) -> Iterable[str]:
+def show_help(it: Operated, rest: str) -> Iterable[Row]:
     "This list"
-    return (f"{usage:18} {command.__doc__}" for usage, command in _USAGE.items())
+    return (Row(f"{usage:20} {command.__doc__}") for usage, command in _USAGE.items())
 
 
-def leave(it: Operated, rest: str) -> Iterable[str]:
+def leave(it: Operated, rest: str) -> Iterable[Row]:
     "Close the connection"
     return ()
 
@@ -105,22 +179,25 @@ def leave(it: Operated, rest: str) -> Iterable[str]:
 _USAGE = {
     "limits": limits,
     "near [NUMBER]": near,
-    "forget CLASS VALUE": forget,
+    "show CLASS VALUE": show,
+    "forget CLASS PATTERN": forget,
     "reload": reload,
     "status": status,
     "help": show_help,
     "quit": leave,
 }
 COMMANDS = {usage.partition(" ")[0]: command for usage, command in _USAGE.items()}
+WITH_MORE = {usage.partition(" ")[0] for usage in _USAGE if " " in usage}  # that take something behind their name
 
 # %% ../../nbs/rater/09_control.ipynb #15f2c5fc
 END = "."
+JSON = "json "  # before a command, to have its answer so
 REFUSAL = "error: "  # before the first line of why a command can't be done
 
 
 def in_lines(texts: Iterable[str]) -> bytes:
     "An answer as it is sent."
-    return "".join(f"{printable(each, 2 * QUESTION_LIMIT)}\r\n" for each in [*texts, END]).encode()
+    return "".join(f"{printable(each, 8 * QUESTION_LIMIT)}\r\n" for each in [*texts, END]).encode()
 
 # %% ../../nbs/rater/09_control.ipynb #7966abfb
 AT_ONCE = 16  # commands
@@ -133,18 +210,23 @@ class ControlCommand(NamedTuple):
     name: str
     rest: str
     keep: bool  # may more commands follow?
+    json: bool = False  # an answer for programs?
 
 # %% ../../nbs/rater/09_control.ipynb #b8bc8de2
 class ControlPort:
     "What serves the control port."
+
+    cut_short = in_lines([f"{REFUSAL}a command ends with a newline"])
 
     def __init__(self, it: Operated):
         self.it = it
 
     def read(self, line: bytes) -> ControlCommand:
         "Read a line."
-        name, _, rest = line.decode("utf-8", "surrogateescape").rstrip("\r").partition(" ")
-        return ControlCommand(name, rest, name != "quit" and len(line) <= QUESTION_LIMIT)
+        text = line.decode("utf-8", "surrogateescape").rstrip("\r")
+        name, _, rest = text.removeprefix(JSON).partition(" ")
+        known = name in COMMANDS and (name in WITH_MORE or not rest)
+        return ControlCommand(name, rest, known and name != "quit" and len(line) <= QUESTION_LIMIT, text.startswith(JSON))
 
     def answers(
         self,
@@ -158,7 +240,10 @@ class ControlPort:
             if command.name not in COMMANDS:
                 name = printable(command.name, 100)
                 raise CommandRefused(f"unknown command: {name}; help lists those that there are")
-            return in_lines(COMMANDS[command.name](self.it, command.rest))
+            if command.rest and command.name not in WITH_MORE:
+                raise CommandRefused(f"{command.name} takes nothing behind it, and not {printable(command.rest, 100)}")
+            rows = COMMANDS[command.name](self.it, command.rest)
+            return in_lines(row.json() if command.json else row.text for row in rows)
         except (CommandRefused, StoreError) as error:
             return in_lines(f"{REFUSAL}{error}".splitlines())
 
@@ -173,14 +258,18 @@ class ControlAnswer(NamedTuple):
     lines: list[str]  # without the dot
 
 
-def ask_control(address: str, port: int, command: str) -> ControlAnswer:
-    "Have a daemon do a command. It raises `OSError`, and `OverflowError` for a port that can't be."
-    lines = list(_answer_lines(address, port, command))
+def ask_control(
+    where: str,  # as `parse_server_address` reads it: host and port, or a path
+    command: str,
+) -> ControlAnswer:
+    "Have a daemon do a command. It raises `OSError`, and `ValueError` for a place that can't be."
+    lines = list(_answer_lines(where, command))
     return ControlAnswer("".join(lines[:1]).startswith(REFUSAL), lines)
 
 
-def _answer_lines(address: str, port: int, command: str) -> Iterable[str]:
-    with socket.create_connection((address, port), CONTROL_TIMEOUT) as connection:
+def _answer_lines(where: str, command: str) -> Iterable[str]:
+    place = parse_server_address(where)
+    with _connected(place) if isinstance(place, str) else socket.create_connection(place, CONTROL_TIMEOUT) as connection:
         connection.sendall(octets(f"{command}\n"))
         for line in connection.makefile(encoding="utf-8", errors="surrogateescape", newline="\n"):
             if line == f"{END}\r\n":
@@ -188,16 +277,65 @@ def _answer_lines(address: str, port: int, command: str) -> Iterable[str]:
             yield line.rstrip("\r\n")
     raise ConnectionError("the answer was cut short")
 
-# %% ../../nbs/rater/09_control.ipynb #acf6623c
-def print_control_answer(address: str, port: int, command: str) -> int:  # 0 done, 1 refused
-    "Have a daemon do a command, and print what it says; `Fault` if nobody answers."
+
+def _connected(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
     try:
-        refused, lines = ask_control(address, port, command)
-    except (OSError, OverflowError) as error:
-        raise Fault(f"no answer from {printable(f'{address} port {port}')}: {system_reason(error)}") from None
+        connection.settimeout(CONTROL_TIMEOUT)
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+# %% ../../nbs/rater/09_control.ipynb #5d8bbb49
+CONTROL_SOCKET = "/run/rater/control"  # in the configuration that the project brings
+CONTROL_ADDRESS = "127.0.0.1:4445"  # without a configuration
+
+
+def control_place() -> str:
+    "Where the daemon's control port is, if nobody says it on the command line."
+    standard = CONTROL_SOCKET if os.path.exists(CONTROL_SOCKET) else CONTROL_ADDRESS
+    return os.environ.get("RATER_CONTROL") or standard
+
+# %% ../../nbs/rater/09_control.ipynb #acf6623c
+def _answer_of(where: str, command: str) -> ControlAnswer:
+    try:
+        return ask_control(where, command)
+    except OSError as error:
+        raise Fault(f"no answer from {printable(where)}: {system_reason(error)}") from None
+
+
+def print_control_answer(where: str, command: str) -> int:  # 0 done, 1 refused
+    "Have a daemon do a command, and print what it says; `Fault` if nobody answers."
+    refused, lines = _answer_of(where, command)
     for line in lines:
         print(line, file=sys.stderr if refused else sys.stdout)
     return int(refused)
+
+
+TOP_PAUSE = 2.0  # seconds between two pages
+
+
+def print_pages(where: str, pages: float = inf) -> int:  # 0, when somebody has seen enough
+    "A page about who is near a limit, made anew all the time on a terminal, and once anywhere else."
+    import shutil
+
+    terminal = sys.stdout.isatty()
+    while pages > 0:
+        columns, lines = shutil.get_terminal_size()
+        if terminal:
+            print("\x1b[H\x1b[2J", end="")
+        for command in ("status", f"near {max(lines - 12, 5)}"):
+            _, told = _answer_of(where, command)
+            for line in told:
+                red = terminal and command != "status" and line.endswith(" over")
+                print(f"\x1b[31m{line[: columns - 1]}\x1b[0m" if red else line[: columns - 1] if terminal else line)
+            print()
+        sys.stdout.flush()
+        pages = pages - 1 if terminal else 0
+        time.sleep(TOP_PAUSE if pages > 0 else 0)
+    return 0
 
 
 def main(
@@ -209,11 +347,23 @@ def main(
         description="Ask a running rater. Without a command: help.",
         statuses={0: "done", 1: "the daemon has refused the command"},
     )
+    parser.add_argument("--socket", metavar="PATH", help=f"control_socket of its configuration ({CONTROL_SOCKET})")
     parser.add_argument("--address", default="127.0.0.1", help="control_address of its configuration (%(default)s)")
-    parser.add_argument("--port", type=int, default=4445, help="control_port of its configuration (%(default)s)")
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="and what it takes; help lists them")
+    parser.add_argument("--port", type=int, help="control_port of its configuration (4445, if there is no such socket)")
+    parser.add_argument("--json", action="store_true", help="an object of JSON's for each line")
+    parser.epilog = f"{parser.epilog} The variable RATER_CONTROL, HOST:PORT or a path, says where it is otherwise."
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="and what it takes; help lists them, top follows")
     options = parser.parse_args(arguments)
-    command = " ".join(options.command) or "help"
+    command = JSON * options.json + (" ".join(options.command) or "help")
     if "\n" in command or len(command) > QUESTION_LIMIT:
         parser.error(f"a command is one line of at most {QUESTION_LIMIT} characters")
-    return run_command("raterctl", partial(print_control_answer, options.address, options.port, command))
+    host = f"[{options.address}]" if ":" in options.address else options.address
+    port = f"{host}:{options.port or 4445}" if options.port is not None or options.address != "127.0.0.1" else ""
+    where = options.socket or port or control_place()
+    try:
+        parse_server_address(where)
+    except ValueError:
+        parser.error(f"a control port is --socket /PATH, or --address HOST and --port NUMBER, not {where!r:.60}")
+    if command == "top":
+        return run_command("raterctl", partial(print_pages, where), interrupted=0)
+    return run_command("raterctl", partial(print_control_answer, where, command))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import re
 import signal
 import sys
@@ -16,12 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
+from grp import getgrnam
+from pwd import getpwnam
 
 from ra_plugins.rater.config import LEVELS, Config, DaemonSettings, described, kept, load_config, places
 from ra_plugins.rater.control import CommandRefused, ControlPort, Operated
 from ra_plugins.rater.memory import StoreError
 from ra_plugins.rater.protocol import Rater, Request, log
-from ra_plugins.rater.server import RaterServer, listen, listen_unix
+from ra_plugins.rater.server import BACKLOG, LocalListener, RaterServer, listen
 from ra_plugins.rater.stores import open_store
 from ra_plugins.rater.syntax import ConfigError
 from ra_plugins.support.command_line import FAILED, Fault, command_parser, run_command, system_reason
@@ -31,7 +32,8 @@ from ra_plugins.support.systemd import tell_systemd
 
 # %% auto #0
 __all__ = ['STANDARD', 'NUMBERS', 'AT_START', 'LogLine', 'handler', 'use_log', 'warn', 'Logged', 'place', 'later', 'reread',
-           'Daemon', 'serve_metrics', 'listen_all', 'heed_signals', 'run_rater', 'check_config', 'main']
+           'Daemon', 'serve_metrics', 'number_of', 'listen_local', 'listen_all', 'heed_signals', 'run_rater',
+           'check_config', 'main']
 
 # %% ../../nbs/rater/11_daemon.ipynb #7580cc82
 STANDARD = ("/dev/stderr", "/dev/stdout")
@@ -107,7 +109,7 @@ def place(name: str) -> Iterator[None]:
         raise Fault(f"can't use {name}: {system_reason(error)}") from None
 
 # %% ../../nbs/rater/11_daemon.ipynb #ffb07200
-AT_START = [each.name for each in fields(DaemonSettings) if re.search("address|port|socket|store|values", each.name)]
+AT_START = [each.name for each in fields(DaemonSettings) if re.search("address|port|socket|control|store|values", each.name)]
 
 
 def later(
@@ -145,23 +147,32 @@ class Daemon:
         self.rater = Logged(config.book, open_store(self.settings.store, self.settings.values))
         self.looks: list[Callable[[], None]] = [self.rater.tidy]
         self.server = RaterServer(self.often, self.settings.connections, self.settings.timeout)
+        self.pauses = 0  # of the server's, as the log has said
         self.control = ControlPort(Operated(self.rater, self.server, self.reload, time.monotonic()))
 
     def often(self) -> None:
         "What the server calls ten times a second."
         for look in self.looks:
             look()
+        if self.server.waiting.pauses > 100 * self.pauses:
+            self.pauses = self.server.waiting.pauses
+            log.warning("no more files can be opened, and none is a client's: nobody is let in for a while (ulimit -n)")
         if self.again:
             self.again = False
             with suppress(CommandRefused):  # the log says it
                 self.reload()
+
+    def allow(self, connections: int) -> None:
+        "Let so many clients be here at once, or as many as the system allows."
+        self.server.waiting.limit = allow_files(connections, log.warning)
 
     def reload(self) -> list[str]:
         "Read the configuration again, and tell about it. It raises `CommandRefused`, and then everything is as before."
         (settings, book, notes), made = reread(self.file)
         use_log(made, settings.log_level)
         self.rater.use(book)
-        self.server.waiting.limit, self.server.waiting.timeout = settings.connections, settings.timeout
+        self.allow(settings.connections)
+        self.server.waiting.timeout = settings.timeout
         log.info("read again: %s", self.file)
         lines = [*map(str, notes), *later(self.settings, settings)]
         warn(lines)
@@ -171,15 +182,31 @@ class Daemon:
 def serve_metrics(daemon: Daemon, host: str, port: int) -> None:
     "Answer Prometheus. It raises `OSError` and `Fault`."
     try:
-        from ra_plugins.rater.metrics import Figures, serve
+        from ra_plugins.rater.metrics import Figures, MetricsPage
     except ModuleNotFoundError as error:
         raise Fault(f"metrics need {error.name}: pip install 'ra-plugins[rater]'") from None
-    figures = Figures(daemon.rater, daemon.server)
+    figures, listener = Figures(daemon.rater, daemon.server), listen(host, port)
     daemon.looks.append(figures.look)
-    port, _ = serve(figures, host, port)
-    log.info("metrics: %s", places(host, port))
+    daemon.server.serve(listener, MetricsPage(figures))
+    log.info("metrics: %s", places(host, listener.getsockname()[1]))
 
 # %% ../../nbs/rater/11_daemon.ipynb #afe62d5a
+def number_of(name: str | None, find: Callable[[str], int]) -> int:
+    "A user's or a group's number; -1 for none. It raises `Fault` if there is no such name."
+    if name is None or name.isdecimal():
+        return -1 if name is None else int(name)
+    try:
+        return find(name)
+    except KeyError:
+        raise Fault(f"there is no user or group {printable(name)} on this machine") from None
+
+
+def listen_local(path: str, mode: int, owner: str | None, group: str | None) -> LocalListener:
+    "Listen on a Unix socket. It raises `Fault`."
+    user = number_of(owner, lambda name: getpwnam(name).pw_uid)
+    return LocalListener(path, mode, user, number_of(group, lambda name: getgrnam(name).gr_gid), BACKLOG)
+
+# %% ../../nbs/rater/11_daemon.ipynb #5cdd69b7
 def listen_all(daemon: Daemon) -> None:
     "Take the places that the configuration names. It raises `Fault`."
     it, server = daemon.settings, daemon.server
@@ -191,9 +218,12 @@ def listen_all(daemon: Daemon) -> None:
             server.serve(listener, service)
             log.info("%s: %s", what, places(host, listener.getsockname()[1]))
     if it.socket is not None:
-        with place(it.socket):
-            server.serve(listen_unix(it.socket), daemon.rater)
+        server.serve(listen_local(it.socket, it.socket_mode, it.socket_owner, it.socket_group), daemon.rater)
         log.info("questions: %s", it.socket)
+    if it.control_socket is not None:
+        control_socket = listen_local(it.control_socket, it.control_mode, it.control_owner, it.control_group)
+        server.serve(control_socket, daemon.control)
+        log.info("control port: %s", it.control_socket)
     if it.metrics_port is not None:
         with place(places(it.metrics_address, it.metrics_port)):
             serve_metrics(daemon, it.metrics_address, it.metrics_port)
@@ -217,7 +247,7 @@ def run_rater(file: str) -> None:
     "Be a rater with this configuration until a signal ends it. It raises `ConfigError` and `Fault`."
     daemon = Daemon(file)
     heed_signals(daemon)
-    allow_files(daemon.settings.connections, log.warning)
+    daemon.allow(daemon.settings.connections)
     try:
         listen_all(daemon)
         log.info("marks: %s", kept(daemon.settings.store))
@@ -225,10 +255,8 @@ def run_rater(file: str) -> None:
         tell_systemd()
         daemon.server.run()
         log.info("told to end")
-        if daemon.settings.socket:
-            with suppress(OSError):
-                os.unlink(daemon.settings.socket)
     finally:
+        daemon.server.leave()
         daemon.rater.store.close()
 
 # %% ../../nbs/rater/11_daemon.ipynb #e579ecd0

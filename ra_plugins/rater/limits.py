@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import translate
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 # %% auto #0
 __all__ = ['UNITS', 'COUNT_LIMIT', 'SECONDS_LIMIT', 'DOWN', 'EXEMPT', 'Limit', 'duration', 'parse_limit', 'checked_limit',
-           'address', 'address_bytes', 'address_text', 'one_spelling', 'pattern_network', 'Rule', 'NoRule', 'RuleBook',
-           'Verdict', 'judge', 'would_refuse']
+           'address', 'address_bytes', 'address_text', 'one_spelling', 'pattern_network', 'Rule', 'Among', 'Spelling',
+           'NoRule', 'RuleBook', 'Verdict', 'judge', 'would_refuse']
 
 # %% ../../nbs/rater/00_limits.ipynb #3bf199c5
 class Limit(NamedTuple):
@@ -156,6 +156,7 @@ class Rule:
         prefix6: int = 128,  # the same for IPv6
         watch: bool | Iterable[Limit] = False,  # count and log, and never refuse: all limits, or some of them
         within: bool = False,  # keep a mark only if it is within the limits
+        among: Iterable[str] = (),  # patterns, for a rule that is for several; `pattern` is what they are called then
     ):
         "It raises `ValueError` for a network that isn't one."
         self.pattern, self.limits = pattern, tuple(limits)
@@ -164,10 +165,12 @@ class Rule:
         self.watch = bool(self.limits) and all(self.watched)  # nothing is ever refused
         self.within = () if self.watch or not within else tuple(not each for each in self.watched)  # as `Mark.within`
         self.prefix4, self.prefix6 = prefix4, prefix6
-        self.network = pattern_network(pattern)
-        self.for_all = not pattern.strip("*") and bool(pattern)  # `**` is `*`
+        self.among = Among(among) if among else None
+        self.network = None if self.among else pattern_network(pattern)
+        self.for_all = bool(pattern) and not pattern.strip("*")  # `**` is `*`
         self._wildcard = re.compile(translate(pattern)).match
-        self.by_address = self.network is not None or (prefix4, prefix6) != (32, 128)  # else the text is enough
+        several = self.among is not None
+        self.by_address = several or self.network is not None or (prefix4, prefix6) != (32, 128)  # else the text is enough
         self.plain = self.for_all and not self.by_address  # for everything, and counted as it is
         self._first, self._mask = b"", 0
         if self.network is not None:
@@ -182,6 +185,8 @@ class Rule:
         "Is `value` one that the pattern describes?"
         if self.for_all:
             return True
+        if self.among is not None:
+            return self.among.describe(value, address)
         if self.network is None:
             return self._wildcard(value) is not None
         if address is None or len(address) != len(self._first):
@@ -198,6 +203,12 @@ class Rule:
         kept = int.from_bytes(address, "big") >> bits - prefix << bits - prefix
         zone = "".join(value.partition("%")[1:])
         return f"{address_text(kept.to_bytes(bits // 8, 'big'))}{zone}/{prefix}"
+
+    def fold(self) -> None:
+        "From now on be for a value whatever its case is, given in lower case."
+        self._wildcard = re.compile(translate(self.pattern), re.IGNORECASE).match
+        if self.among is not None:
+            self.among.fold()
 
     def covers(self, value: str) -> bool:
         "As `describes`, for a value however it is written."
@@ -216,12 +227,60 @@ class Rule:
         "Each limit, and whether it is only watched."
         return zip(self.limits, self.watched, strict=True)
 
+# %% ../../nbs/rater/00_limits.ipynb #166c11ad
+class Among:
+    "Several patterns, of which one should be for a value."
+
+    def __init__(self, patterns: Iterable[str]):
+        "It raises `ValueError` for a network that isn't one."
+        self.texts: set[str] = set()
+        self.networks: dict[tuple[int, int], set[int]] = {}  # by the bits of an address and of the network; their first bits
+        self.wildcards: dict[str, Callable[[str], object]] = {}
+        for pattern in patterns:
+            network = pattern_network(pattern)
+            if network is not None:
+                bits, length = network.max_prefixlen, network.prefixlen
+                self.networks.setdefault((bits, length), set()).add(int(network.network_address) >> bits - length)
+            elif set("*?[") & set(pattern):
+                self.wildcards[pattern] = re.compile(translate(pattern)).match
+            else:
+                self.texts.add(pattern)
+
+    def describe(self, value: str, address: bytes | None) -> bool:
+        "Is one of them for `value`? Both are given as to `Rule.describes`."
+        if value in self.texts:
+            return True
+        if address is not None:
+            number, bits = int.from_bytes(address, "big"), 8 * len(address)
+            if any(bits == of and number >> bits - length in found for (of, length), found in self.networks.items()):
+                return True
+        return any(match(value) for match in self.wildcards.values())
+
+    def fold(self) -> None:
+        "As `Rule.fold`."
+        self.texts = {text.casefold() for text in self.texts}
+        self.wildcards = {each: re.compile(translate(each), re.IGNORECASE).match for each in self.wildcards}
+
 # %% ../../nbs/rater/00_limits.ipynb #cc74ca37
 DOWN = {
     "pass": "while the store is away, everything is within its limit",
     "refuse": "while the store is away, everything is over its limit",
     "memory": "while the store is away, marks are counted in this rater's memory",
 }
+
+
+class Spelling(NamedTuple):
+    "Which values of a class are taken for one."
+
+    fold: bool = False  # those that differ in case only
+    tag: str = ""  # those that differ in what stands behind this character, in a local part
+
+    def of(self, value: str) -> str:
+        "The one that is counted."
+        local, at, domain = value.rpartition("@") if "@" in value else (value, "", "")
+        if self.tag:
+            local = local[:1] + local[1:].partition(self.tag)[0]
+        return f"{local}{at}{domain}".casefold() if self.fold else f"{local}{at}{domain}"
 
 
 class NoRule(Exception):
@@ -235,9 +294,13 @@ class RuleBook:
         self,
         classes: Mapping[str, Iterable[Rule]],
         down: Mapping[str, str] | None = None,  # for a class, what is done while the store is away: one of `DOWN`
+        spellings: Mapping[str, Spelling] | None = None,  # for a class, which values are taken for one
     ):
         self.classes = {name: tuple(rules) for name, rules in classes.items()}
-        self.down = dict(down or {})
+        self.down, self.spellings = dict(down or {}), dict(spellings or {})
+        for name in self.spellings:
+            for rule in self.classes[name] if self.spellings[name].fold else ():
+                rule.fold()
 
     def found(self, name: str, value: str) -> tuple[Rule, str]:
         "The rule for `value` in the class called `name`, and the name under which it is counted. It raises `NoRule`."
@@ -245,6 +308,8 @@ class RuleBook:
             rules = self.classes[name]
         except KeyError:
             raise NoRule(f"Class not found: {name}") from None
+        if self.spellings and name in self.spellings:
+            value = self.spellings[name].of(value)
         spelled = one_spelling(value) if ":" in value else value
         address, looked = None, False
         for rule in rules:

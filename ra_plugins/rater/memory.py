@@ -131,6 +131,9 @@ class Store(Protocol):
     def held(self) -> int:
         "How many values have marks. It raises `StoreError`."
 
+    def values(self, name: str) -> list[str]:
+        "The values of a class that have marks, as they are held. It looks at all of them. It raises `StoreError`."
+
     def likely(self, most: int) -> list[tuple[str, str]]:
         "Classes and values with many marks from before this process, as far as they are soon found. It raises `StoreError`."
 
@@ -343,6 +346,11 @@ class Memory:
     def held(self) -> int:
         "As `Store.held`. A value counts until it is dropped, which is up to two spans after its last mark."
         return sum(values.held() for values in self.classes.values())
+
+    def values(self, name: str) -> list[str]:
+        "As `Store.values`."
+        parts = self.classes[name].parts if name in self.classes else ()
+        return [value for part in parts for value in (*part.young, *part.old)]
 
     def likely(self, most: int) -> list[tuple[str, str]]:
         "As `Store.likely`: no value outlives the process."

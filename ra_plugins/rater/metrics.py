@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from math import inf, nan
+from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -27,7 +28,8 @@ from ra_plugins.rater.server import RaterServer
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['NO_CLASS', 'LOOK', 'questions', 'watched_questions', 'latency', 'build', 'Figures', 'serve']
+__all__ = ['NO_CLASS', 'LOOK', 'questions', 'refused_questions', 'watched_questions', 'latency', 'build', 'Figures',
+           'PageRequest', 'MetricsPage']
 
 # %% ../../nbs/rater/10_metrics.ipynb #cd17b401
 NO_CLASS = "-"  # the label for questions of no class that there is; no class can be called that
@@ -41,6 +43,14 @@ def questions(rater: Rater) -> Metric:
     return answers
 
 # %% ../../nbs/rater/10_metrics.ipynb #9de45751
+def refused_questions(rater: Rater) -> Metric:
+    "How many questions each limit has refused."
+    found = CounterMetricFamily("rater_over", "Questions that a limit refused", labels=["class", "limit"])
+    for (name, limit), count in list(rater.over.items()):
+        found.add_metric([printable(name), str(limit)], count)
+    return found
+
+
 def watched_questions(rater: Rater) -> Metric:
     "How many questions the limits that are only watched would have refused."
     found = CounterMetricFamily("rater_watched", "Questions that a watched limit would refuse", labels=["class", "limit"])
@@ -72,7 +82,7 @@ class Figures(Collector):
         self.held, self.looked = nan, -inf
 
     def look(self) -> None:
-        "Count what is held, once a minute. The server's thread calls this."
+        "Count what is held, once a minute."
         if time.monotonic() >= self.looked + LOOK:
             self.looked = time.monotonic()
             try:
@@ -81,9 +91,10 @@ class Figures(Collector):
                 self.held = nan
 
     def collect(self) -> Iterator[Metric]:
-        "The metrics as they are now. A thread of prometheus_client calls this."
+        "The metrics as they are now. prometheus_client calls this."
         waiting = self.server.waiting
         yield questions(self.rater)
+        yield refused_questions(self.rater)
         yield watched_questions(self.rater)
         yield latency(self.rater)
         yield build()
@@ -91,20 +102,45 @@ class Figures(Collector):
         yield GaugeMetricFamily("rater_connections", "Connections open that were waited for", len(waiting.connections))
         yield CounterMetricFamily("rater_connections_accepted", "Connections accepted", waiting.accepted)
         yield CounterMetricFamily("rater_connections_dropped", "Connections too slow, or over the limit", waiting.dropped)
+        yield CounterMetricFamily("rater_accept_pauses", "Pauses for want of open files", waiting.pauses)
         yield CounterMetricFamily("rater_store_failures", "Batches that the store failed", self.rater.health.failures)
         yield CounterMetricFamily("rater_store_errors", "Questions that failed alone", self.rater.health.refused)
         yield CounterMetricFamily("rater_values_dropped", "Values that went for others", self.rater.store.dropped)
         yield GaugeMetricFamily("rater_values", "Values that have marks, counted once a minute", self.held)
 
 # %% ../../nbs/rater/10_metrics.ipynb #90c4fd9d
-def serve(
-    figures: Figures,
-    host: str,
-    port: int,  # 0 for a free one
-) -> tuple[int, Callable[[], None]]:  # the port, and what ends it
-    "Answer Prometheus, in a thread of its own. It raises `OSError`."
-    registry = CollectorRegistry()
-    registry.register(figures)
-    ProcessCollector(registry=registry)
-    server, _ = start_http_server(port, host, registry)
-    return server.server_port, server.shutdown
+class PageRequest(NamedTuple):
+    "The first line of a request over HTTP."
+
+    method: str
+    keep: bool = False  # one page, and no more
+
+
+class MetricsPage:
+    "What serves Prometheus."
+
+    def __init__(self, figures: Figures):
+        self.registry = CollectorRegistry()
+        self.registry.register(figures)
+        ProcessCollector(registry=self.registry)
+        self.cut_short = self._page("400 Bad Request", b"A request ends with a newline\n")
+
+    def read(self, line: bytes) -> PageRequest:
+        "Read the line."
+        words = line.rstrip(b"\r").split(b" ")
+        return PageRequest(words[0].decode("latin-1") if len(words) == 3 and words[2].startswith(b"HTTP/1.") else "")
+
+    def answers(self, asked: Sequence[PageRequest]) -> list[bytes]:
+        "A page for each, with the figures of this moment."
+        page = self._page("200 OK", generate_latest(self.registry))
+        found = {
+            "GET": page,
+            "HEAD": page.partition(b"\r\n\r\n")[0] + b"\r\n\r\n",
+            "": self._page("400 Bad Request", b"This is HTTP/1.1\n"),
+        }
+        other = self._page("405 Method Not Allowed", b"GET is allowed\n", "Allow: GET, HEAD\r\n")
+        return [found.get(each.method, other) for each in asked]
+
+    def _page(self, status: str, body: bytes, more: str = "") -> bytes:
+        head = f"HTTP/1.1 {status}\r\nContent-Type: {CONTENT_TYPE_LATEST}\r\nContent-Length: {len(body)}\r\n"
+        return f"{head}{more}Connection: close\r\n\r\n".encode() + body

@@ -11,6 +11,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import repeat
+from math import ceil
 from typing import NamedTuple
 
 from ra_plugins.rater.client import LARGEST_WEIGHT, QUESTION_LIMIT
@@ -21,8 +23,9 @@ from ra_plugins.support.log import printable
 log = logging.getLogger("rater")
 
 # %% auto #0
-__all__ = ['NO_BLANK', 'TOO_LONG', 'NEAR_LIMIT', 'SAID_PAUSE', 'KINDS_LIMIT', 'STORE_FAILED', 'REFUSED', 'LATENCIES', 'Request',
-           'read_request', 'RaterReply', 'reply', 'no_verdict_line', 'Near', 'Nearby', 'Health', 'Latency', 'Rater']
+__all__ = ['NO_BLANK', 'TOO_LONG', 'CUT_SHORT', 'NEAR_LIMIT', 'SAID_PAUSE', 'KINDS_LIMIT', 'STEPS', 'NEARLY', 'STORE_FAILED',
+           'REFUSED', 'LATENCIES', 'NEVER', 'Request', 'read_request', 'RaterReply', 'reply', 'judged_by',
+           'no_verdict_line', 'Near', 'Nearby', 'Health', 'Search', 'seconds_to_wait', 'Latency', 'Further', 'Rater']
 
 # %% ../../nbs/rater/07_protocol.ipynb #84a69635
 class Request(NamedTuple):
@@ -33,6 +36,7 @@ class Request(NamedTuple):
     weight: int = 1  # 0 to look without marking
     keep: bool = False  # may another request follow?
     problem: str = ""  # why this isn't a request
+    more: bool = False  # tell the window, and when to come again?
 
 
 NO_BLANK = Request(problem="Bad Input (no space)")
@@ -49,18 +53,20 @@ def read_request(
     name, blank, value = line.decode("utf-8", "surrogateescape").partition(" ")
     if not name.startswith("-"):
         return Request(name, value) if blank else NO_BLANK
-    weight, peek, keep = 1, False, False
+    weight, peek, keep, more = 1, False, False, False
     while name.startswith("-"):
         if name == "-keep":
             keep = True
         elif name == "-peek":
             peek = True
+        elif name == "-more":
+            more = True
         elif (told := name.removeprefix("-weight=")).isascii() and told.isdigit() and 0 < int(told) <= LARGEST_WEIGHT:
             weight = int(told)
         else:
             return Request(keep=keep, problem=f"Unknown option: {name}")
         name, blank, value = value.partition(" ")
-    return Request(name, value, 0 if peek else weight, keep) if blank else NO_BLANK._replace(keep=keep)
+    return Request(name, value, 0 if peek else weight, keep, more=more) if blank else NO_BLANK._replace(keep=keep)
 
 # %% ../../nbs/rater/07_protocol.ipynb #99bb7d7b
 class RaterReply(NamedTuple):
@@ -70,6 +76,7 @@ class RaterReply(NamedTuple):
     near: bool  # is half of what is allowed used up, by one of the limits?
     line: bytes  # for the client
     watched: tuple[Limit, ...]  # the limits that would have refused it, and are only watched
+    limit: Limit | None = None  # the one that the verdict is about; None for what is exempt
 
 
 @lru_cache(maxsize=4096)
@@ -80,12 +87,23 @@ def reply(
     "The answer to a request."
     verdict = judge(rule, counts)
     near = any(marks * 2 >= limit.allowed for marks, limit in zip(counts, rule.limits, strict=True))
-    return RaterReply(verdict, near, b"%d %d/%d\r\n" % verdict, tuple(would_refuse(rule, counts)))
+    watched = tuple(would_refuse(rule, counts))
+    return RaterReply(verdict, near, b"%d %d/%d\r\n" % verdict, watched, judged_by(rule, counts, verdict))
+
+
+def judged_by(rule: Rule, counts: tuple[int, ...], verdict: Verdict) -> Limit | None:
+    "The limit that a verdict is about; None for what is exempt."
+    each = zip(counts, rule.by_limit(), strict=True)
+    of_it = (limit for marks, (limit, watched) in each if marks == verdict.marks and (rule.watch or not watched))
+    return next((limit for limit in of_it if limit.allowed == verdict.allowed), None)
 
 # %% ../../nbs/rater/07_protocol.ipynb #8e4006b8
 def no_verdict_line(message: str) -> bytes:
     "What stands in place of a verdict."
     return f"2 {printable(message)}\r\n".encode()
+
+
+CUT_SHORT = no_verdict_line("Cut short: a question ends with a newline")
 
 # %% ../../nbs/rater/07_protocol.ipynb #05c9567a
 NEAR_LIMIT = 1000  # values that are remembered for having come near a limit
@@ -97,6 +115,7 @@ class Near(NamedTuple):
     name: str  # of the class
     value: str  # as it is counted
     verdict: Verdict
+    limit: Limit | None  # that the verdict is about
 
 
 class Nearby:
@@ -159,7 +178,7 @@ class Nearby:
         marks = [Mark(name, value, rule.limits, weight=0) for (name, value), rule in self.rules.items() if rule.limits]
         rules = [rule for rule in self.rules.values() if rule.limits]
         found = [
-            Near(mark.name, mark.value, judge(rule, counts))
+            Near(mark.name, mark.value, verdict := judge(rule, counts), judged_by(rule, counts, verdict))
             for mark, rule, counts in zip(marks, rules, store.count(marks), strict=True)
             if not isinstance(counts, StoreError)
         ]
@@ -213,6 +232,55 @@ class Health:
             log.warning("the store works again")
         self.failing = False
 
+# %% ../../nbs/rater/07_protocol.ipynb #0842d2b2
+STEPS = 32  # windows that are looked at together
+NEARLY = 0.1  # seconds: how near the answer has to be
+
+
+class Search:
+    "The search for the longest window that has room for a mark, of one limit."
+
+    def __init__(self, mark: Mark, limit: Limit):
+        self.mark, self.limit = mark, limit
+        self.room = limit.allowed - max(mark.weight, 1)  # marks that may be there already
+        self.fits, self.full = 0.0, limit.seconds  # seconds: this window has room, and that one hasn't
+
+    def done(self) -> bool:
+        "Is the answer near enough?"
+        return self.room < 0 or self.full - self.fits <= NEARLY
+
+    def look(self) -> Mark:
+        "What to ask the store."
+        step = (self.full - self.fits) / STEPS
+        windows = tuple(Limit(self.limit.allowed, self.fits + step * number) for number in range(1, STEPS + 1))
+        return self.mark._replace(limits=windows, weight=0, within=())
+
+    def heed(self, counts: tuple[int, ...]) -> None:
+        "Go on from what the store has said."
+        windows = [limit.seconds for limit in self.look().limits]
+        fitting = sum(marks <= self.room for marks in counts)  # those are the first ones
+        self.full = windows[min(fitting, STEPS - 1)]
+        self.fits = windows[fitting - 1] if fitting else self.fits
+
+    def seconds(self) -> int | None:
+        "How long to wait; None if there will never be room."
+        return None if self.room < 0 else ceil(self.limit.seconds - self.fits)
+
+
+def seconds_to_wait(
+    store: Store,
+    marks: Sequence[Mark],  # with the limits that have to be kept
+) -> list[int | None]:  # for each; None if that can't be told
+    "When each of these marks would be within its limits. It raises `StoreError`."
+    searches = [[Search(mark, limit) for limit in mark.limits] for mark in marks]
+    while open_ones := [each for one in searches for each in one if not each.done()]:
+        for search, counts in zip(open_ones, store.count([each.look() for each in open_ones]), strict=True):
+            if isinstance(counts, StoreError):
+                raise counts
+            search.heed(counts)
+    waits = [[each.seconds() for each in one] for one in searches]
+    return [None if None in one else max(filter(None, one), default=0) for one in waits]
+
 # %% ../../nbs/rater/07_protocol.ipynb #8f427795
 STORE_FAILED = "Store failed"  # what clients are told; they have no business with its servers, files and keys
 REFUSED = Verdict(True, 1, 0)  # while the store is away, where that is what should be done
@@ -232,14 +300,41 @@ class Latency:
         self.seconds += seconds
 
 
+class Further(NamedTuple):
+    "A request that wants to know more."
+
+    number: int  # among those of its turn, from 0 on
+    request: Request
+    rule: Rule | str
+    value: str  # as it is counted
+    counts: tuple[int, ...] | StoreError
+
+    def mark(self) -> Mark:
+        "What is to be within its limits; without any, nobody can tell when."
+        if isinstance(self.rule, str) or isinstance(self.counts, StoreError):
+            return Mark(self.request.name, self.value, (NEVER,))
+        kept = tuple(limit for limit, watched in self.rule.by_limit() if not watched)
+        return Mark(self.request.name, self.value, kept, self.request.weight)
+
+    def line(self, line: bytes, wait: int | None) -> bytes:
+        "The answer, with more; without the wait, nobody can tell."
+        limit = None if isinstance(self.rule, str) or isinstance(self.counts, StoreError) else reply(self.rule, self.counts).limit
+        window = f"{limit.seconds:.3f}".rstrip("0").rstrip(".") if limit else "0"
+        return line.replace(b"\r", f" {window} {'-' if wait is None else wait}\r".encode())
+
+
+NEVER = Limit(0, 1)
+
+
 class Rater:
     "Judges requests by a rule book, with the marks in a store."
 
-    read = staticmethod(read_request)
+    read, cut_short = staticmethod(read_request), CUT_SHORT
 
     def __init__(self, book: RuleBook, store: Store):
         self.store, self.health, self.near, self.latency = store, Health(), Nearby(), Latency()
         self.answered: Counter[tuple[str, str]] = Counter()  # by class and `0`, `1` or `2`
+        self.over: Counter[tuple[str, Limit | None]] = Counter()  # what was refused, by class and limit
         self.watched: Counter[tuple[str, str]] = Counter()  # what would have been refused, by class and limit
         self.spare = Memory()  # counts while the store is away
         self._said_full = False
@@ -269,12 +364,14 @@ class Rater:
     ) -> list[bytes]:  # for each request, a line for the client
         "Mark and judge."
         asked: list[tuple[str, Rule | str, str]] = []
-        marks, found = [], self.book.found
-        for name, told, weight, _, problem in requests:
+        marks, found, further = [], self.book.found, []
+        for name, told, weight, _, problem, more in requests:
             try:
                 rule, value = found(name, told) if not problem else (problem, "")
             except NoRule as error:
                 rule, value = str(error), ""
+            if more:
+                further.append(len(asked))
             asked.append((name, rule, value))
             if isinstance(rule, Rule) and rule.limits:
                 marks.append(Mark(name, value, rule.limits, weight, rule.within))
@@ -282,7 +379,21 @@ class Rater:
         if len(counts) < len(asked):  # some left no mark
             given = iter(counts)
             counts = [() if isinstance(rule, str) or not rule.limits else next(given) for _, rule, _ in asked]
-        return [self._answer(*each, count) for each, count in zip(asked, counts, strict=True)]
+        answers = [self._answer(*each, count) for each, count in zip(asked, counts, strict=True)]
+        if further:
+            self._tell_more(answers, [Further(index, requests[index], *asked[index][1:], counts[index]) for index in further])
+        return answers
+
+    def _tell_more(self, answers: list[bytes], further: Sequence[Further]) -> None:
+        over = [each for each in further if answers[each.number].startswith(b"1")]
+        try:
+            waits = seconds_to_wait(self.store, [each.mark() for each in over])
+        except StoreError:
+            waits = [None] * len(over)
+        wait = {each.number: found for each, found in zip(over, waits, strict=True)}
+        for each in further:
+            if not answers[each.number].startswith(b"2"):
+                answers[each.number] = each.line(answers[each.number], wait.get(each.number, 0))
 
     def _counts(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
         begin = time.perf_counter() if self._timed else 0.0
@@ -314,8 +425,10 @@ class Rater:
     def _answer(self, name: str, rule: Rule | str, value: str, counts: tuple[int, ...] | StoreError) -> bytes:
         if isinstance(rule, str) or isinstance(counts, StoreError):
             return self._without_counts(name, rule if isinstance(rule, str) else STORE_FAILED)
-        verdict, near, line, watched = reply(rule, counts)
+        verdict, near, line, watched, limit = reply(rule, counts)
         self.answered[name, "1" if verdict[0] else "0"] += 1
+        if verdict[0]:
+            self.over[name, limit] += 1
         if near:
             self.near.note(name, value, rule, counts)
             for limit in watched:

@@ -10,13 +10,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, wraps
 from hashlib import sha1
 from heapq import nlargest
 from itertools import chain
 from math import ceil
 from struct import pack
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
@@ -56,11 +57,11 @@ from ra_plugins.support.log import octets
 from ra_plugins.support.redis_url import parse_redis_url
 
 # %% auto #0
-__all__ = ['TOLD', 'FIND', 'ROOM', 'ADD', 'COUNT', 'MARK_SCRIPT', 'LIVE_ON_SCRIPT', 'CODES', 'SEVERAL', 'SEVERAL_URL',
-           'LONGEST_TIMEOUT', 'KEYS_AT_ONCE', 'LOOKING', 'packed', 'LuaScript', 'script', 'batch', 'open_line',
-           'failure', 'checked_reply', 'is_unfit', 'Line', 'HeldSocket', 'held_to_its_end', 'RedisPlace', 'parse_place',
-           'Reach', 'reach', 'run_script', 'OneServer', 'sentinel_line', 'redirection', 'ClusterServers', 'servers',
-           'Redis']
+__all__ = ['TOLD', 'FIND', 'ROOM', 'ADD', 'COUNT', 'MARK_SCRIPT', 'LIVE_ON_SCRIPT', 'SEVERAL', 'SEVERAL_URL', 'URL_OPTIONS',
+           'LONGEST_TIMEOUT', 'KEYS_AT_ONCE', 'LOOKING', 'NONSENSE', 'packed', 'LuaScript', 'script', 'batch',
+           'open_line', 'failure', 'checked_reply', 'is_unfit', 'Line', 'HeldSocket', 'held_to_its_end', 'RedisPlace',
+           'check_options', 'parse_place', 'Reach', 'reach', 'run_script', 'OneServer', 'sentinel_line', 'redirection',
+           'ClusterServers', 'servers', 'making_sense', 'Redis']
 
 # %% ../../nbs/rater/03_redis.ipynb #9d1de8c7
 @lru_cache(maxsize=1024)
@@ -243,7 +244,7 @@ def open_line(connection: Connection) -> None:
     connection.connect()
 
 # %% ../../nbs/rater/03_redis.ipynb #a03abb65
-CODES = {  # the first word of an error, which redis-py cuts off these
+_CODES = {  # the first word of an error, which redis-py cuts off these
     ReadOnlyError: "READONLY",
     MasterDownError: "MASTERDOWN",
     AuthenticationError: "NOAUTH",
@@ -260,7 +261,7 @@ def failure(
     key: bytes = b"",  # that it is about
 ) -> StoreError:
     "What a server's error is to a rater."
-    code = next((code for kind, code in CODES.items() if isinstance(error, kind)), "")
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "")
     code = "" if str(error).startswith(code) else f"{code} "
     return StoreError(f"Redis: {code}{error} {key.decode(errors='backslashreplace')}".rstrip())
 
@@ -388,8 +389,30 @@ SEVERAL = {"sentinel": 26379, "cluster": 6379}  # their ports
 SEVERAL_URL = "redis+sentinel://:PASSWORD@HOST,HOST/SERVICE/DATABASE or redis+cluster://:PASSWORD@HOST,HOST is one"
 
 
+URL_OPTIONS = (
+    *("timeout", "prefix", "db", "username", "password", "sentinel_username", "sentinel_password"),
+    *("client_name", "socket_keepalive", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"),
+    *("ssl_cert_reqs", "ssl_check_hostname"),
+)
+
+
+def check_options(url: str) -> None:
+    "See whether we know what stands behind a `?`. It raises `ValueError`, which shows nothing of the URL."
+    parts = urlsplit(url)
+    names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    if len(set(names)) < len(names) or not {*names} <= {*URL_OPTIONS}:
+        raise ValueError(f"behind a ? may stand, each once: {', '.join(URL_OPTIONS)}")
+    if "db" in names and parts.scheme != "unix" and parts.path.strip("/"):
+        raise ValueError("both its path and db say which database")
+    if parts.scheme in ("redis+cluster", "rediss+cluster") and ("db" in names or parts.path.strip("/") not in ("", "0")):
+        raise ValueError("a cluster has the database 0 and no other")
+    if "password" in names and "@" in parts.netloc:
+        raise ValueError("it has two passwords, or two users")
+
+
 def parse_place(url: str) -> RedisPlace:
     "What a URL says. It raises `ValueError`, which shows nothing of the URL."
+    check_options(url)
     scheme, _, rest = url.partition("://")
     base, _, kind = scheme.partition("+")
     if not kind:
@@ -420,7 +443,7 @@ class Reach(NamedTuple):
         "A line to one of them. It raises `ValueError` for an option that isn't one."
         try:
             connection = self.kind(**{**self.options, **where})
-        except TypeError as error:
+        except (TypeError, RedisError) as error:
             raise ValueError(f"no such option of Redis: {error}") from None
         return Line(held_to_its_end(connection, found), self.timeout)
 
@@ -628,6 +651,24 @@ def servers(place: RedisPlace, settings: Reach) -> OneServer | ClusterServers:
     return OneServer(sentinel_line(place, settings) if place.kind == "sentinel" else settings.line())
 
 
+NONSENSE = (ValueError, TypeError, AttributeError, LookupError, OverflowError)  # what comes of answers that aren't Redis's
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
+
+
+def making_sense(method: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
+    "The same method, for which an answer that makes no sense is a `StoreError`."
+
+    @wraps(method)
+    def asked(*given: _Given.args, **options: _Given.kwargs) -> _Found:
+        try:
+            return method(*given, **options)
+        except NONSENSE as error:
+            raise StoreError(f"Redis: it answers what makes no sense ({type(error).__name__})") from error
+
+    return asked
+
+
 class Redis:
     "Marks in servers of Redis or Valkey, for one rater or many."
 
@@ -662,6 +703,7 @@ class Redis:
     def _now(self) -> float | str:
         return "" if self.clock is None else self.clock()
 
+    @making_sense
     def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
         "As `Store.count`. Where it raises, some may be marked: a server that answers too late has marked."
         commands = [self.command(mark) for mark in marks]
@@ -674,14 +716,18 @@ class Redis:
     def _counts(self, mark: Mark, reply: Any, key: bytes) -> tuple[int, ...] | StoreError:
         if isinstance(reply, (RedisError, StoreError)):
             return reply if isinstance(reply, StoreError) else failure(reply, key)
+        if not isinstance(reply, list) or len(reply) < len(mark.limits):
+            raise ValueError("no counts")
         self.dropped += sum(reply[len(mark.limits) :])
         return tuple(reply[: len(mark.limits)])
 
+    @making_sense
     def forget(self, name: str, value: str) -> bool:
         "As `Store.forget`."
         key = series_key(name, value, self.prefix)
         return bool(checked_reply(self.servers.ask([("DEL", key)], [key])[0]))
 
+    @making_sense
     def held(self) -> int:
         "As `Store.held`: the number of keys in the database, so it should have one to itself."
         return sum(int(checked_reply(self.servers.ask_at(place, [("DBSIZE",)])[0])) for place in self.servers.places())
@@ -697,6 +743,13 @@ class Redis:
                 cursor = int(after)
                 yield keys
 
+    @making_sense
+    def values(self, name: str) -> list[str]:
+        "As `Store.values`."
+        found = [key_parts(key, self.prefix) for keys in self._keys() for key in keys]
+        return [value for of_class, value in dict.fromkeys(found) if of_class == name]
+
+    @making_sense
     def likely(self, most: int) -> list[tuple[str, str]]:
         "As `Store.likely`: the longest of the series that can be looked at in `LOOKING`."
         end, sizes = time.monotonic() + LOOKING, dict[bytes, int]()
@@ -715,7 +768,7 @@ class Redis:
             commands = [("EVALSHA", LIVE_ON_SCRIPT.sha, 1, key, self._now(), span) for key, span in zip(keys, spans, strict=True)]
             if commands:
                 self.servers.ask(commands, keys, LIVE_ON_SCRIPT)
-        except StoreError:
+        except (StoreError, *NONSENSE):
             self._walk = self._keys()  # from the beginning, when it works again
 
     def close(self) -> None:

@@ -6,34 +6,38 @@
 from __future__ import annotations
 
 import errno
-import os
 import select
 import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Protocol
 
 from ra_plugins.rater.client import QUESTION_LIMIT
+from ra_plugins.support.listening import UnixListener
 
 # %% auto #0
 __all__ = ['BACKLOG', 'DEFER_ACCEPT', 'CHUNK', 'READABLE', 'WRITABLE', 'SURPLUS', 'NOW', 'LAST', 'SECOND', 'TICK', 'ACCEPTED',
-           'GRACE', 'Listener', 'listen', 'listen_unix', 'Asked', 'Service', 'whole_lines', 'Connection', 'poller',
+           'GRACE', 'Listener', 'listen', 'LocalListener', 'Asked', 'Service', 'whole_lines', 'Connection', 'poller',
            'Waiting', 'Port', 'Turns', 'RaterServer']
 
 # %% ../../nbs/rater/08_server.ipynb #dba930f0
 class Listener(socket.socket):
     "A stream socket to listen on."
 
-    def __init__(self, family: int):
-        super().__init__(family, socket.SOCK_STREAM)
-        self.kind = int(family), int(socket.SOCK_STREAM), 0
+    @cached_property
+    def _kind(self) -> tuple[int, int, int]:
+        return int(self.family), int(socket.SOCK_STREAM), 0
 
     def accept(self) -> tuple[socket.SocketType, Any]:  # type: ignore[override]
         "A connection and its address, as in `socket.accept`, but a socket of C alone: Python's takes longer to make and close."
         number, address = self._accept()  # type: ignore[attr-defined]
-        return socket.SocketType(*self.kind, number), address
+        return socket.SocketType(*self._kind, number), address
+
+    def remove(self) -> None:
+        "Listen no more, and leave nothing behind."
+        self.close()
 
 # %% ../../nbs/rater/08_server.ipynb #e3d1b342
 BACKLOG = 1024  # connections that the kernel holds until they are accepted
@@ -43,7 +47,7 @@ DEFER_ACCEPT = 5  # seconds for which the kernel holds a connection that says no
 def listen(host: str, port: int) -> Listener:
     "Listen on a TCP port; 0 for a free one. It raises `OSError`."
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    listener = Listener(family)
+    listener = Listener(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_DEFER_ACCEPT"):
@@ -56,25 +60,8 @@ def listen(host: str, port: int) -> Listener:
     return listener
 
 # %% ../../nbs/rater/08_server.ipynb #e12beed4
-def listen_unix(
-    path: str,
-    mode: int = 0o666,  # who may connect: by default, everybody on this machine
-) -> Listener:
-    "Listen on a Unix socket, in place of one that a process left behind there. It raises `OSError`."
-    listener = Listener(socket.AF_UNIX)
-    try:
-        if Path(path).is_socket():
-            listener.settimeout(1)
-            if listener.connect_ex(path) == 0:
-                raise FileExistsError(f"another process listens on {path}")
-            os.unlink(path)
-        listener.bind(path)
-        os.chmod(path, mode)
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
+class LocalListener(UnixListener, Listener):
+    "A Unix socket to listen on. It raises `Fault`."
 
 # %% ../../nbs/rater/08_server.ipynb #16897aa0
 class Asked(Protocol):
@@ -87,6 +74,10 @@ class Asked(Protocol):
 
 class Service(Protocol):
     "What answers the lines that come in."
+
+    @property
+    def cut_short(self) -> bytes:
+        "What to send to somebody whose line has ended without a newline."
 
     def read(self, line: bytes) -> Asked:
         "Read a line without its newline. It doesn't raise, and after a line over `QUESTION_LIMIT` nothing is kept."
@@ -132,8 +123,17 @@ class Connection:
             data = b""
         if data and not self.surplus:
             return self._take(self.buffer + data)
+        if not data:
+            return self.end()
         self.surplus -= len(data)
-        return self.waiting.close(self) if self.surplus <= 0 or not data else None
+        return self.waiting.close(self) if self.surplus <= 0 else None
+
+    def end(self) -> None:
+        "Close it. Who has sent the beginning of a line, and no more, is told what is missing."
+        if self.buffer and not self.surplus:
+            with suppress(OSError):
+                self.socket.send(self.port.service.cut_short, LAST)
+        self.waiting.close(self)
 
     def _take(self, data: bytes) -> None:
         lines, self.buffer = whole_lines(data)
@@ -185,6 +185,8 @@ class Waiting:
         self.now = time.monotonic()  # the time at which a turn of the loop begins
         self.accepted = 0  # connections, of all ports
         self.dropped = 0  # connections that were too slow, or over the limit
+        self.paused, self.pauses = False, 0  # is nobody accepted, for want of open files? How often was that so?
+        self.listeners: list[int] = []  # file descriptors
         self.poll = poller()
         self.ready: dict[int, Callable[[], object]] = {}  # by file descriptor: what to do when it is ready
         self.connections: dict[int, Connection] = {}  # by file descriptor; first the one that has waited for longest
@@ -214,17 +216,36 @@ class Waiting:
             self.poll.unregister(number)
             del self.ready[number], self.connections[number]
         connection.socket.close()
+        if self.paused:
+            self.go_on()
 
     def expire(self) -> None:
         "Drop those that have had their time."
-        while self.connections and next(iter(self.connections.values())).deadline <= self.now:
-            self.drop_one()
+        while self.connections and (first := next(iter(self.connections.values()))).deadline <= self.now:
+            self.dropped += 1
+            first.end()
 
     def drop_one(self) -> None:
         "Drop the one that has waited for longest."
         if self.connections:
             self.dropped += 1
             self.close(next(iter(self.connections.values())))
+
+    def make_room(self) -> None:
+        "No more files can be opened: drop a connection, or else accept nobody for a while."
+        if self.connections:
+            self.drop_one()
+        elif not self.paused:
+            self.paused, self.pauses = True, self.pauses + 1
+            for number in self.listeners:
+                self.poll.modify(number, 0)
+
+    def go_on(self) -> None:
+        "Accept again."
+        self.paused = False
+        for number in self.listeners:
+            self.poll.modify(number, READABLE)
+
 
 # %% ../../nbs/rater/08_server.ipynb #eaab19a5
 class Port:
@@ -242,7 +263,7 @@ class Port:
             return
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                self.waiting.drop_one()
+                self.waiting.make_room()
             return
         self.waiting.accepted += 1
         Connection(client, self, self.waiting).receive()
@@ -282,6 +303,7 @@ class Turns:
         port = Port(listener, service, self.waiting)
         self.ports.append(port)
         self.waiting.ready[listener.fileno()] = port.accept
+        self.waiting.listeners.append(listener.fileno())
         self.waiting.poll.register(listener.fileno(), READABLE)
 
     def turn(
@@ -304,6 +326,8 @@ class Turns:
         if waiting.now >= self._tick:
             self._tick = waiting.now + TICK
             waiting.expire()
+            if waiting.paused:
+                waiting.go_on()
             self.often()
         return bool(arrived)
 
@@ -325,8 +349,14 @@ class RaterServer(Turns):
             while self.turn(0) and time.monotonic() < end:
                 pass
         finally:
-            for connection in list(self.waiting.connections.values()):
-                self.waiting.close(connection)
-            for port in self.ports:
-                port.listener.close()
-            self.waiting.ready.clear()
+            self.leave()
+
+    def leave(self) -> None:
+        "Close everything, and take away the sockets that were made."
+        for connection in list(self.waiting.connections.values()):
+            self.waiting.close(connection)
+        for port in self.ports:
+            port.listener.remove()
+        self.ports.clear()
+        self.waiting.listeners.clear()
+        self.waiting.ready.clear()

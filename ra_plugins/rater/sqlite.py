@@ -5,10 +5,13 @@
 # %% ../../nbs/rater/02_sqlite.ipynb #d2692db8
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import FileIO
 from struct import unpack
 from typing import TYPE_CHECKING
 
@@ -22,6 +25,7 @@ from ra_plugins.rater.memory import (
     key_parts,
     series_key,
 )
+from ra_plugins.support.log import octets
 from ra_plugins.support.sqlite import DatabaseFile, Layout
 
 if TYPE_CHECKING:
@@ -29,7 +33,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['MARKS', 'LOCK_TIMEOUT', 'SLICE', 'WRITE_SERIES', 'BRING_BACK', 'EXPIRED', 'KEEP_ON', 'DROP', 'LOSS', 'DROP_FIRST',
-           'FULLEST', 'MarksFile', 'read_series', 'drop_expired', 'write_series', 'Changes', 'Sqlite']
+           'FULLEST', 'lock_file', 'file_identity', 'MarksFile', 'read_series', 'drop_expired', 'write_series',
+           'Changes', 'Sqlite']
 
 # %% ../../nbs/rater/02_sqlite.ipynb #17cf3228
 MARKS = Layout(
@@ -42,6 +47,26 @@ MARKS = Layout(
     """,
 )
 
+# %% ../../nbs/rater/02_sqlite.ipynb #118ff03b
+def lock_file(path: str) -> FileIO:  # to be closed, which lets go of the lock
+    "Lock a file, which is made if there is none. It raises `OSError`, and `ValueError` if another has it."
+    file = FileIO(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ValueError("another rater has it open; each needs a file of its own") from None
+    return file
+
+
+def file_identity(path: str) -> tuple[int, int]:
+    "Which file bears a name; zeros for none."
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_dev, status.st_ino
+
 # %% ../../nbs/rater/02_sqlite.ipynb #fd948845
 LOCK_TIMEOUT = 0.1  # seconds to wait while another process writes to the file
 
@@ -51,6 +76,26 @@ class MarksFile(DatabaseFile):
 
     def __init__(self, path: str, clock: Callable[[], float]):
         super().__init__(path, MARKS, clock)
+        self._lock: FileIO | None = None
+        self._identity = (0, 0)  # of the file that is open
+
+    def _ready(self, within: float) -> sqlite3.Connection:
+        if self._lock is None:
+            self._lock = lock_file(f"{self.path}-lock")
+        opened, there = self._database is not None, file_identity(self.path)
+        if opened and there != self._identity:
+            raise ValueError("somebody has removed it, or put another in its place")
+        database = super()._ready(within)
+        if not opened:
+            self._identity = file_identity(self.path)
+        return database
+
+    def close(self) -> None:
+        "As `DatabaseFile.close`, and another rater may have it."
+        super().close()
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
 
     @contextmanager
     def asked(self, within: float = LOCK_TIMEOUT) -> Iterator[sqlite3.Connection]:
@@ -222,6 +267,14 @@ class Sqlite:
             (values,) = database.execute("SELECT count(*) FROM series").fetchone()
         self.changes.rows = int(values)
         return int(values)
+
+    def values(self, name: str) -> list[str]:
+        "As `Store.values`."
+        with self.file.asked() as database:
+            self.changes.write(database, self.clock())
+            first, last = octets(f"{name} "), octets(f"{name}!")  # a ! comes right behind a blank
+            rows = database.execute("SELECT key FROM series WHERE key >= ? AND key < ?", (first, last)).fetchall()
+        return [key_parts(key)[1] for (key,) in rows]
 
     def likely(self, most: int) -> list[tuple[str, str]]:
         "As `Store.likely`: of the last rows."

@@ -18,7 +18,7 @@ from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['Place', 'Where', 'ConfigProblem', 'ConfigError', 'Source', 'toml_keys', 'toml_places', 'read_toml', 'file_content',
-           'libconfig_tokens', 'libconfig_places', 'read_libconfig', 'read_config']
+           'libconfig_tokens', 'libconfig_places', 'read_libconfig', 'is_toml', 'read_config']
 
 # %% ../../nbs/rater/05_syntax.ipynb #3279f293
 class ConfigProblem(NamedTuple):
@@ -202,10 +202,25 @@ def _misplaced(
     place: Place = (at.filename, at.row) if at else end
     return ConfigProblem(*place, message)
 
+# %% ../../nbs/rater/05_syntax.ipynb #adad6da3
+_COMMENT = re.compile(rb"^[ \t]*/\*.*?\*/", re.MULTILINE | re.DOTALL)
+_UNFINISHED = re.compile(rb"[=:,(\[{][ \t]*(?:(?:#|//).*)?$")  # a line after which a value has to come
+
+
+def is_toml(content: bytes) -> bool:
+    "Does this look like TOML: does a line begin with a bracket where no value can stand?"
+    before = b""
+    for line in map(bytes.strip, _COMMENT.sub(b"", content).splitlines()):
+        if line.startswith(b"[") and not _UNFINISHED.search(before):
+            return True
+        if line and not line.startswith((b"#", b"//")):
+            before = line
+    return False
+
 # %% ../../nbs/rater/05_syntax.ipynb #404f869f
 def read_config(file: str, content: bytes) -> Source:
     "Read the values of a file in either syntax. It raises `ConfigError`."
-    toml = file.endswith(".toml") or re.search(rb"^[ \t]*\[", content, re.MULTILINE)
+    toml = file.endswith(".toml") or is_toml(content)
     try:
         return (read_toml if toml else read_libconfig)(file, content)
     except RecursionError:
