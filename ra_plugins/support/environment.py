@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 # %% auto #0
-__all__ = ['LARGEST', 'text', 'number', 'timeout_seconds', 'yes_or_no', 'filename', 'ip_address', 'shown', 'Variable', 'variable',
-           'Environment', 'VariableTable']
+__all__ = ['LARGEST', 'FILENAME_KINDS', 'text', 'number', 'timeout_seconds', 'yes_or_no', 'filename', 'filename_or_empty',
+           'ip_address', 'shown', 'Variable', 'variable', 'Environment', 'VariableTable']
 
 # %% ../../nbs/support/02_environment.ipynb #ef5f1f17
 def text(value: str) -> str:
@@ -50,6 +50,14 @@ def filename(value: str) -> str:
     if not value or "\0" in value:
         raise ValueError
     return value
+
+
+def filename_or_empty(value: str) -> str | None:
+    "the name of a file, among the control files or with its full path, or empty for none"
+    return filename(value) if value else None
+
+
+FILENAME_KINDS = (filename, filename_or_empty)
 
 # %% ../../nbs/support/02_environment.ipynb #05c085d8
 def ip_address(value: str) -> IPv4Address | IPv6Address:
