@@ -142,7 +142,9 @@ def test_addresses_are_logged_in_lower_case(name: str, address: str, values: dic
 
 
 def test_rcptchecks_logs_addresses_as_they_came() -> None:
-    assert recipients_lines("rcptchecks", "Zoe@Example.NET") == ["Whitelisted recipient (Zoe@Example.NET number 0 of 10000 )"]
+    assert recipients_lines("rcptchecks", "Zoe@Example.NET") == [
+        "Whitelisted recipient (Zoe@Example.NET number 0 of 10000 )"
+    ]
 
 
 # Lists that nobody has made
@@ -162,7 +164,9 @@ def test_localmail_without_a_list_says_nothing() -> None:
         ({}, {"LOCALMAILCONF": "pupils"}, "error opening pupils: no such file or directory"),
     ],
 )
-def test_localmail_tells_of_a_list_that_cannot_be_read(list_: dict[str, bytes], values: dict[str, str], line: str) -> None:
+def test_localmail_tells_of_a_list_that_cannot_be_read(
+    list_: dict[str, bytes], values: dict[str, str], line: str
+) -> None:
     "One that a setting names, or one that is something else."
     control = ControlFiles({"rcpthosts": "example.org\n", **list_})
     answer, (logged,) = decided("localmail", control, auth_user="ana@example.org", rcpt_to="eva@example.com", **values)
@@ -171,7 +175,9 @@ def test_localmail_tells_of_a_list_that_cannot_be_read(list_: dict[str, bytes], 
 
 
 @pytest.mark.parametrize("user", [None, "ana@example.org"])
-@pytest.mark.parametrize("name", ["localmail", "greylist", "ownsender", "rdnschecks", "rblchecks", "checkback", "spfchecks"])
+@pytest.mark.parametrize(
+    "name", ["localmail", "greylist", "ownsender", "rdnschecks", "rblchecks", "checkback", "spfchecks"]
+)
 def test_a_list_that_may_be_missing_costs_no_line(name: str, user: str | None) -> None:
     values = {"auth_user": user, "mail_from": "eva@example.com", "rcpt_to": "ana@example.org"}
     log = decided(name, ControlFiles({"rcpthosts": "example.org\n"}), **values)[1]

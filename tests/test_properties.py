@@ -51,7 +51,7 @@ from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import SAMPLE, Session, sample_session
 from ra_plugins.support.address import parse_address
 from ra_plugins.support.control import Control
-from ra_plugins.support.environment import Variable, shown, text
+from ra_plugins.support.environment import Variable, filename_or_empty, shown, text
 
 PLUGINS = sorted(catalogue())
 LETTERS = {name: {kind.letter for kind in plugin.answers or ()} for name, plugin in catalogue().items()}
@@ -404,7 +404,7 @@ def test_nonsense_is_logged_and_the_default_taken(name: str, variable: Variable,
         return plugin(sample_session(**{**scene, **setting}), control, lines.append, TOO_MUCH), lines
 
     bad = [value for value in NONSENSE if makes_no_sense(variable, value)]
-    assert bad or variable.kind in (text, blocklists)  # any text makes sense as text; of lists, entries are left out
+    assert bad or variable.kind in (text, filename_or_empty, blocklists)  # any text is one; of lists, entries are left out
     for value in bad:
         complaint = f"{variable.name}={value:.60} should be {variable.kind.__doc__}; taken as {shown(variable.default)}"
         complaints = 0

@@ -48,8 +48,8 @@ class TarpitSettings(Environment):
         "TARPITDELAY",
         pace,
         2,
-        "How many seconds each reply waits: so many each time; or with N (NORMAL) 2, 4, 6 and so on, with M (MEDIUM) 5, 10, 15, "
-        "with H (HARD) 1, 4, 9, 16. 0 or empty switches the delays off.",
+        "How many seconds each reply waits; or it grows: N (NORMAL) 2, 4, 6 and so on, M (MEDIUM) 5, 10, 15, "
+        "H (HARD) 1, 4, 9, 16. 0 or empty: not at all.",
     )
     ceiling: int = variable("TARPITMAXDELAY", number, 240, "The longest delay, in seconds; 0 switches the delays off.")
     exempt: bool = variable("TARPITSKIPAUTH", yes_or_no, False, "1 exempts clients that have logged in.")

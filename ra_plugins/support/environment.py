@@ -73,6 +73,8 @@ def shown(
     "A value in a log line, a table or the help."
     if value is None:
         return "not set"
+    if isinstance(value, str) and value and not (value[-1].isalnum() and value == value.strip()):
+        return f'"{value}"'
     return str(int(value)) if isinstance(value, bool) else str(value) or "empty"
 
 # %% ../../nbs/support/02_environment.ipynb #94526c8a
@@ -163,7 +165,7 @@ class VariableTable:
 
     def __str__(self) -> str:
         return "\n".join(
-            f"  {each.name}\n      {each.meaning}\n      Value: {each.kind.__doc__}. Default: {shown(each.default)}"
+            f"  {each.name}\n      {each.meaning}\n      Value: {each.kind.__doc__}\n      Default: {shown(each.default)}"
             for each in self.variables
         )
 
