@@ -213,10 +213,28 @@ def test_show_of_a_plugin_that_only_logs() -> None:
     assert re.search(r"^  Answers +nothing: it only logs$", Done("show", "authlogger").output, re.MULTILINE)
 
 
-def test_show_ends_a_default_where_its_value_ends() -> None:
-    "A full stop behind `.` or `+.` reads as part of it."
-    assert re.search(r"Default: \.$", Done("show", "dotblind").output, re.MULTILINE)
-    assert re.search(r"Default: \+$", Done("show", "plusaliases").output, re.MULTILINE)
+@pytest.mark.parametrize(
+    ("plugin", "setting", "default"),
+    [
+        ("dotblind", "DOTBLINDSTRIP", '"."'),
+        ("plusaliases", "PLUSALIASESCHARS", '"+"'),
+        ("rcptchecksfile", "CHKUSER_DELIMITER", '"-"'),
+        ("rcptchecksfile", "CHKUSER_ADDRFILE", "addresslist"),
+        ("spfchecks", "BOUNCELEVEL", "-1"),
+        ("rcptchecks", "MAILBOX_SQLQUERY", "empty"),
+    ],
+)
+def test_show_tells_a_default_from_the_sentence_around_it(plugin: str, setting: str, default: str) -> None:
+    "Nothing that could be a full stop, or a dash, and nothing behind it."
+    lines = Done("show", plugin).output.split("\n")
+    _, _, value, shown = lines[(place := lines.index(f"  {setting}")) : place + 4]
+    assert value.startswith("      Value: ")
+    assert not value.endswith(".")
+    assert shown == f"      Default: {default}"
+
+
+def test_show_explains_tarpits_letters() -> None:
+    assert re.search(r"N \(NORMAL\) 2, 4, 6 .*M \(MEDIUM\) 5, 10, 15, .*H \(HARD\) 1, 4, 9, 16", Done("show", "tarpit").output)
 
 
 def test_show_several_and_unknown() -> None:

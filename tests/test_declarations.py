@@ -40,13 +40,14 @@ PLUGINS = sorted(name for name, origin in FOUND.origins.items() if origin == OUR
 NUMBERS = ["0", "1", "2", "4", "50", "10000", "x"]
 VALUES = {  # by the kind of a variable, or by its name where that is any text
     "number": NUMBERS,
-    "pace": ["0", "1", "N", "M", "H", "x"],
+    "pace": ["0", "1", "N", "MEDIUM", "HARD", "x", ""],
     "yes_or_no": ["0", "1", "x"],
     "address_or_domain": ["address", "domain", "x"],
     "reply_code": ["530", "550", "x"],
     "blocklists": ["one.example", "one.example=127.0.0.2-4*2:two.example*0", "one.example:x/y*3", ""],
     "callout_seconds": ["1", "55", "x"],
     "filename": ["addresslist", "addresslist.cdb", "localonly", "rcpthosts", "missing", "odd"],
+    "filename_or_empty": ["rcpthosts", "missing", "odd", ""],
     "ip_address": ["192.0.2.1", "2001:db8::25", "x"],
     "prefix4": ["8", "32", "x"],
     "prefix6": ["16", "128", "x"],

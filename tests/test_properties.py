@@ -51,7 +51,7 @@ from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import SAMPLE, Session, sample_session
 from ra_plugins.support.address import parse_address
 from ra_plugins.support.control import Control
-from ra_plugins.support.environment import Variable, shown, text
+from ra_plugins.support.environment import Variable, filename_or_empty, shown, text
 
 PLUGINS = sorted(catalogue())
 LETTERS = {name: {kind.letter for kind in plugin.answers or ()} for name, plugin in catalogue().items()}
@@ -91,12 +91,13 @@ domains = mostly([b"example.org", b"Example.ORG", b"mx.example.net", b"example.c
 addresses = st.builds(lambda local, domain: (local + b"@" + domain)[:65536], local_parts, domains)
 LIKELY: dict[str, st.SearchStrategy[bytes]] = {  # by the kind of a variable, or by its name where that is any text
     "number": st.sampled_from([b"0", b"1", b"2", b"3", b"50", b"60", b"10000", b"999999999"]),
-    "pace": st.sampled_from([b"0", b"1", b"N", b"M", b"H"]),
+    "pace": st.sampled_from([b"0", b"1", b"N", b"MEDIUM", b"HARD", b""]),
     "yes_or_no": st.sampled_from([b"0", b"1"]),
     "reply_code": st.sampled_from([b"530", b"550"]),
     "filename": mostly(
         [b"addresslist", b"addresslist.cdb", b"localonly", b"rcpthosts", b"missing", b".", b"/nowhere/list"]
     ),
+    "filename_or_empty": mostly([b"rcpthosts", b"addresslist.cdb", b"missing", b"/nowhere/list", b""]),
     "blocklists": mostly([b"one.example", b"one.example=127.0.0.2-4*2:two.example", b"two.example", b""]),
     "ip_address": st.sampled_from([b"192.0.2.1", b"2001:db8::25", b"fe80::1%eth0"]),
     "bounce_level": st.sampled_from([b"-1", b"0", b"1", b"3", b"4", b"5"]),
@@ -403,7 +404,7 @@ def test_nonsense_is_logged_and_the_default_taken(name: str, variable: Variable,
         return plugin(sample_session(**{**scene, **setting}), control, lines.append, TOO_MUCH), lines
 
     bad = [value for value in NONSENSE if makes_no_sense(variable, value)]
-    assert bad or variable.kind in (text, blocklists)  # any text makes sense as text; of lists, entries are left out
+    assert bad or variable.kind in (text, filename_or_empty, blocklists)  # any text is one; of lists, entries are left out
     for value in bad:
         complaint = f"{variable.name}={value:.60} should be {variable.kind.__doc__}; taken as {shown(variable.default)}"
         complaints = 0

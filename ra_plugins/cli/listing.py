@@ -12,7 +12,7 @@ from ra_plugins.ask.answerer import load
 from ra_plugins.hosts.catalogue import OURS, Catalogue, catalogue, to_stderr
 from ra_plugins.spp.plugin import STAGES, Plugin
 from ra_plugins.support.command_line import Fault
-from ra_plugins.support.environment import Environment, VariableTable, filename
+from ra_plugins.support.environment import FILENAME_KINDS, Environment, VariableTable
 from ra_plugins.support.log import printable
 
 # %% auto #0
@@ -78,7 +78,7 @@ def _tables(plugin: Plugin, log: Callable[[str], None]) -> list[str]:
         tables.append((f"Settings of who answers {kind}, in the same place, and with a service in its own settings:", settings))
     tables.append(("What it keeps from command to command, and nobody else should set:", plugin.state))
     given = [f"{heading}\n\n{VariableTable(each)}" for heading, each in tables if each.variables()]
-    if files := [each.name for each in plugin.settings.variables() if each.kind is filename]:
+    if files := [each.name for each in plugin.settings.variables() if each.kind in FILENAME_KINDS]:
         given.append(f"A service reads files among the control files alone: {', '.join(files)} can't name others there.")
     return given or ["It has no settings."]
 

@@ -35,12 +35,14 @@ def is_restricted(
     users: str,  # name of the list
     user: str,
     log: Callable[[str], None],
+    named: bool = True,  # has somebody said that there is such a list?
 ) -> bool:
-    "Is `user` listed? No, where the list can't be read, and the log says so."
+    "Is `user` listed? No, where the list can't be read, and the log says so, unless there is none and nobody has named one."
     try:
         return control.has(users, user)
     except OSError as error:
-        log(with_reason(f"error opening {users}", error))
+        if named or not isinstance(error, FileNotFoundError):
+            log(with_reason(f"error opening {users}", error))
         return False
 
 # %% ../../nbs/plugins/localmail.ipynb #21e6416d
@@ -54,7 +56,8 @@ def localmail(
         return None
     recipient(session, log)  # for the log
     _, at, domain = (session.rcpt_to or "").rpartition("@")
-    if not at or not is_restricted(control, settings.users, user, log):
+    named = "LOCALMAILCONF" in settings.environ
+    if not at or not is_restricted(control, settings.users, user, log, named):
         return None
     if is_local(control, domain, log) is not False:
         return None

@@ -29,7 +29,7 @@ CURVES: dict[str, Callable[[int], int]] = {  # the delay in seconds at each step
 # %% ../../nbs/plugins/tarpit.ipynb #0203d075
 def pace(value: str) -> int | str:
     "a number of seconds, or N, M or H for a delay that grows"
-    return value if value in CURVES else number(value)
+    return value[:1] if value[:1] in CURVES else number(value or "0")
 
 # %% ../../nbs/plugins/tarpit.ipynb #1ece667d
 def seconds(
@@ -44,7 +44,13 @@ class TarpitSettings(Environment):
     "What tarpit can be told."
 
     count: int = variable("TARPITCOUNT", number, 50, "The recipient at which the delays begin; 0 switches them off.")
-    delay: int | str = variable("TARPITDELAY", pace, 2, "How long each reply waits; 0 switches the delays off.")
+    delay: int | str = variable(
+        "TARPITDELAY",
+        pace,
+        2,
+        "How many seconds each reply waits; or it grows: N (NORMAL) 2, 4, 6 and so on, M (MEDIUM) 5, 10, 15, "
+        "H (HARD) 1, 4, 9, 16. 0 or empty: not at all.",
+    )
     ceiling: int = variable("TARPITMAXDELAY", number, 240, "The longest delay, in seconds; 0 switches the delays off.")
     exempt: bool = variable("TARPITSKIPAUTH", yes_or_no, False, "1 exempts clients that have logged in.")
     skip_relay: bool = skip_relay("TARPIT")

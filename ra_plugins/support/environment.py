@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 # %% auto #0
-__all__ = ['LARGEST', 'text', 'number', 'timeout_seconds', 'yes_or_no', 'filename', 'ip_address', 'shown', 'Variable', 'variable',
-           'Environment', 'VariableTable']
+__all__ = ['LARGEST', 'FILENAME_KINDS', 'text', 'number', 'timeout_seconds', 'yes_or_no', 'filename', 'filename_or_empty',
+           'ip_address', 'shown', 'Variable', 'variable', 'Environment', 'VariableTable']
 
 # %% ../../nbs/support/02_environment.ipynb #ef5f1f17
 def text(value: str) -> str:
@@ -51,6 +51,14 @@ def filename(value: str) -> str:
         raise ValueError
     return value
 
+
+def filename_or_empty(value: str) -> str | None:
+    "the name of a file, among the control files or with its full path, or empty for none"
+    return filename(value) if value else None
+
+
+FILENAME_KINDS = (filename, filename_or_empty)
+
 # %% ../../nbs/support/02_environment.ipynb #05c085d8
 def ip_address(value: str) -> IPv4Address | IPv6Address:
     "an IP address"
@@ -65,6 +73,8 @@ def shown(
     "A value in a log line, a table or the help."
     if value is None:
         return "not set"
+    if isinstance(value, str) and value and not (value[-1].isalnum() and value == value.strip()):
+        return f'"{value}"'
     return str(int(value)) if isinstance(value, bool) else str(value) or "empty"
 
 # %% ../../nbs/support/02_environment.ipynb #94526c8a
@@ -155,7 +165,7 @@ class VariableTable:
 
     def __str__(self) -> str:
         return "\n".join(
-            f"  {each.name}\n      {each.meaning}\n      Value: {each.kind.__doc__}. Default: {shown(each.default)}"
+            f"  {each.name}\n      {each.meaning}\n      Value: {each.kind.__doc__}\n      Default: {shown(each.default)}"
             for each in self.variables
         )
 

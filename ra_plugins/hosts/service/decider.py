@@ -24,7 +24,7 @@ from ra_plugins.spp.command import Command, Delay, write
 from ra_plugins.spp.plugin import STAGES, Plugin
 from ra_plugins.spp.session import Session
 from ra_plugins.support.control import Control
-from ra_plugins.support.environment import filename
+from ra_plugins.support.environment import FILENAME_KINDS
 from ra_plugins.support.log import log_line
 
 # %% auto #0
@@ -194,7 +194,7 @@ def answerer_variables(plugins: Iterable[Plugin]) -> set[str]:
 
 def file_variables(plugins: Iterable[Plugin]) -> set[str]:
     "The names of the variables by which these plugins are told of files."
-    return {each.name for plugin in plugins for each in plugin.settings.variables() if each.kind is filename}
+    return {each.name for plugin in plugins for each in plugin.settings.variables() if each.kind in FILENAME_KINDS}
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #c188f4ea
 Note = Callable[[str, int, Mapping[str, str], list[Command], float], None]  # plugin, pid, environment, answer, seconds

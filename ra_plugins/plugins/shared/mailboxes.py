@@ -14,7 +14,7 @@ from ra_plugins.spp.command import Command, Refuse, SetVariable
 from ra_plugins.spp.plugin import State
 from ra_plugins.spp.session import sample_session
 from ra_plugins.support.address import Address, parse_address
-from ra_plugins.support.environment import Environment, filename, number, variable, yes_or_no
+from ra_plugins.support.environment import Environment, filename, filename_or_empty, number, variable, yes_or_no
 from ra_plugins.support.environment import text as any_text
 from ra_plugins.support.log import with_reason
 
@@ -367,7 +367,7 @@ class RecipientSettings(_FormSettings):
         "CHKUSER_WRONGRCPTLIMIT", number, 10000, "How many recipients without a mailbox a message may name."
     )
     whitelist: str | None = variable(
-        "CHKUSER_WLFILE", filename, None, "A list of domains whose mailboxes aren't checked, as text or as a CDB."
+        "CHKUSER_WLFILE", filename_or_empty, None, "A list of domains whose mailboxes aren't checked, as text or as a CDB."
     )
     delimiter, extensions, verp, srs = _form_variables("CHKUSER")
 
@@ -466,7 +466,7 @@ class SenderSettings(_FormSettings):
     "What every sender check can be told."
 
     whitelist: str | None = variable(
-        "SENDERCHK_WLFILE", filename, None, "A list of domains whose senders aren't checked, as text or as a CDB."
+        "SENDERCHK_WLFILE", filename_or_empty, None, "A list of domains whose senders aren't checked, as text or as a CDB."
     )
     delimiter, extensions, verp, srs = _form_variables("SENDERCHK")
 
