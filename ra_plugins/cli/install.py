@@ -76,7 +76,7 @@ def _fall_backs(wanted: Mapping[str, Plugin]) -> dict[str, str]:
 
 # %% ../../nbs/cli/01_install.ipynb #d174865b
 OPEN_SECONDS = 1  # for Python to open a script that it has been started with
-LINE_LIMIT = 127  # bytes of a script's first line: execve(2), before Linux 5.1
+_LINE_LIMIT = 127  # bytes of a script's first line: execve(2), before Linux 5.1
 
 
 def _bridge(
@@ -92,7 +92,7 @@ def _bridge(
     os.chmod(place, 0o755)
     lines = {path: b"#!%b\n" % os.fsencode(os.path.join(place, os.path.basename(path))) for path in scripts}
     for path, line in lines.items():
-        if len(line) <= LINE_LIMIT and not set(line[:-1]) & set(b" \t\n"):
+        if len(line) <= _LINE_LIMIT and not set(line[:-1]) & set(b" \t\n"):
             _replace(os.path.join(place, os.path.basename(path)), program)
             _replace(path, line + scripts[path].partition(b"\n")[2])
     sleep(OPEN_SECONDS)
