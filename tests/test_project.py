@@ -88,6 +88,19 @@ def conflicts(content: bytes) -> list[int]:
     return [content.count(b"\n", 0, found.start()) + 1 for found in MARKER.finditer(content)]
 
 
+def test_notebooks_are_notebooks() -> None:
+    "As their format has it (nbformat(4)): what isn't opens in no editor, and sets no page."
+    import nbformat
+
+    wrong = []
+    for path in NOTEBOOKS:
+        try:
+            nbformat.validate(nbformat.read(path, 4))
+        except nbformat.ValidationError as error:
+            wrong.append(f"{path.relative_to(ROOT)}: {str(error).splitlines()[0]}")
+    assert wrong == []
+
+
 def test_no_merge_is_left_half_done() -> None:
     places = [f"{path.relative_to(ROOT)}, line {line}" for path in versioned() for line in conflicts(path.read_bytes())]
     if places:
