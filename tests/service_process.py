@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -110,8 +111,11 @@ class Service:
     def connect(self) -> socket.socket:
         "A connection."
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(PATIENCE)
+        connection.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(PATIENCE), 0)
+        )  # while its queue is full
         connection.connect(str(self.socket))
+        connection.settimeout(PATIENCE)
         return connection
 
     def ask(self, name: str, **environ: str) -> ServiceReply | None:  # None where the client would run its script

@@ -54,7 +54,7 @@ from ra_plugins.rater.memory import (
     series_key,
 )
 from ra_plugins.support.log import octets
-from ra_plugins.support.redis_url import parse_redis_url
+from ra_plugins.support.redis_url import URL_MISTAKE, parse_redis_url
 
 # %% auto #0
 __all__ = ['TOLD', 'FIND', 'ROOM', 'ADD', 'COUNT', 'MARK_SCRIPT', 'LIVE_ON_SCRIPT', 'SEVERAL', 'SEVERAL_URL', 'URL_OPTIONS',
@@ -398,7 +398,12 @@ URL_OPTIONS = (
 
 def check_options(url: str) -> None:
     "See whether we know what stands behind a `?`. It raises `ValueError`, which shows nothing of the URL."
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # whose text may have a piece of the password in it
+        raise ValueError(URL_MISTAKE) from None
+    if any("=" not in each for each in parts.query.split("&") if each):
+        raise ValueError(URL_MISTAKE)
     names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
     if len(set(names)) < len(names) or not {*names} <= {*URL_OPTIONS}:
         raise ValueError(f"behind a ? may stand, each once: {', '.join(URL_OPTIONS)}")
