@@ -34,7 +34,8 @@ KERNEL = ["micropip", "packaging", "ipython", "jedi", "comm"]  # what JupyterLit
 ABSENT = {"asyncio", "multiprocessing", "prometheus_client", "redis", "select", "smtplib", "socketserver", "subprocess"}
 ROOMS = ("hosts", "smtpd", "cli")
 THREADED = ("ask.mailbox", "ask.vpopmail", "ask.workers")  # threads, and files that a browser's system doesn't have
-HOSTED = tuple(f"{CONFIG.lib_name}.{each}" for each in (*ROOMS, *THREADED))
+LISTENING = ("support.listening", "support.systemd")
+HOSTED = tuple(f"{CONFIG.lib_name}.{each}" for each in (*ROOMS, *THREADED, *LISTENING))
 UNUSED = ("concurrent.", "resource", "signal", "socket", "threading", *HOSTED)
 REQUIREMENTS = f"{CONFIG.requirements} {CONFIG.d['rater_requirements']}"
 
@@ -43,6 +44,7 @@ WITHOUT_IPV6 = """
 import ipaddress, socket
 VERSIONS = {socket.AF_INET: ipaddress.IPv4Address, socket.AF_INET6: ipaddress.IPv6Address}
 socket.inet_pton = lambda family, text: VERSIONS[family](text).packed
+socket.inet_ntop = lambda family, packed: str(VERSIONS[family](packed))
 """
 
 
