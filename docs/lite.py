@@ -43,8 +43,19 @@ REQUIREMENTS = f"{CONFIG.requirements} {CONFIG.d['rater_requirements']}"
 WITHOUT_IPV6 = """
 import ipaddress, socket
 VERSIONS = {socket.AF_INET: ipaddress.IPv4Address, socket.AF_INET6: ipaddress.IPv6Address}
-socket.inet_pton = lambda family, text: VERSIONS[family](text).packed
-socket.inet_ntop = lambda family, packed: str(VERSIONS[family](packed))
+
+def inet_pton(family, text):
+    try:
+        return VERSIONS[family](text.replace("%", "x")).packed  # which takes no zone
+    except ValueError:
+        raise OSError("illegal IP address string passed to inet_pton") from None
+
+def inet_ntop(family, packed):
+    address = VERSIONS[family](packed)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return f"::ffff:{mapped}" if mapped else str(address)
+
+socket.inet_pton, socket.inet_ntop = inet_pton, inet_ntop
 """
 
 
