@@ -15,7 +15,8 @@ from ra_plugins.cli.listing import chosen
 from ra_plugins.cli.looks import compile_ours, open_umask
 from ra_plugins.hosts.catalogue import OURS, SCRIPTS, Catalogue, catalogue, is_client, is_installed, script_of, to_stderr
 from ra_plugins.hosts.script import executable
-from ra_plugins.hosts.service.client import compile_client, section_program
+from ra_plugins.hosts.section import section_program
+from ra_plugins.hosts.service.client import compile_client
 from ra_plugins.spp.plugin import STAGES, Plugin
 from ra_plugins.support.command_line import Fault, system_reason
 

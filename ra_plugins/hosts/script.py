@@ -16,13 +16,14 @@ from ra_plugins.support.log import log_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ra_plugins.spp.command import Command
     from ra_plugins.spp.plugin import Plugin
 
 # %% auto #0
-__all__ = ['CONTROLDIR', 'MARK', 'LOOK_OPTION', 'environment', 'Script', 'main', 'import_path', 'import_folder', 'executable']
+__all__ = ['CONTROLDIR', 'MARK', 'LOOK_OPTION', 'environment', 'Script', 'main', 'interpreter_line', 'import_path',
+           'import_folder', 'program_text', 'executable']
 
 # %% ../../nbs/hosts/02_script.ipynb #b414aad5
 def environment() -> dict[str, str]:
@@ -152,8 +153,8 @@ def end_if_stuck(seconds: float, log: Callable[[str], None]) -> Callable[[], Non
 
 STACK_BYTES = 2**20  # of each thread from then on
 
-# %% ../../nbs/hosts/02_script.ipynb #f81de7e3
-def _interpreter_line(python: str) -> str:
+# %% ../../nbs/hosts/02_script.ipynb #2c64e7c9
+def interpreter_line(python: str) -> str:
     "How the kernel finds Python: directly, or by way of the shell where the path is long or has blanks (execve(2))."
     direct = f"#!{python} -IS"
     if len(direct) <= 127 and not set(python) & set(" \t\n"):
@@ -183,17 +184,19 @@ def import_folder(plugin: Plugin) -> list[str]:
         folder = os.path.dirname(folder)
     return [folder]
 
-# %% ../../nbs/hosts/02_script.ipynb #c17cda8c
-def executable(
-    plugin: Plugin,
-    python: str = sys.executable,  # full path of the interpreter
-    path: tuple[str, ...] | None = None,  # folders to import from; by default, where this package and pure-cdb are
-) -> str:  # the text of a program
-    "The program that runs `plugin`."
-    folders, home = list(import_path() if path is None else path), import_folder(plugin)
-    whose = plugin.__module__.partition(".")[0].replace("ra_plugins", "ra-plugins")
-    return f"""{_interpreter_line(python)}
-# The plugin {plugin.name} of {whose}. {MARK}; run that again to renew it.
+# %% ../../nbs/hosts/02_script.ipynb #cfd0a176
+def program_text(
+    name: str,  # the program's, for the log
+    what: str,  # it is, for whoever opens it
+    imports: str,  # lines, indented by four
+    call: str,  # what is run then; it may answer on `output`
+    python: str,  # full path of the interpreter
+    path: Sequence[str],  # folders to import from
+    last: Sequence[str] = (),  # folders behind Python's own
+) -> str:
+    "A program that imports and calls, whatever happens to it."
+    return f"""{interpreter_line(python)}
+# {what}. {MARK}; run that again to renew it.
 import os
 import sys
 
@@ -202,19 +205,37 @@ try:
         pass
     output, sys.stdout = os.dup(1), sys.stderr
     os.dup2(2, 1)
-    sys.path[:] = {folders!r} + sys.path + {home!r}
-    from ra_plugins.hosts.script import main
-    from {plugin.__module__} import {plugin.name}
+    sys.path[:] = {[*path]!r} + sys.path + {[*last]!r}
+{imports}
 except (Exception, SystemExit) as error:
-    os.write(2, b"{plugin.name}: pid %d - can't be loaded, so the mail goes on: %r\\n" % (os.getppid(), str(error)[:500]))
+    os.write(2, b"{name}: pid %d - can't be loaded, so the mail goes on: %r\\n" % (os.getppid(), str(error)[:500]))
 else:
     if sys.argv[1:] == ["{LOOK_OPTION}"]:
-        os.write(output, b"{plugin.name}\\n")
+        os.write(output, b"{name}\\n")
     else:
-        main({plugin.name}, output)
+        {call}
 os._exit(0)
 """
 
 
 MARK = "Written by `ra-plugins install`"  # stands in every program that we write
 LOOK_OPTION = "--look"  # makes a program say its plugin's name, and no more: so it can be started to see whether it can
+
+# %% ../../nbs/hosts/02_script.ipynb #c17cda8c
+def executable(
+    plugin: Plugin,
+    python: str = sys.executable,  # full path of the interpreter
+    path: tuple[str, ...] | None = None,  # folders to import from; by default, where this package and pure-cdb are
+) -> str:  # the text of a program
+    "The program that runs `plugin`."
+    whose = plugin.__module__.partition(".")[0].replace("ra_plugins", "ra-plugins")
+    imports = f"    from ra_plugins.hosts.script import main\n    from {plugin.__module__} import {plugin.name}"
+    return program_text(
+        plugin.name,
+        f"The plugin {plugin.name} of {whose}",
+        imports,
+        f"main({plugin.name}, output)",
+        python,
+        import_path() if path is None else path,
+        import_folder(plugin),
+    )

@@ -10,7 +10,7 @@ import sys
 from functools import partial
 
 from ra_plugins.hosts.guard import BoundedAnswerers, Guard, run_to_end
-from ra_plugins.hosts.script import Script
+from ra_plugins.hosts.script import Script, import_path, program_text
 from ra_plugins.spp.sections import ADDRESS_VARIABLES, affect, sections
 from ra_plugins.spp.session import Session
 from ra_plugins.support.log import with_reason
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from ra_plugins.support.control import Control
 
 # %% auto #0
-__all__ = ['SECTION_FILE', 'SECTION_SECONDS', 'section_names', 'section_lack', 'plugin_lack', 'SectionAnswer', 'main']
+__all__ = ['SECTION_FILE', 'SECTION_SECONDS', 'section_names', 'section_lack', 'plugin_lack', 'SectionAnswer', 'main',
+           'section_program']
 
 # %% ../../nbs/hosts/04_section.ipynb #36a07c67
 SECTION_FILE = "atplugins"  # the control file
@@ -95,11 +96,10 @@ SECTION_SECONDS = 600  # for all of them; each has what it declares, and this is
 def main(
     stage: str,  # of `ra_plugins.spp.plugin.STAGES`
     output: int = 1,  # descriptor to answer on
-    folder: str = "",  # with the programs of the plugins; by default, where this program is
 ) -> None:
     "Be all the plugins of a section for the SMTP command at hand. It never raises."
     script = Script(f"at-{stage}", output)
-    home = folder or os.path.dirname(os.path.abspath(sys.argv[0]))
+    home = os.path.dirname(os.path.abspath(sys.argv[0]))
 
     def act(session: Session, control: Control) -> None:
         turns = [_Turn(script, home, name) for name in section_names(control, stage)]
@@ -159,3 +159,19 @@ def _guards(script: Script, turns: list[_Turn]) -> Iterator[Guard]:
 
 def _log_as(script: Script, name: str, message: str) -> None:
     script.log(message, name)
+
+# %% ../../nbs/hosts/04_section.ipynb #0c79da6a
+def section_program(
+    stage: str,  # of `ra_plugins.spp.plugin.STAGES`
+    python: str = sys.executable,  # full path of the interpreter
+    path: tuple[str, ...] | None = None,  # folders to import from; by default, where this package and pure-cdb are
+) -> str:  # the text of a program
+    "The program that runs all plugins of a section."
+    return program_text(
+        f"at-{stage}",
+        f"The plugins of a section, {stage}",
+        "    from ra_plugins.hosts.section import main",
+        f"main({stage!r}, output)",
+        python,
+        import_path() if path is None else path,
+    )

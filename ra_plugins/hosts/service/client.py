@@ -15,14 +15,14 @@ import tempfile
 from typing import NamedTuple
 
 from ra_plugins.hosts.catalogue import CLIENT_MARK
-from ra_plugins.hosts.script import LOOK_OPTION, MARK, _interpreter_line, import_path
+from ra_plugins.hosts.script import MARK, interpreter_line
 from ra_plugins.hosts.service.request import REQUEST_LIMIT, SERVICE_REPLY_LIMIT, SILENCE, SOCKET
 from ra_plugins.support.command_line import Fault, system_reason
 from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['SOCKET_PATH_LIMIT', 'SCRIPTS_PATH_LIMIT', 'CLIENT_NAME_LIMIT', 'CLIENT_SECONDS', 'COMPILERS', 'COMPILER_SECONDS',
-           'c_string', 'client_source', 'ServiceClient', 'compile_client', 'python_client', 'section_program']
+           'c_string', 'client_source', 'ServiceClient', 'compile_client', 'python_client']
 
 # %% ../../../nbs/hosts/service/05_client.ipynb #fb075db4
 SOCKET_PATH_LIMIT = 107  # bytes of such a path: unix(7)
@@ -628,7 +628,7 @@ def python_client(
     "The client in Python; `Fault` if there is something wrong with a path."
     _check(socket, scripts)
     time = struct.pack("@ll", int(silence), round(silence % 1 * 1_000_000))  # a timeval, as setsockopt(2) wants it
-    return f"""{_interpreter_line(python)}
+    return f"""{interpreter_line(python)}
 # {CLIENT_MARK}; run that again to renew it.
 MARK = {CLIENT_MARK.encode()!r}
 SOCKET, SCRIPTS = {os.fsencode(socket)!r}, {os.fsencode(scripts.rstrip("/") + "/")!r}
@@ -642,34 +642,4 @@ import sys
 
 CODE = {marshal.dumps(compile(_PYTHON_ASK, "client", "exec"))!r}
 exec(marshal.loads(CODE) if sys.hexversion == {sys.hexversion} else TEXT)
-"""
-
-# %% ../../../nbs/hosts/service/05_client.ipynb #d694b10f
-def section_program(
-    stage: str,  # of `STAGES`
-    python: str = sys.executable,  # full path of the interpreter
-    path: tuple[str, ...] | None = None,  # folders to import from; by default, where this package and pure-cdb are
-) -> str:  # the text of a program
-    "The program that runs all plugins of a section."
-    folders = list(import_path() if path is None else path)
-    return f"""{_interpreter_line(python)}
-# The plugins of a section, {stage}. {MARK}; run that again to renew it.
-import os
-import sys
-
-try:
-    while os.open("/dev/null", os.O_RDWR) < 3:
-        pass
-    output, sys.stdout = os.dup(1), sys.stderr
-    os.dup2(2, 1)
-    sys.path[:] = {folders!r} + sys.path + []
-    from ra_plugins.hosts.section import main
-except (Exception, SystemExit) as error:
-    os.write(2, b"at-{stage}: pid %d - can't be loaded, so the mail goes on: %r\\n" % (os.getppid(), str(error)[:500]))
-else:
-    if sys.argv[1:] == ["{LOOK_OPTION}"]:
-        os.write(output, b"at-{stage}\\n")
-    else:
-        main({stage!r}, output)
-os._exit(0)
 """
