@@ -489,14 +489,13 @@ class Supervisor:
         for other in self.others:
             other.close()
         self._stop_listening()
-        for worker in self.workers:
+        for worker in self.living:
             worker.leave()
-        endings = [asyncio.ensure_future(worker.ended.wait()) for worker in self.workers]
+        endings = [asyncio.ensure_future(worker.ended.wait()) for worker in self.living]
         if endings:
             await asyncio.wait(endings, timeout=self.options.grace + STUCK_SECONDS)
-        for worker in self.workers:
-            if not worker.ended.is_set():
-                worker.process.kill()
+        for worker in self.living:
+            worker.kill()
         for task in [*self.tasks]:
             task.cancel()
 
