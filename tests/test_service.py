@@ -24,6 +24,7 @@ from service_process import SESSION, Clients, Service, heard, memory, remove, sa
 
 from ra_plugins.hosts.service import supervisor
 from ra_plugins.hosts.service.request import SILENCE, ServiceRequest
+from ra_plugins.hosts.service.status import ask_status
 
 SESSIONS = 200  # at a time
 BY_SCRIPT = "Sby script\n"
@@ -317,6 +318,7 @@ def test_while_there_is_no_worker_nobody_waits(folder: Path, clients: Clients) -
         output, log = clients.run("dotblind")
         assert output == BY_SCRIPT and any(reason in log for reason in CLOSED)
         until(running.answers, "another worker")
+        assert ask_status(str(running.socket))["sent_back"]["no worker"] > 0
 
 
 # Its signals
