@@ -20,8 +20,8 @@ from typing import Any
 
 from ra_plugins.hosts.guard import describe
 from ra_plugins.hosts.service.decider import Counts
-from ra_plugins.hosts.service.log import LOG, log_to_stderr, unblock_stderr
-from ra_plugins.hosts.service.port import CONNECTIONS, REST_SECONDS, Complaints
+from ra_plugins.hosts.service.log import LOG, Complaints, log_to_stderr, unblock_stderr
+from ra_plugins.hosts.service.port import CONNECTIONS, REST_SECONDS
 from ra_plugins.hosts.service.request import SOCKET
 from ra_plugins.hosts.service.status import HEAD_BYTES, STATUS_ENDING, Bulletin, service_status
 from ra_plugins.hosts.service.verdicts import verdicts_fault
