@@ -56,8 +56,8 @@ class Service:
 
     def start(self) -> None:
         "Start it, and wait until it is ready."
-        self.launch()
         ready = self.log.read_text().count("ready on") if self.log.exists() else 0
+        self.launch()
         if self.errors is None:
             until(lambda: self.log.read_text().count("ready on") > ready or self._ended(), "the service is ready")
         else:

@@ -293,6 +293,10 @@ def test_a_section_of_the_service(home: Path) -> None:
     served.write_text("[rcpt]\nplugins/plusaliases\nplugins/rcptchecksfile\nplugins/tarpit\n")
     _, places, said = checked(home, "--socket", socket, "--settings", settings)
     assert sorted(places) == ["settings:3", "settings:4", "socket"], said
+    settings.write_text("# ours\nDNSTIMEOUT 5\n")
+    _, _, said = checked(home, "--socket", socket, "--settings", settings)
+    wrong = "line 2: a setting is NAME=VALUE, in plain text; mend that, or the service doesn't start"
+    assert f"{settings}: {wrong}" in said.splitlines()
 
 
 def test_a_service_that_runs(home: Path) -> None:

@@ -24,6 +24,7 @@ from service_process import SESSION, Clients, Service, heard, memory, remove, sa
 
 from ra_plugins.hosts.service import supervisor
 from ra_plugins.hosts.service.request import SILENCE, ServiceRequest
+from ra_plugins.hosts.service.status import ask_status
 
 SESSIONS = 200  # at a time
 BY_SCRIPT = "Sby script\n"
@@ -317,6 +318,7 @@ def test_while_there_is_no_worker_nobody_waits(folder: Path, clients: Clients) -
         output, log = clients.run("dotblind")
         assert output == BY_SCRIPT and any(reason in log for reason in CLOSED)
         until(running.answers, "another worker")
+        assert ask_status(str(running.socket))["sent_back"]["no worker"] > 0
 
 
 # Its signals
@@ -351,6 +353,23 @@ def test_sighup_under_load_costs_nobody_the_service(folder: Path, clients: Clien
         assert Counter(map(said, called)) == {OPEN: SESSIONS}
         gone(*before)
         until(lambda: len(running.workers()) == 2, "the old ones have been waited for")
+
+
+def test_sigterm_waits_for_workers_that_sighup_has_sent_off(folder: Path, clients: Clients) -> None:
+    running = service(folder)
+    running.start()
+    (before,) = running.workers()
+    called = waiting(folder, clients)
+    assert running.process
+    running.process.send_signal(signal.SIGHUP)
+    until(lambda: "new workers have taken over" in running.log.read_text(), "new workers")
+    running.process.send_signal(signal.SIGTERM)
+    until(lambda: set(running.workers()) <= {before}, "the new one has ended")
+    with pytest.raises(subprocess.TimeoutExpired):
+        running.process.wait(1)
+    (folder / "open").touch()
+    assert Counter(map(said, called)) == {OPEN: SESSIONS}
+    assert running.process.wait(PATIENCE) == 0
 
 
 def test_sighup_takes_new_settings_and_keeps_the_old_ones_if_they_are_wrong(folder: Path) -> None:

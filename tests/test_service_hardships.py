@@ -143,7 +143,7 @@ def test_a_worker_without_open_files_is_replaced(folder: Path, monkeypatch: pyte
         writer.write(ServiceRequest("msa", 1, SESSION).pack())
         assert await reader.read() != b""
         writer.close()
-        assert running.events["workers replaced"] == 1 and running.events["workers that ended by themselves"] == 0
+        assert running.own.events["workers replaced"] == 1 and running.own.events["workers that ended by themselves"] == 0
         await running.end()
 
     asyncio.run(serve())

@@ -10,13 +10,12 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
 
 from ra_plugins.cli.check_lists import check_lists
 from ra_plugins.cli.check_sections import Mistake, SetUp, check_sections
 from ra_plugins.cli.check_service import check_service
-from ra_plugins.cli.check_settings import RunScript, check_memory, check_rules, check_settings, check_switch
-from ra_plugins.cli.check_settings import rules_settings, read_run_script
+from ra_plugins.cli.check_settings import RunScript, Told, check_memory, check_rules, check_settings, check_switch
+from ra_plugins.cli.check_settings import read_run_script, rules_settings
 from ra_plugins.cli.looks import smtpd_user
 from ra_plugins.hosts.script import CONTROLDIR, environment
 from ra_plugins.hosts.service.request import SOCKET
@@ -27,23 +26,22 @@ from ra_plugins.support.command_line import Fault, command_parser, run_command, 
 __all__ = ['check_set_up', 'check_parser', 'main']
 
 # %% ../../nbs/cli/14_check.ipynb #dbc89588
-def _set_up(options: argparse.Namespace, environ: Mapping[str, str]) -> tuple[SetUp, RunScript]:
-    "The set-up that the options tell of; `OSError` if a file can't be read."
+def _set_up(options: argparse.Namespace, environ: Mapping[str, str]) -> tuple[SetUp, RunScript, list[Told]]:
+    "The set-up that the options tell of, and what their files set; `OSError` if one can't be read."
     script = read_run_script(options.run) if options.run else RunScript([], [], False)
-    rules = rules_settings(options.rules) if options.rules else ()
-    known = {each.name: each.value for each in chain(rules, script.settings) if each.value is not None}
+    told = [*(rules_settings(options.rules) if options.rules else ()), *script.settings]
+    known = {each.name: each.value for each in told if each.value is not None}
     for_some = {"NOSPP", "RELAYCLIENT"} - {each.name for each in script.settings}  # in rules, for clients one trusts
     known = {name: value for name, value in known.items() if name not in for_some}
     setup = SetUp(options.control, {**known, **environ}, options.like, options.home)
     setup.offers_auth = script.checks_passwords
-    return setup, script
+    return setup, script, told
 
 # %% ../../nbs/cli/14_check.ipynb #7a560434
 def _mistakes(options: argparse.Namespace, environ: Mapping[str, str]) -> Iterator[Mistake]:
     "All that is wrong; `Fault` or `OSError` if one can't look."
     user = smtpd_user(options.user)
-    setup, script = _set_up(options, environ)
-    told = [*(rules_settings(options.rules) if options.rules else ()), *script.settings]
+    setup, script, told = _set_up(options, environ)
     try:
         setup.raw  # noqa: B018 - is it there?
     except FileNotFoundError:

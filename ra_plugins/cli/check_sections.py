@@ -341,9 +341,8 @@ def _smtpd(setup: SetUp) -> bytes:
         return b""
 
 
-def _sets_user(setup: SetUp) -> bool:
+def _sets_user(setup: SetUp, smtpd: bytes) -> bool:
     "Does anything set SMTPAUTHUSER?"
-    smtpd = _smtpd(setup)
     if b"SMTPAUTHUSER" in smtpd if smtpd else setup.like != "netqmail":
         return True
     others = [entry for entry in setup.entries if not entry.plugin]
@@ -357,15 +356,15 @@ def _sets_user(setup: SetUp) -> bool:
 def check_auth(setup: SetUp) -> Iterator[Mistake]:
     "Plugins that go by a variable that nothing sets."
     at_work = {entry.plugin.name for entry in setup.entries if entry.plugin}
-    if at_work.isdisjoint(WITHOUT_USER) or _sets_user(setup):
+    if at_work.isdisjoint(WITHOUT_USER) or _sets_user(setup, smtpd := _smtpd(setup)):
         return
-    offered = "msa" in at_work or setup.offers_auth or b"AUTH" in _smtpd(setup)
+    offered = "msa" in at_work or setup.offers_auth or b"AUTH" in smtpd
     for entry in setup.entries:
         name = entry.plugin.name if entry.plugin else ""
         if name in WITHOUT_USER and (offered or name != "overload"):
             wrong = f"nothing sets SMTPAUTHUSER with this qmail-smtpd, so {name} {WITHOUT_USER[name]}"
             remedy = "a qmail-smtpd that sets it, Gentoo's or sagredo's"
-            yield entry.mistake(wrong, remedy + (" (--like says whose it is)" if not _smtpd(setup) else ""))
+            yield entry.mistake(wrong, remedy + (" (--like says whose it is)" if not smtpd else ""))
 
 # %% ../../nbs/cli/10_check_sections.ipynb #069b3753
 def check_sections(

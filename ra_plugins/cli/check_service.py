@@ -11,15 +11,15 @@ from functools import partial
 
 from ra_plugins.cli.check_sections import Entry, Mistake, SetUp, neighbour
 from ra_plugins.cli.check_settings import Told, check_settings
+from ra_plugins.cli.hints import file_slips, line_slips
 from ra_plugins.hosts.catalogue import is_client, script_of, section_of
 from ra_plugins.hosts.section import SECTION_FILE
 from ra_plugins.hosts.service.decider import answerer_variables
 from ra_plugins.hosts.service.status import ask_status
-from ra_plugins.hosts.service.supervisor import read_settings
-from ra_plugins.cli.hints import file_slips, line_slips
+from ra_plugins.hosts.service.supervisor import settings_in
 from ra_plugins.spp.sections import SECTIONS
 from ra_plugins.support.command_line import Fault
-from ra_plugins.support.control import BOM, Control
+from ra_plugins.support.control import BOM
 
 # %% auto #0
 __all__ = ['check_service']
@@ -86,13 +86,10 @@ def _clients(setup: SetUp, socket: str) -> Iterator[Mistake]:
 def _settings(setup: SetUp, path: str) -> Iterator[Mistake]:
     "What is wrong with the service's settings."
     try:
-        found = read_settings(path)
+        told = [Told(path, *each) for each in settings_in(path)]
     except Fault as fault:
-        yield Mistake(path, 0, str(fault), "a setting is NAME=VALUE, on a line of its own")
+        yield Mistake(path, 0, str(fault).removeprefix(f"{path}, "), "mend that, or the service doesn't start")
         return
-    text = Control(os.curdir).read(path).removeprefix(BOM).decode("utf-8", "surrogateescape")
-    lines = {line.strip().partition("=")[0]: number for number, line in enumerate(text.split("\n"), 1)}
-    told = [Told(path, lines.get(name, 0), name, value) for name, value in found.items()]
     yield from check_settings(setup, told, {})
     own = answerer_variables(setup.known.values())
     of_plugins = {each.name for plugin in setup.known.values() for each in plugin.settings.variables()}

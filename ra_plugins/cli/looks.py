@@ -5,7 +5,6 @@
 # %% ../../nbs/cli/08_looks.ipynb #5604f725
 from __future__ import annotations
 
-import ast
 import compileall
 import os
 import shlex
@@ -21,7 +20,7 @@ from typing import NamedTuple
 import cdblib
 
 import ra_plugins
-from ra_plugins.hosts.catalogue import PROGRAM_LIMIT, to_stderr
+from ra_plugins.hosts.catalogue import PROGRAM_LIMIT, program_imports, to_stderr
 from ra_plugins.hosts.script import LOOK_OPTION, MARK
 from ra_plugins.support.command_line import Fault, system_reason
 from ra_plugins.support.listening import way
@@ -162,19 +161,12 @@ def _interpreter(text: str) -> str:
 
 def _imports(text: str) -> Iterator[tuple[str, str]]:
     "Folders and the names of modules that a program of ours may import from each; none for a program that somebody broke."
-    first, last, module = [], [], ""
     with suppress(SyntaxError, ValueError):
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom):
-                module = node.module or ""
-            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp):
-                last = ast.literal_eval(node.value.right)
-                if isinstance(node.value.left, ast.BinOp):
-                    first = ast.literal_eval(node.value.left.left)
-    for folder in first:
-        yield from ((folder, "ra_plugins"), (folder, "cdblib"))
-    for folder in last:
-        yield folder, module.partition(".")[0]
+        found = program_imports(text)
+        for folder in found.first:
+            yield from ((folder, "ra_plugins"), (folder, "cdblib"))
+        for folder in found.last:
+            yield folder, found.module.partition(".")[0]
 
 # %% ../../nbs/cli/08_looks.ipynb #b3e4662e
 class Flaw(NamedTuple):

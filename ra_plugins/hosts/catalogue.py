@@ -17,7 +17,7 @@ from functools import partial
 from importlib.util import find_spec
 from keyword import iskeyword
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ra_plugins.plugins
 from ra_plugins.hosts.guard import Overdue, Printed, describe, in_bounds
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['LOADING_SECONDS', 'OURS', 'PROGRAM_NAMES', 'PLUGIN_NAME_LIMIT', 'GROUP', 'PROGRAM_LIMIT', 'SCRIPTS', 'CLIENT_MARK',
            'to_stderr', 'Unloadable', 'Catalogue', 'load_file', 'catalogue', 'is_installed', 'is_client', 'script_of',
-           'section_of', 'plugin_of']
+           'section_of', 'ProgramImports', 'program_imports', 'plugin_of']
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #d81109a6
 LOADING_SECONDS = 10  # that an import may take
@@ -323,19 +323,30 @@ def section_of(
     return next((stage for stage in STAGES if f"main({stage!r}, output)".encode() in program), "")
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #1ea21956
-def _imported(
+class ProgramImports(NamedTuple):
+    "What a program of ours imports."
+
+    module: str
+    name: str  # of the plugin, there
+    first: list[str]  # folders that come first on Python's path
+    last: list[str]  # the folder that comes last, if any
+
+
+def program_imports(
     program: str,  # its text
-) -> tuple[str, str, list[str]]:  # the module, the plugin's name there, and the folder that comes last on the path, if any
+) -> ProgramImports:
     "What a program of ours imports; `ValueError` if that isn't one, `SyntaxError` if somebody has broken it."
-    module, name, last = "", "", []
+    module, name, first, last = "", "", [], []
     for node in ast.walk(ast.parse(program)):
         if isinstance(node, ast.ImportFrom):
             module, name = node.module or "", node.names[0].name
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp):
             last = ast.literal_eval(node.value.right)
+            if isinstance(node.value.left, ast.BinOp):
+                first = ast.literal_eval(node.value.left.left)
     if not module:
         raise ValueError("it imports nothing")
-    return module, name, last
+    return ProgramImports(module, name, first, last)
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #10ff2bc4
 def plugin_of(
@@ -349,7 +360,7 @@ def plugin_of(
 def _plugin_in(path: str) -> Plugin:
     if not (program := _beginning(path)):
         raise Unloadable(f"there is no script {path}")
-    module, name, last = _imported(program.decode("utf-8", "surrogateescape"))
+    module, name, _, last = program_imports(program.decode("utf-8", "surrogateescape"))
     sys.path.extend(folder for folder in last if folder not in sys.path)
     importlib.invalidate_caches()
     found = getattr(importlib.import_module(module), name)

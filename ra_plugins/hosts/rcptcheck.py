@@ -11,8 +11,9 @@ from contextlib import suppress
 
 from ra_plugins.hosts.guard import LAST_WORDS, Guard, describe
 from ra_plugins.hosts.script import CONTROLDIR, end_if_stuck, environment, say_answer
-from ra_plugins.spp.command import ChangeAddress, Delay, Drop, Reply, SetVariable
+from ra_plugins.spp.command import Delay, Drop, Reply
 from ra_plugins.spp.plugin import Plugin
+from ra_plugins.spp.sections import ADDRESS_VARIABLES, affect
 from ra_plugins.spp.session import Session
 from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line
@@ -108,10 +109,7 @@ def check_with(
         for command in answer:
             if isinstance(command, Delay):
                 _wait(command.seconds)
-            elif isinstance(command, SetVariable):
-                told.update([command.text.split("=", 1)])  # type: ignore[list-item]
-            elif isinstance(command, ChangeAddress):
-                told["SMTPRCPTTO"] = command.text
+            affect(told, command, ADDRESS_VARIABLES["rcpt"])
         status = status_of(answer)
         if status[0] != ACCEPT_STATUS or any(command.final for command in answer):
             return status

@@ -268,10 +268,11 @@ class Decider:
             del environ[name]
         environ.update((name, self.environ[name]) for name in self.own & self.environ.keys())
         outside = sorted(name for name in self.files & environ.keys() if self._is_outside(environ[name]))
+        told = file_variables(self.plugins[each] for each in names if each in self.plugins) if outside else set()
         for name in outside:
             del environ[name]
-        for name in file_variables(self.plugins[each] for each in names if each in self.plugins).intersection(outside):
-            lines.append(log_line(request.name, request.pid, f"{name} names a file outside {self.folder}; not read"))
+            if name in told:
+                lines.append(log_line(request.name, request.pid, f"{name} names a file outside {self.folder}; not read"))
         return environ
 
     def _is_outside(self, name: str) -> bool:

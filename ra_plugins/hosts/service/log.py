@@ -11,12 +11,14 @@ import select
 import socket
 import stat
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['LOG_BYTES', 'LOG_PREFIX', 'LOG', 'ServiceLog', 'unblock_stderr', 'log_to_stderr', 'take_stderr']
+__all__ = ['LOG_BYTES', 'LOG_PREFIX', 'LOG', 'ServiceLog', 'unblock_stderr', 'log_to_stderr', 'take_stderr', 'Complaints']
 
 # %% ../../../nbs/hosts/service/10_log.ipynb #bdf87015
 LOG_BYTES = 4096  # of a line at most, with its end
@@ -112,3 +114,28 @@ def take_stderr() -> None:
     sys.stderr = io.TextIOWrapper(
         io.BufferedWriter(_StderrBytes(), LOG_BYTES), encoding="utf-8", errors="backslashreplace", line_buffering=True
     )
+
+# %% ../../../nbs/hosts/service/10_log.ipynb #d6c9ad23
+class Complaints:
+    "A log in which nothing is said more than once in a while."
+
+    EVERY = 60  # seconds
+
+    def __init__(self, log: Callable[[str], None], clock: Callable[[], float] = monotonic):
+        self.log, self.clock = log, clock
+        self.told: dict[str, tuple[float, int]] = {}  # when, and how often since
+
+    def say(
+        self,
+        what: str,  # one of a few texts of ours
+        detail: str = "",  # about this case
+    ) -> None:
+        "Log it, or count it."
+        now = self.clock()
+        when, since = self.told.get(what, (-self.EVERY, 0))
+        if now - when >= self.EVERY:
+            more = f", and {since} more since the last line" if since else ""
+            self.log(f"{what}{': ' if detail else ''}{detail}{more}")
+            self.told[what] = now, 0
+        else:
+            self.told[what] = when, since + 1

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ra_plugins.ask.question import eager
 from ra_plugins.hosts.guard import describe
+from ra_plugins.hosts.service.log import Complaints
 from ra_plugins.hosts.service.request import (
     HEARTBEAT,
     REQUEST_LIMIT,
@@ -34,33 +35,8 @@ if TYPE_CHECKING:
     from ra_plugins.hosts.service.decider import Decider
 
 # %% auto #0
-__all__ = ['CONNECTIONS', 'MOMENT', 'TAKEN_AT_ONCE', 'TAKING_SECONDS', 'REST_SECONDS', 'Complaints', 'peer_user', 'ServicePort',
+__all__ = ['CONNECTIONS', 'MOMENT', 'TAKEN_AT_ONCE', 'TAKING_SECONDS', 'REST_SECONDS', 'peer_user', 'ServicePort',
            'ClientConnection', 'Door']
-
-# %% ../../../nbs/hosts/service/02_port.ipynb #d6c9ad23
-class Complaints:
-    "A log in which nothing is said more than once in a while."
-
-    EVERY = 60  # seconds
-
-    def __init__(self, log: Callable[[str], None], clock: Callable[[], float] = monotonic):
-        self.log, self.clock = log, clock
-        self.told: dict[str, tuple[float, int]] = {}  # when, and how often since
-
-    def say(
-        self,
-        what: str,  # one of a few texts of ours
-        detail: str = "",  # about this case
-    ) -> None:
-        "Log it, or count it."
-        now = self.clock()
-        when, since = self.told.get(what, (-self.EVERY, 0))
-        if now - when >= self.EVERY:
-            more = f", and {since} more since the last line" if since else ""
-            self.log(f"{what}{': ' if detail else ''}{detail}{more}")
-            self.told[what] = now, 0
-        else:
-            self.told[what] = when, since + 1
 
 # %% ../../../nbs/hosts/service/02_port.ipynb #093a3a38
 def peer_user(

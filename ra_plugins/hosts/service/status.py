@@ -71,7 +71,7 @@ def service_status(
     }
 
 
-EVENTS = {  # what `Counts.events` has besides connections, and the names of the metrics
+EVENTS = {  # what is told of `Counts.events` besides connections, and the names of the metrics
     "steps cut": "steps_cut",
     "errors of plugins": "plugin_errors",
     "clients that went away": "clients_gone",

@@ -12,7 +12,7 @@ import os
 import pwd
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -20,8 +20,8 @@ from typing import Any
 
 from ra_plugins.hosts.guard import describe
 from ra_plugins.hosts.service.decider import Counts
-from ra_plugins.hosts.service.log import LOG, log_to_stderr, unblock_stderr
-from ra_plugins.hosts.service.port import CONNECTIONS, REST_SECONDS, Complaints
+from ra_plugins.hosts.service.log import LOG, Complaints, log_to_stderr, unblock_stderr
+from ra_plugins.hosts.service.port import CONNECTIONS, REST_SECONDS
 from ra_plugins.hosts.service.request import SOCKET
 from ra_plugins.hosts.service.status import HEAD_BYTES, STATUS_ENDING, Bulletin, service_status
 from ra_plugins.hosts.service.verdicts import verdicts_fault
@@ -34,8 +34,8 @@ from ra_plugins.support.systemd import inherited_sockets, tell_systemd
 
 # %% auto #0
 __all__ = ['CALLERS', 'READY_SECONDS', 'STUCK_SECONDS', 'LOOK_SECONDS', 'SILENT_SECONDS', 'STARVING_SECONDS', 'SHORT_LIFE',
-           'LONGEST_PAUSE', 'LINE_BYTES', 'ServiceOptions', 'read_settings', 'user_number', 'known_users', 'Worker',
-           'Supervisor', 'run_service']
+           'LONGEST_PAUSE', 'LINE_BYTES', 'ServiceOptions', 'settings_in', 'read_settings', 'user_number',
+           'known_users', 'Worker', 'Supervisor', 'run_service']
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #dbb294ad
 CALLERS = ("qmaild", "vpopmail")  # the users that qmail-smtpd runs as, by default
@@ -60,23 +60,28 @@ class ServiceOptions:
     ahead: bool = True  # ask what is sure to be asked later as soon as it is known
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #bda1dac6
-def read_settings(
+def settings_in(
     path: str,
-) -> dict[str, str]:
-    "The variables in a file: NAME=VALUE on each line, # in front of a comment. `Fault` if it can't be used."
+) -> Iterator[tuple[int, str, str]]:  # line, name and value
+    "What a file sets: NAME=VALUE on each line, # in front of a comment. `Fault` if it can't be used."
     try:
         raw = Control(os.curdir).read(path)
     except OSError as error:
         raise Fault(f"can't read {path}: {error.strerror}") from None
-    found = {}
     for number, line in enumerate(raw.removeprefix(BOM).decode("utf-8", "surrogateescape").split("\n"), 1):
         name, equals, value = line.strip().partition("=")
         if not name or name.startswith("#"):
             continue
         if "\0" in line or not (equals and name.isidentifier() and name.isascii()):
             raise Fault(f"{path}, line {number}: a setting is NAME=VALUE, in plain text")
-        found[name] = value
-    return found
+        yield number, name, value
+
+
+def read_settings(
+    path: str,
+) -> dict[str, str]:
+    "The variables in a file, as `settings_in` has them; of two lines with one name, the last counts."
+    return {name: value for _, name, value in settings_in(path)}
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #cc86e03c
 def user_number(name: str) -> int:
@@ -189,7 +194,7 @@ class Supervisor:
         self.options, self.log = options, log
         self.workers: list[Worker] = []  # that take clients
         self.living: list[Worker] = []  # these, and those that answer what they have taken
-        self.events = Counts().events  # of our own
+        self.own = Counts()  # what we have counted ourselves
         self.complaints = Complaints(log)
         self.past: list[dict[str, list[Any]]] = []  # what workers had counted that have ended
         self.pause, self.ending, self.began = 0.0, False, monotonic()
@@ -357,7 +362,7 @@ class Supervisor:
         if worker in self.workers:
             self.workers.remove(worker)
         self._stand_in()
-        self.events["workers killed" if worker.killed else "workers that ended by themselves"] += 1
+        self.own.events["workers killed" if worker.killed else "workers that ended by themselves"] += 1
         short = monotonic() - worker.born < SHORT_LIFE
         self.pause = min(max(2 * self.pause, 1), LONGEST_PAUSE) if short else 0
         status = worker.process.returncode
@@ -405,7 +410,7 @@ class Supervisor:
     def _hang_up(self) -> None:
         try:
             self.listener.accept()[0].close()
-            self.events["connections without a worker"] += 1
+            self.own.sent_back["no worker"] += 1
         except BlockingIOError:  # a worker has been quicker
             pass
         except OSError as error:  # no open file
@@ -417,7 +422,7 @@ class Supervisor:
     def failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         "Say what has gone wrong outside of what we wait for; a connection that can't be taken, for example."
         error = context.get("exception")
-        self.events["errors outside of decisions"] += 1
+        self.own.events["errors outside of decisions"] += 1
         self.complaints.say("an error", f"{context.get('message')}{': ' + describe(error) if error else ''}")
 
     async def _look(self) -> None:
@@ -439,7 +444,7 @@ class Supervisor:
             return
         if worker in self.workers:
             self.workers.remove(worker)
-            self.events["workers replaced"] += 1
+            self.own.events["workers replaced"] += 1
             self.log(f"a worker has had no open files for {STARVING_SECONDS} s; another takes over")
             self._see_off(worker)
         self._take(new)
@@ -459,8 +464,7 @@ class Supervisor:
     async def counts(self) -> Counts:
         "What has been counted by all, as it is now."
         await asyncio.gather(*(worker.count(1) for worker in self.living if not worker.leaving))
-        total = counts_from_json(self.past + [worker.counts for worker in self.living])
-        total.events.update(self.events)
+        total = counts_from_json([*self.past, *(worker.counts for worker in self.living), counts_to_json(self.own)])
         total.events["lines of the log that are lost"] += LOG.lost
         return total
 
@@ -489,14 +493,13 @@ class Supervisor:
         for other in self.others:
             other.close()
         self._stop_listening()
-        for worker in self.workers:
+        for worker in self.living:
             worker.leave()
-        endings = [asyncio.ensure_future(worker.ended.wait()) for worker in self.workers]
+        endings = [asyncio.ensure_future(worker.ended.wait()) for worker in self.living]
         if endings:
             await asyncio.wait(endings, timeout=self.options.grace + STUCK_SECONDS)
-        for worker in self.workers:
-            if not worker.ended.is_set():
-                worker.process.kill()
+        for worker in self.living:
+            worker.kill()
         for task in [*self.tasks]:
             task.cancel()
 

@@ -14,8 +14,7 @@ from time import monotonic
 from typing import Any
 
 from ra_plugins.hosts.service.decider import verdict_kind
-from ra_plugins.hosts.service.log import LOG
-from ra_plugins.hosts.service.port import Complaints
+from ra_plugins.hosts.service.log import LOG, Complaints
 from ra_plugins.spp.command import Command, Reply
 from ra_plugins.support.command_line import system_reason
 from ra_plugins.support.log import printable
