@@ -115,23 +115,24 @@ def log_faults(
         log(f"{file}: {len(faults) - FAULTS_LOGGED} more {faults.others}")
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #65383f2c
-def _is_ipv4(entry: str) -> bool:
-    "Is this an IPv4 address or network, well written? Most entries are, and `ipaddress` takes its time."
+def _is_well_written(entry: str) -> bool:
+    "Is this surely a client's address or network? Most entries are, and `ipaddress` takes its time."
+    from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
     address, slash, length = entry.partition("/")
-    parts = address.split(".")
-    if len(parts) != 4 or not all(_is_number(part, 255) for part in parts) or (slash and not _is_number(length, 32)):
+    family, bits = (AF_INET6, 128) if ":" in address else (AF_INET, 32)
+    try:
+        packed, prefix = inet_pton(family, address), int(length[:3]) if slash else bits
+    except (OSError, ValueError):
         return False
-    behind = (1 << 32 - int(length or 32)) - 1
-    return not sum(int(part) << 24 - 8 * place for place, part in enumerate(parts)) & behind
-
-
-def _is_number(text: str, most: int) -> bool:
-    return text.isascii() and text.isdecimal() and text == str(int(text[:3])) and int(text) <= most
+    if inet_ntop(family, packed) != address or (":" in address and "." in address) or (slash and str(prefix) != length):
+        return False
+    return 0 <= prefix <= bits and not int.from_bytes(packed, "big") & (1 << bits - prefix) - 1
 
 
 def _wrong_client(entry: str) -> str:
     "Why nothing matches an entry for a client; nothing if something can."
-    if _is_ipv4(entry):
+    if _is_well_written(entry):
         return ""
     try:
         written = network_entry(entry)
