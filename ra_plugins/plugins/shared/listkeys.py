@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.plugins.shared.lookups import domain_key, domain_spellings
+from ra_plugins.support.log import with_reason
 from ra_plugins.support.networks import unmapped
 
 TYPE_CHECKING = False
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['FAULTS_LOGGED', 'LIST_ENTRIES', 'LINES_LOOKED_AT', 'client_keys', 'network_entry', 'name_keys', 'address_keys',
-           'address_entry', 'Faults', 'log_faults', 'log_list_faults']
+           'address_entry', 'Faults', 'log_faults', 'log_list_faults', 'is_listed']
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #0fb0bda9
 def client_keys(
@@ -236,3 +237,21 @@ def log_list_faults(
     except OSError:
         return
     log_faults(file, faults, log)
+
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #c3d1e7f4
+def is_listed(
+    control: Control,
+    file: str,  # the name of the list
+    kind: str,  # as in `log_list_faults`
+    log: Callable[[str], None],
+    *wanted: str,
+) -> bool:
+    "Is any of these in a list? Not where there is no list, or where it can't be read, with a line in the log."
+    log_list_faults(control, file, kind, log)
+    try:
+        return control.has(file, *wanted)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        log(with_reason(f"error opening {file}", error))
+        return False
