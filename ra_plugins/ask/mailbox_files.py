@@ -5,78 +5,39 @@
 # %% ../../nbs/ask/15_mailbox_files.ipynb #cd7064e2
 from __future__ import annotations
 
-import errno
 import os
 
 from ra_plugins.ask.answerer import Answerer
 from ra_plugins.ask.mailbox import NOT_FOUND, DovecotSettings, MailboxFound, PostfixSettings
 from ra_plugins.ask.question import Broken, inf
-from ra_plugins.support.control import BOM, TEXT_LIMIT, Control
-from ra_plugins.support.log import octets, with_reason
+from ra_plugins.support.control import Control
+from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from ra_plugins.ask.mailbox import Mailbox
-    from ra_plugins.support.control import FileInMemory, RegularFile
 
 # %% auto #0
-__all__ = ['TEXT_MAPS', 'map_keys', 'passwd_names', 'NamesInFiles', 'map_paths', 'passwd_paths', 'PostfixStore', 'DovecotStore']
+__all__ = ['TEXT_MAPS', 'map_keys', 'passwd_names', 'map_paths', 'passwd_paths', 'PostfixStore', 'DovecotStore']
 
 # %% ../../nbs/ask/15_mailbox_files.ipynb #ac1d7d04
 def map_keys(
-    raw: bytes,  # of a map as postmap(1) reads it
-) -> Iterator[bytes]:  # in lower case
+    text: str,  # of a map as postmap(1) reads it
+) -> frozenset[str]:  # in lower case
     "The keys of a Postfix map."
-    for line in raw.removeprefix(BOM).lower().split(b"\n"):
-        if line[:1] not in (b" ", b"\t", b"\r", b"#", b""):
-            yield line.split(None, 1)[0]
+    lines = (line.replace("\t", " ").rstrip("\r") for line in text.lower().split("\n"))
+    return frozenset(line.partition(" ")[0] for line in lines if line and line[0] not in " #")
 
 # %% ../../nbs/ask/15_mailbox_files.ipynb #55011e04
 def passwd_names(
-    raw: bytes,  # of a passwd-file, or of /etc/passwd
-) -> Iterator[bytes]:  # in lower case
+    text: str,  # of a passwd-file, or of /etc/passwd
+) -> frozenset[str]:  # in lower case
     "The names of users."
-    for line in raw.removeprefix(BOM).lower().split(b"\n"):
-        name = line.partition(b":")[0].strip()
-        if name and name[:1] != b"#":
-            yield name
-
-# %% ../../nbs/ask/15_mailbox_files.ipynb #619327f2
-def _names(
-    file: RegularFile | FileInMemory,
-    path: str,
-    parse: Callable[[bytes], Iterator[bytes]],
-) -> tuple[frozenset[bytes], int]:  # bytes that it takes to keep
-    if len(file) > TEXT_LIMIT:
-        raise OSError(errno.EFBIG, f"has over {TEXT_LIMIT} bytes", path)
-    raw = file[0 : len(file)]
-    if b"\0" in raw:
-        raise OSError(errno.EINVAL, "isn't text", path)
-    found = frozenset(parse(raw))
-    return found, found.__sizeof__() + 80 * len(found)
-
-
-def _map(file: RegularFile | FileInMemory, path: str) -> tuple[frozenset[bytes], int]:
-    return _names(file, path, map_keys)
-
-
-def _passwd(file: RegularFile | FileInMemory, path: str) -> tuple[frozenset[bytes], int]:
-    return _names(file, path, passwd_names)
-
-
-class NamesInFiles(Control):
-    "Names in text files. Each method raises `OSError` if the file can't be read, or isn't text."
-
-    def map(self, path: str) -> frozenset[bytes]:
-        "The keys of a Postfix map."
-        return self._made(path, _map)
-
-    def passwd(self, path: str) -> frozenset[bytes]:
-        "The users of a passwd-file."
-        return self._made(path, _passwd)
+    names = (line.partition(":")[0].strip(" \t\r") for line in text.lower().split("\n"))
+    return frozenset(name for name in names if name and name[0] != "#")
 
 # %% ../../nbs/ask/15_mailbox_files.ipynb #f983caae
 TEXT_MAPS = ("hash", "btree", "dbm", "cdb", "lmdb", "sdbm", "texthash")  # types that postmap(1) makes of text, or reads as text
@@ -106,6 +67,9 @@ def passwd_paths(
             yield each.replace("%d", domain)
 
 # %% ../../nbs/ask/15_mailbox_files.ipynb #b4321a55
+_COST = 6  # bytes, roughly, that are kept for each byte of such a text
+
+
 class _FileStore(Answerer):
     "What both have in common."
 
@@ -114,7 +78,7 @@ class _FileStore(Answerer):
 
     def __init__(self, settings: Any, log: Any, dry: bool = False):
         super().__init__(settings, log, dry)
-        self.files = NamesInFiles("/")
+        self.files = Control("/")
 
     def answer(self, question: Mailbox, until: float = inf) -> MailboxFound:
         "Look; `Broken` if it can't be found out."
@@ -140,9 +104,9 @@ class PostfixStore(_FileStore):
 
     def look(self, question: Mailbox) -> MailboxFound:
         "The address first, then the catch-all of its domain."
-        maps = [self.files.map(path) for path in map_paths(self.settings.maps)]
+        maps = [self.files.parsed(path, map_keys, cost=_COST) for path in map_paths(self.settings.maps)]
         for key, catch_all in ((question.address, False), (f"@{question.domain}", True)):
-            if any(octets(key) in each for each in maps):
+            if any(key in each for each in maps):
                 return MailboxFound(True, catch_all, None)
         return NOT_FOUND
 
@@ -154,6 +118,7 @@ class DovecotStore(_FileStore):
 
     def look(self, question: Mailbox) -> MailboxFound:
         "The address, or its local part alone."
-        names = {octets(question.address), octets(question.local)}
-        files = [self.files.passwd(path) for path in passwd_paths(self.settings.paths, question.domain)]
+        names = {question.address, question.local}
+        paths = passwd_paths(self.settings.paths, question.domain)
+        files = [self.files.parsed(path, passwd_names, cost=_COST) for path in paths]
         return NOT_FOUND if all(names.isdisjoint(each) for each in files) else MailboxFound(True, False, None)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # %% auto #0
-__all__ = ['WORKERS', 'outcome', 'Workers']
+__all__ = ['WORKERS', 'WAITING_LIMIT', 'outcome', 'Workers']
 
 # %% ../../nbs/ask/13_workers.ipynb #2c44e047
 def outcome(
@@ -34,6 +34,7 @@ def outcome(
 
 # %% ../../nbs/ask/13_workers.ipynb #81252c72
 WORKERS = 5  # threads
+WAITING_LIMIT = 10_000  # pieces of work in the queue
 
 
 class Workers:
@@ -56,9 +57,12 @@ class Workers:
         until: float,  # as in `outcome`
         settle: Callable[[Any], object],  # is given the outcome, in the thread
     ) -> None:
-        "Have some work done."
+        "Have some work done; `Broken`, if too much is waiting already."
         from threading import Thread
 
+        if self.queue.qsize() >= WAITING_LIMIT:
+            settle(Broken("too many questions are waiting already"))
+            return
         self.queue.put((work, until, settle))
         with self.lock:
             if self.idle.acquire(blocking=False) or self.started == self.most:

@@ -508,24 +508,24 @@ def _told(rule: AccessRule, changed: list[Command]) -> str:
     return f"exempt from {rule.text}{without}"
 
 
-def _about(session: Session, known: frozenset[str]) -> str:
-    "The client, and what the rules may have looked at, for the log."
+def _values(session: Session) -> dict[str, str]:
+    "By field, what a session tells."
     told = {
         "client": session.client_ip, "name": session.client_host, "helo": session.helo,
         "sender": session.mail_from, "recipient": session.rcpt_to, "user": session.auth_user or None,
     }  # fmt: skip
-    shown = known | {"client"}
-    return ", ".join(f"{field} {value}" for field, value in told.items() if field in shown and value is not None)
+    return {field: str(value) for field, value in told.items() if value is not None}
+
+
+def _about(session: Session, known: frozenset[str]) -> str:
+    "The client, and what the rules may have looked at, for the log."
+    return ", ".join(f"{field} {value}" for field, value in _values(session).items() if field in known | {"client"})
 
 # %% ../../nbs/plugins/access.ipynb #d91a3168
 def _log_unjudged(session: Session, keys: Mapping[str, list[str]], log: Callable[[str], None]) -> None:
     "Log which of a session's domains can't be compared: they are in no list, and no rule holds them."
-    told = {
-        "name": session.client_host, "helo": session.helo, "sender": session.mail_from, "recipient": session.rcpt_to,
-        "user": session.auth_user,
-    }  # fmt: skip
-    for field, value in told.items():
-        domain = (value or "").rpartition("@")[2] if field in keys else ""
+    for field, value in _values(session).items():
+        domain = value.rpartition("@")[2] if field in keys else ""
         if not domain.isascii() and not domain_key(domain).isascii():
             why = "its domain is no name that DNS could have, so no line about a domain holds for it"
             log(f"{field} {value}: {why}")

@@ -21,7 +21,7 @@ from ra_plugins.ask.callout import (
 from ra_plugins.ask.dns import Lookup, Silent
 from ra_plugins.ask.question import Late, Unanswered, gather
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
-from ra_plugins.plugins.shared.listkeys import log_list_faults
+from ra_plugins.plugins.shared.listkeys import is_listed
 from ra_plugins.spp.command import Refuse, block_permanent, block_temporary
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.address import Address, literal, parse_address
@@ -277,18 +277,6 @@ async def looked_up(check: Check) -> CalloutReply | None:  # as `verified`
     return reply
 
 # %% ../../nbs/plugins/checkback.ipynb #98503fbb
-def _is_listed(control: Control, name: str, kind: str, log: Callable[[str], None], *wanted: str) -> bool:
-    "Is one of these in a list? Not in one that isn't there."
-    log_list_faults(control, name, kind, log)
-    try:
-        return control.has(name, *wanted)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        log(with_reason(f"error opening {name}", error))
-        return False
-
-
 def _is_ours(control: Control, domain: str, log: Callable[[str], None]) -> bool:
     try:
         return control.is_ours(domain)
@@ -304,9 +292,9 @@ def excused(
     log: Callable[[str], None],
 ) -> str:  # for the log; empty if it is to be checked
     "Why a sender isn't checked."
-    if _is_listed(control, "cbwldom", "domain", log, address.domain, parse_address(text).domain):
+    if is_listed(control, "cbwldom", "domain", log, address.domain, parse_address(text).domain):
         return "Whitelisted domain"
-    if _is_listed(control, "cbwladdr", "address alone", log, str(address), text):
+    if is_listed(control, "cbwladdr", "address alone", log, str(address), text):
         return "Whitelisted address"
     return "Domain of ours, not called" if _is_ours(control, address.domain, log) else ""
 

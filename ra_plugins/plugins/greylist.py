@@ -9,7 +9,7 @@ from ra_plugins.ask.dns import Lookup, Prefetch
 from ra_plugins.ask.question import Unanswered, gather
 from ra_plugins.ask.seen import CAME_BACK, FIRST_SEEN, PROVEN, SEEN_BEFORE, TOO_EARLY, Seen, Terms
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
-from ra_plugins.plugins.shared.listkeys import address_keys, client_keys, log_list_faults
+from ra_plugins.plugins.shared.listkeys import address_keys, client_keys, is_listed
 from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.spp.command import Command, Later, Refuse
 from ra_plugins.spp.plugin import plugin
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ra_plugins.support.control import Control
 
 # %% auto #0
-__all__ = ['DNS_SECONDS', 'LINES', 'client_network', 'unsigned', 'folded', 'address_entries', 'is_listed', 'prefix4', 'prefix6',
+__all__ = ['DNS_SECONDS', 'LINES', 'client_network', 'unsigned', 'folded', 'address_entries', 'prefix4', 'prefix6',
            'GreylistSettings', 'exempt_as', 'by_mx', 'by_spf', 'vouched_for', 'sighting_line', 'seen_now', 'come_again',
            'greylist']
 
@@ -104,24 +104,6 @@ def address_entries(address: str) -> list[str]:
     local, at, _ = address.lower().rpartition("@")
     return [*address_keys(address), *([f"{local}@"] if at else [])]
 
-# %% ../../nbs/plugins/greylist.ipynb #91820b5b
-def is_listed(
-    control: Control,
-    name: str,  # of the list
-    kind: str,  # of its entries: a key of `LIST_ENTRIES`
-    entries: list[str],
-    log: Callable[[str], None],
-) -> bool:
-    "Is any of the entries in the list? False where there is no list, or where it can't be read, with a line in the log."
-    try:
-        if not control.exists(name):
-            return False
-        log_list_faults(control, name, kind, log)
-        return control.has(name, *entries)
-    except OSError as error:
-        log(with_reason(f"error opening {name}", error))
-        return False
-
 # %% ../../nbs/plugins/greylist.ipynb #dcf01c81
 def prefix4(value: str) -> int:
     "a whole number from 8 to 32"
@@ -172,11 +154,11 @@ def exempt_as(
 ) -> str:  # for the log; empty if it isn't
     "What of a session is in a list of those that needn't wait."
     address, sender, recipient = session.client_ip, session.mail_from or "", session.rcpt_to or ""
-    if address and is_listed(control, settings.clients, "client", client_keys(address), log):
+    if address and is_listed(control, settings.clients, "client", log, *client_keys(address)):
         return f"client ({address})"
-    if is_listed(control, settings.senders, _ADDRESSES, address_entries(sender), log):
+    if is_listed(control, settings.senders, _ADDRESSES, log, *address_entries(sender)):
         return f"sender ({sender or '<>'})"
-    if is_listed(control, settings.recipients, _ADDRESSES, address_entries(recipient), log):
+    if is_listed(control, settings.recipients, _ADDRESSES, log, *address_entries(recipient)):
         return f"recipient ({recipient})"
     return ""
 

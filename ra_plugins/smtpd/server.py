@@ -26,6 +26,7 @@ from ra_plugins.smtpd.dialogue import TOO_BIG, Dialogue, programs
 from ra_plugins.smtpd.qmail_spp import Checks, end_process, in_time, run_program, start_process
 from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line, octets, printable
+from ra_plugins.support.networks import unmapped
 
 # %% auto #0
 __all__ = ['TOLD_BY_TCPSERVER', 'LOG_ROUNDS', 'SMTP_LINE_LIMIT', 'STRAY_NEWLINE', 'HOPS_LIMIT', 'MESSAGE_LIMIT', 'QUEUE_TROUBLE',
@@ -162,8 +163,7 @@ def begin(
 
 def _is_here(ip: str) -> bool:
     "Is a client on this machine?"
-    address = ip_address(ip.partition("%")[0])
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    return unmapped(ip_address(ip.partition("%")[0])).is_loopback
 
 # %% ../../nbs/smtpd/02_server.ipynb #1ae4cf16
 class Gone(Exception):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ra_plugins.plugins.shared.lookups import domain_key, domain_spellings
+from ra_plugins.support.log import with_reason
 from ra_plugins.support.networks import unmapped
 
 TYPE_CHECKING = False
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['FAULTS_LOGGED', 'LIST_ENTRIES', 'LINES_LOOKED_AT', 'client_keys', 'network_entry', 'name_keys', 'address_keys',
-           'address_entry', 'Faults', 'log_faults', 'log_list_faults']
+           'address_entry', 'Faults', 'log_faults', 'log_list_faults', 'is_listed']
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #0fb0bda9
 def client_keys(
@@ -115,23 +116,24 @@ def log_faults(
         log(f"{file}: {len(faults) - FAULTS_LOGGED} more {faults.others}")
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #65383f2c
-def _is_ipv4(entry: str) -> bool:
-    "Is this an IPv4 address or network, well written? Most entries are, and `ipaddress` takes its time."
+def _is_well_written(entry: str) -> bool:
+    "Is this surely a client's address or network? Most entries are, and `ipaddress` takes its time."
+    from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
     address, slash, length = entry.partition("/")
-    parts = address.split(".")
-    if len(parts) != 4 or not all(_is_number(part, 255) for part in parts) or (slash and not _is_number(length, 32)):
+    family, bits = (AF_INET6, 128) if ":" in address else (AF_INET, 32)
+    try:
+        packed, prefix = inet_pton(family, address), int(length[:3]) if slash else bits
+    except (OSError, ValueError):
         return False
-    behind = (1 << 32 - int(length or 32)) - 1
-    return not sum(int(part) << 24 - 8 * place for place, part in enumerate(parts)) & behind
-
-
-def _is_number(text: str, most: int) -> bool:
-    return text.isascii() and text.isdecimal() and text == str(int(text[:3])) and int(text) <= most
+    if inet_ntop(family, packed) != address or (":" in address and "." in address) or (slash and str(prefix) != length):
+        return False
+    return 0 <= prefix <= bits and not int.from_bytes(packed, "big") & (1 << bits - prefix) - 1
 
 
 def _wrong_client(entry: str) -> str:
     "Why nothing matches an entry for a client; nothing if something can."
-    if _is_ipv4(entry):
+    if _is_well_written(entry):
         return ""
     try:
         written = network_entry(entry)
@@ -235,3 +237,21 @@ def log_list_faults(
     except OSError:
         return
     log_faults(file, faults, log)
+
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #c3d1e7f4
+def is_listed(
+    control: Control,
+    file: str,  # the name of the list
+    kind: str,  # as in `log_list_faults`
+    log: Callable[[str], None],
+    *wanted: str,
+) -> bool:
+    "Is any of these in a list? Not where there is no list, or where it can't be read, with a line in the log."
+    log_list_faults(control, file, kind, log)
+    try:
+        return control.has(file, *wanted)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        log(with_reason(f"error opening {file}", error))
+        return False
