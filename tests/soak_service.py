@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from dns_server import remote_server
 from service_process import SESSION, Service, memory, remove, short_folder
+from soak import show
 
 from ra_plugins.ask.dns import Zone
 from ra_plugins.hosts.service.request import ServiceRequest
@@ -244,12 +245,6 @@ def _soaked(running: Service, seconds: float, say: Callable[[str], object]) -> S
     assert running.answers()
     time.sleep(1)  # for what is left of connections
     return Soaked(done, unanswered, early, taken(running))
-
-
-def show(progress: str) -> None:
-    "On a terminal, and nowhere else."
-    if sys.stderr.isatty():
-        print(f"\r\033[K{progress}", end="", file=sys.stderr, flush=True)
 
 
 def main() -> int:
