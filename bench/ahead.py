@@ -9,14 +9,9 @@ session about which all is known before, so that asking ahead is in vain.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -25,11 +20,12 @@ from measure import Benchmark, Figure, Side, Unmeasurable, ratio
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
 from dns_server import remote_server
+from service_process import Service, heard
 
 from ra_plugins.ask.dns import Zone
 from ra_plugins.hosts.service.ahead import Rehearsals
 from ra_plugins.hosts.service.decider import Decider
-from ra_plugins.hosts.service.request import SERVICE_REPLY_LIMIT, ServiceReply, ServiceRequest, read_netstring
+from ra_plugins.hosts.service.request import ServiceReply, ServiceRequest
 from ra_plugins.plugins.rblchecks import rblchecks
 from ra_plugins.plugins.rdnschecks import rdnschecks
 from ra_plugins.plugins.spfchecks import spfchecks
@@ -67,40 +63,23 @@ CHECKS = {  # the plugins at RCPT, and what they log of a client
 }
 
 
-@contextmanager
-def service(folder: Path, port: int, plugins: tuple[str, ...], *options: str) -> Iterator[str]:
-    "`ra-plugins service`; the path of its socket."
+def service(folder: Path, port: int, plugins: tuple[str, ...], *options: str) -> Service:
+    "The service with these plugins at RCPT, and a nameserver."
     folder.mkdir(parents=True)
-    (folder / "me").write_text("mail.example.org\n")
-    (folder / "atplugins").write_text("\n".join(["[rcpt]", *plugins, ""]))
-    environ = {**os.environ, "CONTROLDIR": str(folder), "DNSSERVERS": f"127.0.0.1#{port}"}
-    user = ["--user", "root"] if os.geteuid() == 0 else []
-    program, path = Path(sys.executable).with_name("ra-plugins"), str(folder / "socket")
-    words = [str(program), "service", "--socket", path, *user, *options]
-    with subprocess.Popen(words, env=environ, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            said = process.stderr.readline()  # type: ignore[union-attr]
-            if "ready on" not in said:
-                raise Unmeasurable(f"{' '.join(words)}: {said}")
-            yield path
-        finally:
-            process.send_signal(signal.SIGTERM)
+    control = {"me": "mail.example.org\n", "atplugins": "\n".join(["[rcpt]", *plugins, ""])}
+    return Service(folder, *options, control=control, DNSSERVERS=f"127.0.0.1#{port}")
 
 
-def asked(path: str, name: str, environ: dict[str, str]) -> tuple[ServiceReply, float]:
+def asked(running: Service, name: str, environ: dict[str, str]) -> tuple[ServiceReply, float]:
     "A client's question: the reply, and how many seconds it took."
     began = time.perf_counter()
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(path)
+    with running.connect() as connection:
         connection.sendall(ServiceRequest(name, 4711, environ).pack())
-        data = b""
-        while more := connection.recv(65536):
-            data += more
+        reply = heard(connection)
     took = time.perf_counter() - began
-    payload = read_netstring(data, SERVICE_REPLY_LIMIT)
-    if payload is None:
-        raise Unmeasurable(f"{name}: {data!r}")
-    return ServiceReply.unpack(payload), took
+    if reply is None:
+        raise Unmeasurable(f"the service doesn't answer {name}")
+    return reply, took
 
 
 def commands(number: int) -> Iterator[tuple[str, dict[str, str]]]:
@@ -116,10 +95,10 @@ def commands(number: int) -> Iterator[tuple[str, dict[str, str]]]:
         yield name, environ
 
 
-def session(path: str, plugins: tuple[str, ...], pipelining: bool) -> float:
+def session(running: Service, plugins: tuple[str, ...], pipelining: bool) -> float:
     "A session up to RCPT: how many seconds that took."
     for name, environ in commands(next(NUMBERS)):
-        reply, took = asked(path, name, environ)
+        reply, took = asked(running, name, environ)
         if not (pipelining and name == "at-mail"):  # MAIL and RCPT in one go: RFC 2920
             time.sleep(ROUND_TRIP)
     for line, plugin in zip(reply.log, plugins, strict=True):
@@ -128,9 +107,9 @@ def session(path: str, plugins: tuple[str, ...], pipelining: bool) -> float:
     return took
 
 
-def side(path: str, plugins: tuple[str, ...], pipelining: bool = False) -> Side:
+def side(running: Service, plugins: tuple[str, ...], pipelining: bool = False) -> Side:
     "The wait at RCPT, timed."
-    return lambda: session(path, plugins, pipelining)
+    return lambda: session(running, plugins, pipelining)
 
 
 def costs(port: int, ahead: bool) -> Side:

@@ -104,6 +104,14 @@ def users(number: int) -> Iterator[str]:
     return (f"user{each}@example.org" for each in range(number))
 
 
+def compiled(folder: Path, compiler: str, source: str, name: str) -> Path:
+    "A program in C, made by a compiler with its options."
+    text, program = folder / f"{name}.c", folder / name
+    text.write_text(source)
+    subprocess.run([*compiler.split(), "-O2", "-s", "-o", program, text], check=True)
+    return program
+
+
 def write_cdb(path: Path, addresses: Iterable[str]) -> None:
     "Make a CDB of addresses."
     with path.open("wb") as file, Writer(file) as writer:

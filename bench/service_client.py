@@ -14,7 +14,7 @@ from pathlib import Path
 from shutil import which
 
 from measure import Benchmark, Figure, Side, Unmeasurable, ratio
-from scripts import BARE, SESSION, check, run
+from scripts import BARE, SESSION, check, compiled, run
 
 from ra_plugins.hosts.service.client import client_source, python_client
 
@@ -69,19 +69,10 @@ def responder(path: Path, loop: str) -> Iterator[None]:
             process.kill()
 
 
-def compiled(folder: Path, compiler: str) -> Path:
-    "A client, made by a compiler."
-    path = folder / compiler.replace(" ", "")
-    source = path.with_suffix(".c")
-    source.write_text(client_source(str(folder / "socket"), str(folder / "scripts")))
-    words = compiler.split()
-    subprocess.run([str(which(words[0])), *words[1:], "-O2", "-s", "-o", path, source], check=True)
-    return path
-
-
 def clients(folder: Path) -> dict[str, Path]:
-    "Those that can be made here, by how."
-    made = {compiler: compiled(folder, compiler) for compiler in COMPILERS if which(compiler.split()[0])}
+    "Those that there are, by how they are made."
+    source = client_source(str(folder / "socket"), str(folder / "scripts"))
+    made = {compiler: compiled(folder, compiler, source, compiler.replace(" ", "")) for compiler in COMPILERS}
     made["the client in Python"] = folder / "python"
     made["the client in Python"].write_text(python_client(str(folder / "socket"), str(folder / "scripts")))
     made["the client in Python"].chmod(0o755)
@@ -90,11 +81,8 @@ def clients(folder: Path) -> dict[str, Path]:
 
 def measurements(folder: Path) -> Iterator[Benchmark]:
     "The benchmarks of this file. `folder` is empty, and thrown away afterwards."
-    dash = which("dash")
-    if not dash:
-        raise Unmeasurable("there is no dash to compare with")
     nothing, made = folder / "nothing", clients(folder)
-    nothing.write_text(f"#!{dash}\nexit 0\n")
+    nothing.write_text(f"#!{which('dash')}\nexit 0\n")
     nothing.chmod(0o755)
     for loop in ("uvloop", "asyncio"):
         sides: dict[str, Side] = {NOTHING: partial(run, str(nothing), environ=SESSION)}

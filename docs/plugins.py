@@ -33,10 +33,11 @@ class PluginFacts(SphinxDirective):
 def facts(app: Sphinx, page: Page) -> nodes.Node:
     "Where a plugin runs, what it asks and may answer, its settings and those of who answers it, and who else is there."
     plugin = page.plugin
+    stages = [stage for stage in STAGES if stage in plugin.stages]
     asked = [[to_class(app, page.name, kind), nodes.Text(": "), *marked(summary(kind))] for kind in plugin.asks]
     answered = [to_class(app, page.name, kind) for kind in plugin.answers or ()]
     rows = [
-        ("Runs at", [nodes.Text(", ".join(stage.upper() for stage in STAGES if stage in plugin.stages))]),
+        ("Runs at", [nodes.Text(", ".join(map(str.upper, stages)))]),
         ("Asks", [each for question in asked for each in (nodes.Text(" "), *question)][1:] or [nodes.Text("nothing")]),
         ("May answer", listed(answered) or [nodes.Text(commands_answered(plugin))]),
         ("Takes", [nodes.Text(f"at most {plugin.seconds:g} seconds")]),
@@ -47,7 +48,7 @@ def facts(app: Sphinx, page: Page) -> nodes.Node:
     kept = variables(app, page, plugin.state)
     rows += [("Keeps", kept)] if kept else []
     others = [each for each in app.pages.values() if each.plugin and each is not page]
-    for stage in (each for each in STAGES if each in plugin.stages):
+    for stage in stages:
         neighbours = [to_page(app, page.name, each.name) for each in others if stage in each.plugin.stages]
         rows += [(f"Also at {stage.upper()}", listed(neighbours))] if neighbours else []
     fields = [(nodes.field_name("", name), nodes.field_body("", nodes.paragraph("", "", *row))) for name, row in rows]

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import ra_plugins
@@ -35,6 +35,21 @@ def until(happened: Callable[[], object], what: str) -> None:
     while not happened():
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.01)
+
+
+@contextmanager
+def beside(
+    work: Callable[[], object],
+    end: Callable[[], object],  # has `work` return
+) -> Iterator[None]:
+    "Do some work in a thread of its own, for as long as the block lasts."
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        end()
+        thread.join(PATIENCE)
 
 
 def plain(reply: str) -> str:

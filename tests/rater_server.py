@@ -9,9 +9,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
-from mailserver import ENVIRON, PATIENCE, until
+from mailserver import ENVIRON, PATIENCE, beside, until
+from servers import free_port
 
 from ra_plugins.rater.limits import Rule, RuleBook, parse_limit
 from ra_plugins.rater.memory import Memory
@@ -30,13 +32,8 @@ def rater(
     listener = listen("127.0.0.1", where) if isinstance(where, int) else LocalListener(str(where))
     server.serve(listener, Rater(book, Memory()))
     name = listener.getsockname()
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
+    with beside(server.run, partial(setattr, server, "stopping", True)):
         yield name if isinstance(name, str) else f"{name[0]}:{name[1]}"
-    finally:
-        server.stopping = True
-        thread.join(PATIENCE)
 
 
 COMMAND = [sys.executable, "-c", "import sys; from ra_plugins.rater.daemon import main; sys.exit(main())"]
@@ -89,12 +86,6 @@ def everything(client: socket.socket) -> bytes:
     while chunk := client.recv(65536):
         heard += chunk
     return heard
-
-
-def free_port() -> int:
-    "A port on which nobody listens."
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Misbehaving:

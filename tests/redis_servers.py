@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
+from mailserver import beside
 from redis.cluster import RedisCluster
+from servers import free_port
 
 PATIENCE = 60  # seconds for whatever has to happen
 
@@ -31,16 +36,21 @@ def until(happens: Callable[[], Any], what: str) -> Any:
         time.sleep(0.02)
 
 
-def free_port(cluster: bool = False) -> int:
-    "A port that is free, and for a server of a cluster the one 10,000 above it, too."
+def cluster_port() -> int:
+    "A port that is free, as is the one 10,000 above it, which a server of a cluster has, too."
     while True:
-        with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-            port = int(listener.getsockname()[1])
-            if not cluster:
+        port = free_port()
+        if port <= 55_000:
+            with suppress(OSError), closing(socket.create_server(("127.0.0.1", port + 10_000))):
                 return port
-            if port <= 55_000:
-                with suppress(OSError), closing(socket.create_server(("127.0.0.1", port + 10_000))):
-                    return port
+
+
+def installed(name: str) -> str:
+    "The path of a program; the test is skipped if it isn't installed."
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} isn't installed")
+    return path
 
 
 class Server:
@@ -49,7 +59,7 @@ class Server:
     def __init__(self, program: str, folder: Path, *options: str, cluster: bool = False):
         folder.mkdir(exist_ok=True)
         self.program, self.folder, self.options = program, folder, options
-        self.port = free_port(cluster)
+        self.port = cluster_port() if cluster else free_port()
         self.path = folder / "socket"
         self.url = f"unix://{self.path}"
         self.start()
@@ -82,6 +92,17 @@ class Server:
     def admin(self) -> Any:  # redis-py says of each method that it may be awaited
         "A connection to look and to break things with."
         return redis.Redis(unix_socket_path=str(self.path))
+
+
+@contextmanager
+def started(program: str) -> Iterator[Server]:
+    "A server with a folder of its own."
+    with tempfile.TemporaryDirectory() as folder:  # not tmp_path: the path of a socket has to be short
+        server = Server(program, Path(folder))
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 class Guarded:
@@ -187,6 +208,11 @@ class Door:
             else:
                 client.close()
 
+    def shut(self) -> None:
+        "Let nobody through any more."
+        self.open = False
+        socket.create_connection(("127.0.0.1", self.port)).close()
+
     @staticmethod
     def pass_on(one: socket.socket, other: socket.socket) -> None:
         "Send on what comes, until there is no more."
@@ -203,13 +229,7 @@ def forwarding(target: int) -> Iterator[Door]:
     "A port that leads to another one."
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         door = Door(listener, target)
-        thread = threading.Thread(target=door.run)
-        thread.start()
-        try:
+        with beside(door.run, door.shut):
             yield door
-        finally:
-            door.open = False
-            socket.create_connection(("127.0.0.1", door.port)).close()
-            thread.join()
-            for each in door.ends:
-                each.close()
+        for each in door.ends:
+            each.close()

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from dns_server import remote_server
 from service_process import SESSION, Service, memory, remove, short_folder
+from soak import show
 
 from ra_plugins.ask.dns import Zone
 from ra_plugins.hosts.service.request import ServiceRequest
@@ -231,25 +232,21 @@ def _soaked(running: Service, seconds: float, say: Callable[[str], object]) -> S
                 connection.sendall(ServiceRequest("asleep", 1, session()).pack())
         done += 1
         if not early and passed > seconds / 2:
-            early = taken(running)
+            with suppress(OSError):  # a worker may be ending; then it is looked at again
+                early = taken(running)
         if passed - told >= 1:
             told = passed
-            held = taken(running)
-            say(
-                f"{passed:.0f} of {seconds:.0f} s, {done:,} clients, {held['files']} files, "
-                f"{held['supervisor'] >> 10:,} kB in the supervisor, {held['workers'] >> 10:,} kB in the workers"
-            )
+            with suppress(OSError):
+                held = taken(running)
+                say(
+                    f"{passed:.0f} of {seconds:.0f} s, {done:,} clients, {held['files']} files, "
+                    f"{held['supervisor'] >> 10:,} kB in the supervisor, {held['workers'] >> 10:,} kB in the workers"
+                )
     for client in silent:
         client.close()
     assert running.answers()
     time.sleep(1)  # for what is left of connections
     return Soaked(done, unanswered, early, taken(running))
-
-
-def show(progress: str) -> None:
-    "On a terminal, and nowhere else."
-    if sys.stderr.isatty():
-        print(f"\r\033[K{progress}", end="", file=sys.stderr, flush=True)
 
 
 def main() -> int:

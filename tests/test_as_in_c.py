@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 import pytest
-from cdblib import Writer
+from cdb_files import cdb
 
 from ra_plugins.hosts.catalogue import catalogue
 from ra_plugins.hosts.service.decider import file_variables
@@ -22,15 +21,6 @@ def decided(name: str, control: ControlFiles | None = None, **values: object) ->
     "What a plugin answers, and what it logs; nothing else."
     log: list[str] = []
     return FOUND[name](sample_session(**values), control or ControlFiles({}), log.append, {}), log
-
-
-def cdb(*keys: bytes) -> bytes:
-    "The bytes of a CDB with these keys."
-    file = io.BytesIO()
-    with Writer(file) as writer:
-        for key in keys:
-            writer.put(key, b"")
-    return file.getvalue()
 
 
 # tarpit's words

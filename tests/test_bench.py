@@ -21,10 +21,12 @@ def bench(*arguments: str, path: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_programs_that_are_missing_are_named(tmp_path: Path) -> None:
-    done = bench("rater", "service_client", path=str(tmp_path))
+    done = bench("rater", "service", "service_client", path=str(tmp_path))
     assert done.returncode == 3 and done.stdout == ""
-    rater, client = done.stderr.splitlines()
+    rater, service, client = done.stderr.splitlines()
     assert rater.startswith("bench: rater isn't measured without redis-server (Debian's package redis-server)")
+    assert service.startswith("bench: service isn't measured without ")
+    assert set(re.findall(r"package ([\w-]+)\)", service)) == {"dash", "gcc", "libc6-dev"}
     assert client.startswith("bench: service_client isn't measured without ")
     assert set(re.findall(r"package ([\w-]+)\)", client)) == {"dash", "gcc", "libc6-dev", "musl-tools"}
 

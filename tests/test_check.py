@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
+from cdb_files import cdb
 from mailserver import COMMAND, ENVIRON, PATIENCE
 
 from ra_plugins.cli.check import check_parser
@@ -229,10 +230,7 @@ def of_everything(home: Path) -> list[str]:
     }
     for name, text in files.items():
         (home / "control" / name).write_text(text)
-    import cdblib
-
-    with open(home / "control" / "addresslist", "wb") as file, cdblib.Writer(file) as writer:
-        writer.put(b"ana@example.org", b"")
+    (home / "control" / "addresslist").write_bytes(cdb("ana@example.org"))
     (home / "run").write_text("SPFFORWARDERS=spfforwarders RBLSERVERS=bl.example.net tcpserver 0 25 qmail-smtpd\n")
     return ["--run", str(home / "run")]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cdblib import Writer
+from cdb_files import cdb
 
 from ra_plugins.hosts.catalogue import catalogue
 from ra_plugins.plugins.localmail import localmail
@@ -42,13 +42,6 @@ class Counting(Control):
     def _open(self, name: str) -> module.RegularFile | module.FileInMemory:
         self.opened.append(name)
         return super()._open(name)
-
-
-def cdb(path: Path, *keys: str) -> None:
-    "Make a CDB, in place."
-    with path.open("wb") as file, Writer(file) as writer:
-        for key in keys:
-            writer.put(key.encode(), b"")
 
 
 def wait_for_rest(*paths: Path) -> None:
@@ -104,7 +97,7 @@ def test_the_second_decision_has_what_the_first_read(tmp_path: Path) -> None:
 def test_a_whitelist_that_is_a_cdb_is_not_read_as_text(tmp_path: Path) -> None:
     "To look into a CDB of some megabytes a decision needs next to no memory."
     (tmp_path / "rcpthosts").write_text("example.org\n")
-    cdb(tmp_path / "unchecked", *(f"lists{each}.example.org" for each in range(100_000)))
+    (tmp_path / "unchecked").write_bytes(cdb(*(f"lists{each}.example.org" for each in range(100_000))))
     control = Control(str(tmp_path))
     tracemalloc.start()
     try:
@@ -170,10 +163,10 @@ def test_a_cdb_that_was_replaced_is_closed(tmp_path: Path) -> None:
     "And so is one that has gone."
     path = tmp_path / "list"
     control = Control(str(tmp_path))
-    cdb(path, "ana@example.org")
+    path.write_bytes(cdb("ana@example.org"))
     wait_for_rest(path)
     assert control.has("list", "ana@example.org") and str(path) in open_files()
-    cdb(tmp_path / "new", "ben@example.org")
+    (tmp_path / "new").write_bytes(cdb("ben@example.org"))
     wait_for_rest(tmp_path / "new")
     os.replace(tmp_path / "new", path)
     wait_for_rest(path)
@@ -190,7 +183,7 @@ def test_open_files_are_bounded(tmp_path: Path) -> None:
     control = Control(str(tmp_path))
     paths = [tmp_path / f"{number}.cdb" for number in range(200)]
     for path in paths:
-        cdb(path, "ana@example.org")
+        path.write_bytes(cdb("ana@example.org"))
     wait_for_rest(*paths)
     for path in paths:
         assert control.has(path.name, "ana@example.org")
@@ -200,7 +193,7 @@ def test_open_files_are_bounded(tmp_path: Path) -> None:
 def test_a_cdb_cut_short_between_two_looks_leaves_the_process_alive(tmp_path: Path) -> None:
     "By a map of the file that would be SIGBUS. It is looked at in a process of its own, to see how it ends."
     path = tmp_path / "list"
-    cdb(path, *(f"user{each}@example.org" for each in range(100_000)))
+    path.write_bytes(cdb(*(f"user{each}@example.org" for each in range(100_000))))
     script = """
 import os, sys
 from ra_plugins.support.control import Control, RegularFile
@@ -350,10 +343,9 @@ def test_a_mark_at_the_start_and_blanks() -> None:
 def test_a_cdb_in_memory_is_not_looked_for_in_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cdb(tmp_path / "morercpthosts.cdb", "example.net")
-    cdb(tmp_path / "other", "example.com")
+    (tmp_path / "morercpthosts.cdb").write_bytes(cdb("example.net"))
     monkeypatch.chdir(tmp_path)
-    control = ControlFiles({"rcpthosts": "", "morercpthosts.cdb": (tmp_path / "other").read_bytes()})
+    control = ControlFiles({"rcpthosts": "", "morercpthosts.cdb": cdb("example.com")})
     assert control.is_ours("example.com") and not control.is_ours("example.net")
     assert not ControlFiles({"rcpthosts": ""}).is_ours("example.net")
     answer, lines = said(rcptcheckscdb, ControlFiles({"rcpthosts": "example.org\n"}), rcpt_to="ana@example.org")

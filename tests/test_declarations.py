@@ -6,11 +6,10 @@ declared, its notebook shows: notebooks.py sees to that.
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import pytest
-from cdblib import Writer
+from cdb_files import cdb
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,14 +67,6 @@ VALUES = {  # by the kind of a variable, or by its name where that is any text
     "mailbox_sources": ["vpopmail", "sql", "postfix dovecot", "list", "vpopmail list", "x"],
     "CHKUSER_DELIMITER": ["-", "+-", ""],
 }
-
-
-def cdb(*keys: bytes) -> bytes:
-    file = io.BytesIO()
-    with Writer(file) as writer:
-        for key in keys:
-            writer.put(key, b"")
-    return file.getvalue()
 
 
 FILES: dict[str, str | bytes] = {

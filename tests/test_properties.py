@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
-from cdblib import Writer
+from cdb_files import cdb
 from dns_server import DnsServer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -127,15 +127,6 @@ def environments(draw: st.DrawFn, plugin: Plugin) -> dict[bytes, bytes]:
         kind = (told | own)[name].kind.__name__
         environ[name.encode()] = draw(LIKELY.get(name, LIKELY.get(kind, values)), name)
     return environ | {name.encode(): draw(values, name) for name in draw(few, "anything")}
-
-
-def cdb(*keys: bytes) -> bytes:
-    "The bytes of a CDB with these keys."
-    file = io.BytesIO()
-    with Writer(file) as writer:
-        for key in keys:
-            writer.put(key, b"")
-    return file.getvalue()
 
 
 MISSING, FOLDER, LOOP = "missing", "a folder", "a link to itself"

@@ -22,7 +22,8 @@ from urllib.request import urlopen
 
 import pytest
 from mailserver import ENVIRON, PATIENCE, ROOT, until
-from redis_servers import free_port
+from rater_server import everything
+from servers import free_port
 from test_rater_config import C_RATER
 
 from ra_plugins import __version__
@@ -91,12 +92,6 @@ class Daemon:
         self.process.send_signal(number)
         _, rest = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, rest.splitlines()
-
-
-def everything(connection: socket.socket) -> bytes:
-    "What comes on a connection until it is closed."
-    with connection.makefile("rb") as file:
-        return file.read()
 
 
 @pytest.fixture

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
+from mailserver import beside
 from redis.crc import key_slot
-from redis_servers import PATIENCE, Clustered, Guarded, until
+from redis_servers import PATIENCE, Clustered, Guarded, installed, until
 
 from ra_plugins.rater.limits import Limit, Rule, RuleBook
 from ra_plugins.rater.memory import RETRY_PAUSE, Mark, StoreError
@@ -27,10 +28,7 @@ VALUES = [f"192.0.2.{last}" for last in range(1, 41)]
 
 @pytest.fixture(params=["redis-server", "valkey-server"])
 def program(request: pytest.FixtureRequest) -> str:
-    found = shutil.which(str(request.param))
-    if found is None:
-        pytest.skip(f"{request.param} isn't installed")
-    return found
+    return installed(str(request.param))
 
 
 @pytest.fixture
@@ -87,13 +85,8 @@ class Load:
 
 @contextmanager
 def under_load(load: Load) -> Iterator[Load]:
-    thread = threading.Thread(target=load.run)
-    thread.start()
-    try:
+    with beside(load.run, partial(setattr, load, "ended", True)):
         yield load
-    finally:
-        load.ended = True
-        thread.join()
 
 
 def all_counted(answers: list[bytes]) -> bool:

@@ -5,18 +5,16 @@ Addresses come in every spelling, and now and then a store can't answer for one 
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Address, ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from redis_servers import Server
+from redis_servers import Server, installed, started
 
 from ra_plugins.rater.limits import Limit, Rule, RuleBook
 from ra_plugins.rater.memory import SPARE_MARKS, Mark, Memory, StoreError, series_key
@@ -202,13 +200,8 @@ class Raters:
 
 @pytest.fixture(scope="module", params=["redis-server", "valkey-server"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    program = shutil.which(str(request.param))
-    if program is None:
-        pytest.skip(f"{request.param} isn't installed")
-    with tempfile.TemporaryDirectory() as folder:
-        server = Server(program, Path(folder))
+    with started(installed(str(request.param))) as server:
         yield server
-        server.stop()
 
 
 @settings(max_examples=80)

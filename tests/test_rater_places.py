@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,8 @@ from pathlib import Path
 import pytest
 import redis
 from mailserver import ENVIRON, PATIENCE, ROOT, until
-from rater_server import free_port
+from rater_server import Misbehaving
+from servers import free_port
 from test_rater_daemon import LIMIT, PLACES, RATER, Daemon, end
 
 from ra_plugins.rater.config import described, kept, parse_config
@@ -68,22 +68,14 @@ def test_a_file_is_described_as_a_file() -> None:
 @pytest.fixture
 def nonsense() -> Iterator[str]:
     "The port of a server that answers to everything with a word that Redis would use elsewhere."
-    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def serve() -> None:
-            with suppress(OSError):
-                while True:
-                    connection, _ = listener.accept()
-                    threading.Thread(target=answer, args=(connection,), daemon=True).start()
+    def answer(connection: socket.socket) -> None:
+        while connection.recv(4096):
+            connection.sendall(b"+OK\r\n")
 
-        def answer(connection: socket.socket) -> None:
-            with connection, suppress(OSError):
-                while connection.recv(4096):
-                    connection.sendall(b"+OK\r\n")
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield str(listener.getsockname()[1])
-        listener.shutdown(socket.SHUT_RDWR)
+    server = Misbehaving(answer)
+    yield server.address.rpartition(":")[2]
+    server.close()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import sqlite3
@@ -25,7 +24,7 @@ import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from redis_servers import Server, forwarding
+from redis_servers import Server, forwarding, installed, started
 
 from ra_plugins.rater.limits import Limit, Rule, RuleBook, parse_limit
 from ra_plugins.rater.memory import HELD_LENGTH, RETRY_PAUSE, SPARE_MARKS, Mark, Memory, Store, StoreError
@@ -87,27 +86,20 @@ def failure(store: Store, mark: Mark) -> str:
 
 @pytest.fixture(scope="module", params=["redis-server", "valkey-server"])
 def program(request: pytest.FixtureRequest) -> str:
-    found = shutil.which(str(request.param))
-    if found is None:
-        pytest.skip(f"{request.param} isn't installed")
-    return found
+    return installed(str(request.param))
 
 
 @pytest.fixture
 def server(program: str) -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as folder:  # not tmp_path: the path of a socket has to be short
-        server = Server(program, Path(folder))
+    with started(program) as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture(scope="module")
 def shared_server(program: str) -> Iterator[Server]:
     "One that many examples use, each with an empty database."
-    with tempfile.TemporaryDirectory() as folder:
-        server = Server(program, Path(folder))
+    with started(program) as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture
@@ -388,31 +380,41 @@ def test_expired_values_go_a_slice_at_a_time(tmp_path: Path) -> None:
 # A server
 
 
-def test_two_raters_on_one_server_count_together(server: Server) -> None:
-    script = """
+ASKING = """
 import sys
 from ra_plugins.rater.limits import Limit
 from ra_plugins.rater.memory import Mark
 from ra_plugins.rater.redis import Redis
 
-store = Redis(sys.argv[1], timeout=60)
+url, allowed, *within = sys.argv[1:]
+mark = Mark("ip", "192.0.2.1", (Limit(int(allowed), 3600),), within=(True,) * len(within))
+store = Redis(url, timeout=60)
 store.keep({"ip": 3600})
 print("ready", flush=True)
 sys.stdin.read()
 for _ in range(100):
-    for (marks,) in store.count([Mark("ip", "192.0.2.1", (Limit(1000, 3600),))] * 5):
+    for (marks,) in store.count([mark] * 5):
         print(marks)
 """
+
+
+def counted_by_two(server: Server, allowed: int, *within: str) -> tuple[list[int], list[int]]:
+    "What two raters are answered that ask 500 times each, beginning at the same time."
     gate, starter = os.pipe()
-    command = [sys.executable, "-c", script, server.url]
+    command = [sys.executable, "-c", ASKING, server.url, str(allowed), *within]
     raters = [subprocess.Popen(command, cwd=ROOT, stdin=gate, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for rater in raters:
         assert rater.stdout is not None and rater.stdout.readline() == "ready\n"
     os.close(starter)  # go
-    answers = [[int(line) for line in rater.communicate(timeout=60)[0].split()] for rater in raters]
+    one, other = ([int(line) for line in rater.communicate(timeout=60)[0].split()] for rater in raters)
     os.close(gate)
-    assert sorted(answers[0] + answers[1]) == list(range(1, 1001))
-    assert all(each == sorted(each) for each in answers)
+    return one, other
+
+
+def test_two_raters_on_one_server_count_together(server: Server) -> None:
+    one, other = counted_by_two(server, 1000)
+    assert sorted(one + other) == list(range(1, 1001))
+    assert one == sorted(one) and other == sorted(other)
 
 
 def test_server_tells_the_time_and_drops_what_has_expired(server: Server, store: Redis) -> None:
@@ -598,17 +600,14 @@ def test_a_demoted_server_is_left(server: Server, program: str) -> None:
 
 
 def test_a_demoted_server_is_left_without_a_lost_question(server: Server, program: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        other = Server(program, Path(folder))
-        with forwarding(server.port) as door:
-            store = Redis(f"redis://127.0.0.1:{door.port}", timeout=60)
-            store.keep({"ip": 60})
-            assert store.count([OFFICE]) == [(1,)]
-            door.target = other.port  # for new connections: ours stays with the server that is demoted now
-            server.admin().replicaof("127.0.0.1", other.port)
-            assert store.count([OFFICE, OFFICE]) == [(1,), (2,)]
-            store.close()
-        other.stop()
+    with started(program) as other, forwarding(server.port) as door:
+        store = Redis(f"redis://127.0.0.1:{door.port}", timeout=60)
+        store.keep({"ip": 60})
+        assert store.count([OFFICE]) == [(1,)]
+        door.target = other.port  # for new connections: ours stays with the server that is demoted now
+        server.admin().replicaof("127.0.0.1", other.port)
+        assert store.count([OFFICE, OFFICE]) == [(1,), (2,)]
+        store.close()
 
 
 def test_a_server_that_asks_for_a_password_by_now_is_asked_anew(server: Server) -> None:
@@ -633,18 +632,15 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..
 
 
 def store_of_kind(
-    kind: str, path: Path, stack: ExitStack, started: list[Server], clock: Callable[[], float], most: int = 1_000_000
+    kind: str, path: Path, stack: ExitStack, servers: list[Server], clock: Callable[[], float], most: int = 1_000_000
 ) -> Store:
     if kind == "memory":
         return Memory(clock, most)
     if kind == "sqlite":
         return Sqlite(str(path / "marks.db"), clock, most)
-    if not started:
-        if shutil.which(kind) is None:
-            pytest.skip(f"{kind} isn't installed")
-        started.append(Server(kind, Path(stack.enter_context(tempfile.TemporaryDirectory()))))
-        stack.callback(started[0].stop)
-    return Redis(started[0].url, timeout=60, clock=clock, most=most)
+    if not servers:
+        servers.append(stack.enter_context(started(installed(kind))))
+    return Redis(servers[0].url, timeout=60, clock=clock, most=most)
 
 
 def test_a_store_holds_so_many_values_and_lets_those_go_that_would_have_gone_soon(
@@ -780,29 +776,8 @@ def test_what_a_class_does_while_the_store_is_away(server: Server, down: str, an
 
 def test_two_raters_on_one_server_let_no_more_through_than_one(server: Server) -> None:
     "`within` is atomic: of a thousand questions that two ask at the same time, a hundred are within the limit."
-    script = """
-import sys
-from ra_plugins.rater.limits import Limit
-from ra_plugins.rater.memory import Mark
-from ra_plugins.rater.redis import Redis
-
-store = Redis(sys.argv[1], timeout=60)
-store.keep({"ip": 3600})
-print("ready", flush=True)
-sys.stdin.read()
-for _ in range(100):
-    for (marks,) in store.count([Mark("ip", "192.0.2.1", (Limit(100, 3600),), 1, (True,))] * 5):
-        print(marks)
-"""
-    gate, starter = os.pipe()
-    command = [sys.executable, "-c", script, server.url]
-    raters = [subprocess.Popen(command, cwd=ROOT, stdin=gate, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    for rater in raters:
-        assert rater.stdout is not None and rater.stdout.readline() == "ready\n"
-    os.close(starter)  # go
-    answers = [int(line) for rater in raters for line in rater.communicate(timeout=60)[0].split()]
-    os.close(gate)
-    assert sorted(answers) == [*range(1, 101), *[101] * 900]
+    one, other = counted_by_two(server, 100, "within")
+    assert sorted(one + other) == [*range(1, 101), *[101] * 900]
     assert server.admin().strlen("rater:ip 192.0.2.1") == 800
 
 

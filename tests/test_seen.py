@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from redis_servers import Server
+from redis_servers import Server, started
 
 from ra_plugins.ask.answerer import Answerers
 from ra_plugins.ask.question import Broken, Late
@@ -50,19 +50,15 @@ def program() -> str:
 
 @pytest.fixture(scope="module")
 def shared_server(program: str) -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as folder:  # not tmp_path: the path of a socket has to be short
-        server = Server(program, Path(folder))
+    with started(program) as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture
 def server(program: str) -> Iterator[Server]:
     "One to be broken."
-    with tempfile.TemporaryDirectory() as folder:
-        server = Server(program, Path(folder))
+    with started(program) as server:
         yield server
-        server.stop()
 
 
 # The same answers

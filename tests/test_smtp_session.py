@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from cdblib import Writer
+from cdb_files import cdb
 from mailserver import DELIVER, Client, Home, Server, gone, until
 
 from ra_plugins.hosts.catalogue import catalogue
@@ -185,9 +185,7 @@ def test_localmail(home: Home, serve: Serve) -> None:
 
 def test_rcptchecksfile_and_rcptcheckscdb(home: Home, serve: Serve) -> None:
     home.write(addresslist="Ana@Example.org\r\n@example.net\n", rcpthosts="example.org\nexample.net\n")
-    with open(home.control / "addresslist.cdb", "wb") as file, Writer(file) as writer:
-        for key in (b"ana@example.org", b"@example.net"):
-            writer.put(key, b"")
+    home.write(**{"addresslist.cdb": cdb("ana@example.org", "@example.net")})
     for name, listed in (("rcptchecksfile", "addresslist"), ("rcptcheckscdb", "addresslist.cdb")):
         home.plugins("[rcpt]", f"plugins/{name}")
         server = serve("--set", f"CHKUSER_ADDRFILE={listed}")

@@ -16,7 +16,7 @@ from functools import partial
 from math import inf
 from typing import NamedTuple
 
-from ra_plugins.rater.client import QUESTION_LIMIT, parse_server_address
+from ra_plugins.rater.client import QUESTION_LIMIT, connect, parse_server_address
 from ra_plugins.rater.config import described_rules
 from ra_plugins.rater.limits import Limit, NoRule, Rule, duration
 from ra_plugins.rater.memory import Mark, StoreError
@@ -268,25 +268,15 @@ def ask_control(
 
 
 def _answer_lines(where: str, command: str) -> Iterable[str]:
-    place = parse_server_address(where)
-    with _connected(place) if isinstance(place, str) else socket.create_connection(place, CONTROL_TIMEOUT) as connection:
+    found = connect(parse_server_address(where), time.monotonic() + CONTROL_TIMEOUT)
+    with socket.socket(fileno=found.detach()) as connection:
+        connection.settimeout(CONTROL_TIMEOUT)
         connection.sendall(octets(f"{command}\n"))
         for line in connection.makefile(encoding="utf-8", errors="surrogateescape", newline="\n"):
             if line == f"{END}\r\n":
                 return
             yield line.rstrip("\r\n")
     raise ConnectionError("the answer was cut short")
-
-
-def _connected(path: str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.settimeout(CONTROL_TIMEOUT)
-        connection.connect(path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 # %% ../../nbs/rater/09_control.ipynb #5d8bbb49
 CONTROL_SOCKET = "/run/rater/control"  # in the configuration that the project brings
