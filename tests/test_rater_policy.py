@@ -255,6 +255,22 @@ def test_nothing_that_would_relay_can_be_said() -> None:
             assert told.startswith("rater.toml:3: "), action
 
 
+def test_what_cannot_be_meant_is_noted_with_its_line() -> None:
+    rules = BY_USER + 'state = "MAIL"\n' + BY_USER.replace("sasl_username", "recipient") + 'state = "DATA"\n'
+    notes = parse_config("rater.toml", ('[policy]\nlisten = "/run/x"\n' + rules + LIMITS).encode()).notes
+    assert [str(each).partition(" only ")[0] for each in notes] == [
+        "rater.toml:6: Postfix asks in this state",
+        "rater.toml:9: outside of RCPT Postfix tells a recipient",
+    ]
+
+
+def test_messages_are_counted_at_data() -> None:
+    desk = a_desk(BY_USER + 'state = "DATA"\n')
+    whole = a_request(protocol_state="DATA", recipient="", recipient_count="50")
+    actions = actions_of(desk, a_request(), *({**whole, "instance": str(number)} for number in range(3)))
+    assert actions[:3] == ["DUNNO"] * 3 and actions[3].startswith("DEFER")
+
+
 def test_check_says_what_postfix_is_told() -> None:
     rater = parse_config("rater.toml", ('[policy]\nlisten = "inet:127.0.0.1:10040"\n' + BY_USER + LIMITS).encode())
     lines = described(rater).splitlines()

@@ -268,6 +268,7 @@ def _policy_rule(source: Source, where: Where, table: Any, enough: Template, cla
 
 _EXAMPLES = {"class": '"user"', "value": '"{sasl_username}"'}
 _COUNTED_IN = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
+_DELAYED = frozenset(("CONNECT", "EHLO", "HELO", "MAIL"))
 
 
 def _policy_oddities(name: Template, value: Template, weight: int, states: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -276,6 +277,8 @@ def _policy_oddities(name: Template, value: Template, weight: int, states: froze
         yield "weight", "there are no recipients yet in this state, so nothing is counted; DATA would do"
     if "RCPT" not in states and any(each in ("recipient", "recipient_domain") for each in (*name.names, *value.names)):
         yield "value", "outside of RCPT Postfix tells a recipient only if it is the only one, so others aren't counted"
+    if states <= _DELAYED:
+        yield "state", "Postfix asks in this state only with smtpd_delay_reject = no; as it comes, it waits for RCPT"
     if not value.names:
         yield "value", "this value has no attribute in braces, so everybody is counted together"
 

@@ -203,7 +203,7 @@ class SettingTable:
 
 
 def setting_name(field: Field[Any]) -> str:
-    "What a setting is called in the file; `class_` is class there, which is a word of Python's."
+    "What a setting is called in the file: without the _ that a word of Python's has at its end here, as class has."
     return field.name.rstrip("_")
 
 
