@@ -10,10 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ra_plugins.rater.config import DaemonSettings, described, load_config, parse_config
+from ra_plugins.rater.config import described, load_config, parse_config
 from ra_plugins.rater.limits import Limit, Rule, address_bytes, one_spelling
 from ra_plugins.rater.memory import Memory
 from ra_plugins.rater.protocol import Rater, read_request
+from ra_plugins.rater.settings import DaemonSettings
 from ra_plugins.rater.syntax import ConfigError, is_toml, read_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,8 +35,8 @@ def problems(content: bytes, file: str = "rater.toml") -> list[str]:
 
 
 def test_a_configuration_of_the_c_rater_works_unchanged() -> None:
-    settings, book, notes = parse_config("config", C_RATER)
-    assert settings == DaemonSettings(expiration_timer=180, max_age=90)
+    settings, book, notes, policy = parse_config("config", C_RATER)
+    assert settings == DaemonSettings(expiration_timer=180, max_age=90) and policy is None
     limits = {name: [(rule.pattern, rule.limits) for rule in rules] for name, rules in book.classes.items()}
     assert limits == {
         "user": [("rosario", (Limit(20, 90),)), ("*", (Limit(2, 30),))],
