@@ -39,7 +39,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-_TELLS = "Say from the logs of plugins, Postfix and rater what was refused, deferred and let through, by whom, when, and whom it met."
+_TELLS = "Say from logs what was refused, deferred and let through, by which plugin, when, and whom it met."
 _REPORTED = {0: "done", 1: "done, but only a part of the logs could be read"}
 PARTIAL = 1  # exit status
 

@@ -50,6 +50,7 @@ _DARK = {"ink": "#e4e6ea", "soft": "#a0a6b0", "line": "#3c424c", "paper": "#1618
          "refused": "#ff7a70", "deferred": "#f2b84b", "let": "#7fb3e6", "near": "#c79be8", "trouble": "#d0d0d0"}  # fmt: skip
 _RULES = """
 .ra-picture { width: 100%; height: auto; max-width: 60rem; font: 12px sans-serif; }
+@media screen and (max-width: 40rem) { .ra-picture { font-size: 18px; } }
 .ra-picture text { fill: var(--ra-soft); }
 .ra-picture .rule { stroke: var(--ra-line); stroke-width: 1; }
 """
@@ -71,7 +72,8 @@ def style() -> str:
 
 # %% ../../../nbs/cli/report/05_drawing.ipynb #3d3f5a7b
 WIDTH, HEIGHT = 720, 190  # units of a picture
-_LEFT, _TOP, _BOTTOM = 52, 10, 22
+_LEFT, _TOP, _BOTTOM = 64, 10, 22
+_LABELS = 5  # below the bars: on a phone there is no room for more
 
 
 def round_top(most: int) -> int:
@@ -100,7 +102,7 @@ def bars(
             element("line", x1=_LEFT, x2=WIDTH, y1=y, y2=y, class_="rule"),
             element("text", f"{count:,}", x=_LEFT - 6, y=y + 4, text_anchor="end"),
         ]
-    shown = -(-len(labels) // 8)  # every so many bars a label
+    shown = -(-len(labels) // _LABELS)  # every so many bars a label
     for number, label in enumerate(labels):
         left, level, said = _LEFT + number * wide, float(floor), []
         bar = element("g")
@@ -116,5 +118,5 @@ def bars(
         bar.insert(0, element("title", f"{label}: {', '.join(said) or 'nothing'}"))
         drawn.append(bar)
         if number % shown == 0:
-            drawn.append(element("text", label, x=round(left + wide / 2, 1), y=HEIGHT - 6, text_anchor="middle"))
+            drawn.append(element("text", label, x=round(min(left + wide / 2, WIDTH - 50), 1), y=HEIGHT - 5, text_anchor="middle"))
     return markup(element("svg", *drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=title, class_="ra-picture"))

@@ -38,23 +38,23 @@ class Event(NamedTuple):
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #55aa26b8
 _IP = r"(?P<client>[0-9A-Fa-f.:]*[.:][0-9A-Fa-f.:]+)"
-_WHO = r"\((?P<network>[^,]*), (?P<sender>.*?) to (?P<recipient>.*)\)$"  # greylist
+_WHO = r"\((?P<network>[^,]*)(?:, (?P<sender>.*?)(?: to (?P<recipient>.*?))?)?\)?$"  # greylist
 _ABOUT = (  # access
-    rf"(?: for now)?(?: from .*?)? by line \d+ \((?P<reason>.*)\): (?:client {_IP})?(?:, name [^ ,]*)?"
+    rf"(?: for now)?(?: from .*?)? by line \d+(?: \((?P<reason>.*)\): (?:client {_IP})?(?:, name [^ ,]*)?"
     r"(?:(?:, )?helo \S*?)?(?:(?:, )?sender (?P<sender>\S*?))?(?:(?:, )?recipient (?P<recipient>\S*?))?"
-    r"(?:(?:, )?user (?P<user>.*))?$"
+    r"(?:(?:, )?user (?P<user>.*))?$)?"
 )
 _SPF = r"(?P<reason>SPF_RESULT_\w+)"
 _PLUGIN_RULES = [
     (REFUSED, "", r"blocked with: (?P<reason>[^:]*)"),
     (REFUSED, "", rf"(?P<reason>541 Blocked by \S*) \((?:{_IP}|.*)\)"),
-    (REFUSED, "", r"(?P<reason>(?:501|511|522|571) (?!No IP address)[^(]*?) \((?:\d+ of \d+ - )?(?P<address>.*)\)$"),
+    (REFUSED, "", r"(?P<reason>(?:501|511|522|571) (?!No IP address)[^(]*?) \((?:\d+ of \d+ - )?(?P<address>.*?)\)?$"),
     (DEFERRED, "", r"Rejecting on (?P<reason>SPF_RESULT_TEMPERROR)"),
     (REFUSED, "", rf"Rejecting on {_SPF}"),
     (REFUSED, "name in DNS or HELO", rf"Rejecting {_IP}"),
     (REFUSED, "name in DNS or HELO", r"Rejecting a client"),
     (REFUSED, "not logged in", r"Message rejected \(no auth\)"),
-    (REFUSED, "may write to local addresses only", r"blocked from (?P<user>.*) to (?P<recipient>\S*)$"),
+    (REFUSED, "may write to local addresses only", r"blocked from (?P<user>.*?)(?: to (?P<recipient>\S*))?$"),
     (NEAR, "not an address of theirs (only logged)", r".* may not send as (?P<sender>\S+), and does$"),
     (REFUSED, "not an address of theirs", rf"(?:{_IP}|(?P<user>.*)) may not send as (?P<sender>.+)$"),
     (DEFERRED, "", rf"refused for now{_ABOUT.removeprefix('(?: for now)?')}"),
@@ -62,7 +62,7 @@ _PLUGIN_RULES = [
     (DEFERRED, "", r"temporary failure: (?P<reason>.*)"),
     (DEFERRED, "", r"Temporary Failure: (?P<reason>.*)"),
     (DEFERRED, "over a limit", rf"Rate exceeded per IP \({_IP}\)"),
-    (DEFERRED, "over a limit", r"Rate exceeded per user \((?P<user>.*)\)"),
+    (DEFERRED, "over a limit", r"Rate exceeded per user \((?P<user>.*?)\)?$"),
     (DEFERRED, "over a limit", r"Rate exceeded per "),
     (LET_THROUGH, "known to greylist", rf"(?:first seen, come back in|too early,) 0 s.*? {_WHO}"),
     (DEFERRED, "greylisted", rf"(?:first seen|too early), .*? {_WHO}"),
@@ -82,6 +82,7 @@ _PLUGIN_RULES = [
     (LET_THROUGH, "accepted", r"(?:Accepted|Whitelisted|Allowed|OK) "),
     (LET_THROUGH, "accepted", rf"allowed{_ABOUT}"),
     (LET_THROUGH, "", r"(?P<reason>accepted from (?:own forwarder|secondary MX)|SPF pass) ?"),
+    (LET_THROUGH, "", r"(?P<reason>Domain of ours, not called)"),
     (LET_THROUGH, "", r"No checks performed, because (?P<reason>.*)"),
     (NEAR, "tarpitted", r"started tarpitting"),
     (NEAR, "", r"(?P<reason>Listed by \S*) "),
@@ -94,8 +95,11 @@ _PLUGIN_RULES = [
 ]
 _BY_FIRST_LETTER: dict[str, list[tuple[str, str, re.Pattern[str]]]] = {}  # the rules that may fit
 
-# %% ../../../nbs/cli/report/02_messages.ipynb #c57b0962
-_LEFT_OUT = re.compile(r"\S+@\S+|\b\d+(?:\.\d+){3}\b|\b[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,}\b|\d+")
+# %% ../../../nbs/cli/report/02_messages.ipynb #fe21439f
+_LEFT_OUT = re.compile(  # addresses, numbers, values of settings, names that are looked up
+    r"\S+@\S+|\b\d+(?:\.\d+){3}\b|\b[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,}\b|\b\d+\b|(?<==).*(?= should be )"
+    r"|(?<=look up )(?!the )[^:]+|(?<=servers of )[^:]+|(?<=server of )\S+|(?<=DNS )\w+ [^:]+"
+)
 
 
 def _fitting(message: str) -> list[tuple[str, str, re.Pattern[str]]]:

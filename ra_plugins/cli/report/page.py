@@ -29,7 +29,8 @@ h1 { font-size: 1.5rem; margin: .3rem 0; } h2 { font-size: 1.1rem; margin: 1.8re
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: .25rem .5rem .25rem 0; border-bottom: 1px solid var(--ra-line); vertical-align: top; }
-td:first-child, th:first-child { overflow-wrap: anywhere; }
+td:first-child { overflow-wrap: anywhere; min-width: 7.5rem; }
+@media screen and (max-width: 40rem) { .n { padding-left: .3rem; } }
 .n { text-align: right; white-space: nowrap; padding-left: 1rem; font-variant-numeric: tabular-nums; }
 KEYS
 @media print { body { max-width: none; font-size: 11pt; } section { break-inside: avoid; } .key { print-color-adjust: exact; } }
@@ -53,12 +54,12 @@ def _numbers(head: list[str], rows: list[list[object]]) -> Element:
     return element("div", table, class_="scroll", tabindex=0, role="region", aria_label=head[0] or "by plugin")
 
 
-def _top_list(title: str, most: dict[str, Any]) -> list[Element]:
+def _top_list(title: str, what: str, most: dict[str, Any]) -> list[Element]:
     if not most["top"]:
         return []
     off = [element("p", f"Each may be up to {most['error']:,} more.", class_="soft")] if most["error"] else []
     rows = [[each["name"], each["count"]] for each in most["top"]]
-    return [element("section", element("h2", title), *off, _numbers([title, "lines"], rows))]
+    return [element("section", element("h2", title), *off, _numbers([what, "lines"], rows))]
 
 
 def _sums(verdicts: dict[str, int]) -> Element:
@@ -104,8 +105,11 @@ def report_page(
         _sums(data["verdicts"]),
     ]
     rows = [[row["plugin"], *(row[verdict] for verdict in VERDICTS)] for row in data["plugins"]]
-    tops = [each for name, most in data["top"].items() for each in _top_list(f"Refused or deferred: {name}", most)]
-    tops += _top_list("Let through, but", data["near misses"]) + _top_list("Over a limit of rater's", data["over limits"])
+    tops: list[Element] = []
+    for name, most in data["top"].items():
+        tops += _top_list("Why" if name == "reasons" else f"{name.capitalize()} refused or deferred", name[:-1], most)
+    tops += _top_list("Let through, but", "plugin and reason", data["near misses"])
+    tops += _top_list("Over a limit of rater's", "class and value", data["over limits"])
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     meta = [
         element("meta", charset="utf-8"),
@@ -115,7 +119,9 @@ def report_page(
         element("title", title),
     ]
     by_plugin = element("section", element("h2", "By whom"), _numbers(["", *VERDICTS], rows))
+    lists = element("div", *tops, class_="lists")
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head>{markup(*meta)}{style()}{_STYLE.replace("KEYS", _key_colours())}</head>\n<body><main>'
-        f'{markup(*head)}{_pictures(data)}{markup(by_plugin, element("div", *tops, class_="lists"))}</main></body></html>\n'
+        f'<!DOCTYPE html>\n<html lang="en"><head>{markup(*meta)}{style()}{_STYLE.replace("KEYS", _key_colours())}</head>\n'
+        f"<body><main>"
+        f'{markup(*head)}{_pictures(data)}{markup(by_plugin, lists)}</main></body></html>\n'
     )

@@ -9,6 +9,7 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 from ra_plugins.support.command_line import Fault, system_reason
@@ -53,10 +54,10 @@ def unpacked(
         return lzma.LZMAFile(raw)
     if kind == "zstd":
         try:
-            from compression.zstd import ZstdFile  # type: ignore[import-not-found,unused-ignore]
+            zstd = import_module("compression.zstd")  # from Python 3.14 on
         except ImportError:
             raise Fault(f"{name} is packed by zstd: zstd -dc {name} | ra-plugins report") from None
-        return ZstdFile(raw)
+        return zstd.ZstdFile(raw)
     if kind == "journal":
         raise Fault(f"{name} is a journal: journalctl --file={name} -o json | ra-plugins report")
     return raw

@@ -93,7 +93,7 @@ class Timeline:
         if not self.buckets:
             return self.step, []
         first, last = min(self.buckets), max(self.buckets)
-        for hours in (1, 3, 6, 12, 24, 48, 168, 672, 2688):
+        for hours in (1, 3, 6, 12, 24, 48, 168, 672, 2688, 10_752):
             step = max(3600 * hours, self.step)
             begin = first // step * step
             if (last - begin) // step < most:
@@ -125,8 +125,10 @@ class Sessions:
         self.known.move_to_end(key)
         if len(self.known) > SESSIONS:
             self.known.popitem(last=False)
+        if "/" in event.client and "client" in known:  # greylist names the network
+            event = event._replace(client=known["client"])
         for name in ("client", "sender", "user"):
-            if value := getattr(event, name):
+            if (value := getattr(event, name)) and "/" not in value:
                 known[name] = value
         if event.verdict == TOLD or not known:
             return event
