@@ -18,7 +18,7 @@ from typing import Any
 from ra_plugins.cli.report.page import report_page
 from ra_plugins.cli.report.reading import LogFile, log_files
 from ra_plugins.cli.report.stamps import Stamps, moment
-from ra_plugins.cli.report.tally import Tally
+from ra_plugins.cli.report.tally import LogTally
 from ra_plugins.cli.report.telling import report_data, report_text
 from ra_plugins.support.command_line import Fault, command_parser, run_command, system_reason
 
@@ -115,7 +115,7 @@ class _Progress:
 # %% ../../../nbs/cli/report/07_command.ipynb #4fae7c65
 def tally_of(
     files: list[LogFile],
-    tally: Tally,
+    tally: LogTally,
     complain: Callable[[str], None],  # is told what can't be read
 ) -> int:  # how many couldn't be read at all
     "Read logs in the order of their time. `Fault` where none can be read."
@@ -165,7 +165,7 @@ def run_report(options: argparse.Namespace) -> int:
         names = ["-"]
     if names.count("-") > 1:
         raise Fault("standard input can be read but once")
-    tally, files = Tally(options.since, options.until, options.plugin), log_files(names)
+    tally, files = LogTally(options.since, options.until, options.plugin), log_files(names)
     unread = tally_of(files, tally, _complain)
     data: dict[str, Any] = report_data(tally, files, options.top)
     if options.html:

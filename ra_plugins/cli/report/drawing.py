@@ -11,16 +11,16 @@ from xml.etree.ElementTree import Element, tostring  # it only writes here
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['Part', 'WIDTH', 'HEIGHT', 'element', 'markup', 'style', 'round_top', 'bars']
+__all__ = ['WIDTH', 'HEIGHT', 'element', 'markup', 'style', 'round_top', 'bars']
 
-# %% ../../../nbs/cli/report/05_drawing.ipynb #5e8f05cf
-Part = Element | str
+# %% ../../../nbs/cli/report/05_drawing.ipynb #775f4f3a
+_Part = Element | str
 
 
 def element(
     name: str,  # `svg`, `rect`, `p`
     /,
-    *parts: Part,  # what stands in it: elements, and text
+    *parts: _Part,  # what stands in it: elements, and text
     **attributes: object,  # of HTML or SVG; `_` stands for `-`, and `class_` for `class`
 ) -> Element:
     "An element of HTML or SVG. Whatever text is in it stays text."

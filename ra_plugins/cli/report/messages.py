@@ -11,14 +11,15 @@ from datetime import datetime
 from typing import NamedTuple
 
 # %% auto #0
-__all__ = ['REFUSED', 'DEFERRED', 'LET_THROUGH', 'NEAR', 'TROUBLE', 'TOLD', 'VERDICTS', 'MARKS', 'Event', 'plugin_event',
-           'plugin_of_reply', 'postfix_event', 'server_event', 'rater_event', 'verdict_event', 'may_tell', 'event_in']
+__all__ = ['WAS_REFUSED', 'WAS_DEFERRED', 'LET_THROUGH', 'NEAR_MISS', 'TROUBLE', 'ABOUT_SESSION', 'OUTCOMES', 'EVENT_CHARACTERS',
+           'TELLTALES', 'Event', 'plugin_event', 'plugin_of_reply', 'postfix_event', 'server_event', 'rater_event',
+           'verdict_event', 'may_tell', 'event_in']
 
-# %% ../../../nbs/cli/report/02_messages.ipynb #acb94cfe
-REFUSED, DEFERRED, LET_THROUGH = "refused", "deferred", "let through"
-NEAR, TROUBLE = "near miss", "trouble"  # let through, and nearly not; let through, because a plugin couldn't do its work
-TOLD = "told"  # about the session only
-VERDICTS = (REFUSED, DEFERRED, LET_THROUGH, NEAR, TROUBLE)
+# %% ../../../nbs/cli/report/02_messages.ipynb #f3ed803e
+WAS_REFUSED, WAS_DEFERRED, LET_THROUGH = "refused", "deferred", "let through"
+NEAR_MISS, TROUBLE = "near miss", "trouble"  # let through, and nearly not; let through, because a plugin couldn't do its work
+ABOUT_SESSION = "told"  # about the session only
+OUTCOMES = (WAS_REFUSED, WAS_DEFERRED, LET_THROUGH, NEAR_MISS, TROUBLE)
 
 
 class Event(NamedTuple):
@@ -36,8 +37,8 @@ class Event(NamedTuple):
     limit: str = ""  # class and value that rater has found over a limit
     time: float | None = None  # if the line says itself
 
-# %% ../../../nbs/cli/report/02_messages.ipynb #55aa26b8
-_IP = r"(?P<client>[0-9A-Fa-f.:]*[.:][0-9A-Fa-f.:]+)"
+# %% ../../../nbs/cli/report/02_messages.ipynb #a6b226be
+_IP = r"(?P<client>(?=[0-9A-Fa-f]{0,4}[.:])[0-9A-Fa-f.:]{2,45})"
 _WHO = r"\((?P<network>[^,]*)(?:, (?P<sender>.*?)(?: to (?P<recipient>.*?))?)?\)?$"  # greylist
 _ABOUT = (  # access
     rf"(?: for now)?(?: from .*?)? by line \d+(?: \((?P<reason>.*)\): (?:client {_IP})?(?:, name [^ ,]*)?"
@@ -46,35 +47,35 @@ _ABOUT = (  # access
 )
 _SPF = r"(?P<reason>SPF_RESULT_\w+)"
 _PLUGIN_RULES = [
-    (REFUSED, "", r"blocked with: (?P<reason>[^:]*)"),
-    (REFUSED, "", rf"(?P<reason>541 Blocked by \S*) \((?:{_IP}|.*)\)"),
-    (REFUSED, "", r"(?P<reason>(?:501|511|522|571) (?!No IP address)[^(]*?) \((?:\d+ of \d+ - )?(?P<address>.*?)\)?$"),
-    (DEFERRED, "", r"Rejecting on (?P<reason>SPF_RESULT_TEMPERROR)"),
-    (REFUSED, "", rf"Rejecting on {_SPF}"),
-    (REFUSED, "name in DNS or HELO", rf"Rejecting {_IP}"),
-    (REFUSED, "name in DNS or HELO", r"Rejecting a client"),
-    (REFUSED, "not logged in", r"Message rejected \(no auth\)"),
-    (REFUSED, "may write to local addresses only", r"blocked from (?P<user>.*?)(?: to (?P<recipient>\S*))?$"),
-    (NEAR, "not an address of theirs (only logged)", r".* may not send as (?P<sender>\S+), and does$"),
-    (REFUSED, "not an address of theirs", rf"(?:{_IP}|(?P<user>.*)) may not send as (?P<sender>.+)$"),
-    (DEFERRED, "", rf"refused for now{_ABOUT.removeprefix('(?: for now)?')}"),
-    (REFUSED, "", rf"refused{_ABOUT}"),
-    (DEFERRED, "", r"temporary failure: (?P<reason>.*)"),
-    (DEFERRED, "", r"Temporary Failure: (?P<reason>.*)"),
-    (DEFERRED, "over a limit", rf"Rate exceeded per IP \({_IP}\)"),
-    (DEFERRED, "over a limit", r"Rate exceeded per user \((?P<user>.*?)\)?$"),
-    (DEFERRED, "over a limit", r"Rate exceeded per "),
+    (WAS_REFUSED, "", r"blocked with: (?P<reason>[^:]*)"),
+    (WAS_REFUSED, "", rf"(?P<reason>541 Blocked by \S*) \((?:{_IP}|.*)\)"),
+    (WAS_REFUSED, "", r"(?P<reason>(?:501|511|522|571) (?!No IP address)[^(]*?) \((?:\d+ of \d+ - )?(?P<address>.*?)\)?$"),
+    (WAS_DEFERRED, "", r"Rejecting on (?P<reason>SPF_RESULT_TEMPERROR)"),
+    (WAS_REFUSED, "", rf"Rejecting on {_SPF}"),
+    (WAS_REFUSED, "name in DNS or HELO", rf"Rejecting {_IP}"),
+    (WAS_REFUSED, "name in DNS or HELO", r"Rejecting a client"),
+    (WAS_REFUSED, "not logged in", r"Message rejected \(no auth\)"),
+    (WAS_REFUSED, "may write to local addresses only", r"blocked from (?P<user>.*?)(?: to (?P<recipient>\S*))?$"),
+    (NEAR_MISS, "not an address of theirs (only logged)", r".* may not send as (?P<sender>\S+), and does$"),
+    (WAS_REFUSED, "not an address of theirs", rf"(?:{_IP}|(?P<user>.*)) may not send as (?P<sender>.+)$"),
+    (WAS_DEFERRED, "", rf"refused for now{_ABOUT.removeprefix('(?: for now)?')}"),
+    (WAS_REFUSED, "", rf"refused{_ABOUT}"),
+    (WAS_DEFERRED, "", r"temporary failure: (?P<reason>.*)"),
+    (WAS_DEFERRED, "", r"Temporary Failure: (?P<reason>.*)"),
+    (WAS_DEFERRED, "over a limit", rf"Rate exceeded per IP \({_IP}\)"),
+    (WAS_DEFERRED, "over a limit", r"Rate exceeded per user \((?P<user>.*?)\)?$"),
+    (WAS_DEFERRED, "over a limit", r"Rate exceeded per "),
     (LET_THROUGH, "known to greylist", rf"(?:first seen, come back in|too early,) 0 s.*? {_WHO}"),
-    (DEFERRED, "greylisted", rf"(?:first seen|too early), .*? {_WHO}"),
-    (NEAR, "greylisted (only observed)", rf"only observed: .*? {_WHO}"),
+    (WAS_DEFERRED, "greylisted", rf"(?:first seen|too early), .*? {_WHO}"),
+    (NEAR_MISS, "greylisted (only observed)", rf"only observed: .*? {_WHO}"),
     (LET_THROUGH, "came back", rf"passed after \d+ s {_WHO}"),
     (LET_THROUGH, "known to greylist", rf"(?:known|proven client), last seen .*? {_WHO}"),
     (LET_THROUGH, "", r"(?P<reason>listed (?:client|sender|recipient)) \("),
-    (NEAR, "", r"Accepting on (?P<reason>SPF_RESULT_(?:FAIL|SOFTFAIL))"),
+    (NEAR_MISS, "", r"Accepting on (?P<reason>SPF_RESULT_(?:FAIL|SOFTFAIL))"),
     (TROUBLE, "", r"Accepting on (?P<reason>SPF_RESULT_(?:TEMP|PERM)ERROR)"),
     (LET_THROUGH, "", rf"(?:Accepting on )?{_SPF}"),
     (LET_THROUGH, "accepted", r"Accepting non-local sender \((?P<sender>.*)\)"),
-    (NEAR, "name in DNS or HELO", rf"Accepting (?:{_IP}|a client).*, together [1-9]\d*$"),
+    (NEAR_MISS, "name in DNS or HELO", rf"Accepting (?:{_IP}|a client).*, together [1-9]\d*$"),
     (LET_THROUGH, "accepted", rf"Accepting (?:{_IP}|a client)"),
     (LET_THROUGH, "accepted", r"(?:Accepted|Whitelisted) recipient \((?P<recipient>.*) number \d+ of \d+ \)"),
     (LET_THROUGH, "accepted", r"(?:Accepted|Whitelisted) sender \((?P<sender>.*)\)"),
@@ -84,14 +85,14 @@ _PLUGIN_RULES = [
     (LET_THROUGH, "", r"(?P<reason>accepted from (?:own forwarder|secondary MX)|SPF pass) ?"),
     (LET_THROUGH, "", r"(?P<reason>Domain of ours, not called)"),
     (LET_THROUGH, "", r"No checks performed, because (?P<reason>.*)"),
-    (NEAR, "tarpitted", r"started tarpitting"),
-    (NEAR, "", r"(?P<reason>Listed by \S*) "),
-    (TOLD, "", r"Checking sender \((?P<sender>.*)\)$"),
-    (TOLD, "", rf"authenticated as (?P<user>.*?)(?: by \S+)?(?: from {_IP})?$"),
-    (TOLD, "", r"(?:Testing server|Sender in cache|changed |Server \S+ gave|Server rejected|Server \S+ isn't)"),
-    (TOLD, "", rf"(?:tagged|exempt){_ABOUT}"),
-    (TOLD, "", r"Blocked \S+$"),
-    (TOLD, "", r"\S+ (?:answers again|is left alone)"),
+    (NEAR_MISS, "tarpitted", r"started tarpitting"),
+    (NEAR_MISS, "", r"(?P<reason>Listed by \S*) "),
+    (ABOUT_SESSION, "", r"Checking sender \((?P<sender>.*)\)$"),
+    (ABOUT_SESSION, "", rf"authenticated as (?P<user>.*?)(?: by \S+)?(?: from {_IP})?$"),
+    (ABOUT_SESSION, "", r"(?:Testing server|Sender in cache|changed |Server \S+ gave|Server rejected|Server \S+ isn't)"),
+    (ABOUT_SESSION, "", rf"(?:tagged|exempt){_ABOUT}"),
+    (ABOUT_SESSION, "", r"Blocked \S+$"),
+    (ABOUT_SESSION, "", r"\S+ (?:answers again|is left alone)"),
 ]
 _BY_FIRST_LETTER: dict[str, list[tuple[str, str, re.Pattern[str]]]] = {}  # the rules that may fit
 
@@ -142,10 +143,10 @@ def plugin_event(
                 *(told.get("user", ""), pid),
             )
     if plugin == "rblchecks" and message == "no TCPREMOTEIP":
-        return Event(REFUSED, plugin, message, pid=pid)
+        return Event(WAS_REFUSED, plugin, message, pid=pid)
     if plugin in _OURS:
         return Event(TROUBLE, plugin, _LEFT_OUT.sub("…", message[:200]), pid=pid)
-    return Event(TOLD, plugin, pid=pid)
+    return Event(ABOUT_SESSION, plugin, pid=pid)
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #551b7957
 _POSTFIX = re.compile(
@@ -190,8 +191,10 @@ def postfix_event(message: str) -> Event | None:
         text = rest[:at] if at >= 0 else rest
         code = _CODES.match(text)
         said = text[code.end() :] if code else text
-        verdict = NEAR if kind in ("reject_warning", "warn", "hold") else DEFERRED if code and code[1] == "4" else REFUSED
-        plugin = plugin_of_reply(text)
+        verdict = WAS_DEFERRED if code and code[1] == "4" else WAS_REFUSED
+        if kind in ("reject_warning", "warn", "hold"):
+            verdict = NEAR_MISS
+        plugin = plugin_of_reply(text[:600])
         about = to.groupdict() if to else {}
         return Event(
             *(verdict, plugin or "postfix", _LEFT_OUT.sub("…", said[:200]), client),
@@ -225,14 +228,15 @@ def server_event(message: str) -> Event | None:
     pid = next(told[each] for each in ("pid", "pid2", "pid3", "pid4") if told[each])
     client = told["client"] or told["client2"] or ""
     if told["do"] == "deny" or told["deny"]:
-        return Event(REFUSED, name, "may not connect", client, pid=pid, source="server")
-    return Event(TOLD, name, "end" if told["end"] else "begin", client, pid=pid, source="server")
+        return Event(WAS_REFUSED, name, "may not connect", client, pid=pid, source="server")
+    return Event(ABOUT_SESSION, name, "end" if told["end"] else "begin", client, pid=pid, source="server")
 
 
 def rater_event(message: str) -> Event | None:
     "What the rater daemon says of a value over its limit, or of itself."
     if found := _OVER.match(message):
-        return Event(NEAR if found[2] else TOLD, "rater (daemon)", "over a limit, watched only", limit=found[1], source="rater")
+        verdict = NEAR_MISS if found[2] else ABOUT_SESSION
+        return Event(verdict, "rater (daemon)", "over a limit, watched only", limit=found[1], source="rater")
     if (found := _RATER.match(message)) and "store" in message:
         return Event(TROUBLE, "rater (daemon)", _LEFT_OUT.sub("…", found[2][:200]), source="rater")
     return None
@@ -247,18 +251,19 @@ def verdict_event(text: str) -> Event | None:
         when = datetime.fromisoformat(told["time"]).timestamp()
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError):
         return None
-    verdict = DEFERRED if kind.endswith("4xx") else REFUSED if kind.endswith("5xx") or kind == "drop" else LET_THROUGH
+    verdict = WAS_DEFERRED if kind.endswith("4xx") else WAS_REFUSED if kind.endswith("5xx") or kind == "drop" else LET_THROUGH
     reason = _LEFT_OUT.sub("…", str(told.get("reply", ""))[4:200]) or "by the service"
     return Event(verdict, plugin, reason, client, sender, recipient, pid=pid, source="verdicts", time=when)
 
-# %% ../../../nbs/cli/report/02_messages.ipynb #87d2c45d
-MARKS = ("pid ", "ject", "client=", "is over its limit", '"verdict": "', "warning: ", "warn: ", "tcps", "sslserver: ", "hold: ",
-         "error: ", "discard: ")  # fmt: skip
+# %% ../../../nbs/cli/report/02_messages.ipynb #9d3c7017
+EVENT_CHARACTERS = 2048  # characters of a message that are looked at: no plugin of ours writes more than 1,000
+TELLTALES = ("pid ", "ject", "client=", "is over its limit", '"verdict": "', "warning: ", "warn: ", "tcps", "sslserver: ",
+             "hold: ", "error: ", "discard: ")  # fmt: skip
 
 
 def may_tell(line: str) -> bool:
     "Is it worth to take a line apart?"
-    for mark in MARKS:  # noqa: SIM110 - any() is slower, and this is asked of every line
+    for mark in TELLTALES:  # noqa: SIM110 - any() is slower, and this is asked of every line
         if mark in line:
             return True
     return False
@@ -269,15 +274,16 @@ def event_in(
     program: str = "",  # as syslog names it
 ) -> Event | None:  # None where it is about something else
     "What a line of a log says."
+    if message[:1] == "{":
+        return verdict_event(message) if '"verdict": "' in message else None
+    message = message[:EVENT_CHARACTERS]
     if found := _PLUGIN.match(message):
         session, plugin, pid, said = found.groups()
         if plugin == "smtpd" and session:
             client, _, what = said.partition(" ")
             reason = "begin" if what == "has called" else "end" if what.startswith("is gone") else ""
-            return Event(TOLD, plugin, reason, client if reason else "", pid=f"session {session}", source="server")
+            return Event(ABOUT_SESSION, plugin, reason, client if reason else "", pid=f"session {session}", source="server")
         return plugin_event(plugin or program or "unnamed", f"session {session}" if session else pid, said)
-    if message[:1] == "{":
-        return verdict_event(message) if '"verdict": "' in message else None
     if program.startswith("postfix/"):
         return postfix_event(message)
     return server_event(message) or (None if program not in ("", "rater") else rater_event(message))

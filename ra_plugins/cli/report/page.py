@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from ra_plugins.cli.report.drawing import bars, element, markup, style
-from ra_plugins.cli.report.messages import DEFERRED, LET_THROUGH, NEAR, REFUSED, TROUBLE, VERDICTS
+from ra_plugins.cli.report.messages import WAS_DEFERRED, LET_THROUGH, NEAR_MISS, WAS_REFUSED, TROUBLE, OUTCOMES
 
 # %% auto #0
 __all__ = ['report_page']
@@ -38,7 +38,7 @@ KEYS
 
 
 def _key_colours() -> str:
-    names = [verdict.split()[0] for verdict in VERDICTS]
+    names = [verdict.split()[0] for verdict in OUTCOMES]
     return "\n".join(f".key.{name} {{ background: var(--ra-{name}); }}" for name in names)
 
 # %% ../../../nbs/cli/report/06_page.ipynb #5a4859f1
@@ -66,7 +66,7 @@ def _sums(verdicts: dict[str, int]) -> Element:
     "The sums, and what each colour of the pictures means."
     return element("ul", *(
         element("li", element("b", f"{verdicts[name]:,}"), element("span", class_=f"key {name.split()[0]}"), name)
-        for name in VERDICTS
+        for name in OUTCOMES
     ), class_="sums")  # fmt: skip
 
 
@@ -74,8 +74,8 @@ def _drawn(title: str, labels: list[str], counts: list[dict[str, int]], names: t
     parts = {name: [each[name] for each in counts] for name in names}
     return f"<section>{markup(element('h2', title))}{bars(title, labels, parts)}</section>"
 
-# %% ../../../nbs/cli/report/06_page.ipynb #024d6e2f
-_STOPPED = (REFUSED, DEFERRED)
+# %% ../../../nbs/cli/report/06_page.ipynb #d526a39c
+_STOPPED = (WAS_REFUSED, WAS_DEFERRED)
 
 
 def _pictures(data: dict[str, Any]) -> str:
@@ -87,7 +87,7 @@ def _pictures(data: dict[str, Any]) -> str:
     clock = data["hours of the day"]
     return (
         _drawn(f"Refused and deferred, each {each}", labels, spans, _STOPPED)
-        + _drawn(f"Let through, each {each}", labels, spans, (LET_THROUGH, NEAR, TROUBLE))
+        + _drawn(f"Let through, each {each}", labels, spans, (LET_THROUGH, NEAR_MISS, TROUBLE))
         + _drawn("Refused and deferred, by hour of the day", [f"{hour}:00" for hour in range(24)], clock, _STOPPED)
     )
 
@@ -104,7 +104,7 @@ def report_page(
         *([element("ul", *(element("li", note) for note in data["notes"]), class_="soft")] if data["notes"] else []),
         _sums(data["verdicts"]),
     ]
-    rows = [[row["plugin"], *(row[verdict] for verdict in VERDICTS)] for row in data["plugins"]]
+    rows = [[row["plugin"], *(row[verdict] for verdict in OUTCOMES)] for row in data["plugins"]]
     tops: list[Element] = []
     for name, most in data["top"].items():
         tops += _top_list("Why" if name == "reasons" else f"{name.capitalize()} refused or deferred", name[:-1], most)
@@ -118,7 +118,7 @@ def report_page(
         element("meta", name="color-scheme", content="light dark"),
         element("title", title),
     ]
-    by_plugin = element("section", element("h2", "By whom"), _numbers(["", *VERDICTS], rows))
+    by_plugin = element("section", element("h2", "By whom"), _numbers(["", *OUTCOMES], rows))
     lists = element("div", *tops, class_="lists")
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head>{markup(*meta)}{style()}{_STYLE.replace("KEYS", _key_colours())}</head>\n'

@@ -12,13 +12,13 @@ from time import localtime
 from typing import Any
 
 from ra_plugins.cli.report.messages import (
-    DEFERRED,
+    WAS_DEFERRED,
     LET_THROUGH,
-    NEAR,
-    REFUSED,
-    TOLD,
+    NEAR_MISS,
+    WAS_REFUSED,
+    ABOUT_SESSION,
     TROUBLE,
-    VERDICTS,
+    OUTCOMES,
     Event,
     event_in,
     may_tell,
@@ -26,7 +26,8 @@ from ra_plugins.cli.report.messages import (
 from ra_plugins.cli.report.stamps import LogEntry, Stamps
 
 # %% auto #0
-__all__ = ['HOURS', 'SESSIONS', 'TWINS', 'TOPS', 'FrequentCounter', 'Timeline', 'Sessions', 'Twins', 'Tally', 'journal_entry']
+__all__ = ['HOURS', 'SESSIONS_KEPT', 'TWINS', 'TOPS', 'FrequentCounter', 'Timeline', 'Sessions', 'Twins', 'LogTally',
+           'journal_entry']
 
 # %% ../../../nbs/cli/report/03_tally.ipynb #af613b44
 class FrequentCounter:
@@ -103,8 +104,8 @@ class Timeline:
             spans[at // step * step].update(counts)
         return step, sorted(spans.items())
 
-# %% ../../../nbs/cli/report/03_tally.ipynb #571a51fa
-SESSIONS = 50_000  # that are remembered
+# %% ../../../nbs/cli/report/03_tally.ipynb #0c1d1f20
+SESSIONS_KEPT = 50_000  # that are remembered
 TWINS = 60  # seconds within which two writers speak of the same
 
 
@@ -123,14 +124,14 @@ class Sessions:
                 return event
         known = self.known.setdefault(key, {})
         self.known.move_to_end(key)
-        if len(self.known) > SESSIONS:
+        if len(self.known) > SESSIONS_KEPT:
             self.known.popitem(last=False)
         if "/" in event.client and "client" in known:  # greylist names the network
             event = event._replace(client=known["client"])
         for name in ("client", "sender", "user"):
             if (value := getattr(event, name)) and "/" not in value:
                 known[name] = value
-        if event.verdict == TOLD or not known:
+        if event.verdict == ABOUT_SESSION or not known:
             return event
         missing: dict[str, Any] = {name: value for name, value in known.items() if not getattr(event, name)}
         return event._replace(**missing)
@@ -144,9 +145,9 @@ class Twins:
 
     def told_before(self, host: str, time: float | None, event: Event) -> Event | None:
         "The event that another writer has told already. Otherwise this one is kept for a while."
-        kinds = {REFUSED: "stopped", DEFERRED: "stopped", LET_THROUGH: "let", NEAR: "let", TROUBLE: "let"}
+        kinds = {WAS_REFUSED: "stopped", WAS_DEFERRED: "stopped", LET_THROUGH: "let", NEAR_MISS: "let", TROUBLE: "let"}
         keys: list[tuple[str, ...]] = [(host, event.plugin, kinds[event.verdict], event.pid)] if event.pid else []
-        if event.verdict in (REFUSED, DEFERRED) and event.source != "verdicts":
+        if event.verdict in (WAS_REFUSED, WAS_DEFERRED) and event.source != "verdicts":
             keys.append((host, event.plugin, event.recipient))
         for key in keys:
             source, when, other = self.waiting.get(key, (event.source, 0.0, event))
@@ -155,7 +156,7 @@ class Twins:
                 return other
         for key in keys:
             self.waiting[key] = event.source, time or 0.0, event
-            if len(self.waiting) > SESSIONS:
+            if len(self.waiting) > SESSIONS_KEPT:
                 self.waiting.popitem(last=False)
         return None
 
@@ -164,7 +165,7 @@ TOPS = ("client", "sender", "recipient", "user", "reason")
 _NAME_LIMIT = 200  # characters of a name that are kept
 
 
-class Tally:
+class LogTally:
     "All that a report tells."
 
     def __init__(
@@ -178,7 +179,7 @@ class Tally:
         self.first: float | None = None
         self.last: float | None = None
         self.verdicts: Counter[str] = Counter()
-        self.plugins = {verdict: FrequentCounter(500) for verdict in VERDICTS}
+        self.plugins = {verdict: FrequentCounter(500) for verdict in OUTCOMES}
         self.tops = {name: FrequentCounter() for name in TOPS}  # of what was refused or deferred
         self.near = FrequentCounter(1000)  # plugin and reason
         self.limits = FrequentCounter(1000)
@@ -199,7 +200,7 @@ class Tally:
             return
         if event.limit:
             self.limits.add(event.limit[:_NAME_LIMIT])
-        if event.verdict != TOLD:
+        if event.verdict != ABOUT_SESSION:
             other = self.twins.told_before(entry.host, time, event)
             self._count(time, event, other)
 
@@ -221,12 +222,12 @@ class Tally:
                 self.last = time if self.last is None else max(self.last, time)
         else:
             self.twice += 1
-        if event.verdict in (REFUSED, DEFERRED):
+        if event.verdict in (WAS_REFUSED, WAS_DEFERRED):
             for name in TOPS:
                 value = getattr(event, name)
                 if value and not (other and getattr(other, name)):
                     self.tops[name].add(f"{event.plugin}: {value}"[:_NAME_LIMIT] if name == "reason" else value[:_NAME_LIMIT])
-        elif event.verdict in (NEAR, TROUBLE) and other is None:
+        elif event.verdict in (NEAR_MISS, TROUBLE) and other is None:
             self.near.add(f"{event.plugin}: {event.reason}"[:_NAME_LIMIT])
 
     def read(

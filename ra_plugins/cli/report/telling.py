@@ -8,13 +8,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from ra_plugins.cli.report.messages import DEFERRED, REFUSED, VERDICTS
+from ra_plugins.cli.report.messages import WAS_DEFERRED, WAS_REFUSED, OUTCOMES
 from ra_plugins.cli.report.reading import LogFile
-from ra_plugins.cli.report.tally import TOPS, FrequentCounter, Tally
+from ra_plugins.cli.report.tally import TOPS, FrequentCounter, LogTally
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['NAMES', 'SPANS', 'report_data', 'report_text']
+__all__ = ['TOP_TITLES', 'SPANS', 'report_data', 'report_text']
 
 # %% ../../../nbs/cli/report/04_telling.ipynb #10673337
 def _most(counter: FrequentCounter, number: int) -> dict[str, Any]:
@@ -27,22 +27,22 @@ def _when(time: float | None) -> str | None:
     return None if time is None else datetime.fromtimestamp(time).isoformat(timespec="seconds")
 
 
-def _by_plugin(tally: Tally, number: int) -> list[dict[str, Any]]:
+def _by_plugin(tally: LogTally, number: int) -> list[dict[str, Any]]:
     names = {name for counter in tally.plugins.values() for name in counter.counts}
     rows: list[dict[str, Any]] = [
-        {"plugin": printable(name, 64), **{verdict: tally.plugins[verdict].counts.get(name, 0) for verdict in VERDICTS}}
+        {"plugin": printable(name, 64), **{verdict: tally.plugins[verdict].counts.get(name, 0) for verdict in OUTCOMES}}
         for name in names
     ]
-    rows.sort(key=lambda row: (-row[REFUSED] - row[DEFERRED], -sum(row[each] for each in VERDICTS), row["plugin"]))
+    rows.sort(key=lambda row: (-row[WAS_REFUSED] - row[WAS_DEFERRED], -sum(row[each] for each in OUTCOMES), row["plugin"]))
     return rows[: max(number, 30)]
 
-# %% ../../../nbs/cli/report/04_telling.ipynb #ca261af9
-NAMES = {"client": "clients", "sender": "senders", "recipient": "recipients", "user": "users", "reason": "reasons"}
+# %% ../../../nbs/cli/report/04_telling.ipynb #df48f6aa
+TOP_TITLES = {"client": "clients", "sender": "senders", "recipient": "recipients", "user": "users", "reason": "reasons"}
 SPANS = 48  # on a timeline
 
 
 def report_data(
-    tally: Tally,
+    tally: LogTally,
     files: list[LogFile],
     number: int = 10,  # of the most frequent
 ) -> dict[str, Any]:
@@ -53,24 +53,24 @@ def report_data(
         "to": _when(tally.last),
         "lines": tally.lines,
         "counted": tally.counted,
-        "verdicts": {verdict: tally.verdicts[verdict] for verdict in VERDICTS},
+        "verdicts": {verdict: tally.verdicts[verdict] for verdict in OUTCOMES},
         "plugins": _by_plugin(tally, number),
-        "top": {NAMES[name]: _most(tally.tops[name], number) for name in TOPS},
+        "top": {TOP_TITLES[name]: _most(tally.tops[name], number) for name in TOPS},
         "near misses": _most(tally.near, number),
         "over limits": _most(tally.limits, number),
         "timeline": {
             "hours": step // 3600,
             "spans": [
-                {"from": datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M"), **{each: counts[each] for each in VERDICTS}}
+                {"from": datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M"), **{each: counts[each] for each in OUTCOMES}}
                 for at, counts in spans
             ],
         },
-        "hours of the day": [{verdict: counts[verdict] for verdict in VERDICTS} for counts in tally.timeline.clock],
+        "hours of the day": [{verdict: counts[verdict] for verdict in OUTCOMES} for counts in tally.timeline.clock],
         "notes": _notes(tally, files),
     }
 
-# %% ../../../nbs/cli/report/04_telling.ipynb #7aff51f7
-def _notes(tally: Tally, files: list[LogFile]) -> list[str]:
+# %% ../../../nbs/cli/report/04_telling.ipynb #9d032310
+def _notes(tally: LogTally, files: list[LogFile]) -> list[str]:
     "What a reader should know before believing it."
     notes = [f"only a part of {printable(str(log), 200)} was read: {log.fault}" for log in files if log.fault]
     for number, what in (
@@ -124,14 +124,14 @@ def report_text(
         return "\n".join([f"Nothing in {data['lines']:,} lines is from a plugin, Postfix's smtpd or rater.", *data["notes"]])
     span = f"{data['from'].replace('T', ' ')} to {data['to'].replace('T', ' ')}" if data["from"] else "no times"
     lines = [f"{span}: {data['counted']:,} verdicts in {data['lines']:,} lines", ""]
-    head = ("", *VERDICTS)
-    rows = [(_shortened(row["plugin"], 20), *(f"{row[verdict]:,}" for verdict in VERDICTS)) for row in data["plugins"]]
-    total = ("all", *(f"{data['verdicts'][verdict]:,}" for verdict in VERDICTS))
+    head = ("", *OUTCOMES)
+    rows = [(_shortened(row["plugin"], 20), *(f"{row[verdict]:,}" for verdict in OUTCOMES)) for row in data["plugins"]]
+    total = ("all", *(f"{data['verdicts'][verdict]:,}" for verdict in OUTCOMES))
     lines += _columns([head, *rows, total])
     spans = data["timeline"]["spans"]
     if len(spans) > 1:
-        stopped = [span[REFUSED] + span[DEFERRED] for span in spans]
-        by_hour = [each[REFUSED] + each[DEFERRED] for each in data["hours of the day"]]
+        stopped = [span[WAS_REFUSED] + span[WAS_DEFERRED] for span in spans]
+        by_hour = [each[WAS_REFUSED] + each[WAS_DEFERRED] for each in data["hours of the day"]]
         begin, hours = spans[0]["from"].replace("T", " "), data["timeline"]["hours"]
         lines += ["", f"Refused and deferred, by hour of the day, 0 to 23   |{_bars(by_hour)}|"]
         lines += [f"The same from {begin} on, {hours} h each", f"|{_bars(stopped)}|"]
