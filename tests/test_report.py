@@ -44,6 +44,7 @@ from ra_plugins.support.control import ControlFiles
 from ra_plugins.support.log import log_line
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC).timestamp()
+VERDICT = '{"time": "2025-11-25T13:55:01+00:00", "pid": 1, "plugin": "msa", "verdict": "refuse 5xx", "letter": "E"}'
 REFUSAL = "rcptchecks: pid 4711 - 511 sorry, no mailbox here by that name (bea@example.org)"
 
 
@@ -138,7 +139,7 @@ def test_a_light_that_is_off_is_no_refusal() -> None:
         ("spfchecks: pid 7 - Accepting on SPF_RESULT_SOFTFAIL, No comments", "spfchecks", NEAR_MISS),
         ("ipthrottle: pid 7 - Can't connect to rater", "ipthrottle", TROUBLE),
         ("tarpit: pid 7 - started tarpitting", "tarpit", NEAR_MISS),
-        ("greylist: pid 7 - only observed: first seen, come back in 9 s (192.0.2.0/24, <> to a@b.example)", "greylist", NEAR_MISS),
+        ("greylist: pid 7 - only observed: first seen, come back in 9 s (192.0.2.0/24, <> to a@b.c)", "greylist", NEAR_MISS),
         ("mine: pid 7 - hello", "mine", "told"),  # somebody else's plugin may say what it likes
         ("session 4: msa: pid 7 - Message rejected (no auth).", "msa", WAS_REFUSED),  # our own smtpd
     ],
@@ -189,6 +190,7 @@ def test_a_line_that_would_keep_a_pattern_busy_doesnt() -> None:
         f"2025-11-25T13:55:01.305419+00:00 mail qmail-smtpd[12]: {REFUSAL}",
         f"2025-11-25T14:55:01+0100 mail qmail-smtpd[12]: {REFUSAL}",
         json.dumps({"__REALTIME_TIMESTAMP": "1764078901305419", "_HOSTNAME": "mail", "MESSAGE": REFUSAL}),
+        json.dumps({"__REALTIME_TIMESTAMP": "1764078901305419", "MESSAGE": VERDICT}),
         json.dumps({"__REALTIME_TIMESTAMP": "1764078901305419", "MESSAGE": [*REFUSAL.encode()[:-1], 255, 41]}),
     ],
 )

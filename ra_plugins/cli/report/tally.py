@@ -241,7 +241,8 @@ class LogTally:
             count += 1
             text = line.decode("utf-8", "surrogateescape")
             if text[:1] == "{" and '"MESSAGE"' in text:
-                if (entry := journal_entry(text, stamps)) and may_tell(entry.message):
+                worth = may_tell(text) or "[" in text or "verdict" in text
+                if worth and (entry := journal_entry(text, stamps)) and may_tell(entry.message):
                     self.add(entry)
             elif may_tell(text):
                 self.add(stamps.entry(text.rstrip("\r\0 ")))
