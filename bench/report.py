@@ -72,7 +72,8 @@ def main(numbers: list[int]) -> None:
             write(path, number)
             seconds, memory = report(path)
             size = os.path.getsize(path)
-            print(f"{number:,} lines, {size / 1e6:,.0f} MB: {number / seconds:,.0f} lines a second, {memory / 1e6:.0f} MB of memory")
+            speed = f"{number / seconds:,.0f} lines a second, {memory / 1e6:.0f} MB of memory"
+            print(f"{number:,} lines, {size / 1e6:,.0f} MB: {speed}", flush=True)
 
 
 if __name__ == "__main__":
