@@ -1,7 +1,7 @@
 """What a report costs: a million lines and ten million, of plugins under multilog, a quarter of them about something else.
 
 Clients, senders and recipients are ever new ones, which is the most that a stranger can do to our memory. `python
-bench/report.py [LINES …]` by itself says lines a second of the processor's time, and the highest memory of a process.
+bench/reports.py [LINES …]` by itself says lines a second of the processor's time, and the highest memory of a process.
 """
 
 from __future__ import annotations
