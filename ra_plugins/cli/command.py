@@ -332,6 +332,7 @@ _APART = {  # commands with a page and a command line of their own
     "rblchecks": "With --self-test: try the block lists of the plugin rblchecks out.",
     "spf": "With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.",
     "service": "Hold plugins, connections and caches, and answer the small client.",
+    "report": "Say from logs what was refused, deferred and let through, by whom and when.",
 }
 
 
@@ -369,13 +370,17 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return top.parse_args(arguments)
 
 # %% ../../nbs/cli/04_command.ipynb #f456ebf6
+_ROOMS = {"report": "report.command"}  # modules of commands that have a room of their own
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run the command line; returns the exit status."
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments and arguments[0] in _APART.keys() - {"spf"}:
         from importlib import import_module
 
-        status: int = import_module(f"ra_plugins.cli.{arguments[0].replace('-', '_')}").main(arguments[1:])
+        module = _ROOMS.get(arguments[0], arguments[0].replace("-", "_"))
+        status: int = import_module(f"ra_plugins.cli.{module}").main(arguments[1:])
         return status
     if arguments[:1] == ["spf"]:
         from ra_plugins.spf.spfquery import explain
