@@ -332,6 +332,7 @@ _APART = {  # commands with a page and a command line of their own
     "rblchecks": "With --self-test: try the block lists of the plugin rblchecks out.",
     "spf": "With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.",
     "service": "Hold plugins, connections and caches, and answer the small client.",
+    "postfix": "Answer Postfix's policy requests by the plugins in control/postfixplugins.",
 }
 
 

@@ -56,8 +56,8 @@ def plugin_misfits(
     faults = [f"{plugin.name} may {why}" for why in misfits(plugin.answers, stage)]
     if POSTFIX_STAGES[stage] not in plugin.stages:
         places = ", ".join(f"[{each}]" for each, its in POSTFIX_STAGES.items() if its in plugin.stages)
-        meant = f"it is meant for {places}" if places else f"it is meant for {', '.join(plugin.stages)}, and Postfix asks nobody there"
-        faults.append(f"{plugin.name} can't stand at [{stage}]: {meant}")
+        meant = places or f"{', '.join(plugin.stages)}, and Postfix asks nobody there"
+        faults.append(f"{plugin.name} can't stand at [{stage}]: it is meant for {meant}")
     if any(issubclass(each, Later) for each in plugin.answers or ()) and asked.isdisjoint({"data", "end-of-message"}):
         faults.append(
             f"{plugin.name} may put a refusal off until DATA, so Postfix has to ask there: smtpd_data_restrictions = "
@@ -114,7 +114,8 @@ class _Reading:
         self.place = name, stage
         if stage not in POSTFIX_STAGES or (colon and not CHAIN_NAME.fullmatch(name)) or not line.endswith("]"):
             places = ", ".join(f"[{each}]" for each in POSTFIX_STAGES)
-            self.fault(number, f"{printable(line, 60)} is no heading; there are {places}, and [NAME:rcpt] for a service with a name")
+            known = f"there are {places}, and [NAME:rcpt] for a service with a name"
+            self.fault(number, f"{printable(line, 60)} is no heading; {known}")
             self.section = PostfixSection()
             return
         sections = self.chains.setdefault(name, PostfixChain(name)).sections
@@ -171,7 +172,8 @@ def judged_chains(
         raise Fault(f"can't read {path}: {system_reason(error)}") from None
     chains, faults = chains_in(text, plugins, own)
     for name in sorted(set(names) - chains.keys()):
-        faults.append(f"there is no section {f'[{name}:rcpt]' if name else '[rcpt]'}, or another of this chain, which Postfix is to ask")
+        heading = f"[{name}:rcpt]" if name else "[rcpt]"
+        faults.append(f"there is no section {heading}, nor another of this chain, which Postfix is to ask")
     if faults:
         raise Fault("\n".join(f"{path}, {fault}" for fault in faults))
     return chains
