@@ -55,7 +55,7 @@ class PolicyHost:
         context = attributes.get("policy_context", "")
         if context and context not in self.chains:
             self.complaints.say("policy_context in main.cf names no chain here, so the socket's is taken", printable(context, 64))
-        return self.chains.get(context) or self.chains[name]
+        return self.chains[context if context and context in self.chains else name]
 
     def _forgotten(self, message: PolicyMessage) -> None:
         if message.headers:

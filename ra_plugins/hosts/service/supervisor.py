@@ -275,6 +275,11 @@ class Supervisor:
             return inherited[0]
         return self._unix_listener(self.options.socket)
 
+    def policy_places(self) -> list[str]:
+        "Where Postfix asks, with the ports that the system has chosen."
+        pairs = zip(self.options.postfix, self.policies, strict=True)
+        return [str(place if place.path else place._replace(port=each.getsockname()[1])) for place, each in pairs]
+
     def _unix_listener(self, path: str) -> UnixListener:
         return UnixListener(path, self.options.mode, self._owner(), _group_number(self.options))
 
@@ -549,7 +554,7 @@ async def run_service(
     loop.add_signal_handler(signal.SIGHUP, supervisor.read_again)
     try:
         await supervisor.start()
-        places = [options.socket] * bool(options.socket) + [str(place) for place in options.postfix]
+        places = [options.socket] * bool(options.socket) + supervisor.policy_places()
         log(f"ready on {' and '.join(places)}, {options.workers} worker{'s' if options.workers > 1 else ''}")
         tell_systemd()
         await ended.wait()
