@@ -152,7 +152,7 @@ class Asking:
         "The answers about these."
         answers = []
         for recipient in recipients:
-            self.send(request(recipient, **attributes))
+            self.send(request(recipient, b"", **attributes))
             answers.append(self.answer())
         return answers
 
