@@ -10,7 +10,7 @@ from ra_plugins.spp.command import Accept, AddHeader, ChangeAddress, Command, De
 from ra_plugins.spp.command import Refuse, Reply, Say, SetVariable, UnsetVariable
 
 # %% auto #0
-__all__ = ['DROPPED', 'OKAY_STAGES', 'CANT', 'CANT_AT_END', 'refusal_action', 'policy_action', 'misfits']
+__all__ = ['DROPPED', 'OKAY_STAGES', 'HEADER_STAGES', 'CANT', 'CANT_AT_END', 'refusal_action', 'policy_action', 'misfits']
 
 # %% ../../../nbs/hosts/postfix/01_action.ipynb #54d1ec6b
 DROPPED = "421 4.7.0 closing the connection"  # for D
@@ -41,6 +41,7 @@ def _parts(reply: Reply) -> tuple[int, str, str]:
 
 # %% ../../../nbs/hosts/postfix/01_action.ipynb #3d14536d
 OKAY_STAGES = frozenset(POSTFIX_STAGES) - {"rcpt"}  # where `OK` permits no relaying
+HEADER_STAGES = ("mail", "rcpt", "data")  # where `PREPEND` is for the message at hand
 
 
 def policy_action(
@@ -53,7 +54,7 @@ def policy_action(
         return refusal_action(final)
     if isinstance(final, Okay) and stage in OKAY_STAGES:
         return "OK"
-    if headers and stage != "end-of-message":
+    if headers and stage in HEADER_STAGES:
         return f"PREPEND {headers.pop(0)}"
     return "DUNNO"
 

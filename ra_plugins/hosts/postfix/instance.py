@@ -95,7 +95,8 @@ class PolicyMessages:
         connection = self._connection(chain, attributes, now)
         if stage == "client":
             connection.__init__()  # type: ignore[misc]
-        elif stage == "mail":
+        elif stage == "mail" and "mail" in connection.done:
+            self.forgotten(connection)
             _end_message(connection)
         instance = attributes.get("instance", "")
         found = self.known.pop((chain, instance), None) if instance else connection

@@ -87,7 +87,10 @@ class PolicyTurn:
 
     async def run(self) -> None:
         "Have the plugins decide, and wait as they ask for it. Then `action` is what to answer."
-        if not self.stage or self.message.accepted:
+        if not self.stage:
+            return
+        if self.message.accepted:
+            self.action = policy_action(self.stage, None, self.message.headers)
             return
         if again := self._again():
             self.action = again

@@ -125,6 +125,7 @@ async def serve_clients(order: Order) -> None:
     at_work = _AtWork(port, Door(port, listener) if listener else None, policy)
     await loop.connect_read_pipe(lambda: _Asked(at_work, line, ended), line.questions)
     descriptors = [order.descriptor] * bool(listener) + [descriptor for _, descriptor in order.policies]
+    descriptors += [each.fileno() for each in policy.listeners] if policy else []
     _let_no_child_serve(loop, at_work, [*descriptors, line.questions.fileno(), line.answers])
     looking = [loop.create_task(each) for each in (*at_work.lookers(), _keep_going(at_work))]
     at_work.open()
