@@ -333,6 +333,7 @@ _APART = {  # commands with a page and a command line of their own
     "spf": "With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.",
     "service": "Hold plugins, connections and caches, and answer the small client.",
     "report": "Say from logs what was refused, deferred and let through, by whom and when.",
+    "postfix": "Answer Postfix's policy requests by the plugins in control/postfixplugins.",
 }
 
 
