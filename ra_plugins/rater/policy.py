@@ -16,9 +16,9 @@ from ra_plugins.rater.settings import as_written, file_mode, quoted_text, sectio
 from ra_plugins.rater.syntax import Source, Where
 
 # %% auto #0
-__all__ = ['POLICY_NAMES', 'DOMAIN_OF', 'TOLD_NAMES', 'ATTRIBUTE_NAMES', 'ACTIONS', 'ENOUGH', 'PolicyPlace', 'STATES',
+__all__ = ['POLICY_NAMES', 'DOMAIN_OF', 'TOLD_NAMES', 'ATTRIBUTE_NAMES', 'ACTIONS', 'ENOUGH', 'ListeningPlace', 'STATES',
            'RECIPIENTS', 'Template', 'parse_template', 'attributes_template', 'with_domains', 'action_fault', 'refuses',
-           'policy_action', 'policy_place', 'policy_places', 'state_list', 'policy_weight', 'PolicySettings',
+           'action_template', 'listening_place', 'listening_places', 'state_list', 'policy_weight', 'PolicySettings',
            'PolicyRuleSettings', 'PolicyRule', 'Policy', 'policy_of', 'policy_where', 'described_policy']
 
 # %% ../../nbs/rater/07_policy.ipynb #fe69e90a
@@ -127,7 +127,7 @@ def refuses(action: str) -> bool:
     return word in ("DEFER", "DEFER_IF_PERMIT", "REJECT") or word.isdigit()
 
 
-def policy_action(value: Any) -> Template:
+def action_template(value: Any) -> Template:
     "what Postfix is told, as in \"DUNNO\" or \"450 4.7.1 Too much mail, try again in {wait} s\""
     text = quoted_text(value)
     if fault := action_fault(text):
@@ -135,10 +135,10 @@ def policy_action(value: Any) -> Template:
     return parse_template(text, {*ATTRIBUTE_NAMES, *TOLD_NAMES})
 
 # %% ../../nbs/rater/07_policy.ipynb #8cc0a401
-PolicyPlace = tuple[str, int] | str  # an address and a port, or the path of a Unix socket
+ListeningPlace = tuple[str, int] | str  # an address and a port, or the path of a Unix socket
 
 
-def policy_place(text: str) -> PolicyPlace:
+def listening_place(text: str) -> ListeningPlace:
     "Where Postfix connects to. It raises `ValueError`."
     kind, colon, rest = text.partition(":")
     kind, rest = (kind, rest) if colon and kind in ("inet", "unix") else ("", text)
@@ -151,12 +151,12 @@ def policy_place(text: str) -> PolicyPlace:
     return host, int(port)
 
 
-def policy_places(value: Any) -> tuple[PolicyPlace, ...]:
+def listening_places(value: Any) -> tuple[ListeningPlace, ...]:
     "an address and a port as in \"127.0.0.1:10040\", the path of a Unix socket, or a list of such"
     texts = value if isinstance(value, (list, tuple)) else [value]
     if not texts:
         raise ValueError
-    return tuple(policy_place(quoted_text(each)) for each in texts)
+    return tuple(listening_place(quoted_text(each)) for each in texts)
 
 # %% ../../nbs/rater/07_policy.ipynb #4dd287e5
 STATES = ("CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN")  # protocol_state
@@ -185,15 +185,15 @@ def policy_weight(value: Any) -> int:  # 0 for the number of recipients
 class PolicySettings:
     "The section `policy`."
 
-    listen: tuple[PolicyPlace, ...] = setting(policy_places, (), "Where Postfix connects to.")
+    listen: tuple[ListeningPlace, ...] = setting(listening_places, (), "Where Postfix connects to.")
     mode: int = setting(file_mode, "0666", "Who may connect to a Unix socket: everybody on this machine, by default.", True)
     owner: str | None = setting(quoted_text, None, "The user that it belongs to; without it, rater's.")
     group: str | None = setting(quoted_text, None, "The same for its group.")
     connections: int = setting(whole(1, 100_000), 1_000, "How many may be open at once; each smtpd of Postfix has one.")
     timeout: int = setting(whole(1, 86400), 600, "How many seconds one may wait for its next request.")
-    within: Template = setting(policy_action, "DUNNO", "What Postfix is told about who is within the limits.", True)
-    over: Template = setting(policy_action, ENOUGH, "And about who is over one of them.", True)
-    no_verdict: Template = setting(policy_action, "DUNNO", "And if there is no verdict, as while the store is away.", True)
+    within: Template = setting(action_template, "DUNNO", "What Postfix is told about who is within the limits.", True)
+    over: Template = setting(action_template, ENOUGH, "And about who is over one of them.", True)
+    no_verdict: Template = setting(action_template, "DUNNO", "And if there is no verdict, as while the store is away.", True)
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class PolicyRuleSettings:
     unless: Template | None = setting(attributes_template, None, "If there is this, nothing is counted either.")
     weight: int = setting(policy_weight, 1, "How many marks it is worth.")
     state: frozenset[str] = setting(state_list, "RCPT", "In which states of the session it is asked.", True)
-    over: Template | None = setting(policy_action, None, "What Postfix is told; without it, what the section says.")
+    over: Template | None = setting(action_template, None, "What Postfix is told; without it, what the section says.")
 
 # %% ../../nbs/rater/07_policy.ipynb #40b8b57c
 class PolicyRule(NamedTuple):
@@ -242,7 +242,7 @@ def policy_of(
     if not isinstance(rules, (list, tuple)) or not rules:
         source.wrong((*where, "rules"), "policy should have rules: [[policy.rules]] before each, or rules: ( … );")
         return None
-    enough = settings.over if settings else policy_action(ENOUGH)
+    enough = settings.over if settings else action_template(ENOUGH)
     found = [_policy_rule(source, (*where, "rules", number), rule, enough, classes) for number, rule in enumerate(rules)]
     return Policy(settings, tuple(filter(None, found))) if settings else None
 
@@ -283,7 +283,7 @@ def _policy_oddities(name: Template, value: Template, weight: int, states: froze
         yield "value", "this value has no attribute in braces, so everybody is counted together"
 
 # %% ../../nbs/rater/07_policy.ipynb #bd82e514
-def policy_where(place: PolicyPlace) -> str:
+def policy_where(place: ListeningPlace) -> str:
     "A place, for people."
     return place if isinstance(place, str) else f"{place[0]} port {place[1] or '(any that is free)'}"
 

@@ -21,7 +21,7 @@ from ra_plugins.support.policy import PolicyError, PolicyRequests, policy_answer
 
 # %% auto #0
 __all__ = ['REMEMBERED', 'VALUE_BYTES', 'MALFORMED_PAUSE', 'Ledger', 'Counting', 'counting', 'over_action', 'PolicyDesk',
-           'PolicyConnection']
+           'PolicyClient']
 
 # %% ../../nbs/rater/11_postfix.ipynb #e6c9e950
 REMEMBERED = 50_000  # recipients and messages, of each rule
@@ -164,7 +164,7 @@ class PolicyDesk:
 MALFORMED_PAUSE = 60.0  # seconds until the log tells again of somebody who isn't Postfix
 
 # %% ../../nbs/rater/11_postfix.ipynb #2fca48b8
-class PolicyConnection(Connection):
+class PolicyClient(Connection):
     "Postfix, or somebody else."
 
     keep = True
