@@ -110,7 +110,9 @@ def _waited_for(answerer: Answerer, question: Question[Any], until: float) -> An
 
 
 def _broken(question: Question[Any], error: BaseException) -> Broken:
-    return Broken(f"{type(question).__name__} wasn't answered: {type(error).__name__}: {error}")
+    from ra_plugins.support.extras import error_said
+
+    return Broken(f"{type(question).__name__} wasn't answered: {error_said(error)}")
 
 # %% ../../nbs/ask/01_answerer.ipynb #c9156730
 def load(
