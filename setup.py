@@ -7,7 +7,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
-from setuptools.command.install_data import install_data
+
+from distutils.command.install_data import install_data  # isort: skip - setuptools brings it
 
 HERE = Path(__file__).resolve().parent
 config = ConfigParser(delimiters=["="], interpolation=None)

@@ -332,6 +332,8 @@ _APART = {  # commands with a page and a command line of their own
     "rblchecks": "With --self-test: try the block lists of the plugin rblchecks out.",
     "spf": "With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.",
     "service": "Hold plugins, connections and caches, and answer the small client.",
+    "units": "Write what starts the service and rater with the machine: for systemd, daemontools or s6.",
+    "completion": "Print the script by which bash, zsh or fish completes what one types.",
 }
 
 
