@@ -30,12 +30,12 @@ def installing(
     "What brings an extra, to be typed."
     return f"pip install 'ra-plugins[{extra}]'"
 
-# %% ../../nbs/support/12_extras.ipynb #195a5f9b
-_WANT_MORE = {  # modules whose extra has more than the one thing that was missed
-    "ra_plugins.spf.": "spf",
-    "ra_plugins.plugins.spfchecks": "spf",
-    "ra_plugins.plugins.checkback": "checkback",
-    "ra_plugins.rater.": "rater",
+# %% ../../nbs/support/12_extras.ipynb #10bfdd41
+_WANT_MORE = {  # by where an import began: an extra, and the modules that it brings
+    "ra_plugins.spf.": ("spf", ("dns", "idna", "authres")),
+    "ra_plugins.plugins.spfchecks": ("spf", ("dns", "idna", "authres")),
+    "ra_plugins.plugins.checkback": ("checkback", ("dns", "idna", "aiosmtplib")),
+    "ra_plugins.rater.": ("rater", ("redis", "libconf", "prometheus_client")),
 }
 
 
@@ -50,7 +50,8 @@ def missing_part(
     trace = error.__traceback__
     while trace:
         name = trace.tb_frame.f_globals.get("__name__", "")
-        extra = next((more for begin, more in _WANT_MORE.items() if name.startswith(begin)), extra)
+        for begin, (more, brought) in _WANT_MORE.items():
+            extra = more if name.startswith(begin) and module in brought else extra
         trace = trace.tb_next
     return f"{package} isn't installed: {installing(extra)}"
 
