@@ -78,9 +78,12 @@ def completion(
 
 
 def completions() -> dict[str, str]:  # scripts by their path below share/
-    "The scripts of all programs that somebody types."
+    "The scripts of all programs that somebody types, for the shells that this shtab knows (fish: from 1.8 on)."
+    from shtab import SUPPORTED_SHELLS
+
+    shells = {shell: place for shell, place in PLACES.items() if shell in SUPPORTED_SHELLS}
     typed = [program for program in PROGRAMS if program != "rcptcheck"]  # qmail-smtpd runs that
-    return {place.format(program): completion(shell, program) for shell, place in PLACES.items() for program in typed}
+    return {place.format(program): completion(shell, program) for shell, place in shells.items() for program in typed}
 
 # %% ../../nbs/cli/18_completion.ipynb #c3c76e6a
 def stored_completion(shell: str, program: str) -> str:
