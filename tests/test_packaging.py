@@ -23,7 +23,9 @@ import pytest
 from notebooks import ROOT
 from servers import program
 
+from ra_plugins.cli.extras import extra_for
 from ra_plugins.cli.manual import PROGRAMS
+from ra_plugins.hosts.catalogue import catalogue
 from ra_plugins.support.extras import _WANT_MORE, EXTRAS
 
 SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -68,7 +70,7 @@ def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     "An environment with the wheel, and nothing else."
     folder = tmp_path_factory.mktemp("clean")
     venv.create(folder, symlinks=True)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", folder / "bin" / "python"]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(folder / "bin" / "python")]
     done = run(*pip, "install", "--no-index", wheel)  # with what it requires, and that is nothing
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -343,6 +345,13 @@ def test_mail_passes_where_dns_cant_be_asked_for_want_of_a_package(
     done = run(clean / "plugins" / name, env=environ)
     assert done.returncode == 0 and not re.search(r"^[EDR]", done.stdout, re.M)
     assert "dnspython isn't installed: pip install 'ra-plugins[" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_start_page_has_each_plugin_beside_its_extra() -> None:
+    rows = dict(re.findall(r"^\| (none|`\[\w+\]`) \| (.*) \|$", (ROOT / "README.md").read_text(), re.M))
+    for name, each in catalogue().items():
+        row = rows[f"`[{extra}]`" if (extra := extra_for(each)) else "none"]
+        assert re.search(rf"\b{name}\b", row), name
 
 
 def test_what_brings_a_module_is_what_settings_say() -> None:

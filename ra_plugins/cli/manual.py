@@ -42,9 +42,9 @@ def roff(text: str) -> str:
 
 
 def paragraph(text: str) -> str:
-    "A paragraph, in lines that aren't too long. A long word may be broken behind a comma or a slash."
+    "A paragraph, in lines that aren't too long. A long word may be broken behind a comma, a colon or a slash."
     lines = textwrap.wrap(text, 76, break_long_words=False, break_on_hyphens=False)
-    return re.sub(r"\S{40,}", lambda word: re.sub(r"(?<=[,/])(?=.)", r"\\:", word[0]), "\n".join(map(roff, lines)))
+    return re.sub(r"\S{40,}", lambda word: re.sub(r"(?<=[,/:])(?=.)", r"\\:", word[0]), "\n".join(map(roff, lines)))
 
 # %% ../../nbs/cli/17_manual.ipynb #0f862b92
 def section(

@@ -180,7 +180,9 @@ def next_steps(
     users = [name for daemon, name in names.items() if daemon in daemons and (kind != "systemd" or daemon == "service")]
     if kind == "daemontools" and "rater" in daemons:
         users.append("raterlog")
-    steps = [f"{_USER} {name}" for name in users]
+    steps = [f"{_USER} {'--gid nofiles ' * (name == 'ra-plugins')}{name}" for name in users]
+    if "service" in daemons and kind != "systemd":
+        steps.append("install -d -o ra-plugins -g nofiles -m 2770 /var/lib/ra-plugins")
     if "service" in daemons:
         steps.append(f"chown root:nofiles {etc}/ra-plugins.settings && chmod 640 {etc}/ra-plugins.settings")
     if kind == "systemd":
