@@ -14,7 +14,7 @@ from typing import Any
 
 from ra_plugins.cli.manual import PROGRAMS, all_parsers, commands_below, parser_of
 from ra_plugins.hosts.catalogue import OURS, catalogue
-from ra_plugins.support.command_line import Fault, command_parser, run_command
+from ra_plugins.support.command_line import command_parser, run_command
 
 # %% auto #0
 __all__ = ['PLACES', 'whole_parser', 'completion', 'completions', 'stored_completion', 'completion_parser', 'main']
@@ -87,7 +87,7 @@ def completions() -> dict[str, str]:  # scripts by their path below share/
 
 # %% ../../nbs/cli/18_completion.ipynb #c3c76e6a
 def stored_completion(shell: str, program: str) -> str:
-    "The script as it was installed, or else as shtab writes it; `Fault` if neither is to be had."
+    "The script as it was installed, or else as shtab writes it, the extra `[completion]`."
     from sysconfig import get_path
 
     name, beside = PLACES[shell].format(program), os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))
@@ -96,10 +96,7 @@ def stored_completion(shell: str, program: str) -> str:
         if os.path.isfile(path):
             with open(path, encoding="utf-8") as file:
                 return file.read()
-    try:
-        return completion(shell, program)
-    except ModuleNotFoundError as error:
-        raise Fault(f"the script wasn't installed, and {error.name} isn't here to write one: pip install shtab") from None
+    return completion(shell, program)
 
 
 def completion_parser() -> argparse.ArgumentParser:

@@ -27,9 +27,9 @@ from ra_plugins.support.environment import FILENAME_KINDS, Environment, Variable
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['PROGRAMS', 'roff', 'paragraph', 'section', 'paragraphs', 'terms', 'verbatim', 'written', 'log_lines', 'setting_list',
-           'plugin_page', 'Caught', 'parsers_caught', 'parser_from_help', 'parser_of', 'commands_below', 'all_parsers',
-           'command_page', 'manual']
+__all__ = ['PROGRAMS', 'roff', 'paragraph', 'page_section', 'paragraphs', 'terms', 'verbatim', 'written', 'log_lines',
+           'setting_list', 'plugin_page', 'Caught', 'parsers_caught', 'parser_from_help', 'parser_of', 'commands_below',
+           'all_parsers', 'command_page', 'manual']
 
 # %% ../../nbs/cli/17_manual.ipynb #21823f06
 _MEANING = {"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti"}
@@ -46,8 +46,8 @@ def paragraph(text: str) -> str:
     lines = textwrap.wrap(text, 76, break_long_words=False, break_on_hyphens=False)
     return re.sub(r"\S{40,}", lambda word: re.sub(r"(?<=[,/:])(?=.)", r"\\:", word[0]), "\n".join(map(roff, lines)))
 
-# %% ../../nbs/cli/17_manual.ipynb #0f862b92
-def section(
+# %% ../../nbs/cli/17_manual.ipynb #1ad45d09
+def page_section(
     title: str,
     *parts: str,  # in roff
 ) -> str:  # nothing if there is nothing in it
@@ -84,7 +84,7 @@ def written(
     date = strftime("%Y-%m-%d", gmtime(int(day)) if day.isdigit() else gmtime())
     head = f'.TH {roff(name.upper())} {part} {date} "ra\\-plugins {__version__}" ra\\-plugins\n.nh\n.ad l'
     what = roff(line.rstrip("."))
-    return "\n".join([head, section("Name", f"{roff(name)} \\- {what}"), *filter(None, sections), ""])
+    return "\n".join([head, page_section("Name", f"{roff(name)} \\- {what}"), *filter(None, sections), ""])
 
 # %% ../../nbs/cli/17_manual.ipynb #d47a7322
 def _template(node: ast.expr) -> str:
@@ -147,19 +147,19 @@ def plugin_page(
     stored = "Kept from command to command by the plugin itself; nobody else should set it."
     asked = ((rf"\fB{roff(kind)}\fR", what) for kind, _, what in (each.partition(": ") for each in questions_asked(plugin)))
     answering = answerer_settings(plugin, log).items()
-    others = [section(f"Settings of who answers {kind}", setting_list(settings)) for kind, settings in answering]
+    others = [page_section(f"Settings of who answers {kind}", setting_list(settings)) for kind, settings in answering]
     return written(plugin.name, 8, summary(plugin), [
-        section("Synopsis", verbatim(f"[{plugin.stages[0]}]\nplugins/{plugin.name}")),
-        section("Description", paragraphs(plugin.__doc__ or ""), ".PP", paragraph(facts)),
-        section("Asks", terms(asked)),
-        section("Needs", paragraph(installing(extra)) if extra else ""),
-        section("Settings", setting_list(plugin.settings)),
+        page_section("Synopsis", verbatim(f"[{plugin.stages[0]}]\nplugins/{plugin.name}")),
+        page_section("Description", paragraphs(plugin.__doc__ or ""), ".PP", paragraph(facts)),
+        page_section("Asks", terms(asked)),
+        page_section("Needs", paragraph(installing(extra)) if extra else ""),
+        page_section("Settings", setting_list(plugin.settings)),
         *others,
-        section("State", paragraph(stored) + "\n" + setting_list(plugin.state) if plugin.state.variables() else ""),
-        section("Log lines", *[verbatim("\n".join(lines)) for lines in [log_lines(plugin)] if lines]),
-        section("Exit status", paragraph("Always 0. What it can't do costs a line in the log, and the mail goes on.")),
-        section("Files", terms(_files(plugin))),
-        section("See also", r"\fBra\-plugins\fR(1), \fBra\-plugins\-show\fR(1), \fBra\-plugins\-install\fR(1)"),
+        page_section("State", paragraph(stored) + "\n" + setting_list(plugin.state) if plugin.state.variables() else ""),
+        page_section("Log lines", *[verbatim("\n".join(lines)) for lines in [log_lines(plugin)] if lines]),
+        page_section("Exit status", paragraph("Always 0. What it can't do costs a line in the log, and the mail goes on.")),
+        page_section("Files", terms(_files(plugin))),
+        page_section("See also", r"\fBra\-plugins\fR(1), \fBra\-plugins\-show\fR(1), \fBra\-plugins\-install\fR(1)"),
     ])
 
 # %% ../../nbs/cli/17_manual.ipynb #4d1a3729
@@ -293,13 +293,13 @@ def command_page(
     before, ends, statuses = epilog.partition("xit status: ")
     seen = [rf"\fB{roff(each)}\fR(1)" for each in also]
     return written(parser.prog.replace(" ", "-"), 1, line or _first(description) or f"a program of ra-plugins {__version__}", [
-        section("Synopsis", verbatim(_usage(parser))),
-        section("Description", paragraphs(f"{description}\n\n{before[:-1] if ends else epilog}")),
-        section("Commands", terms(below)),
-        section("Arguments", terms(arguments)),
-        section("Options", terms(options)),
-        section("Exit status", terms(_status_list(statuses)) if ends else ""),
-        section("See also", ",\n".join(seen)),
+        page_section("Synopsis", verbatim(_usage(parser))),
+        page_section("Description", paragraphs(f"{description}\n\n{before[:-1] if ends else epilog}")),
+        page_section("Commands", terms(below)),
+        page_section("Arguments", terms(arguments)),
+        page_section("Options", terms(options)),
+        page_section("Exit status", terms(_status_list(statuses)) if ends else ""),
+        page_section("See also", ",\n".join(seen)),
     ])
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import argparse
 
 # %% auto #0
-__all__ = ['KINDS', 'DAEMONS', 'UNITS', 'SETTINGS', 'PLAIN', 'packaging_folder', 'program_path', 'plain', 'UnitFile',
-           'unit_files', 'settings_files', 'write_units', 'next_steps', 'unreachable', 'units_parser', 'put_in_place',
-           'main']
+__all__ = ['KINDS', 'DAEMONS', 'UNIT_FILES', 'SETTINGS_FILES', 'PLAIN', 'packaging_folder', 'program_path', 'plain_path',
+           'UnitFile', 'unit_files', 'settings_files', 'write_units', 'next_steps', 'hidden_programs', 'units_parser',
+           'put_in_place', 'main']
 
 # %% ../../nbs/cli/15_units.ipynb #020256d9
 def packaging_folder() -> str:
@@ -37,7 +37,7 @@ def packaging_folder() -> str:
 KINDS = ("systemd", "daemontools", "s6")
 DAEMONS = ("service", "rater")
 
-UNITS = {  # what is written, by kind and daemon: a path in the folder, and where it comes from
+UNIT_FILES = {  # what is written, by kind and daemon: a path in the folder, and where it comes from
     ("systemd", "service"): {
         "ra-plugins.service": "service/ra-plugins.service",
         "ra-plugins.socket": "service/ra-plugins.socket",
@@ -51,7 +51,7 @@ UNITS = {  # what is written, by kind and daemon: a path in the folder, and wher
     ("s6", "service"): {"ra-plugins/run": "service/s6/run"},
     ("s6", "rater"): {"rater/run": "s6/run"},
 }
-SETTINGS = {"service": ("ra-plugins.settings", "service/ra-plugins.settings"), "rater": ("rater.toml", "rater.toml")}
+SETTINGS_FILES = {"service": ("ra-plugins.settings", "service/ra-plugins.settings"), "rater": ("rater.toml", "rater.toml")}
 
 # %% ../../nbs/cli/15_units.ipynb #6ea664e2
 PLAIN = re.compile(r"/[\w/.+@-]*", re.ASCII)  # means itself in a unit, for a shell and for execline
@@ -70,10 +70,10 @@ def program_path(
     found = which(name, path=os.pathsep.join(places)) or (None if folder else which(name))
     if not found:
         raise Fault(f"there is no program {name} in {', '.join(places)}; --programs DIR says where it is")
-    return plain(os.path.abspath(found))
+    return plain_path(os.path.abspath(found))
 
 
-def plain(path: str) -> str:
+def plain_path(path: str) -> str:
     "A path that can stand in a unit and in a script as it is; `Fault` if it can't."
     if not PLAIN.fullmatch(path):
         raise Fault(f"{path!r} has characters that mean something in a unit; letters, digits and /_.+@- don't")
@@ -110,14 +110,14 @@ def unit_files(
     "What is written for daemons, with the paths of programs and settings filled in."
     paths = {"/usr/local/bin/ra-plugins": "ra-plugins", "/usr/local/bin/rater": "rater"}
     for daemon in daemons:
-        for name, source in UNITS[kind, daemon].items():
+        for name, source in UNIT_FILES[kind, daemon].items():
             path = os.path.join(packaging_folder(), source)
             with open(path, encoding="utf-8") as file:
                 text = file.read()
             for before, program in paths.items():
                 if re.search(rf"{before}(?![\w-])", text):
                     text = re.sub(rf"{before}(?![\w-])", program_path(program, programs), text)
-            text = re.sub(r"/etc/(?=ra-plugins\.settings|rater\.toml)", f"{plain(etc).rstrip('/')}/", text)
+            text = re.sub(r"/etc/(?=ra-plugins\.settings|rater\.toml)", f"{plain_path(etc).rstrip('/')}/", text)
             yield UnitFile(os.path.join(folder, name), text, 0o755 if os.path.basename(name) == "run" else 0o644)
 
 # %% ../../nbs/cli/15_units.ipynb #6d8f83be
@@ -127,7 +127,7 @@ def settings_files(
 ) -> Iterator[UnitFile]:
     "Settings to begin with. The service's may come to hold passwords."
     for daemon in daemons:
-        name, source = SETTINGS[daemon]
+        name, source = SETTINGS_FILES[daemon]
         with open(os.path.join(packaging_folder(), source), encoding="utf-8") as file:
             yield UnitFile(os.path.join(etc, name), file.read(), 0o640 if daemon == "service" else 0o644)
 
@@ -192,8 +192,8 @@ def next_steps(
     links = [f"ln -s {os.path.join(folder, names[daemon])} {scanned}" for daemon in daemons]
     return [*steps, *links, *(["s6-svscanctl -a /run/service"] if kind == "s6" else [])]
 
-# %% ../../nbs/cli/15_units.ipynb #c82180c2
-def unreachable(
+# %% ../../nbs/cli/15_units.ipynb #184a49a0
+def hidden_programs(
     files: Sequence[UnitFile],
 ) -> list[str]:  # sentences
     "Which units name a program that they hide from themselves."
@@ -237,7 +237,7 @@ def put_in_place(
         if each not in fresh:
             print(f"kept: {each.path}" if os.path.lexists(each.path) else f"missing: {each.path} (--etc {etc} writes one)")
     print("\nThen:", *next_steps(folder, options.kind, daemons, etc), sep="\n    ")
-    wrong = unreachable(files)
+    wrong = hidden_programs(files)
     for line in wrong:
         note(line)
     return FAILED if wrong else 0

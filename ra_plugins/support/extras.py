@@ -18,7 +18,7 @@ EXTRAS = {  # the package to install and its extra, by module
     "libconf": ("libconf", "rater"),
     "prometheus_client": ("prometheus-client", "service"),
     "redis": ("redis", "rater"),
-    "shtab": ("shtab", "dev"),
+    "shtab": ("shtab", "completion"),
     "sqlalchemy": ("SQLAlchemy", "sql"),
     "uvloop": ("uvloop", "service"),
 }
