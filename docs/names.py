@@ -37,7 +37,7 @@ OTHERS = {
     ),
     *("PIPELINING", "CHUNKING", "SIZE", "PLAIN", "LOGIN", "AAAA", "CNAME", "DNAME", "NXDOMAIN", "SERVFAIL"),
     *("ADDRESS", "DOMAIN", "EnvironmentFile", "getopt_long_only", "nbdev_export"),
-    *("PEXPIRE", "GETRANGE", "SETRANGE", "rediss", "ssl_ca_certs", "rater.toml", "rater.service"),
+    *("PEXPIRE", "GETRANGE", "SETRANGE", "rediss", "ssl_ca_certs", "rater.toml", "rater.service", "SOURCE_DATE_EPOCH"),
 }
 ENDINGS = {
     "com",
