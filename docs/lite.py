@@ -37,7 +37,7 @@ THREADED = ("ask.mailbox", "ask.vpopmail", "ask.workers")  # threads, and files 
 LISTENING = ("support.listening", "support.systemd")
 HOSTED = tuple(f"{CONFIG.lib_name}.{each}" for each in (*ROOMS, *THREADED, *LISTENING))
 UNUSED = ("concurrent.", "resource", "signal", "socket", "threading", *HOSTED)
-REQUIREMENTS = f"{CONFIG.requirements} {CONFIG.d['rater_requirements']}"
+REQUIREMENTS = f"{CONFIG.d['smtpd_requirements']} {CONFIG.d['rater_requirements']}"
 
 # Pyodide's socket can't read IPv6 addresses, nor can the module in C below it, which some import to start sooner.
 WITHOUT_IPV6 = """

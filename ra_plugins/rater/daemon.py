@@ -22,7 +22,7 @@ from ra_plugins.rater.config import Config, described, kept, load_config, places
 from ra_plugins.rater.control import CommandRefused, ControlPort, Operated
 from ra_plugins.rater.memory import StoreError
 from ra_plugins.rater.policy import PolicySettings, policy_where
-from ra_plugins.rater.postfix import PolicyConnection, PolicyDesk
+from ra_plugins.rater.postfix import PolicyClient, PolicyDesk
 from ra_plugins.rater.protocol import Rater, Request, log
 from ra_plugins.rater.server import BACKLOG, Listener, LocalListener, RaterServer, listen
 from ra_plugins.rater.settings import LEVELS, DaemonSettings
@@ -247,7 +247,7 @@ def serve_postfix(daemon: Daemon) -> None:
         else:
             with place(policy_where(where)):
                 listener = listen(*where)
-        daemon.server.serve(listener, daemon.desk, PolicyConnection, daemon.postfix)
+        daemon.server.serve(listener, daemon.desk, PolicyClient, daemon.postfix)
         found = where if isinstance(where, str) else (where[0], listener.getsockname()[1])
         log.info("policy: %s", policy_where(found))
 
