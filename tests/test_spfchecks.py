@@ -105,7 +105,7 @@ COMMENTS = {
     "softfail": "transitioning domain of softfail.example does not designate 203.0.113.9 as permitted sender",
     "neutral": "203.0.113.9 is neither permitted nor denied by domain of neutral.example",
     "none": "203.0.113.9 is neither permitted nor denied by domain of none.example",
-    "temperror": "temporary error in processing during lookup of temperror.example",
+    "temperror": "temporary error in processing during lookup of temperror.example: TXT loop.example",
     "permerror": "permanent error in processing domain of permerror.example: Unknown mechanism found",
 }
 
@@ -410,7 +410,7 @@ def test_bad_nameservers(at_rcpt: Home, serve: Serve, fault: str) -> None:
         for level, expected in (("3", "250 ok"), ("4", "451 Message rejected by server")):
             said, logged = session(serve(**environ, BOUNCELEVEL=level), "ana@pass.example")
             word = "Accepting" if level == "3" else "Rejecting"
-            error = "mail.example.org: temporary error in processing during lookup of pass.example"
+            error = "mail.example.org: temporary error in processing during lookup of pass.example: TXT pass.example"
             assert said == expected and logged[-1] == f"{word} on SPF_RESULT_TEMPERROR, {error}"
             assert len(logged) == 2 and logged[0].startswith("DNS")
 

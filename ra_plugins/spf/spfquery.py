@@ -41,15 +41,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # %% auto #0
-__all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'CANT_ANSWER', 'EXPLAINS', 'EXPLAIN', 'SpfRequest',
+__all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'CANT_ANSWER', 'LIMITING', 'EXPLAINS', 'EXPLAIN', 'SpfRequest',
            'SpfquerySetup', 'run_decision', 'by_terms', 'second_opinion', 'SpfqueryAnswer', 'by_domain', 'FromLoopback',
            'LoopbackResult', 'by_loopback', 'add_recipients', 'answer_request', 'libspf2_header', 'lines', 'as_data',
-           'Option', 'find_option', 'read_options', 'zone', 'setup_for', 'request_of', 'file_lines', 'requests',
-           'usage', 'trees', 'print_result', 'answered', 'spfquery', 'main', 'explained', 'explain']
+           'Option', 'find_option', 'read_options', 'zone', 'whole_number', 'limits_for', 'setup_for', 'request_of',
+           'file_lines', 'requests', 'usage', 'trees', 'print_result', 'answered', 'spfquery', 'main', 'explained',
+           'explain']
 
 # %% ../../nbs/spf/10_spfquery.ipynb #4d9ce44f
 class SpfRequest:
     "One question to spfquery: who sends."
+
+    until: float | None = None  # by when it has to be answered, on `time.monotonic`; None before it is begun
 
     def __init__(self, ip: str, sender: str, helo: str = "", recipients: Sequence[str] = ()):
         self.ip, self.sender, self.helo, self.recipients = ip, bare_address(sender), helo, recipients
@@ -69,7 +72,7 @@ class SpfquerySetup:
     trusted = False  # ask trusted-forwarder.org?
     sanitize = True  # one blank for several?
     resolver: Resolver | Zone | None = None  # who answers; by default, the nameservers of this machine
-    timeout: float | None = CHECK_TIMEOUT  # seconds for a check
+    timeout: float | None = CHECK_TIMEOUT  # seconds for a request, with all the policies and recipients that it asks about
 
     def query(self, request: SpfRequest) -> Query:
         "A check; `ValueError` where the client's address isn't one."
@@ -80,7 +83,13 @@ class SpfquerySetup:
         query = self.query(request)  # whatever the sender: it is a mail server that asks
         if isinstance(self.resolver, Zone):
             return drive(check_identity(query, self.default), self.resolver)
-        return waited(check_over_dns(query, self.default, self.resolver, deadline(self.timeout)))
+        return waited(check_over_dns(query, self.default, self.resolver, self.until(request)))
+
+    def until(self, request: SpfRequest) -> float:
+        "By when a request has to be answered, on `time.monotonic`: the same for all that is asked for it."
+        if request.until is None:
+            request.until = deadline(self.timeout)
+        return request.until
 
 # %% ../../nbs/spf/10_spfquery.ipynb #2c7dec92
 WORDS = {
@@ -90,8 +99,8 @@ WORDS = {
 }
 
 # %% ../../nbs/spf/10_spfquery.ipynb #b95ee71a
-def run_decision(decision: Coroutine[Any, Any, T], setup: SpfquerySetup) -> T:
-    "Run a decision: over the zone, or over DNS."
+def run_decision(decision: Coroutine[Any, Any, T], request: SpfRequest, setup: SpfquerySetup) -> T:
+    "Run a decision: over the zone, or over DNS, as long as the request's time lasts."
     if isinstance(setup.resolver, Zone):
         return drive(decision, setup.resolver)
     from ra_plugins.ask.question import adrive
@@ -101,14 +110,14 @@ def run_decision(decision: Coroutine[Any, Any, T], setup: SpfquerySetup) -> T:
 
     async def over_dns() -> T:
         async with Lookups(resolver) as lookups:
-            return await adrive(decision, lookups.tell, deadline(setup.timeout))
+            return await adrive(decision, lookups.tell, setup.until(request))
 
     return waited(over_dns())
 
 # %% ../../nbs/spf/10_spfquery.ipynb #d8fc2cdc
 def by_terms(terms: str, request: SpfRequest, setup: SpfquerySetup) -> Result | None:
     "What a policy says that the options name; None where it says nothing, and where they name none."
-    return run_decision(by_policy(setup.query(request), terms, setup.default), setup) if terms else None
+    return run_decision(by_policy(setup.query(request), terms, setup.default), request, setup) if terms else None
 
 # %% ../../nbs/spf/10_spfquery.ipynb #c78f2969
 TRUSTED = "include:spf.trusted-forwarder.org"
@@ -171,12 +180,16 @@ def by_loopback(query: Query, receiver: str) -> SpfqueryAnswer:
     visit.result = "pass"
     return SpfqueryAnswer(LoopbackResult(query, visit, "pass"), f"{plain(receiver)}: localhost is always allowed.")
 
-# %% ../../nbs/spf/10_spfquery.ipynb #e1195ddd
+# %% ../../nbs/spf/10_spfquery.ipynb #1fcbc42a
+def _is_secondary(request: SpfRequest, setup: SpfquerySetup, recipient: str) -> bool:
+    return run_decision(secondary_mx(setup.query(request), recipient), request, setup)
+
+
 def add_recipients(answer: SpfqueryAnswer, request: SpfRequest, setup: SpfquerySetup) -> None:
     "Complete an answer by what the recipients' domains say of the client."
     covered = True
     for recipient in request.recipients:
-        covered = covered and (answer.name == "pass" or run_decision(secondary_mx(setup.query(request), recipient), setup))
+        covered = covered and (answer.name == "pass" or _is_secondary(request, setup, recipient))
         answer.recipients.append((recipient, "pass" if covered else answer.name))
     if request.recipients and covered and answer.name != "pass":
         client = answer.result.query.ip
@@ -199,7 +212,7 @@ BARE = re.compile(r"[-\w.!#$%&'*+/=?^`{|}~@:]+", re.ASCII)  # what libspf2 write
 
 def libspf2_header(answer: SpfqueryAnswer) -> str:
     "The Received-SPF field, as libspf2 writes it."
-    query, problem = answer.result.query, answer.result.problem_text
+    query, problem = answer.result.query, answer.result.problem_text if answer.result.result == "permerror" else ""
     values = {"client-ip": str(query.ip), "envelope-from": mailbox(query), "helo": query.helo, "problem": problem}
 
     def write(limit: int) -> str:
@@ -261,6 +274,10 @@ OPTIONS = [
     Option("guess g", "TERMS", "a policy for domains that have none"),
     Option("default-explanation e def-exp", "TEXT", "why a fail is one, where the domain doesn't say"),
     Option("max-lookup m max-lookup-count max-dns-interactive-terms", "NUMBER", "how many terms may ask DNS (10)"),
+    Option("void-lookups max-void-dns-lookups", "NUMBER", "how many lookups may bring nothing (2)"),
+    Option("void-ipv6", "[0|1]", "0: a host without an IPv6 address isn't one, for an IPv6 client (1)"),
+    Option("void-ipv4", "[0|1]", "0: a host without an IPv4 address isn't one, for an IPv4 client (1)"),
+    Option("timeout", "SECONDS", "for each request, with all policies and recipients (20)"),
     Option("name n hostname", "NAME", "our own name (spfquery)"),
     Option("sanitize c", "[0|1]", "print one blank for several (1)"),
     Option("zone", "FILE", "answer from a zone file (RFC 1035) in place of DNS"),
@@ -321,6 +338,24 @@ def zone(path: str) -> Zone:
     except ValueError as error:
         raise Fault(f"-zone: {printable(str(error))}") from None
 
+# %% ../../nbs/spf/10_spfquery.ipynb #1016c5f6
+def whole_number(values: dict[str, str], name: str, default: int) -> int:
+    "A number among the options; `Fault` for what is none."
+    text = values.get(name, str(default))
+    if not re.fullmatch(r"\d{1,4}", text, re.ASCII):
+        raise Fault(f"-{name} should be a number, not {printable(text, 40)}")
+    return int(text)
+
+
+def limits_for(values: dict[str, str]) -> Limits:
+    "How far checks may go, by the options; `Fault` for what makes no sense."
+    lookups, voids = whole_number(values, "max-lookup", RFC7208.lookups), whole_number(values, "void-lookups", RFC7208.voids)
+    counted = {name: values.get(name.replace("_", "-"), "1") != "0" for name in ("void_ipv6", "void_ipv4")}
+    try:
+        return Limits(lookups=lookups, voids=voids, **counted)
+    except ValueError as error:
+        raise Fault(f"-max-lookup: {error}") from None
+
 # %% ../../nbs/spf/10_spfquery.ipynb #f9ae9e96
 def setup_for(values: dict[str, str]) -> SpfquerySetup:
     "What the options say about how to answer; `Fault` where one can't be used."
@@ -333,13 +368,9 @@ def setup_for(values: dict[str, str]) -> SpfquerySetup:
         parse_macro(setup.default, explanation=True)
     except MacroError as error:
         raise Fault(f"-default-explanation: {error}") from None
-    if (most := values.get("max-lookup")) is not None:
-        if not re.fullmatch(r"\d{1,4}", most, re.ASCII):
-            raise Fault(f"-max-lookup should be a number, not {printable(most, 40)}")
-        try:
-            setup.limits = Limits(lookups=int(most))
-        except ValueError as error:
-            raise Fault(f"-max-lookup: {error}") from None
+    setup.limits = limits_for(values)
+    if "timeout" in values:
+        setup.timeout = whole_number(values, "timeout", 0)
     if path := values.get("zone"):
         setup.resolver = zone(path)
     return setup
@@ -452,8 +483,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     return run_command("spfquery", partial(spfquery, words), CANT_ANSWER, CANT_ANSWER)
 
-# %% ../../nbs/spf/10_spfquery.ipynb #2f8818f9
-EXPLAINS = ("ip", "helo", "name", "max-lookup", "zone", "json", "help", "version")
+# %% ../../nbs/spf/10_spfquery.ipynb #00ece342
+LIMITING = ("max-lookup", "void-lookups", "void-ipv6", "void-ipv4", "timeout")
+EXPLAINS = ("ip", "helo", "name", *LIMITING, "zone", "json", "help", "version")
 EXPLAIN = [option for option in OPTIONS if option.name in EXPLAINS]
 
 # %% ../../nbs/spf/10_spfquery.ipynb #007f67ab
@@ -462,7 +494,7 @@ def explained(arguments: Sequence[str]) -> int:
     values = read_options(arguments, EXPLAIN, "domain")
     if "help" in values:
         print("usage: ra-plugins spf explain DOMAIN|ADDRESS --ip ADDRESS [options]")
-        print(*(f"  {f'--{option.name} {option.value}':20} {option.help}" for option in EXPLAIN), sep="\n")
+        print(*(f"  {f'--{option.name} {option.value}':22} {option.help}" for option in EXPLAIN), sep="\n")
         print(_statuses())
         return 0
     if "version" in values:
