@@ -430,7 +430,8 @@ def _told(walk: _Walk, record: SurveyedRecord, term: SurveyedTerm, lookup: Looku
     "What an answer is to a term."
     term.asked.append((lookup, answer))
     if isinstance(answer, Unanswered):
-        walk.gap("lookup failed", record, term, f"{lookup.rdtype} {lookup.name}: {answer}")
+        if term.mechanism != "exp":  # which can change no result
+            walk.gap("lookup failed", record, term, f"{lookup.rdtype} {lookup.name}: {answer}")
     elif lookup.rdtype == "MX":
         term.hosts = mail_hosts(answer)
         if len(term.hosts) > walk.bounds.hosts:
