@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ra_plugins.spf.owner.addresses import senders
 from ra_plugins.spf.owner.cost import PLAIN_UDP_BYTES, TOGETHER_BYTES, UDP_BYTES, record_sizes, survey_cost
 from ra_plugins.spf.owner.survey import NOBODYS_DOMAIN, Survey, SurveyedRecord, SurveyedTerm
 from ra_plugins.spf.query import NAME_LIMIT, RFC7208, Limits
+from ra_plugins.spf.record import ResultName
 from ra_plugins.spf.show import LINE, RUN, STYLE, WIDE, boxes, meter, safe
 from ra_plugins.ask.question import Unanswered
 from ra_plugins.support.log import printable
@@ -37,7 +38,7 @@ class SurveyReport:
         self.survey, self.cost, self.senders = survey, survey_cost(survey, limits), senders(survey)
 
     @property
-    def result(self) -> str:
+    def result(self) -> ResultName | Literal[""]:
         "`permerror` if there are clients that get one, `none` or `temperror` for the record itself, or nothing."
         state = self.survey.root.state
         if state in ("no record", "lookup failed"):
