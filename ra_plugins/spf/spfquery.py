@@ -46,7 +46,7 @@ T = TypeVar("T")
 __all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'CANT_ANSWER', 'LIMITING', 'EXPLAINS', 'EXPLAIN', 'SpfRequest',
            'SpfquerySetup', 'run_decision', 'by_terms', 'second_opinion', 'SpfqueryAnswer', 'by_domain', 'FromLoopback',
            'LoopbackResult', 'by_loopback', 'add_recipients', 'answer_request', 'libspf2_header', 'lines', 'as_data',
-           'Option', 'find_option', 'read_options', 'zone', 'whole_number', 'limits_for', 'setup_for', 'request_of',
+           'Option', 'find_option', 'read_options', 'zone', 'option_number', 'limits_for', 'setup_for', 'request_of',
            'file_lines', 'requests', 'usage', 'trees', 'print_result', 'answered', 'spfquery', 'main',
            'explanation_usage', 'read_explain', 'explained_check', 'explained_report', 'explained', 'explain']
 
@@ -348,8 +348,8 @@ def zone(path: str) -> Zone:
     except ValueError as error:
         raise Fault(f"-zone: {printable(str(error))}") from None
 
-# %% ../../nbs/spf/10_spfquery.ipynb #1016c5f6
-def whole_number(values: dict[str, str], name: str, default: int) -> int:
+# %% ../../nbs/spf/10_spfquery.ipynb #49fda288
+def option_number(values: dict[str, str], name: str, default: int) -> int:
     "A number among the options; `Fault` for what is none."
     text = values.get(name, str(default))
     if not re.fullmatch(r"\d{1,4}", text, re.ASCII):
@@ -359,7 +359,7 @@ def whole_number(values: dict[str, str], name: str, default: int) -> int:
 
 def limits_for(values: dict[str, str]) -> Limits:
     "How far checks may go, by the options; `Fault` for what makes no sense."
-    lookups, voids = whole_number(values, "max-lookup", RFC7208.lookups), whole_number(values, "void-lookups", RFC7208.voids)
+    lookups, voids = option_number(values, "max-lookup", RFC7208.lookups), option_number(values, "void-lookups", RFC7208.voids)
     counted = {name: values.get(name.replace("_", "-"), "1") != "0" for name in ("void_ipv6", "void_ipv4")}
     try:
         return Limits(lookups=lookups, voids=voids, **counted)
@@ -380,7 +380,7 @@ def setup_for(values: dict[str, str]) -> SpfquerySetup:
         raise Fault(f"-default-explanation: {error}") from None
     setup.limits = limits_for(values)
     if "timeout" in values:
-        setup.timeout = whole_number(values, "timeout", 0)
+        setup.timeout = option_number(values, "timeout", 0)
     if path := values.get("zone"):
         setup.resolver = zone(path)
     return setup

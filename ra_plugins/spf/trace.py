@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from ra_plugins.ask.dns import Lookup
 
 # %% auto #0
-__all__ = ['RECORD', 'REDIRECT', 'EXPLANATION', 'NO_NAME', 'NO_TEXTS', 'OTHER_TEXTS', 'EMPTY', 'ONE_LABEL', 'MALFORMED', 'Visit',
-           'Reason', 'Matched', 'NothingMatched', 'NoPolicy', 'name_fault', 'NoDomain', 'EvaluationError',
-           'LimitExceeded', 'LookupLimitExceeded', 'VoidLimitExceeded', 'HostLimitExceeded', 'FaultyRecord',
-           'SeveralRecords', 'NoRecord', 'failure_kind', 'LookupFailed', 'DeadlinePassed', 'Outcome']
+__all__ = ['RECORD', 'REDIRECT', 'EXPLANATION', 'NO_NAME', 'NO_TEXTS', 'OTHER_TEXTS', 'EMPTY_DOMAIN', 'ONE_LABEL',
+           'MALFORMED_DOMAIN', 'Visit', 'Reason', 'Matched', 'NothingMatched', 'NoPolicy', 'name_fault', 'NoDomain',
+           'EvaluationError', 'LimitExceeded', 'LookupLimitExceeded', 'VoidLimitExceeded', 'HostLimitExceeded',
+           'FaultyRecord', 'SeveralRecords', 'NoRecord', 'failure_kind', 'LookupFailed', 'DeadlinePassed', 'Outcome']
 
 # %% ../../nbs/spf/03_trace.ipynb #a253df08
 RECORD, REDIRECT, EXPLANATION = -1, -2, -3  # in place of a directive's number
@@ -147,8 +147,8 @@ class NoPolicy(Reason):
         "The cause, as a word and as a sentence."
         return {"cause": self.cause, "text": self.words()}
 
-# %% ../../nbs/spf/03_trace.ipynb #5828bc45
-EMPTY, ONE_LABEL, MALFORMED = "empty", "one label", "malformed"
+# %% ../../nbs/spf/03_trace.ipynb #b73e3522
+EMPTY_DOMAIN, ONE_LABEL, MALFORMED_DOMAIN = "empty", "one label", "malformed"
 
 
 def name_fault(domain: str) -> str:
@@ -173,14 +173,14 @@ class NoDomain(Reason):
 
     @property
     def cause(self) -> str:
-        "Why it is none: `EMPTY`, `ONE_LABEL` or `MALFORMED`."
+        "Why it is none: `EMPTY_DOMAIN`, `ONE_LABEL` or `MALFORMED_DOMAIN`."
         if not self.domain:
-            return EMPTY
-        return MALFORMED if "." in self.domain or not is_name(self.domain) or set("[@ ") & set(self.domain) else ONE_LABEL
+            return EMPTY_DOMAIN
+        return MALFORMED_DOMAIN if "." in self.domain or not is_name(self.domain) or set("[@ ") & set(self.domain) else ONE_LABEL
 
     def words(self) -> str:
         "The same for a person."
-        if self.cause == EMPTY:
+        if self.cause == EMPTY_DOMAIN:
             return "the sender is empty, and so is HELO" if self.helo else "the sender has no domain"
         where = "the sender is empty, and " * self.helo + f"{self.domain}{' from HELO' * self.helo}"
         fault = "has only one label" if self.cause == ONE_LABEL else name_fault(self.domain)
