@@ -392,7 +392,7 @@ def test_explain(folder: Path) -> None:
         "domain": "nobody.example.org",
         "term": "-all",
     }
-    for arguments in ([], ["example.org"], ["--ip=192.0.2.1"], ["a", "b", "--ip=1"], ["example.org", "--ip=x"]):
+    for arguments in ([], ["--ip=192.0.2.1"], ["a", "b", "--ip=1"], ["example.org", "--ip=x"]):
         run = process(folder, *arguments, "--zone=zone", command=command)
         assert run.status == CANT_ANSWER and run.errors.startswith("ra-plugins spf explain: ") and run.errors.count("\n") == 1
 

@@ -330,7 +330,7 @@ _APART = {  # commands with a page and a command line of their own
     "check": "Look for mistakes in a whole set-up: sections, programs, settings, lists, the service.",
     "overload-flag": "Raise and lower the flag of the overload plugin; has options of its own.",
     "rblchecks": "With --self-test: try the block lists of the plugin rblchecks out.",
-    "spf": "With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.",
+    "spf": "With explain DOMAIN: say what its SPF record costs, and whom it lets pass; with --ip, how it judges a client.",
     "service": "Hold plugins, connections and caches, and answer the small client.",
 }
 
