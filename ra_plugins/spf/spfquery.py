@@ -543,7 +543,7 @@ def explained_check(values: dict[str, str], setup: SpfquerySetup) -> Result:
 
         sender = values.get("domain") or NOBODYS_DOMAIN
         name = ascii_domain(sender)
-        if not is_name(name):
+        if not is_name(name) or "." not in name or " " in name:
             raise Fault(f"--domain should be a domain, not {printable(sender, 80)}")
         setup.given = Lookup(name, "TXT"), Records([about])
     try:

@@ -170,7 +170,7 @@ class _Sorting:
             inner = self.sort(term.inner, way)
             yield (PASSES if term.mechanism == "redirect" else outcome), inner[PASSES]
             yield ERROR, inner[ERROR]
-        elif term.mechanism == "all":
+        elif term.matches_all:
             yield outcome, [self.every]
         elif len(term.hosts) > NAME_LIMIT:
             yield ERROR, [self.every]

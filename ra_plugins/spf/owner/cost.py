@@ -31,7 +31,7 @@ _Prices = dict[bool, _Price]  # by whether they pass; without an entry if nobody
 # %% ../../../nbs/spf/owner/02_cost.ipynb #c1003bfb
 def covers_all(term: SurveyedTerm, version: int) -> bool:
     "Does a term match all clients of this version: `all`, or a network without a fixed bit?"
-    return term.mechanism == "all" or any(block.version == version and block.prefix == 0 for block in term.blocks)
+    return term.matches_all or any(block.version == version and block.prefix == 0 for block in term.blocks)
 
 # %% ../../../nbs/spf/owner/02_cost.ipynb #d5a2ce02
 class WorstCase:

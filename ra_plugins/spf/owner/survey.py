@@ -134,6 +134,12 @@ class SurveyedTerm:
         return self.mechanism in ASKING
 
     @property
+    def matches_all(self) -> bool:
+        "Does it match whoever calls: `all`, or an `exists` whose name depends on nobody and is there?"
+        exists = self.mechanism == "exists" and any(not isinstance(answer, Unanswered) and answer for _, answer in self.asked)
+        return self.mechanism == "all" or exists
+
+    @property
     def failures(self) -> list[tuple[Lookup, Unanswered]]:
         "The lookups that weren't answered."
         return [(lookup, answer) for lookup, answer in self.asked if isinstance(answer, Unanswered)]
