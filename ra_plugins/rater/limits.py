@@ -90,6 +90,15 @@ def address_text(address: bytes) -> str:
     return inet_ntop(AF_INET6, address)
 
 
+def _without_needless_zone(value: str) -> str:
+    front, percent, zone = value.partition("%")
+    found = address_bytes(front) if percent and ":" in front else None
+    if found is None:
+        return value
+    keeps = bool(zone) and len(found) == 16 and (found[0], found[1] & 0xC0) == (0xFE, 0x80)
+    return f"{address_text(found)}%{zone}" if keeps else address_text(found)
+
+
 def one_spelling(value: str) -> str:
     "An address as it is counted, however it is written; any other value is left as it is."
     if ":" not in value:
@@ -97,8 +106,7 @@ def one_spelling(value: str) -> str:
     try:
         found = inet_pton(AF_INET6, value)
     except (OSError, ValueError):
-        front, percent, zone = value.partition("%")
-        return f"{one_spelling(front)}%{zone}" if percent and address_bytes(front) else value
+        return _without_needless_zone(value)
     return inet_ntop(AF_INET6, found) if found[0] else address_text(found.removeprefix(_MAPPED))
 
 # %% ../../nbs/rater/00_limits.ipynb #a7b859cb
@@ -117,6 +125,8 @@ def pattern_network(
 ) -> IPv4Network | IPv6Network | None:
     "The network that a pattern is, or None. It raises `ValueError` for one that looks like a network and isn't."
     found = address(pattern)
+    if "%" in pattern and address(pattern.partition("/")[0]):
+        raise ValueError(f"{pattern} should be without its zone, since a rule looks at none: {re.sub('%[^/]*', '', pattern)}")
     if found is not None:
         return ip_network(found)
     front = pattern.partition("/")[0]
