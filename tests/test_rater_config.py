@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ra_plugins.rater.config import DaemonSettings, described, load_config, parse_config
-from ra_plugins.rater.limits import Limit, Rule, address_bytes, one_spelling
+from ra_plugins.rater.limits import LATELY, Limit, Rule, RuleBook, address_bytes, one_spelling
 from ra_plugins.rater.memory import Memory
 from ra_plugins.rater.protocol import Rater, read_request
 from ra_plugins.rater.syntax import ConfigError, is_toml, read_config
@@ -424,6 +424,23 @@ def test_a_zone_tells_link_local_addresses_apart_and_no_others() -> None:
 def test_a_match_with_a_zone_is_refused_since_it_would_be_for_all_zones(pattern: str, instead: str) -> None:
     with pytest.raises(ConfigError, match=f"2: {pattern} should be without its zone.*: {instead}$"):
         notes(f'match = "{pattern}"\nexempt = true')
+
+
+def test_what_a_book_remembers_of_addresses_changes_no_answer_and_is_bounded() -> None:
+    rules = [Rule("2001:db8:1::/48", ()), Rule("*", [Limit(1, 60)], prefix4=24, prefix6=63)]
+    book = RuleBook({"ip": rules, "plain": [Rule("*", [Limit(1, 60)])]})
+    for _ in range(2):
+        assert book.found("ip", "2001:DB8:1::7") == (rules[0], "2001:db8:1::7")
+        assert book.found("ip", "2001:DB8:0:3::7") == (rules[1], "2001:db8:0:2::/63")
+        assert book.found("ip", "::ffff:c000:207") == (rules[1], "192.0.2.0/24")
+        assert book.found("plain", "::FFFF:c000:207")[1] == "192.0.2.7" and book.found("plain", "a:B")[1] == "a:B"
+    for number in range(1, 3 * LATELY):
+        value = f"2001:DB8::{number:x}"
+        assert (book.found("plain", value)[1], book.found("ip", value)[1]) == (
+            value.lower().replace("::0", "::"),
+            "2001:db8::/63",
+        )
+    assert len(book._spelled) <= LATELY and book._lately.cache_info().currsize <= LATELY
 
 
 def test_the_packaged_rule_counts_an_address_once() -> None:
