@@ -50,9 +50,15 @@ def facts(app: Sphinx, page: Page) -> nodes.Node:
     others = [each for each in app.pages.values() if each.plugin and each is not page]
     for stage in stages:
         neighbours = [to_page(app, page.name, each.name) for each in others if stage in each.plugin.stages]
-        rows += [(f"Also at {stage.upper()}", listed(neighbours))] if neighbours else []
+        rows += [(f"Also at {stage.upper()}", folded(listed(neighbours)))] if neighbours else []
     fields = [(nodes.field_name("", name), nodes.field_body("", nodes.paragraph("", "", *row))) for name, row in rows]
     return nodes.field_list("", *(nodes.field("", *field) for field in fields), classes=["plugin-facts"])
+
+
+def folded(links: list[nodes.Node]) -> list[nodes.Node]:
+    "Links that are there for who asks for them: one that runs everywhere has all the others beside it."
+    summary = f"<details><summary>{len(links) // 2 + 1} more</summary>"
+    return [nodes.raw("", summary, format="html"), *links, nodes.raw("", "</details>", format="html")]
 
 
 def marked(text: str) -> list[nodes.Node]:

@@ -25,7 +25,8 @@ from sphinx_codeautolink.parse import ImportTrackerVisitor
 from stage import Page, definitions
 
 LOG = logging.getLogger(__name__)
-PLAIN = re.compile(r'<span class="[nwp]">([^<]*)</span>')  # names, blanks and brackets have no colour, and need no mark
+# Names, blanks, brackets, dots and the sign of assignment have no colour, and need no mark; half a page would be marks.
+PLAIN = re.compile(r'<span class="(?:[nwp]">([^<]*|<a [^>]*>[^<]*</a>)|o">([.=]))</span>')
 FOLD = '<details class="used-by"><summary>{}</summary>'
 SHOWN = 6  # users of a definition before the rest is folded
 
@@ -60,7 +61,7 @@ def linked(html: str, names: list[Any], target: Callable[[str], str]) -> str:
             start = match.start() + len(match[1] or "")
             link = f'<a href="{target(name.resolved_location)}">{text[start : match.end()]}</a>'
             lines[first:last] = (text[:start] + link + text[match.end() :]).split("\n")
-    return PLAIN.sub(r"\1", "\n".join(lines))
+    return PLAIN.sub(lambda match: match[1] or match[2] or "", "\n".join(lines))
 
 
 def read(app: Sphinx, doctree: nodes.document) -> None:
@@ -154,7 +155,8 @@ def uses(app: Sphinx, docname: str, name: str, named: bool) -> list[nodes.Node]:
     links += [to_page(app, docname, page) for page in pages]
     if not links:
         return []
-    head = [nodes.literal("", name.rpartition(".")[2]), nodes.Text(": used by ")] if named else [nodes.Text("Used by ")]
+    head = [nodes.literal("", name.rpartition(".")[2]), nodes.Text(": ")] if named else []
+    head += [nodes.Text("used by ")]
     first, rest = links[:SHOWN], links[SHOWN:]
     found = [nodes.paragraph("", "", *head, *listed(first), classes=["used-by"])]
     if rest:
