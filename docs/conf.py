@@ -19,6 +19,7 @@ extensions = [
     "api",
     "uses",
     "definitions",
+    "tips",
     "plugins",
     "myst_nb",
     "sphinx.ext.autodoc",

@@ -23,14 +23,16 @@ def short(full: str, module: str) -> str:
 
 
 class Place(SphinxDirective):
-    "Where links to a definition lead: to its code."
+    "Where links to a definition lead: to its code. What comes behind its kind are places under which nbdev knows its parts."
 
     required_arguments = 2
+    optional_arguments = 1
+    final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
-        full, kind = self.arguments
+        full, kind, *parts = self.arguments
         place = short(full, full.rpartition(".")[0])
-        target = nodes.target("", "", ids=[place])
+        target = nodes.target("", "", ids=[place, *" ".join(parts).split()])
         self.state.document.note_explicit_target(target)
         self.env.domains.python_domain.note_object(full, kind, place, location=target)
         return [target]

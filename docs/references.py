@@ -114,6 +114,9 @@ class Settings(SphinxTransform):
             if name in declared:
                 row["ids"].append(f"setting-{name}")
                 self.env.variables[name] = (page.name, f"setting-{name}")
+                standard = self.env.domains.standard_domain
+                if ("envvar", name) not in standard.objects:  # for the search; two plugins may have one setting
+                    standard.note_object("envvar", name, f"setting-{name}", location=row)
                 for attribute in declared[name]:
                     self.env.domains.python_domain.note_object(attribute, "attribute", f"setting-{name}", location=row)
 

@@ -109,6 +109,17 @@ def definitions(statements: list[ast.stmt]) -> dict[str, str]:
     return found
 
 
+def nbdev_places(statements: list[ast.stmt]) -> dict[str, list[str]]:
+    "Where nbdev's index has functions, classes and their methods, in lower case, apart from those that have it anyway."
+    found = {}
+    for node in statements:
+        if isinstance(node, (*FUNCTION, ast.ClassDef)):
+            parts = [each.name for each in node.body if isinstance(each, FUNCTION)]
+            names = [node.name, *(f"{node.name}.{part}" for part in parts)]
+            found[node.name] = [name.lower() for name in dict.fromkeys(names) if name != name.lower()]
+    return found
+
+
 def markdown(source: str, number: int) -> Any:
     "A cell that we add, with the number of the one that it belongs to."
     cell = mk_cell(source, "markdown")
@@ -141,11 +152,13 @@ class Stage(Processor):
         return self.exported(cell) if is_exported else [cell]
 
     def exported(self, cell: Any) -> list[Any]:
-        found = definitions(ast.parse(cell.source).body)
+        statements = ast.parse(cell.source).body
+        found = definitions(statements)
         self.page.defined.update(dict.fromkeys(found, cell.metadata["number"]))
-        named = [f"{self.page.module}.{name} {kind}" for name, kind in found.items()]
-        before = [f".. place:: {each}" for each in named]
-        after = [f".. definition:: {each}" for each in named]
+        indexed = nbdev_places(statements)
+        named = {name: f"{self.page.module}.{name} {kind}" for name, kind in found.items()}
+        before = [" ".join([f".. place:: {each}", *indexed.get(name, ())]) for name, each in named.items()]
+        after = [f".. definition:: {each}" for each in named.values()]
         return [*self.restructured(before, cell), cell, *self.restructured(after, cell)]
 
     def restructured(self, directives: list[str], cell: Any) -> list[Any]:

@@ -42,6 +42,13 @@ class Translator(HTML5Translator):
             self.body[-1] = linked(self.body[-1], self.builder.app.linked.get((here, node.astext()), []), self.target)
             raise
 
+    def visit_entry(self, node: nodes.entry) -> None:
+        "A corner of a table with nothing in it heads no column."
+        super().visit_entry(node)
+        if isinstance(node.parent.parent, nodes.thead) and not node.astext():
+            self.body[-1] = self.body[-1].replace("<th", "<td")
+            self.context[-1] = self.context[-1].replace("th>", "td>")
+
     def target(self, full: str) -> str:
         python, here = self.builder.env.domains.python_domain, self.builder.current_docname
         entry = python.objects.get(full) or python.modules.get(full)
