@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import tokenize
+from collections.abc import Collection
 from functools import cached_property
 from importlib import import_module
 from io import StringIO
@@ -109,14 +110,14 @@ def definitions(statements: list[ast.stmt]) -> dict[str, str]:
     return found
 
 
-def nbdev_places(statements: list[ast.stmt]) -> dict[str, list[str]]:
-    "Where nbdev's index has functions, classes and their methods, in lower case, apart from those that have it anyway."
+def nbdev_places(statements: list[ast.stmt], taken: Collection[str]) -> dict[str, list[str]]:
+    "Where nbdev's index has functions, classes and their methods, in lower case, apart from what is there anyway."
     found = {}
     for node in statements:
         if isinstance(node, (*FUNCTION, ast.ClassDef)):
             parts = [each.name for each in node.body if isinstance(each, FUNCTION)]
             names = [node.name, *(f"{node.name}.{part}" for part in parts)]
-            found[node.name] = [name.lower() for name in dict.fromkeys(names) if name != name.lower()]
+            found[node.name] = [name.lower() for name in dict.fromkeys(names) if name.lower() not in taken]
     return found
 
 
@@ -139,6 +140,8 @@ class Stage(Processor):
     page: Page
 
     def begin(self) -> None:
+        exported = [source for source in self.page.code if re.match(r"#\| *export", source)]
+        self.taken = definitions([node for source in exported for node in ast.parse(source).body])
         self.nb.cells = [each for cell in self.nb.cells for each in self.staged(cell)]
 
     def staged(self, cell: Any) -> list[Any]:
@@ -155,7 +158,7 @@ class Stage(Processor):
         statements = ast.parse(cell.source).body
         found = definitions(statements)
         self.page.defined.update(dict.fromkeys(found, cell.metadata["number"]))
-        indexed = nbdev_places(statements)
+        indexed = nbdev_places(statements, self.taken)
         named = {name: f"{self.page.module}.{name} {kind}" for name, kind in found.items()}
         before = [" ".join([f".. place:: {each}", *indexed.get(name, ())]) for name, each in named.items()]
         after = [f".. definition:: {each}" for each in named.values()]
