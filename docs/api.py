@@ -10,20 +10,20 @@ from pathlib import Path
 from pydoc import locate
 from typing import Any, cast
 
-from docutils import nodes
 from fastcore.docments import docments
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 from sphinx_codeautolink.extension.resolve import populate_type_checking
 from stage import REPOSITORY, ROOT
 
 
 def document(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    "To a docstring add what the comments behind the parameters say, and the place for its uses."
+    "To a docstring add what the comments behind the parameters say, and for a part of a class the place for its uses."
     lines[:] = [line.replace("\\", "\\\\") for line in lines]  # a backslash in a docstring is one
     if lines and lines[0].startswith("Alias for field number"):  # which is all that Python says of a named tuple's
         lines[:] = [comment(name)]
-    lines += ["", *parameters(what, obj), "", f".. used-by:: {name}", ""]
+    lines += ["", *parameters(what, obj), ""]
+    if what not in ("function", "class", "exception"):
+        lines += [f".. used-by:: {name}", ""]
 
 
 def parameters(what: str, obj: Any) -> list[str]:
@@ -52,19 +52,6 @@ def leave_out_inherited(
     return ("", None) if signature and what == "class" and "__init__" not in vars(obj) else None
 
 
-class Mark(SphinxDirective):
-    "The place of a definition that its code alone documents: a constant, or something private."
-
-    required_arguments = 2
-
-    def run(self) -> list[nodes.Node]:
-        name, kind = self.arguments
-        target = nodes.target("", "", ids=[name])
-        self.state.document.note_explicit_target(target)
-        self.env.domains.python_domain.note_object(name, kind, name, location=target)
-        return [target]
-
-
 def place_in_repository(module: str, name: str) -> str | None:
     "The lines of a definition, for sphinx.ext.linkcode."
     found: Any = import_module(module)
@@ -88,7 +75,6 @@ def begin(app: Sphinx) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("sphinx.ext.autodoc")
-    app.add_directive("mark", Mark)
     app.connect("builder-inited", begin, priority=3)
     app.connect("autodoc-process-signature", leave_out_inherited)
     app.connect("autodoc-process-docstring", document)

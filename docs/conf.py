@@ -18,6 +18,8 @@ extensions = [
     "lite",
     "api",
     "uses",
+    "definitions",
+    "tips",
     "plugins",
     "myst_nb",
     "sphinx.ext.autodoc",
@@ -25,18 +27,24 @@ extensions = [
     "sphinx.ext.linkcode",
     "sphinx_copybutton",
 ]
-# The folders of nbs/, in the order of the sidebar. One that isn't named here comes behind them, under its own name.
+# The folders of nbs/, in the order of the sidebar, which is that in which they can be read: each stands on those before it.
+# One that isn't named here comes behind them, under its own name.
 sections = {
-    "guides": "Guides",
-    "plugins": "Plugins",
-    "spf": "RaSPF",
-    "rater": "rater",
-    "cli": "The command line",
-    "hosts": "Who runs plugins",
-    "smtpd": "A server to try them on",
-    "spp": "The contract with qmail-spp",
-    "ask": "Questions and who answers",
-    "support": "What everything stands on",
+    "guides": ("Guides", "How to get something done, from the first five minutes on."),
+    "plugins": ("Plugins", "What each of them decides, its settings, its log lines, and how it does it."),
+    "plugins/shared": ("What several plugins share", "Lists, throttles, and the order of a mailbox check."),
+    "support": ("Foundation", "Log lines, addresses, control files: what knows nothing of mail servers."),
+    "ask": ("Asking", "How a decision asks DNS, rater or a database without waiting, and who answers."),
+    "spp": ("What a plugin is", "The session that it sees and the commands that it may answer: the contract with qmail-spp."),
+    "spf": ("SPF", ""),
+    "spf/owner": ("For the owner of a domain", "What a record costs, what is wrong with it, and whom it lets send."),
+    "rater": ("rater, the rate limiter", ""),
+    "hosts": ("Running plugins", "As a script that qmail-smtpd starts, in a service, for Postfix."),
+    "hosts/service": ("The service", "One process that holds all plugins, and the small client that asks it."),
+    "hosts/postfix": ("Postfix", "The same plugins over Postfix's policy delegation protocol."),
+    "smtpd": ("A server to try them on", "qmail-smtpd with qmail-spp, imitated."),
+    "cli": ("The command line", "`ra-plugins` and its commands."),
+    "cli/report": ("Reports", "What the logs say: who was refused, when, and why."),
 }
 
 nb_execution_mode = "off"
@@ -50,7 +58,6 @@ default_role = "literal"  # backticks in docstrings are those of Markdown
 autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
-maximum_signature_line_length = 110
 python_display_short_literal_types = True
 add_module_names = False
 toc_object_entries = False

@@ -207,7 +207,7 @@ def contents(folder: Path, pages: dict[str, Page], packages: set[str]) -> list[s
     "Write the notebooks that run in the page, and the files that they read; answers the names of their pages."
     names = []
     for name, page in pages.items():
-        if notebook := runnable(page, packages):
+        if page.path.exists() and (notebook := runnable(page, packages)):
             write(folder / f"{name}.ipynb", nb2dict(notebook))
             names.append(name)
     for path in set(NOTEBOOKS.rglob("*.*")) - set(notebooks()):

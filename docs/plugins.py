@@ -50,9 +50,19 @@ def facts(app: Sphinx, page: Page) -> nodes.Node:
     others = [each for each in app.pages.values() if each.plugin and each is not page]
     for stage in stages:
         neighbours = [to_page(app, page.name, each.name) for each in others if stage in each.plugin.stages]
-        rows += [(f"Also at {stage.upper()}", listed(neighbours))] if neighbours else []
-    fields = [(nodes.field_name("", name), nodes.field_body("", nodes.paragraph("", "", *row))) for name, row in rows]
+        rows += [(f"Also at {stage.upper()}", folded(listed(neighbours)))] if neighbours else []
+    bodies = [row if isinstance(row[0], nodes.raw) else [nodes.paragraph("", "", *row)] for _, row in rows]
+    fields = [
+        (nodes.field_name("", name), nodes.field_body("", *body)) for (name, _), body in zip(rows, bodies, strict=True)
+    ]
     return nodes.field_list("", *(nodes.field("", *field) for field in fields), classes=["plugin-facts"])
+
+
+def folded(links: list[nodes.Node]) -> list[nodes.Node]:
+    "Links that are there for who asks for them: one that runs everywhere has all the others beside it."
+    summary = f"<details><summary>{len(links) // 2 + 1} more</summary>"
+    inside = nodes.paragraph("", "", *links)
+    return [nodes.raw("", summary, format="html"), inside, nodes.raw("", "</details>", format="html")]
 
 
 def marked(text: str) -> list[nodes.Node]:

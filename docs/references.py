@@ -14,6 +14,7 @@ from pydoc import locate
 from typing import Any
 
 from docutils import nodes
+from furo.navigation import get_navigation_tree
 from names import BrokenReference, Names
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -113,6 +114,9 @@ class Settings(SphinxTransform):
             if name in declared:
                 row["ids"].append(f"setting-{name}")
                 self.env.variables[name] = (page.name, f"setting-{name}")
+                standard = self.env.domains.standard_domain
+                if ("envvar", name) not in standard.objects:  # for the search; two plugins may have one setting
+                    standard.note_object("envvar", name, f"setting-{name}", location=row)
                 for attribute in declared[name]:
                     self.env.domains.python_domain.note_object(attribute, "attribute", f"setting-{name}", location=row)
 
@@ -189,13 +193,29 @@ def learn(app: Sphinx, env: Any) -> None:
         name: item.uri for kind, items in inventory.items() if kind.startswith("py:") for name, item in items.items()
     }
     app.names = Names(app.pages, [*python.objects, *python.modules], app.elsewhere, env.variables)
+    app.places = {f"{each.docname}.html#{each.node_id}" for each in python.objects.values()}
 
 
 def link_to_notebook(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    "Furo's link to the source of a page leads to the notebook."
+    "Furo's link to the source of a page leads to the notebook, if there is one."
     page = app.pages.get(pagename)
-    context["theme_top_of_page_buttons"] = ["view"] if page else []
-    context["theme_source_view_link"] = f"{REPOSITORY}/{page.source}" if page else ""
+    has_notebook = page is not None and page.path.exists()
+    context["theme_top_of_page_buttons"] = ["view"] if has_notebook else []
+    context["theme_source_view_link"] = f"{REPOSITORY}/{page.source}" if has_notebook else ""
+
+
+def untitled(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    "Leave out what links to our own definitions say under the pointer: the address says it, and the page shows more."
+    for reference in doctree.findall(nodes.reference):
+        if reference.get("internal"):
+            reference.attributes.pop("reftitle", None)
+
+
+def fold_sections(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    "In the sidebar, the pages of the section that one reads, and of the others their first page."
+    if "toctree" in context:
+        tree = context["toctree"](collapse=True, titles_only=True, maxdepth=-1, includehidden=True)
+        context["furo_navigation_tree"] = get_navigation_tree(tree)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -210,5 +230,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("env-merge-info", merge)
     app.connect("env-updated", learn, priority=900)
     app.connect("missing-reference", known_elsewhere, priority=900)
+    app.connect("doctree-resolved", untitled, priority=900)
     app.connect("html-page-context", link_to_notebook)
+    app.connect("html-page-context", fold_sections, priority=900)  # after Furo
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

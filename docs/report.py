@@ -10,7 +10,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -71,7 +71,8 @@ def count(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         elif host:
             kind = host if host in KINDS else "web"
         else:
-            kind = "setting" if anchor.startswith("setting-") else "ours" if anchor in app.names.ours else "page"
+            place = urljoin(f"{docname}.html", reference.get("refuri", "") or f"#{anchor}")
+            kind = "setting" if anchor.startswith("setting-") else "ours" if place in app.places else "page"
         app.counted[kind] += 1
 
 

@@ -1,7 +1,7 @@
 """Bring the notebooks into the form that Sphinx reads. No cell is run, and nbdev's processors do what is nbdev's.
 
-A page has the path of its notebook, without the number that orders it in its folder. An exported cell comes after the
-documentation of what it defines, which Sphinx's autodoc takes from the package; a hidden cell is left out.
+A page has the path of its notebook, without the number that orders it in its folder. Behind an exported cell comes what
+definitions.py makes of it; a hidden cell is left out.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import tokenize
+from collections.abc import Collection
 from functools import cached_property
 from importlib import import_module
 from io import StringIO
@@ -16,7 +17,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from execnb.nbio import mk_cell, nb2str, read_nb
+from execnb.nbio import mk_cell, nb2str, new_nb, read_nb
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from nbdev.process import Processor
@@ -35,13 +36,13 @@ FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 class Page:
     "A notebook, and what the site has to know about it."
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, notebook: Any = None):  # read from there, unless it is given
         self.path = path
         self.name = NUMBER.sub(
             r"\1", path.relative_to(NOTEBOOKS).with_suffix("").as_posix()
         )  # as Sphinx names the page
-        self.title = self.name
-        self.notebook = read_nb(path)
+        self.title, self.description = self.name, ""
+        self.notebook = notebook or read_nb(path)
         for number, cell in enumerate(self.notebook.cells):
             cell.metadata["number"] = number
         self.code = [cell.source for cell in self.notebook.cells if cell.cell_type == "code"]
@@ -109,6 +110,17 @@ def definitions(statements: list[ast.stmt]) -> dict[str, str]:
     return found
 
 
+def nbdev_places(statements: list[ast.stmt], taken: Collection[str]) -> dict[str, list[str]]:
+    "Where nbdev's index has functions, classes and their methods, in lower case, apart from what is there anyway."
+    found = {}
+    for node in statements:
+        if isinstance(node, (*FUNCTION, ast.ClassDef)):
+            parts = [each.name for each in node.body if isinstance(each, FUNCTION)]
+            names = [node.name, *(f"{node.name}.{part}" for part in parts)]
+            found[node.name] = [name.lower() for name in dict.fromkeys(names) if name.lower() not in taken]
+    return found
+
+
 def markdown(source: str, number: int) -> Any:
     "A cell that we add, with the number of the one that it belongs to."
     cell = mk_cell(source, "markdown")
@@ -123,11 +135,13 @@ def is_shown(cell: Any) -> bool:
 
 
 class Stage(Processor):
-    "Put documentation before an exported cell, and the list of its uses where there is none."
+    "Put around an exported cell the place that links lead to, and who uses what it defines."
 
     page: Page
 
     def begin(self) -> None:
+        exported = [source for source in self.page.code if re.match(r"#\| *export", source)]
+        self.taken = definitions([node for source in exported for node in ast.parse(source).body])
         self.nb.cells = [each for cell in self.nb.cells for each in self.staged(cell)]
 
     def staged(self, cell: Any) -> list[Any]:
@@ -141,15 +155,13 @@ class Stage(Processor):
         return self.exported(cell) if is_exported else [cell]
 
     def exported(self, cell: Any) -> list[Any]:
-        described: list[tuple[str, str]] = []
-        marked: list[tuple[str, str]] = []
-        for name, kind in definitions(ast.parse(cell.source).body).items():
-            self.page.defined[name] = cell.metadata["number"]
-            public = kind != "data" and not name.startswith("_")
-            (described if public else marked).append((f"{self.page.module}.{name}", kind))
-        before = [f".. auto{kind}:: {name}" for name, kind in described]
-        before += [f".. mark:: {name} {kind}" for name, kind in marked]
-        after = [f".. used-by:: {name}\n    :named:" for name, _ in marked]
+        statements = ast.parse(cell.source).body
+        found = definitions(statements)
+        self.page.defined.update(dict.fromkeys(found, cell.metadata["number"]))
+        indexed = nbdev_places(statements, self.taken)
+        named = {name: f"{self.page.module}.{name} {kind}" for name, kind in found.items()}
+        before = [" ".join([f".. place:: {each}", *indexed.get(name, ())]) for name, each in named.items()]
+        after = [f".. definition:: {each}" for each in named.values()]
         return [*self.restructured(before, cell), cell, *self.restructured(after, cell)]
 
     def restructured(self, directives: list[str], cell: Any) -> list[Any]:
@@ -207,8 +219,8 @@ def stage(page: Page) -> None:
     Stage.page = page
     Processors()(page.notebook)
     front = page.notebook.frontmatter_
-    page.title = front.get("title", page.name)
-    parts = [f"# {page.title}", "{.lead}\n" + front["description"] if "description" in front else ""]
+    page.title, page.description = front.get("title", page.name), front.get("description", "")
+    parts = [f"# {page.title}", "{.lead}\n" + page.description if page.description else ""]
     parts += [f"```{{py:module}} {page.module}\n```" if page.module else ""]
     parts += ["```{plugin}\n```" if page.plugin else ""]
     head = markdown("\n\n".join(filter(None, parts)), 0)
@@ -225,18 +237,35 @@ def number_lines(page: Page) -> None:
     page.notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "python"}  # there are no magics
 
 
-def stage_all(folder: Path, sections: dict[str, str]) -> dict[str, Page]:
-    "Write all pages below a folder, and remove what isn't a page; sections have titles, and their order."
+def contents(folder: str, title: str, description: str, pages: list[Page]) -> Page:
+    "The page of a folder that has no notebook of its own for that: what is in it, each with its first sentence."
+    listed = [f"- [{page.title}](/{page.name}.ipynb): {page.description}".removesuffix(": ") for page in pages]
+    notebook = new_nb([mk_cell(f"# {title}\n\n{{.lead}}\n{description}\n\n" + "\n".join(listed), "markdown")])
+    notebook.cells[0].metadata["number"] = 0
+    return Page(NOTEBOOKS / folder / "index.ipynb", notebook)
+
+
+def stage_all(folder: Path, sections: dict[str, tuple[str, str]]) -> dict[str, Page]:
+    "Write all pages below a folder, and remove what isn't a page; sections have a title, a sentence, and their order."
     pages = {page.name: page for page in map(Page, notebooks())}
     for page in pages.values():
         stage(page)
-    contents: dict[str, list[str]] = {section: [] for section in sections}
+    inside: dict[str, list[str]] = {section: [] for section in sections}
     for name in pages:
-        if name != "index":
-            contents.setdefault(name.rpartition("/")[0], []).append(name)
-    for section, names in contents.items():
-        tree = [f"```{{toctree}}\n:hidden:\n:caption: {sections.get(section, section.title())}", *names, "```"]
-        pages["index"].notebook.cells.append(markdown("\n".join(tree), 0))
+        if name != "index" and not name.endswith("/index"):
+            inside.setdefault(name.rpartition("/")[0], []).append(name)
+    for section in sorted(filter(None, inside), key=lambda each: each.count("/"), reverse=True):
+        names = inside[section]
+        if f"{section}/index" not in pages:
+            title, description = sections.get(section, (section.rpartition("/")[2].title(), ""))
+            pages[f"{section}/index"] = contents(section, title, description, [pages[name] for name in names])
+            pages[f"{section}/index"].title = title
+        if "/" in section:
+            inside[section.rpartition("/")[0]].append(f"{section}/index")
+    inside[""] = [f"{section}/index" for section in inside if section and "/" not in section] + inside.get("", [])
+    for section, names in inside.items():
+        tree = "\n".join(["```{toctree}\n:hidden:", *(f"/{name}" for name in names), "```"])
+        pages[f"{section}/index".removeprefix("/")].notebook.cells.append(markdown(tree, 0))
     for page in pages.values():
         number_lines(page)
         write(folder / f"{page.name}.ipynb", nb2str(page.notebook))

@@ -25,7 +25,8 @@ from sphinx_codeautolink.parse import ImportTrackerVisitor
 from stage import Page, definitions
 
 LOG = logging.getLogger(__name__)
-PLAIN = re.compile(r'<span class="[nwp]">([^<]*)</span>')  # names, blanks and brackets have no colour, and need no mark
+# Names, blanks, brackets, dots and the sign of assignment have no colour, and need no mark; half a page would be marks.
+PLAIN = re.compile(r'<span class="(?:[nwp]">([^<]*|<a [^>]*>[^<]*</a>)|o">([.=]))</span>')
 FOLD = '<details class="used-by"><summary>{}</summary>'
 SHOWN = 6  # users of a definition before the rest is folded
 
@@ -40,6 +41,13 @@ class Translator(HTML5Translator):
             here = self.builder.current_docname
             self.body[-1] = linked(self.body[-1], self.builder.app.linked.get((here, node.astext()), []), self.target)
             raise
+
+    def visit_entry(self, node: nodes.entry) -> None:
+        "A corner of a table with nothing in it heads no column."
+        super().visit_entry(node)
+        if isinstance(node.parent.parent, nodes.thead) and not node.astext():
+            self.body[-1] = self.body[-1].replace("<th", "<td")
+            self.context[-1] = self.context[-1].replace("th>", "td>")
 
     def target(self, full: str) -> str:
         python, here = self.builder.env.domains.python_domain, self.builder.current_docname
@@ -60,7 +68,7 @@ def linked(html: str, names: list[Any], target: Callable[[str], str]) -> str:
             start = match.start() + len(match[1] or "")
             link = f'<a href="{target(name.resolved_location)}">{text[start : match.end()]}</a>'
             lines[first:last] = (text[:start] + link + text[match.end() :]).split("\n")
-    return PLAIN.sub(r"\1", "\n".join(lines))
+    return PLAIN.sub(lambda match: match[1] or match[2] or "", "\n".join(lines))
 
 
 def read(app: Sphinx, doctree: nodes.document) -> None:
@@ -154,7 +162,8 @@ def uses(app: Sphinx, docname: str, name: str, named: bool) -> list[nodes.Node]:
     links += [to_page(app, docname, page) for page in pages]
     if not links:
         return []
-    head = [nodes.literal("", name.rpartition(".")[2]), nodes.Text(": used by ")] if named else [nodes.Text("Used by ")]
+    head = [nodes.literal("", name.rpartition(".")[2]), nodes.Text(": ")] if named else []
+    head += [nodes.Text("used by ")]
     first, rest = links[:SHOWN], links[SHOWN:]
     found = [nodes.paragraph("", "", *head, *listed(first), classes=["used-by"])]
     if rest:
