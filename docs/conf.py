@@ -88,6 +88,7 @@ html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 copybutton_selector = "div.cell_input pre, section > div[class^=highlight-] pre"
 html_show_sourcelink = False
+html_use_index = html_domain_indices = False  # the search finds all of it
 html_copy_source = False
 html_last_updated_fmt = None
 

@@ -249,7 +249,7 @@ ELSEWHERE = ("www", "_spf", "spf", "_spf1", "_dmarc", "mail")
 
 
 async def records_elsewhere(domain: str) -> list[str]:
-    "Names below a domain at which an SPF record stands, asking `Lookup`s."
+    "Names below a domain at which an SPF record stands, by questions of class `Lookup`."
     names = [f"{label}.{domain}" for label in ELSEWHERE]
     names = [name for name in names if is_name(name)]
     answers = await gather(*(Lookup(name, "TXT") for name in names), within=6)

@@ -215,8 +215,7 @@ class SurveyedRecord:
     domain   whose it is; of an include of what can be no domain, that text
     depth    of how many includes and redirects it stands behind, the shortest way: 0 for the domain's own
     parent   the record that led to it first
-    state    `record`, or why there is none: `no record`, `several records`, `faulty record`, `lookup failed`,
-             `no domain`, or `not read`, where a bound of the survey was met
+    state    `record`, or in a few words why there is none, as in `no record` or `not read`
     texts    all TXT records of the name, as one text each
     text     the SPF record among them
     record   that, taken apart
