@@ -40,7 +40,8 @@ OTHERS = {
     *("main.cf", "DUNNO", "DEFER_IF_PERMIT", "REJECT", "PREPEND", "check_policy_service", "reject_unauth_destination"),
     *("line_length_limit", "smtpd_delay_reject", "smtpd_relay_restrictions", "smtpd_recipient_restrictions"),
     *("smtpd_data_restrictions", "recipient_count", "no_verdict"),
-    *("smtpd_policy_service_timeout", "smtpd_policy_service_default_action", "smtpd_policy_service_max_idle", "smtpd_policy_service_max_ttl", "sasl_username", "policy_context"),
+    *("smtpd_policy_service_timeout", "smtpd_policy_service_default_action", "smtpd_policy_service_max_idle"),
+    *("smtpd_policy_service_max_ttl", "sasl_username", "policy_context"),
     *("PEXPIRE", "GETRANGE", "SETRANGE", "rediss", "ssl_ca_certs", "rater.toml", "rater.service", "SOURCE_DATE_EPOCH"),
 }
 ENDINGS = {
