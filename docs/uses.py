@@ -42,6 +42,11 @@ class Translator(HTML5Translator):
             self.body[-1] = linked(self.body[-1], self.builder.app.linked.get((here, node.astext()), []), self.target)
             raise
 
+    def visit_literal(self, node: nodes.literal) -> None:
+        "Code in a line of text, which Sphinx would put into two elements with three classes."
+        self.body.append(f'<code class="literal">{self.encode(node.astext())}</code>')
+        raise nodes.SkipNode
+
     def visit_entry(self, node: nodes.entry) -> None:
         "A corner of a table with nothing in it heads no column."
         super().visit_entry(node)
