@@ -43,7 +43,8 @@ def summary(
     described: object,  # has a docstring
 ) -> str:
     "What something is, in a line."
-    return printable((described.__doc__ or "").strip().partition("\n")[0])
+    said = (described.__doc__ or "").strip().partition("\n\n")[0]
+    return printable(" ".join(said.split()))
 
 
 def questions_asked(plugin: Plugin) -> list[str]:

@@ -53,7 +53,7 @@ def filename(value: str) -> str:
 
 
 def filename_or_empty(value: str) -> str | None:
-    "the name of a file, among the control files or with its full path, or empty for none"
+    "a file's name, among the control files or with its full path, or empty for none"
     return filename(value) if value else None
 
 
@@ -132,7 +132,8 @@ class Variable:
         return value
 
     def read(self, view: Environment) -> Any:
-        "The value in `view`'s environment; nonsense is logged, and the default taken in its place."
+        """The value in `view`'s environment; nonsense is logged, and the default taken
+        in its place."""
         value = view.environ.get(self.name)
         if value is None:
             return self.default
@@ -158,7 +159,8 @@ def variable(
 
 # %% ../../nbs/support/02_environment.ipynb #776709dc
 class Environment:
-    "Typed variables over a process environment. What there is, the attributes of the derived class declare."
+    """Typed variables over a process environment. What there is, the attributes of the
+    derived class declare."""
 
     def __init__(
         self,
@@ -180,13 +182,15 @@ class Environment:
         ]
 
     def read_all(self) -> None:
-        "Read every variable now, so that nonsense in one is logged even where its value isn't needed."
+        """Read every variable now, so that nonsense in one is logged even where its
+        value isn't needed."""
         for each in self.variables():
             getattr(self, each.attribute)
 
 # %% ../../nbs/support/02_environment.ipynb #26023418
 class VariableTable:
-    "The variables of one `Environment` or several as a table: Markdown in a notebook, indented text on a terminal."
+    """The variables of one `Environment` or several as a table: Markdown in a notebook,
+    indented text on a terminal."""
 
     def __init__(self, *environments: type[Environment]):
         self.variables = [

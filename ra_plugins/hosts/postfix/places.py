@@ -22,7 +22,9 @@ __all__ = ['POLICY_PLACE', 'POLICY_SECONDS', 'POSTFIX_GROUP', 'PolicyPlace', 'po
 
 # %% ../../../nbs/hosts/postfix/05_places.ipynb #0b64618c
 POLICY_PLACE = "inet:127.0.0.1:10040"  # unless another is named
-POLICY_SECONDS = 90  # for one request, waiting included; Postfix waits for 100 (smtpd_policy_service_timeout)
+# for one request, waiting included; Postfix waits for 100
+# (smtpd_policy_service_timeout)
+POLICY_SECONDS = 90
 _PLACE = re.compile(
     r"(?:(?P<chain>[A-Za-z0-9_.-]{1,64})=)?(?:unix:(?P<path>/[^\0]*)|inet:(?P<host>.*):(?P<port>\d{1,5}))",
     re.A,
