@@ -25,7 +25,7 @@ from ra_plugins.plugins.shared.listkeys import is_listed
 from ra_plugins.spp.command import Refuse, block_permanent, block_temporary
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.address import Address, literal, parse_address
-from ra_plugins.support.environment import Environment, ip_address, number, variable, yes_or_no
+from ra_plugins.support.environment import Environment, ip_address, number, number_as_in_c, variable, yes_or_no
 from ra_plugins.support.log import with_reason
 from ra_plugins.support.networks import is_public, unmapped
 
@@ -47,7 +47,7 @@ class CheckbackSettings(Environment):
     "What checkback can be told."
 
     success: int = variable(
-        "CHECKBACK_CACHETIME", number, 86400, "How long it holds that a server accepts a sender, in seconds."
+        "CHECKBACK_CACHETIME", number_as_in_c, 86400, "How long it holds that a server accepts a sender, in seconds."
     )
     failure: int = variable(
         "CHECKBACK_FAILTIME", number, 3600, "How long it holds that a server refuses a sender, in seconds."

@@ -16,7 +16,7 @@ from ra_plugins.plugins.shared.mailboxes import (
 )
 from ra_plugins.spp.command import Refuse, SetVariable
 from ra_plugins.spp.plugin import plugin
-from ra_plugins.support.environment import number, variable
+from ra_plugins.support.environment import number_as_in_c, variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ class RcptchecksSettings(RecipientListSettings):
     "What rcptchecks can be told."
 
     source: str = variable("CHKUSER_SOURCE", mailbox_sources, "vpopmail", "Where our mailboxes are.")
-    full: int = variable("CHKUSER_MBXQUOTA", number, 100, "The per cent of its quota from which on a mailbox is full; 0: never.")
+    full: int = variable(
+        "CHKUSER_MBXQUOTA", number_as_in_c, 100, "The per cent of its quota from which on a mailbox is full; 0: never."
+    )
 
 # %% ../../nbs/plugins/rcptchecks.ipynb #b6f909c1
 @plugin(

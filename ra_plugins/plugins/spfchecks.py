@@ -12,7 +12,17 @@ from ra_plugins.plugins.shared.listkeys import client_keys, log_list_faults
 from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.spp.command import AddHeader, Refuse, SetVariable
 from ra_plugins.spp.plugin import State, plugin
-from ra_plugins.support.environment import Environment, filename, number, text, timeout_seconds, variable, yes_or_no
+from ra_plugins.support.environment import (
+    Environment,
+    Meant,
+    filename,
+    leading_number,
+    number,
+    text,
+    timeout_seconds,
+    variable,
+    yes_or_no,
+)
 from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
@@ -37,9 +47,9 @@ BOUNCED = ("fail", "softfail", "neutral", "none", "temperror", "permerror")  # i
 
 def bounce_level(value: str) -> int:
     "a whole number from -1 to 5"
-    if value not in ("-1", "0", "1", "2", "3", "4", "5"):
-        raise ValueError
-    return int(value)
+    if value in ("-1", "0", "1", "2", "3", "4", "5"):
+        return int(value)
+    raise Meant(max(-1, min(leading_number(value), 5)))
 
 
 def is_refused(result: str, level: int) -> bool:

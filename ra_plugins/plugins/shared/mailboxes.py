@@ -14,7 +14,15 @@ from ra_plugins.spp.command import Command, Refuse, SetVariable
 from ra_plugins.spp.plugin import State
 from ra_plugins.spp.session import sample_session
 from ra_plugins.support.address import Address, parse_address
-from ra_plugins.support.environment import Environment, filename, filename_or_empty, number, variable, yes_or_no
+from ra_plugins.support.environment import (
+    Environment,
+    filename,
+    filename_or_empty,
+    number,
+    number_as_in_c,
+    variable,
+    yes_or_no,
+)
 from ra_plugins.support.environment import text as any_text
 from ra_plugins.support.log import with_reason
 
@@ -362,9 +370,11 @@ class _FormSettings(Environment):
 class RecipientSettings(_FormSettings):
     "What every recipient check can be told."
 
-    limit: int = variable("CHKUSER_RCPTLIMIT", number, 10000, "How many recipients a message may have; 0: any number.")
+    limit: int = variable(
+        "CHKUSER_RCPTLIMIT", number_as_in_c, 10000, "How many recipients a message may have; 0: any number."
+    )
     wrong_limit: int = variable(
-        "CHKUSER_WRONGRCPTLIMIT", number, 10000, "How many recipients without a mailbox a message may name."
+        "CHKUSER_WRONGRCPTLIMIT", number_as_in_c, 10000, "How many recipients without a mailbox a message may name."
     )
     whitelist: str | None = variable(
         "CHKUSER_WLFILE", filename_or_empty, None, "A list of domains whose mailboxes aren't checked, as text or as a CDB."
