@@ -38,6 +38,23 @@ def _set_up(options: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Se
     return setup, script, told
 
 # %% ../../nbs/cli/14_check.ipynb #7a560434
+def _named(each: Mistake, control: str) -> Mistake:
+    "With a file among the control files under the name that the folder was given by."
+    folder = os.path.join(os.path.abspath(control), "")
+    return each._replace(file=os.path.join(control, each.file[len(folder) :])) if each.file.startswith(folder) else each
+
+
+def _once(mistakes: Iterator[Mistake]) -> Iterator[Mistake]:
+    "Each once: an open folder is as wrong for the programs in it as for the lists."
+    seen: set[str] = set()
+    for each in mistakes:
+        whole = f"{each.file} {each.wrong}" if each.wrong.startswith("(mode ") else each.wrong
+        about = whole.partition(", and ")[0] if " (mode " in whole else f"{each.file}:{each.line}: {whole}"
+        if about not in seen:
+            yield each
+        seen.add(about)
+
+
 def _mistakes(options: argparse.Namespace, environ: Mapping[str, str]) -> Iterator[Mistake]:
     "All that is wrong; `Fault` or `OSError` if one can't look."
     user = smtpd_user(options.user)
@@ -50,7 +67,7 @@ def _mistakes(options: argparse.Namespace, environ: Mapping[str, str]) -> Iterat
         return
     if options.rules:
         yield from check_rules(options.rules)
-    yield from check_switch(setup, told, bool(options.run and options.rules))
+    yield from check_switch(setup, told, bool(options.run and options.rules), options.rules)
     yield from check_memory(setup, script.limits, options.run)
     yield from check_settings(setup, told, environ)
     yield from check_sections(setup, user)
@@ -58,9 +75,9 @@ def _mistakes(options: argparse.Namespace, environ: Mapping[str, str]) -> Iterat
     yield from check_service(setup, options.socket, options.settings)
 
 
-def _in_order(mistakes: Iterator[Mistake]) -> list[Mistake]:
-    "Each once, those of a file together, in the order of its lines."
-    found = list(dict.fromkeys(mistakes))
+def _in_order(mistakes: Iterator[Mistake], control: str) -> list[Mistake]:
+    "Each once, those of a file together under one name, in the order of its lines."
+    found = list(_once(_named(each, control) for each in mistakes))
     files = list(dict.fromkeys(each.file for each in found))
     return sorted(found, key=lambda each: (files.index(each.file), each.line))
 
@@ -73,7 +90,7 @@ def check_set_up(
     import json
 
     try:
-        found = _in_order(_mistakes(options, environ))
+        found = _in_order(_mistakes(options, environ), options.control)
     except OSError as error:
         raise Fault(f"can't read {trouble(error)}") from None
     if options.json:

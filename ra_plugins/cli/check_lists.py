@@ -5,13 +5,17 @@
 # %% ../../nbs/cli/12_check_lists.ipynb #6e0ebcb9
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from ra_plugins.cli.check_sections import Mistake, SetUp, neighbour
-from ra_plugins.cli.looks import Part, User, acting_as, flaws, may, sentences
+from ra_plugins.cli.check_sections import Entry, Mistake, SetUp, neighbour
+from ra_plugins.cli.listing import answerer_settings
+from ra_plugins.cli.looks import Part, User, acting_as, by_remedy, flaws, may, sentence
+from ra_plugins.hosts.catalogue import is_client
 from ra_plugins.plugins.access import check_access_rules
 from ra_plugins.plugins.ownsender import Grants
 from ra_plugins.plugins.shared.listkeys import LIST_ENTRIES
@@ -72,6 +76,7 @@ def _lists(setup: SetUp) -> Iterator[ListFile]:
                 yield ListFile(file, LISTS[each.name], entry.plugin.name, needed)
     yield ListFile("rcpthosts", "name", "qmail-smtpd", True)
     yield ListFile("badmailfrom", "address", "qmail-smtpd", False)
+    yield ListFile("me", "line", "qmail-smtpd", not os.path.exists(setup.control.path("smtpgreeting")))
 
 # %% ../../nbs/cli/12_check_lists.ipynb #24a1970b
 def _bytes_faults(raw: bytes, reader: str) -> Iterator[str]:
@@ -82,10 +87,20 @@ def _bytes_faults(raw: bytes, reader: str) -> Iterator[str]:
         yield "has lines that end in CR LF, and to qmail-smtpd the CR is part of the entry"
 
 
-def _is_cdb(raw: bytes) -> bool:
+def _is_cdb(
+    raw: bytes,  # all of it, or its first `FIRST_BYTES`
+    length: int,  # of all of it
+) -> bool:
     "Could this be a CDB? Its header says where its tables are, and none is beyond its end."
     places = [int.from_bytes(raw[place : place + 4], "little") for place in range(0, FIRST_BYTES, 8)]
-    return len(raw) >= FIRST_BYTES and all(FIRST_BYTES <= place <= len(raw) for place in places)
+    return len(raw) >= FIRST_BYTES and all(FIRST_BYTES <= place <= length for place in places)
+
+
+def _is_large_cdb(path: str) -> bool:
+    "Is this a CDB that is larger than a text may be?"
+    with suppress(OSError), open(path, "rb") as file:
+        return _is_cdb(file.read(FIRST_BYTES), os.stat(path).st_size)
+    return False
 
 # %% ../../nbs/cli/12_check_lists.ipynb #e5726e09
 def _wrong_entry(kind: str) -> Callable[[str], str]:
@@ -103,6 +118,8 @@ def _wrong_mailbox(entry: str) -> str:
     local = entry.rpartition("@")[0]
     if "@" in local and '"' not in local:
         return f"{entry:.60} has two addresses in it"
+    if local == "*":
+        return f"{entry:.60} is nobody's address; {entry[1:]:.60} stands for all of a domain"
     return LIST_ENTRIES["address"](entry) or ("" if "@" in entry else f"{entry:.60} is no address")
 
 
@@ -132,11 +149,20 @@ def _entry_faults(text: str, each: ListFile, setup: SetUp) -> Iterator[tuple[int
         if each.reader == "qmail-smtpd" and line[0] in " \t":
             yield number, f"the blank in front of {entry:.60} is part of the entry"
         elif why := wrong(entry) or (_foreign(entry, setup) if each.kind == "mailbox" else ""):
-            yield number, f"{entry:.60}{why[2:]}" if why.startswith("it ") else why
+            yield number, _of_entry(entry, why)
+
+
+def _of_entry(entry: str, why: str) -> str:
+    "What is wrong with an entry, naming it."
+    if why.startswith("it "):
+        return f"{entry:.60}{why[2:]}"
+    return why if entry[:60] in why else f"{entry:.60}: {why}"
 
 
 def _faults(text: str, each: ListFile, setup: SetUp) -> Iterator[tuple[int, str]]:
     "The same for every kind of file: those with rules of their own have their own words for it."
+    if each.kind == "line":
+        return
     if each.kind not in ("access", "grants"):
         yield from _entry_faults(text, each, setup)
         return
@@ -151,6 +177,8 @@ def _remedy(why: str) -> str:
     "What would do about an entry."
     if "did you mean" in why:
         return "mend it, or add the domain to rcpthosts"
+    if "stands for all" in why:
+        return "write that"
     if "isn't in rcpthosts" in why:
         return "add the domain to rcpthosts, or take the entry out"
     return "one entry on a line, and nothing else on it"
@@ -166,18 +194,20 @@ def _list_mistakes(each: ListFile, setup: SetUp) -> Iterator[Mistake]:
             yield Mistake(path, 0, f"there is no such file, and {each.reader} {_LACKING.get(each.file, 'reads it')}", "make it")
         return
     except OSError as error:
-        yield Mistake(path, 0, with_reason("can't be read", error), f"{each.reader} reads it as text")
+        if error.errno == errno.EFBIG and each.reader != "qmail-smtpd" and _is_large_cdb(path):
+            return
+        yield Mistake(path, 0, f"{with_reason(_UNREAD, error)}, and {each.reader} reads it", _readable(error))
         return
     if b"\0" in raw[:FIRST_BYTES] or raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        if not _is_cdb(raw):
+        if not _is_cdb(raw, len(raw)):
             yield Mistake(path, 0, f"is neither text nor a whole CDB, and {each.reader} can't read it", "write it again")
         return
     where = partial(Mistake, path)
     for wrong in _bytes_faults(raw, each.reader):
         yield where(0, wrong, "write it again as plain text, with lines that end in LF")
     text = raw.removeprefix(BOM).decode("utf-8", "surrogateescape")
-    if each.kind == "mailbox" and not text.strip():
-        yield where(0, f"is empty, so {each.reader} knows no mailbox at all", "write the addresses into it")
+    if each.kind == "mailbox" and not any(line.strip() and line.strip()[0] != "#" for line in text.split("\n")):
+        yield where(0, f"has no entry, so {each.reader} knows no mailbox at all", "write the addresses into it")
     found = list(_faults(text, each, setup))
     for line, why in found[:LINES_TOLD]:
         yield where(line, printable(why, 200), _remedy(why))
@@ -185,7 +215,20 @@ def _list_mistakes(each: ListFile, setup: SetUp) -> Iterator[Mistake]:
         yield where(found[LINES_TOLD][0], f"{len(found) - LINES_TOLD} more entries like these", "see there")
 
 
-_LACKING = {"rcpthosts": "takes mail for everywhere then: this is an open relay"}
+_UNREAD = "can't be read"
+
+
+def _readable(error: OSError) -> str:
+    "What would do about a list that can't be read."
+    if isinstance(error, PermissionError):
+        return "chmod a+r"
+    return "make it a CDB, which may be larger" if error.errno == errno.EFBIG else "make it a file with text in it"
+
+
+_LACKING = {  # by file, what comes of it
+    "rcpthosts": "takes mail for everywhere then: this is an open relay",
+    "me": "tells every client 421 then, unless smtpgreeting is there",
+}
 
 # %% ../../nbs/cli/12_check_lists.ipynb #04bb6801
 def _access_to(files: Mapping[str, str], user: User) -> Iterator[Mistake]:
@@ -193,11 +236,39 @@ def _access_to(files: Mapping[str, str], user: User) -> Iterator[Mistake]:
     parts = [Part(reader, path, os.R_OK) for path, reader in files.items() if os.path.isfile(path)]
     with acting_as(user) as can:
         found = flaws(parts, user, can or partial(may, user))
-    for flaw in found:
-        if flaw.kind != "own":
-            (sentence,) = sentences([flaw], user)
-            wrong, _, remedy = sentence.rpartition(": ")
-            yield Mistake(flaw.culprit, 0, wrong.removeprefix(f"{flaw.culprit} "), remedy)
+    for some in by_remedy(each for each in found if each.kind not in ("own", "missing")):
+        wrong, _, remedy = sentence(some, user).rpartition(": ")
+        yield Mistake(some[0].culprit, 0, wrong.removeprefix(f"{some[0].culprit} "), remedy)
+
+# %% ../../nbs/cli/12_check_lists.ipynb #69aa1832
+STORES = ("CHECKBACK_CACHE", "GREYLISTSTORE")  # settings that name a file in which something is kept
+
+
+def _stores(setup: SetUp) -> Iterator[tuple[Entry, str]]:
+    "The plugins that keep something in a file, with its full path."
+    for entry in setup.entries:
+        if entry.plugin is None or is_client(entry.path):
+            continue
+        for declared in answerer_settings(entry.plugin, lambda line: None).values():
+            for each in declared.variables():
+                named = {**setup.environ, **entry.settings}.get(each.name, each.default)
+                if each.name in STORES and "://" not in named:
+                    yield entry, os.path.abspath(setup.control.path(named))
+
+
+def _kept(setup: SetUp, user: User) -> Iterator[Mistake]:
+    "Files in which a user can keep nothing."
+    for entry, path in {(entry.file, entry.line, path): (entry, path) for entry, path in _stores(setup)}.values():
+        folder, remedy = os.path.dirname(path), f"install -d -o {user.name} -m 700 {os.path.dirname(path)}"
+        if not os.path.isdir(folder):
+            yield entry.mistake(f"{entry.name} keeps what it knows in {path}, and there is no such folder", remedy)
+            continue
+        with acting_as(user) as can:
+            ask = can or partial(may, user)
+            shut = [each for each in (folder, path) if os.path.exists(each) and not ask(each, os.R_OK | os.W_OK)]
+        if shut:
+            wrong = f"{entry.name} keeps what it knows in {path}, and {user.name} can't write to {shut[0]}"
+            yield entry.mistake(wrong, f"chown {user.name} {shut[0]}")
 
 # %% ../../nbs/cli/12_check_lists.ipynb #7551342e
 def check_lists(
@@ -208,8 +279,11 @@ def check_lists(
     lists: dict[tuple[str, str], ListFile] = {}
     for each in _lists(setup):
         lists.setdefault((each.file, each.kind), each)
+    told = user is not None and user.uid == os.geteuid()  # then it is told below whose list it can't read
     for each in lists.values():
-        yield from _list_mistakes(each, setup)
+        found = list(_list_mistakes(each, setup))
+        yield from (mistake for mistake in found if not (told and mistake.remedy == "chmod a+r"))
     if user is not None:
         files = {setup.control.path(each.file): each.reader for each in lists.values()}
         yield from _access_to({setup.file: "what runs", setup.control.path("atplugins"): "what runs", **files}, user)
+        yield from _kept(setup, user)

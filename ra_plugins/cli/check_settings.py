@@ -50,8 +50,12 @@ def _text(path: str) -> str:
 
 def _never(address: str) -> str:
     "Why no client has the address of a rule; nothing if one may have it."
+    if address != address.strip():
+        return f"{address!r} matches nobody, since the blank is part of the address"
     if not address or set(address) & set("=@:["):
         return ""
+    if not set(address) <= set("0123456789.-/"):
+        return f"{address} matches nobody, since a host's name has = in front"
     if "/" in address:
         return f"{address} matches nobody, since tcprules knows no lengths of prefixes"
     parts = address.split(".")
@@ -73,22 +77,41 @@ def rules_settings(
 
 def check_rules(path: str) -> Iterator[Mistake]:
     "What is wrong with tcpserver's rules as such; `OSError` if they can't be read."
+    seen: dict[str, int] = {}
     for number, line in enumerate(_text(path).split("\n"), 1):
         try:
             rules = rules_in(line)
         except RuleFault:
             wrong = "tcprules doesn't take this line, and without it takes none"
-            yield Mistake(path, number, wrong, 'write ADDRESS:allow,NAME="VALUE" or ADDRESS:deny')
+            yield Mistake(path, number, wrong, _instead(line))
             continue
+        if ":" not in line and line.strip() and line.lstrip()[0] != "#":
+            yield Mistake(path, number, "tcprules passes over a line without a colon", _instead(line))
+        if rules and (before := seen.setdefault(next(iter(rules)), number)) != number:
+            wrong = f"{next(iter(rules)) or 'everybody'} has a rule on line {before} already, and tcpserver goes by the first"
+            yield Mistake(path, number, wrong, "take one of them out")
         for address, rule in list(rules.items())[:1]:
             if why := _never(address):
-                yield Mistake(path, number, why, "write 192.0.2. for a network")
+                yield Mistake(path, number, why, _REMEDIES.get(why.rpartition("since ")[2], "write 192.0.2. for a network"))
             if not address and rule.allowed and "RELAYCLIENT" in rule.settings:
                 wrong = "RELAYCLIENT is set for everybody: this is an open relay"
                 yield Mistake(path, number, wrong, "set it for your own networks only")
             if not address and rule.allowed and "NOSPP" in rule.settings:
                 yield Mistake(path, number, "NOSPP is set for everybody, so no plugin runs", "set it for single clients only")
     yield from _stale(path)
+
+
+_REMEDIES = {
+    "the blank is part of the address": "take it out",
+    "a host's name has = in front": "write =mail.example.net",
+}
+
+
+def _instead(line: str) -> str:
+    "What would do for a line that is no rule."
+    if line.endswith("\r"):
+        return "write lines that end in LF: this one ends in CR LF"
+    return 'write ADDRESS:allow,NAME="VALUE" or ADDRESS:deny'
 
 
 def _stale(path: str) -> Iterator[Mistake]:
@@ -137,9 +160,18 @@ def _commands(text: str) -> Iterator[tuple[int, list[str]]]:
         begun, whole = 0, ""
 
 
+def _ulimits(words: list[str]) -> Iterator[tuple[str, int]]:
+    "Those of a shell's `ulimit`, which counts in kilobytes."
+    behind = words[words.index("ulimit") + 1 :] if "ulimit" in words else []
+    for option, value in zip(behind, behind[1:], strict=False):
+        if option.startswith("-") and option[-1:] in ("v", "d") and value.rstrip(";").isdigit():
+            yield f"ulimit {option}", int(value.rstrip(";")) * 1024
+
+
 def _limits(words: list[str]) -> Iterator[tuple[str, int]]:
     "The limits of memory that a command sets, in bytes."
     names = [os.path.basename(word) for word in words]
+    yield from _ulimits(names)
     for program, options in (("softlimit", "-m -a -d"), ("chpst", "-m -d")):
         behind = words[names.index(program) + 1 :] if program in names else []
         for place, word in enumerate(behind):
@@ -234,14 +266,17 @@ def check_switch(
     setup: SetUp,
     told: Iterable[Told],  # in files
     everywhere: bool,  # have we been told of all files?
+    rules: str = "",  # which of them has tcpserver's rules, where it may be set for single clients
 ) -> Iterator[Mistake]:
     "Variables that keep all plugins from running."
+    told = list(told)
     names = {said.name for said in told} | setup.environ.keys()
     if setup.like == "sagredo":
         if everywhere and "ENABLE_SPP" not in names:
             yield Mistake(setup.file, 0, "ENABLE_SPP is set nowhere, so no plugin runs", "export ENABLE_SPP=1 in the run script")
     elif "NOSPP" in setup.environ:
-        yield Mistake("environment", 0, "NOSPP is set, so no plugin runs", "take it out; NOSPP=0 switches off as well")
+        said = next((said for said in told if said.name == "NOSPP" and said.file != rules), Told("environment", 0, "", None))
+        yield said.mistake("NOSPP is set, so no plugin runs", "take it out; NOSPP=0 switches off as well")
 
 # %% ../../nbs/cli/11_check_settings.ipynb #1fe43660
 LEAST_MEMORY, LEAST_WITH_DNS = 15_000_000, 36_000_000  # bytes; `python bench/memory.py` measures them
@@ -260,8 +295,11 @@ def check_memory(
     where = partial(Mistake, path)
     for line, option, size in limits:
         if size < least:
-            wrong = f"{option} {size} is too little for plugins, which need {least}: they crash, or mail passes unchecked"
-            yield where(line, wrong, f"{option} 100000000 is plenty, and costs nothing")
+            unit = 1024 if option.startswith("ulimit") else 1
+            needed = -(-least // unit)
+            wrong = f"{option} {size // unit} is too little for plugins, which need {needed}"
+            remedy = f"{option} {100_000_000 // unit} is plenty, and costs nothing"
+            yield where(line, f"{wrong}: they crash, or mail passes unchecked", remedy)
     for name, kind in (("address space", resource.RLIMIT_AS), ("data", resource.RLIMIT_DATA)):
         soft = resource.getrlimit(kind)[0]
         if 0 <= soft < least:

@@ -305,7 +305,7 @@ def full_path(text: str) -> str:
 def _install_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", metavar="DIR", help="the folder for the programs")
     command.add_argument(
-        "names", nargs="*", metavar="NAME", help="of a plugin, or of a file: ./mine.py; without any, all of ours"
+        "names", nargs="*", default=[], metavar="NAME", help="of a plugin, or of a file: ./mine.py; without any, all of ours"
     )
     command.add_argument("--force", action="store_true", help="write over programs that aren't ours")
     command.add_argument("--create", action="store_true", help="make the folder, if it isn't there")

@@ -24,6 +24,7 @@ from ra_plugins.hosts.guard import describe
 from ra_plugins.hosts.script import environment
 from ra_plugins.smtpd.dialogue import TOO_BIG, Dialogue, programs
 from ra_plugins.smtpd.qmail_spp import Checks, end_process, in_time, run_program, start_process
+from ra_plugins.support.command_line import trouble
 from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line, octets, printable
 from ra_plugins.support.networks import unmapped
@@ -409,7 +410,7 @@ class SmtpSession:
             environ = connection_environ(self.setup, *called)
             self.dialogue = begin(self.setup, environ, self.say, self.log.writer)
         except OSError as error:
-            self.log.say(f"can't begin a session: {describe(error)}")
+            self.log.say(f"can't begin a session: can't read {trouble(error)}")
             raise Gone("we couldn't read our files", "421 unable to read controls (#4.3.0)") from None
         self.seconds = self.dialogue.start.seconds
         await self.ask(self.dialogue.connection())

@@ -184,7 +184,7 @@ def _first_python(program: str) -> str:
 def _is_todays(path: str, plugin: Plugin) -> bool:
     "Is a program what `ra-plugins install` would write today, and can it be run?"
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:  # a CR stops the kernel
             program = file.read(PROGRAM_LIMIT)
         python = _first_python(program)
         same = os.path.isabs(python) and os.path.samefile(python, sys.executable)

@@ -149,10 +149,15 @@ def _wrong_name(entry: str) -> str:
     return _wrong_end(entry)
 
 
+_NEVER_IN_NAMES = {*"<>(),;:*\\\"'#&|!?="}  # what is often left around a name, and no host's name has; `_` many have
+
+
 def _wrong_end(domain: str) -> str:
-    "The same for the domain in an entry."
+    "The same for the domain in an entry, which may be an address in brackets."
     if domain.endswith("."):
         return "there is a dot at its end"
+    if domain[:1] != "[" and (odd := _NEVER_IN_NAMES.intersection(domain)):
+        return f"no host's name has {min(odd)} in it"
     return "" if domain_key(domain).isascii() else "it holds no name that DNS could have"
 
 
