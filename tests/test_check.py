@@ -265,7 +265,7 @@ ALONE: dict[str, tuple[Callable[[Path], object], str]] = {  # what is done, and 
         lambda home: written(home, "[rcpt]", "programs/spfchecks"),
         "smtpplugins:2: there is no HOME/programs/spfchecks, .*; ra-plugins install --create HOME/programs spfchecks",
     ),
-    "a heading with a blank in front": (lambda home: written(home, " [rcpt]"), "smtpplugins:1: .*; (put|write)"),
+    "a heading with a blank in front": (lambda home: written(home, "[mail]", " [rcpt]"), "smtpplugins:2: .*; write"),
     "a heading without brackets": (
         lambda home: written(home, "[mail]", "rcpt:"),
         "smtpplugins:2: there is no HOME/rcpt:, .*; write \\[rcpt\\]",
