@@ -113,7 +113,7 @@ $(MADE):
 	@touch $@
 
 $(RUN): $(MADE) $(PROJECT)
-	@$(PIP) install $(EDITABLE) .
+	@$(PIP) install $(EDITABLE) '.[all]'
 	@touch $@
 
 $(DEV): $(MADE) $(PROJECT) tests/pyspf.txt

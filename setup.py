@@ -1,38 +1,100 @@
 "What pip reads: everything comes from settings.ini, as in every nbdev project."
+import re
+import shutil
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
-HERE = Path(__file__).parent
+from distutils.command.install_data import install_data  # isort: skip - setuptools brings it
+
+HERE = Path(__file__).resolve().parent
 config = ConfigParser(delimiters=["="], interpolation=None)
 config.read(HERE / "settings.ini", encoding="utf-8")
 project = config["DEFAULT"]
+whole = (HERE / "packaging").is_dir()  # the package alone is enough where nobody installs it on a mail server
+suffix = "_requirements"
+extras = {key.removesuffix(suffix): value.split() for key, value in project.items() if key.endswith(suffix)}
+parts = [each for name, needed in extras.items() if name not in ("dev", "docs", "lab") for each in needed]
+extras["all"] = list(dict.fromkeys(parts))
+extras["dev"] += extras["all"]
+
+
+class BuildPackage(build_py):
+    "The package, and in a wheel the folder packaging as it is, for `ra-plugins units`."
+
+    def run(self):
+        super().run()
+        if whole and not self.editable_mode:
+            folder = Path(self.build_lib, project["lib_name"], "packaging")
+            shutil.copytree(HERE / "packaging", folder, dirs_exist_ok=True)
+
+
+class InstallShared(install_data):
+    "Manual pages and completions, made from the package as it is, where `man` and shells look."
+
+    def run(self):
+        sys.path.insert(0, str(HERE))
+        from ra_plugins.cli.completion import completions
+        from ra_plugins.cli.manual import manual
+
+        made = Path(self.get_finalized_command("build").build_base, "share")
+        self.data_files = []
+        for name, text in {**manual(), **completions()}.items():
+            file = made / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+            self.data_files.append((str(Path("share", name).parent), [str(file)]))
+        super().run()
+
+
+def on_the_web(text):
+    "README.md where there is no repository around it: its links lead to the project's."
+    files = f"{project['git_url']}/blob/{project['branch']}/"
+    return re.sub(r"\]\((?![a-z]+:|[/#])([^)\s]+)", lambda link: f"]({files}{link[1]}", text)
+
 
 setup(
     name=project["repo"],
     version=project["version"],
     description=project["description"],
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=on_the_web((HERE / "README.md").read_text(encoding="utf-8")),
     long_description_content_type="text/markdown",
-    license=project["license"],
+    license_expression=project["license"],
     author=project["author"],
+    url=project["git_url"],
+    project_urls={
+        "Documentation": f"{project['doc_host']}{project['doc_baseurl']}/",
+        "Source": project["git_url"],
+        "Issues": f"{project['git_url']}/issues",
+        "Changelog": f"{project['git_url']}/blob/{project['branch']}/CHANGELOG.md",
+    },
     keywords=project["keywords"].split(),
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: No Input/Output (Daemon)",
+        "Intended Audience :: System Administrators",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(11, 15)),
+        "Topic :: Communications :: Email :: Filters",
+        "Topic :: Communications :: Email :: Mail Transport Agents",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=[project["lib_name"], project["lib_name"] + ".*"]),
     package_data={project["lib_name"]: ["py.typed"]},
+    data_files=[("share/man/man1", []), ("share/man/man8", [])] if whole else [],
+    cmdclass={"build_py": BuildPackage, "install_data": InstallShared},
     python_requires=">=" + project["min_python"],
     install_requires=project["requirements"].split(),
-    extras_require={
-        "rater": project["rater_requirements"].split(),
-        "sql": project["sql_requirements"].split(),
-        "service": project["service_requirements"].split(),
-        "dev": [
-            each
-            for key in ("dev_requirements", "rater_requirements", "sql_requirements", "service_requirements")
-            for each in project[key].split()
-        ],
-        "docs": project["docs_requirements"].split(),
-        "lab": project["lab_requirements"].split(),
+    extras_require=extras,
+    entry_points={
+        "console_scripts": project["console_scripts"].split("\n"),
+        "nbdev": [f"{project['lib_path']}={project['lib_path']}._modidx:d"],
     },
-    entry_points={"console_scripts": project["console_scripts"].split("\n")},
 )

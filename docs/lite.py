@@ -37,11 +37,11 @@ THREADED = ("ask.mailbox", "ask.vpopmail", "ask.workers")  # threads, and files 
 LISTENING = ("support.listening", "support.systemd")
 HOSTED = tuple(f"{CONFIG.lib_name}.{each}" for each in (*ROOMS, *THREADED, *LISTENING))
 UNUSED = ("concurrent.", "resource", "signal", "socket", "threading", *HOSTED)
-REQUIREMENTS = f"{CONFIG.requirements} {CONFIG.d['rater_requirements']}"
+REQUIREMENTS = f"{CONFIG.d['smtpd_requirements']} {CONFIG.d['rater_requirements']}"
 
-# Pyodide's socket can't read IPv6 addresses.
+# Pyodide's socket can't read IPv6 addresses, nor can the module in C below it, which some import to start sooner.
 WITHOUT_IPV6 = """
-import ipaddress, socket
+import _socket, ipaddress, socket
 VERSIONS = {socket.AF_INET: ipaddress.IPv4Address, socket.AF_INET6: ipaddress.IPv6Address}
 
 def inet_pton(family, text):
@@ -55,7 +55,8 @@ def inet_ntop(family, packed):
     mapped = getattr(address, "ipv4_mapped", None)
     return f"::ffff:{mapped}" if mapped else str(address)
 
-socket.inet_pton, socket.inet_ntop = inet_pton, inet_ntop
+for module in (_socket, socket):
+    module.inet_pton, module.inet_ntop = inet_pton, inet_ntop
 """
 
 

@@ -37,7 +37,11 @@ OTHERS = {
     ),
     *("PIPELINING", "CHUNKING", "SIZE", "PLAIN", "LOGIN", "AAAA", "CNAME", "DNAME", "NXDOMAIN", "SERVFAIL"),
     *("ADDRESS", "DOMAIN", "EnvironmentFile", "getopt_long_only", "nbdev_export"),
-    *("PEXPIRE", "GETRANGE", "SETRANGE", "rediss", "ssl_ca_certs", "rater.toml", "rater.service"),
+    *("main.cf", "DUNNO", "DEFER_IF_PERMIT", "REJECT", "PREPEND", "check_policy_service", "reject_unauth_destination"),
+    *("line_length_limit", "smtpd_delay_reject", "smtpd_relay_restrictions", "smtpd_recipient_restrictions"),
+    *("smtpd_data_restrictions", "recipient_count", "no_verdict"),
+    *("smtpd_policy_service_default_action", "smtpd_policy_service_max_idle", "sasl_username", "policy_context"),
+    *("PEXPIRE", "GETRANGE", "SETRANGE", "rediss", "ssl_ca_certs", "rater.toml", "rater.service", "SOURCE_DATE_EPOCH"),
 }
 ENDINGS = {
     "com",

@@ -118,7 +118,7 @@ def program(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("line", [*PROGRAMS, *(f"ra-plugins {name}" for name in (*COMMANDS, "spf", "spf explain"))])
+@pytest.mark.parametrize("line", [*PROGRAMS, *(f"ra-plugins {name}" for name in (*COMMANDS, "spf", "spf explain", "spf lint"))])
 def test_each_program_and_command_says_its_version_and_its_exit_statuses(line: str) -> None:
     name, *words = line.split()
     done = program(name, *words, "--version")

@@ -128,7 +128,7 @@ def test_mypy_finds_slips(tmp_path: Path, line: str, complaint: str) -> None:
 def test_attributes_are_declared() -> None:
     names = {"query", "trace", "result", "error", "explanation"}
     assert names <= {name for each in Result.__mro__ for name in vars(each).get("__annotations__", {})}
-    assert {"lookups", "voids", "void_ipv6"} <= vars(Limits)["__annotations__"].keys()
+    assert {"lookups", "voids", "void_ipv6", "void_ipv4"} <= vars(Limits)["__annotations__"].keys()
 
 
 # Arguments
@@ -175,6 +175,7 @@ def test_times_that_are_some(timeout: float | None) -> None:
         {"lookups": 10**9},
         {"voids": -1},
         {"void_ipv6": "no"},
+        {"void_ipv4": 0},
     ],
 )
 def test_limits_refuse_nonsense(wrong: dict[str, Any]) -> None:
@@ -183,7 +184,7 @@ def test_limits_refuse_nonsense(wrong: dict[str, Any]) -> None:
 
 
 def test_limits_show_themselves() -> None:
-    assert repr(Limits(voids=5)) == "Limits(lookups=10, voids=5, void_ipv6=True)"
+    assert repr(Limits(voids=5)) == "Limits(lookups=10, voids=5, void_ipv6=True, void_ipv4=True)"
 
 
 @pytest.mark.parametrize("form", ["<{}>", " {}", "{} ", "\t<{}>\r\n", "{}\n", "<{}", "{}>"])
@@ -213,10 +214,21 @@ WHYS: list[tuple[str, type[trace.Reason], dict[str, Any], str]] = [
     (
         "nowhere.example.org",
         trace.NoPolicy,
-        {"kind": "no policy", "domain": "nowhere.example.org", "term": None, "place": None},
+        {
+            **{"kind": "no policy", "domain": "nowhere.example.org", "term": None, "place": None},
+            **{"cause": "no such name", "text": "there is no name nowhere.example.org in DNS (NXDOMAIN)"},
+        },
         "",
     ),
-    ("localhost", trace.NoDomain, {"kind": "no domain", "domain": "localhost", "term": None, "place": None}, ""),
+    (
+        "localhost",
+        trace.NoDomain,
+        {
+            **{"kind": "no domain", "domain": "localhost", "term": None, "place": None},
+            **{"cause": "one label", "text": "localhost has only one label, so it has no policy"},
+        },
+        "",
+    ),
     (
         "loop.example.org",
         trace.LookupLimitExceeded,
@@ -249,14 +261,18 @@ WHYS: list[tuple[str, type[trace.Reason], dict[str, Any], str]] = [
         trace.FaultyRecord,
         {
             **{"kind": "faulty record", "domain": "wrong.example.org", "term": "ip4:192.0.2.0/33", "place": 10},
-            **{"message": "Invalid IP4 CIDR length", "text": "ip4:192.0.2.0/33"},
+            **{"message": "Invalid IP4 CIDR length", "text": "ip4:192.0.2.0/33", "length": 16},
+            **{"part": {"place": 10, "length": 16}},
         },
         "Invalid IP4 CIDR length",
     ),
     (
         "two.example.org",
         trace.SeveralRecords,
-        {"kind": "several records", "domain": "two.example.org", "term": None, "place": None},
+        {
+            **{"kind": "several records", "domain": "two.example.org", "term": None, "place": None},
+            **{"records": ["v=spf1 -all", "v=spf1 +all"]},
+        },
         "Two or more type TXT spf records found.",
     ),
     *(

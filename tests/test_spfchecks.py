@@ -111,7 +111,7 @@ COMMENTS = {
     "softfail": "transitioning domain of softfail.example does not designate 203.0.113.9 as permitted sender",
     "neutral": "203.0.113.9 is neither permitted nor denied by domain of neutral.example",
     "none": "203.0.113.9 is neither permitted nor denied by domain of none.example",
-    "temperror": "temporary error in processing during lookup of temperror.example",
+    "temperror": "temporary error in processing during lookup of temperror.example: TXT loop.example",
     "permerror": "permanent error in processing domain of permerror.example: Unknown mechanism found",
 }
 
@@ -416,7 +416,7 @@ def test_bad_nameservers(at_rcpt: Home, serve: Serve, fault: str) -> None:
         for level, expected in (("3", "250 ok"), ("4", "451 Message rejected by server")):
             said, logged = session(serve(**environ, BOUNCELEVEL=level), "ana@pass.example")
             word = "Accepting" if level == "3" else "Rejecting"
-            error = "mail.example.org: temporary error in processing during lookup of pass.example"
+            error = "mail.example.org: temporary error in processing during lookup of pass.example: TXT pass.example"
             assert said == expected and logged[-1] == f"{word} on SPF_RESULT_TEMPERROR, {error}"
             assert len(logged) == 2 and logged[0].startswith("DNS")
 
@@ -554,3 +554,22 @@ def test_the_result_is_that_of_the_library() -> None:
         query = Query("203.0.113.9", f"ana@{domain}.example", "x", "mail.example.org")
         found = drive(check_identity(query), ZONE)
         assert f"SPF_RESULT_{found.result.upper()}, " in judged(f"ana@{domain}.example")[1][-1]
+
+
+@pytest.mark.parametrize(
+    ("ip", "settings", "result"),
+    [
+        ("203.0.113.9", {}, "PERMERROR"),
+        ("203.0.113.9", {"SPFVOIDIPV4": 0}, "FAIL"),
+        ("203.0.113.9", {"SPFVOIDIPV6": 0}, "PERMERROR"),
+        ("2001:db8:9::1", {"SPFVOIDIPV6": 0}, "FAIL"),
+        ("2001:db8:9::1", {"SPFVOIDIPV4": 0}, "PERMERROR"),
+        ("203.0.113.9", {"SPFVOIDLIMIT": 3}, "FAIL"),
+        ("203.0.113.9", {"SPFVOIDLIMIT": "many"}, "PERMERROR"),
+    ],
+)
+def test_what_counts_as_void(ip: str, settings: dict[str, object], result: str) -> None:
+    "Three hosts that aren't there are one too many, unless somebody has said otherwise."
+    zone = zone_from_text('void.example. TXT "v=spf1 a:a.void.example a:b.void.example a:c.void.example -all"\n')
+    _, logged = judged("ana@void.example", zone, client_ip=ip, **settings)
+    assert f"SPF_RESULT_{result}" in logged[-1]

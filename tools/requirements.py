@@ -6,10 +6,11 @@ import re
 from configparser import ConfigParser
 from pathlib import Path
 
-KEYS = ("requirements", "rater_requirements", "service_requirements", "sql_requirements")
+BUILD = ("dev", "docs", "lab")  # extras of those who work on it
 
 if __name__ == "__main__":
     config = ConfigParser(delimiters=["="], interpolation=None)
     config.read(Path(__file__).resolve().parent.parent / "settings.ini", encoding="utf-8")
-    named = " ".join(config["DEFAULT"][key] for key in KEYS).split()
+    parts = {key: value for key, value in config["DEFAULT"].items() if key.endswith("requirements")}
+    named = " ".join(value for key, value in parts.items() if key.partition("_")[0] not in BUILD).split()
     print(*dict.fromkeys(re.split(r"[<>=!~]", each)[0] for each in named))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ra_plugins.ask.workers import Workers
 
 # %% auto #0
-__all__ = ['NOTHING', 'Answerer', 'load', 'Roster', 'Answerers']
+__all__ = ['NOTHING', 'Answerer', 'NotInstalled', 'load', 'Roster', 'Answerers']
 
 # %% ../../nbs/ask/01_answerer.ipynb #70b1a86a
 COROUTINE = 0x80  # in `co_flags`: `async def`
@@ -109,8 +109,15 @@ def _waited_for(answerer: Answerer, question: Question[Any], until: float) -> An
         return _broken(question, error)
 
 
+class NotInstalled(Broken):
+    "Who answers needs what isn't installed: nothing to be asked again, and no client's fault."
+
+
 def _broken(question: Question[Any], error: BaseException) -> Broken:
-    return Broken(f"{type(question).__name__} wasn't answered: {type(error).__name__}: {error}")
+    from ra_plugins.support.extras import error_said, missing_part
+
+    kind = NotInstalled if missing_part(error) else Broken
+    return kind(f"{type(question).__name__} wasn't answered: {error_said(error)}")
 
 # %% ../../nbs/ask/01_answerer.ipynb #c9156730
 def load(

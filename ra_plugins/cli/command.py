@@ -330,8 +330,12 @@ _APART = {  # commands with a page and a command line of their own
     "check": "Look for mistakes in a whole set-up: sections, programs, settings, lists, the service.",
     "overload-flag": "Raise and lower the flag of the overload plugin; has options of its own.",
     "rblchecks": "With --self-test: try the block lists of the plugin rblchecks out.",
-    "spf": "With explain DOMAIN --ip ADDRESS: say how a domain's SPF record judges a client.",
+    "spf": "What a domain's owner asks of SPF: explain a record, or look for mistakes in it; has commands of its own.",
     "service": "Hold plugins, connections and caches, and answer the small client.",
+    "report": "Say from logs what was refused, deferred and let through, by whom and when.",
+    "postfix": "Answer Postfix's policy requests by the plugins in control/postfixplugins.",
+    "units": "Write what starts the service and rater with the machine: for systemd, daemontools or s6.",
+    "completion": "Print the script by which bash, zsh or fish completes what one types.",
 }
 
 
@@ -369,20 +373,17 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return top.parse_args(arguments)
 
 # %% ../../nbs/cli/04_command.ipynb #f456ebf6
+_ROOMS = {"report": "report.command"}  # modules of commands that have a room of their own
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run the command line; returns the exit status."
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments and arguments[0] in _APART.keys() - {"spf"}:
+    if arguments and arguments[0] in _APART:
         from importlib import import_module
 
-        status: int = import_module(f"ra_plugins.cli.{arguments[0].replace('-', '_')}").main(arguments[1:])
+        module = _ROOMS.get(arguments[0], arguments[0].replace("-", "_"))
+        status: int = import_module(f"ra_plugins.cli.{module}").main(arguments[1:])
         return status
-    if arguments[:1] == ["spf"]:
-        from ra_plugins.spf.spfquery import explain
-
-        if arguments[1:2] not in (["explain"], ["--help"], ["-h"], ["--version"]):
-            _parsers()[0].error("spf has one command, explain; --help tells more")
-        asked = "--help" if arguments[1] == "-h" else arguments[1]  # spfquery's -h is something else
-        return explain(arguments[2:] if asked == "explain" else [asked])
     options = _options(arguments)
     return run_command("ra-plugins", partial(options.run, options))

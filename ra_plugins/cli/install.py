@@ -11,10 +11,11 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import sleep
 
+from ra_plugins.cli.extras import extras_lacking
 from ra_plugins.cli.listing import chosen
 from ra_plugins.cli.looks import compile_ours, open_umask
 from ra_plugins.hosts.catalogue import OURS, SCRIPTS, Catalogue, catalogue, is_client, is_installed, script_of, to_stderr
-from ra_plugins.hosts.script import executable
+from ra_plugins.hosts.script import CONTROLDIR, executable
 from ra_plugins.hosts.section import section_program
 from ra_plugins.hosts.service.client import compile_client
 from ra_plugins.spp.plugin import STAGES, Plugin
@@ -195,4 +196,6 @@ def install(
     except OSError as error:
         raise Fault(f"can't write to {folder}: {system_reason(error)}") from None
     compile_ours()
+    for line in extras_lacking(wanted.values(), os.environ.get("CONTROLDIR", CONTROLDIR)):
+        log(line)
     return written

@@ -14,12 +14,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from importlib.util import source_from_cache
+from importlib.util import find_spec, source_from_cache
 from typing import NamedTuple
 
-import cdblib
-
-import ra_plugins
 from ra_plugins.hosts.catalogue import PROGRAM_LIMIT, program_imports, to_stderr
 from ra_plugins.hosts.script import LOOK_OPTION, MARK
 from ra_plugins.support.command_line import Fault, system_reason
@@ -383,9 +380,10 @@ def open_umask() -> Iterator[None]:
 
 
 def compile_ours() -> None:
-    "Compile this package and pure-cdb, which its programs import."
-    for module in (ra_plugins, cdblib):
-        compile_package(os.path.dirname(str(module.__file__)))
+    "Compile this package and, if it is installed, pure-cdb, which its programs import."
+    for name in ("ra_plugins", "cdblib"):
+        if (found := find_spec(name)) and found.origin:
+            compile_package(os.path.dirname(found.origin))
 
 
 def compile_package(

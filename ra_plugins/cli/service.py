@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
+from ra_plugins.hosts.postfix.places import POLICY_PLACE, POLICY_SECONDS, PolicyPlace, policy_place
 from ra_plugins.hosts.service.port import CONNECTIONS
 from ra_plugins.hosts.service.request import SOCKET
 from ra_plugins.hosts.service.status import ask_status, status_table
@@ -20,7 +21,7 @@ from ra_plugins.hosts.service.supervisor import CALLERS, ServiceOptions, run_ser
 from ra_plugins.support.command_line import Fault, command_parser, number_over_zero, run_command
 
 # %% auto #0
-__all__ = ['octal_mode', 'metrics_place', 'whole_number', 'service_parser', 'options_of', 'run', 'main']
+__all__ = ['octal_mode', 'metrics_place', 'whole_number', 'place_of_postfix', 'service_parser', 'options_of', 'run', 'main']
 
 # %% ../../nbs/cli/09_service.ipynb #2003cadf
 def octal_mode(text: str) -> int:
@@ -44,6 +45,14 @@ def whole_number(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 1 on")
     return int(text)
 
+# %% ../../nbs/cli/09_service.ipynb #5da56375
+def place_of_postfix(text: str) -> PolicyPlace:
+    "A place where Postfix asks, on the command line; `argparse.ArgumentTypeError` where it's none."
+    try:
+        return policy_place(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
 # %% ../../nbs/cli/09_service.ipynb #b424c383
 def service_parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins service`."
@@ -64,6 +73,10 @@ def service_parser() -> argparse.ArgumentParser:
     add("--status", action="store_true", help="ask the service on that socket how it is, and print that")
     add("--json", action="store_true", help="with --status: print it as JSON")
     add("--no-ahead", action="store_false", dest="ahead", help="ask nothing before its turn")
+    add("--postfix", action="append", type=place_of_postfix, default=[], metavar="[NAME=]PLACE",
+        help=f"where Postfix asks, too: {POLICY_PLACE}, or unix: and a path; may come again, with names of chains")  # fmt: skip
+    add("--postfix-seconds", type=number_over_zero, default=POLICY_SECONDS, metavar="SECONDS",
+        help="for one request of Postfix (%(default)s)")  # fmt: skip
     add("--grace", type=number_over_zero, default=60, metavar="SECONDS", help="for what has been taken, at the end (%(default)s)")
     return made
 
@@ -90,6 +103,8 @@ def options_of(arguments: argparse.Namespace) -> ServiceOptions:
         verdicts=arguments.verdicts if arguments.verdicts in ("", "-") else os.path.abspath(arguments.verdicts),
         metrics=arguments.metrics,
         ahead=arguments.ahead,
+        postfix=arguments.postfix,
+        policy_seconds=arguments.postfix_seconds,
     )
 
 

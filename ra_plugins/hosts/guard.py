@@ -50,7 +50,9 @@ def describe(
             where = name, trace.tb_lineno
         trace = trace.tb_next
     place = f" ({os.path.basename(where[0])}, line {where[1]})" if where and file in ("", where[0]) else ""
-    return f"{type(error).__name__}: {error}{place}"
+    from ra_plugins.support.extras import error_said
+
+    return error_said(error) + place
 
 # %% ../../nbs/hosts/01_guard.ipynb #8d9583d9
 LAST_WORDS = 1  # seconds that are left for what has to be said after all

@@ -165,11 +165,10 @@ def interpreter_line(python: str) -> str:
 # %% ../../nbs/hosts/02_script.ipynb #2806b819
 def import_path() -> tuple[str, ...]:
     "The folders that hold this package and what it imports on a mail server."
-    import cdblib
+    from importlib.util import find_spec
 
-    import ra_plugins
-
-    folders = (os.path.dirname(os.path.dirname(os.path.abspath(str(module.__file__)))) for module in (ra_plugins, cdblib))
+    found = (find_spec(module) for module in ("ra_plugins", "cdblib", "dns"))
+    folders = (os.path.dirname(os.path.dirname(os.path.abspath(each.origin))) for each in found if each and each.origin)
     return tuple(dict.fromkeys(folders))
 
 # %% ../../nbs/hosts/02_script.ipynb #9f79d72c

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 
+from ra_plugins.ask.answerer import NotInstalled
 from ra_plugins.ask.callout import (
     BrokenTls,
     Callout,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['NOT_REACHED', 'SERVERS', 'ADDRESSES', 'CheckbackSettings', 'decides', 'checkback_answer', 'mail_servers',
-           'server_addresses', 'why_not_called', 'own_names', 'Check', 'time_is_up', 'call_address', 'call_server',
+           'server_addresses', 'why_not_called', 'own_names', 'Check', 'no_use', 'call_address', 'call_server',
            'call_servers', 'call_domain', 'verified', 'lifetime', 'remembered', 'looked_up', 'excused',
            'sender_address', 'checkback']
 
@@ -168,9 +169,9 @@ class Check(namedtuple("Check", "address session settings names log")):
     log: Callable[[str], None]
 
 
-def time_is_up(why: Unanswered) -> bool:
-    "Is our own time over, and not only a nameserver's?"
-    return isinstance(why, Late) and not isinstance(why, Silent)
+def no_use(why: Unanswered) -> bool:
+    "Is there no use in asking on? Our own time is over, and not only a nameserver's; or what asks isn't installed."
+    return isinstance(why, NotInstalled) or isinstance(why, Late) and not isinstance(why, Silent)
 
 # %% ../../nbs/plugins/checkback.ipynb #b22c76fa
 async def call_address(check: Check, host: str, ip: str) -> CalloutReply:
@@ -196,7 +197,7 @@ async def call_server(check: Check, host: str) -> CalloutReply | None:  # None i
             log(f"Server {host} isn't called: {why} ({ip})")
             continue
         except Unanswered as why:
-            if time_is_up(why):
+            if no_use(why):
                 raise
             log(f"Server {host} gave error {why} ({ip})")
         else:
@@ -215,7 +216,7 @@ async def call_servers(check: Check, hosts: list[str]) -> CalloutReply | None:  
         try:
             reply = await call_server(check, host)
         except Unanswered as why:
-            if time_is_up(why):
+            if no_use(why):
                 raise
             check.log(f"Server {host} gave error {why}")
             reply = NOT_REACHED
@@ -230,7 +231,7 @@ async def call_domain(check: Check) -> CalloutReply | None:  # None if it has no
     try:
         hosts = await mail_servers(check.address.domain)
     except Unanswered as why:
-        if time_is_up(why):
+        if no_use(why):
             raise
         check.log(with_reason(f"error looking up the servers of {check.address.domain}", why))
         return NOT_REACHED
@@ -240,6 +241,8 @@ async def call_domain(check: Check) -> CalloutReply | None:  # None if it has no
 async def verified(check: Check) -> CalloutReply | None:  # None as above
     "The reply that decides about a sender, or `NOT_REACHED`, within the time that there is."
     (outcome,) = await gather(call_domain(check), within=check.settings.timeout)
+    if isinstance(outcome, NotInstalled):
+        raise outcome  # so the mail goes on
     if isinstance(outcome, Unanswered):
         check.log(f"no server of {check.address.domain} has told within {check.settings.timeout} s")
         return NOT_REACHED

@@ -5,6 +5,7 @@
 # %% ../../nbs/plugins/mfdnschecks.ipynb #765aee3f
 from __future__ import annotations
 
+from ra_plugins.ask.answerer import NotInstalled
 from ra_plugins.ask.dns import Lookup
 from ra_plugins.ask.question import Unanswered, as_completed, gather
 from ra_plugins.plugins.shared.lookups import CHECK_BOUND, domain_key
@@ -137,6 +138,8 @@ async def mfdnschecks(session: Session, settings: MfdnschecksSettings, log: Call
     if not sender:
         return None
     (found,) = await gather(sender_fault(sender, settings.bogus), within=settings.timeout)
+    if isinstance(found, NotInstalled):
+        raise found  # so the mail goes on
     if isinstance(found, Unanswered):
         return put_off(found, sender, log, settings.rfc_codes)
     fault, about = found

@@ -29,15 +29,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ra_plugins.spf.query import Query
+    from ra_plugins.spf.query import Limits, Query
     from ra_plugins.spf.result import Result
     from ra_plugins.spp.command import Command
     from ra_plugins.spp.session import Session
     from ra_plugins.support.control import Control
 
 # %% auto #0
-__all__ = ['BOUNCED', 'REJECTED', 'CODES', 'bounce_level', 'is_refused', 'spf_refusal', 'queries', 'checked', 'SpfVerdict',
-           'spf_verdict', 'spf_verdict_in_time', 'late_spf_verdict', 'told', 'headers', 'SpfchecksState',
+__all__ = ['BOUNCED', 'REJECTED', 'CODES', 'bounce_level', 'is_refused', 'spf_refusal', 'limits_of', 'queries', 'checked',
+           'SpfVerdict', 'spf_verdict', 'spf_verdict_in_time', 'late_spf_verdict', 'told', 'headers', 'SpfchecksState',
            'message_place', 'is_forwarder', 'own_name', 'message_stage', 'macro_string', 'SpfchecksSettings',
            'spfchecks', 'judgement', 'changes']
 
@@ -76,17 +76,23 @@ def spf_refusal(
     code, enhanced = CODES[result]
     return Refuse(code, enhanced, said, in_front=True) if rfc_codes else Refuse(code, None, said)
 
-# %% ../../nbs/plugins/spfchecks.ipynb #d08c91a0
+# %% ../../nbs/plugins/spfchecks.ipynb #af2c9be9
+def limits_of(settings: SpfchecksSettings) -> Limits:
+    "How far a check may go: as RFC 7208 says, but for what is set otherwise."
+    from ra_plugins.spf.query import Limits
+
+    return Limits(voids=settings.voids, void_ipv6=settings.void_ipv6, void_ipv4=settings.void_ipv4)
+
+
 def queries(
     session: Session,
     settings: SpfchecksSettings,
     receiver: str,  # our own name
 ) -> list[tuple[str, Query]]:  # identities, as a header names them, and what to check; one at least
     "What is to be checked, in that order."
-    from ra_plugins.spf.query import Limits
     from ra_plugins.spf.run import query_for
 
-    client, helo, limits = str(session.client_ip), session.helo or "", Limits(void_ipv6=settings.void_ipv6)
+    client, helo, limits = str(session.client_ip), session.helo or "", limits_of(settings)
     wanted = []
     if settings.helo and helo and is_refused("fail", settings.level):
         wanted.append(("helo", query_for(client, "", helo, receiver, limits)))
@@ -275,6 +281,10 @@ class SpfchecksSettings(Environment):
     void_ipv6: bool = variable(
         "SPFVOIDIPV6", yes_or_no, True, "0: a host without an IPv6 address isn't a void lookup, for an IPv6 client."
     )
+    void_ipv4: bool = variable(
+        "SPFVOIDIPV4", yes_or_no, True, "0: a host without an IPv4 address isn't a void lookup, for an IPv4 client."
+    )
+    voids: int = variable("SPFVOIDLIMIT", number, 2, "How many lookups may bring nothing; with one more, it is a permerror.")
     timeout: int = variable("SPFTIMEOUT", timeout_seconds, 20, "How many seconds the check may take.")
 
 # %% ../../nbs/plugins/spfchecks.ipynb #78a1e6a4

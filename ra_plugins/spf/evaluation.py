@@ -11,7 +11,7 @@ from socket import inet_pton
 from typing import TYPE_CHECKING, Any
 
 from ra_plugins.spf.macro import MacroError, MacroString, parse_macro
-from ra_plugins.spf.query import LOCAL_LENGTH, NAME_LIMIT, Query
+from ra_plugins.spf.query import LOCAL_LENGTH, NAME_LIMIT, Query, helo_name
 from ra_plugins.spf.record import (
     FIRST_RDTYPE,
     NAME_LENGTH,
@@ -64,6 +64,7 @@ async def ask_dns(
     number: int,  # of the term, for the trace
     lookup: Lookup,
     void: bool = True,  # does an empty answer count?
+    host: bool = True,  # is it about a host's addresses, if it is about addresses?
 ) -> Records:
     "Ask DNS; `LookupFailed` if it doesn't answer, `VoidLimitExceeded` if it answers nothing once too often."
     try:
@@ -75,8 +76,9 @@ async def ask_dns(
             query.missed = DeadlinePassed(visit, number, lookup, failure)
         raise LookupFailed(visit, number, lookup, failure) from None
     visit.asked.append((number, lookup, len(answer)))
-    if void and not answer and (query.limits.void_ipv6 or lookup.rdtype != "AAAA"):
+    if void and not answer and query.limits.counts(lookup.rdtype, host):
         query.voids += 1
+        query.void_lookups.append(lookup)
         if query.voids > query.limits.voids:
             raise VoidLimitExceeded(visit, number, query.limits.voids, lookup)
     return answer
@@ -94,7 +96,7 @@ def never_matches(query: Query, spec: MacroString | None) -> bool:
     if spec is None or spec.letters.isdisjoint("slh"):
         return False
     unfit = len(query.local) > LOCAL_LENGTH or not query.local.isascii()
-    return (unfit and not spec.letters.isdisjoint("sl")) or ("h" in spec.letters and len(query.helo) > NAME_LENGTH)
+    return (unfit and not spec.letters.isdisjoint("sl")) or ("h" in spec.letters and len(helo_name(query.helo)) > NAME_LENGTH)
 
 # %% ../../nbs/spf/07_evaluation.ipynb #b1ea76f0
 def target_name(
@@ -151,7 +153,7 @@ async def match_mx(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bo
 # %% ../../nbs/spf/07_evaluation.ipynb #f1c4fcb5
 async def match_exists(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
     "Has the name an IPv4 address, whatever the client's version? RFC 7208, section 5.7."
-    return bool(await ask_dns(query, visit, term.number, lookup))
+    return bool(await ask_dns(query, visit, term.number, lookup, host=False))
 
 # %% ../../nbs/spf/07_evaluation.ipynb #6b1bf92e
 async def _ask_leniently(query: Query, visit: Visit, number: int, lookup: Lookup) -> Records | tuple[str, ...]:
@@ -232,7 +234,7 @@ def select_record(query: Query, visit: Visit, texts: Records) -> Record | None:
     "The record among a domain's texts, if there is one (section 4.5); `SeveralRecords` for two, or `FaultyRecord`."
     records = [text for text in texts if text.startswith("v=spf1 ") or is_record(text)]  # nearly all are spelt so
     if len(records) > 1:
-        raise SeveralRecords(visit)
+        raise SeveralRecords(visit, records)
     if not records:
         return None
     text = records[0]
@@ -281,7 +283,10 @@ async def follow_redirect(query: Query, visit: Visit, spec: MacroString) -> Resu
 async def check_host(query: Query, visit: Visit, lookup: Lookup) -> None:
     "Evaluate the policy of a domain (RFC 7208, section 4); what comes of it is `visit.result`."
     try:
-        record = visit.record = select_record(query, visit, await ask_dns(query, visit, RECORD, lookup, void=False))
+        answer = await ask_dns(query, visit, RECORD, lookup, void=False)
+        record = visit.record = select_record(query, visit, answer)
+        if record is None:
+            visit.exists = getattr(answer, "exists", True)
         visit.result = await evaluate(query, visit, record) if record else "none"
     except EvaluationError as error:
         visit.error = error

@@ -34,7 +34,7 @@ COMMENTS: dict[ResultName, str] = {
     "neutral": "{ip} is neither permitted nor denied by {who}",
     "none": "{ip} is neither permitted nor denied by {who}",
     "permerror": "permanent error in processing {who}: {problem}",
-    "temperror": "temporary error in processing during lookup of {domain}",
+    "temperror": "temporary error in processing during lookup of {domain}: {asked}",
 }
 
 # %% ../../nbs/spf/05_header.ipynb #0b1ef7d0
@@ -51,10 +51,10 @@ def comment(
         "domain": query.domain,
         "who": who or f"domain of {query.domain}",
         "problem": result.problem,
+        "asked": result.problem_text,  # of a temperror, the lookup that failed
     }
-    return f"{plain(receiver)}: " + words[result.result].format(
-        **{name: plain(str(part)) for name, part in parts.items()}
-    )
+    sentence = words[result.result].format(**{name: plain(str(part)) for name, part in parts.items()})
+    return f"{plain(receiver)}: {sentence.removesuffix(': ')}"
 
 # %% ../../nbs/spf/05_header.ipynb #a4583bce
 def paired(text: str) -> bool:

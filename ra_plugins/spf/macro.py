@@ -109,7 +109,19 @@ LABELS = 127  # the most that a domain name can have, and so a local part or an 
 
 # %% ../../nbs/spf/00_macro.ipynb #f019ffa8
 class MacroError(ValueError):
-    "A macro string that isn't one; the text says what is wrong and where."
+    "A macro string that isn't one; the text says what is wrong."
+
+    def __init__(
+        self,
+        message: str,  # what is wrong
+        place: int = 0,  # where that begins in the macro string, counted in characters from 0
+        length: int = 0,  # characters of it
+    ):
+        super().__init__(message, place, length)  # all of them, so that it can be copied
+        self.message, self.place, self.length = message, place, length
+
+    def __str__(self) -> str:
+        return self.message
 
 # %% ../../nbs/spf/00_macro.ipynb #e585798d
 def _expansion(letter: str, digits: str, reverse: str, delimiters: str) -> Expansion:
@@ -133,7 +145,8 @@ def parse_macro(
         token = TOKEN.match(text, place)
         if token is None:
             if not explanation or text[place] != " ":
-                raise MacroError(f"{text[place : place + 12]!r} isn't a macro, nor plain text")
+                wrong = text[place : place + 12]
+                raise MacroError(f"{wrong!r} isn't a macro, nor plain text", place, len(wrong))
             parts.append(" ")
             place += 1
             continue
@@ -143,8 +156,11 @@ def parse_macro(
             parts.append(plain or ESCAPES[escape])
             continue
         if written not in made:
-            made[written] = _expansion(letter, digits, reverse, delimiters)
+            try:
+                made[written] = _expansion(letter, digits, reverse, delimiters)
+            except MacroError as error:
+                raise MacroError(error.message, token.start(), len(written)) from None
             if not explanation and letter.lower() in FOR_EXPLANATIONS:
-                raise MacroError(f"%{{{letter}}} has a meaning in explanations only")
+                raise MacroError(f"%{{{letter}}} has a meaning in explanations only", token.start(), len(written))
         parts.append(made[written])
     return MacroString(text, parts, open=bool(parts) and not plain)

@@ -15,10 +15,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ra_plugins.ask.dns import Lookup
     from ra_plugins.spf.record import Record, Term
 
 # %% auto #0
-__all__ = ['MAPPED', 'LOOKUP_LIMIT', 'VOID_LIMIT', 'NAME_LIMIT', 'RFC7208', 'LOCAL_LENGTH', 'ip_number', 'Limits', 'Query']
+__all__ = ['MAPPED', 'LOOKUP_LIMIT', 'VOID_LIMIT', 'NAME_LIMIT', 'RFC7208', 'LOCAL_LENGTH', 'ip_number', 'Limits', 'Query',
+           'helo_name']
 
 # %% ../../nbs/spf/02_query.ipynb #6d540599
 MAPPED = 0xFFFF  # what stands before an IPv4 address that is mapped into IPv6: RFC 4291, section 2.5.5.2
@@ -48,6 +50,7 @@ class Limits:
     lookups    terms that may ask DNS, from 0 to 100
     voids      lookups that may bring nothing, from 0
     void_ipv6  does a host without an IPv6 address count as one, for an IPv6 client?
+    void_ipv4  does a host without an IPv4 address count as one, for an IPv4 client?
 
     `ValueError` names a limit that makes no sense.
     """
@@ -55,29 +58,41 @@ class Limits:
     lookups: int
     voids: int
     void_ipv6: bool
+    void_ipv4: bool
 
     def __init__(
         self,
         lookups: int = LOOKUP_LIMIT,  # terms that may ask DNS, from 0 to 100
         voids: int = VOID_LIMIT,  # lookups that may bring nothing, from 0
         void_ipv6: bool = True,  # does a host without an IPv6 address count as void, for an IPv6 client?
+        void_ipv4: bool = True,  # does a host without an IPv4 address count as void, for an IPv4 client?
     ):
         for name, value, most in (("lookups", lookups, MOST_LOOKUPS), ("voids", voids, None)):
             if type(value) is not int or value < 0 or (most is not None and value > most):
                 bound = f"from 0 to {most}" if most else "from 0 on"
                 raise ValueError(f"{name} should be a number {bound}, not {value!r:.60}")
-        if not isinstance(void_ipv6, bool):
-            raise ValueError(f"void_ipv6 should be True or False, not {void_ipv6!r:.60}")
-        self.lookups, self.voids, self.void_ipv6 = lookups, voids, void_ipv6
+        for name, value in (("void_ipv6", void_ipv6), ("void_ipv4", void_ipv4)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} should be True or False, not {value!r:.60}")
+        self.lookups, self.voids, self.void_ipv6, self.void_ipv4 = lookups, voids, void_ipv6, void_ipv4
 
     def __repr__(self) -> str:
-        return f"Limits(lookups={self.lookups}, voids={self.voids}, void_ipv6={self.void_ipv6})"
+        counted = f"void_ipv6={self.void_ipv6}, void_ipv4={self.void_ipv4}"
+        return f"Limits(lookups={self.lookups}, voids={self.voids}, {counted})"
 
     def __eq__(self, other: object) -> bool:
         return repr(self) == repr(other) if isinstance(other, Limits) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((self.lookups, self.voids, self.void_ipv6))
+        return hash((self.lookups, self.voids, self.void_ipv6, self.void_ipv4))
+
+    def counts(
+        self,
+        rdtype: str,  # of a lookup that brought nothing
+        host: bool = True,  # was it for a host's addresses, as of a and mx, and not for exists?
+    ) -> bool:
+        "Does that lookup count as void?"
+        return not host or (self.void_ipv6 if rdtype == "AAAA" else self.void_ipv4 or rdtype != "A")
 
 
 RFC7208 = Limits()
@@ -89,6 +104,7 @@ class Query:
     version: int
     number: int
     sender: str
+    void_lookups: list[Lookup]  # those that counted as void
     helo: str
     receiver: str
     limits: Limits
@@ -113,7 +129,7 @@ class Query:
         self.sender, self.helo, self.receiver, self.limits, self.prefetch = sender, helo, receiver, limits, prefetch
         local, _, domain = sender.rpartition("@") if sender else ("", "", helo)
         self.local, self.domain = local or "postmaster", ascii_domain(domain)
-        self.lookups = self.voids = 0
+        self.lookups, self.voids, self.void_lookups = 0, 0, []
         self.known: dict[str, str] = {}  # values of macro letters that stay the same
 
     @property
@@ -138,6 +154,11 @@ class Query:
 LOCAL_LENGTH = 899  # characters of a local part; qmail-smtpd takes no longer address
 
 
+def helo_name(helo: str) -> str:
+    "What the macro letter `h` stands for: the name in HELO without a dot at its end, or `unknown` for none."
+    return helo.removesuffix(".") or "unknown"
+
+
 def _lasting_letters(query: Query) -> dict[str, str]:
     "The values of the macro letters that are the same throughout a check (RFC 7208, section 7.2)."
     local, domain = query.local[:LOCAL_LENGTH], query.domain[:NAME_LENGTH]
@@ -145,7 +166,7 @@ def _lasting_letters(query: Query) -> dict[str, str]:
         "s": f"{local}@{domain}",
         "l": local,
         "o": domain,
-        "h": query.helo[:NAME_LENGTH],
+        "h": helo_name(query.helo)[:NAME_LENGTH],
         "i": str(query.ip) if query.version == 4 else ".".join(f"{query.number:032X}"),
         "v": "in-addr" if query.version == 4 else "ip6",
         "c": str(query.ip),

@@ -22,7 +22,8 @@ T = TypeVar("T")
 __all__ = ['ResultName', 'RESULTS', 'QUALIFIERS', 'NAME_LENGTH', 'LABEL_LENGTH', 'MASKS4', 'MASKS6', 'VERSIONS', 'FIRST_RDTYPE',
            'TERM', 'LAST_TERMS', 'MODIFIER', 'MOST_LOOKUPS', 'WELL_FORMED', 'RECORDS_BYTES', 'RECORDS', 'kept_record',
            'qualified', 'RecordError', 'ascii_domain', 'is_name', 'fit_name', 'is_top_label', 'domain_spec', 'masks',
-           'Networks', 'Term', 'parse_term', 'is_record', 'Record', 'parse_record', 'record_size', 'KeptTexts']
+           'Networks', 'Term', 'parse_term', 'is_record', 'Record', 'parse_record', 'faulty_part', 'record_size',
+           'KeptTexts']
 
 # %% ../../nbs/spf/01_record.ipynb #ec1ae56b
 ResultName = Literal["pass", "fail", "softfail", "neutral", "none", "temperror", "permerror"]
@@ -47,9 +48,10 @@ class RecordError(ValueError):
         message: str,  # what is wrong
         problem: str,  # the text that is wrong
         place: int = 0,  # where the term begins, counted in characters from 0
+        part: tuple[int, int] | None = None,  # what of that text is wrong: from where to where; None for all of it
     ):
-        super().__init__(message, problem, place)  # all of them, so that it can be copied
-        self.message, self.problem, self.place = message, problem, place
+        super().__init__(message, problem, place, part)  # all of them, so that it can be copied
+        self.message, self.problem, self.place, self.part = message, problem, place, part
 
     def __str__(self) -> str:
         return f"{self.message}: {self.problem}"
@@ -102,7 +104,7 @@ def domain_spec(text: str) -> MacroString:
     try:
         macro = parse_macro(text)
     except MacroError as error:
-        raise RecordError(f"Invalid macro: {error}", text) from None
+        raise RecordError(f"Invalid macro: {error}", text, part=(error.place, error.place + error.length)) from None
     if not macro.open:
         _, dot, label = text.removesuffix(".").rpartition(".")
         if not dot or not is_top_label(label):
@@ -243,6 +245,11 @@ class Record:
             place += len(term) + 1
         return places
 
+    def modifiers(self) -> list[str]:
+        "The modifiers that nobody knows, as they stand in the record. Only what is shown needs them, too."
+        found = ((MODIFIER.match(term), term) for term in self.text[6:].split(" ") if "=" in term)
+        return [term for modifier, term in found if modifier and modifier[1].lower() not in ("redirect", "exp")]
+
 # %% ../../nbs/spf/01_record.ipynb #0840bcd4
 def _modify(record: Record, name: str, value: str, text: str) -> None:
     "Add a modifier to a record."
@@ -255,7 +262,8 @@ def _modify(record: Record, name: str, value: str, text: str) -> None:
         if not WELL_FORMED.fullmatch(text):
             parse_macro(value)
     except MacroError as error:
-        raise RecordError(f"Invalid macro: {error}", text) from None
+        begin = len(text) - len(value) + error.place
+        raise RecordError(f"Invalid macro: {error}", text, part=(begin, begin + error.length)) from None
 
 # %% ../../nbs/spf/01_record.ipynb #7e148a08
 def _add(record: Record, text: str) -> bool:  # was it a directive, which ends a run of networks?
@@ -305,6 +313,17 @@ def parse_record(
         error.place = 6 + sum(len(term) + 1 for term in terms[:index])
         raise
     return record
+
+# %% ../../nbs/spf/01_record.ipynb #f6f43f16
+def faulty_part(
+    text: str,  # of the record
+    error: RecordError,
+) -> tuple[int, int]:  # where it begins, counted in characters from 0, and its length
+    "What is wrong in a record: the term, or less of it if the error knows more."
+    term = text[error.place :].partition(" ")[0]
+    begin = re.match("[^:=]*[:=]?", term)[0] if term != error.problem else ""  # type: ignore[index]
+    first, last = error.part or (0, len(error.problem))
+    return error.place + len(begin) + first, last - first
 
 # %% ../../nbs/spf/01_record.ipynb #772c1718
 def record_size(record: Record) -> int:

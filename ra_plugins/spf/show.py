@@ -12,7 +12,18 @@ from typing import Any
 
 from ra_plugins.spf.query import Query
 from ra_plugins.spf.record import ResultName, Term
-from ra_plugins.spf.trace import EXPLANATION, RECORD, REDIRECT, Outcome, Visit, failure_kind
+from ra_plugins.spf.trace import (
+    EXPLANATION,
+    RECORD,
+    REDIRECT,
+    FaultyRecord,
+    NoDomain,
+    NoPolicy,
+    Outcome,
+    SeveralRecords,
+    Visit,
+    failure_kind,
+)
 from ra_plugins.support.log import printable
 
 TYPE_CHECKING = False
@@ -23,32 +34,35 @@ if TYPE_CHECKING:
     Asked = list[tuple[Lookup, int | Unanswered]]
 
 # %% auto #0
-__all__ = ['MATCHED', 'PASSED', 'STOPPED', 'UNREACHED', 'FOLLOWED', 'RUN', 'REST', 'SHOWN', 'LINE', 'WIDE', 'COLOURS', 'STYLE',
-           'BOXES', 'TURN_CLASSES', 'Turn', 'inside', 'lookups_of', 'last_turn', 'modifier_turns', 'turns', 'all_turns',
-           'is_void', 'lookup_data', 'turn_data', 'visit_data', 'spent', 'outcome_data', 'is_network', 'runs',
-           'gathered', 'turn_outcome', 'price', 'brought', 'notes', 'ended', 'tree', 'heading', 'in_words',
-           'outcome_text', 'safe', 'badge', 'boxes', 'meter', 'turn_html', 'record_html', 'outcome_html']
+__all__ = ['MATCHED', 'PASSED', 'STOPPED', 'UNREACHED', 'FOLLOWED', 'IGNORED', 'RUN', 'REST', 'SHOWN', 'EXCERPT', 'LINE', 'WIDE',
+           'COLOURS', 'STYLE', 'BOXES', 'TURN_CLASSES', 'Turn', 'inside', 'lookups_of', 'last_turn', 'modifier_turns',
+           'turns', 'all_turns', 'is_void', 'lookup_data', 'mistakes', 'helo_notes', 'turn_data', 'visit_data', 'spent',
+           'outcome_data', 'is_network', 'runs', 'gathered', 'turn_outcome', 'price', 'brought', 'notes', 'ended',
+           'excerpt', 'marked', 'tree', 'heading', 'in_words', 'outcome_text', 'safe', 'badge', 'boxes', 'meter',
+           'turn_html', 'record_html', 'marked_html', 'outcome_html']
 
 # %% ../../nbs/spf/04_show.ipynb #5b5b6210
 MATCHED, PASSED, STOPPED, UNREACHED = "match", "no match", "problem", "not reached"
 FOLLOWED = "followed"  # a redirect, or the explanation
+IGNORED = "ignored"  # a modifier that nobody knows: RFC 7208, section 6
 
 # %% ../../nbs/spf/04_show.ipynb #8a20bd0c
 class Turn:
     "A term in its turn."
 
-    __slots__ = ("text", "state", "result", "cost", "asked", "visit")
+    __slots__ = ("text", "state", "result", "cost", "asked", "visit", "letters")
 
     def __init__(
         self,
         text: str,  # the term, as it stands in the record
-        state: str,  # `MATCHED`, `PASSED`, `STOPPED`, `UNREACHED` or `FOLLOWED`
+        state: str,  # `MATCHED`, `PASSED`, `STOPPED`, `UNREACHED`, `FOLLOWED` or `IGNORED`
     ):
         self.text, self.state = text, state
         self.result = ""  # what that means
         self.cost = 0  # of the ten lookups, without those of the record that it leads to
         self.asked: Asked = []  # lookups, with the number of answers, or why there is none
         self.visit: Visit | None = None  # the record that it leads to
+        self.letters = frozenset[str]()  # of the macros in it, if it had its turn
 
     def __repr__(self) -> str:
         return f"<{self.text}: {self.state}, {self.cost} + {inside(self)} lookups>"
@@ -76,19 +90,21 @@ def modifier_turns(
     visit: Visit,
     behind: bool,  # did the check go on behind the directives?
 ) -> Iterator[Turn]:
-    "The turns of the redirect and of the explanation, where a record has them."
+    "The turns of the redirect and of the explanation, where a record has them, and modifiers that have none."
     redirect = visit.record and visit.record.redirect
     if redirect:
         turn = Turn(f"redirect={redirect.text}", UNREACHED)
         if behind:
             turn.state, turn.result = (STOPPED, "") if visit.error else (FOLLOWED, visit.result or "")
             turn.cost, turn.asked, turn.visit = 1, lookups_of(visit, REDIRECT), visit.redirected
+            turn.letters = redirect.letters
         yield turn
     exp, explained = visit.record and visit.record.exp, lookups_of(visit, EXPLANATION)
     if exp or explained:
         turn = Turn(f"exp={exp.text}" if exp else "the explanation", FOLLOWED if explained else UNREACHED)
         turn.asked = explained
         yield turn
+    yield from (Turn(text, IGNORED) for text in (visit.record.modifiers() if visit.record else []))
 
 # %% ../../nbs/spf/04_show.ipynb #8b5c7872
 def turns(visit: Visit) -> list[Turn]:
@@ -96,11 +112,13 @@ def turns(visit: Visit) -> list[Turn]:
     record = visit.record
     if record is None:
         return []
-    asking = {step.number for step in record.steps if isinstance(step, Term) and step.mechanism != "all"}
+    asking = {step.number: step for step in record.steps if isinstance(step, Term) and step.mechanism != "all"}
     last = last_turn(visit)
     found = [Turn(text, PASSED if number < last else UNREACHED) for number, text in enumerate(record.directives)]
     for number, turn in enumerate(found[: last + 1]):
         turn.cost, turn.asked, turn.visit = int(number in asking), lookups_of(visit, number), visit.visits.get(number)
+        if number in asking and (domain := asking[number].domain):
+            turn.letters = domain.letters
     if last < len(found):
         matched = visit.matched is not None
         found[last].state, found[last].result = (MATCHED, visit.result or "") if matched else (STOPPED, "")
@@ -117,7 +135,7 @@ def all_turns(visit: Visit) -> Iterator[tuple[Visit, Turn]]:
 # %% ../../nbs/spf/04_show.ipynb #58555f87
 def is_void(query: Query, lookup: Lookup, answer: int | Unanswered) -> bool:
     "Did this lookup count as void? Those for records and explanations, which are TXT, never do."
-    return answer == 0 and lookup.rdtype != "TXT" and (query.limits.void_ipv6 or lookup.rdtype != "AAAA")
+    return answer == 0 and any(each is lookup for each in query.void_lookups)
 
 # %% ../../nbs/spf/04_show.ipynb #aa87ee44
 def lookup_data(query: Query, asked: Asked) -> list[dict[str, Any]]:
@@ -132,6 +150,30 @@ def lookup_data(query: Query, asked: Asked) -> list[dict[str, Any]]:
             "failure": None if isinstance(answer, int) else failure_kind(answer),
         }
         for lookup, answer in asked
+    ]
+
+# %% ../../nbs/spf/04_show.ipynb #d368e688
+def mistakes(visit: Visit) -> list[tuple[str, int, int]]:  # texts; where what is wrong begins in each, and its length
+    "The texts that a domain can't have for a record as they are, if that is what ended its check."
+    error = visit.error
+    if error is None or error.visit is not visit:
+        return []
+    if isinstance(error, FaultyRecord):
+        return [(error.record, *error.part)]
+    return [(text, 0, len("v=spf1")) for text in error.records] if isinstance(error, SeveralRecords) else []
+
+# %% ../../nbs/spf/04_show.ipynb #aee5c9ff
+def helo_notes(result: Outcome) -> list[dict[str, str]]:
+    "The terms that had their turn with a name from HELO in them, if it was empty or had a dot at its end."
+    helo = result.query.helo
+    if helo and not helo.endswith("."):
+        return []
+    cause, told = ("HELO with a dot", "HELO ends in a dot") if helo.strip(".") else ("no HELO", "HELO is empty")
+    means = "stands for it without the dot" if helo.strip(".") else "stands for `unknown`"
+    return [
+        {"cause": cause, "domain": visit.domain, "term": turn.text, "text": f"{told}, so %{{h}} {means} in {turn.text}"}
+        for visit, turn in all_turns(result.trace)
+        if "h" in turn.letters
     ]
 
 # %% ../../nbs/spf/04_show.ipynb #f0a0bfcb
@@ -149,9 +191,10 @@ def turn_data(query: Query, turn: Turn) -> dict[str, Any]:
 
 def visit_data(query: Query, visit: Visit) -> dict[str, Any]:
     "A record, with its terms and all below them."
+    faulty = [text for text, _, _ in mistakes(visit)]
     return {
         "domain": visit.domain,
-        "record": visit.record.text if visit.record else None,
+        "record": visit.record.text if visit.record else faulty[0] if len(faulty) == 1 else None,
         "result": visit.result or None,
         "problem": visit.error.message if visit.error else None,
         "asked": lookup_data(query, lookups_of(visit, RECORD)),
@@ -188,6 +231,7 @@ def outcome_data(result: Outcome) -> dict[str, Any]:
         "problem": {"message": result.problem, "text": result.problem_text} if result.problem else None,
         "decided": {"domain": result.decided.domain, "term": result.mechanism} if result.mechanism else None,
         "why": result.why.data(),
+        "notes": helo_notes(result),
         **spent(result),
         "trace": visit_data(query, result.trace),
     }
@@ -212,14 +256,14 @@ def runs(turns: Iterable[Turn]) -> Iterator[Turn]:
 
 # %% ../../nbs/spf/04_show.ipynb #40dbf1f2
 def gathered(turns: Iterable[Turn]) -> Iterator[Turn]:
-    "Turns, a long run of networks as one, and likewise what is left of many that were never reached."
-    unreached = 0
+    "Turns, a long run of networks as one, and likewise what is left of many that never had one."
+    idle = {UNREACHED: 0, IGNORED: 0}
     for turn in runs(turns):
-        unreached += turn.state == UNREACHED
-        if unreached <= REST or turn.state != UNREACHED:
+        if turn.state in idle:
+            idle[turn.state] += 1
+        if idle.get(turn.state, 0) <= REST:
             yield turn
-    if unreached > REST:
-        yield Turn(f"{unreached - REST} more", UNREACHED)
+    yield from (Turn(f"{count - REST} more", state) for state, count in idle.items() if count > REST)
 
 # %% ../../nbs/spf/04_show.ipynb #cf61a8b2
 def turn_outcome(turn: Turn) -> str:
@@ -255,11 +299,34 @@ def ended(visit: Visit) -> str:
     message = visit.error.message if visit.error else ""
     return visit.result or (STOPPED if any(each.error for each in visit.inner()) else message)
 
+# %% ../../nbs/spf/04_show.ipynb #b1a5bf5f
+EXCERPT = 100  # characters of a text that are shown around a mistake in it
+
+
+def excerpt(text: str, place: int, length: int) -> tuple[str, str, str]:
+    "What stands before a part of a text, the part, and what stands behind it; all printable, and not too long."
+    part = printable(text[place : place + length], EXCERPT)
+    room = (EXCERPT - len(part)) // 2 + 1
+    begin = printable(text[max(place - room, 0) : place], 10 * room)
+    before = begin if place <= room and len(begin) <= room else f"…{begin[1 - room :]}"
+    return before, part, printable(text[place + length : place + length + room + 1], room)
+
+
+def marked(visit: Visit) -> Iterator[str]:
+    "Lines: the texts that are wrong, under each a line that marks the place."
+    found = mistakes(visit)
+    for before, part, after in (excerpt(*each) for each in found[:SHOWN]):
+        yield f"{before}{part}{after}"
+        yield " " * len(before) + "^" * len(part)
+    if len(found) > SHOWN:
+        yield f"{len(found) - SHOWN} more"
+
 # %% ../../nbs/spf/04_show.ipynb #fd7be669
 def tree(query: Query, visit: Visit, depth: int) -> Iterator[tuple[str, str, str, str]]:
     "The rows of a record and of those that it leads to: term, how its turn ended, its price, what it asked."
     indent = "    " * depth
     yield f"{indent}{visit.domain}: {ended(visit)}", "", "", ""
+    yield from ((f"{indent}  {line}", "", "", "") for line in marked(visit))
     for turn in gathered(turns(visit)):
         yield f"{indent}  {turn.text}", turn_outcome(turn), price(turn), "; ".join(notes(query, turn))
         if turn.visit:
@@ -276,8 +343,11 @@ def heading(result: Outcome) -> str:
 
 # %% ../../nbs/spf/04_show.ipynb #a6cd2ee4
 def in_words(result: Outcome) -> str:
-    "Why it failed, in the domain's words, or what the problem is."
-    return result.explanation or ": ".join(filter(None, (result.problem, result.problem_text)))
+    "Why it failed, in the domain's words, or what the problem is, or why there is no policy."
+    if isinstance(result.why, (NoPolicy, NoDomain)):
+        return result.why.words()
+    text = "" if result.problem_text in result.problem else result.problem_text
+    return result.explanation or ": ".join(filter(None, (result.problem, text)))
 
 # %% ../../nbs/spf/04_show.ipynb #b0b8f1e4
 LINE, WIDE = 200, 48  # characters of a line, and at most of its first column
@@ -291,7 +361,7 @@ def outcome_text(result: Outcome) -> str:
         f"{term:{min(terms, WIDE)}}  {outcome:{outcomes}}  {price:>{prices}}  {notes}".rstrip()
         for term, outcome, price, notes in rows
     ]
-    head = [f"{result.result}: {heading(result)}", in_words(result)]
+    head = [f"{result.result}: {heading(result)}", in_words(result), *(note["text"] for note in helo_notes(result)[:SHOWN])]
     return "\n".join([*(printable(line, LINE) for line in head if line), *lines])
 
 # %% ../../nbs/spf/04_show.ipynb #4a74bc4c
@@ -332,6 +402,8 @@ STYLE = """
 .raspf-turn > :last-child {white-space: nowrap}
 .raspf-match {font-weight: 600; background: rgba(128, 128, 128, 0.16)}
 .raspf-unreached {opacity: 0.5}
+.raspf-marked {overflow-wrap: anywhere}
+.raspf-marked mark {color: inherit; background: #c0392b2b; text-decoration: underline wavy #c0392b}
 .raspf-note {opacity: 0.75; font-size: 0.9em; font-weight: 400; padding-left: 1.2em}
 """
 
@@ -349,8 +421,8 @@ def meter(used: int, limit: int) -> str:
     kinds = ["used"] * min(used, limit) + ["over"] * (used - limit) + ["free"] * (limit - used)
     return f"{boxes(kinds) if len(kinds) <= BOXES else ''}{used} of {limit}"
 
-# %% ../../nbs/spf/04_show.ipynb #7106356e
-TURN_CLASSES = {UNREACHED: " raspf-unreached", MATCHED: " raspf-match", STOPPED: " raspf-match"}
+# %% ../../nbs/spf/04_show.ipynb #418aafdd
+TURN_CLASSES = {UNREACHED: " raspf-unreached", IGNORED: " raspf-unreached", MATCHED: " raspf-match", STOPPED: " raspf-match"}
 
 
 def turn_html(result: Outcome, visit: Visit, turn: Turn) -> str:
@@ -374,8 +446,18 @@ def record_html(result: Outcome, visit: Visit) -> str:
     came = badge(visit.result) if visit.result else f"<span>{safe(ended(visit))}</span>"
     rows = "".join(turn_html(result, visit, turn) for turn in gathered(turns(visit)))
     return (
-        f'<div class="raspf-record"><div><b class="raspf-code">{safe(visit.domain)}</b>&ensp;{came}</div>{rows}</div>'
+        f'<div class="raspf-record"><div><b class="raspf-code">{safe(visit.domain)}</b>&ensp;{came}</div>'
+        f"{marked_html(visit)}{rows}</div>"
     )
+
+
+def marked_html(visit: Visit) -> str:
+    "The texts that are wrong, each with its place marked."
+    found = mistakes(visit)
+    parts = [tuple(map(escape, excerpt(*each))) for each in found[:SHOWN]]
+    rows = [f"{before}<mark>{part}</mark>{after}" for before, part, after in parts]
+    rows += [f"{len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return "".join(f'<div class="raspf-code raspf-marked">{row}</div>' for row in rows)
 
 # %% ../../nbs/spf/04_show.ipynb #dee61fab
 def outcome_html(result: Outcome) -> str:
@@ -387,7 +469,8 @@ def outcome_html(result: Outcome) -> str:
         f"<span>{meter(result.lookups, query.limits.lookups)} lookups</span>",
         f"<span>{meter(result.voids, query.limits.voids)} void</span>",
     ]
-    why = f'<div class="raspf-why">{safe(in_words(result))}</div>' if in_words(result) else ""
+    told = [in_words(result), *(note["text"] for note in helo_notes(result)[:SHOWN])]
+    why = "".join(f'<div class="raspf-why">{safe(line)}</div>' for line in told if line)
     return (
         f'<div class="raspf"><style>{STYLE}</style><div class="raspf-head">{"".join(head)}</div>{why}'
         f"{record_html(result, result.trace)}</div>"

@@ -24,32 +24,37 @@ from ra_plugins.spf.header import (
 from ra_plugins.spf.macro import MacroError, parse_macro
 from ra_plugins.spf.policy import by_policy, is_open, secondary_mx
 from ra_plugins.spf.query import RFC7208, Limits, Query
-from ra_plugins.spf.record import ResultName, is_name
+from ra_plugins.spf.record import ResultName, ascii_domain, is_name, is_record
 from ra_plugins.spf.result import Result
 from ra_plugins.spf.evaluation import check_identity
 from ra_plugins.spf.run import CHECK_TIMEOUT, bare_address, check_over_dns, deadline, waited
 from ra_plugins.spf.trace import Reason, Visit
 from ra_plugins.ask.question import drive
-from ra_plugins.ask.dns import Zone
+from ra_plugins.ask.dns import Lookup, Records, Zone
 from ra_plugins.support.command_line import Fault, run_command, system_reason, version_line
 from ra_plugins.support.log import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ra_plugins.ask.question import Question
     from ra_plugins.ask.resolver import Resolver
+    from ra_plugins.spf.owner.tree import SurveyReport
 
 T = TypeVar("T")
 
 # %% auto #0
-__all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'CANT_ANSWER', 'EXPLAINS', 'EXPLAIN', 'SpfRequest',
+__all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'CANT_ANSWER', 'LIMITING', 'EXPLAINS', 'EXPLAIN', 'SpfRequest',
            'SpfquerySetup', 'run_decision', 'by_terms', 'second_opinion', 'SpfqueryAnswer', 'by_domain', 'FromLoopback',
            'LoopbackResult', 'by_loopback', 'add_recipients', 'answer_request', 'libspf2_header', 'lines', 'as_data',
-           'Option', 'find_option', 'read_options', 'zone', 'setup_for', 'request_of', 'file_lines', 'requests',
-           'usage', 'trees', 'print_result', 'answered', 'spfquery', 'main', 'explained', 'explain']
+           'Option', 'find_option', 'read_options', 'zone', 'option_number', 'limits_for', 'setup_for', 'request_of',
+           'file_lines', 'requests', 'usage', 'trees', 'print_result', 'answered', 'spfquery', 'main',
+           'explanation_usage', 'read_explain', 'explained_check', 'explained_report', 'explained', 'explain']
 
 # %% ../../nbs/spf/10_spfquery.ipynb #4d9ce44f
 class SpfRequest:
     "One question to spfquery: who sends."
+
+    until: float | None = None  # by when it has to be answered, on `time.monotonic`; None before it is begun
 
     def __init__(self, ip: str, sender: str, helo: str = "", recipients: Sequence[str] = ()):
         self.ip, self.sender, self.helo, self.recipients = ip, bare_address(sender), helo, recipients
@@ -69,7 +74,8 @@ class SpfquerySetup:
     trusted = False  # ask trusted-forwarder.org?
     sanitize = True  # one blank for several?
     resolver: Resolver | Zone | None = None  # who answers; by default, the nameservers of this machine
-    timeout: float | None = CHECK_TIMEOUT  # seconds for a check
+    timeout: float | None = CHECK_TIMEOUT  # seconds for a request, with all the policies and recipients that it asks about
+    given: tuple[Lookup, Records] | None = None  # an answer in place of DNS's
 
     def query(self, request: SpfRequest) -> Query:
         "A check; `ValueError` where the client's address isn't one."
@@ -78,9 +84,17 @@ class SpfquerySetup:
     def check(self, request: SpfRequest) -> Result:
         "What the policy of the sender's domain says; `ValueError` likewise."
         query = self.query(request)  # whatever the sender: it is a mail server that asks
+        if self.given:
+            return run_decision(check_identity(query, self.default), request, self)
         if isinstance(self.resolver, Zone):
             return drive(check_identity(query, self.default), self.resolver)
-        return waited(check_over_dns(query, self.default, self.resolver, deadline(self.timeout)))
+        return waited(check_over_dns(query, self.default, self.resolver, self.until(request)))
+
+    def until(self, request: SpfRequest) -> float:
+        "By when a request has to be answered, on `time.monotonic`: the same for all that is asked for it."
+        if request.until is None:
+            request.until = deadline(self.timeout)
+        return request.until
 
 # %% ../../nbs/spf/10_spfquery.ipynb #2c7dec92
 WORDS = {
@@ -90,25 +104,30 @@ WORDS = {
 }
 
 # %% ../../nbs/spf/10_spfquery.ipynb #b95ee71a
-def run_decision(decision: Coroutine[Any, Any, T], setup: SpfquerySetup) -> T:
-    "Run a decision: over the zone, or over DNS."
-    if isinstance(setup.resolver, Zone):
-        return drive(decision, setup.resolver)
+def run_decision(decision: Coroutine[Any, Any, T], request: SpfRequest, setup: SpfquerySetup) -> T:
+    "Run a decision: over the zone, or over DNS, as long as the request's time lasts."
+    asked, answer = setup.given or (None, None)
+    if isinstance(zone := setup.resolver, Zone):
+        return drive(decision, lambda question, until: answer if question == asked else zone(question, until))
     from ra_plugins.ask.question import adrive
     from ra_plugins.ask.resolver import Lookups, default_resolver
 
-    resolver = setup.resolver or default_resolver()
+    resolver = zone or default_resolver()
 
     async def over_dns() -> T:
         async with Lookups(resolver) as lookups:
-            return await adrive(decision, lookups.tell, deadline(setup.timeout))
+
+            async def tell(question: Question[Any], until: float) -> Any:
+                return answer if question == asked else await lookups.tell(question, until)
+
+            return await adrive(decision, tell, setup.until(request))
 
     return waited(over_dns())
 
 # %% ../../nbs/spf/10_spfquery.ipynb #d8fc2cdc
 def by_terms(terms: str, request: SpfRequest, setup: SpfquerySetup) -> Result | None:
     "What a policy says that the options name; None where it says nothing, and where they name none."
-    return run_decision(by_policy(setup.query(request), terms, setup.default), setup) if terms else None
+    return run_decision(by_policy(setup.query(request), terms, setup.default), request, setup) if terms else None
 
 # %% ../../nbs/spf/10_spfquery.ipynb #c78f2969
 TRUSTED = "include:spf.trusted-forwarder.org"
@@ -171,12 +190,16 @@ def by_loopback(query: Query, receiver: str) -> SpfqueryAnswer:
     visit.result = "pass"
     return SpfqueryAnswer(LoopbackResult(query, visit, "pass"), f"{plain(receiver)}: localhost is always allowed.")
 
-# %% ../../nbs/spf/10_spfquery.ipynb #e1195ddd
+# %% ../../nbs/spf/10_spfquery.ipynb #1fcbc42a
+def _is_secondary(request: SpfRequest, setup: SpfquerySetup, recipient: str) -> bool:
+    return run_decision(secondary_mx(setup.query(request), recipient), request, setup)
+
+
 def add_recipients(answer: SpfqueryAnswer, request: SpfRequest, setup: SpfquerySetup) -> None:
     "Complete an answer by what the recipients' domains say of the client."
     covered = True
     for recipient in request.recipients:
-        covered = covered and (answer.name == "pass" or run_decision(secondary_mx(setup.query(request), recipient), setup))
+        covered = covered and (answer.name == "pass" or _is_secondary(request, setup, recipient))
         answer.recipients.append((recipient, "pass" if covered else answer.name))
     if request.recipients and covered and answer.name != "pass":
         client = answer.result.query.ip
@@ -199,7 +222,7 @@ BARE = re.compile(r"[-\w.!#$%&'*+/=?^`{|}~@:]+", re.ASCII)  # what libspf2 write
 
 def libspf2_header(answer: SpfqueryAnswer) -> str:
     "The Received-SPF field, as libspf2 writes it."
-    query, problem = answer.result.query, answer.result.problem_text
+    query, problem = answer.result.query, answer.result.problem_text if answer.result.result == "permerror" else ""
     values = {"client-ip": str(query.ip), "envelope-from": mailbox(query), "helo": query.helo, "problem": problem}
 
     def write(limit: int) -> str:
@@ -261,6 +284,10 @@ OPTIONS = [
     Option("guess g", "TERMS", "a policy for domains that have none"),
     Option("default-explanation e def-exp", "TEXT", "why a fail is one, where the domain doesn't say"),
     Option("max-lookup m max-lookup-count max-dns-interactive-terms", "NUMBER", "how many terms may ask DNS (10)"),
+    Option("void-lookups max-void-dns-lookups", "NUMBER", "how many lookups may bring nothing (2)"),
+    Option("void-ipv6", "[0|1]", "0: a host without an IPv6 address isn't one, for an IPv6 client (1)"),
+    Option("void-ipv4", "[0|1]", "0: a host without an IPv4 address isn't one, for an IPv4 client (1)"),
+    Option("timeout", "SECONDS", "for each request, with all policies and recipients (20)"),
     Option("name n hostname", "NAME", "our own name (spfquery)"),
     Option("sanitize c", "[0|1]", "print one blank for several (1)"),
     Option("zone", "FILE", "answer from a zone file (RFC 1035) in place of DNS"),
@@ -321,6 +348,24 @@ def zone(path: str) -> Zone:
     except ValueError as error:
         raise Fault(f"-zone: {printable(str(error))}") from None
 
+# %% ../../nbs/spf/10_spfquery.ipynb #49fda288
+def option_number(values: dict[str, str], name: str, default: int) -> int:
+    "A number among the options; `Fault` for what is none."
+    text = values.get(name, str(default))
+    if not re.fullmatch(r"\d{1,4}", text, re.ASCII):
+        raise Fault(f"-{name} should be a number, not {printable(text, 40)}")
+    return int(text)
+
+
+def limits_for(values: dict[str, str]) -> Limits:
+    "How far checks may go, by the options; `Fault` for what makes no sense."
+    lookups, voids = option_number(values, "max-lookup", RFC7208.lookups), option_number(values, "void-lookups", RFC7208.voids)
+    counted = {name: values.get(name.replace("_", "-"), "1") != "0" for name in ("void_ipv6", "void_ipv4")}
+    try:
+        return Limits(lookups=lookups, voids=voids, **counted)
+    except ValueError as error:
+        raise Fault(f"-max-lookup: {error}") from None
+
 # %% ../../nbs/spf/10_spfquery.ipynb #f9ae9e96
 def setup_for(values: dict[str, str]) -> SpfquerySetup:
     "What the options say about how to answer; `Fault` where one can't be used."
@@ -333,13 +378,9 @@ def setup_for(values: dict[str, str]) -> SpfquerySetup:
         parse_macro(setup.default, explanation=True)
     except MacroError as error:
         raise Fault(f"-default-explanation: {error}") from None
-    if (most := values.get("max-lookup")) is not None:
-        if not re.fullmatch(r"\d{1,4}", most, re.ASCII):
-            raise Fault(f"-max-lookup should be a number, not {printable(most, 40)}")
-        try:
-            setup.limits = Limits(lookups=int(most))
-        except ValueError as error:
-            raise Fault(f"-max-lookup: {error}") from None
+    setup.limits = limits_for(values)
+    if "timeout" in values:
+        setup.timeout = option_number(values, "timeout", 0)
     if path := values.get("zone"):
         setup.resolver = zone(path)
     return setup
@@ -452,37 +493,96 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     return run_command("spfquery", partial(spfquery, words), CANT_ANSWER, CANT_ANSWER)
 
-# %% ../../nbs/spf/10_spfquery.ipynb #2f8818f9
-EXPLAINS = ("ip", "helo", "name", "max-lookup", "zone", "json", "help", "version")
-EXPLAIN = [option for option in OPTIONS if option.name in EXPLAINS]
+# %% ../../nbs/spf/10_spfquery.ipynb #dd724c64
+LIMITING = ("max-lookup", "void-lookups", "void-ipv6", "void-ipv4", "timeout")
+EXPLAINS = ("ip", "helo", "name", *LIMITING, "zone", "json", "help", "version")
+EXPLAIN = [
+    *(option for option in OPTIONS if option.name in EXPLAINS),
+    Option("domain", "NAME", "the own domain of a record that stands in place of a domain"),
+    Option("picture", "FILE", "write a picture, too: a page of HTML"),
+]
+
+# %% ../../nbs/spf/10_spfquery.ipynb #3896faaf
+def explanation_usage() -> str:
+    "What `ra-plugins spf explain --help` prints."
+    return "\n".join(
+        [
+            "usage: ra-plugins spf explain DOMAIN|RECORD [options]",
+            "       ra-plugins spf explain DOMAIN|ADDRESS|RECORD --ip ADDRESS [options]",
+            "What does a domain's SPF record cost, and whom does it let pass? With --ip: how does it judge this client?",
+            "RECORD is one in quotes, 'v=spf1 mx -all', before it is published.",
+            *(f"  {f'--{option.name} {option.value}':22} {option.help}" for option in EXPLAIN),
+            _statuses(),
+            "Without --ip: 0 within the limits, 4 a permerror for some clients, 5 DNS didn't tell it all, 6 no record.",
+        ]
+    )
+
+# %% ../../nbs/spf/10_spfquery.ipynb #f69b33ba
+def read_explain(arguments: Sequence[str]) -> dict[str, str]:
+    "Its command line; `Fault` says what is wrong with it."
+    if any(word.strip().lower() == "v=spf1" for word in arguments):
+        raise Fault("a record stands in quotes, as in 'v=spf1 mx -all'")
+    values = read_options(arguments, EXPLAIN, "about")
+    if "help" in values or "version" in values:
+        return values
+    if "about" not in values:
+        raise Fault("a domain or a record is needed; --help tells more")
+    if "domain" in values and not is_record(values["about"].strip()):
+        raise Fault("--domain names the domain of a record, and there is none in quotes")
+    if "helo" in values and "ip" not in values:
+        raise Fault("--helo needs --ip")
+    return values
+
+# %% ../../nbs/spf/10_spfquery.ipynb #cc865351
+def explained_check(values: dict[str, str], setup: SpfquerySetup) -> Result:
+    "How the record judges the client; `Fault` where that makes no sense."
+    about = values["about"].strip()
+    sender = about
+    if is_record(about):
+        from ra_plugins.spf.owner.survey import NOBODYS_DOMAIN
+
+        sender = values.get("domain") or NOBODYS_DOMAIN
+        name = ascii_domain(sender)
+        if not is_name(name) or "." not in name or " " in name:
+            raise Fault(f"--domain should be a domain, not {printable(sender, 80)}")
+        setup.given = Lookup(name, "TXT"), Records([about])
+    try:
+        return setup.check(SpfRequest(values["ip"], sender, values.get("helo", "")))
+    except ValueError as error:
+        raise Fault(printable(str(error))) from None
+
+
+def explained_report(values: dict[str, str], setup: SpfquerySetup) -> SurveyReport:
+    "What the record costs, whoever calls; `Fault` likewise."
+    from ra_plugins.spf.owner.explain import explained_survey
+    from ra_plugins.spf.owner.survey import SURVEY_TIMEOUT
+    from ra_plugins.spf.owner.tree import SurveyReport
+
+    seconds = setup.timeout if "timeout" in values else SURVEY_TIMEOUT
+    survey = explained_survey(values["about"], values.get("domain", ""), setup.resolver, seconds)
+    return SurveyReport(survey, setup.limits)
 
 # %% ../../nbs/spf/10_spfquery.ipynb #007f67ab
 def explained(arguments: Sequence[str]) -> int:
     "That command itself; `Fault` where it can't answer."
-    values = read_options(arguments, EXPLAIN, "domain")
-    if "help" in values:
-        print("usage: ra-plugins spf explain DOMAIN|ADDRESS --ip ADDRESS [options]")
-        print(*(f"  {f'--{option.name} {option.value}':20} {option.help}" for option in EXPLAIN), sep="\n")
-        print(_statuses())
+    values = read_explain(arguments)
+    if "help" in values or "version" in values:
+        print(explanation_usage() if "help" in values else version_line("ra-plugins spf explain"))
         return 0
-    if "version" in values:
-        print(version_line("ra-plugins spf explain"))
-        return 0
-    if "domain" not in values or "ip" not in values:
-        raise Fault("a domain or a sender's address is needed, and --ip; --help tells more")
     setup = setup_for(values)
-    try:
-        found = setup.check(SpfRequest(values["ip"], values["domain"], values.get("helo", "")))
-    except ValueError as error:
-        raise Fault(printable(str(error))) from None
+    found = explained_check(values, setup) if "ip" in values else explained_report(values, setup)
+    if path := values.get("picture"):
+        from ra_plugins.spf.owner.explain import save_picture
+
+        save_picture(path, values["about"], found._repr_html_())
     import json
 
     print(json.dumps(found.data()) if "json" in values else found)
-    return STATUS[found.result]
+    return STATUS[found.result or "pass"]
 
 # %% ../../nbs/spf/10_spfquery.ipynb #70a4ed7a
 def explain(
     arguments: Sequence[str],  # `DOMAIN --ip ADDRESS …`
 ) -> int:  # the exit status, as of `spfquery`
-    "The command `ra-plugins spf explain`: print the tree of a check."
+    "The command `ra-plugins spf explain`: print the tree of a check, or of a survey."
     return run_command("ra-plugins spf explain", partial(explained, arguments), CANT_ANSWER, CANT_ANSWER)

@@ -5,20 +5,21 @@
 # %% ../../nbs/spf/03_trace.ipynb #4031c050
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copyreg import __newobj__  # type: ignore[attr-defined]
 from typing import Any
 
 from ra_plugins.ask.question import Broken, Late, Nobody, Refused, Unanswered
 from ra_plugins.spf.query import NAME_LIMIT, Query
-from ra_plugins.spf.record import Record, RecordError, ResultName
+from ra_plugins.spf.record import LABEL_LENGTH, NAME_LENGTH, Record, RecordError, ResultName, faulty_part, is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ra_plugins.ask.dns import Lookup
 
 # %% auto #0
-__all__ = ['RECORD', 'REDIRECT', 'EXPLANATION', 'Visit', 'Reason', 'Matched', 'NothingMatched', 'NoPolicy', 'NoDomain',
+__all__ = ['RECORD', 'REDIRECT', 'EXPLANATION', 'NO_NAME', 'NO_TEXTS', 'OTHER_TEXTS', 'EMPTY_DOMAIN', 'ONE_LABEL',
+           'MALFORMED_DOMAIN', 'Visit', 'Reason', 'Matched', 'NothingMatched', 'NoPolicy', 'name_fault', 'NoDomain',
            'EvaluationError', 'LimitExceeded', 'LookupLimitExceeded', 'VoidLimitExceeded', 'HostLimitExceeded',
            'FaultyRecord', 'SeveralRecords', 'NoRecord', 'failure_kind', 'LookupFailed', 'DeadlinePassed', 'Outcome']
 
@@ -35,6 +36,7 @@ class Visit:
     matched: int | None = None  # the directive that matched
     redirected: Visit | None = None
     error: EvaluationError | None = None  # that ended it, here or in a record that it led to
+    exists = True  # False if there is no record, and not even such a name (NXDOMAIN)
 
     def __init__(self, domain: str):
         self.domain = domain
@@ -92,6 +94,10 @@ class Reason:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.term or 'the record'} of {self.domain}>"
 
+    def words(self) -> str:
+        "The same for a person, if the trace doesn't say it."
+        return ""
+
     def details(self) -> dict[str, Any]:
         "What there is to say beyond that, of the types that JSON has."
         return {}
@@ -112,17 +118,77 @@ class NothingMatched(Reason):
 
     kind = "no match"
 
+# %% ../../nbs/spf/03_trace.ipynb #6980efd9
+NO_NAME, NO_TEXTS, OTHER_TEXTS = "no such name", "no TXT record", "TXT records, none for SPF"
+
 
 class NoPolicy(Reason):
     "The domain has no SPF record: section 4.5."
 
     kind = "no policy"
 
+    @property
+    def cause(self) -> str:
+        "Why there is none: `NO_NAME`, `NO_TEXTS` or `OTHER_TEXTS`."
+        if not self.visit.exists:
+            return NO_NAME
+        return OTHER_TEXTS if any(answer for number, _, answer in self.visit.asked if number == RECORD) else NO_TEXTS
+
+    def words(self) -> str:
+        "The same for a person."
+        told = {
+            NO_NAME: "there is no name {} in DNS (NXDOMAIN)",
+            NO_TEXTS: "{} has no TXT record",
+            OTHER_TEXTS: "{} has TXT records, but none that begins with v=spf1 and a blank",
+        }
+        return told[self.cause].format(self.domain)
+
+    def details(self) -> dict[str, Any]:
+        "The cause, as a word and as a sentence."
+        return {"cause": self.cause, "text": self.words()}
+
+# %% ../../nbs/spf/03_trace.ipynb #b73e3522
+EMPTY_DOMAIN, ONE_LABEL, MALFORMED_DOMAIN = "empty", "one label", "malformed"
+
+
+def name_fault(domain: str) -> str:
+    "What keeps a text from being a domain name, in a few words."
+    if domain.startswith("["):
+        return "is an address in brackets"
+    if len(domain) > NAME_LENGTH:
+        return f"has more than {NAME_LENGTH} characters"
+    if any(len(label) > LABEL_LENGTH for label in domain.split(".")):
+        return f"has a label of more than {LABEL_LENGTH} characters"
+    return "has an empty label" if "" in domain.split(".") else "has a character that no domain name has"
+
 
 class NoDomain(Reason):
     "What is checked is no domain that could have a record: section 4.3."
 
     kind = "no domain"
+
+    def __init__(self, visit: Visit, helo: bool = False):  # was there no sender, so that HELO stands for it?
+        super().__init__(visit)
+        self.helo = helo
+
+    @property
+    def cause(self) -> str:
+        "Why it is none: `EMPTY_DOMAIN`, `ONE_LABEL` or `MALFORMED_DOMAIN`."
+        if not self.domain:
+            return EMPTY_DOMAIN
+        return MALFORMED_DOMAIN if "." in self.domain or not is_name(self.domain) or set("[@ ") & set(self.domain) else ONE_LABEL
+
+    def words(self) -> str:
+        "The same for a person."
+        if self.cause == EMPTY_DOMAIN:
+            return "the sender is empty, and so is HELO" if self.helo else "the sender has no domain"
+        where = "the sender is empty, and " * self.helo + f"{self.domain}{' from HELO' * self.helo}"
+        fault = "has only one label" if self.cause == ONE_LABEL else name_fault(self.domain)
+        return f"{where} {fault}, so it has no policy"
+
+    def details(self) -> dict[str, Any]:
+        "The cause, as a word and as a sentence."
+        return {"cause": self.cause, "text": self.words()}
 
 # %% ../../nbs/spf/03_trace.ipynb #58012fa6
 class EvaluationError(Reason, Exception):
@@ -190,8 +256,9 @@ class FaultyRecord(EvaluationError):
 
     def __init__(self, visit: Visit, record: str, error: RecordError):
         super().__init__(visit)
-        self.message, self.text = error.message, error.problem
+        self.message, self.text, self.record = error.message, error.problem, record
         self.faulty = error.place, record[error.place :].partition(" ")[0]  # there is no record to find it in
+        self.part = faulty_part(record, error)  # where what is wrong begins in the record, and its length
 
     @property
     def term(self) -> str:
@@ -204,14 +271,23 @@ class FaultyRecord(EvaluationError):
         return self.faulty[0]
 
     def details(self) -> dict[str, Any]:
-        "What is wrong, in which text."
-        return {"message": self.message, "text": self.text}
+        "What is wrong, in which text, and where: the length of the term, and the part of it that is wrong."
+        part = {"place": self.part[0], "length": self.part[1]}
+        return {"message": self.message, "text": self.text, "length": len(self.term), "part": part}
 
 
 class SeveralRecords(EvaluationError):
     "A domain with more than one SPF record: section 4.5."
 
     kind, message = "several records", "Two or more type TXT spf records found."
+
+    def __init__(self, visit: Visit, records: Sequence[str] = ()):  # all of them
+        super().__init__(visit)
+        self.records = tuple(records)
+
+    def details(self) -> dict[str, Any]:
+        "The records."
+        return {"records": list(self.records)}
 
 
 class NoRecord(EvaluationError):
@@ -241,7 +317,7 @@ class LookupFailed(EvaluationError):
     def __init__(self, visit: Visit, number: int, lookup: Lookup, failure: Unanswered):
         super().__init__(visit, number)
         self.lookup, self.failure = lookup, failure
-        self.message = f"DNS {lookup.rdtype} {lookup.name}: {failure}"
+        self.message, self.text = f"DNS {lookup.rdtype} {lookup.name}: {failure}", f"{lookup.rdtype} {lookup.name}"
 
     def details(self) -> dict[str, Any]:
         "The lookup, and why there is no answer: by its type, and in words."
@@ -288,7 +364,9 @@ class Outcome:
             return self.error
         if visit.matched is not None:
             return Matched(visit, visit.matched)
-        return NothingMatched(visit) if visit.record else NoPolicy(visit) if visit.asked else NoDomain(visit)
+        if visit.record:
+            return NothingMatched(visit)
+        return NoPolicy(visit) if visit.asked else NoDomain(visit, not self.query.sender)
 
     @property
     def mechanism(self) -> str:
@@ -303,7 +381,7 @@ class Outcome:
 
     @property
     def problem_text(self) -> str:
-        "The text in the record that is wrong, if one is."
+        "The text in the record that is wrong, or the lookup that failed, if one is."
         return self.error.text if self.error else ""
 
     @property

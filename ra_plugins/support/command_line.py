@@ -97,6 +97,13 @@ def run_command(
     except Fault as fault:
         print(f"{name}: {fault}", file=sys.stderr)
         return failed
+    except ModuleNotFoundError as error:
+        from ra_plugins.support.extras import missing_part
+
+        if not (missing := missing_part(error)):
+            raise
+        print(f"{name}: {missing}", file=sys.stderr)
+        return failed
     except KeyboardInterrupt:
         return interrupted
     except OSError as error:  # nobody reads standard output any more, or the disk is full

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic, process_time
 from typing import TYPE_CHECKING, Any
 
@@ -256,12 +256,12 @@ class Rehearsals:
         self.asked: set[asyncio.Future[Any]] = set()  # questions under way
         self.places = asyncio.Semaphore(WAITED_FOR)
 
-    def heard(self, request: ServiceRequest, section: SectionAnswer) -> None:
-        "A request has been answered; if it has told something new, rehearse what comes later."
+    def heard(self, request: ServiceRequest, section: SectionAnswer, names: Sequence[str] | None = None) -> None:
+        "If a request has told something new, rehearse what comes later: these plugins, or else what the control files say."
         known = self.news.hear(request.pid, section.environ)
         if not known.stage or (section.answer and isinstance(section.answer[-1], _ENDINGS)):
             return
-        for name in later_names(self.decider, request.name, known.stage):
+        for name in later_names(self.decider, request.name, known.stage) if names is None else names:
             if known.concerns(name):
                 self._begin(self.decider.plugins[name], request.pid, EarlyEnviron(section.environ, known.stage), known)
 

@@ -237,14 +237,14 @@ class Decider:
         for name in names:
             if name not in self.plugins:
                 outcome.log.append(log_line(request.name, request.pid, plugin_lack(name)))
-            elif not section.add(await self._answer(self.plugins[name], request, section.environ, outcome.log)):
+            elif not section.add(await self.answer(self.plugins[name], request, section.environ, outcome.log)):
                 break
         outcome.output, outcome.section = write(section.answer), section
         outcome.seconds = sum(command.seconds for command in section.answer if isinstance(command, Delay))
         return outcome
 
-    async def _answer(self, plugin: Plugin, request: ServiceRequest, environ: dict[str, str], lines: list[str]) -> list[Command]:
-        "What one plugin answers."
+    async def answer(self, plugin: Plugin, request: ServiceRequest, environ: dict[str, str], lines: list[str]) -> list[Command]:
+        "What one plugin answers; what it logs is added to the lines."
         began, guard = monotonic(), ServiceGuard(plugin, request, lines, self.counts, self.alone)
         session = Session(environ, guard.log, request.pid)
         if plugin.name in self.alone:

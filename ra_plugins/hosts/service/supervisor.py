@@ -19,6 +19,7 @@ from time import monotonic
 from typing import Any
 
 from ra_plugins.hosts.guard import describe
+from ra_plugins.hosts.postfix.places import POLICY_SECONDS, PolicyPlace, policy_listener
 from ra_plugins.hosts.service.decider import Counts
 from ra_plugins.hosts.service.log import LOG, Complaints, log_to_stderr, unblock_stderr
 from ra_plugins.hosts.service.port import CONNECTIONS, REST_SECONDS
@@ -45,7 +46,7 @@ CALLERS = ("qmaild", "vpopmail")  # the users that qmail-smtpd runs as, by defau
 class ServiceOptions:
     "How to run a service."
 
-    socket: str = SOCKET  # a path
+    socket: str = SOCKET  # a path; empty: none, since only Postfix asks
     workers: int = 1  # processes that decide
     settings: str = ""  # a file with NAME=VALUE lines for the answerers; empty: the environment is all
     files: list[str] = field(default_factory=list)  # paths of files that hold plugins of others
@@ -58,6 +59,8 @@ class ServiceOptions:
     verdicts: str = ""  # the file for a line of JSON a verdict; `-` for the service's log, empty for none
     metrics: tuple[str, int] | None = None  # the address and the port where Prometheus may ask
     ahead: bool = True  # ask what is sure to be asked later as soon as it is known
+    postfix: Sequence[PolicyPlace] = ()  # where Postfix asks
+    policy_seconds: float = POLICY_SECONDS  # for one request of Postfix
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #bda1dac6
 def settings_in(
@@ -201,10 +204,14 @@ class Supervisor:
         self.tasks: set[asyncio.Task[None]] = set()
         self.reloading: asyncio.Task[None] | None = None
         self.status: UnixListener | None = None
+        self.policies: list[socket.socket] = []  # where Postfix asks
         self.listener, self.others = self._listen(), list[asyncio.Server]()
-        self.listener.setblocking(False)
         try:
-            self.status = self._listen_for_status()
+            if self.listener:
+                self.listener.setblocking(False)
+                self.status = self._listen_for_status()
+            for place in options.postfix:
+                self.policies.append(policy_listener(place, self._owner(), log))
             self._become_user()
             self.users = known_users(options.callers)
         except BaseException:
@@ -259,17 +266,26 @@ class Supervisor:
         ]
         return json.dumps(service_status(counts, workers, now - self.began)).encode() + b"\n"
 
-    def _listen(self) -> socket.socket:
+    def _listen(self) -> socket.socket | None:
         "The socket that systemd has opened, or one of our own."
+        if not self.options.socket:
+            return None
         inherited = inherited_sockets()
         if inherited:
             return inherited[0]
         return self._unix_listener(self.options.socket)
 
+    def policy_places(self) -> list[str]:
+        "Where Postfix asks, with the ports that the system has chosen."
+        pairs = zip(self.options.postfix, self.policies, strict=True)
+        return [str(place if place.path else place._replace(port=each.getsockname()[1])) for place, each in pairs]
+
     def _unix_listener(self, path: str) -> UnixListener:
-        options = self.options
-        owner = user_number(options.user) if options.user and os.geteuid() == 0 else -1
-        return UnixListener(path, options.mode, owner, _group_number(options))
+        return UnixListener(path, self.options.mode, self._owner(), _group_number(self.options))
+
+    def _owner(self) -> int:  # -1: us
+        "Whose the sockets are."
+        return user_number(self.options.user) if self.options.user and os.geteuid() == 0 else -1
 
     def _become_user(self) -> None:
         "Be the user that we are to run as, if we are root."
@@ -283,7 +299,7 @@ class Supervisor:
 
     def _stop_listening(self) -> None:
         "Close our sockets, and take away the names of those that we have opened."
-        for each in (self.listener, self.status):
+        for each in (self.listener, self.status, *self.policies):
             if isinstance(each, UnixListener):
                 each.remove()
             elif each:
@@ -327,13 +343,15 @@ class Supervisor:
     async def _new_worker(self, settings: dict[str, str]) -> Worker:
         "One worker; `Fault` where the system has no room for another process, or for what follows it."
         options = self.options
-        order = Order(
-            self.listener.fileno(), options.files, self.users, options.limit, options.grace, options.verdicts, options.ahead
-        )  # fmt: skip
+        descriptor = self.listener.fileno() if self.listener else -1
+        order = Order(descriptor, options.files, self.users, options.limit, options.grace, options.verdicts, options.ahead)
+        order.policies = [(place.chain, each.fileno()) for place, each in zip(options.postfix, self.policies, strict=True)]
+        order.policy_seconds = options.policy_seconds
+        descriptors = [each for each in (descriptor, *(each for _, each in order.policies)) if each >= 0]
         try:
             process = await asyncio.create_subprocess_exec(
                 *order.words(),
-                pass_fds=[self.listener.fileno()],
+                pass_fds=descriptors,
                 env={**os.environ, **settings},
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -400,7 +418,7 @@ class Supervisor:
     def _stand_in(self) -> None:
         "While there is no worker, hang up on whoever calls, so that it runs its script at once; stop that when there is one."
         loop = asyncio.get_running_loop()
-        if self.listener.fileno() < 0:
+        if self.listener is None or self.listener.fileno() < 0:
             return
         if self.workers or self.ending:
             loop.remove_reader(self.listener)
@@ -408,6 +426,8 @@ class Supervisor:
             loop.add_reader(self.listener, self._hang_up)
 
     def _hang_up(self) -> None:
+        if self.listener is None:
+            return
         try:
             self.listener.accept()[0].close()
             self.own.sent_back["no worker"] += 1
@@ -534,7 +554,8 @@ async def run_service(
     loop.add_signal_handler(signal.SIGHUP, supervisor.read_again)
     try:
         await supervisor.start()
-        log(f"ready on {options.socket}, {options.workers} worker{'s' if options.workers > 1 else ''}")
+        places = [options.socket] * bool(options.socket) + supervisor.policy_places()
+        log(f"ready on {' and '.join(places)}, {options.workers} worker{'s' if options.workers > 1 else ''}")
         tell_systemd()
         await ended.wait()
         tell_systemd("STOPPING=1")

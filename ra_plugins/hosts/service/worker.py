@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ra_plugins.hosts.catalogue import catalogue
 from ra_plugins.hosts.guard import end_after_step, keep_ringing
@@ -26,7 +26,11 @@ from ra_plugins.hosts.service.decider import Counts, Decider
 from ra_plugins.hosts.service.log import LOG, log_to_stderr, take_stderr
 from ra_plugins.hosts.service.port import CONNECTIONS, Door, ServicePort
 from ra_plugins.hosts.service.verdicts import VerdictLog
+from ra_plugins.support.command_line import FAILED, Fault
 from ra_plugins.support.listening import SPARE_FILES, allow_files
+
+if TYPE_CHECKING:
+    from ra_plugins.hosts.postfix.service import PolicyService
 
 # %% auto #0
 __all__ = ['PROGRAM', 'ANSWERER_FILES', 'HANGING_SECONDS', 'Order', 'counts_to_json', 'counts_from_json', 'new_event_loop',
@@ -37,13 +41,15 @@ __all__ = ['PROGRAM', 'ANSWERER_FILES', 'HANGING_SECONDS', 'Order', 'counts_to_j
 class Order:
     "What a worker is told when it is started."
 
-    descriptor: int  # of the socket, which listens
+    descriptor: int  # of the socket, which listens; -1: there is none, and only Postfix asks
     files: list[str] = field(default_factory=list)  # paths of files that hold plugins of others
     users: list[int] | None = None  # the numbers of those who may ask; None: whoever can connect
     limit: int = CONNECTIONS  # connections at a time
     grace: float = 60  # seconds for what has been taken, at the end
     verdicts: str = ""  # the file for a line of JSON a verdict; `-` for our own log, empty for none
     ahead: bool = True  # ask what is sure to be asked later as soon as it is known
+    policies: list[tuple[str, int]] = field(default_factory=list)  # chains for Postfix, and descriptors that listen for them
+    policy_seconds: float = 90  # for one request of Postfix
 
     def words(self) -> list[str]:
         "The command line of a worker."
@@ -112,25 +118,39 @@ async def serve_clients(order: Order) -> None:
     loop.set_exception_handler(port.failed)
     if order.verdicts:
         decider.note = VerdictLog(order.verdicts, log_to_stderr).write
+    policy = _policy_service(order, decider, limit, rehearsals.heard if order.ahead else None)
     line = SupervisorLine()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    with socket.socket(fileno=order.descriptor) as listener:
-        door = Door(port, listener)
-        await loop.connect_read_pipe(lambda: _Asked(port, door, line, ended), line.questions)
-        _let_no_child_serve(loop, port, [order.descriptor, line.questions.fileno(), line.answers])
-        looking = [loop.create_task(port.look_around()), loop.create_task(_keep_going(door))]
-        door.open()
-        gc.collect()
-        gc.freeze()
-        line.tell({"ready": os.getpid()})
-        await ended.wait()
-        door.close()
-    await port.settle(order.grace)
+    listener = socket.socket(fileno=order.descriptor) if order.descriptor >= 0 else None
+    at_work = _AtWork(port, Door(port, listener) if listener else None, policy)
+    await loop.connect_read_pipe(lambda: _Asked(at_work, line, ended), line.questions)
+    descriptors = [order.descriptor] * bool(listener) + [descriptor for _, descriptor in order.policies]
+    descriptors += [each.fileno() for each in policy.listeners] if policy else []
+    _let_no_child_serve(loop, at_work, [*descriptors, line.questions.fileno(), line.answers])
+    looking = [loop.create_task(each) for each in (*at_work.lookers(), _keep_going(at_work))]
+    at_work.open()
+    gc.collect()
+    gc.freeze()
+    line.tell({"ready": os.getpid()})
+    await ended.wait()
+    at_work.close()
+    if listener:
+        listener.close()
+    await at_work.settle(order.grace)
     for each in looking:
         each.cancel()
-    line.tell(_counted(port, door))
+    line.tell(at_work.counted())
     with suppress(TimeoutError):
         await asyncio.wait_for(_closed(rehearsals, decider), _CLOSE_SECONDS)
+
+
+def _policy_service(order: Order, decider: Decider, limit: int, ahead: Any) -> PolicyService | None:
+    "What answers Postfix, if it asks here; `Fault` for chains that aren't as they should be."
+    if not order.policies:
+        return None
+    from ra_plugins.hosts.postfix.service import PolicyService
+
+    return PolicyService(decider, order.policies, log_to_stderr, limit, order.policy_seconds, ahead)
 
 
 async def _closed(rehearsals: Rehearsals, decider: Decider) -> None:
@@ -140,21 +160,60 @@ async def _closed(rehearsals: Rehearsals, decider: Decider) -> None:
 
 _CLOSE_SECONDS = 5  # for answerers to let go of their connections
 
+# %% ../../../nbs/hosts/service/06_worker.ipynb #d9c9c847
+@dataclass
+class _AtWork:
+    "All by which connections come."
 
-def _counted(port: ServicePort, door: Door) -> dict[str, Any]:
-    "What has been counted, the connections that are open, and for how many seconds no file has been left for one."
-    port.counts.events["lines of the log that are lost"] = LOG.lost
-    return {"counts": counts_to_json(port.decider.answerers.counted()), "open": len(port.open), "starving": door.look()}
+    port: ServicePort
+    door: Door | None  # the small client's
+    policy: PolicyService | None  # Postfix's
 
+    def open(self) -> None:
+        "Take connections."
+        for door in self._doors():
+            door.open()
 
+    def close(self) -> None:
+        "Take none any more."
+        for door in self._doors():
+            door.close()
+
+    def _doors(self) -> list[Any]:
+        return [*([self.door] if self.door else []), *([self.policy] if self.policy else [])]
+
+    def lookers(self) -> list[Any]:
+        "Coroutines that look at connections once a second."
+        return [self.port.look_around(), *([self.policy.port.look_around()] if self.policy else [])]
+
+    async def settle(self, seconds: float) -> None:
+        "Answer what has been taken."
+        policy = [self.policy.settle(seconds)] if self.policy else []
+        await asyncio.gather(self.port.settle(seconds), *policy)
+
+    def connections(self) -> list[Any]:
+        "All that are open."
+        return [*self.port.open, *(self.policy.port.open if self.policy else ())]
+
+    def look(self) -> float:
+        "For how many seconds no file has been left for a connection."
+        return self.door.look() if self.door else 0
+
+    def counted(self) -> dict[str, Any]:
+        "What has been counted, the connections that are open, and for how many seconds no file has been left for one."
+        self.port.counts.events["lines of the log that are lost"] = LOG.lost
+        counts = counts_to_json(self.port.decider.answerers.counted())
+        return {"counts": counts, "open": len(self.connections()), "starving": self.look()}
+
+# %% ../../../nbs/hosts/service/06_worker.ipynb #08658c25
 class _Asked(asyncio.Protocol):
     "What comes on standard input: a line for each time that the counts are wanted."
 
-    def __init__(self, port: ServicePort, door: Door, line: SupervisorLine, ended: asyncio.Event):
-        self.port, self.door, self.line, self.ended = port, door, line, ended
+    def __init__(self, at_work: _AtWork, line: SupervisorLine, ended: asyncio.Event):
+        self.at_work, self.line, self.ended = at_work, line, ended
 
     def data_received(self, data: bytes) -> None:
-        self.line.tell(_counted(self.port, self.door))
+        self.line.tell(self.at_work.counted())
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ended.set()
@@ -163,26 +222,26 @@ class _Asked(asyncio.Protocol):
 HANGING_SECONDS = 60  # without a turn of the loop, after which a worker ends
 
 
-async def _keep_going(door: Door) -> None:
+async def _keep_going(at_work: _AtWork) -> None:
     "Once a second, set the alarms anew, and see how the log and the open files are."
     with open(os.devnull, "w") as nowhere:
         try:
             while True:
                 keep_ringing()
                 faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True, file=nowhere)
-                door.look()
+                at_work.look()
                 LOG.catch_up()
                 await asyncio.sleep(1)
         finally:
             faulthandler.cancel_dump_traceback_later()
 
 # %% ../../../nbs/hosts/service/06_worker.ipynb #2e0a57ae
-def _let_no_child_serve(loop: asyncio.AbstractEventLoop, port: ServicePort, descriptors: list[int]) -> None:
+def _let_no_child_serve(loop: asyncio.AbstractEventLoop, at_work: _AtWork, descriptors: list[int]) -> None:
     "Have children that a plugin makes with `os.fork` end, after their step at the latest."
 
     def in_child() -> None:
         end_after_step()
-        sockets = [each.transport.get_extra_info("socket").fileno() for each in port.open]
+        sockets = [each.transport.get_extra_info("socket").fileno() for each in at_work.connections()]
         for descriptor in descriptors + sockets:
             with suppress(OSError):
                 os.close(descriptor)
@@ -199,5 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     take_stderr()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(serve_clients(Order(**json.loads(order))))
+        try:
+            runner.run(serve_clients(Order(**json.loads(order))))
+        except Fault as fault:
+            for each in str(fault).splitlines():
+                log_to_stderr(each)
+            os._exit(FAILED)
     os._exit(0)  # a thread that an answerer has left behind isn't waited for

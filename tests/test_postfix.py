@@ -1,0 +1,415 @@
+"""Postfix asks: the service as a process, its sockets, and all that a connection can bring.
+
+Answers are those of SMTPD_POLICY_README and access(5); Debian's Postfix does with them what they say.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from mailserver import COMMAND, PATIENCE, until
+from service_process import Service, remove, short_folder
+
+SMTPDS = 200  # at once
+PLUGINS = '''
+import asyncio, os
+from ra_plugins.ask.answerer import Answerer
+from ra_plugins.ask.question import Question
+from ra_plugins.spp.command import AddHeader, ChangeAddress, Delay, Later, Refuse, SetVariable
+from ra_plugins.spp.plugin import State, plugin
+from ra_plugins.support.environment import Environment, number, text, variable
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class Gate(Question[str]):
+    "Is it open?"
+
+    answerer = "policies:GateAnswerer"
+
+
+class GateAnswerer(Answerer):
+    "Knows when the gate opens: as soon as there is such a file."
+
+    async def aanswer(self, question, until):
+        with open(f"{HERE}/arrived", "ab", 0) as file:
+            file.write(b".")
+        while not os.path.exists(f"{HERE}/open"):
+            await asyncio.sleep(0.01)
+        return "open"
+
+
+class Settings(Environment):
+    word = variable("WORD", text, "nothing", "A word.")
+
+
+@plugin("connection", answers=(AddHeader,))
+def looker(session, log):
+    "Look once."
+    log(f"looked at {session.client_ip}, who said {session.helo}")
+    return [AddHeader("X-Looked: yes"), AddHeader("X-Looked: twice")]
+
+
+@plugin("rcpt", asks=(Gate,), seconds=60)
+async def patient(session):
+    "Wait for the gate, if the recipient says so."
+    if session.rcpt_to.startswith("wait"):
+        return Refuse(550, "5.7.1", f"{await Gate()} for {session.rcpt_to}")
+
+
+@plugin("rcpt", settings=Settings, answers=(Refuse, Later, SetVariable))
+def judge(session, settings):
+    "Do what the recipient says."
+    word, count = session.rcpt_to.partition("@")[0], session.rcpt_count_all
+    if word == "refuse":
+        return Refuse(553, "5.7.1", f"{settings.word} {session.rcpt_count} of {count}")
+    if word == "defer":
+        return Refuse(451, "4.7.1", "come again")
+    if word == "later":
+        return Later("data", Refuse(452, "4.5.3", "at the end"))
+    if word == "set":
+        return SetVariable("WORD_SET", "yes")
+    if word == "get":
+        return Refuse(550, "5.7.1", f"set: {session.environ.get('WORD_SET', 'no')}")
+    if word == "fail":
+        return 1 / 0
+
+
+@plugin("rcpt")
+def dies(session):
+    "End the process."
+    if session.rcpt_to.startswith("kill"):
+        os._exit(3)
+
+
+@plugin("rcpt", answers=(ChangeAddress,))
+def changes(session):
+    "Change an address."
+    return ChangeAddress("other@example.org")
+'''
+CHAINS = "[client]\nlooker\n[rcpt]\npatient\njudge\nWORD=sorry\ndies\n[data]\n[other:data]\n[other:rcpt]\njudge\nWORD=other\n"
+
+
+def request(recipient: str = "ben", more: bytes = b"", **attributes: str) -> bytes:
+    "A request of Postfix's, at RCPT, as it goes over the wire."
+    told = {
+        "request": "smtpd_access_policy",
+        "protocol_state": "RCPT",
+        "protocol_name": "ESMTP",
+        "helo_name": "mail.example.net",
+        "queue_id": "8045F2AB23",
+        "sender": "ana@example.net",
+        "recipient": recipient and f"{recipient}@example.org",
+        "recipient_count": "0",
+        "client_address": "192.0.2.1",
+        "client_name": "mail.example.net",
+        "instance": "123.456.7",
+        "size": "12345",
+        **attributes,
+    }
+    return "".join(f"{name}={value}\n" for name, value in told.items()).encode("utf-8", "surrogateescape") + more + b"\n"
+
+
+class Asking:
+    "A connection of an smtpd process."
+
+    def __init__(self, address: str | tuple[str, int]):
+        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(address)
+
+    def __enter__(self) -> Asking:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def answer(self) -> str:  # empty if the connection was closed
+        "The next answer."
+        received = b""
+        try:
+            while not received.endswith(b"\n\n"):
+                if not (data := self.socket.recv(1)):
+                    assert received == b""
+                    return ""
+                received += data
+        except ConnectionError:
+            return ""
+        assert received.startswith(b"action=") and received.count(b"\n") == 2
+        return received[7:-2].decode()
+
+    def ask(self, *recipients: str, **attributes: str) -> list[str]:
+        "The answers about these."
+        answers = []
+        for recipient in recipients:
+            self.send(request(recipient, b"", **attributes))
+            answers.append(self.answer())
+        return answers
+
+
+class Policies(Service):
+    "The service with both kinds of sockets for Postfix."
+
+    def __init__(self, folder: Path, *options: str, chains: str = CHAINS, alone: bool = False):
+        (folder / "policies.py").write_text(PLUGINS)
+        places = [f"unix:{folder}/policy", "inet:127.0.0.1:0", f"other=unix:{folder}/other"]
+        files = [folder / "policies.py"]
+        words = [word for place in places for word in ("--postfix", place)]
+        super().__init__(folder, *words, *options, files=files, control={"postfixplugins": chains})
+        if alone:
+            user = ["--user", "root"] if os.geteuid() == 0 else []
+            self.command = [*COMMAND, "postfix", *places, *user, "--plugins", str(files[0]), *options]
+
+    def __enter__(self) -> Policies:
+        self.start()
+        return self
+
+    @property
+    def unix(self) -> str:
+        return str(self.folder / "policy")
+
+    @property
+    def inet(self) -> tuple[str, int]:
+        "The port that it says it listens on."
+        (port,) = re.findall(r"ready on .*inet:127\.0\.0\.1:(\d+)", self.log.read_text())[-1:]
+        return "127.0.0.1", int(port)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Policies]:
+    folder = short_folder()
+    with Policies(folder) as service:
+        yield service
+    assert not (folder / "policy").exists()
+    remove(folder)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    made = short_folder()
+    yield made
+    remove(made)
+
+
+def instance(number: list[int] = [0]) -> str:  # noqa: B006
+    "One that hasn't been yet."
+    number[0] += 1
+    return f"123.{number[0]}.0"
+
+
+@pytest.mark.parametrize("kind", ["unix", "inet"])
+def test_many_requests_on_one_connection(running: Policies, kind: str) -> None:
+    with Asking(getattr(running, kind)) as smtpd:
+        answers = smtpd.ask("refuse", "defer", "ben", "carl", "dora", instance=instance())
+    assert answers == [
+        "553 5.7.1 sorry 0 of 1",
+        "451 4.7.1 come again",
+        "PREPEND X-Looked: yes",
+        "PREPEND X-Looked: twice",
+        "DUNNO",
+    ]
+    said = [line for line in running.lines() if f"123.{instance.__defaults__[0][0]}.0" in line]  # type: ignore[index]
+    assert [line.partition(" [")[0] for line in said] == [
+        "judge: pid 291 - refused at rcpt: 553 5.7.1 sorry 0 of 1",
+        "judge: pid 291 - refused at rcpt: 451 4.7.1 come again",
+    ]
+    assert "192.0.2.1, from <ana@example.net>, to <refuse@example.org>, queue_id 8045F2AB23" in said[0]
+
+
+def test_alone(folder: Path) -> None:
+    service = Policies(folder, alone=True)
+    service.start()
+    with Asking(service.unix) as one, Asking(service.inet) as other:
+        assert one.ask("refuse") == ["553 5.7.1 sorry 0 of 1"]
+        assert other.ask("ben", "refuse")[1] == "553 5.7.1 sorry 1 of 3"
+    assert not (folder / "socket").exists()
+    assert service.end() == 0 and not (folder / "policy").exists()
+
+
+def test_the_service_answers_the_small_client_too(running: Policies) -> None:
+    assert running.answers()
+
+
+def test_a_chain_by_socket_and_by_policy_context(running: Policies) -> None:
+    with Asking(str(running.folder / "other")) as smtpd:
+        assert smtpd.ask("refuse", instance=instance()) == ["553 5.7.1 other 0 of 1"]
+    with Asking(running.unix) as smtpd:
+        assert smtpd.ask("refuse", instance=instance(), policy_context="other") == ["553 5.7.1 other 0 of 1"]
+
+
+def test_what_is_kept_is_kept_for_one_message(running: Policies) -> None:
+    "S and L, over connections and beside another message."
+    one, two = instance(), instance()
+    with Asking(running.unix) as smtpd, Asking(running.inet) as other:
+        smtpd.ask("set", "later", instance=one)
+        assert other.ask("get", instance=two) == ["550 5.7.1 set: no"]
+        assert other.ask("get", instance=one) == ["550 5.7.1 set: yes"]
+        ending = {"protocol_state": "DATA", "recipient_count": "2"}
+        assert other.ask("", instance=two, **ending)[0].startswith("PREPEND")
+        assert smtpd.ask("", instance=one, **ending) == ["452 4.5.3 at the end"]
+        assert smtpd.ask("", instance=one, **ending | {"protocol_state": "END-OF-MESSAGE"}) == ["452 4.5.3 at the end"]
+
+
+def test_the_client_is_looked_at_once_a_message(running: Policies) -> None:
+    said = f"looked at 192.0.2.1, who said {instance()}.example.net"
+    name = said.rpartition(" ")[2]
+    with Asking(running.unix) as smtpd:
+        smtpd.ask("ben", "carl", "dora", instance=instance(), helo_name=name)
+    assert sum(said in line for line in running.lines()) == 1
+
+
+def test_a_plugin_that_fails_lets_the_mail_through(running: Policies) -> None:
+    with Asking(running.unix) as smtpd:
+        assert smtpd.ask("fail", "refuse", instance=instance())[1].startswith("553")
+    assert any(line.startswith("judge: pid 291 - failed, so the mail goes on: ZeroDivision") for line in running.lines())
+
+
+def test_many_smtpds_at_once(running: Policies) -> None:
+    "All wait for one answer, and each gets its own; nobody waits for those that wait."
+    arrived, opened = running.folder / "arrived", running.folder / "open"
+    smtpds = [Asking(running.inet if number % 2 else running.unix) for number in range(SMTPDS)]
+    for number, smtpd in enumerate(smtpds):
+        smtpd.send(request(f"wait{number}", instance=instance()))
+    until(lambda: arrived.exists() and arrived.stat().st_size == SMTPDS, "all of them wait")
+    with Asking(running.unix) as quick:
+        assert quick.ask("refuse", instance=instance()) == ["553 5.7.1 sorry 0 of 1"]
+    opened.touch()
+    for number, smtpd in enumerate(smtpds):
+        assert smtpd.answer() == f"550 5.7.1 open for wait{number}@example.org"
+        smtpd.__exit__()
+    arrived.unlink()
+    opened.unlink()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"sender=" + b"x" * 1_000_000,
+        request(more=b"sender=eve@example.com\n"),
+        request(more=b"=x\n"),
+        request(more=b"a=\0\n"),
+        request(more=b"".join(b"a%d=\n" % number for number in range(1000))),
+        b"\n\n",
+        request(request="junk"),
+    ],
+    ids=["http", "megabyte", "twice", "nameless", "zero", "thousand", "empty", "other"],
+)
+def test_what_is_no_request_gets_no_answer(sent: bytes, running: Policies) -> None:
+    with Asking(running.unix) as neighbour, Asking(running.inet) as stranger:
+        with suppress(ConnectionError):  # closed already
+            stranger.send(sent)
+        assert stranger.answer() == ""
+        assert neighbour.ask("defer", instance=instance()) == ["451 4.7.1 come again"]
+    assert any("Postfix is left without an answer" in line for line in running.lines())
+
+
+def test_why_a_request_is_none_is_logged(folder: Path) -> None:
+    with Policies(folder) as service:
+        with Asking(service.unix) as stranger:
+            stranger.send(request("defer") + request(more=b"sender=eve@example.com\n"))
+            assert [stranger.answer(), stranger.answer()] == ["451 4.7.1 come again", ""]
+        with Asking(service.unix) as stranger:
+            stranger.send(request()[:-20])
+        until(lambda: "a request without its end, so" in service.log.read_text(), "it is in the log")
+        assert "no request, so Postfix is left without an answer, and keeps the mail: an attribute is there twice" in (
+            service.log.read_text()
+        )
+
+
+def test_a_request_that_comes_in_bits(running: Policies) -> None:
+    with Asking(running.inet) as smtpd:
+        for byte in request("refuse", instance=instance()):
+            smtpd.send(bytes([byte]))
+        assert smtpd.answer() == "553 5.7.1 sorry 0 of 1"
+
+
+def test_unknown_eight_bit_and_line_ends(running: Policies) -> None:
+    "What a client says can't become an attribute, a line of the log or a part of the answer."
+    helo = "caf\udce9\r\x1b[31m.example"
+    with Asking(running.unix) as smtpd:
+        smtpd.send(request("refuse", b"new_in_postfix_9=\xff\nccert_subject=a=b\n", instance=instance(), helo_name=helo))
+        assert smtpd.answer() == "553 5.7.1 sorry 0 of 1"
+    (line,) = [line for line in running.lines() if "who said caf" in line]
+    assert line.endswith(r"who said caf\xe9\x0d\x1b[31m.example")
+
+
+def test_other_states_have_no_say(running: Policies) -> None:
+    with Asking(running.unix) as smtpd:
+        for state in ("VRFY", "ETRN", "UNHEARD-OF"):
+            assert smtpd.ask("refuse", protocol_state=state, instance=instance()) == ["DUNNO"]
+
+
+def test_an_end_in_the_middle_of_a_request(folder: Path) -> None:
+    "What is asked is answered; a connection on which nothing is asked is closed, and Postfix asks elsewhere."
+    service = Policies(folder)
+    service.start()
+    with Asking(service.unix) as busy, Asking(service.inet) as idle, Asking(service.inet) as half:
+        idle.ask("ben")
+        half.send(request()[:50])
+        busy.send(request("wait"))
+        until((folder / "arrived").exists, "the plugin has begun")
+        os.kill(service.pid, signal.SIGTERM)
+        assert idle.answer() == "" and half.answer() == ""
+        (folder / "open").touch()
+        assert [busy.answer(), busy.answer()] == ["550 5.7.1 open for wait@example.org", ""]
+    assert service.end() == 0 and not (folder / "policy").exists()
+
+
+def test_a_worker_that_dies_in_the_middle_of_a_request(folder: Path) -> None:
+    "Postfix is told nothing, and its second try finds another worker."
+    with Policies(folder) as service:
+        with Asking(service.unix) as smtpd:
+            smtpd.send(request("kill"))
+            assert smtpd.answer() == ""
+        with Asking(service.unix) as smtpd:
+            assert smtpd.ask("defer") == ["451 4.7.1 come again"]
+
+
+def test_an_answer_comes_before_postfix_gives_up(folder: Path) -> None:
+    with Policies(folder, "--postfix-seconds", "0.2") as service:
+        with Asking(service.unix) as smtpd:
+            smtpd.send(request("wait"))
+            assert smtpd.answer() == "DUNNO"
+            assert smtpd.ask("defer") == ["451 4.7.1 come again"]
+        assert any("patient: pid 291 - no end after 0.2 seconds, so the mail goes on" in line for line in service.lines())
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "service"])
+def test_what_postfix_cant_do_ends_the_start(folder: Path, alone: bool) -> None:
+    service = Policies(folder, chains=CHAINS + "[mail]\nmsa\n[end-of-message]\nlooker\n[helo]\nchanges\nmissing\n", alone=alone)
+    service.launch()
+    assert service.process and service.process.wait(PATIENCE) == 3
+    told = service.log.read_text()
+    for words in (
+        "line 16: looker may add a header field, and at the end of a message it's too late for that",
+        "line 16: looker can't stand at [end-of-message]: it is meant for [client]",
+        "line 18: changes may change an address, and a policy service can't; Postfix does that itself: recipient_delimiter",
+        "line 19: there is no plugin missing",
+    ):
+        assert words in told
+    assert not (folder / "policy").exists()
+
+
+def test_a_file_that_is_read_again(folder: Path) -> None:
+    "At SIGHUP: a good one counts from then on, a bad one changes nothing."
+    with Policies(folder) as service:
+        for text, told, answer in (
+            (CHAINS.replace("sorry", "changed"), "new workers have taken over", "553 5.7.1 changed 0 of 1"),
+            (CHAINS + "changes\n", "the workers stay as they were", "553 5.7.1 changed 0 of 1"),
+        ):
+            (folder / "control" / "postfixplugins").write_text(text)
+            os.kill(service.pid, signal.SIGHUP)
+            until(lambda told=told: told in service.log.read_text(), told)  # type: ignore[misc]
+            with Asking(service.unix) as smtpd:
+                assert smtpd.ask("refuse", instance=instance()) == [answer]
