@@ -46,7 +46,11 @@ LISTS = {  # by the setting that names a list: what its entries are, of `LIST_EN
     "RDNSKEYWORDS": "word",
     "ACCESSFILE": "access",
 }
-NEEDED = {"CHKUSER_ADDRFILE", "SENDERCHK_ADDRFILE", "ACCESSFILE"}  # without which the plugin has nothing to do
+NEEDED = {
+    "CHKUSER_ADDRFILE",
+    "SENDERCHK_ADDRFILE",
+    "ACCESSFILE",
+}  # without which the plugin has nothing to do
 
 
 class ListFile(NamedTuple):
@@ -62,8 +66,15 @@ def _list_settings(plugin: Plugin, environ: Mapping[str, str]) -> list[Variable]
     "The settings by which a plugin is told of lists; that of mailboxes doesn't count if those are elsewhere."
     variables = plugin.settings.variables()
     sources = next((each for each in variables if each.name.endswith("_SOURCE")), None)
-    elsewhere = sources and "list" not in str(environ.get(sources.name, sources.default)).split()
-    return [each for each in variables if each.name in LISTS and not (elsewhere and each.name.endswith("_ADDRFILE"))]
+    elsewhere = (
+        sources
+        and "list" not in str(environ.get(sources.name, sources.default)).split()
+    )
+    return [
+        each
+        for each in variables
+        if each.name in LISTS and not (elsewhere and each.name.endswith("_ADDRFILE"))
+    ]
 
 
 def _lists(setup: SetUp) -> Iterator[ListFile]:
@@ -108,9 +119,17 @@ def _wrong_entry(kind: str) -> Callable[[str], str]:
     if kind == "mailbox":
         return _wrong_mailbox
     if kind == "keys":
-        return lambda entry: "" if len(entry.split()) == 2 else "there should be a list's name and its key"
+        return lambda entry: (
+            ""
+            if len(entry.split()) == 2
+            else "there should be a list's name and its key"
+        )
     if kind == "word":
-        return lambda entry: f"{entry:.60} has a blank in it, and a host's name never has" if " " in entry else ""
+        return lambda entry: (
+            f"{entry:.60} has a blank in it, and a host's name never has"
+            if " " in entry
+            else ""
+        )
     return LIST_ENTRIES[kind]
 
 
@@ -133,7 +152,9 @@ def _foreign(entry: str, setup: SetUp) -> str:
     except OSError:
         return ""
     near = neighbour(domain, ours)
-    return f"{entry:.60} is in a domain that isn't in rcpthosts" + (f"; did you mean {near}?" if near else "")
+    return f"{entry:.60} is in a domain that isn't in rcpthosts" + (
+        f"; did you mean {near}?" if near else ""
+    )
 
 # %% ../../nbs/cli/12_check_lists.ipynb #0bfaf6d3
 LINES_TOLD = 10  # of one list
@@ -166,8 +187,16 @@ def _faults(text: str, each: ListFile, setup: SetUp) -> Iterator[tuple[int, str]
     if each.kind not in ("access", "grants"):
         yield from _entry_faults(text, each, setup)
         return
-    stages = {entry.stage for entry in setup.entries if entry.plugin and entry.plugin.name == each.reader}
-    said = check_access_rules(text, *stages) if each.kind == "access" else Grants(text).faults
+    stages = {
+        entry.stage
+        for entry in setup.entries
+        if entry.plugin and entry.plugin.name == each.reader
+    }
+    said = (
+        check_access_rules(text, *stages)
+        if each.kind == "access"
+        else Grants(text).faults
+    )
     for line in said:
         place, _, why = line.partition(": ")
         yield int(place.rpartition(" ")[2]), why
@@ -191,7 +220,12 @@ def _list_mistakes(each: ListFile, setup: SetUp) -> Iterator[Mistake]:
         raw = setup.control.read(each.file)
     except FileNotFoundError:
         if each.needed:
-            yield Mistake(path, 0, f"there is no such file, and {each.reader} {_LACKING.get(each.file, 'reads it')}", "make it")
+            yield Mistake(
+                path,
+                0,
+                f"there is no such file, and {each.reader} {_LACKING.get(each.file, 'reads it')}",
+                "make it",
+            )
         return
     except OSError as error:
         if error.errno == errno.EFBIG and each.reader != "qmail-smtpd" and _is_large_cdb(path):
@@ -212,7 +246,11 @@ def _list_mistakes(each: ListFile, setup: SetUp) -> Iterator[Mistake]:
     for line, why in found[:LINES_TOLD]:
         yield where(line, printable(why, 200), _remedy(why))
     if len(found) > LINES_TOLD:
-        yield where(found[LINES_TOLD][0], f"{len(found) - LINES_TOLD} more entries like these", "see there")
+        yield where(
+            found[LINES_TOLD][0],
+            f"{len(found) - LINES_TOLD} more entries like these",
+            "see there",
+        )
 
 
 _UNREAD = "can't be read"
@@ -233,7 +271,11 @@ _LACKING = {  # by file, what comes of it
 # %% ../../nbs/cli/12_check_lists.ipynb #04bb6801
 def _access_to(files: Mapping[str, str], user: User) -> Iterator[Mistake]:
     "Files that a user can't read, or everybody may write to; readers by path."
-    parts = [Part(reader, path, os.R_OK) for path, reader in files.items() if os.path.isfile(path)]
+    parts = [
+        Part(reader, path, os.R_OK)
+        for path, reader in files.items()
+        if os.path.isfile(path)
+    ]
     with acting_as(user) as can:
         found = flaws(parts, user, can or partial(may, user))
     for some in by_remedy(each for each in found if each.kind not in ("own", "missing")):

@@ -5,7 +5,12 @@
 # %% ../../nbs/plugins/rcptchecks.ipynb #aaf260be
 from __future__ import annotations
 
-from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
+from ra_plugins.ask.mailbox import (
+    DovecotMailbox,
+    PostfixMailbox,
+    SqlMailbox,
+    VpopmailMailbox,
+)
 from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.plugins.shared.mailboxes import (
     RecipientListSettings,
@@ -55,5 +60,9 @@ async def rcptchecks(
     log: Callable[[str], None],
 ) -> list[Command]:
     "Refuse a recipient of ours that has no mailbox, or a full one."
-    mailboxes = mailboxes_in(settings.source, control, settings.addresses, settings.whitelist, settings.forms)
-    return await check_recipient("rcptchecks", mailboxes, session, settings, state, log, settings.full)
+    mailboxes = mailboxes_in(
+        settings.source, control, settings.addresses, settings.whitelist, settings.forms
+    )
+    return await check_recipient(
+        "rcptchecks", mailboxes, session, settings, state, log, settings.full
+    )
