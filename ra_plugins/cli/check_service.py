@@ -138,9 +138,11 @@ def _settings(setup: SetUp, path: str) -> Iterator[Mistake]:
 def check_service(
     setup: SetUp,
     socket: str,  # that clients should ask
-    settings: str = "",  # the path of the service's settings, if it has a file with them
+    # the path of the service's settings, if it has a file with them
+    settings: str = "",
 ) -> Iterator[Mistake]:
-    "What is wrong with the service's side of a set-up, if there is one; `OSError` if what runs can't be read."
+    """What is wrong with the service's side of a set-up, if there is one; `OSError` if
+    what runs can't be read."""
     yield from _section_file(setup)
     yield from _clients(setup, socket)
     if settings:

@@ -48,7 +48,8 @@ def packaging_folder() -> str:
 KINDS = ("systemd", "daemontools", "s6")
 DAEMONS = ("service", "rater")
 
-UNIT_FILES = {  # what is written, by kind and daemon: a path in the folder, and where it comes from
+# what is written, by kind and daemon: a path in the folder, and where it comes from
+UNIT_FILES = {
     ("systemd", "service"): {
         "ra-plugins.service": "service/ra-plugins.service",
         "ra-plugins.socket": "service/ra-plugins.socket",
@@ -78,10 +79,12 @@ PLAIN = re.compile(
 
 def program_path(
     name: str,
-    folder: str
-    | None = None,  # where it is; without it, beside the program that was called, beside Python, on PATH
+    # where it is; without it, beside the program that was called, beside Python, on
+    # PATH
+    folder: str | None = None,
 ) -> str:
-    "Where one of our programs is; `Fault` if it isn't installed, or if its path can't stand in a unit."
+    """Where one of our programs is; `Fault` if it isn't installed, or if its path can't
+    stand in a unit."""
     from shutil import which
     from sysconfig import get_path
 
