@@ -267,8 +267,8 @@ def test_reference_leads_to_its_definition(visit: Any) -> None:
     assert page.url.endswith("/spp/command.html#Delay")
     page.wait_for_function(IN_SIGHT)  # Furo scrolls smoothly
     code = page.locator(".cell", has=page.locator("pre", has_text="class Delay")).first
-    place = page.evaluate("document.getElementById('Delay').getBoundingClientRect().top")
-    assert abs(place - code.bounding_box()["y"]) < 40
+    above = "code => code.getBoundingClientRect().top - document.getElementById('Delay').getBoundingClientRect().top"
+    assert 0 <= code.evaluate(above) < 40
     about = page.locator(".definition", has=page.locator("summary code.name", has_text=re.compile("^Delay$")))
     assert not about.locator("dl.py").first.is_visible()
     about.locator("summary").first.click()

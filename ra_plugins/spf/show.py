@@ -501,7 +501,7 @@ STYLE = """
 .raspf-turn > :first-child {overflow-wrap: anywhere}
 .raspf-turn > :last-child {white-space: nowrap}
 .raspf-match {font-weight: 600; background: rgba(128, 128, 128, 0.16)}
-.raspf-unreached {opacity: 0.5}
+.raspf-unreached {opacity: 0.65}
 .raspf-marked {overflow-wrap: anywhere}
 .raspf-marked mark {color: inherit; background: #c0392b2b; text-decoration: underline wavy #c0392b}
 .raspf-note {opacity: 0.75; font-size: 0.9em; font-weight: 400; padding-left: 1.2em}
