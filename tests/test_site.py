@@ -377,6 +377,22 @@ def test_narrow_window(visit: Any, site: Path, address: str) -> None:
     assert wide == {}
 
 
+CUT_OFF = """() => [...document.querySelectorAll("article div.highlight pre")]
+    .filter((code) => code.offsetParent && code.scrollWidth > code.clientWidth + 1).map((code) => code.innerText.slice(0, 100))"""
+
+
+@needs_browser
+def test_no_code_is_cut_off(visit: Any, site: Path, address: str) -> None:
+    "On a window of 1,400 pixels each block of code is as wide as its box, at most."
+    page = visit("index.html", viewport={"width": 1400, "height": 1000})
+    cut = {}
+    for path in pages(site):
+        page.goto(address + path.relative_to(site).as_posix())
+        if found := page.evaluate(CUT_OFF):
+            cut[page.url] = found
+    assert cut == {}
+
+
 @needs_browser
 def test_without_scripts(visit: Any) -> None:
     page = visit("spf/evaluation.html", java_script_enabled=False)
