@@ -12,6 +12,7 @@ from shutil import which
 
 NEEDS = {  # by benchmark
     "rater": ("redis-server", "uvloop"),
+    "rater_loops": ("uvloop",),
     "service": ("dash", "gcc", "libc6-dev"),
     "service_client": ("dash", "gcc", "libc6-dev", "musl-tools", "uvloop"),
 }

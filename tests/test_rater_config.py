@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ra_plugins.rater.config import described, load_config, parse_config
-from ra_plugins.rater.limits import Limit, Rule, address_bytes, one_spelling
+from ra_plugins.rater.limits import LATELY, Limit, Rule, RuleBook, address_bytes, one_spelling
 from ra_plugins.rater.memory import Memory
 from ra_plugins.rater.protocol import Rater, read_request
 from ra_plugins.rater.settings import DaemonSettings
@@ -329,7 +329,34 @@ def test_what_can_match_nothing_and_a_limit_that_never_decides_are_told() -> Non
     ]
     assert notes('match = "::ffff:10.*"\nexempt = true')[0].startswith("rater.toml:2: no value can match")
     assert notes('match = "[z-a]"\nexempt = true')[0].startswith("rater.toml:2: no value can match")
+    assert "2001:0db8:*" in notes('match = ["192.0.2.1", "2001:0db8:*"]\nexempt = true')[0]
     assert not notes('match = "AA:BB:CC:*"\nlimit = ["10 in 1m", "200 in 1d"]', 'match = "[A-F]?"\nexempt = true')
+
+
+LIKE_ADDRESSES = [
+    "10.0.0.256",
+    "010.0.0.1",
+    "10.0.0.",
+    "10.0.0.0 / 8",
+    "10.0.0.1-10.0.0.9",
+    "10.0.0.1:25",
+    "[10.0.0.1]",
+]
+LIKE_ADDRESSES += [" 10.0.0.1", "1.2.3.4%eth0", "[2001:db8::1]:25", "IPv6:2001:db8::1", "2001:db8:", "2001:db8::-9"]
+
+
+@pytest.mark.parametrize("pattern", LIKE_ADDRESSES)
+def test_what_looks_like_an_address_and_is_none_is_told(pattern: str) -> None:
+    told = f'"{pattern}" is taken for a text, since no address and no network is written so'
+    assert notes(f'match = "{pattern}"\nexempt = true') == [f"rater.toml:2: {told}"]
+    assert notes(f'match = ["ana", "{pattern}"]\nexempt = true') == [f"rater.toml:2: {told}"]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["release 10.0.0.1", "00:00:5e:00:53:01", "12:34:56", "1.2.3", "a::b c", "3.141", "x@10.0.0.1"]
+)
+def test_other_texts_are_let_be(pattern: str) -> None:
+    assert not notes(f'match = "{pattern}"\nexempt = true')
 
 
 # Addresses
@@ -339,7 +366,8 @@ def spellings(number: int, bits: int) -> list[str]:
     "Ways to write an address."
     if bits == 32:
         four = str(ip_address(number))
-        return [four, f"::ffff:{four}", f"::FFFF:{number >> 16:x}:{number & 0xFFFF:X}", f"0:0:0:0:0:ffff:{four}"]
+        mapped = f"::FFFF:{number >> 16:x}:{number & 0xFFFF:X}"
+        return [four, f"::ffff:{four}", mapped, f"0:0:0:0:0:ffff:{four}", f"{mapped}%eth0"]
     six = IPv6Address(number)
     return [
         str(six),
@@ -347,6 +375,7 @@ def spellings(number: int, bits: int) -> list[str]:
         six.exploded,
         six.exploded.upper(),
         ":".join(f"{int(each, 16):x}" for each in six.exploded.split(":")),
+        str(six) if six.is_link_local else f"{six}%eth0",
     ]
 
 
@@ -366,16 +395,53 @@ def test_an_address_is_one_however_it_is_written(address: tuple[int, int], data:
     everybody = Rule("*", (), prefix4=prefix if bits == 32 else 32, prefix6=prefix if bits == 128 else 128)
     assert Rule("*", ()).counted(one) == plain
     assert everybody.counted(one) == (plain if prefix == bits else str(ip_network(f"{plain}/{prefix}", strict=False)))
-    assert Rule(other, ()).covers(one) and Rule(str(ip_network(f"{plain}/{prefix}", strict=False)), ()).covers(one)
+    assert Rule(other.partition("%")[0], ()).covers(one) and Rule(
+        str(ip_network(f"{plain}/{prefix}", strict=False)), ()
+    ).covers(one)
     assert not Rule(str(ip_address(plain) + (1 if number < 2**bits - 1 else -1)), ()).covers(one)
 
 
 @given(st.text(max_size=40) | st.from_regex(r"[0-9a-fA-F:.%]{1,40}", fullmatch=True))
 def test_what_is_no_address_is_left_as_it_is(value: str) -> None:
     try:
-        ip_address(value)
+        ip_address(value.partition("%")[0] if ":" in value else value)
     except ValueError:
         assert one_spelling(value) == value and address_bytes(value) is None
+
+
+def test_a_zone_tells_link_local_addresses_apart_and_no_others() -> None:
+    rule = Rule("*", (), prefix6=64)
+    assert [rule.counted(f"FE80::1%{zone}") for zone in ("eth0", "eth1", "")] == [
+        "fe80::%eth0/64",
+        "fe80::%eth1/64",
+        "fe80::/64",
+    ]
+    assert {rule.counted(f"2001:db8::{number}%{number}") for number in range(9)} == {"2001:db8::/64"}
+    assert {Rule("*", ()).counted(f"::ffff:192.0.2.1%{number}") for number in range(9)} == {"192.0.2.1"}
+    assert Rule("192.0.2.0/24", ()).covers("::ffff:192.0.2.1%eth0") and Rule("fe80::/10", ()).covers("fe80::1%eth0")
+
+
+@pytest.mark.parametrize("pattern, instead", [("fe80::1%eth0", "fe80::1"), ("fe80::%eth0/10", "fe80::/10")])
+def test_a_match_with_a_zone_is_refused_since_it_would_be_for_all_zones(pattern: str, instead: str) -> None:
+    with pytest.raises(ConfigError, match=f"2: {pattern} should be without its zone.*: {instead}$"):
+        notes(f'match = "{pattern}"\nexempt = true')
+
+
+def test_what_a_book_remembers_of_addresses_changes_no_answer_and_is_bounded() -> None:
+    rules = [Rule("2001:db8:1::/48", ()), Rule("*", [Limit(1, 60)], prefix4=24, prefix6=63)]
+    book = RuleBook({"ip": rules, "plain": [Rule("*", [Limit(1, 60)])]})
+    for _ in range(2):
+        assert book.found("ip", "2001:DB8:1::7") == (rules[0], "2001:db8:1::7")
+        assert book.found("ip", "2001:DB8:0:3::7") == (rules[1], "2001:db8:0:2::/63")
+        assert book.found("ip", "::ffff:c000:207") == (rules[1], "192.0.2.0/24")
+        assert book.found("plain", "::FFFF:c000:207")[1] == "192.0.2.7" and book.found("plain", "a:B")[1] == "a:B"
+    for number in range(1, 3 * LATELY):
+        value = f"2001:DB8::{number:x}"
+        assert (book.found("plain", value)[1], book.found("ip", value)[1]) == (
+            value.lower().replace("::0", "::"),
+            "2001:db8::/63",
+        )
+    assert len(book._spelled) <= LATELY and book._lately.cache_info().currsize <= LATELY
 
 
 def test_the_packaged_rule_counts_an_address_once() -> None:
@@ -452,7 +518,7 @@ def test_mistakes_in_what_a_rule_and_a_class_choose(content: str, expected: str)
 
 
 def test_an_array_on_a_line_of_its_own_is_no_toml() -> None:
-    old = b"/* the\n[office] */\nlimits: { ip: ( // wildcard, seconds, count\n(\"*\", 10, 1) ); };"
+    old = b'/* the\n[office] */\nlimits: { ip: ( // wildcard, seconds, count\n("*", 10, 1) ); };'
     assert str(parse_config("config", old).book.classes["ip"][0]) == "*: 1 in 10s"
     assert read_config("config", b"ports:  # all of them\n [1999, 2000];").values == {"ports": [1999, 2000]}
     for toml in (b"port = 1\n[settings]", b"a = [\n[1],\n[2]]\n # x\n [b] # c", b"[[limits.ip]]\nlimit = '1 in 1s'"):
@@ -538,7 +604,10 @@ def test_case_and_tags_by_class() -> None:
     rater = Rater(config.book, Memory())
 
     def asked(name: str, *values: str) -> list[str]:
-        return [line.decode().strip() for line in rater.answers([read_request(f"{name} {each}".encode()) for each in values])]
+        return [
+            line.decode().strip()
+            for line in rater.answers([read_request(f"{name} {each}".encode()) for each in values])
+        ]
 
     assert asked("from", "ana@example.org", "ANA@Example.org", "ana+1@example.org") == ["0 1/2", "0 2/2", "1 3/2"]
     assert asked("from", "boss+x@example.org", "BOSS@example.org", "+a@example.org") == ["0 0/0", "0 0/0", "0 1/2"]

@@ -167,7 +167,9 @@ def test_a_question_that_is_cut_short_is_none(start: Callable[..., Daemon]) -> N
         connection.shutdown(socket.SHUT_WR)
         assert everything(connection) == b"2 Cut short: a question ends with a newline\r\n"
     assert daemon.ask(b"ip 192.0.2.1\n") == b"0 1/2\r\n"
-    assert daemon.ask(b"-keep ip 192.0.2.1\nip 192") == b"0 2/2\r\n" + b"2 Cut short: a question ends with a newline\r\n"
+    assert (
+        daemon.ask(b"-keep ip 192.0.2.1\nip 192") == b"0 2/2\r\n" + b"2 Cut short: a question ends with a newline\r\n"
+    )
     assert daemon.ask(b"") == b""
     assert daemon.ask(b"near\nnear", "control port").splitlines()[-2] == b"error: a command ends with a newline"
 
@@ -192,7 +194,7 @@ def test_many_questions_on_a_connection(start: Callable[..., Daemon]) -> None:
 
 def test_which_limit_it_is_and_when_to_come_again(start: Callable[..., Daemon]) -> None:
     limits = LIMIT.replace('"2 in 1h"', '["5 in 1m", "2 in 1h"]')
-    daemon = start(f'[settings]\n{PLACES}metrics_port = 0\n{limits}[[limits.ip6]]\nexempt = true\n')
+    daemon = start(f"[settings]\n{PLACES}metrics_port = 0\n{limits}[[limits.ip6]]\nexempt = true\n")
     assert daemon.ask(b"-more ip 192.0.2.1\n") == b"0 1/2 3600 0\r\n"
     assert daemon.ask(b"-more -peek ip 192.0.2.2\n") == b"0 0/5 60 0\r\n"
     assert daemon.ask(b"-more ip6 x\n") == b"0 0/0 0 0\r\n"
@@ -497,6 +499,30 @@ def test_raterctl_reload(start: Callable[..., Daemon]) -> None:
     ]
 
 
+def test_the_metrics_and_the_status_tell_of_a_reload_that_was_refused(start: Callable[..., Daemon]) -> None:
+    daemon = start(f"[settings]\n{PLACES}metrics_port = 0\n{LIMIT}")
+
+    def figures() -> list[float]:
+        with urlopen(f"http://127.0.0.1:{daemon.ports['metrics']}/metrics", timeout=PATIENCE) as page:
+            lines = dict(line.rsplit(" ", 1) for line in page.read().decode().splitlines() if line[0] != "#")
+        names = ("successful", "timestamp_seconds", "refused_timestamp_seconds")
+        return [float(lines[f"rater_reload_{name}"]) for name in names]
+
+    good = daemon.config.read_text()
+    successful, read, refused = figures()
+    assert (successful, refused) == (1, 0) and "rules:" not in daemon.ctl("status")[1]
+    daemon.config.write_text("[settings]\nport = -1\n")
+    assert daemon.ctl("reload")[0] == 1
+    successful, read_then, refused = figures()
+    assert (successful, read_then) == (0, read) and refused > read
+    assert "rules: the configuration was refused when it was read last" in daemon.ctl("status")[1]
+    daemon.config.write_text(good)
+    assert daemon.ctl("reload")[0] == 0
+    successful, read, refused_then = figures()
+    assert (successful, refused_then) == (1, refused) and read > refused
+    assert "rules:" not in daemon.ctl("status")[1]
+
+
 def test_raterctl_goes_wrong(start: Callable[..., Daemon]) -> None:
     daemon = start()
     for words, message in (
@@ -522,7 +548,11 @@ def test_raterctl_over_a_unix_socket(start: Callable[..., Daemon], tmp_path: Pat
     daemon.ask(b"ip 192.0.2.1\n")
     for arguments, environ in ((["--socket", path], {}), ([], {"RATER_CONTROL": path})):
         done = subprocess.run(
-            [*RATERCTL, *arguments, "near"], env={**ENVIRON, **environ}, capture_output=True, text=True, timeout=PATIENCE
+            [*RATERCTL, *arguments, "near"],
+            env={**ENVIRON, **environ},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert (done.returncode, done.stdout) == (0, "ip 192.0.2.1 1/2 in 1h\n")
     done = subprocess.run(
@@ -750,7 +780,10 @@ def test_show_tells_how_a_value_is_doing_and_counts_nothing(start: Callable[...,
         assert lines[1:] == ["ip 2001:db8::/64 3/2 in 1h over", "ip 2001:db8::/64 3/5 in 1d"]
         found = re.fullmatch(r"room for one more in (\d+) s", wait)
         assert found and 3500 < int(found[1]) <= 3600
-    assert daemon.ctl("show", "ip", "192.0.2.1")[1].splitlines()[1:] == ["ip 192.0.2.1 0/2 in 1h", "ip 192.0.2.1 0/5 in 1d"]
+    assert daemon.ctl("show", "ip", "192.0.2.1")[1].splitlines()[1:] == [
+        "ip 192.0.2.1 0/2 in 1h",
+        "ip 192.0.2.1 0/5 in 1d",
+    ]
     assert daemon.ctl("show", "user", "root")[1] == "user root by the rule root: exempt\n"
     assert daemon.ctl("show", "user", "ana") == (1, "", "error: No limit for: ana\n")
     assert daemon.ctl("show", "ip")[0] == daemon.ctl("show", "colour", "red")[0] == 1

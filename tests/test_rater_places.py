@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,10 @@ NEVER = [  # what can't be an address
     *(f"redis://192.0.2.1?timeout={wrong}" for wrong in ("-1", "0", "nan", "inf", "1e9", "soon")),
     *(f"redis://192.0.2.1?socket_{wrong}" for wrong in ("timeout=-1", "connect_timeout=nan", "read_size=-1", "type=7")),
     *(f"redis://192.0.2.1?{wrong}" for wrong in ("encoding=rot13", "retry=5", "protocol=9", "parser_class=x", "a=b")),
-    *(f"redis://192.0.2.1?{wrong}" for wrong in ("host=192.0.2.2", "port=6380", "path=/run/redis", "timeout=1&timeout=2")),
+    *(
+        f"redis://192.0.2.1?{wrong}"
+        for wrong in ("host=192.0.2.2", "port=6380", "path=/run/redis", "timeout=1&timeout=2")
+    ),
     "redis://192.0.2.1/1?db=2",
     "redis+cluster://192.0.2.1/1",
     "redis+cluster://192.0.2.1?db=1",
@@ -39,6 +43,9 @@ NEVER = [  # what can't be an address
     f"redis://:{SECRET}@192.0.2.1?password=another",
     f"redis://:{SECRET}?a=b@192.0.2.1",
     f"redis://user:{SECRET}@192.0.2.1?max_connections=0",
+    "redis+sentinel://192.0.2.1,/rater",
+    "redis+cluster://192.0.2.1,:6379",
+    f"redis+sentinel://:{SECRET}@192.0.2.1,:{SECRET}@192.0.2.2/rater",
 ]
 
 
@@ -48,6 +55,34 @@ def test_a_place_that_cant_be_is_refused_with_its_line(store: str) -> None:
         parse_config("rater.toml", f'[settings]\nstore = "{store}"\n{LIMIT}'.encode())
     assert str(refused.value).startswith("rater.toml:2: no address of a Redis server: ")
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "store",
+    ["REDIS://192.0.2.1", "Redis+cluster://192.0.2.1", "sqlite::memory:", "SQLite:marks.db", "Memory", " memory"],
+)
+def test_a_place_is_what_it_is_described_as_or_refused(store: str) -> None:
+    with pytest.raises(ConfigError, match="rater.toml:2: .* is no store"):
+        parse_config("rater.toml", f'[settings]\nstore = "{store}"\n{LIMIT}'.encode())
+
+
+def test_a_file_that_can_have_no_write_ahead_log_is_no_store_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    ask = """if True:
+        from ra_plugins.rater.sqlite import Sqlite
+        try:
+            Sqlite(":memory:").held()  # for SQLite, not the file that is called so
+        except Exception as error:
+            print(error)
+        """
+    done = subprocess.run([sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "it can't have a write-ahead log" in done.stdout and not done.stderr
+
+
+def test_of_sentinels_that_cant_be_reached_the_log_tells_why_and_not_with_which_options() -> None:
+    store = open_store(f"redis+sentinel://:{SECRET}@127.0.0.1:1,127.0.0.1:2/rater?sentinel_password={SECRET}")
+    with pytest.raises(StoreError, match="No master found for .rater. : .*ConnectionError") as failed:
+        store.held()
+    assert len(str(failed.value)) < 250 and "redis." not in str(failed.value)
 
 
 def test_a_password_is_nobodys_business_wherever_it_stands() -> None:
@@ -126,7 +161,16 @@ def test_the_packaged_acl_and_tls(tmp_path: Path) -> None:
     subprocess.run([*make, *names], check=True, capture_output=True)
     acl = (ROOT / "packaging" / "rater.acl").read_text()
     (tmp_path / "users.acl").write_text(f"user default off\nuser admin on >admin ~* +@all\n{acl}")
-    tls = ("--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", tmp_path / "key.pem", "--tls-auth-clients", "no")
+    tls = (
+        "--tls-port",
+        port,
+        "--tls-cert-file",
+        certificate,
+        "--tls-key-file",
+        tmp_path / "key.pem",
+        "--tls-auth-clients",
+        "no",
+    )
     command = ("redis-server", "--port", 0, *tls, "--aclfile", tmp_path / "users.acl", "--dir", tmp_path, "--save", "")
     server = subprocess.Popen([str(each) for each in command], stdout=subprocess.DEVNULL)
     try:

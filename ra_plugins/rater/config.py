@@ -32,8 +32,8 @@ from ra_plugins.rater.syntax import ConfigError, ConfigProblem, Source, Where, f
 
 # %% auto #0
 __all__ = ['HELD_AGAINST', 'NAME', 'CONFIG_SECTIONS', 'triple', 'rule', 'meant_network', 'Before', 'unmatchable', 'never_decides',
-           'oddities', 'rule_book', 'classes_of', 'settings_of', 'is_loopback', 'Config', 'parse_config', 'load_config',
-           'places', 'kept', 'without_password', 'described_rules', 'described']
+           'odd_pattern', 'oddities', 'rule_book', 'classes_of', 'settings_of', 'is_loopback', 'Config', 'parse_config',
+           'load_config', 'places', 'kept', 'without_password', 'described_rules', 'described']
 
 # %% ../../nbs/rater/08_config.ipynb #be69b9f9
 def triple(value: Any) -> RuleSettings:
@@ -146,6 +146,24 @@ def never_decides(
                 break
 
 # %% ../../nbs/rater/08_config.ipynb #72ea08a3
+_LIKE_ADDRESS = re.compile(
+    r"""\s* \[? (?:ipv6:)? (?: \d+ (?:[.]\d+){3} | [0-9a-f:.]*::[0-9a-f:.]* ) \]? (?: [:.] \d* | \s* [-\\/%] .* )? \s*
+    | (?:\d{1,3}[.]){1,3} | (?:[0-9a-f]{1,4}:){2,7}""",
+    re.ASCII | re.IGNORECASE | re.VERBOSE,
+)
+
+
+def odd_pattern(rule: Rule) -> str:
+    "What is odd about what a rule is for, the first thing of several, or an empty text."
+    single = [] if rule.network is not None else [rule.pattern]
+    for each in sorted({*rule.among.texts, *rule.among.wildcards} - {"\n"}) if rule.among else single:
+        if why := unmatchable(each):
+            return f"no value can match {as_written(each)}: {why}"
+        if len(pattern) < 100 and _LIKE_ADDRESS.fullmatch(pattern):
+            return f"{as_written(pattern)} is taken for a text, since no address and no network is written so"
+    return ""
+
+# %% ../../nbs/rater/08_config.ipynb #f63b8a3c
 def oddities(rules: Sequence[Rule | None]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     "What can't be meant in the rules of a class: where, from the class on, and what."
     before = Before()
@@ -156,8 +174,8 @@ def oddities(rules: Sequence[Rule | None]) -> Iterator[tuple[tuple[str | int, ..
             nearest = number and (last := rules[number - 1]) and last.pattern == hiding
             takes = "is for every value" if hiding == before.for_all else "takes all that it would match"
             yield (number,), f"this rule is never reached: {'the one' if nearest else 'a rule'} before it, {hiding}, {takes}"
-        elif rule.network is None and not rule.among and (why := unmatchable(rule.pattern)):
-            yield (number, "match"), f"no value can match {as_written(rule.pattern)}: {why}"
+        elif odd := odd_pattern(rule):
+            yield (number, "match"), odd
         for place, limit in never_decides(rule.limits, rule.watched):
             yield (number, "limit"), f"{rule.limits[place]} never decides: {limit} is passed before it"
         if not rule.among:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ra_plugins.rater.client import QUESTION_LIMIT, connect, parse_server_address
 from ra_plugins.rater.config import described_rules
-from ra_plugins.rater.limits import Limit, NoRule, Rule, duration
+from ra_plugins.rater.limits import Limit, NoRule, Rule, address_bytes, duration
 from ra_plugins.rater.memory import Mark, StoreError
 from ra_plugins.rater.protocol import Rater, seconds_to_wait
 from ra_plugins.rater.server import RaterServer
@@ -132,6 +132,8 @@ def forget(it: Operated, rest: str) -> Iterable[Row]:
 
 def matching(it: Operated, name: str, pattern: str) -> list[str]:
     "The values that a pattern is for, as they are held; none if it isn't a pattern but a value."
+    if "%" in pattern and address_bytes(pattern):  # on one link, while a pattern is for all
+        return []
     try:
         rule = Rule(pattern, ())
     except ValueError as error:
@@ -156,6 +158,8 @@ def _status(it: Operated) -> Iterator[tuple[str, str]]:
     yield "connections", f"{opened} open, {accepted} accepted, {dropped} dropped{paused}"
     for name, answer in sorted(rater.answered):
         yield f"answered with {answer}", f"{rater.answered[name, answer]} of {name or 'no class'}"
+    if rater.refused > rater.reloaded:
+        yield "rules", "the configuration was refused when it was read last, and those before it hold"
     yield "store", f"{rater.health.failures} failures" + ", it fails now" * rater.health.failing
     try:
         yield "values held", str(rater.store.held())

@@ -192,7 +192,11 @@ class Daemon:
 
     def reload(self) -> list[str]:
         "Read the configuration again, and tell about it. It raises `CommandRefused`, and then everything is as before."
-        (settings, book, notes, policy), made = reread(self.file)
+        try:
+            (settings, book, notes, policy), made = reread(self.file)
+        except CommandRefused:
+            self.rater.refused = time.time()
+            raise
         use_log(made, settings.log_level)
         self.rater.use(book)
         if self.desk and self.postfix and policy:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import translate
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import NamedTuple
 
 # %% auto #0
-__all__ = ['UNITS', 'COUNT_LIMIT', 'SECONDS_LIMIT', 'DOWN', 'EXEMPT', 'Limit', 'duration', 'parse_limit', 'checked_limit',
-           'address', 'address_bytes', 'address_text', 'one_spelling', 'pattern_network', 'Rule', 'Among', 'Spelling',
-           'NoRule', 'RuleBook', 'Verdict', 'judge', 'would_refuse']
+__all__ = ['UNITS', 'COUNT_LIMIT', 'SECONDS_LIMIT', 'DOWN', 'LATELY', 'LATELY_LENGTH', 'EXEMPT', 'Limit', 'duration',
+           'parse_limit', 'checked_limit', 'address', 'address_bytes', 'address_text', 'one_spelling',
+           'pattern_network', 'Rule', 'Among', 'Spelling', 'NoRule', 'RuleBook', 'Verdict', 'judge', 'would_refuse']
 
 # %% ../../nbs/rater/00_limits.ipynb #3bf199c5
 class Limit(NamedTuple):
@@ -81,13 +82,26 @@ def address_bytes(value: str) -> bytes | None:
     return found[12:] if found.startswith(_MAPPED) else found
 
 # %% ../../nbs/rater/00_limits.ipynb #8d23c4e6
+_ZEROS = bytes(16)
+_COMPATIBLE = bytes(12)  # what an IPv4-compatible address begins with (RFC 4291, section 2.5.5.1)
+
+
 def address_text(address: bytes) -> str:
     "An address as it is counted, from its 4 or 16 bytes."
     if len(address) == 4:
         return inet_ntop(AF_INET, address)
-    if address.startswith(bytes(12)):  # for which C libraries have different texts
+    if address.startswith(_COMPATIBLE):  # for which C libraries have different texts
         return str(IPv6Address(address))
     return inet_ntop(AF_INET6, address)
+
+
+def _without_needless_zone(value: str) -> str:
+    front, percent, zone = value.partition("%")
+    found = address_bytes(front) if percent and ":" in front else None
+    if found is None:
+        return value
+    keeps = bool(zone) and len(found) == 16 and (found[0], found[1] & 0xC0) == (0xFE, 0x80)
+    return f"{address_text(found)}%{zone}" if keeps else address_text(found)
 
 
 def one_spelling(value: str) -> str:
@@ -97,8 +111,7 @@ def one_spelling(value: str) -> str:
     try:
         found = inet_pton(AF_INET6, value)
     except (OSError, ValueError):
-        front, percent, zone = value.partition("%")
-        return f"{one_spelling(front)}%{zone}" if percent and address_bytes(front) else value
+        return _without_needless_zone(value)
     return inet_ntop(AF_INET6, found) if found[0] else address_text(found.removeprefix(_MAPPED))
 
 # %% ../../nbs/rater/00_limits.ipynb #a7b859cb
@@ -117,6 +130,8 @@ def pattern_network(
 ) -> IPv4Network | IPv6Network | None:
     "The network that a pattern is, or None. It raises `ValueError` for one that looks like a network and isn't."
     found = address(pattern)
+    if "%" in pattern and address(pattern.partition("/")[0]):
+        raise ValueError(f"{pattern} should be without its zone, since a rule looks at none: {re.sub('%[^/]*', '', pattern)}")
     if found is not None:
         return ip_network(found)
     front = pattern.partition("/")[0]
@@ -200,9 +215,12 @@ class Rule:
         prefix, bits = (self.prefix4, 32) if len(address) == 4 else (self.prefix6, 128)
         if prefix == bits:
             return value
-        kept = int.from_bytes(address, "big") >> bits - prefix << bits - prefix
-        zone = "".join(value.partition("%")[1:])
-        return f"{address_text(kept.to_bytes(bits // 8, 'big'))}{zone}/{prefix}"
+        whole, part = divmod(prefix, 8)
+        kept = address[:whole]
+        if part:
+            kept += bytes([address[whole] >> 8 - part << 8 - part])
+        zone = "".join(value.partition("%")[1:]) if "%" in value else ""
+        return f"{address_text(kept + _ZEROS[len(kept) : len(address)])}{zone}/{prefix}"
 
     def fold(self) -> None:
         "From now on be for a value whatever its case is, given in lower case."
@@ -283,6 +301,10 @@ class Spelling(NamedTuple):
         return f"{local}{at}{domain}".casefold() if self.fold else f"{local}{at}{domain}"
 
 
+LATELY = 8192  # values for which the rule and the name are remembered
+LATELY_LENGTH = 64  # characters; a longer value isn't
+
+
 class NoRule(Exception):
     "There is nothing to judge a value by. The message says why."
 
@@ -298,12 +320,33 @@ class RuleBook:
     ):
         self.classes = {name: tuple(rules) for name, rules in classes.items()}
         self.down, self.spellings = dict(down or {}), dict(spellings or {})
+        firsts = {name: rules[0] for name, rules in self.classes.items() if rules and name not in self.spellings}
+        self._plain = {name: rule for name, rule in firsts.items() if rule.plain}
+        self._by_address = {name: any(rule.by_address for rule in rules) for name, rules in self.classes.items()}
+        self._spelled: dict[str, str] = {}
+        self._lately = lru_cache(LATELY)(self._find)
         for name in self.spellings:
             for rule in self.classes[name] if self.spellings[name].fold else ():
                 rule.fold()
 
     def found(self, name: str, value: str) -> tuple[Rule, str]:
         "The rule for `value` in the class called `name`, and the name under which it is counted. It raises `NoRule`."
+        if name in self._plain:  # most are
+            if ":" not in value:
+                return self._plain[name], value
+            return self._plain[name], self._spelled.get(value) or self._spell(value)
+        return self._lately(name, value) if len(value) <= LATELY_LENGTH else self._find(name, value)
+
+    def _spell(self, value: str) -> str:
+        "As `one_spelling`, and remember it."
+        spelled = one_spelling(value)
+        if len(value) <= LATELY_LENGTH:
+            if len(self._spelled) >= LATELY:
+                self._spelled.clear()
+            self._spelled[value] = spelled
+        return spelled
+
+    def _find(self, name: str, value: str) -> tuple[Rule, str]:
         try:
             rules = self.classes[name]
         except KeyError:
@@ -311,12 +354,8 @@ class RuleBook:
         if self.spellings and name in self.spellings:
             value = self.spellings[name].of(value)
         spelled = one_spelling(value) if ":" in value else value
-        address, looked = None, False
+        address = address_bytes(spelled) if self._by_address[name] else None
         for rule in rules:
-            if rule.plain:  # most are
-                return rule, spelled
-            if rule.by_address and not looked:
-                address, looked = address_bytes(spelled), True
             if rule.describes(spelled, address):
                 return rule, rule.named(spelled, address)
         raise NoRule(f"No limit for: {value}")

@@ -212,7 +212,7 @@ class Generations:
         if series is None:
             series = self.old.pop(value, None)
             if series is None:
-                if weight == 1 and not within:
+                if weight == 1 and (not within or len(limits) == 1 and limits[0][0]):  # it is surely within that
                     self.young[value] = now
                     self.room.left -= 1
                     return (1,) * len(limits)

@@ -29,8 +29,8 @@ from ra_plugins.rater.server import RaterServer
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['NO_CLASS', 'LOOK', 'questions', 'refused_questions', 'watched_questions', 'latency', 'build', 'policy_answers',
-           'Figures', 'PageRequest', 'MetricsPage']
+__all__ = ['NO_CLASS', 'LOOK', 'questions', 'refused_questions', 'watched_questions', 'latency', 'build', 'reloads',
+           'policy_answers', 'Figures', 'PageRequest', 'MetricsPage']
 
 # %% ../../nbs/rater/13_metrics.ipynb #cd17b401
 NO_CLASS = "-"  # the label for questions of no class that there is; no class can be called that
@@ -70,6 +70,13 @@ def latency(rater: Rater) -> Metric:
 def build() -> Metric:
     "Which version of rater this is."
     return InfoMetricFamily("rater_build", "This rater", {"version": __version__})
+
+
+def reloads(rater: Rater) -> Iterator[Metric]:
+    "When the configuration was read, when it was refused (0: never), and which of the two came last."
+    yield GaugeMetricFamily("rater_reload_timestamp_seconds", "When the rules were read last", rater.reloaded)
+    yield GaugeMetricFamily("rater_reload_refused_timestamp_seconds", "When a configuration was refused", rater.refused)
+    yield GaugeMetricFamily("rater_reload_successful", "Was it read the last time?", float(rater.refused <= rater.reloaded))
 
 # %% ../../nbs/rater/13_metrics.ipynb #b656926d
 def policy_answers(desk: PolicyDesk) -> Iterator[Metric]:
@@ -115,7 +122,7 @@ class Figures(Collector):
         yield watched_questions(self.rater)
         yield latency(self.rater)
         yield build()
-        yield GaugeMetricFamily("rater_reload_timestamp_seconds", "When the rules were read last", self.rater.reloaded)
+        yield from reloads(self.rater)
         yield GaugeMetricFamily("rater_connections", "Connections open that were waited for", opened)
         yield CounterMetricFamily("rater_connections_accepted", "Connections accepted", accepted)
         yield CounterMetricFamily("rater_connections_dropped", "Connections too slow, or over the limit", dropped)

@@ -337,6 +337,7 @@ class Rater:
         self.over: Counter[tuple[str, Limit | None]] = Counter()  # what was refused, by class and limit
         self.watched: Counter[tuple[str, str]] = Counter()  # what would have been refused, by class and limit
         self.spare = Memory()  # counts while the store is away
+        self.refused = 0.0  # when a configuration was last refused, by `time.time`
         self._said_full = False
         self._timed = not isinstance(store, Memory)  # which waits for nobody
         self.use(book)

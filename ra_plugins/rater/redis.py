@@ -40,7 +40,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from ra_plugins.rater.limits import Limit
 from ra_plugins.rater.memory import (
@@ -426,7 +426,9 @@ def parse_place(url: str) -> RedisPlace:
     servers, _, path = front.partition("/")
     login, at, names = servers.rpartition("@")
     service, _, number = path.partition("/") if kind == "sentinel" else ("", "", path)
-    if kind not in SEVERAL or base not in ("redis", "rediss") or bool(service) != (kind == "sentinel") or not names:
+    if kind not in SEVERAL or base not in ("redis", "rediss") or bool(service) != (kind == "sentinel"):
+        raise ValueError(SEVERAL_URL)
+    if "@" in login or not all(name.partition(":")[0] for name in names.split(",")):  # an empty one would be localhost
         raise ValueError(SEVERAL_URL)
     each = [parse_redis_url(f"redis://{name}") for name in names.split(",")]
     options = parse_redis_url(f"{base}://{login}{at}{names.split(',')[0]}/{number}{mark}{query}")
@@ -510,6 +512,9 @@ class OneServer:
         self.line.connection.disconnect()
 
 # %% ../../nbs/rater/03_redis.ipynb #fbfbdd4b
+_A_CLIENT = re.compile(r"<redis\..*?> - ", re.DOTALL)  # with all its options, in the text of redis-py's exception
+
+
 def sentinel_line(place: RedisPlace, settings: Reach) -> Line:
     "A line to the server that sentinels name. It raises `ValueError`."
     options, wait = settings.options, settings.timeout / 4
@@ -524,7 +529,10 @@ def sentinel_line(place: RedisPlace, settings: Reach) -> Line:
 
     def found() -> tuple[str, int]:
         sentinel.sentinels.append(sentinel.sentinels.pop(0))
-        host, port = sentinel.discover_master(place.service)
+        try:
+            host, port = sentinel.discover_master(place.service)
+        except MasterNotFoundError as error:
+            raise ConnectionError(_A_CLIENT.sub("", str(error))) from None
         return str(host), int(port)
 
     return settings.line(found, host="", port=0)

@@ -21,13 +21,13 @@ def open_store(
     most: int = VALUES_LIMIT,  # values to hold
 ) -> Store:
     "The store that a setting names. It raises `ValueError`, which says what would do. Files and servers are asked later."
-    scheme = re.match(r"([a-z+]+):", text)
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", text)
     if text in ("memory", ":memory:"):
         return Memory(most=most)
     if scheme and REDIS.fullmatch(scheme[1]):
         return _redis(text, most)
     path = text.removeprefix("sqlite:")
-    if not path or scheme and path == text:
+    if not path or scheme and path == text or path.strip().lower() in ("memory", ":memory:"):
         shown = "what has an @ in it, and may have a password," if "@" in text else repr(text)
         places = "redis://HOST, rediss://HOST, unix://PATH, redis+sentinel://HOST/SERVICE or redis+cluster://HOST"
         raise ValueError(f"{shown} is no store: memory, sqlite:PATH, {places} would be one")

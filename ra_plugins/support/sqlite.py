@@ -86,10 +86,13 @@ def _use_wal(database: sqlite3.Connection, end: float) -> None:
     "Change a file over to WAL; `sqlite3.Error` if that isn't done by `end`, on `monotonic`."
     while database.execute("PRAGMA journal_mode").fetchone() != ("wal",):
         try:
-            database.execute("PRAGMA journal_mode = WAL")
+            mode = database.execute("PRAGMA journal_mode = WAL").fetchone()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > end:
                 raise
+        else:
+            if mode != ("wal",):  # https://sqlite.org/pragma.html#pragma_journal_mode: it says which mode is left
+                raise ValueError("it can't have a write-ahead log; is this file system a network's?")
 
 # %% ../../nbs/support/06_sqlite.ipynb #7633cfab
 def _create(path: str) -> None:
