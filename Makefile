@@ -54,7 +54,8 @@ newest: $(DEV) ## every test on the newest release of all that it runs on, whate
 	@$(PIP) install --upgrade $$($(BIN)/python tools/requirements.py)
 	@$(BIN)/pytest -n auto --maxprocesses 4 $(ARGS)
 
-notebooks: $(DEV) ## after a change to a notebook: export, run, clean, README.md; NB='nbs/spp/00_session.ipynb' for some
+notebooks: $(DEV) ## after a change to a notebook: format, export, run, clean, README.md; NB='nbs/spp/00_session.ipynb' for some
+	@$(BIN)/ruff format --quiet --isolated --line-length 88 --target-version py311 nbs
 	@$(BIN)/nbdev_export
 	@$(BIN)/python tests/notebooks.py $(NB)
 	@$(BIN)/nbdev_clean

@@ -32,7 +32,9 @@ def _is_async(function: Any) -> bool:
     return code is not None and bool(code.co_flags & COROUTINE)
 
 # %% ../../nbs/ask/01_answerer.ipynb #59491884
-NOTHING = object()  # an answer that says nothing, to what wasn't asked for its answer's sake
+NOTHING = (
+    object()
+)  # an answer that says nothing, to what wasn't asked for its answer's sake
 
 
 class Answerer:
@@ -55,7 +57,9 @@ class Answerer:
         if cls.answer is Answerer.answer and cls.aanswer is Answerer.aanswer:
             raise TypeError(f"{cls.__name__} should have a method answer or aanswer")
         if _is_async(cls.answer) or not _is_async(cls.aanswer):
-            raise TypeError(f"{cls.__name__} should have `def answer`, which may block, or `async def aanswer`")
+            raise TypeError(
+                f"{cls.__name__} should have `def answer`, which may block, or `async def aanswer`"
+            )
 
     def answer(
         self,
@@ -73,13 +77,19 @@ class Answerer:
         from ra_plugins.ask.workers import Workers
 
         self._workers = self._workers or Workers(self.threads)
-        return await self._workers.arun(lambda: _waited_for(self, question, until), until)
+        return await self._workers.arun(
+            lambda: _waited_for(self, question, until), until
+        )
 
-    def at_once(self, question: Any, until: float) -> Any:  # None if it has to be asked, `NOTHING` if that is the answer
+    def at_once(
+        self, question: Any, until: float
+    ) -> Any:  # None if it has to be asked, `NOTHING` if that is the answer
         "The answer, if it is known already, in a cache for example. It must neither wait nor ask."
         return None
 
-    def counted(self) -> Mapping[str, int]:  # by what was counted: `{"queries sent": 12}`
+    def counted(
+        self,
+    ) -> Mapping[str, int]:  # by what was counted: `{"queries sent": 12}`
         "What it has counted since it was made, for whoever looks at a host from outside."
         return {}
 
@@ -126,7 +136,9 @@ def load(
     "Import the class of an answerer; `ImportError`, `AttributeError` or `ValueError` where there is none of that name."
     module, colon, attribute = str(name).partition(":")
     if not (module and colon and attribute):
-        raise ValueError(f"an answerer is named as package.module:Class, not {name!r:.60}")
+        raise ValueError(
+            f"an answerer is named as package.module:Class, not {name!r:.60}"
+        )
     found: type[Answerer] = getattr(__import__(module, fromlist=[attribute]), attribute)
     return found
 
@@ -139,10 +151,17 @@ class Roster:
         environ: Mapping[str, str] | None = None,  # where their settings are read
         log: Callable[[str], None] = print,  # takes a message
         dry: bool = False,  # as in `Answerer`
-        known: Mapping[type[Question[Any]], Any] | None = None,  # who answers instead: a function of the question, by class
+        known: Mapping[type[Question[Any]], Any]
+        | None = None,  # who answers instead: a function of the question, by class
         only_known: bool = False,  # nobody else answers: for notebooks and tests
     ):
-        self.environ, self.log, self.dry, self.known, self.only_known = environ or {}, log, dry, known or {}, only_known
+        self.environ, self.log, self.dry, self.known, self.only_known = (
+            environ or {},
+            log,
+            dry,
+            known or {},
+            only_known,
+        )
         self.made: dict[str, Answerer] = {}
 
     def find(self, kind: type[Question[Any]]) -> Any:
@@ -152,7 +171,9 @@ class Roster:
             return named
         if named not in self.made:
             answerer = load(named)
-            self.made[named] = answerer(answerer.settings_class(self.environ, self.log), self.log, self.dry)
+            self.made[named] = answerer(
+                answerer.settings_class(self.environ, self.log), self.log, self.dry
+            )
         return self.made[named]
 
     def _named(self, kind: type[Question[Any]]) -> Any:
@@ -167,7 +188,9 @@ class Roster:
     def needs_loop(self, kinds: Iterable[type[Question[Any]]]) -> bool:
         "Is one of those who answer such questions at home on asyncio only? None of them is made for that."
         try:
-            names = [named for named in map(self._named, kinds) if isinstance(named, str)]
+            names = [
+                named for named in map(self._named, kinds) if isinstance(named, str)
+            ]
             return any(load(name).needs_loop() for name in names)
         except Exception:
             return False
@@ -191,7 +214,9 @@ class Roster:
                 self._unclosed(answerer, error)
 
     def _unclosed(self, answerer: Answerer, error: BaseException) -> None:
-        self.log(f"{type(answerer).__name__} couldn't be closed: {type(error).__name__}: {error}")
+        self.log(
+            f"{type(answerer).__name__} couldn't be closed: {type(error).__name__}: {error}"
+        )
 
 # %% ../../nbs/ask/01_answerer.ipynb #e4ed605e
 class Answerers(Roster):
@@ -203,10 +228,16 @@ class Answerers(Roster):
             return Late(TOO_LATE)
         try:
             answerer = self.find(type(question))
-            answer = answerer.answer(question, until) if hasattr(answerer, "aanswer") else answerer(question)
+            answer = (
+                answerer.answer(question, until)
+                if hasattr(answerer, "aanswer")
+                else answerer(question)
+            )
             if hasattr(answer, "send"):
                 answer.close()
-                raise TypeError("the answer is a coroutine, which only asyncio can wait for")
+                raise TypeError(
+                    "the answer is a coroutine, which only asyncio can wait for"
+                )
             return answer
         except Unanswered as why:
             return why
@@ -223,7 +254,9 @@ class Answerers(Roster):
             return None if known is NOTHING else known
         task = ensure_future(self._outcome(question, until))
         try:
-            await wait({task}, timeout=None if until == inf else max(until - monotonic(), 0))
+            await wait(
+                {task}, timeout=None if until == inf else max(until - monotonic(), 0)
+            )
             return task.result() if task.done() else Late(TOO_LATE)
         finally:
             task.cancel()
@@ -232,7 +265,11 @@ class Answerers(Roster):
         "The answer, if whoever answers has it at hand. What goes wrong here goes wrong again when it is asked."
         try:
             answerer = self.find(type(question))
-            return answerer.at_once(question, until) if isinstance(answerer, Answerer) else None
+            return (
+                answerer.at_once(question, until)
+                if isinstance(answerer, Answerer)
+                else None
+            )
         except BaseException:
             return None
 
@@ -242,7 +279,11 @@ class Answerers(Roster):
 
         try:
             answerer = self.find(type(question))
-            answer = self.begin(answerer, question, until) if hasattr(answerer, "aanswer") else answerer(question)
+            answer = (
+                self.begin(answerer, question, until)
+                if hasattr(answerer, "aanswer")
+                else answerer(question)
+            )
             return await answer if hasattr(answer, "__await__") else answer
         except Unanswered as why:
             return why
@@ -252,7 +293,9 @@ class Answerers(Roster):
                 raise
             return _broken(question, error)
 
-    def begin(self, answerer: Answerer, question: Question[Any], until: float) -> Awaitable[Any]:
+    def begin(
+        self, answerer: Answerer, question: Question[Any], until: float
+    ) -> Awaitable[Any]:
         "Have an answerer begin; a host may bound its steps here."
         return answerer.aanswer(question, until)
 
@@ -267,4 +310,3 @@ class Answerers(Roster):
 
     async def __aexit__(self, *error: object) -> None:
         await self.aclose()
-

@@ -35,7 +35,10 @@ class BlockSettings(Environment):
     "What the answerer for ipsvd can be told."
 
     folder: str = variable(
-        "IPSVDIR", text, "", "The folder that tcpsvd -i has: clients over the limit are blocked there. Empty: they aren't."
+        "IPSVDIR",
+        text,
+        "",
+        "The folder that tcpsvd -i has: clients over the limit are blocked there. Empty: they aren't.",
     )
 
 # %% ../../nbs/ask/09_block.ipynb #6ef28b0e

@@ -41,7 +41,9 @@ RDATA_VALUES: dict[str, Callable[[Any], Any]] = {  # what becomes of a record, b
 def absolute_name(name: str) -> dns.name.Name | None:
     "A name as it is asked, or None for what DNS can't have (RFC 1035, section 2.3.4)."
     try:
-        return dns.name.Name([label.encode("ascii") for label in name.split(".")] + [b""])
+        return dns.name.Name(
+            [label.encode("ascii") for label in name.split(".")] + [b""]
+        )
     except (UnicodeError, dns.exception.DNSException):
         return None
 
@@ -61,17 +63,27 @@ def answer_size(
     answer: Records | Unanswered,
 ) -> int:
     "How many bytes it takes to keep an answer, about."
-    more = getsizeof(vars(answer)) + sum(map(_value_size, answer)) if isinstance(answer, Records) else getsizeof(answer.args)
+    more = (
+        getsizeof(vars(answer)) + sum(map(_value_size, answer))
+        if isinstance(answer, Records)
+        else getsizeof(answer.args)
+    )
     return ENTRY_SIZE + getsizeof(name) + getsizeof(answer) + more
 
 
 def _value_size(value: Any) -> int:
-    return getsizeof(value) + (getsizeof(value[1]) + 32 if isinstance(value, tuple) else 0)  # an MX: number and host
+    return getsizeof(value) + (
+        getsizeof(value[1]) + 32 if isinstance(value, tuple) else 0
+    )  # an MX: number and host
 
 # %% ../../nbs/ask/03_cache.ipynb #2ea279e3
 def _handed_out(answer: Records | Unanswered, ttl: int) -> Records | Unanswered:
     "An answer for somebody of his own: with the seconds that are left, or without the traceback that it had elsewhere."
-    return Records(answer, ttl, answer.exists) if isinstance(answer, Records) else type(answer)(*answer.args)
+    return (
+        Records(answer, ttl, answer.exists)
+        if isinstance(answer, Records)
+        else type(answer)(*answer.args)
+    )
 
 # %% ../../nbs/ask/03_cache.ipynb #f98757b8
 class AnswerCache:
@@ -83,9 +95,13 @@ class AnswerCache:
         clock: Callable[[], float] = time.monotonic,  # in seconds
     ):
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise ValueError(f"size should be a number of bytes from 0 on, not {size!r:.60}")
+            raise ValueError(
+                f"size should be a number of bytes from 0 on, not {size!r:.60}"
+            )
         self.size, self.clock, self.used = size, clock, 0
-        self.kept: OrderedDict[tuple[str, str], tuple[float, Records | Unanswered]] = OrderedDict()  # until when, and what
+        self.kept: OrderedDict[tuple[str, str], tuple[float, Records | Unanswered]] = (
+            OrderedDict()
+        )  # until when, and what
         self.lock = Lock()
 
     def __len__(self) -> int:
@@ -95,7 +111,11 @@ class AnswerCache:
         "What is known, its TTL counted down; None for nothing that still holds."
         now = self.clock()
         with self.lock:
-            for key in ((name, rdtype), (name, NXDOMAIN)) if rdtype != "CNAME" else ((name, rdtype),):
+            for key in (
+                ((name, rdtype), (name, NXDOMAIN))
+                if rdtype != "CNAME"
+                else ((name, rdtype),)
+            ):
                 until, answer = self.kept.get(key, (now, None))
                 if answer is None:
                     continue
@@ -107,7 +127,9 @@ class AnswerCache:
 
     def put(self, name: str, rdtype: str, answer: Records | Unanswered) -> None:
         "Keep an answer for its TTL, or a failure for a moment."
-        seconds = min(answer.ttl, TTL_LIMIT) if isinstance(answer, Records) else FAILURE_TTL
+        seconds = (
+            min(answer.ttl, TTL_LIMIT) if isinstance(answer, Records) else FAILURE_TTL
+        )
         size = answer_size(name, answer)
         with self.lock:
             if (name, rdtype) in self.kept:

@@ -13,7 +13,13 @@ from time import monotonic
 from ra_plugins.ask.answerer import Answerer
 from ra_plugins.ask.question import TOO_LATE, Broken, Late, Question, Refused
 from ra_plugins.support.address import parse_address
-from ra_plugins.support.environment import Environment, filename, ip_address, number, variable
+from ra_plugins.support.environment import (
+    Environment,
+    filename,
+    ip_address,
+    number,
+    variable,
+)
 from ra_plugins.support.log import octets, printable, with_reason
 
 TYPE_CHECKING = False
@@ -53,7 +59,12 @@ class CalloutReply(namedtuple("CalloutReply", "command code text")):
 # %% ../../nbs/ask/11_callout.ipynb #524243ae
 def can_greet_as(name: str) -> bool:
     "Can this be said in EHLO?"
-    return 0 < len(name) <= 255 and name.isascii() and name.isprintable() and " " not in name
+    return (
+        0 < len(name) <= 255
+        and name.isascii()
+        and name.isprintable()
+        and " " not in name
+    )
 
 
 class Callout(Question[CalloutReply]):
@@ -66,17 +77,29 @@ class Callout(Question[CalloutReply]):
         host: str,  # the server's name, as DNS has it
         ip: str,  # its address
         address: str,  # `user@domain`
-        names: tuple[str, ...],  # ours: the first is said in EHLO, and a server that greets by one of them is ourselves
+        names: tuple[
+            str, ...
+        ],  # ours: the first is said in EHLO, and a server that greets by one of them is ourselves
         tls: bool = True,  # use STARTTLS, if it is offered?
     ):
         if not can_greet_as(names[0]):
-            raise ValueError(f"a host's name is printable ASCII without blanks, not {names[0]!r:.60}")
+            raise ValueError(
+                f"a host's name is printable ASCII without blanks, not {names[0]!r:.60}"
+            )
         ip_address(ip)
         parse_address(address)
-        self.host, self.ip, self.address, self.names, self.tls = host, ip, address, names, tls
+        self.host, self.ip, self.address, self.names, self.tls = (
+            host,
+            ip,
+            address,
+            names,
+            tls,
+        )
 
     def __repr__(self) -> str:
-        return f"Callout({self.host!r}, {self.ip!r}, {self.address!r}" + (")" if self.tls else ", tls=False)")
+        return f"Callout({self.host!r}, {self.ip!r}, {self.address!r}" + (
+            ")" if self.tls else ", tls=False)"
+        )
 
 # %% ../../nbs/ask/11_callout.ipynb #1ec3b423
 class Ourselves(Refused):
@@ -87,7 +110,9 @@ class BrokenTls(Broken):
     "The server offers STARTTLS and then fails at it. Without it, it may be fine."
 
 # %% ../../nbs/ask/11_callout.ipynb #39c207ca
-_ATOM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~.")
+_ATOM = frozenset(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~."
+)
 
 
 def _is_quoted(local: str) -> bool:
@@ -103,7 +128,9 @@ def _is_quoted(local: str) -> bool:
 def forward_path(address: Address) -> bytes:
     "An address as RCPT has it (RFC 5321, section 4.1.2), with quotes where it needs some."
     local, domain = address
-    if not _is_quoted(local) and not all(char in _ATOM or char > "\x7f" for char in local):
+    if not _is_quoted(local) and not all(
+        char in _ATOM or char > "\x7f" for char in local
+    ):
         local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return octets(f"<{local}@{domain}>")
 
@@ -135,14 +162,22 @@ CALLOUT_CACHE = "/var/lib/ra-plugins/checkback.db"
 class CalloutCacheSettings(Environment):
     "Where answers are kept."
 
-    cache: str = variable("CHECKBACK_CACHE", filename, CALLOUT_CACHE, "The file in which answers of servers are kept.")
+    cache: str = variable(
+        "CHECKBACK_CACHE",
+        filename,
+        CALLOUT_CACHE,
+        "The file in which answers of servers are kept.",
+    )
 
 
 class CalloutSettings(CalloutCacheSettings):
     "What the answerer for callouts can be told."
 
     seconds: int = variable(
-        "CHECKBACK_SERVERTIME", callout_seconds, 10, "How long one server may take for the whole conversation, in seconds."
+        "CHECKBACK_SERVERTIME",
+        callout_seconds,
+        10,
+        "How long one server may take for the whole conversation, in seconds.",
     )
     limit: int = variable(
         "CHECKBACK_LIMIT",
@@ -150,7 +185,12 @@ class CalloutSettings(CalloutCacheSettings):
         5,
         "Callouts to one address at once, over all processes; more of them wait. 0: as many as there are.",
     )
-    port: int = variable("CHECKBACK_PORT", smtp_port, 25, "The TCP port of mail servers. Another one is for tests.")
+    port: int = variable(
+        "CHECKBACK_PORT",
+        smtp_port,
+        25,
+        "The TCP port of mail servers. Another one is for tests.",
+    )
 
 # %% ../../nbs/ask/11_callout.ipynb #12e9231f
 def _reply(command: str, code: int, message: str) -> CalloutReply:
@@ -178,13 +218,19 @@ async def _hear(command: str, answer: Awaitable[Any]) -> CalloutReply:
 class _Wire:
     "A connection to a server; `at` says what is being waited for."
 
-    def __init__(self, question: Callout, port: int, seconds: float):  # seconds for each reply
+    def __init__(
+        self, question: Callout, port: int, seconds: float
+    ):  # seconds for each reply
         from aiosmtplib import SMTP
 
         self.at, self.question, self.seconds = "connection", question, seconds
         self.transport: Any = None
         self.smtp: SMTP = SMTP(
-            hostname=question.ip, port=port, local_hostname=question.names[0], timeout=seconds, start_tls=False
+            hostname=question.ip,
+            port=port,
+            local_hostname=question.names[0],
+            timeout=seconds,
+            start_tls=False,
         )
 
     async def connect(self) -> CalloutReply:
@@ -221,14 +267,22 @@ class _Conversation(_Wire):
             return greeting
         _require_other(greeting.text, self.question.names)
         hello = await self.hello()
-        if hello.kind == 2 and self.question.tls and self.smtp.supports_extension("starttls"):
+        if (
+            hello.kind == 2
+            and self.question.tls
+            and self.smtp.supports_extension("starttls")
+        ):
             hello = await self.secure(hello, context)
         if hello.kind != 2:
             return hello
-        wide = not self.question.address.isascii() and self.smtp.supports_extension("smtputf8")
+        wide = not self.question.address.isascii() and self.smtp.supports_extension(
+            "smtputf8"
+        )
         reply = await self.say("MAIL FROM", b"MAIL FROM:<>" + b" SMTPUTF8" * wide)
         path = forward_path(parse_address(self.question.address))
-        return reply if reply.kind != 2 else await self.say("RCPT TO", b"RCPT TO:" + path)
+        return (
+            reply if reply.kind != 2 else await self.say("RCPT TO", b"RCPT TO:" + path)
+        )
 
     async def secure(self, hello: CalloutReply, context: SSLContext) -> CalloutReply:
         "STARTTLS, and the reply to EHLO behind it. A server that takes its offer back is spoken to in the clear."
@@ -236,7 +290,10 @@ class _Conversation(_Wire):
 
         self.at = "STARTTLS"
         try:
-            reply = await _hear(self.at, self.smtp.starttls(tls_context=context, timeout=self.seconds / 2))
+            reply = await _hear(
+                self.at,
+                self.smtp.starttls(tls_context=context, timeout=self.seconds / 2),
+            )
             return await self.hello() if reply.code == 220 else hello
         except (OSError, SMTPException, Broken, ValueError) as error:
             raise BrokenTls(f"{_reason(error)}, at STARTTLS") from None
@@ -257,11 +314,18 @@ def _reason(error: BaseException) -> str:
     while cause is not None:
         tls, number = getattr(cause, "reason", None), getattr(cause, "errno", None)
         if tls or number:
-            return printable(str(tls), REPLY_TEXT_LIMIT) if tls else os.strerror(number or 0)
+            return (
+                printable(str(tls), REPLY_TEXT_LIMIT)
+                if tls
+                else os.strerror(number or 0)
+            )
         if isinstance(cause, SMTPServerDisconnected) and not cause.__cause__:
             return "it closed the connection"
         cause = cause.__cause__
-    return printable(str(getattr(error, "message", error)), REPLY_TEXT_LIMIT) or type(error).__name__
+    return (
+        printable(str(getattr(error, "message", error)), REPLY_TEXT_LIMIT)
+        or type(error).__name__
+    )
 
 # %% ../../nbs/ask/11_callout.ipynb #6edc3846
 class CalloutSlots:
@@ -276,15 +340,24 @@ class CalloutSlots:
         self.limit, self.taken, self.descriptor = limit, set[int](), -1
         try:
             if path and limit:
-                self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self.descriptor = os.open(
+                    path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+                )
         except OSError as error:
-            log(with_reason(f"callouts of other processes aren't counted: {path}", error))
+            log(
+                with_reason(
+                    f"callouts of other processes aren't counted: {path}", error
+                )
+            )
 
     def take(self, address: str) -> int | None:
         "A free place, to be given back; None if there is none."
         from hashlib import blake2b
 
-        first = int.from_bytes(blake2b(address.encode(), digest_size=6).digest()) * self.limit
+        first = (
+            int.from_bytes(blake2b(address.encode(), digest_size=6).digest())
+            * self.limit
+        )
         for place in range(first, first + self.limit):
             if place not in self.taken and self._lock(place):
                 self.taken.add(place)
@@ -336,7 +409,9 @@ class CalloutAnswerer(Answerer):
 
     settings_class = CalloutSettings
 
-    def __init__(self, settings: CalloutSettings, log: Callable[[str], None], dry: bool = False):
+    def __init__(
+        self, settings: CalloutSettings, log: Callable[[str], None], dry: bool = False
+    ):
         super().__init__(settings, log, dry)
         self.slots: CalloutSlots | None = None
         self.context: SSLContext | None = None
@@ -354,7 +429,11 @@ class CalloutAnswerer(Answerer):
             async with timeout(seconds):
                 await place.free()
                 reply = await call.hold(self.context)
-        except (OSError, SMTPException, ValueError) as error:  # TimeoutError is an OSError
+        except (
+            OSError,
+            SMTPException,
+            ValueError,
+        ) as error:  # TimeoutError is an OSError
             if monotonic() >= until:
                 raise Late(TOO_LATE) from None
             raise _failure(call, error, self.settings) from None
@@ -403,11 +482,17 @@ class _Place:
             self.slots.give_back(self.place)
 
 
-def _failure(call: _Conversation, error: Exception, settings: CalloutSettings) -> Broken | Refused:
+def _failure(
+    call: _Conversation, error: Exception, settings: CalloutSettings
+) -> Broken | Refused:
     "Why there is no reply."
     if call.at == "waiting":
         return Refused(f"{settings.limit} callouts to it are under way")
-    reason = f"no reply within {settings.seconds} s" if isinstance(error, TimeoutError) else _reason(error)
+    reason = (
+        f"no reply within {settings.seconds} s"
+        if isinstance(error, TimeoutError)
+        else _reason(error)
+    )
     return Broken(reason if call.at == "connection" else f"{reason}, at {call.at}")
 
 
@@ -471,7 +556,9 @@ def _age(kept: float, now: float) -> int | None:
     return max(int(now - kept), 0) if kept < now + _MOMENT else None
 
 
-_MOMENT = 5.0  # seconds: another process may have written after we have looked at the clock
+_MOMENT = (
+    5.0  # seconds: another process may have written after we have looked at the clock
+)
 
 
 def _key(address: str) -> bytes:
@@ -493,11 +580,16 @@ class CalloutCache:
         "The last reply; within a number of seconds, if others use the file."
         key = _key(address)
         with self.file.asked(within) as database:
-            row = database.execute("SELECT command, code, text, kept FROM replies WHERE address = ?", (key,)).fetchone()
+            row = database.execute(
+                "SELECT command, code, text, kept FROM replies WHERE address = ?",
+                (key,),
+            ).fetchone()
         age = None if row is None else _age(row[3], now)
         return None if age is None else KeptReply(CalloutReply(*row[:3]), age)
 
-    def keep(self, address: str, reply: CalloutReply, now: float, within: float) -> None:
+    def keep(
+        self, address: str, reply: CalloutReply, now: float, within: float
+    ) -> None:
         "Remember a reply, and forget the oldest if there are too many."
         key = _key(address)
         with self.file.asked(within) as database:
@@ -522,9 +614,15 @@ def purge_replies(
         with cache.file.asked(within) as database:
             query = "SELECT number, kept, command, code, text FROM replies WHERE number > ? ORDER BY number LIMIT ?"
             rows = database.execute(query, (last, _SLICE)).fetchall()
-            old = [row[:2] for row in rows if not _holds(_age(row[1], now), lifetime(CalloutReply(*row[2:])))]
+            old = [
+                row[:2]
+                for row in rows
+                if not _holds(_age(row[1], now), lifetime(CalloutReply(*row[2:])))
+            ]
             database.execute("BEGIN IMMEDIATE")
-            database.executemany("DELETE FROM replies WHERE number = ? AND kept = ?", old)
+            database.executemany(
+                "DELETE FROM replies WHERE number = ? AND kept = ?", old
+            )
             database.execute("COMMIT")
         if not rows:
             return there, dropped
@@ -543,7 +641,12 @@ class CalloutCacheAnswerer(Answerer):
 
     settings_class = CalloutCacheSettings
 
-    def __init__(self, settings: CalloutCacheSettings, log: Callable[[str], None], dry: bool = False):
+    def __init__(
+        self,
+        settings: CalloutCacheSettings,
+        log: Callable[[str], None],
+        dry: bool = False,
+    ):
         super().__init__(settings, log, dry)
         self.cache: CalloutCache | None = None
 
@@ -559,7 +662,9 @@ class CalloutCacheAnswerer(Answerer):
             if not self.dry:
                 self.cache.keep(question.address, question.reply, time(), within)
         except OSError as error:
-            if not (self.dry and error.errno == errno.ENOENT):  # nothing has been remembered yet
+            if not (
+                self.dry and error.errno == errno.ENOENT
+            ):  # nothing has been remembered yet
                 raise Broken(str(error)) from None
         return None
 

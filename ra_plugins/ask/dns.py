@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, Literal, NoReturn, overload
 
-    from typing_extensions import TypeVar  # whose variables have defaults: `Lookup` alone is one of any type
+    from typing_extensions import (
+        TypeVar,
+    )  # whose variables have defaults: `Lookup` alone is one of any type
 
     V = TypeVar("V", default=Any)
 else:
@@ -28,9 +30,13 @@ class Records(tuple[V, ...]):
     "The values of a name's records of one type; empty where there are none."
 
     ttl: int  # seconds for which they may still be kept (RFC 1035, section 3.2.1); 0 for not at all
-    exists: bool  # False for NXDOMAIN: there is no such name, whatever the type (RFC 8020)
+    exists: (
+        bool  # False for NXDOMAIN: there is no such name, whatever the type (RFC 8020)
+    )
 
-    def __new__(cls, values: Iterable[V] = (), ttl: int = 0, exists: bool = True) -> Records[V]:
+    def __new__(
+        cls, values: Iterable[V] = (), ttl: int = 0, exists: bool = True
+    ) -> Records[V]:
         made = super().__new__(cls, values)
         vars(made).update(ttl=ttl, exists=exists)
         return made
@@ -39,10 +45,19 @@ class Records(tuple[V, ...]):
         raise AttributeError("an answer that others have, too, can't be changed")
 
     def __repr__(self) -> str:
-        return f"Records({super().__repr__()}, ttl={self.ttl}" + (")" if self.exists else ", exists=False)")
+        return f"Records({super().__repr__()}, ttl={self.ttl}" + (
+            ")" if self.exists else ", exists=False)"
+        )
 
 # %% ../../nbs/ask/02_dns.ipynb #6ef61ec4
-RDTYPES = ("A", "AAAA", "MX", "TXT", "PTR", "CNAME")  # those whose values we know how to write
+RDTYPES = (
+    "A",
+    "AAAA",
+    "MX",
+    "TXT",
+    "PTR",
+    "CNAME",
+)  # those whose values we know how to write
 
 # %% ../../nbs/ask/02_dns.ipynb #47491be4
 class Lookup(Question["Records[V]"]):
@@ -55,10 +70,16 @@ class Lookup(Question["Records[V]"]):
     if TYPE_CHECKING:
 
         @overload
-        def __init__(self: Lookup[tuple[int, str]], name: str, rdtype: Literal["MX"]) -> None: ...
+        def __init__(
+            self: Lookup[tuple[int, str]], name: str, rdtype: Literal["MX"]
+        ) -> None: ...
 
         @overload
-        def __init__(self: Lookup[str], name: str, rdtype: Literal["A", "AAAA", "TXT", "PTR", "CNAME"]) -> None: ...
+        def __init__(
+            self: Lookup[str],
+            name: str,
+            rdtype: Literal["A", "AAAA", "TXT", "PTR", "CNAME"],
+        ) -> None: ...
 
         @overload
         def __init__(self: Lookup[Any], name: str, rdtype: str) -> None: ...
@@ -71,9 +92,14 @@ class Lookup(Question["Records[V]"]):
         if not isinstance(name, str):
             raise TypeError(f"a name is text, not {name!r:.60}")
         if rdtype not in RDTYPES:
-            raise ValueError(f"a lookup is for one of {', '.join(RDTYPES)}, not for {rdtype!r:.60}")
+            raise ValueError(
+                f"a lookup is for one of {', '.join(RDTYPES)}, not for {rdtype!r:.60}"
+            )
         self.name, self.rdtype = name, rdtype
-        self.key = name.lower(), rdtype  # what makes two questions the same: names have no case (RFC 4343)
+        self.key = (
+            name.lower(),
+            rdtype,
+        )  # what makes two questions the same: names have no case (RFC 4343)
 
     def __repr__(self) -> str:
         return f"Lookup({self.name!r}, {self.rdtype!r})"
@@ -98,7 +124,9 @@ class Prefetch(Question[None]):
     def __init__(
         self,
         lookups: Iterable[Lookup],  # in the order in which they are expected
-        follow: Callable[[Lookup, Records], Iterable[Lookup]],  # from a lookup and its answer to the next lookups
+        follow: Callable[
+            [Lookup, Records], Iterable[Lookup]
+        ],  # from a lookup and its answer to the next lookups
     ):
         self.lookups, self.follow = tuple(lookups), follow
 
@@ -106,32 +134,50 @@ class Prefetch(Question[None]):
         return f"Prefetch({list(self.lookups)!r})"
 
 # %% ../../nbs/ask/02_dns.ipynb #ea222314
-CNAME_LIMIT = 10  # links of a chain that are followed; RFC 1034 leaves the number to the resolver
+CNAME_LIMIT = (
+    10  # links of a chain that are followed; RFC 1034 leaves the number to the resolver
+)
 ENDLESS = "a chain of CNAMEs without an end"
 ZONE_TTL = 3600  # seconds, for records of a zone that say nothing else
 
 # %% ../../nbs/ask/02_dns.ipynb #455d7b89
 def _owner(key: object) -> tuple[str, str]:
     "Whose records of which type; `TypeError` or `ValueError` for what is no name and type."
-    if not (isinstance(key, tuple) and len(key) == 2 and all(isinstance(part, str) for part in key)):
-        raise TypeError(f"a zone has records by name and type, as in ('example.org', 'TXT'), and not by {key!r:.60}")
+    if not (
+        isinstance(key, tuple)
+        and len(key) == 2
+        and all(isinstance(part, str) for part in key)
+    ):
+        raise TypeError(
+            f"a zone has records by name and type, as in ('example.org', 'TXT'), and not by {key!r:.60}"
+        )
     name, rdtype = key
     if rdtype.upper() not in RDTYPES:
-        raise ValueError(f"the records of {name:.60} should be of one of {', '.join(RDTYPES)}, not of {rdtype!r:.60}")
+        raise ValueError(
+            f"the records of {name:.60} should be of one of {', '.join(RDTYPES)}, not of {rdtype!r:.60}"
+        )
     return name.lower().removesuffix("."), rdtype.upper()
 
 
 def _zone_value(value: Any, rdtype: str) -> Any:
     "A record's value as a lookup's answer has it; `ValueError` says what it should be."
-    if rdtype == "MX" and isinstance(value, (tuple, list)) and list(map(type, value)) == [int, str]:
+    if (
+        rdtype == "MX"
+        and isinstance(value, (tuple, list))
+        and list(map(type, value)) == [int, str]
+    ):
         return value[0], value[1].removesuffix(".")
     if rdtype == "MX" or not isinstance(value, str):
-        raise ValueError("a tuple of a number and a text" if rdtype == "MX" else "a text")
+        raise ValueError(
+            "a tuple of a number and a text" if rdtype == "MX" else "a text"
+        )
     if rdtype in ("A", "AAAA"):
         import socket
 
         try:
-            socket.inet_pton(socket.AF_INET if rdtype == "A" else socket.AF_INET6, value)
+            socket.inet_pton(
+                socket.AF_INET if rdtype == "A" else socket.AF_INET6, value
+            )
         except (OSError, ValueError):
             raise ValueError(f"an IPv{4 if rdtype == 'A' else 6} address") from None
     return value if rdtype in ("TXT", "A", "AAAA") else value.removesuffix(".")
@@ -140,15 +186,21 @@ def _zone_value(value: Any, rdtype: str) -> Any:
 def _zone_records(owner: str, rdtype: str, values: object) -> Records:
     "The values of a name's records of one type; `TypeError` or `ValueError` names those that can't be."
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
-        raise TypeError(f"the {rdtype} records of {owner:.60} should be a list of values, not {values!r:.60}")
+        raise TypeError(
+            f"the {rdtype} records of {owner:.60} should be a list of values, not {values!r:.60}"
+        )
     made = []
     for value in values:
         try:
             made.append(_zone_value(value, rdtype))
         except ValueError as error:
-            raise ValueError(f"the {rdtype} record of {owner:.60} should be {error}, not {value!r:.60}") from None
+            raise ValueError(
+                f"the {rdtype} record of {owner:.60} should be {error}, not {value!r:.60}"
+            ) from None
     if isinstance(values, Records):
-        return values if list(values) == made else Records(made, values.ttl, values.exists)
+        return (
+            values if list(values) == made else Records(made, values.ttl, values.exists)
+        )
     return Records(made, ZONE_TTL)
 
 # %% ../../nbs/ask/02_dns.ipynb #059c41e2
@@ -157,17 +209,23 @@ class Zone:
 
     def __init__(
         self,
-        records: Mapping[tuple[str, str], Sequence[Any]],  # lists of values by name and type, CNAME among them
+        records: Mapping[
+            tuple[str, str], Sequence[Any]
+        ],  # lists of values by name and type, CNAME among them
     ):
         """For example `Zone({("example.org", "TXT"): ["v=spf1 mx -all"], ("example.org", "MX"): [(10, "mx.example.org")]})`;
         `TypeError` or `ValueError` names a record that is of no use."""
         if not hasattr(records, "items"):
-            raise TypeError(f"a zone is made of a dictionary of records by name and type, not of {records!r:.60}")
+            raise TypeError(
+                f"a zone is made of a dictionary of records by name and type, not of {records!r:.60}"
+            )
         self.records: dict[tuple[str, str], Any] = {}
         for key, values in records.items():
             owner = _owner(key)
             if owner in self.records:
-                raise ValueError(f"the {owner[1]} records of {owner[0]:.60} stand there twice, once as {key!r:.80}")
+                raise ValueError(
+                    f"the {owner[1]} records of {owner[0]:.60} stand there twice, once as {key!r:.80}"
+                )
             self.records[owner] = _zone_records(*owner, values)
         self._names: set[str] = {""}
         self._counted = 0
@@ -176,7 +234,11 @@ class Zone:
         "The answer to a question, as `drive` wants it."
         if isinstance(question, Lookup):
             return self.answer(question)
-        return None if isinstance(question, Prefetch) else Nobody(f"a zone knows nothing about {question!r:.60}")
+        return (
+            None
+            if isinstance(question, Prefetch)
+            else Nobody(f"a zone knows nothing about {question!r:.60}")
+        )
 
     def answer(self, lookup: Lookup) -> Records | Unanswered:
         "The values of a name's records, by way of its CNAMEs."
@@ -190,7 +252,11 @@ class Zone:
             alias = self.at(owner, "CNAME") if found is None else None
             if found is not None or not alias:
                 found = Records(exists=owner in self.names) if found is None else found
-                return found if ttl is None or ttl >= found.ttl else Records(found, ttl, found.exists)
+                return (
+                    found
+                    if ttl is None or ttl >= found.ttl
+                    else Records(found, ttl, found.exists)
+                )
             ttl = alias.ttl if ttl is None else min(ttl, alias.ttl)
             name = alias[0].lower()
         return Broken(ENDLESS)

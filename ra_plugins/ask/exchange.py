@@ -28,7 +28,13 @@ __all__ = ['SOCKET_LIMIT', 'NARROW', 'EXHAUSTED', 'LocalFault', 'brief_reason', 
 # %% ../../nbs/ask/04_exchange.ipynb #4db1de58
 SOCKET_LIMIT = 256  # open at once, for one resolver
 NARROW = 60  # seconds for which we do with fewer when the system has run out
-EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}  # of files, memory or ports
+EXHAUSTED = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.EAGAIN,
+}  # of files, memory or ports
 
 # %% ../../nbs/ask/04_exchange.ipynb #811dd2a5
 class LocalFault(Broken):
@@ -120,7 +126,9 @@ async def done_by(
 ) -> bool:
     "Wait for a result, which isn't stopped by our deadline, and may be wanted by others. Is it there?"
     if not future.done():
-        await asyncio.wait({future}, timeout=None if until == inf else max(until - time.monotonic(), 0))
+        await asyncio.wait(
+            {future}, timeout=None if until == inf else max(until - time.monotonic(), 0)
+        )
     return future.done()
 
 # %% ../../nbs/ask/04_exchange.ipynb #d0915ec6
@@ -135,7 +143,9 @@ class SocketLine(WaitingLine):
         "How many sockets there may be at present."
         return self.narrow if time.monotonic() < self.narrow_until else self.limit
 
-    async def open(self, family: int, kind: socket.SocketKind, until: float) -> socket.socket:
+    async def open(
+        self, family: int, kind: socket.SocketKind, until: float
+    ) -> socket.socket:
         "A socket as soon as there may be one; whoever has it closes it, and calls `leave`. `LocalFault` if none is in time."
         await self.enter(until)
         while True:
@@ -158,7 +168,10 @@ class SocketLine(WaitingLine):
             if not self.taken:
                 self.call()
                 raise LocalFault(brief_reason(error))
-            self.narrow, self.narrow_until = max(1, self.taken * 3 // 4), time.monotonic() + NARROW
+            self.narrow, self.narrow_until = (
+                max(1, self.taken * 3 // 4),
+                time.monotonic() + NARROW,
+            )
             turn = _Turn()
             self.waiting.appendleft(turn)
         await self.wait_for(turn, until)
@@ -182,7 +195,10 @@ def matching_response(
 # %% ../../nbs/ask/04_exchange.ipynb #480475e5
 async def _packet(connection: socket.socket, until: float) -> bytes:
     "The packet that comes next; `TimeoutError` if none does."
-    loop, number = asyncio.get_running_loop(), connection.fileno()  # asyncio describes a socket that it doesn't know
+    loop, number = (
+        asyncio.get_running_loop(),
+        connection.fileno(),
+    )  # asyncio describes a socket that it doesn't know
     arrived: asyncio.Future[bytes] = loop.create_future()
     loop.add_reader(number, _receive, connection, arrived)
     timer = loop.call_later(until - time.monotonic(), _fail, arrived, TimeoutError())
@@ -208,7 +224,9 @@ def _fail(arrived: asyncio.Future[bytes], error: Exception) -> None:
         arrived.set_exception(error)
 
 # %% ../../nbs/ask/04_exchange.ipynb #8b268958
-async def _over_udp(connection: socket.socket, address: Any, until: float, request: dns.message.Message) -> dns.message.Message:
+async def _over_udp(
+    connection: socket.socket, address: Any, until: float, request: dns.message.Message
+) -> dns.message.Message:
     "Send a query and wait for its answer."
     connection.connect(address)
     connection.send(request.to_wire())
@@ -218,7 +236,9 @@ async def _over_udp(connection: socket.socket, address: Any, until: float, reque
     return response
 
 # %% ../../nbs/ask/04_exchange.ipynb #debb5e0c
-async def _over_tcp(connection: socket.socket, address: Any, until: float, request: dns.message.Message) -> dns.message.Message:
+async def _over_tcp(
+    connection: socket.socket, address: Any, until: float, request: dns.message.Message
+) -> dns.message.Message:
     "The same over TCP; `EOFError` if the server hangs up, `Broken` for anything but the answer."
     loop, query = asyncio.get_running_loop(), request.to_wire()
     async with asyncio.timeout(until - time.monotonic()):
@@ -229,7 +249,9 @@ async def _over_tcp(connection: socket.socket, address: Any, until: float, reque
     try:
         response = matching_response(request, packet)
     except dns.message.Truncated:
-        raise Broken("an answer cut short") from None  # over TCP, where that has no excuse
+        raise Broken(
+            "an answer cut short"
+        ) from None  # over TCP, where that has no excuse
     if response is None:
         raise Broken("an answer to another question")
     return response
@@ -238,7 +260,9 @@ async def _over_tcp(connection: socket.socket, address: Any, until: float, reque
 async def _exactly(connection: socket.socket, length: int) -> bytes:
     received = b""
     while len(received) < length:
-        more = await asyncio.get_running_loop().sock_recv(connection, length - len(received))
+        more = await asyncio.get_running_loop().sock_recv(
+            connection, length - len(received)
+        )
         if not more:
             raise EOFError("the nameserver hung up")
         received += more
@@ -255,13 +279,17 @@ async def exchange_messages(
     """The response of a nameserver to a request. `TimeoutError` if there is none in time, `OSError` or `EOFError` if the network
     or the server is against it, `Broken` for what isn't an answer, and `LocalFault` if this machine has no socket for it."""
 
-    async def over(kind: socket.SocketKind, talk: Callable[..., Awaitable[dns.message.Message]]) -> dns.message.Message:
+    async def over(
+        kind: socket.SocketKind, talk: Callable[..., Awaitable[dns.message.Message]]
+    ) -> dns.message.Message:
         family = dns.inet.af_for_address(server[0])
         connection = await sockets.open(family, kind, until)
         try:
             with connection:
                 address = dns.inet.low_level_address_tuple(server, family)
-                return await talk(connection, address, min(until, time.monotonic() + seconds), request)
+                return await talk(
+                    connection, address, min(until, time.monotonic() + seconds), request
+                )
         except OSError as error:
             if error.errno in EXHAUSTED:
                 raise LocalFault(brief_reason(error)) from None

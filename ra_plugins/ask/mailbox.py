@@ -9,7 +9,14 @@ from collections import namedtuple
 
 from ra_plugins.ask.answerer import Answerer, load
 from ra_plugins.ask.question import Question
-from ra_plugins.support.environment import Environment, filename, number, text, timeout_seconds, variable
+from ra_plugins.support.environment import (
+    Environment,
+    filename,
+    number,
+    text,
+    timeout_seconds,
+    variable,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +34,9 @@ class MailboxFound(namedtuple("MailboxFound", "known catch_all fill")):
     __slots__ = ()
     known: bool  # is mail for it taken?
     catch_all: bool  # only because its domain takes everything?
-    fill: int | None  # per cent of its quota, rounded down; None if it has none, or nobody knows
+    fill: (
+        int | None
+    )  # per cent of its quota, rounded down; None if it has none, or nobody knows
 
     def __bool__(self) -> bool:
         return self.known
@@ -88,7 +97,10 @@ class VpopmailSettings(Environment):
     "What the answerer over vpopmail's files can be told."
 
     users: str | None = variable(
-        "MAILBOX_USERS", filename, None, "The folder with qmail's users/cdb and users/assign; else beside the control files."
+        "MAILBOX_USERS",
+        filename,
+        None,
+        "The folder with qmail's users/cdb and users/assign; else beside the control files.",
     )
 
 
@@ -96,20 +108,36 @@ class SqlSettings(Environment):
     "What the answerer over a database can be told."
 
     url: str = variable(
-        "MAILBOX_SQLURL", text, "", "The database, as SQLAlchemy writes it; or the full path of a file that begins with that."
+        "MAILBOX_SQLURL",
+        text,
+        "",
+        "The database, as SQLAlchemy writes it; or the full path of a file that begins with that.",
     )
     query: str = variable(
-        "MAILBOX_SQLQUERY", text, "", "A query with :local, :domain or :address in it; else vpopmail's tables are asked."
+        "MAILBOX_SQLQUERY",
+        text,
+        "",
+        "A query with :local, :domain or :address in it; else vpopmail's tables are asked.",
     )
-    seconds: int = variable("MAILBOX_SQLTIMEOUT", timeout_seconds, 5, "How long the database may take, in seconds.")
-    connections: int = variable("MAILBOX_SQLPOOL", pool_size, 5, "How many connections a service may have.")
+    seconds: int = variable(
+        "MAILBOX_SQLTIMEOUT",
+        timeout_seconds,
+        5,
+        "How long the database may take, in seconds.",
+    )
+    connections: int = variable(
+        "MAILBOX_SQLPOOL", pool_size, 5, "How many connections a service may have."
+    )
 
 
 class PostfixSettings(Environment):
     "What the answerer over Postfix's maps can be told."
 
     maps: str = variable(
-        "MAILBOX_POSTFIX", text, "", "Postfix's maps, as in main.cf: hash:/etc/postfix/virtual, hash:/etc/postfix/vmailbox."
+        "MAILBOX_POSTFIX",
+        text,
+        "",
+        "Postfix's maps, as in main.cf: hash:/etc/postfix/virtual, hash:/etc/postfix/vmailbox.",
     )
 
 
@@ -117,7 +145,10 @@ class DovecotSettings(Environment):
     "What the answerer over Dovecot's passwd-files can be told."
 
     paths: str = variable(
-        "MAILBOX_DOVECOT", text, "", "Dovecot's passwd-files, with full paths; %d in a path is the domain."
+        "MAILBOX_DOVECOT",
+        text,
+        "",
+        "Dovecot's passwd-files, with full paths; %d in a path is the domain.",
     )
 
 
@@ -138,7 +169,9 @@ class MailboxAnswerer(Answerer):
         "The store that a question names."
         if question.store not in self.stores:
             made = load(question.store)
-            self.stores[question.store] = made(made.settings_class(self.settings.environ, self.log), self.log, self.dry)
+            self.stores[question.store] = made(
+                made.settings_class(self.settings.environ, self.log), self.log, self.dry
+            )
         return self.stores[question.store]
 
     def answer(self, question: Mailbox, until: float) -> Any:

@@ -8,7 +8,12 @@ from __future__ import annotations
 import os
 
 from ra_plugins.ask.answerer import Answerer
-from ra_plugins.ask.mailbox import NOT_FOUND, DovecotSettings, MailboxFound, PostfixSettings
+from ra_plugins.ask.mailbox import (
+    NOT_FOUND,
+    DovecotSettings,
+    MailboxFound,
+    PostfixSettings,
+)
 from ra_plugins.ask.question import Broken, inf
 from ra_plugins.support.control import Control
 from ra_plugins.support.log import with_reason
@@ -29,7 +34,9 @@ def map_keys(
 ) -> frozenset[str]:  # in lower case
     "The keys of a Postfix map."
     lines = (line.replace("\t", " ").rstrip("\r") for line in text.lower().split("\n"))
-    return frozenset(line.partition(" ")[0] for line in lines if line and line[0] not in " #")
+    return frozenset(
+        line.partition(" ")[0] for line in lines if line and line[0] not in " #"
+    )
 
 # %% ../../nbs/ask/15_mailbox_files.ipynb #55011e04
 def passwd_names(
@@ -40,7 +47,15 @@ def passwd_names(
     return frozenset(name for name in names if name and name[0] != "#")
 
 # %% ../../nbs/ask/15_mailbox_files.ipynb #f983caae
-TEXT_MAPS = ("hash", "btree", "dbm", "cdb", "lmdb", "sdbm", "texthash")  # types that postmap(1) makes of text, or reads as text
+TEXT_MAPS = (
+    "hash",
+    "btree",
+    "dbm",
+    "cdb",
+    "lmdb",
+    "sdbm",
+    "texthash",
+)  # types that postmap(1) makes of text, or reads as text
 
 
 def map_paths(
@@ -50,7 +65,9 @@ def map_paths(
     for each in maps.replace(",", " ").split():
         kind, _, path = each.rpartition(":")
         if kind not in ("", *TEXT_MAPS) or not path.startswith("/"):
-            raise ValueError(f"{each:.60} should be TYPE:/PATH, of the types {', '.join(TEXT_MAPS)}")
+            raise ValueError(
+                f"{each:.60} should be TYPE:/PATH, of the types {', '.join(TEXT_MAPS)}"
+            )
         yield path
 
 
@@ -59,7 +76,12 @@ def passwd_paths(
     domain: str,
 ) -> Iterator[str]:
     "The paths of passwd-files for a domain; none where the domain's name could lead elsewhere."
-    harmless = domain and not domain.startswith(".") and "/" not in domain and "\0" not in domain
+    harmless = (
+        domain
+        and not domain.startswith(".")
+        and "/" not in domain
+        and "\0" not in domain
+    )
     for each in paths.replace(",", " ").split():
         if not each.startswith("/"):
             raise ValueError(f"{each:.60} should be a full path")
@@ -104,8 +126,14 @@ class PostfixStore(_FileStore):
 
     def look(self, question: Mailbox) -> MailboxFound:
         "The address first, then the catch-all of its domain."
-        maps = [self.files.parsed(path, map_keys, cost=_COST) for path in map_paths(self.settings.maps)]
-        for key, catch_all in ((question.address, False), (f"@{question.domain}", True)):
+        maps = [
+            self.files.parsed(path, map_keys, cost=_COST)
+            for path in map_paths(self.settings.maps)
+        ]
+        for key, catch_all in (
+            (question.address, False),
+            (f"@{question.domain}", True),
+        ):
             if any(key in each for each in maps):
                 return MailboxFound(True, catch_all, None)
         return NOT_FOUND
@@ -121,4 +149,8 @@ class DovecotStore(_FileStore):
         names = {question.address, question.local}
         paths = passwd_paths(self.settings.paths, question.domain)
         files = [self.files.parsed(path, passwd_names, cost=_COST) for path in paths]
-        return NOT_FOUND if all(names.isdisjoint(each) for each in files) else MailboxFound(True, False, None)
+        return (
+            NOT_FOUND
+            if all(names.isdisjoint(each) for each in files)
+            else MailboxFound(True, False, None)
+        )

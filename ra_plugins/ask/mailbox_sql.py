@@ -42,15 +42,24 @@ def database_url(
             with open(value, encoding="utf-8") as file:
                 value = file.readline(4096).strip()
         except (OSError, ValueError) as error:
-            raise Broken(with_reason("the file that MAILBOX_SQLURL names", error)) from None
+            raise Broken(
+                with_reason("the file that MAILBOX_SQLURL names", error)
+            ) from None
     if not value:
         raise Broken("MAILBOX_SQLURL isn't set")
     try:
         url = make_url(value)
     except (ArgumentError, ValueError):
-        raise Broken("MAILBOX_SQLURL should be a URL, DIALECT+DRIVER://USER:PASSWORD@HOST/DATABASE") from None
-    if "@" in (url.host or "") or (url.password is not None and value.partition("://")[2].partition(":")[2].count("@") > 1):
-        raise Broken("MAILBOX_SQLURL has an @ too many: one in a password should be written %40")
+        raise Broken(
+            "MAILBOX_SQLURL should be a URL, DIALECT+DRIVER://USER:PASSWORD@HOST/DATABASE"
+        ) from None
+    if "@" in (url.host or "") or (
+        url.password is not None
+        and value.partition("://")[2].partition(":")[2].count("@") > 1
+    ):
+        raise Broken(
+            "MAILBOX_SQLURL has an @ too many: one in a password should be written %40"
+        )
     return url
 
 
@@ -60,7 +69,11 @@ def reason_of(
 ) -> str:  # one line, without the password
     "Why a database has failed, in its own words."
     origin = getattr(error, "orig", None) or error
-    said = origin.args[-1] if getattr(origin, "args", ()) and isinstance(origin.args[-1], str) else str(origin)
+    said = (
+        origin.args[-1]
+        if getattr(origin, "args", ()) and isinstance(origin.args[-1], str)
+        else str(origin)
+    )
     line = " ".join(said.split())
     for secret in {password, _quoted(password)} - {""}:
         line = line.replace(secret, "***")
@@ -79,16 +92,33 @@ def connect_arguments(
 ) -> dict[str, Any]:
     "What makes a driver give up; nothing for one that isn't known here."
     if driver in ("pymysql", "mysqldb", "mariadbconnector"):
-        return {"connect_timeout": seconds, "read_timeout": seconds, "write_timeout": seconds}
+        return {
+            "connect_timeout": seconds,
+            "read_timeout": seconds,
+            "write_timeout": seconds,
+        }
     if driver == "mysqlconnector":
         return {"connection_timeout": seconds}
     if driver in ("psycopg", "psycopg2"):
         milliseconds = seconds * 1000
-        return {"connect_timeout": seconds, "tcp_user_timeout": milliseconds, "options": f"-c statement_timeout={milliseconds}"}
+        return {
+            "connect_timeout": seconds,
+            "tcp_user_timeout": milliseconds,
+            "options": f"-c statement_timeout={milliseconds}",
+        }
     return {"timeout": seconds} if driver in ("pg8000", "pysqlite") else {}
 
 # %% ../../nbs/ask/16_mailbox_sql.ipynb #a60f5844
-AUTOCOMMIT = ("pymysql", "mysqldb", "mariadbconnector", "mysqlconnector", "psycopg", "psycopg2", "pg8000", "pysqlite")
+AUTOCOMMIT = (
+    "pymysql",
+    "mysqldb",
+    "mariadbconnector",
+    "mysqlconnector",
+    "psycopg",
+    "psycopg2",
+    "pg8000",
+    "pysqlite",
+)
 
 
 def open_engine(
@@ -101,11 +131,28 @@ def open_engine(
     from sqlalchemy.pool import QueuePool
 
     driver = url.get_driver_name()
-    if driver == "pysqlite" and not str(url.database or "").startswith("file:") and not os.path.isfile(str(url.database)):
+    if (
+        driver == "pysqlite"
+        and not str(url.database or "").startswith("file:")
+        and not os.path.isfile(str(url.database))
+    ):
         raise Broken("SQLite's file: no such file")
-    arguments = {name: value for name, value in connect_arguments(driver, seconds).items() if name not in url.query}
-    plain = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if driver in AUTOCOMMIT else {}
-    pool = {"poolclass": QueuePool, "pool_size": connections, "max_overflow": 0, "pool_timeout": seconds}
+    arguments = {
+        name: value
+        for name, value in connect_arguments(driver, seconds).items()
+        if name not in url.query
+    }
+    plain = (
+        {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None}
+        if driver in AUTOCOMMIT
+        else {}
+    )
+    pool = {
+        "poolclass": QueuePool,
+        "pool_size": connections,
+        "max_overflow": 0,
+        "pool_timeout": seconds,
+    }
     return create_engine(url, connect_args=arguments, **pool, **plain)
 
 # %% ../../nbs/ask/16_mailbox_sql.ipynb #bba20ad6
@@ -116,14 +163,27 @@ def cut(
     import socket
     from contextlib import suppress
 
-    with suppress(Exception):  # it has no socket to show, or has closed it, and each driver says so in its own way
-        shown = driver_connection if hasattr(driver_connection, "fileno") else driver_connection._sock  # PyMySQL's
+    with suppress(
+        Exception
+    ):  # it has no socket to show, or has closed it, and each driver says so in its own way
+        shown = (
+            driver_connection
+            if hasattr(driver_connection, "fileno")
+            else driver_connection._sock
+        )  # PyMySQL's
         ours = socket.socket(fileno=os.dup(shown.fileno()))
         ours.shutdown(socket.SHUT_RDWR)
         ours.close()
 
 # %% ../../nbs/ask/16_mailbox_sql.ipynb #9c1bd971
-UNTRANSLATABLE = {1267, 1270, 1271, 1366, 3988, "22P05"}  # errors of MySQL and MariaDB, and a state of PostgreSQL's
+UNTRANSLATABLE = {
+    1267,
+    1270,
+    1271,
+    1366,
+    3988,
+    "22P05",
+}  # errors of MySQL and MariaDB, and a state of PostgreSQL's
 
 
 def found_by(
@@ -146,8 +206,17 @@ def found_by(
 def _error_codes(error: Any) -> list[Any]:
     "By what a driver names an error: each has its own place for it."
     first = error.args[0] if getattr(error, "args", ()) else None
-    named = first.get("C") if isinstance(first, dict) else first if isinstance(first, (int, str)) else None
-    return [named, *(getattr(error, name, None) for name in ("sqlstate", "pgcode", "errno"))]
+    named = (
+        first.get("C")
+        if isinstance(first, dict)
+        else first
+        if isinstance(first, (int, str))
+        else None
+    )
+    return [
+        named,
+        *(getattr(error, name, None) for name in ("sqlstate", "pgcode", "errno")),
+    ]
 
 # %% ../../nbs/ask/16_mailbox_sql.ipynb #52e0fc2f
 USER = "SELECT pw_dir, pw_shell, pw_gid FROM vpopmail WHERE pw_name = :local AND pw_domain = :domain"
@@ -162,7 +231,9 @@ def alias_names(
     return [local, *(f"{local[:end]}default" for end in reversed(ends))]
 
 
-def in_vpopmail_tables(connection: Connection, question: Mailbox, log: Callable[[str], None]) -> MailboxFound:
+def in_vpopmail_tables(
+    connection: Connection, question: Mailbox, log: Callable[[str], None]
+) -> MailboxFound:
     "Does vpopmail's database have it?"
     from sqlalchemy import bindparam, inspect
     from sqlalchemy import text as statement
@@ -171,11 +242,20 @@ def in_vpopmail_tables(connection: Connection, question: Mailbox, log: Callable[
     if account := found_by(connection, statement(USER), names, question.address):
         home, quota, gid = account
         bounces = int(gid or 0) & BOUNCE_MAIL
-        return NOT_FOUND if bounces else MailboxFound(True, False, _fill(f"{home}/Maildir", quota or "", log))
+        return (
+            NOT_FOUND
+            if bounces
+            else MailboxFound(True, False, _fill(f"{home}/Maildir", quota or "", log))
+        )
     if not inspect(connection).has_table("valias"):
         return NOT_FOUND
     aliases = {"domain": question.domain, "aliases": alias_names(question.local)}
-    found = found_by(connection, statement(ALIAS).bindparams(bindparam("aliases", expanding=True)), aliases, question.address)
+    found = found_by(
+        connection,
+        statement(ALIAS).bindparams(bindparam("aliases", expanding=True)),
+        aliases,
+        question.address,
+    )
     return MailboxFound(True, False, None) if found else NOT_FOUND
 
 
@@ -191,18 +271,24 @@ def _fill(maildir: str, quota: str, log: Callable[[str], None]) -> int | None:
 PARAMETERS = ("local", "domain", "address")
 
 
-def by_query(connection: Connection, query: str, question: Mailbox, log: Callable[[str], None]) -> MailboxFound:
+def by_query(
+    connection: Connection, query: str, question: Mailbox, log: Callable[[str], None]
+) -> MailboxFound:
     "Does a query find it? `Broken` for one that has other parameters."
     from sqlalchemy import text as statement
 
     prepared = statement(query)
     wanted = set(prepared.compile().params)
     if odd := wanted - {*PARAMETERS}:
-        raise Broken(f"MAILBOX_SQLQUERY has a parameter :{min(odd):.60}, and may have :local, :domain and :address")
+        raise Broken(
+            f"MAILBOX_SQLQUERY has a parameter :{min(odd):.60}, and may have :local, :domain and :address"
+        )
     for local in (question.local, ""):
         address = f"{local}@{question.domain}"
         values = {"local": local, "domain": question.domain, "address": address}
-        row = found_by(connection, prepared, {name: values[name] for name in wanted}, address)
+        row = found_by(
+            connection, prepared, {name: values[name] for name in wanted}, address
+        )
         if row is not None:
             return MailboxFound(True, not local, _fill_of_row(row._mapping, log))
     return NOT_FOUND
@@ -218,7 +304,9 @@ def _fill_of_row(row: Any, log: Callable[[str], None]) -> int | None:
     try:
         return parse_quota(limit).fill(int(taken), 0)
     except (ValueError, TypeError, OverflowError):
-        log(f"MAILBOX_SQLQUERY's column used should be a whole number of bytes, not {taken!r:.60}; taken as not known")
+        log(
+            f"MAILBOX_SQLQUERY's column used should be a whole number of bytes, not {taken!r:.60}; taken as not known"
+        )
         return None
 
 
@@ -316,7 +404,9 @@ class SqlStore(Answerer):
                 url = database_url(self.settings.url)
                 self._password = str(url.password or "")
                 try:
-                    self._engine = open_engine(url, self.settings.seconds, self.settings.connections)
+                    self._engine = open_engine(
+                        url, self.settings.seconds, self.settings.connections
+                    )
                 except ArgumentError as error:  # no such dialect or driver, say
                     raise Broken(f"MAILBOX_SQLURL: {self.reason(error)}") from None
                 except (TypeError, ValueError) as error:

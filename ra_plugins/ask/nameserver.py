@@ -20,7 +20,12 @@ import dns.rcode
 import dns.rdatatype
 
 from ra_plugins.ask.dns import ENDLESS
-from ra_plugins.ask.exchange import LocalFault, SocketLine, brief_reason, exchange_messages
+from ra_plugins.ask.exchange import (
+    LocalFault,
+    SocketLine,
+    brief_reason,
+    exchange_messages,
+)
 from ra_plugins.ask.question import Broken, Refused
 
 # %% auto #0
@@ -34,14 +39,23 @@ def parse_nameserver(
 ) -> tuple[str, int]:  # address and port
     "Where a nameserver is: `192.0.2.53`, `192.0.2.53#5353`, `192.0.2.53:5353` or `[2001:db8::53]:5353`; else `ValueError`."
     if not isinstance(text, str):
-        raise ValueError(f"nameservers should be a list of addresses, not one with {text!r:.60} in it")
+        raise ValueError(
+            f"nameservers should be a list of addresses, not one with {text!r:.60} in it"
+        )
     address, mark, digits = text.partition("#")
-    if not mark and (text.startswith("[") and not text.endswith("]") or text.count(":") == 1):
+    if not mark and (
+        text.startswith("[") and not text.endswith("]") or text.count(":") == 1
+    ):
         address, mark, digits = text.rpartition(":")
     if address.startswith("[") and address.endswith("]"):
         address = address[1:-1]
-    if not dns.inet.is_address(address) or (mark and not (digits.isascii() and digits.isdigit() and 0 < int(digits[:6]) < 65536)):
-        raise ValueError(f"nameservers should be IP addresses, or address#port, not {text!r:.60}")
+    if not dns.inet.is_address(address) or (
+        mark
+        and not (digits.isascii() and digits.isdigit() and 0 < int(digits[:6]) < 65536)
+    ):
+        raise ValueError(
+            f"nameservers should be IP addresses, or address#port, not {text!r:.60}"
+        )
     return address, int(digits) if mark else port
 
 # %% ../../nbs/ask/05_nameserver.ipynb #3c2731ad
@@ -51,7 +65,9 @@ class Nameserver:
     def __init__(self, address: str, port: int):
         self.address, self.port = address, port
         self.failures = 0  # how often it has been of no use since it last was
-        self.plain_until = -inf  # until then it is asked without EDNS, on the system's monotonic clock
+        self.plain_until = (
+            -inf
+        )  # until then it is asked without EDNS, on the system's monotonic clock
 
     def __repr__(self) -> str:
         return f"<nameserver {self.address}#{self.port}, {self.failures} failures>"
@@ -59,12 +75,16 @@ class Nameserver:
 # %% ../../nbs/ask/05_nameserver.ipynb #d7b51dff
 RESOLV_CONF = "/etc/resolv.conf"
 RESOLV_CONF_LIMIT = 65_536  # bytes that are read of it
-TRY_AGAIN = 2  # seconds until another server is asked, or the same again, if nobody says
+TRY_AGAIN = (
+    2  # seconds until another server is asked, or the same again, if nobody says
+)
 
 # %% ../../nbs/ask/05_nameserver.ipynb #eaa9509a
 def parse_resolv_conf(
     text: str,
-) -> tuple[list[str], dict[str, int]]:  # addresses; and the options timeout, attempts and rotate, if they are there
+) -> tuple[
+    list[str], dict[str, int]
+]:  # addresses; and the options timeout, attempts and rotate, if they are there
     "What a resolv.conf says (resolv.conf(5)). What makes no sense is passed over, as the C library does."
     addresses, options = [], {}
     for line in text.splitlines():
@@ -74,7 +94,9 @@ def parse_resolv_conf(
         for option in words if keyword == "options" else ():
             name, _, value = option.partition(":")
             if name in ("timeout", "attempts") and value.isascii() and value.isdigit():
-                options[name] = max(1, min(int(value[:6]), 30 if name == "timeout" else 5))  # the C library's bounds
+                options[name] = max(
+                    1, min(int(value[:6]), 30 if name == "timeout" else 5)
+                )  # the C library's bounds
             elif option == "rotate":
                 options[name] = 1
     return addresses, options
@@ -101,15 +123,29 @@ class NameserverList:
 
     def __init__(
         self,
-        nameservers: Iterable[str] | None,  # as for `parse_nameserver`; None for those in resolv.conf
+        nameservers: Iterable[str]
+        | None,  # as for `parse_nameserver`; None for those in resolv.conf
         port: int = 53,  # for those that name none
         path: str | os.PathLike[str] = RESOLV_CONF,
-        try_again: float | None = None,  # seconds until another server is asked, or the same again; as in resolv.conf, or 2
+        try_again: float
+        | None = None,  # seconds until another server is asked, or the same again; as in resolv.conf, or 2
     ):
-        if nameservers is not None and (isinstance(nameservers, (str, bytes)) or not hasattr(nameservers, "__iter__")):
-            raise ValueError(f"nameservers should be a list of addresses, as in [\"192.0.2.53\"], not {nameservers!r:.60}")
-        self.path, self.port, self.fixed, self.try_again = path, port, nameservers is not None, try_again
-        self.servers = [Nameserver(*parse_nameserver(each, port)) for each in nameservers or ()]
+        if nameservers is not None and (
+            isinstance(nameservers, (str, bytes))
+            or not hasattr(nameservers, "__iter__")
+        ):
+            raise ValueError(
+                f'nameservers should be a list of addresses, as in ["192.0.2.53"], not {nameservers!r:.60}'
+            )
+        self.path, self.port, self.fixed, self.try_again = (
+            path,
+            port,
+            nameservers is not None,
+            try_again,
+        )
+        self.servers = [
+            Nameserver(*parse_nameserver(each, port)) for each in nameservers or ()
+        ]
         self.options: dict[str, int] = {}
         self.seen: tuple[int, ...] = ()
         self.looked, self.turn = -inf, 0
@@ -138,7 +174,10 @@ class NameserverList:
         if not addresses:
             raise ValueError("it names no nameserver")
         known = {each.address: each for each in self.servers}
-        self.servers = [known.get(address) or Nameserver(address, self.port) for address in addresses]
+        self.servers = [
+            known.get(address) or Nameserver(address, self.port)
+            for address in addresses
+        ]
         self.options, self.seen = options, _identity(state)
 
     @property
@@ -170,9 +209,13 @@ async def ask_nameserver(
 ) -> dns.message.Message:
     "The response of a nameserver, with EDNS or without; raises what `exchange_messages` does."
     place, edns = (server.address, server.port), time.monotonic() >= server.plain_until
-    response = await exchange_messages(sockets, place, _query(name, rdtype, edns), until, seconds)
+    response = await exchange_messages(
+        sockets, place, _query(name, rdtype, edns), until, seconds
+    )
     if edns and response.rcode() in EDNS_TROUBLE:
-        response = await exchange_messages(sockets, place, _query(name, rdtype, False), until, seconds)
+        response = await exchange_messages(
+            sockets, place, _query(name, rdtype, False), until, seconds
+        )
         if response.rcode() not in EDNS_TROUBLE:
             server.plain_until = time.monotonic() + PLAIN_SECONDS
     return response
@@ -180,7 +223,9 @@ async def ask_nameserver(
 
 def _query(name: dns.name.Name, rdtype: str, edns: bool) -> dns.message.Message:
     "A query, with a number of its own."
-    return dns.message.make_query(name, rdtype, use_edns=0 if edns else False, payload=PAYLOAD if edns else None)
+    return dns.message.make_query(
+        name, rdtype, use_edns=0 if edns else False, payload=PAYLOAD if edns else None
+    )
 
 # %% ../../nbs/ask/05_nameserver.ipynb #8ca77a2f
 def answer_in(response: dns.message.Message) -> dns.message.ChainingResult:
@@ -188,7 +233,10 @@ def answer_in(response: dns.message.Message) -> dns.message.ChainingResult:
     code = response.rcode()
     if code == dns.rcode.REFUSED:
         raise Refused("REFUSED")
-    if not isinstance(response, dns.message.QueryMessage) or code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+    if not isinstance(response, dns.message.QueryMessage) or code not in (
+        dns.rcode.NOERROR,
+        dns.rcode.NXDOMAIN,
+    ):
         raise Broken(dns.rcode.to_text(code))
     try:
         found = response.resolve_chaining()

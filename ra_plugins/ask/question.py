@@ -86,20 +86,38 @@ class as_completed:
     def __init__(
         self,
         *asked: Awaitable[Any],  # questions and other decisions
-        within: float | None = None,  # seconds for all of them; what hasn't come by then is `Late`
+        within: float
+        | None = None,  # seconds for all of them; what hasn't come by then is `Late`
     ):
         for each in asked:
-            if not isinstance(each, Question) and not (hasattr(each, "send") and hasattr(each, "cr_frame")):
-                raise TypeError(f"a decision asks questions and other decisions, not {each!r:.60}")
-        if within is not None and not (isinstance(within, (int, float)) and 0 <= within <= LONGEST):
-            raise ValueError(f"within should be a number of seconds from 0 to {LONGEST}, not {within!r:.60}")
+            if not isinstance(each, Question) and not (
+                hasattr(each, "send") and hasattr(each, "cr_frame")
+            ):
+                raise TypeError(
+                    f"a decision asks questions and other decisions, not {each!r:.60}"
+                )
+        if within is not None and not (
+            isinstance(within, (int, float)) and 0 <= within <= LONGEST
+        ):
+            raise ValueError(
+                f"within should be a number of seconds from 0 to {LONGEST}, not {within!r:.60}"
+            )
         if len({id(each) for each in asked}) < len(asked):
-            raise ValueError("one and the same question, or decision, stands there twice")
-        self.asked, self.within, self.left, self.begun = asked, within, len(asked), False
+            raise ValueError(
+                "one and the same question, or decision, stands there twice"
+            )
+        self.asked, self.within, self.left, self.begun = (
+            asked,
+            within,
+            len(asked),
+            False,
+        )
 
     def __aiter__(self) -> as_completed:
         if self.begun:
-            raise ValueError("answers come once: this as_completed has been gone through")
+            raise ValueError(
+                "answers come once: this as_completed has been gone through"
+            )
         self.begun = True
         return self
 
@@ -114,7 +132,11 @@ class as_completed:
 
     def until(self, deadline: float) -> float:
         "When it is too late, by `time.monotonic`, for a decision that has until `deadline`."
-        return deadline if self.within is None else min(deadline, monotonic() + self.within)
+        return (
+            deadline
+            if self.within is None
+            else min(deadline, monotonic() + self.within)
+        )
 
 
 class _Next:
@@ -138,21 +160,33 @@ if TYPE_CHECKING:
 
     @overload
     def gather(
-        first: Awaitable[A_co], second: Awaitable[B_co], /, *, within: float | None = None
+        first: Awaitable[A_co],
+        second: Awaitable[B_co],
+        /,
+        *,
+        within: float | None = None,
     ) -> Decision[tuple[A_co | Unanswered, B_co | Unanswered]]: ...
 
     @overload
     def gather(
-        first: Awaitable[A_co], second: Awaitable[B_co], third: Awaitable[C_co], /, *, within: float | None = None
+        first: Awaitable[A_co],
+        second: Awaitable[B_co],
+        third: Awaitable[C_co],
+        /,
+        *,
+        within: float | None = None,
     ) -> Decision[tuple[A_co | Unanswered, B_co | Unanswered, C_co | Unanswered]]: ...
 
     @overload
-    def gather(*asked: Awaitable[A_co], within: float | None = None) -> Decision[tuple[A_co | Unanswered, ...]]: ...
+    def gather(
+        *asked: Awaitable[A_co], within: float | None = None
+    ) -> Decision[tuple[A_co | Unanswered, ...]]: ...
 
 
 def gather(
     *asked: Awaitable[Any],  # questions and other decisions
-    within: float | None = None,  # seconds for all of them; what hasn't come by then is `Late`
+    within: float
+    | None = None,  # seconds for all of them; what hasn't come by then is `Late`
 ) -> Any:  # to be awaited: the answers as a tuple, in which `Unanswered` may stand
     "Ask several at a time and wait for all; `TypeError` at once for what can't be asked."
     return _gathered(as_completed(*asked, within=within))
@@ -165,18 +199,27 @@ async def _gathered(completed: as_completed) -> tuple[Any, ...]:
     return tuple(answers)
 
 # %% ../../nbs/ask/00_question.ipynb #7249136d
-def _checked(throw: Callable[[Exception], Any], asked: object) -> Question[Any] | as_completed:
+def _checked(
+    throw: Callable[[Exception], Any], asked: object
+) -> Question[Any] | as_completed:
     "What a decision waits for; what is no question is thrown back at it as a `TypeError`."
     while not isinstance(asked, (Question, as_completed)):
-        asked = throw(TypeError(f"a decision awaits questions, and what they are gathered in, not {asked!r:.60}"))
+        asked = throw(
+            TypeError(
+                f"a decision awaits questions, and what they are gathered in, not {asked!r:.60}"
+            )
+        )
     return asked
 
 # %% ../../nbs/ask/00_question.ipynb #40a2e757
 def drive(
     decision: Decision[T],
-    tell: Callable[[Question[Any], float], Any],  # an answer, or `Unanswered`, to a question; by when, on `time.monotonic`
+    tell: Callable[
+        [Question[Any], float], Any
+    ],  # an answer, or `Unanswered`, to a question; by when, on `time.monotonic`
     until: float = inf,  # the deadline of the whole decision, on `time.monotonic`
-    watch: Callable[..., Any] | None = None,  # calls a function with an argument: who runs strangers' decisions bounds it
+    watch: Callable[..., Any]
+    | None = None,  # calls a function with an argument: who runs strangers' decisions bounds it
 ) -> T:  # what the decision returns
     "Run a decision to its end, answering its questions as they come."
     steps = decision if watch is None else _Watched(decision, watch)
@@ -203,7 +246,10 @@ def drive(
 
 # %% ../../nbs/ask/00_question.ipynb #d4dd946f
 def _in_turn(
-    completed: as_completed, tell: Callable[[Question[Any], float], Any], until: float, watch: Callable[..., Any] | None
+    completed: as_completed,
+    tell: Callable[[Question[Any], float], Any],
+    until: float,
+    watch: Callable[..., Any] | None,
 ) -> Iterator[tuple[int, Any]]:
     "The answers, one after the other."
     for place, each in enumerate(completed.asked):
@@ -240,7 +286,12 @@ class _Watched:
 def _close(steps: Decision[Any] | _Watched, groups: Any) -> None:
     "End a decision, and those that it has gathered and that have not been run."
     steps.close()
-    for each in [each for completed in groups for each in completed.asked if not isinstance(each, Question)]:
+    for each in [
+        each
+        for completed in groups
+        for each in completed.asked
+        if not isinstance(each, Question)
+    ]:
         try:  # noqa: SIM105 - contextlib takes long to import
             each.close()
         except Exception:  # noqa: S110 - it awaits while it is closed, say; nobody wants to know any more
@@ -268,7 +319,9 @@ def eager(
         done.set_exception(error)
     else:
         rest = _go_on(coroutine, waited)
-        rest.send(None)  # up to where the task takes over: cancelled before that, it would leave the coroutine as it is
+        rest.send(
+            None
+        )  # up to where the task takes over: cancelled before that, it would leave the coroutine as it is
         return loop.create_task(rest)
     return done
 
@@ -304,7 +357,9 @@ class _Begun:
 # %% ../../nbs/ask/00_question.ipynb #68ddfc2b
 async def adrive(
     decision: Decision[T],
-    tell: Callable[[Question[Any], float], Awaitable[Any]],  # as in `drive`, and awaited
+    tell: Callable[
+        [Question[Any], float], Awaitable[Any]
+    ],  # as in `drive`, and awaited
     until: float = inf,  # as in `drive`
     watch: Callable[..., Any] | None = None,  # as in `drive`
 ) -> T:
@@ -360,10 +415,18 @@ class _SideBySide:
 
         if not self.arrived:
             left = None if self.until == inf else max(self.until - monotonic(), 0)
-            done, late = await wait(self.places, timeout=left, return_when=FIRST_COMPLETED)
-            self.arrived = [(self.places.pop(task), task.result()) for task in [*self.places] if task in done]
+            done, late = await wait(
+                self.places, timeout=left, return_when=FIRST_COMPLETED
+            )
+            self.arrived = [
+                (self.places.pop(task), task.result())
+                for task in [*self.places]
+                if task in done
+            ]
             if not done:
-                self.arrived = [(self.places[task], Late(TOO_LATE)) for task in self.places]
+                self.arrived = [
+                    (self.places[task], Late(TOO_LATE)) for task in self.places
+                ]
                 self.cancel()
         return self.arrived.pop(0)
 
@@ -382,7 +445,9 @@ async def _answer(
 ) -> Any:
     "The answer to a question, or what comes of a decision, in every case as a value."
     try:
-        return await (tell(asked, until) if isinstance(asked, Question) else adrive(asked, tell, until, watch))  # type: ignore[arg-type]
+        if isinstance(asked, Question):
+            return await tell(asked, until)
+        return await adrive(asked, tell, until, watch)  # type: ignore[arg-type]
     except Unanswered as why:
         return why
     except Exception as error:

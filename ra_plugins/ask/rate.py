@@ -9,8 +9,21 @@ from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer
 from ra_plugins.ask.question import Broken, Late, Question, Refused
-from ra_plugins.rater.client import ADDRESS, NO_VERDICT, Answer, RaterReason, aask, ask, parse_server_address, question
+from ra_plugins.rater.client import (
+    ADDRESS,
+    NO_VERDICT,
+    Answer,
+    RaterReason,
+    aask,
+    ask,
+    parse_server_address,
+    question,
+)
 from ra_plugins.support.environment import Environment, timeout_seconds, variable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # %% auto #0
 __all__ = ['Rate', 'rater_address', 'RateSettings', 'RateAnswerer']
@@ -32,7 +45,9 @@ class Rate(Question[Answer]):
         self.name, self.value, self.weight = name, value, weight
 
     def __repr__(self) -> str:
-        return f"Rate({self.name!r}, {self.value!r}" + (f", weight={self.weight})" if self.weight != 1 else ")")
+        return f"Rate({self.name!r}, {self.value!r}" + (
+            f", weight={self.weight})" if self.weight != 1 else ")"
+        )
 
 # %% ../../nbs/ask/08_rate.ipynb #404f5246
 def rater_address(value: str) -> str:
@@ -44,8 +59,18 @@ def rater_address(value: str) -> str:
 class RateSettings(Environment):
     "What the answerer for rater can be told."
 
-    address: str = variable("RATER", rater_address, ADDRESS, "Where rater is. The command `raterclient` reads it, too.")
-    timeout: int = variable("RATERTIMEOUT", timeout_seconds, 2, "How long to wait for rater's answer, in seconds.")
+    address: str = variable(
+        "RATER",
+        rater_address,
+        ADDRESS,
+        "Where rater is. The command `raterclient` reads it, too.",
+    )
+    timeout: int = variable(
+        "RATERTIMEOUT",
+        timeout_seconds,
+        2,
+        "How long to wait for rater's answer, in seconds.",
+    )
 
 # %% ../../nbs/ask/08_rate.ipynb #c9124997
 class RateAnswerer(Answerer):
@@ -53,7 +78,7 @@ class RateAnswerer(Answerer):
 
     settings_class = RateSettings
 
-    def _options(self, question: Rate, until: float) -> dict[str, object]:
+    def _options(self, question: Rate, until: float) -> dict[str, Any]:
         left = max(until - monotonic(), 0.001)
         return {
             "address": self.settings.address,
@@ -64,16 +89,22 @@ class RateAnswerer(Answerer):
 
     def answer(self, question: Rate, until: float) -> Answer:
         "The answer, waited for."
-        return _with_verdict(ask(question.name, question.value, **self._options(question, until)))  # type: ignore[arg-type]
+        return _with_verdict(
+            ask(question.name, question.value, **self._options(question, until))
+        )
 
     async def aanswer(self, question: Rate, until: float) -> Answer:
         "The answer, on asyncio."
-        return _with_verdict(await aask(question.name, question.value, **self._options(question, until)))  # type: ignore[arg-type]
+        return _with_verdict(
+            await aask(question.name, question.value, **self._options(question, until))
+        )
 
 # %% ../../nbs/ask/08_rate.ipynb #d2161de7
 def _with_verdict(answer: Answer) -> Answer:
     "An answer that says within or over; for another, why there is none: the class says it, and rater's own words."
     if answer.verdict == NO_VERDICT:
-        kind = {RaterReason.TIMED_OUT: Late, RaterReason.MESSAGE: Refused}.get(answer.reason, Broken)
+        kind = {RaterReason.TIMED_OUT: Late, RaterReason.MESSAGE: Refused}.get(
+            answer.reason, Broken
+        )
         raise kind(answer.text + (f" ({answer.why})" if answer.why else ""))
     return answer

@@ -21,11 +21,39 @@ import dns.rcode
 import dns.rdatatype
 
 from ra_plugins.ask.answerer import NOTHING, Answerer
-from ra_plugins.ask.cache import NXDOMAIN, RDATA_VALUES, TTL_LIMIT, AnswerCache, absolute_name
+from ra_plugins.ask.cache import (
+    NXDOMAIN,
+    RDATA_VALUES,
+    TTL_LIMIT,
+    AnswerCache,
+    absolute_name,
+)
 from ra_plugins.ask.dns import CNAME_LIMIT, ENDLESS, Lookup, Prefetch, Records, Silent
-from ra_plugins.ask.exchange import SOCKET_LIMIT, LocalFault, SocketLine, brief_reason, done_by
-from ra_plugins.ask.nameserver import RESOLV_CONF, NameserverList, answer_in, ask_nameserver, parse_nameserver
-from ra_plugins.ask.question import LONGEST, TOO_LATE, Broken, Late, Nobody, Question, Refused, Unanswered, eager
+from ra_plugins.ask.exchange import (
+    SOCKET_LIMIT,
+    LocalFault,
+    SocketLine,
+    brief_reason,
+    done_by,
+)
+from ra_plugins.ask.nameserver import (
+    RESOLV_CONF,
+    NameserverList,
+    answer_in,
+    ask_nameserver,
+    parse_nameserver,
+)
+from ra_plugins.ask.question import (
+    LONGEST,
+    TOO_LATE,
+    Broken,
+    Late,
+    Nobody,
+    Question,
+    Refused,
+    Unanswered,
+    eager,
+)
 from ra_plugins.support.environment import Environment, timeout_seconds, variable
 
 Follow = Callable[[Lookup, Records], Iterable[Lookup]]  # as in `Prefetch`
@@ -42,16 +70,24 @@ def _fits(
     whole: bool,  # does it have to be an integer?
 ) -> bool:
     "Is it a number within bounds?"
-    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, int if whole else (int, float)) and not isinstance(
+        value, bool
+    )
     return number and least <= value <= most  # type: ignore[operator]
 
 
 def _shown(value: object) -> str:
     "A value in an error; an integer may have more digits than Python writes."
-    return "so large a number" if isinstance(value, int) and value.bit_length() > 200 else f"{value!r:.60}"
+    return (
+        "so large a number"
+        if isinstance(value, int) and value.bit_length() > 200
+        else f"{value!r:.60}"
+    )
 
 
-def _require_number(name: str, value: object, least: float, most: float, form: str, whole: bool = True) -> None:
+def _require_number(
+    name: str, value: object, least: float, most: float, form: str, whole: bool = True
+) -> None:
     "`ValueError` that names an argument."
     if not _fits(value, least, most, whole):
         raise ValueError(f"{name} should be {form}, not {_shown(value)}")
@@ -82,10 +118,12 @@ class Resolver:
 
     def __init__(
         self,
-        nameservers: Iterable[str] | None = None,  # as for `parse_nameserver`; None for those in resolv.conf
+        nameservers: Iterable[str]
+        | None = None,  # as for `parse_nameserver`; None for those in resolv.conf
         port: int = 53,  # of nameservers that name none
         timeout: float = LOOKUP_TIMEOUT,  # seconds for one lookup with all its tries
-        try_again: float | None = None,  # seconds until another server is asked, or the same again; as in resolv.conf, or 2
+        try_again: float
+        | None = None,  # seconds until another server is asked, or the same again; as in resolv.conf, or 2
         cache: AnswerCache | None = None,
         prefetch: int = PREFETCH_LIMIT,  # how many lookups one check may ask ahead; 0 for one question after the other
         sockets: int = SOCKET_LIMIT,  # that may be open at once
@@ -94,18 +132,25 @@ class Resolver:
         _require_number("port", port, 1, 65535, "a number from 1 to 65535")
         _require_number("prefetch", prefetch, 0, inf, "a number from 0 on")
         _require_number("sockets", sockets, 1, inf, "a number from 1 on")
-        for name, seconds in (("timeout", timeout), ("try_again", LOOKUP_TIMEOUT if try_again is None else try_again)):
+        for name, seconds in (
+            ("timeout", timeout),
+            ("try_again", LOOKUP_TIMEOUT if try_again is None else try_again),
+        ):
             form = f"a number of seconds from {SHORTEST} to {LONGEST}"
             _require_number(name, seconds, SHORTEST, LONGEST, form, whole=False)
         if cache is not None and not isinstance(cache, AnswerCache):
             raise ValueError(f"cache should be an AnswerCache, not {cache!r:.60}")
         if not isinstance(resolv_conf, (str, PathLike)):
-            raise ValueError(f"resolv_conf should be the path of a file, not {resolv_conf!r:.60}")
+            raise ValueError(
+                f"resolv_conf should be the path of a file, not {resolv_conf!r:.60}"
+            )
         self.nameservers = NameserverList(nameservers, port, resolv_conf, try_again)
         self.timeout, self.prefetch = timeout, prefetch
         self.cache = AnswerCache() if cache is None else cache
         self.sockets = SocketLine(sockets)
-        self.running: dict[Any, asyncio.Future[Records | Unanswered | None]] = {}  # by event loop and lookup
+        self.running: dict[
+            Any, asyncio.Future[Records | Unanswered | None]
+        ] = {}  # by event loop and lookup
 
     @property
     def sent(self) -> int:
@@ -120,13 +165,18 @@ def _no_answer(whys: list[Unanswered]) -> Unanswered:
         return Silent("no answer in time")
     if all(isinstance(why, Refused) for why in whys):
         return spoken[-1]
-    return next((why for why in reversed(spoken) if isinstance(why, Broken)), Broken(str(spoken[-1])))
+    return next(
+        (why for why in reversed(spoken) if isinstance(why, Broken)),
+        Broken(str(spoken[-1])),
+    )
 
 # %% ../../nbs/ask/06_resolver.ipynb #32323258
 _Found = tuple[dns.message.Message, dns.message.ChainingResult]
 
 
-async def _ask_all(resolver: Resolver, name: dns.name.Name, rdtype: str, until: float) -> _Found:
+async def _ask_all(
+    resolver: Resolver, name: dns.name.Name, rdtype: str, until: float
+) -> _Found:
     "The response of the first nameserver whose response is an answer, and the answer; `Unanswered` if none has one."
     servers, whys = deque(resolver.nameservers.in_order()), list[Unanswered]()
     patience = resolver.nameservers.patience
@@ -134,21 +184,29 @@ async def _ask_all(resolver: Resolver, name: dns.name.Name, rdtype: str, until: 
     while servers and tries > 0 and time.monotonic() < until:
         server, began, tries = servers.popleft(), time.monotonic(), tries - 1
         try:
-            response = await ask_nameserver(server, resolver.sockets, name, rdtype, until, patience)
+            response = await ask_nameserver(
+                server, resolver.sockets, name, rdtype, until, patience
+            )
             server.failures = 0
             return response, answer_in(response)
         except TimeoutError:
-            if time.monotonic() - began >= min(patience, resolver.timeout) / 2:  # not if we had hardly any time
+            if (
+                time.monotonic() - began >= min(patience, resolver.timeout) / 2
+            ):  # not if we had hardly any time
                 server.failures += 1
             servers.append(server)
             whys.append(Silent("no answer in time"))
         except (Refused, OSError, EOFError) as error:
             server.failures += 1
-            whys.append(error if isinstance(error, Refused) else Broken(brief_reason(error)))
+            whys.append(
+                error if isinstance(error, Refused) else Broken(brief_reason(error))
+            )
         except LocalFault:
             raise
         except (Broken, dns.exception.DNSException) as error:
-            whys.append(error if isinstance(error, Broken) else Broken(brief_reason(error)))
+            whys.append(
+                error if isinstance(error, Broken) else Broken(brief_reason(error))
+            )
     raise _no_answer(whys)
 
 # %% ../../nbs/ask/06_resolver.ipynb #bc31acd8
@@ -166,7 +224,9 @@ async def _find(resolver: Resolver, lookup: Lookup, until: float) -> Records:
             resolver.cache.put(name, rdtype, answer)
             return answer
         missing = response.rcode() == dns.rcode.NXDOMAIN
-        sure = any(records.rdtype == dns.rdatatype.SOA for records in response.authority)
+        sure = any(
+            records.rdtype == dns.rdatatype.SOA for records in response.authority
+        )
         if missing or sure or not found.cnames:
             answer = Records((), seconds if sure else 0, not missing)
             resolver.cache.put(name, NXDOMAIN if missing else rdtype, answer)
@@ -195,15 +255,23 @@ async def resolve(
     return known
 
 # %% ../../nbs/ask/06_resolver.ipynb #8901a3d2
-async def _lead(resolver: Resolver, lookup: Lookup, place: Any, until: float) -> Records | Unanswered:
+async def _lead(
+    resolver: Resolver, lookup: Lookup, place: Any, until: float
+) -> Records | Unanswered:
     "Ask, on behalf of all who want to know."
     future = resolver.running[place] = place[0].create_future()
-    answer: Records | Unanswered | None = None  # as it stays if we are cancelled, or late
+    answer: Records | Unanswered | None = (
+        None  # as it stays if we are cancelled, or late
+    )
     try:
-        answer = await _find(resolver, lookup, min(until, time.monotonic() + resolver.timeout))
+        answer = await _find(
+            resolver, lookup, min(until, time.monotonic() + resolver.timeout)
+        )
     except (Unanswered, dns.exception.DNSException, OSError, ValueError) as error:
         if time.monotonic() < until:
-            answer = error if isinstance(error, Unanswered) else Broken(brief_reason(error))
+            answer = (
+                error if isinstance(error, Unanswered) else Broken(brief_reason(error))
+            )
             if not isinstance(error, LocalFault):
                 resolver.cache.put(*lookup.key, answer)
     finally:
@@ -216,11 +284,20 @@ class Lookups:
     "The lookups of one check: `async with Lookups(resolver) as lookups`, and `adrive` with `lookups.tell`."
 
     def __init__(self, resolver: Resolver, room: int | None = None):
-        self.resolver, self.room = resolver, resolver.prefetch if room is None else room  # for lookups ahead
-        self.asked: dict[tuple[str, str], asyncio.Task[Records | Unanswered]] = {}  # each once
-        self.awaited: set[asyncio.Task[Records | Unanswered]] = set()  # what the check waits for
+        self.resolver, self.room = (
+            resolver,
+            resolver.prefetch if room is None else room,
+        )  # for lookups ahead
+        self.asked: dict[
+            tuple[str, str], asyncio.Task[Records | Unanswered]
+        ] = {}  # each once
+        self.awaited: set[asyncio.Task[Records | Unanswered]] = (
+            set()
+        )  # what the check waits for
         self.expected: deque[tuple[Lookup, Follow]] = deque()  # to be asked ahead
-        self.arrived: deque[tuple[Lookup, Records, Follow]] = deque()  # answers to be followed
+        self.arrived: deque[tuple[Lookup, Records, Follow]] = (
+            deque()
+        )  # answers to be followed
         self.seen: set[tuple[str, str]] = set()  # lookups that have been expected
 
     async def tell(
@@ -230,7 +307,9 @@ class Lookups:
     ) -> Any:
         "The answer to a `Lookup` or a `Prefetch`, or `Unanswered`, as `adrive` wants it."
         if isinstance(question, Prefetch):
-            self.expected.extend((lookup, question.follow) for lookup in question.lookups)
+            self.expected.extend(
+                (lookup, question.follow) for lookup in question.lookups
+            )
             return None
         if not isinstance(question, Lookup):
             return Nobody(f"nameservers know nothing about {question!r:.60}")
@@ -251,7 +330,9 @@ class Lookups:
     def ask(self, lookup: Lookup) -> asyncio.Task[Records | Unanswered]:
         "What will be the answer to a lookup, asked if it isn't already."
         if lookup.key not in self.asked:
-            self.asked[lookup.key] = asyncio.get_running_loop().create_task(resolve(self.resolver, lookup))
+            self.asked[lookup.key] = asyncio.get_running_loop().create_task(
+                resolve(self.resolver, lookup)
+            )
         return self.asked[lookup.key]
 
     async def __aenter__(self) -> Lookups:
@@ -280,7 +361,9 @@ def _step_ahead(lookups: Lookups) -> bool:
         return True
     if lookups.arrived:
         lookup, answer, follow = lookups.arrived.popleft()
-        lookups.expected.extend((following, follow) for following in follow(lookup, answer))
+        lookups.expected.extend(
+            (following, follow) for following in follow(lookup, answer)
+        )
         return True
     return False
 
@@ -292,14 +375,25 @@ def _expect(lookups: Lookups, lookup: Lookup, follow: Follow) -> None:
         lookups.seen.add(lookup.key)
         known = lookups.resolver.cache.get(*lookup.key)
         if known is None:
-            lookups.ask(lookup).add_done_callback(partial(_arrive, lookups, lookup, follow))
+            lookups.ask(lookup).add_done_callback(
+                partial(_arrive, lookups, lookup, follow)
+            )
         elif isinstance(known, Records):
             lookups.arrived.append((lookup, known, follow))
 
 
-def _arrive(lookups: Lookups, lookup: Lookup, follow: Follow, task: asyncio.Task[Records | Unanswered]) -> None:
+def _arrive(
+    lookups: Lookups,
+    lookup: Lookup,
+    follow: Follow,
+    task: asyncio.Task[Records | Unanswered],
+) -> None:
     "An expected lookup has its answer, or has failed."
-    if not task.cancelled() and not task.exception() and isinstance(answer := task.result(), Records):
+    if (
+        not task.cancelled()
+        and not task.exception()
+        and isinstance(answer := task.result(), Records)
+    ):
         lookups.arrived.append((lookup, answer, follow))
         _look_ahead(lookups)
 
@@ -318,9 +412,17 @@ class ResolverSettings(Environment):
     "What the answerer for DNS can be told."
 
     nameservers: tuple[str, ...] | None = variable(
-        "DNSSERVERS", nameserver_list, None, "The nameservers to ask. If it isn't set, those in /etc/resolv.conf."
+        "DNSSERVERS",
+        nameserver_list,
+        None,
+        "The nameservers to ask. If it isn't set, those in /etc/resolv.conf.",
     )
-    timeout: int = variable("DNSTIMEOUT", timeout_seconds, LOOKUP_TIMEOUT, "How long to wait for one lookup, in seconds.")
+    timeout: int = variable(
+        "DNSTIMEOUT",
+        timeout_seconds,
+        LOOKUP_TIMEOUT,
+        "How long to wait for one lookup, in seconds.",
+    )
 
 # %% ../../nbs/ask/06_resolver.ipynb #3561fcf3
 class ResolverAnswerer(Answerer):
@@ -328,12 +430,16 @@ class ResolverAnswerer(Answerer):
 
     settings_class = ResolverSettings
 
-    def __init__(self, settings: ResolverSettings, log: Callable[[str], None], dry: bool = False):
+    def __init__(
+        self, settings: ResolverSettings, log: Callable[[str], None], dry: bool = False
+    ):
         super().__init__(settings, log, dry)
         self.resolver = Resolver(settings.nameservers, timeout=settings.timeout)
         self.ahead: dict[asyncio.Future[None], Lookups] = {}
 
-    async def aanswer(self, question: Lookup | Prefetch, until: float) -> Records | Unanswered | None:
+    async def aanswer(
+        self, question: Lookup | Prefetch, until: float
+    ) -> Records | Unanswered | None:
         "The answer, on asyncio."
         if isinstance(question, Lookup):
             return await resolve(self.resolver, question, until)
@@ -349,7 +455,9 @@ class ResolverAnswerer(Answerer):
 
     def _begin(self, prefetch: Prefetch, until: float) -> None:
         "Begin to ask ahead. What the cache has is followed at once, and only the rest is a task."
-        left = self.resolver.sockets.limit // 2 - sum(len(each.asked) for each in self.ahead.values())
+        left = self.resolver.sockets.limit // 2 - sum(
+            len(each.asked) for each in self.ahead.values()
+        )
         if left > 0:
             lookups = Lookups(self.resolver, min(self.resolver.prefetch, left))
             running = eager(_run_ahead(lookups, prefetch, until))
@@ -363,7 +471,9 @@ class ResolverAnswerer(Answerer):
 
     async def aclose(self) -> None:
         "End what is under way."
-        ours = [task for task in self.ahead if task.get_loop() is asyncio.get_running_loop()]
+        ours = [
+            task for task in self.ahead if task.get_loop() is asyncio.get_running_loop()
+        ]
         for task in ours:
             task.cancel()
         await asyncio.gather(*ours, return_exceptions=True)
@@ -381,7 +491,11 @@ async def _run_ahead(lookups: Lookups, prefetch: Prefetch, until: float) -> None
             running = {task for task in lookups.asked.values() if not task.done()}
             if not running:
                 return
-            await asyncio.wait(running, timeout=until - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                running,
+                timeout=until - time.monotonic(),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
 
 # %% ../../nbs/ask/06_resolver.ipynb #dad8f2a2
 @lru_cache(maxsize=1)

@@ -11,7 +11,13 @@ from time import monotonic
 
 from ra_plugins.ask.answerer import Answerer
 from ra_plugins.ask.question import Broken, Late, Question, Unanswered
-from ra_plugins.support.environment import Environment, number, text, timeout_seconds, variable
+from ra_plugins.support.environment import (
+    Environment,
+    number,
+    text,
+    timeout_seconds,
+    variable,
+)
 from ra_plugins.support.log import octets
 
 TYPE_CHECKING = False
@@ -42,11 +48,19 @@ class Terms(namedtuple("Terms", "delay window life proven")):
 
     def __new__(cls, delay: int, window: int, life: int, proven: int = 0) -> Terms:
         if window <= delay:
-            raise ValueError(f"nobody could come back after {delay} s and within {window} s")
+            raise ValueError(
+                f"nobody could come back after {delay} s and within {window} s"
+            )
         return super().__new__(cls, delay, window, life, proven)
 
 # %% ../../nbs/ask/10_seen.ipynb #50fe8cfe
-FIRST_SEEN, TOO_EARLY, CAME_BACK, SEEN_BEFORE, PROVEN = STANDINGS = ("first", "early", "passed", "known", "proven")
+FIRST_SEEN, TOO_EARLY, CAME_BACK, SEEN_BEFORE, PROVEN = STANDINGS = (
+    "first",
+    "early",
+    "passed",
+    "known",
+    "proven",
+)
 
 
 class Sighting(namedtuple("Sighting", "standing age wait")):
@@ -71,7 +85,13 @@ class Seen(Question[Sighting]):
         terms: Terms,
         now: float,  # seconds since 1970
     ):
-        self.client, self.sender, self.recipient, self.terms, self.now = client, sender, recipient, terms, int(now)
+        self.client, self.sender, self.recipient, self.terms, self.now = (
+            client,
+            sender,
+            recipient,
+            terms,
+            int(now),
+        )
 
     @property
     def keys(self) -> tuple[bytes, bytes]:
@@ -103,7 +123,9 @@ def age_of(
     now: int,
 ) -> int | None:  # seconds; None where it says nothing any more
     "How old an entry is, if it is there and can be believed."
-    return None if at is None or not now - span < at <= now + DRIFT else max(now - at, 0)
+    return (
+        None if at is None or not now - span < at <= now + DRIFT else max(now - at, 0)
+    )
 
 # %% ../../nbs/ask/10_seen.ipynb #4432eec2
 class Found(namedtuple("Found", "waiting passed client times counted")):
@@ -117,7 +139,9 @@ class Found(namedtuple("Found", "waiting passed client times counted")):
     counted: int  # when the last of those was counted
 
 
-def sight(terms: Terms, found: Found, now: int) -> tuple[Sighting, list[tuple[int, int, int]]]:
+def sight(
+    terms: Terms, found: Found, now: int
+) -> tuple[Sighting, list[tuple[int, int, int]]]:
     "What is known about a triplet, and what is to be kept: kind, successes, and when the last was counted."
     age = age_of(found.client, terms.life, now)
     if age is not None and 0 < terms.proven <= found.times:
@@ -130,7 +154,10 @@ def sight(terms: Terms, found: Found, now: int) -> tuple[Sighting, list[tuple[in
         return Sighting(FIRST_SEEN, 0, terms.delay), [(WAITING, 0, 0)]
     if age < terms.delay:
         return Sighting(TOO_EARLY, age, terms.delay - age), []
-    return Sighting(CAME_BACK, age, 0), [(HAS_PASSED, 0, 0), *_success(terms, found, now)]
+    return Sighting(CAME_BACK, age, 0), [
+        (HAS_PASSED, 0, 0),
+        *_success(terms, found, now),
+    ]
 
 # %% ../../nbs/ask/10_seen.ipynb #f9b5204b
 def _success(terms: Terms, found: Found, now: int) -> list[tuple[int, int, int]]:
@@ -184,28 +211,47 @@ def _found(
     "What a file has about a triplet and its client."
     rows = {kind: rest for kind, *rest in database.execute(_FIND, keys)}
     none = [None, 0, 0]
-    return Found(rows.get(WAITING, none)[0], rows.get(HAS_PASSED, none)[0], *rows.get(CLIENT, none))
+    return Found(
+        rows.get(WAITING, none)[0],
+        rows.get(HAS_PASSED, none)[0],
+        *rows.get(CLIENT, none),
+    )
 
 
 def _tidy(database: Connection, kind: int, span: int, now: int, most: int) -> None:
     "Drop a few of a kind that nobody believes any more, and a few of the oldest if there are too many."
     database.execute(_DROP_FUTURE, (kind, now + DRIFT, FEW))
     database.execute(_DROP_OLDEST, (kind, now - span, FEW))
-    (held,) = database.execute("SELECT number FROM held WHERE kind = ?", (kind,)).fetchone()
+    (held,) = database.execute(
+        "SELECT number FROM held WHERE kind = ?", (kind,)
+    ).fetchone()
     if held > most:
         database.execute(_DROP_OLDEST, (kind, now + DRIFT, min(held - most, FEW)))
 
 
 def _keep(
-    database: Connection, seen: Seen, keys: tuple[bytes, bytes], outcome: tuple[Sighting, list[tuple[int, int, int]]], most: int
+    database: Connection,
+    seen: Seen,
+    keys: tuple[bytes, bytes],
+    outcome: tuple[Sighting, list[tuple[int, int, int]]],
+    most: int,
 ) -> None:
     "Write what `sight` says is to be kept."
     (triplet, client), (sighting, kept) = keys, outcome
     if sighting.standing == CAME_BACK:
         database.execute(_FORGET, (WAITING, triplet))
     for kind, times, counted in kept:
-        database.execute(_KEEP, (kind, client if kind == CLIENT else triplet, seen.now, times, counted))
-        _tidy(database, kind, seen.terms.window if kind == WAITING else seen.terms.life, seen.now, most)
+        database.execute(
+            _KEEP,
+            (kind, client if kind == CLIENT else triplet, seen.now, times, counted),
+        )
+        _tidy(
+            database,
+            kind,
+            seen.terms.window if kind == WAITING else seen.terms.life,
+            seen.now,
+            most,
+        )
 
 # %% ../../nbs/ask/10_seen.ipynb #70bf80c9
 def _is_empty(path: str) -> bool:
@@ -229,7 +275,11 @@ class SightingsFile:
     ):
         from ra_plugins.support.sqlite import DatabaseFile
 
-        self.file, self.most, self.dry = DatabaseFile(path, _layout(), only_look=dry), most, dry
+        self.file, self.most, self.dry = (
+            DatabaseFile(path, _layout(), only_look=dry),
+            most,
+            dry,
+        )
 
     def see(
         self,
@@ -320,7 +370,9 @@ SERVER_PAUSE = 1.0  # seconds from a failure to the next try
 NO_STORE = "GREYLISTSTORE should be redis://HOST, rediss://HOST, unix:///PATH, or the full path of a file"
 
 
-def redis_client(url: str, timeout: float) -> tuple[Redis, str]:  # with the prefix of all keys
+def redis_client(
+    url: str, timeout: float
+) -> tuple[Redis, str]:  # with the prefix of all keys
     "How to reach a server; `Broken` for what is no URL of one, or where redis-py isn't installed."
     try:
         from redis import Redis
@@ -332,15 +384,28 @@ def redis_client(url: str, timeout: float) -> tuple[Redis, str]:  # with the pre
         from ra_plugins.support.redis_url import parse_redis_url
 
         options = parse_redis_url(url)
-        prefix, kind = options.pop("prefix", "greylist:"), options.pop("connection_class", Connection)
-        wait = {"socket_timeout": timeout / 2, "socket_connect_timeout": timeout / 2, "retry": Retry(NoBackoff(), 0)}
+        prefix, kind = (
+            options.pop("prefix", "greylist:"),
+            options.pop("connection_class", Connection),
+        )
+        wait = {
+            "socket_timeout": timeout / 2,
+            "socket_connect_timeout": timeout / 2,
+            "retry": Retry(NoBackoff(), 0),
+        }
         options = {**wait, "protocol": 2, **options}
         kind(**options)  # which connects nowhere, and says what it doesn't take
-        return Redis(connection_pool=ConnectionPool(connection_class=kind, **options)), prefix
+        return Redis(
+            connection_pool=ConnectionPool(connection_class=kind, **options)
+        ), prefix
     except ModuleNotFoundError as error:
-        raise Broken(f"Redis needs {error.name}: pip install 'ra-plugins[rater]'") from None
+        raise Broken(
+            f"Redis needs {error.name}: pip install 'ra-plugins[rater]'"
+        ) from None
     except (TypeError, RedisError) as error:
-        raise Broken(f"GREYLISTSTORE has an option that redis-py doesn't take{_quoted_name(error)}") from None
+        raise Broken(
+            f"GREYLISTSTORE has an option that redis-py doesn't take{_quoted_name(error)}"
+        ) from None
     except ValueError:  # whose text may have a piece of the password in it
         raise Broken(NO_STORE) from None
 
@@ -354,22 +419,34 @@ def _quoted_name(error: Exception) -> str:  # empty if there is none
 class SightingsServer:
     "Sightings in a server of Redis or Valkey."
 
-    def __init__(self, url: str, timeout: float, most: int, dry: bool = False):  # as in `SightingsFile`
+    def __init__(
+        self, url: str, timeout: float, most: int, dry: bool = False
+    ):  # as in `SightingsFile`
         from ra_plugins.ask.workers import Workers
 
         self.client, prefix = redis_client(url, timeout)
-        self.keys = [f"{prefix}{name}" for name in ("waiting", "passed", "clients", "successes")]
+        self.keys = [
+            f"{prefix}{name}" for name in ("waiting", "passed", "clients", "successes")
+        ]
         self.script = self.client.register_script(SIGHTINGS_SCRIPT)
         self.timeout, self.most, self.dry = timeout, most, dry
-        self.failed, self.reason = float("-inf"), ""  # the last failure: when, on `monotonic`, and why
-        self.workers, self.begun = Workers(), list[float]()  # when the questions that are under way began
+        self.failed, self.reason = (
+            float("-inf"),
+            "",
+        )  # the last failure: when, on `monotonic`, and why
+        self.workers, self.begun = (
+            Workers(),
+            list[float](),
+        )  # when the questions that are under way began
 
     def see(self, seen: Seen, within: float) -> Sighting:
         "As `SightingsFile.see`, but for no longer than the server may take; `Late` if the one who asks has less time."
         start = monotonic()
         if start < self.failed + SERVER_PAUSE:
             raise Broken(self.reason)
-        answer = self.workers.run(lambda: self._asked(seen, start), start + min(within, self.timeout))
+        answer = self.workers.run(
+            lambda: self._asked(seen, start), start + min(within, self.timeout)
+        )
         if isinstance(answer, Late):
             self._cut()
             if within >= self.timeout:
@@ -383,12 +460,16 @@ class SightingsServer:
 
         self.begun.append(start)
         try:
-            number, age, wait = self.script(self.keys, [*seen.keys, int(self.dry), seen.now, *seen.terms, self.most])
+            number, age, wait = self.script(
+                self.keys, [*seen.keys, int(self.dry), seen.now, *seen.terms, self.most]
+            )
             return Sighting(STANDINGS[number], age, wait)
         except (RedisError, OSError) as error:
             raise self._failure(str(error)) from None
         except (TypeError, ValueError, IndexError):
-            raise self._failure("an answer that makes no sense; is something else there?") from None
+            raise self._failure(
+                "an answer that makes no sense; is something else there?"
+            ) from None
         finally:
             self.begun.remove(start)
 
@@ -423,9 +504,17 @@ class SeenSettings(Environment):
         "/var/lib/ra-plugins/greylist.db",
         "Where greylist remembers: the path of a file, or the URL of a Redis server that several mail servers share.",
     )
-    timeout: int = variable("GREYLISTTIMEOUT", timeout_seconds, 2, "How long to wait for that file or server, in seconds.")
+    timeout: int = variable(
+        "GREYLISTTIMEOUT",
+        timeout_seconds,
+        2,
+        "How long to wait for that file or server, in seconds.",
+    )
     most: int = variable(
-        "GREYLISTMOST", entries, 1_000_000, "How many triplets that wait, that have passed, and clients it keeps of each."
+        "GREYLISTMOST",
+        entries,
+        1_000_000,
+        "How many triplets that wait, that have passed, and clients it keeps of each.",
     )
 
 # %% ../../nbs/ask/10_seen.ipynb #49b99449
@@ -436,12 +525,20 @@ class SeenAnswerer(Answerer):
 
     def __init__(self, *given: Any, **named: Any):
         super().__init__(*given, **named)
-        place, timeout, most = self.settings.store, self.settings.timeout, self.settings.most
+        place, timeout, most = (
+            self.settings.store,
+            self.settings.timeout,
+            self.settings.most,
+        )
         self.store: SightingsFile | SightingsServer
         scheme, colon, rest = place.partition(":")
         if scheme.lower() in ("redis", "rediss", "unix"):
-            self.store = SightingsServer(scheme.lower() + colon + rest, timeout, most, self.dry)
-        elif not place.startswith("/"):  # a URL with a slip of the pen, say, and a password: not to be shown
+            self.store = SightingsServer(
+                scheme.lower() + colon + rest, timeout, most, self.dry
+            )
+        elif not place.startswith(
+            "/"
+        ):  # a URL with a slip of the pen, say, and a password: not to be shown
             raise Broken(NO_STORE)
         else:
             self.store = SightingsFile(place, most, self.dry)

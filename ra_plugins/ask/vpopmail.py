@@ -33,7 +33,16 @@ __all__ = ['QUOTA_UNITS', 'SIZES_LIMIT', 'COUNTED_MESSAGES', 'COUNTING_SECONDS',
            'takes_all', 'VpopmailStore']
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #08b606ff
-QUOTA_UNITS = {"": 1, "S": 1, "K": 2**10, "KB": 2**10, "M": 2**20, "MB": 2**20, "G": 2**30, "GB": 2**30}  # bytes
+QUOTA_UNITS = {
+    "": 1,
+    "S": 1,
+    "K": 2**10,
+    "KB": 2**10,
+    "M": 2**20,
+    "MB": 2**20,
+    "G": 2**30,
+    "GB": 2**30,
+}  # bytes
 
 
 class Quota(namedtuple("Quota", "size count")):
@@ -45,7 +54,11 @@ class Quota(namedtuple("Quota", "size count")):
 
     def fill(self, size: int, count: int) -> int | None:
         "Per cent of the limit that is nearer, rounded down; None if there is none."
-        shares = [100 * used // limit for used, limit in ((size, self.size), (count, self.count)) if limit]
+        shares = [
+            100 * used // limit
+            for used, limit in ((size, self.size), (count, self.count))
+            if limit
+        ]
         return max(shares, default=None)
 
 
@@ -105,8 +118,15 @@ def _message_folders(maildir: str) -> Iterator[str]:
                 raise OSError(errno.EFBIG, _ENOUGH, maildir)
             if each.name in ("cur", "new"):
                 yield each.path
-            elif each.name[:1] == "." and each.name != ".Trash" and each.is_dir(follow_symlinks=False):
-                yield from (os.path.join(each.path, "cur"), os.path.join(each.path, "new"))
+            elif (
+                each.name[:1] == "."
+                and each.name != ".Trash"
+                and each.is_dir(follow_symlinks=False)
+            ):
+                yield from (
+                    os.path.join(each.path, "cur"),
+                    os.path.join(each.path, "new"),
+                )
 
 
 def _messages(folder: str) -> Iterator[os.DirEntry[str]]:
@@ -130,14 +150,21 @@ def maildir_usage(
                 raise OSError(errno.EFBIG, _ENOUGH, maildir)
             told = message_size(each.name)
             try:
-                more = each.stat(follow_symlinks=False).st_size if told is None else told
+                more = (
+                    each.stat(follow_symlinks=False).st_size if told is None else told
+                )
             except FileNotFoundError:  # it was moved
                 continue
-            size, count = size + more, count + ("T" not in each.name.partition(":2,")[2])
+            size, count = (
+                size + more,
+                count + ("T" not in each.name.partition(":2,")[2]),
+            )
     return size, count
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #05518b0c
-STALE_SECONDS = 15 * 60  # after which maildirsize isn't believed if it says that a mailbox is full (Maildir++)
+STALE_SECONDS = (
+    15 * 60
+)  # after which maildirsize isn't believed if it says that a mailbox is full (Maildir++)
 RECOUNT_FILL = 80  # per cent from which on a mailbox is counted if its maildirsize is as old as that
 
 
@@ -156,9 +183,15 @@ def fill_of(
     copy, size, count = used(file[0 : len(file)])
     limits = parse_quota(quota or copy)
     fill = limits.fill(size, count)
-    if fill is None or fill < RECOUNT_FILL or abs(time() - file.status.st_mtime) < STALE_SECONDS:
+    if (
+        fill is None
+        or fill < RECOUNT_FILL
+        or abs(time() - file.status.st_mtime) < STALE_SECONDS
+    ):
         return fill
-    return limits.fill(*maildir_usage(maildir, min(until, monotonic() + COUNTING_SECONDS)))
+    return limits.fill(
+        *maildir_usage(maildir, min(until, monotonic() + COUNTING_SECONDS))
+    )
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #7567b19c
 def _damaged(path: str, what: str) -> OSError:
@@ -167,10 +200,14 @@ def _damaged(path: str, what: str) -> OSError:
 
 def _named(what: str, error: OSError) -> str:
     "The reason for an error, with the name of the file."
-    return with_reason(f"{what} {os.path.basename(str(error.filename or ''))}".strip(), error)
+    return with_reason(
+        f"{what} {os.path.basename(str(error.filename or ''))}".strip(), error
+    )
 
 
-def _database(file: RegularFile | FileInMemory, path: str) -> tuple[ConstantDatabase, int]:
+def _database(
+    file: RegularFile | FileInMemory, path: str
+) -> tuple[ConstantDatabase, int]:
     "A CDB, and what it costs to keep."
     try:
         return ConstantDatabase(file), CDB_COST
@@ -184,11 +221,15 @@ def _text(file: RegularFile | FileInMemory, path: str) -> bytes:
     return file[0 : len(file)]
 
 
-def _assigned(file: RegularFile | FileInMemory, path: str) -> tuple[dict[bytes, bytes], int]:
+def _assigned(
+    file: RegularFile | FileInMemory, path: str
+) -> tuple[dict[bytes, bytes], int]:
     "The folders that users/assign has, by what the address begins with."
     lines = _text(file, path).split(b"\n")
     if b"." not in lines[-2:]:
-        raise _damaged(path, "has no dot at its end: it is being written, or something else")
+        raise _damaged(
+            path, "has no dot at its end: it is being written, or something else"
+        )
     fields = (line[1:].split(b":") for line in lines if line[:1] == b"+")
     found = {each[0].lower(): each[4] for each in fields if len(each) > 6}
     return found, 2 * len(file) + 300 * len(found)
@@ -198,7 +239,9 @@ _HALF_WRITTEN = "ends within a line: it is being written, or something else"
 _EMPTY = "is empty, and there is no vpasswd.cdb that says that the domain has no users"
 
 
-def _passwords(file: RegularFile | FileInMemory, path: str) -> tuple[tuple[dict[bytes, bytes], str], int]:
+def _passwords(
+    file: RegularFile | FileInMemory, path: str
+) -> tuple[tuple[dict[bytes, bytes], str], int]:
     "What vpasswd has behind each name; and why it can't be all of it, or nothing."
     raw = _text(file, path)
     lines = [line for line in raw.split(b"\n") if line]
@@ -252,7 +295,9 @@ class VpopmailFiles(Control):
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #20d6beea
 FILENAME_LIMIT = 255  # bytes of a file's name
-DEFAULT_FILE = ".qmail-default"  # by which mail goes for all that have no file of their own
+DEFAULT_FILE = (
+    ".qmail-default"  # by which mail goes for all that have no file of their own
+)
 DASHES = 32  # of a local part, at which an extension may begin
 
 
@@ -265,7 +310,11 @@ def dot_files(
     name = f".qmail-{local.replace('.', ':')}"
     ends = [place + 1 for place, char in enumerate(name) if char == "-"][1 : DASHES + 1]
     names = [name, *(f"{name[:end]}default" for end in reversed(ends))]
-    return [each for each in names if len(octets(each)) <= FILENAME_LIMIT and each != DEFAULT_FILE]
+    return [
+        each
+        for each in names
+        if len(octets(each)) <= FILENAME_LIMIT and each != DEFAULT_FILE
+    ]
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #5eaf6d6e
 def is_file(path: str) -> bool:
@@ -280,13 +329,17 @@ def is_file(path: str) -> bool:
 # %% ../../nbs/ask/14_vpopmail.ipynb #0881c8fd
 def instructions(
     raw: bytes,  # of a dot file
-) -> list[bytes]:  # one for each line that says something; the empty one stands for qmail's default delivery
+) -> list[
+    bytes
+]:  # one for each line that says something; the empty one stands for qmail's default delivery
     "What a dot file says. `ValueError` for one that qmail puts off."
     if not raw:
         return [b""]
     lines = [line.rstrip(b" \t") for line in raw.split(b"\n")]
     if not lines[0]:
-        raise ValueError("begins with a blank line, so qmail puts mail off that goes by it")
+        raise ValueError(
+            "begins with a blank line, so qmail puts mail off that goes by it"
+        )
     return [line for line in lines if line and line[:1] not in b"#+"]
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #b97731fe
@@ -310,7 +363,9 @@ def takes_all(
     return b"bounce-no-mailbox" not in ends and any(end != b"delete" for end in ends)
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #908197f6
-BOUNCE_MAIL = 0x10  # the bit, in place of a group, that has vpopmail bounce a user's mail
+BOUNCE_MAIL = (
+    0x10  # the bit, in place of a group, that has vpopmail bounce a user's mail
+)
 _NO_ENTRY = "qmail's users/assign, or users/cdb made of it, has no entry for"
 _CONTROL = "/var/qmail/control"  # beside which the users folder is, unless CONTROLDIR says otherwise
 
@@ -324,7 +379,10 @@ class VpopmailStore(Answerer):
     def __init__(self, settings: Any, log: Any, dry: bool = False):
         super().__init__(settings, log, dry)
         control = settings.environ.get("CONTROLDIR", _CONTROL)
-        self.files = VpopmailFiles(settings.users or os.path.join(os.path.dirname(os.path.abspath(control)), "users"))
+        self.files = VpopmailFiles(
+            settings.users
+            or os.path.join(os.path.dirname(os.path.abspath(control)), "users")
+        )
         self.database: Answerer | None = None
 
     def answer(self, question: Mailbox, until: float = inf) -> MailboxFound:
@@ -334,7 +392,9 @@ class VpopmailStore(Answerer):
         except OSError as error:
             raise Broken(_named("in qmail's users folder,", error)) from None
         if folder is None:
-            raise Broken(f"{_NO_ENTRY} {question.domain:.255}, so its mail isn't vpopmail's, but the user alias's")
+            raise Broken(
+                f"{_NO_ENTRY} {question.domain:.255}, so its mail isn't vpopmail's, but the user alias's"
+            )
         return self.in_folder(folder, question, until)
 
     def in_folder(self, folder: str, question: Mailbox, until: float) -> MailboxFound:
@@ -349,10 +409,16 @@ class VpopmailStore(Answerer):
                 if found is not None:
                     return found
         for why in reasons:
-            raise why if isinstance(why, Unanswered) else Broken(_named(f"in the folder of {question.domain},", why))
+            raise (
+                why
+                if isinstance(why, Unanswered)
+                else Broken(_named(f"in the folder of {question.domain},", why))
+            )
         return NOT_FOUND
 
-    def _by_dot_file(self, folder: str, question: Mailbox, until: float) -> MailboxFound | None:
+    def _by_dot_file(
+        self, folder: str, question: Mailbox, until: float
+    ) -> MailboxFound | None:
         for name in dot_files(question.local):
             if monotonic() >= until:
                 raise Late(TOO_LATE)
@@ -360,7 +426,9 @@ class VpopmailStore(Answerer):
                 return MailboxFound(True, False, None)
         return None
 
-    def _by_account(self, folder: str, question: Mailbox, until: float) -> MailboxFound | None:
+    def _by_account(
+        self, folder: str, question: Mailbox, until: float
+    ) -> MailboxFound | None:
         try:
             account = self.files.account(folder, question.local)
         except FileNotFoundError:
@@ -369,7 +437,9 @@ class VpopmailStore(Answerer):
             return self._by_database(question, until)
         if account is None:
             return None
-        gid, home, quota = (account[place] if len(account) > place else "" for place in (2, 4, 5))
+        gid, home, quota = (
+            account[place] if len(account) > place else "" for place in (2, 4, 5)
+        )
         if gid.isdecimal() and int(gid) & BOUNCE_MAIL:
             return NOT_FOUND
         return MailboxFound(True, False, self._fill(home, quota, until))
@@ -377,13 +447,17 @@ class VpopmailStore(Answerer):
     def _by_database(self, question: Mailbox, until: float) -> MailboxFound | None:
         if self.database is None:
             made = load(SqlMailbox.store)
-            self.database = made(made.settings_class(self.settings.environ, self.log), self.log, self.dry)
+            self.database = made(
+                made.settings_class(self.settings.environ, self.log), self.log, self.dry
+            )
         found = self.database.answer(question, until)
         if isinstance(found, Unanswered):
             raise found
         return MailboxFound(*found) if found else None
 
-    def _by_default(self, folder: str, question: Mailbox, until: float) -> MailboxFound | None:
+    def _by_default(
+        self, folder: str, question: Mailbox, until: float
+    ) -> MailboxFound | None:
         path = os.path.join(folder, DEFAULT_FILE)
         try:
             all_taken = takes_all(RegularFile(path)[0:DEFAULT_LIMIT])

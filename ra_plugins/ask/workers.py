@@ -29,7 +29,12 @@ def outcome(
         return work()
     except Unanswered as why:
         return why
-    except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # a thread that ends so is one less
+    except (
+        Exception,
+        SystemExit,
+        KeyboardInterrupt,
+        GeneratorExit,
+    ) as error:  # a thread that ends so is one less
         return Broken(f"{type(error).__name__}: {error}")
 
 # %% ../../nbs/ask/13_workers.ipynb #81252c72
@@ -48,7 +53,9 @@ class Workers:
         from threading import Lock, Semaphore
 
         self.most, self.started, self.lock = most, 0, Lock()
-        self.queue: SimpleQueue[tuple[Callable[[], Any], float, Callable[[Any], object]] | None] = SimpleQueue()
+        self.queue: SimpleQueue[
+            tuple[Callable[[], Any], float, Callable[[Any], object]] | None
+        ] = SimpleQueue()
         self.idle = Semaphore(0)
 
     def hand_over(
@@ -106,7 +113,9 @@ class Workers:
                 loop.call_soon_threadsafe(arrive, what)
 
         self.hand_over(work, until, settle)
-        await wait([future], timeout=None if until == inf else max(until - monotonic(), 0))
+        await wait(
+            [future], timeout=None if until == inf else max(until - monotonic(), 0)
+        )
         return future.result() if future.done() else Late(TOO_LATE)
 
     def close(self) -> None:

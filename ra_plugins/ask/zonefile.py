@@ -32,13 +32,19 @@ EXAMPLES = {  # how records are written
     "CNAME": "www CNAME web.example.org.",
     "PTR": "1.2.0.192.in-addr.arpa. PTR mail.example.org.",
 }
-TYPOGRAPHIC = frozenset("\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb\u2039\u203a")  # quotes that look nicer
+TYPOGRAPHIC = frozenset(
+    "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb\u2039\u203a"
+)  # quotes that look nicer
 RECORD_BYTES = 65_535  # that a record may have (RFC 1035, section 3.2.1)
 
 
 def _check_owner(token: dns.tokenizer.Token) -> None:
     "`ValueError` for a name with a colon at its end."
-    if token.is_identifier() and token.value.endswith(":") and not token.value.endswith("\\:"):
+    if (
+        token.is_identifier()
+        and token.value.endswith(":")
+        and not token.value.endswith("\\:")
+    ):
         raise ValueError(f"a name has no colon behind it: {token.value:.80}")
 
 
@@ -46,12 +52,22 @@ def _check_texts(tokens: list[dns.tokenizer.Token], comment: bool) -> None:
     "`ValueError` for the text of a TXT record that isn't in quotes, or too long."
     bare = [token.value for token in tokens if not token.is_quoted_string()]
     if any(not TYPOGRAPHIC.isdisjoint(value[:1] + value[-1:]) for value in bare):
-        raise ValueError(f"the quotes of a TXT record are plain ones, as in {EXAMPLES['TXT']}")
+        raise ValueError(
+            f"the quotes of a TXT record are plain ones, as in {EXAMPLES['TXT']}"
+        )
     if bare and (len(tokens) > 1 or comment):
-        raise ValueError(f"the text of a TXT record needs quotes around it, as in {EXAMPLES['TXT']}")
+        raise ValueError(
+            f"the text of a TXT record needs quotes around it, as in {EXAMPLES['TXT']}"
+        )
     size = sum(len(token.value) + 1 for token in tokens)
-    if size > RECORD_BYTES and sum(len(token.unescape_to_bytes().value) + 1 for token in tokens) > RECORD_BYTES:
-        raise ValueError(f"a record has room for {RECORD_BYTES} bytes, and this text has more")
+    if (
+        size > RECORD_BYTES
+        and sum(len(token.unescape_to_bytes().value) + 1 for token in tokens)
+        > RECORD_BYTES
+    ):
+        raise ValueError(
+            f"a record has room for {RECORD_BYTES} bytes, and this text has more"
+        )
 
 # %% ../../nbs/ask/07_zonefile.ipynb #e95db22f
 class ZoneTokenizer(dns.tokenizer.Tokenizer):
@@ -62,7 +78,9 @@ class ZoneTokenizer(dns.tokenizer.Tokenizer):
     rdtype = ""  # of it
     origin = False  # has there been an `$ORIGIN`?
 
-    def get(self, want_leading: bool = False, want_comment: bool = False) -> dns.tokenizer.Token:
+    def get(
+        self, want_leading: bool = False, want_comment: bool = False
+    ) -> dns.tokenizer.Token:
         "The next token. Only at the beginning of an entry a comment is wanted."
         if want_comment:
             self.entry, self.words, self.rdtype = self.line_number, 0, ""
@@ -83,7 +101,9 @@ class ZoneTokenizer(dns.tokenizer.Tokenizer):
         elif self.words > 1 and not self.rdtype and word in EXAMPLES:
             self.rdtype = word
         if word == "@" and not self.origin and self.rdtype != "TXT":
-            raise ValueError("@ stands for the origin, and no line before this says which that is, as $ORIGIN example.org. does")
+            raise ValueError(
+                "@ stands for the origin, and no line before this says which that is, as $ORIGIN example.org. does"
+            )
 
     def get_remaining(self, max_tokens: int | None = None) -> list[dns.tokenizer.Token]:
         "The tokens up to the end of an entry; `ValueError` if they are no text for a TXT record."
@@ -125,14 +145,21 @@ def _escaped(text: str) -> str:
 def records_of(zone: dns.zone.Zone) -> dict[tuple[str, str], Records]:
     "Values by name and type, for those types that can be asked."
     return {
-        (presentation_name(name).lower(), found.rdtype.name): Records(map(RDATA_VALUES[found.rdtype.name], found), found.ttl)
+        (presentation_name(name).lower(), found.rdtype.name): Records(
+            map(RDATA_VALUES[found.rdtype.name], found), found.ttl
+        )
         for name, node in zone.nodes.items()
         for found in node
         if found.rdtype.name in RDATA_VALUES
     }
 
 # %% ../../nbs/ask/07_zonefile.ipynb #e53581ce
-VAGUE = ("Text input", "expecting", "expected", "the last used name is undefined")  # how dnspython's words begin
+VAGUE = (
+    "Text input",
+    "expecting",
+    "expected",
+    "the last used name is undefined",
+)  # how dnspython's words begin
 
 
 def _advice(
@@ -142,7 +169,11 @@ def _advice(
     "What is wrong with an entry, with an example where dnspython has none."
     if not said.startswith(VAGUE):
         return said
-    form = f"an entry for {rdtype} is written" if rdtype else "an entry is written as a name, a type and a value,"
+    form = (
+        f"an entry for {rdtype} is written"
+        if rdtype
+        else "an entry is written as a name, a type and a value,"
+    )
     return f"{said.removesuffix('.')}; {form} as in {EXAMPLES[rdtype or 'A']}"
 
 # %% ../../nbs/ask/07_zonefile.ipynb #4bab912c
@@ -154,7 +185,11 @@ def _read(entries: ZoneTokenizer, zone: dns.zone.Zone) -> None:
     "Read entries into a zone; raises what dnspython does, or `ValueError`."
     with zone.writer(True) as transaction:
         reader = dns.zonefile.Reader(
-            entries, dns.rdataclass.IN, transaction, allow_directives=DIRECTIVES, default_ttl=ZONE_TTL
+            entries,
+            dns.rdataclass.IN,
+            transaction,
+            allow_directives=DIRECTIVES,
+            default_ttl=ZONE_TTL,
         )
         reader.last_name = None  # the first entry has to name somebody
         reader.read()
@@ -169,14 +204,18 @@ def zone_from_text(
     if not isinstance(text, str):
         raise ValueError(f"text should be text, not {text!r:.60}")
     if len(text) > ZONE_LENGTH:
-        raise ValueError(f"{name}: a zone as text may have {ZONE_LENGTH} characters, and this one has {len(text)}")
+        raise ValueError(
+            f"{name}: a zone as text may have {ZONE_LENGTH} characters, and this one has {len(text)}"
+        )
     entries = ZoneTokenizer(_escaped(text), name)
     zone = dns.zone.Zone(dns.name.root, relativize=False)
     try:
         _read(entries, zone)
     except dns.exception.SyntaxError as error:  # which begins with file and line
         where = "{}:{}: ".format(*entries.where())
-        raise ValueError(f"{where}{_advice(str(error).removeprefix(where), entries.rdtype)}") from None
+        raise ValueError(
+            f"{where}{_advice(str(error).removeprefix(where), entries.rdtype)}"
+        ) from None
     except (dns.exception.DNSException, ValueError) as error:
         raise ValueError(f"{name}:{entries.entry}: {error}") from None
     return MasterZone(records_of(zone))

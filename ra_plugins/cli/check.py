@@ -14,7 +14,14 @@ from functools import partial
 from ra_plugins.cli.check_lists import check_lists
 from ra_plugins.cli.check_sections import Mistake, SetUp, check_sections
 from ra_plugins.cli.check_service import check_service
-from ra_plugins.cli.check_settings import RunScript, Told, check_memory, check_rules, check_settings, check_switch
+from ra_plugins.cli.check_settings import (
+    RunScript,
+    Told,
+    check_memory,
+    check_rules,
+    check_settings,
+    check_switch,
+)
 from ra_plugins.cli.check_settings import read_run_script, rules_settings
 from ra_plugins.cli.looks import smtpd_user
 from ra_plugins.hosts.script import CONTROLDIR, environment
@@ -26,19 +33,25 @@ from ra_plugins.support.command_line import Fault, command_parser, run_command, 
 __all__ = ['check_set_up', 'check_parser', 'main']
 
 # %% ../../nbs/cli/14_check.ipynb #dbc89588
-def _set_up(options: argparse.Namespace, environ: Mapping[str, str]) -> tuple[SetUp, RunScript, list[Told]]:
+def _set_up(
+    options: argparse.Namespace, environ: Mapping[str, str]
+) -> tuple[SetUp, RunScript, list[Told]]:
     "The set-up that the options tell of, and what their files set; `OSError` if one can't be read."
     script = read_run_script(options.run) if options.run else RunScript([], [], False)
     told = [*(rules_settings(options.rules) if options.rules else ()), *script.settings]
     known = {each.name: each.value for each in told if each.value is not None}
-    for_some = {"NOSPP", "RELAYCLIENT"} - {each.name for each in script.settings}  # in rules, for clients one trusts
+    for_some = {"NOSPP", "RELAYCLIENT"} - {
+        each.name for each in script.settings
+    }  # in rules, for clients one trusts
     known = {name: value for name, value in known.items() if name not in for_some}
     setup = SetUp(options.control, {**known, **environ}, options.like, options.home)
     setup.offers_auth = script.checks_passwords
     return setup, script, told
 
 # %% ../../nbs/cli/14_check.ipynb #7a560434
-def _mistakes(options: argparse.Namespace, environ: Mapping[str, str]) -> Iterator[Mistake]:
+def _mistakes(
+    options: argparse.Namespace, environ: Mapping[str, str]
+) -> Iterator[Mistake]:
     "All that is wrong; `Fault` or `OSError` if one can't look."
     user = smtpd_user(options.user)
     setup, script, told = _set_up(options, environ)
@@ -46,7 +59,12 @@ def _mistakes(options: argparse.Namespace, environ: Mapping[str, str]) -> Iterat
         setup.raw  # noqa: B018 - is it there?
     except FileNotFoundError:
         os.stat(options.control)
-        yield Mistake(setup.file, 0, "there is no such file, and qmail-spp tells every client 421", "make it, if only empty")
+        yield Mistake(
+            setup.file,
+            0,
+            "there is no such file, and qmail-spp tells every client 421",
+            "make it, if only empty",
+        )
         return
     if options.rules:
         yield from check_rules(options.rules)
@@ -92,13 +110,44 @@ def check_parser() -> argparse.ArgumentParser:
         statuses={0: "nothing is wrong", 1: "there is a mistake"},
     )
     add = made.add_argument
-    add("--control", default="", metavar="DIR", help=f"the control files ($CONTROLDIR, else {CONTROLDIR})")
-    add("--home", default="", metavar="DIR", help="qmail's home, where paths begin; by default, the folder above those")
-    add("--like", default="netqmail", choices=list(SECTIONS), help="whose qmail-spp (%(default)s)")
-    add("--as", dest="user", default="", metavar="USER", help="whom qmail-smtpd runs as (qmaild, or else nobody)")
-    add("--rules", default="", metavar="FILE", help="tcpserver's rules, as text: what tcprules is given")
+    add(
+        "--control",
+        default="",
+        metavar="DIR",
+        help=f"the control files ($CONTROLDIR, else {CONTROLDIR})",
+    )
+    add(
+        "--home",
+        default="",
+        metavar="DIR",
+        help="qmail's home, where paths begin; by default, the folder above those",
+    )
+    add(
+        "--like",
+        default="netqmail",
+        choices=list(SECTIONS),
+        help="whose qmail-spp (%(default)s)",
+    )
+    add(
+        "--as",
+        dest="user",
+        default="",
+        metavar="USER",
+        help="whom qmail-smtpd runs as (qmaild, or else nobody)",
+    )
+    add(
+        "--rules",
+        default="",
+        metavar="FILE",
+        help="tcpserver's rules, as text: what tcprules is given",
+    )
     add("--run", default="", metavar="FILE", help="the script that starts tcpserver")
-    add("--socket", default=SOCKET, metavar="PATH", help="where clients ask the service (%(default)s)")
+    add(
+        "--socket",
+        default=SOCKET,
+        metavar="PATH",
+        help="where clients ask the service (%(default)s)",
+    )
     add("--settings", default="", metavar="FILE", help="the service's settings")
     add("--json", action="store_true", help="tell it as JSON")
     return made
@@ -106,6 +155,9 @@ def check_parser() -> argparse.ArgumentParser:
 # %% ../../nbs/cli/14_check.ipynb #e100920e
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run the command; returns its exit status."
-    options, environ = check_parser().parse_args(sys.argv[1:] if arguments is None else arguments), environment()
+    options, environ = (
+        check_parser().parse_args(sys.argv[1:] if arguments is None else arguments),
+        environment(),
+    )
     options.control = options.control or environ.get("CONTROLDIR", CONTROLDIR)
     return run_command("ra-plugins check", partial(check_set_up, options, environ))

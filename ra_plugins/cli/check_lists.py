@@ -42,7 +42,11 @@ LISTS = {  # by the setting that names a list: what its entries are, of `LIST_EN
     "RDNSKEYWORDS": "word",
     "ACCESSFILE": "access",
 }
-NEEDED = {"CHKUSER_ADDRFILE", "SENDERCHK_ADDRFILE", "ACCESSFILE"}  # without which the plugin has nothing to do
+NEEDED = {
+    "CHKUSER_ADDRFILE",
+    "SENDERCHK_ADDRFILE",
+    "ACCESSFILE",
+}  # without which the plugin has nothing to do
 
 
 class ListFile(NamedTuple):
@@ -58,8 +62,15 @@ def _list_settings(plugin: Plugin, environ: Mapping[str, str]) -> list[Variable]
     "The settings by which a plugin is told of lists; that of mailboxes doesn't count if those are elsewhere."
     variables = plugin.settings.variables()
     sources = next((each for each in variables if each.name.endswith("_SOURCE")), None)
-    elsewhere = sources and "list" not in str(environ.get(sources.name, sources.default)).split()
-    return [each for each in variables if each.name in LISTS and not (elsewhere and each.name.endswith("_ADDRFILE"))]
+    elsewhere = (
+        sources
+        and "list" not in str(environ.get(sources.name, sources.default)).split()
+    )
+    return [
+        each
+        for each in variables
+        if each.name in LISTS and not (elsewhere and each.name.endswith("_ADDRFILE"))
+    ]
 
 
 def _lists(setup: SetUp) -> Iterator[ListFile]:
@@ -84,8 +95,13 @@ def _bytes_faults(raw: bytes, reader: str) -> Iterator[str]:
 
 def _is_cdb(raw: bytes) -> bool:
     "Could this be a CDB? Its header says where its tables are, and none is beyond its end."
-    places = [int.from_bytes(raw[place : place + 4], "little") for place in range(0, FIRST_BYTES, 8)]
-    return len(raw) >= FIRST_BYTES and all(FIRST_BYTES <= place <= len(raw) for place in places)
+    places = [
+        int.from_bytes(raw[place : place + 4], "little")
+        for place in range(0, FIRST_BYTES, 8)
+    ]
+    return len(raw) >= FIRST_BYTES and all(
+        FIRST_BYTES <= place <= len(raw) for place in places
+    )
 
 # %% ../../nbs/cli/12_check_lists.ipynb #e5726e09
 def _wrong_entry(kind: str) -> Callable[[str], str]:
@@ -93,9 +109,17 @@ def _wrong_entry(kind: str) -> Callable[[str], str]:
     if kind == "mailbox":
         return _wrong_mailbox
     if kind == "keys":
-        return lambda entry: "" if len(entry.split()) == 2 else "there should be a list's name and its key"
+        return lambda entry: (
+            ""
+            if len(entry.split()) == 2
+            else "there should be a list's name and its key"
+        )
     if kind == "word":
-        return lambda entry: f"{entry:.60} has a blank in it, and a host's name never has" if " " in entry else ""
+        return lambda entry: (
+            f"{entry:.60} has a blank in it, and a host's name never has"
+            if " " in entry
+            else ""
+        )
     return LIST_ENTRIES[kind]
 
 
@@ -103,7 +127,9 @@ def _wrong_mailbox(entry: str) -> str:
     local = entry.rpartition("@")[0]
     if "@" in local and '"' not in local:
         return f"{entry:.60} has two addresses in it"
-    return LIST_ENTRIES["address"](entry) or ("" if "@" in entry else f"{entry:.60} is no address")
+    return LIST_ENTRIES["address"](entry) or (
+        "" if "@" in entry else f"{entry:.60} is no address"
+    )
 
 
 def _foreign(entry: str, setup: SetUp) -> str:
@@ -116,7 +142,9 @@ def _foreign(entry: str, setup: SetUp) -> str:
     except OSError:
         return ""
     near = neighbour(domain, ours)
-    return f"{entry:.60} is in a domain that isn't in rcpthosts" + (f"; did you mean {near}?" if near else "")
+    return f"{entry:.60} is in a domain that isn't in rcpthosts" + (
+        f"; did you mean {near}?" if near else ""
+    )
 
 # %% ../../nbs/cli/12_check_lists.ipynb #0bfaf6d3
 LINES_TOLD = 10  # of one list
@@ -131,7 +159,9 @@ def _entry_faults(text: str, each: ListFile, setup: SetUp) -> Iterator[tuple[int
             continue
         if each.reader == "qmail-smtpd" and line[0] in " \t":
             yield number, f"the blank in front of {entry:.60} is part of the entry"
-        elif why := wrong(entry) or (_foreign(entry, setup) if each.kind == "mailbox" else ""):
+        elif why := wrong(entry) or (
+            _foreign(entry, setup) if each.kind == "mailbox" else ""
+        ):
             yield number, f"{entry:.60}{why[2:]}" if why.startswith("it ") else why
 
 
@@ -140,8 +170,16 @@ def _faults(text: str, each: ListFile, setup: SetUp) -> Iterator[tuple[int, str]
     if each.kind not in ("access", "grants"):
         yield from _entry_faults(text, each, setup)
         return
-    stages = {entry.stage for entry in setup.entries if entry.plugin and entry.plugin.name == each.reader}
-    said = check_access_rules(text, *stages) if each.kind == "access" else Grants(text).faults
+    stages = {
+        entry.stage
+        for entry in setup.entries
+        if entry.plugin and entry.plugin.name == each.reader
+    }
+    said = (
+        check_access_rules(text, *stages)
+        if each.kind == "access"
+        else Grants(text).faults
+    )
     for line in said:
         place, _, why = line.partition(": ")
         yield int(place.rpartition(" ")[2]), why
@@ -163,26 +201,49 @@ def _list_mistakes(each: ListFile, setup: SetUp) -> Iterator[Mistake]:
         raw = setup.control.read(each.file)
     except FileNotFoundError:
         if each.needed:
-            yield Mistake(path, 0, f"there is no such file, and {each.reader} {_LACKING.get(each.file, 'reads it')}", "make it")
+            yield Mistake(
+                path,
+                0,
+                f"there is no such file, and {each.reader} {_LACKING.get(each.file, 'reads it')}",
+                "make it",
+            )
         return
     except OSError as error:
-        yield Mistake(path, 0, with_reason("can't be read", error), f"{each.reader} reads it as text")
+        yield Mistake(
+            path,
+            0,
+            with_reason("can't be read", error),
+            f"{each.reader} reads it as text",
+        )
         return
     if b"\0" in raw[:FIRST_BYTES] or raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         if not _is_cdb(raw):
-            yield Mistake(path, 0, f"is neither text nor a whole CDB, and {each.reader} can't read it", "write it again")
+            yield Mistake(
+                path,
+                0,
+                f"is neither text nor a whole CDB, and {each.reader} can't read it",
+                "write it again",
+            )
         return
     where = partial(Mistake, path)
     for wrong in _bytes_faults(raw, each.reader):
         yield where(0, wrong, "write it again as plain text, with lines that end in LF")
     text = raw.removeprefix(BOM).decode("utf-8", "surrogateescape")
     if each.kind == "mailbox" and not text.strip():
-        yield where(0, f"is empty, so {each.reader} knows no mailbox at all", "write the addresses into it")
+        yield where(
+            0,
+            f"is empty, so {each.reader} knows no mailbox at all",
+            "write the addresses into it",
+        )
     found = list(_faults(text, each, setup))
     for line, why in found[:LINES_TOLD]:
         yield where(line, printable(why, 200), _remedy(why))
     if len(found) > LINES_TOLD:
-        yield where(found[LINES_TOLD][0], f"{len(found) - LINES_TOLD} more entries like these", "see there")
+        yield where(
+            found[LINES_TOLD][0],
+            f"{len(found) - LINES_TOLD} more entries like these",
+            "see there",
+        )
 
 
 _LACKING = {"rcpthosts": "takes mail for everywhere then: this is an open relay"}
@@ -190,14 +251,20 @@ _LACKING = {"rcpthosts": "takes mail for everywhere then: this is an open relay"
 # %% ../../nbs/cli/12_check_lists.ipynb #04bb6801
 def _access_to(files: Mapping[str, str], user: User) -> Iterator[Mistake]:
     "Files that a user can't read, or everybody may write to; readers by path."
-    parts = [Part(reader, path, os.R_OK) for path, reader in files.items() if os.path.isfile(path)]
+    parts = [
+        Part(reader, path, os.R_OK)
+        for path, reader in files.items()
+        if os.path.isfile(path)
+    ]
     with acting_as(user) as can:
         found = flaws(parts, user, can or partial(may, user))
     for flaw in found:
         if flaw.kind != "own":
             (sentence,) = sentences([flaw], user)
             wrong, _, remedy = sentence.rpartition(": ")
-            yield Mistake(flaw.culprit, 0, wrong.removeprefix(f"{flaw.culprit} "), remedy)
+            yield Mistake(
+                flaw.culprit, 0, wrong.removeprefix(f"{flaw.culprit} "), remedy
+            )
 
 # %% ../../nbs/cli/12_check_lists.ipynb #7551342e
 def check_lists(
@@ -212,4 +279,11 @@ def check_lists(
         yield from _list_mistakes(each, setup)
     if user is not None:
         files = {setup.control.path(each.file): each.reader for each in lists.values()}
-        yield from _access_to({setup.file: "what runs", setup.control.path("atplugins"): "what runs", **files}, user)
+        yield from _access_to(
+            {
+                setup.file: "what runs",
+                setup.control.path("atplugins"): "what runs",
+                **files,
+            },
+            user,
+        )

@@ -15,7 +15,14 @@ from typing import NamedTuple
 from ra_plugins.cli.hints import file_slips, line_slips
 from ra_plugins.cli.listing import runs_at
 from ra_plugins.cli.looks import User, look
-from ra_plugins.hosts.catalogue import Catalogue, catalogue, is_client, is_installed, plugin_of, section_of
+from ra_plugins.hosts.catalogue import (
+    Catalogue,
+    catalogue,
+    is_client,
+    is_installed,
+    plugin_of,
+    section_of,
+)
 from ra_plugins.hosts.section import SECTION_FILE
 from ra_plugins.plugins.access import parse_access_rules
 from ra_plugins.plugins.shared.mailboxes import RecipientSettings
@@ -82,7 +89,11 @@ def shell_words(
     except ValueError:
         return "", {}
     settings: dict[str, str] = {}
-    while words and (words[0] in ("exec", "env") or words[0].partition("=")[0].isidentifier() and "=" in words[0]):
+    while words and (
+        words[0] in ("exec", "env")
+        or words[0].partition("=")[0].isidentifier()
+        and "=" in words[0]
+    ):
         name, equals, value = words.pop(0).partition("=")
         settings.update({name: value} if equals else {})
     return (words[0] if words and "/" in words[0] else ""), settings
@@ -123,7 +134,11 @@ class SetUp:
     @cached_property
     def served(self) -> list[Entry]:
         "What `atplugins` has run, where a program for its section stands in `smtpplugins`."
-        folders = {entry.stage: os.path.dirname(entry.path) for entry in self.lines if section_of(entry.path) == entry.stage}
+        folders = {
+            entry.stage: os.path.dirname(entry.path)
+            for entry in self.lines
+            if section_of(entry.path) == entry.stage
+        }
         found = (self.section_entry(entry, folders) for entry in self.listed)
         return [entry for entry in found if entry.stage in folders]
 
@@ -134,13 +149,17 @@ class SetUp:
             raw = self.control.read(SECTION_FILE)
         except OSError:
             return []
-        return list(_entries(self.control.path(SECTION_FILE), _plain(raw), "sagredo", ""))
+        return list(
+            _entries(self.control.path(SECTION_FILE), _plain(raw), "sagredo", "")
+        )
 
     def section_entry(self, entry: Entry, folders: Mapping[str, str]) -> Entry:
         "A line of `atplugins` with its plugin: by its name in the catalogue, or by a program of that name."
         name = os.path.basename(entry.text.strip())
         path = os.path.join(folders.get(entry.stage, ""), name)
-        return entry._replace(path=path, plugin=self.known.get(name) or plugin_of(path, _quietly))
+        return entry._replace(
+            path=path, plugin=self.known.get(name) or plugin_of(path, _quietly)
+        )
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -148,13 +167,19 @@ class SetUp:
         found = []
         for entry in self.lines:
             whole = section_of(entry.path) == entry.stage
-            found += [each for each in self.served if each.stage == entry.stage] if whole else [entry]
+            found += (
+                [each for each in self.served if each.stage == entry.stage]
+                if whole
+                else [entry]
+            )
         return found
 
     @property
     def plugins(self) -> dict[str, Plugin]:
         "Those of our plugins that run, by name."
-        return {entry.plugin.name: entry.plugin for entry in self.entries if entry.plugin}
+        return {
+            entry.plugin.name: entry.plugin for entry in self.entries if entry.plugin
+        }
 
 
 def _quietly(message: str) -> None:
@@ -163,7 +188,9 @@ def _quietly(message: str) -> None:
 
 def _plain(raw: bytes) -> str:
     "A file's text without what is said of it as a whole."
-    return raw.removeprefix(BOM).replace(b"\r\n", b"\n").decode("utf-8", "surrogateescape")
+    return (
+        raw.removeprefix(BOM).replace(b"\r\n", b"\n").decode("utf-8", "surrogateescape")
+    )
 
 
 def _entries(file: str, text: str, like: str, home: str) -> Iterator[Entry]:
@@ -174,9 +201,19 @@ def _entries(file: str, text: str, like: str, home: str) -> Iterator[Entry]:
         if said.startswith("["):
             stage = letters.get(said[1:2], "")
         elif said and stage and not said.startswith("#"):
-            word, settings = shell_words(said[1:]) if said.startswith(":") else (said, {})
+            word, settings = (
+                shell_words(said[1:]) if said.startswith(":") else (said, {})
+            )
             path = os.path.join(home, word) if word and home else ""
-            yield Entry(file, line, stage, said, path, settings, plugin_of(path, _quietly) if is_installed(path) else None)
+            yield Entry(
+                file,
+                line,
+                stage,
+                said,
+                path,
+                settings,
+                plugin_of(path, _quietly) if is_installed(path) else None,
+            )
 
 # %% ../../nbs/cli/10_check_sections.ipynb #4d242711
 def _heading(
@@ -190,37 +227,63 @@ def _heading(
         return f"write [{known[letter]}]"
     if "[" in text and any(letter in each for each in SECTIONS.values()):
         return "take it out, or say by --like whose qmail-smtpd it is"
-    return f"write {', '.join(f'[{name}]' for name in known.values())}" if "[" in text else "put it below its section"
+    return (
+        f"write {', '.join(f'[{name}]' for name in known.values())}"
+        if "[" in text
+        else "put it below its section"
+    )
 
 
 def _form(setup: SetUp) -> Iterator[Mistake]:
     "What is wrong with the file with the sections, and with its headings."
     for wrong in file_slips(setup.raw):
-        yield Mistake(setup.file, 0, wrong, "write it again as plain text, with lines that end in LF")
+        yield Mistake(
+            setup.file,
+            0,
+            wrong,
+            "write it again as plain text, with lines that end in LF",
+        )
     if b"\0" in setup.raw:
         return
     text = _plain(setup.raw)
     for line, wrong in line_slips(text, setup.like):
-        yield Mistake(setup.file, line, wrong, _heading(text.split("\n")[line - 1], setup.like))
+        yield Mistake(
+            setup.file, line, wrong, _heading(text.split("\n")[line - 1], setup.like)
+        )
 
 # %% ../../nbs/cli/10_check_sections.ipynb #74103d57
 def _missing(entry: Entry, setup: SetUp) -> Mistake:
     "There is no such program. Why?"
     first = entry.text.split()[0]
     if entry.text.startswith(":"):
-        return entry.mistake(f"the shell finds no {entry.path}, and only the log says so", "put it there, or mend its name")
+        return entry.mistake(
+            f"the shell finds no {entry.path}, and only the log says so",
+            "put it there, or mend its name",
+        )
     puts_off = "and every client is told 451"
     if entry.text != entry.text.lstrip():
-        return entry.mistake(f"the blank in front of {entry.name} is part of its name, {puts_off}", f"write {entry.name}")
+        return entry.mistake(
+            f"the blank in front of {entry.name} is part of its name, {puts_off}",
+            f"write {entry.name}",
+        )
     if first != entry.text and os.path.exists(os.path.join(setup.home, first)):
         behind = entry.text[len(first) :].strip()
-        return entry.mistake(f"{behind} is part of the program's name here, {puts_off}", f"write {first}, and nothing behind it")
+        return entry.mistake(
+            f"{behind} is part of the program's name here, {puts_off}",
+            f"write {first}, and nothing behind it",
+        )
     folder, name = os.path.split(entry.path)
-    near = neighbour(name, [*(os.listdir(folder) if os.path.isdir(folder) else ()), *setup.known])
+    near = neighbour(
+        name, [*(os.listdir(folder) if os.path.isdir(folder) else ()), *setup.known]
+    )
     there = os.path.isdir(entry.path)
     wrong = f"{entry.name} is a folder" if there else f"there is no {entry.path}"
     meant = near if near and near != name else ""
-    remedy = f"did you mean {meant}?" if meant else f"ra-plugins install {folder} {name}, or take the line out"
+    remedy = (
+        f"did you mean {meant}?"
+        if meant
+        else f"ra-plugins install {folder} {name}, or take the line out"
+    )
     return entry.mistake(f"{wrong}, {puts_off}", remedy)
 
 
@@ -231,12 +294,22 @@ def check_programs(
     "Programs that aren't there, that the user can't run, or that others may change."
     first = {entry.path: entry for entry in reversed(setup.lines) if entry.path}
     there = [path for path in first if os.path.isfile(path)]
-    yield from (_missing(entry, setup) for entry in setup.lines if entry.path and entry.path not in there)
+    yield from (
+        _missing(entry, setup)
+        for entry in setup.lines
+        if entry.path and entry.path not in there
+    )
     for sentence in look(there, user) if user and there else ():
-        wrong, colon, remedy = sentence.replace("run this command again", "run ra-plugins install again").rpartition(": ")
+        wrong, colon, remedy = sentence.replace(
+            "run this command again", "run ra-plugins install again"
+        ).rpartition(": ")
         entry = next((first[path] for path in there if _names(sentence, path)), None)
         place = (entry.file, entry.line) if entry else (setup.file, 0)
-        yield Mistake(*place, wrong if colon else sentence, remedy if colon else "see the log, or start it by hand")
+        yield Mistake(
+            *place,
+            wrong if colon else sentence,
+            remedy if colon else "see the log, or start it by hand",
+        )
 
 
 def _names(sentence: str, path: str) -> bool:
@@ -255,7 +328,10 @@ def _places(setup: SetUp) -> Iterator[Mistake]:
         elif entry.plugin and entry.stage not in entry.plugin.stages:
             meant = runs_at(entry.plugin)
             wrong = f"{entry.name} does nothing below [{entry.stage}]"
-            yield entry.mistake(wrong, f"it is meant for {meant}: put it below [{entry.plugin.stages[0]}]")
+            yield entry.mistake(
+                wrong,
+                f"it is meant for {meant}: put it below [{entry.plugin.stages[0]}]",
+            )
 
 # %% ../../nbs/cli/10_check_sections.ipynb #54b4ebed
 def _changes(plugin: Plugin) -> bool:
@@ -285,18 +361,29 @@ def _order(setup: SetUp) -> Iterator[Mistake]:
     "Plugins that stand behind those that they should stand before."
     for place, entry in enumerate(setup.entries):
         for before in setup.entries[:place]:
-            if before.stage == entry.stage and (why := _why_after(before.plugin, entry.plugin)):
-                yield entry.mistake(f"{entry.name} stands behind {before.name}, {why}", f"put it before {before.name}")
+            if before.stage == entry.stage and (
+                why := _why_after(before.plugin, entry.plugin)
+            ):
+                yield entry.mistake(
+                    f"{entry.name} stands behind {before.name}, {why}",
+                    f"put it before {before.name}",
+                )
                 break
 
 # %% ../../nbs/cli/10_check_sections.ipynb #02f3da29
 def _access(setup: SetUp) -> Iterator[Mistake]:
     "Plugins that access lets off when they have run already."
-    places = {entry.stage: place for place, entry in enumerate(setup.entries) if entry.plugin and entry.plugin.name == "access"}
+    places = {
+        entry.stage: place
+        for place, entry in enumerate(setup.entries)
+        if entry.plugin and entry.plugin.name == "access"
+    }
     if not places:
         return
     try:
-        rules = setup.control.parsed(setup.environ.get("ACCESSFILE") or "access", parse_access_rules)
+        rules = setup.control.parsed(
+            setup.environ.get("ACCESSFILE") or "access", parse_access_rules
+        )
     except OSError:
         return
     lets_off: set[str] = set()
@@ -305,8 +392,15 @@ def _access(setup: SetUp) -> Iterator[Mistake]:
         lets_off.update(names.get(rule.action, []))
     for place, entry in enumerate(setup.entries):
         behind = place < places.get(entry.stage, -1)
-        if behind and entry.plugin and not lets_off.isdisjoint({entry.plugin.name, "all"}):
-            yield entry.mistake(f"{entry.name} runs before access, whose rules let it off", "put access first in this section")
+        if (
+            behind
+            and entry.plugin
+            and not lets_off.isdisjoint({entry.plugin.name, "all"})
+        ):
+            yield entry.mistake(
+                f"{entry.name} runs before access, whose rules let it off",
+                "put access first in this section",
+            )
 
 # %% ../../nbs/cli/10_check_sections.ipynb #5916a58f
 def _twice(setup: SetUp) -> Iterator[Mistake]:
@@ -318,7 +412,9 @@ def _twice(setup: SetUp) -> Iterator[Mistake]:
         stage = "" if entry.plugin.name == "userthrottle" else entry.stage
         first = seen.setdefault((entry.plugin.name, stage), entry)
         if first is not entry:
-            where = f"stands on line {first.line} already" + ("" if first.stage == entry.stage else ", and counts twice")
+            where = f"stands on line {first.line} already" + (
+                "" if first.stage == entry.stage else ", and counts twice"
+            )
             yield entry.mistake(f"{entry.name} {where}", "take one of them out")
 
 # %% ../../nbs/cli/10_check_sections.ipynb #deed4441
@@ -347,10 +443,16 @@ def _sets_user(setup: SetUp, smtpd: bytes) -> bool:
         return True
     others = [entry for entry in setup.entries if not entry.plugin]
     texts = [entry.text.encode("utf-8", "surrogateescape") for entry in others]
-    for path in {entry.path for entry in others if os.path.isfile(entry.path) and not is_client(entry.path)}:
+    for path in {
+        entry.path
+        for entry in others
+        if os.path.isfile(entry.path) and not is_client(entry.path)
+    }:
         with open(path, "rb") as file:
             texts.append(file.read(SMTPD_LIMIT))
-    return "SMTPAUTHUSER" in setup.environ or any(b"SMTPAUTHUSER" in text for text in texts)
+    return "SMTPAUTHUSER" in setup.environ or any(
+        b"SMTPAUTHUSER" in text for text in texts
+    )
 
 
 def check_auth(setup: SetUp) -> Iterator[Mistake]:
@@ -364,7 +466,9 @@ def check_auth(setup: SetUp) -> Iterator[Mistake]:
         if name in WITHOUT_USER and (offered or name != "overload"):
             wrong = f"nothing sets SMTPAUTHUSER with this qmail-smtpd, so {name} {WITHOUT_USER[name]}"
             remedy = "a qmail-smtpd that sets it, Gentoo's or sagredo's"
-            yield entry.mistake(wrong, remedy + (" (--like says whose it is)" if not smtpd else ""))
+            yield entry.mistake(
+                wrong, remedy + (" (--like says whose it is)" if not smtpd else "")
+            )
 
 # %% ../../nbs/cli/10_check_sections.ipynb #069b3753
 def check_sections(

@@ -28,11 +28,19 @@ __all__ = ['check_service']
 def _unserved(entry: Entry, setup: SetUp) -> Iterator[Mistake]:
     "What is wrong with a line of `atplugins` that should run."
     name = os.path.basename(entry.text.strip())
-    if entry.text.startswith(":") or (entry.plugin is None and os.path.isfile(entry.path)):
-        yield entry.mistake(f"{entry.name} isn't a plugin of ours, and doesn't run from here", "put it into smtpplugins")
+    if entry.text.startswith(":") or (
+        entry.plugin is None and os.path.isfile(entry.path)
+    ):
+        yield entry.mistake(
+            f"{entry.name} isn't a plugin of ours, and doesn't run from here",
+            "put it into smtpplugins",
+        )
     elif entry.plugin is None:
         near = neighbour(name, list(setup.known))
-        yield entry.mistake(f"there is no plugin {name}", f"did you mean {near}?" if near else "take the line out")
+        yield entry.mistake(
+            f"there is no plugin {name}",
+            f"did you mean {near}?" if near else "take the line out",
+        )
 
 
 def _headings(text: str) -> Iterator[tuple[int, str]]:
@@ -44,7 +52,10 @@ def _headings(text: str) -> Iterator[tuple[int, str]]:
 
 def _section_file(setup: SetUp) -> Iterator[Mistake]:
     "What is wrong with `atplugins`."
-    path, at_work = setup.control.path(SECTION_FILE), {section_of(entry.path): entry for entry in setup.lines}
+    path, at_work = (
+        setup.control.path(SECTION_FILE),
+        {section_of(entry.path): entry for entry in setup.lines},
+    )
     where = partial(Mistake, path)
     try:
         raw = setup.control.read(SECTION_FILE)
@@ -56,7 +67,11 @@ def _section_file(setup: SetUp) -> Iterator[Mistake]:
         return
     text = raw.removeprefix(BOM).replace(b"\r", b"").decode("utf-8", "surrogateescape")
     for line, wrong in line_slips(text, "sagredo"):
-        yield where(line, wrong, f"write one of {', '.join(f'[{name}]' for name in SECTIONS['sagredo'].values())}")
+        yield where(
+            line,
+            wrong,
+            f"write one of {', '.join(f'[{name}]' for name in SECTIONS['sagredo'].values())}",
+        )
     for line, stage in _headings(text):
         if stage not in at_work and any(entry.stage == stage for entry in setup.listed):
             wrong = f"plugins/at-{stage} doesn't stand in {os.path.basename(setup.file)}, so this section never runs"
@@ -64,8 +79,13 @@ def _section_file(setup: SetUp) -> Iterator[Mistake]:
     for entry in setup.served:
         yield from _unserved(entry, setup)
     for stage, entry in at_work.items():
-        if stage == entry.stage and not any(each.stage == stage for each in setup.listed):
-            yield entry.mistake(f"{entry.name} has nothing to run", f"name plugins below [{stage}] in {path}")
+        if stage == entry.stage and not any(
+            each.stage == stage for each in setup.listed
+        ):
+            yield entry.mistake(
+                f"{entry.name} has nothing to run",
+                f"name plugins below [{stage}] in {path}",
+            )
 
 # %% ../../nbs/cli/13_check_service.ipynb #bd66b631
 def _clients(setup: SetUp, socket: str) -> Iterator[Mistake]:
@@ -80,7 +100,12 @@ def _clients(setup: SetUp, socket: str) -> Iterator[Mistake]:
             ask_status(socket)
         except Fault as fault:
             wrong = f"{fault}, so each client becomes its script, and takes its time"
-            yield Mistake(socket, 0, wrong, "start ra-plugins service, or say by --socket where it is")
+            yield Mistake(
+                socket,
+                0,
+                wrong,
+                "start ra-plugins service, or say by --socket where it is",
+            )
 
 # %% ../../nbs/cli/13_check_service.ipynb #9646b1a8
 def _settings(setup: SetUp, path: str) -> Iterator[Mistake]:
@@ -88,14 +113,26 @@ def _settings(setup: SetUp, path: str) -> Iterator[Mistake]:
     try:
         told = [Told(path, *each) for each in settings_in(path)]
     except Fault as fault:
-        yield Mistake(path, 0, str(fault).removeprefix(f"{path}, "), "mend that, or the service doesn't start")
+        yield Mistake(
+            path,
+            0,
+            str(fault).removeprefix(f"{path}, "),
+            "mend that, or the service doesn't start",
+        )
         return
     yield from check_settings(setup, told, {})
     own = answerer_variables(setup.known.values())
-    of_plugins = {each.name for plugin in setup.known.values() for each in plugin.settings.variables()}
+    of_plugins = {
+        each.name
+        for plugin in setup.known.values()
+        for each in plugin.settings.variables()
+    }
     for each in told:
         if each.name in of_plugins - own:
-            yield each.mistake(f"{each.name} is a plugin's own, and comes with each session", "set it for qmail-smtpd")
+            yield each.mistake(
+                f"{each.name} is a plugin's own, and comes with each session",
+                "set it for qmail-smtpd",
+            )
 
 # %% ../../nbs/cli/13_check_service.ipynb #b25655bf
 def check_service(

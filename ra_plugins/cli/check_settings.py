@@ -55,7 +55,11 @@ def _never(address: str) -> str:
     if "/" in address:
         return f"{address} matches nobody, since tcprules knows no lengths of prefixes"
     parts = address.split(".")
-    return f"{address} matches nobody, since a network ends with a dot" if len(parts) < 4 and all(parts) else ""
+    return (
+        f"{address} matches nobody, since a network ends with a dot"
+        if len(parts) < 4 and all(parts)
+        else ""
+    )
 
 # %% ../../nbs/cli/11_check_settings.ipynb #1962397b
 def rules_settings(
@@ -68,7 +72,9 @@ def rules_settings(
         except RuleFault:
             continue
         for rule in list(rules.values())[:1]:
-            yield from (Told(path, number, name, value) for name, value in rule.settings.items())
+            yield from (
+                Told(path, number, name, value) for name, value in rule.settings.items()
+            )
 
 
 def check_rules(path: str) -> Iterator[Mistake]:
@@ -78,7 +84,9 @@ def check_rules(path: str) -> Iterator[Mistake]:
             rules = rules_in(line)
         except RuleFault:
             wrong = "tcprules doesn't take this line, and without it takes none"
-            yield Mistake(path, number, wrong, 'write ADDRESS:allow,NAME="VALUE" or ADDRESS:deny')
+            yield Mistake(
+                path, number, wrong, 'write ADDRESS:allow,NAME="VALUE" or ADDRESS:deny'
+            )
             continue
         for address, rule in list(rules.items())[:1]:
             if why := _never(address):
@@ -87,7 +95,12 @@ def check_rules(path: str) -> Iterator[Mistake]:
                 wrong = "RELAYCLIENT is set for everybody: this is an open relay"
                 yield Mistake(path, number, wrong, "set it for your own networks only")
             if not address and rule.allowed and "NOSPP" in rule.settings:
-                yield Mistake(path, number, "NOSPP is set for everybody, so no plugin runs", "set it for single clients only")
+                yield Mistake(
+                    path,
+                    number,
+                    "NOSPP is set for everybody, so no plugin runs",
+                    "set it for single clients only",
+                )
     yield from _stale(path)
 
 
@@ -96,14 +109,21 @@ def _stale(path: str) -> Iterator[Mistake]:
     compiled = f"{path}.cdb"
     if os.path.isfile(compiled) and os.stat(compiled).st_mtime < os.stat(path).st_mtime:
         remedy = f"tcprules {compiled} {path}.tmp < {path}"
-        yield Mistake(path, 0, f"it has been changed since {os.path.basename(compiled)} was made", remedy)
+        yield Mistake(
+            path,
+            0,
+            f"it has been changed since {os.path.basename(compiled)} was made",
+            remedy,
+        )
 
 # %% ../../nbs/cli/11_check_settings.ipynb #9594006c
 class RunScript(NamedTuple):
     "What a run script tells us."
 
     settings: list[Told]
-    limits: list[tuple[int, str, int]]  # line, option, bytes: of softlimit(8), or of chpst(8)
+    limits: list[
+        tuple[int, str, int]
+    ]  # line, option, bytes: of softlimit(8), or of chpst(8)
     checks_passwords: bool
 
 
@@ -116,10 +136,14 @@ def read_run_script(
         for word in words:
             name, equals, value = word.partition("=")
             if equals and re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
-                found.settings.append(Told(path, number, name, None if set(value) & set("$`") else value))
+                found.settings.append(
+                    Told(path, number, name, None if set(value) & set("$`") else value)
+                )
         found.limits.extend((number, option, size) for option, size in _limits(words))
         names = [os.path.basename(word) for word in words]
-        if "qmail-smtpd" in names and words[names.index("qmail-smtpd") + 1 :][:1] not in ([], ["2>&1"]):
+        if "qmail-smtpd" in names and words[names.index("qmail-smtpd") + 1 :][
+            :1
+        ] not in ([], ["2>&1"]):
             found = found._replace(checks_passwords=True)
     return found
 
@@ -154,7 +178,10 @@ def _variables(plugins: Iterable[Plugin]) -> dict[str, list[Variable]]:
     "The settings of plugins and of those who answer them, by name."
     found: dict[str, list[Variable]] = {}
     for plugin in plugins:
-        for declared in (plugin.settings, *answerer_settings(plugin, _quietly).values()):
+        for declared in (
+            plugin.settings,
+            *answerer_settings(plugin, _quietly).values(),
+        ):
             for each in declared.variables():
                 found.setdefault(each.name, []).append(each)
     return found
@@ -176,8 +203,18 @@ def meant(
     plain = name.upper().replace("_", "")
     if len(plain) < SLIP_LETTERS:
         return ""
-    ratios = ((SequenceMatcher(None, plain, each.replace("_", "")).ratio(), each) for each in known)
-    return next((each for ratio, each in sorted(ratios, reverse=True)[:1] if ratio >= SLIP_RATIO), "")
+    ratios = (
+        (SequenceMatcher(None, plain, each.replace("_", "")).ratio(), each)
+        for each in known
+    )
+    return next(
+        (
+            each
+            for ratio, each in sorted(ratios, reverse=True)[:1]
+            if ratio >= SLIP_RATIO
+        ),
+        "",
+    )
 
 # %% ../../nbs/cli/11_check_settings.ipynb #6a442a9b
 def _value_faults(said: Told, variables: list[Variable]) -> list[str]:
@@ -186,7 +223,11 @@ def _value_faults(said: Told, variables: list[Variable]) -> list[str]:
     for each in variables:
         view = Environment({said.name: said.value or ""}, lines.setdefault)
         value = each.read(view)
-        lines.update(dict.fromkeys(f"in {said.name}, {fault}" for fault in getattr(value, "faults", ())))
+        lines.update(
+            dict.fromkeys(
+                f"in {said.name}, {fault}" for fault in getattr(value, "faults", ())
+            )
+        )
     return list(lines)
 
 # %% ../../nbs/cli/11_check_settings.ipynb #44a8cc11
@@ -197,11 +238,19 @@ def _exempt_faults(said: Told, known: Mapping[str, Plugin]) -> Iterator[str]:
             yield f"RAEXEMPT names {name}, and there is no such plugin"
 
 
-def _one(said: Told, setup: SetUp, at_work: dict[str, list[Variable]], every: dict[str, list[Variable]]) -> Iterator[Mistake]:
+def _one(
+    said: Told,
+    setup: SetUp,
+    at_work: dict[str, list[Variable]],
+    every: dict[str, list[Variable]],
+) -> Iterator[Mistake]:
     "What is wrong with one variable."
     if said.name not in every:
         if near := meant(said.name, every) if said.name not in _session_names() else "":
-            yield said.mistake(f"{said.name} is no setting, so nobody reads it", f"did you mean {near}?")
+            yield said.mistake(
+                f"{said.name} is no setting, so nobody reads it",
+                f"did you mean {near}?",
+            )
         return
     variables = at_work.get(said.name) or every[said.name]
     faults = [] if said.value is None else _value_faults(said, variables)
@@ -219,13 +268,26 @@ def _session_names() -> frozenset[str]:
 def check_settings(
     setup: SetUp,
     told: Iterable[Told] = (),  # in files
-    environ: Mapping[str, str] | None = None,  # this process's; by default, what the set-up knows
+    environ: Mapping[str, str]
+    | None = None,  # this process's; by default, what the set-up knows
 ) -> Iterator[Mistake]:
     "What is wrong with settings: in this process's environment, in lines for the shell, in files."
-    exempt = {each.name: [each] for each in Session.variables() if each.name == "RAEXEMPT"}
-    at_work, every = _variables(setup.plugins.values()), _variables(setup.known.values()) | exempt
-    here = (Told("environment", 0, name, value) for name, value in (setup.environ if environ is None else environ).items())
-    lines = (Told(each.file, each.line, name, value) for each in setup.entries for name, value in each.settings.items())
+    exempt = {
+        each.name: [each] for each in Session.variables() if each.name == "RAEXEMPT"
+    }
+    at_work, every = (
+        _variables(setup.plugins.values()),
+        _variables(setup.known.values()) | exempt,
+    )
+    here = (
+        Told("environment", 0, name, value)
+        for name, value in (setup.environ if environ is None else environ).items()
+    )
+    lines = (
+        Told(each.file, each.line, name, value)
+        for each in setup.entries
+        for name, value in each.settings.items()
+    )
     for said in (*here, *lines, *told):
         yield from _one(said, setup, at_work, every)
 
@@ -239,12 +301,25 @@ def check_switch(
     names = {said.name for said in told} | setup.environ.keys()
     if setup.like == "sagredo":
         if everywhere and "ENABLE_SPP" not in names:
-            yield Mistake(setup.file, 0, "ENABLE_SPP is set nowhere, so no plugin runs", "export ENABLE_SPP=1 in the run script")
+            yield Mistake(
+                setup.file,
+                0,
+                "ENABLE_SPP is set nowhere, so no plugin runs",
+                "export ENABLE_SPP=1 in the run script",
+            )
     elif "NOSPP" in setup.environ:
-        yield Mistake("environment", 0, "NOSPP is set, so no plugin runs", "take it out; NOSPP=0 switches off as well")
+        yield Mistake(
+            "environment",
+            0,
+            "NOSPP is set, so no plugin runs",
+            "take it out; NOSPP=0 switches off as well",
+        )
 
 # %% ../../nbs/cli/11_check_settings.ipynb #1fe43660
-LEAST_MEMORY, LEAST_WITH_DNS = 15_000_000, 36_000_000  # bytes; `python bench/memory.py` measures them
+LEAST_MEMORY, LEAST_WITH_DNS = (
+    15_000_000,
+    36_000_000,
+)  # bytes; `python bench/memory.py` measures them
 
 
 def check_memory(
@@ -255,15 +330,24 @@ def check_memory(
     "Limits of memory that are too low for the plugins that run."
     if not setup.plugins:
         return
-    asks = any(issubclass(kind, Lookup) for plugin in setup.plugins.values() for kind in plugin.asks)
+    asks = any(
+        issubclass(kind, Lookup)
+        for plugin in setup.plugins.values()
+        for kind in plugin.asks
+    )
     least = LEAST_WITH_DNS if asks else LEAST_MEMORY
     where = partial(Mistake, path)
     for line, option, size in limits:
         if size < least:
             wrong = f"{option} {size} is too little for plugins, which need {least}: they crash, or mail passes unchecked"
             yield where(line, wrong, f"{option} 100000000 is plenty, and costs nothing")
-    for name, kind in (("address space", resource.RLIMIT_AS), ("data", resource.RLIMIT_DATA)):
+    for name, kind in (
+        ("address space", resource.RLIMIT_AS),
+        ("data", resource.RLIMIT_DATA),
+    ):
         soft = resource.getrlimit(kind)[0]
         if 0 <= soft < least:
             wrong = f"the limit of {name}, {soft} bytes, is too little for plugins, which need {least}"
-            yield Mistake("environment", 0, wrong, "100000000 is plenty, and costs nothing")
+            yield Mistake(
+                "environment", 0, wrong, "100000000 is plenty, and costs nothing"
+            )

@@ -11,10 +11,21 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ra_plugins.ask.callout import CALLOUT_CACHE, CalloutCache, CalloutCacheSettings, purge_replies
+from ra_plugins.ask.callout import (
+    CALLOUT_CACHE,
+    CalloutCache,
+    CalloutCacheSettings,
+    purge_replies,
+)
 from ra_plugins.hosts.script import environment
 from ra_plugins.plugins.checkback import CheckbackSettings, lifetime
-from ra_plugins.support.command_line import FAILED, command_parser, exit_statuses, run_command, trouble
+from ra_plugins.support.command_line import (
+    FAILED,
+    command_parser,
+    exit_statuses,
+    run_command,
+    trouble,
+)
 from ra_plugins.support.log import log_line
 
 if TYPE_CHECKING:
@@ -27,8 +38,15 @@ __all__ = ['PURGE_PATIENCE', 'purge_cache', 'main']
 # %% ../../nbs/cli/06_checkbackpurge.ipynb #8594e1ea
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     "Read the command line. A wrong one ends the program with status 3 and a message on standard error."
-    made = command_parser("checkbackpurge", description="Drop from the cache of the plugin checkback what is out of date.")
-    made.add_argument("--cache", metavar="FILE", help=f"the cache ($CHECKBACK_CACHE, else {CALLOUT_CACHE})")
+    made = command_parser(
+        "checkbackpurge",
+        description="Drop from the cache of the plugin checkback what is out of date.",
+    )
+    made.add_argument(
+        "--cache",
+        metavar="FILE",
+        help=f"the cache ($CHECKBACK_CACHE, else {CALLOUT_CACHE})",
+    )
     holds = "CHECKBACK_CACHETIME, CHECKBACK_FAILTIME and CHECKBACK_RETRYTIME say how long an answer holds."
     made.epilog = f"{holds} {exit_statuses()}"
     return made.parse_args(arguments)
@@ -47,7 +65,12 @@ def purge_cache(
         os.stat(path)
         cache = CalloutCache(path)
         try:
-            there, dropped = purge_replies(cache, lambda reply: lifetime(reply, settings), time.time(), PURGE_PATIENCE)
+            there, dropped = purge_replies(
+                cache,
+                lambda reply: lifetime(reply, settings),
+                time.time(),
+                PURGE_PATIENCE,
+            )
         finally:
             cache.file.close()
     except (OSError, ValueError) as error:  # ValueError: no path at all
@@ -61,7 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     "The command `checkbackpurge`; returns the exit status."
     options, environ = _options(arguments), environment()
     path = options.cache or CalloutCacheSettings(environ, _log).cache
-    return run_command("checkbackpurge", partial(purge_cache, path, CheckbackSettings(environ, _log), _log))
+    return run_command(
+        "checkbackpurge",
+        partial(purge_cache, path, CheckbackSettings(environ, _log), _log),
+    )
 
 
 def _log(message: str) -> None:

@@ -17,7 +17,15 @@ from typing import Any
 
 from ra_plugins.hosts.script import CONTROLDIR
 from ra_plugins.hosts.service.request import SOCKET
-from ra_plugins.support.command_line import FAILED, Fault, command_parser, exit_statuses, number_over_zero, run_command, trouble
+from ra_plugins.support.command_line import (
+    FAILED,
+    Fault,
+    command_parser,
+    exit_statuses,
+    number_over_zero,
+    run_command,
+    trouble,
+)
 from ra_plugins.support.control import Control, RegularFile
 from ra_plugins.support.environment import ip_address
 from ra_plugins.support.log import printable
@@ -42,7 +50,11 @@ def show_plugins(options: argparse.Namespace) -> int:
     from ra_plugins.cli.listing import chosen, page
 
     plugins = chosen(options.names)
-    print("\n\n".join(page(plugin, plugins.origins[name]) for name, plugin in plugins.items()))
+    print(
+        "\n\n".join(
+            page(plugin, plugins.origins[name]) for name, plugin in plugins.items()
+        )
+    )
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #fba4f9f1
@@ -53,7 +65,13 @@ def install_plugins(options: argparse.Namespace) -> int:
     from ra_plugins.hosts.catalogue import to_stderr
 
     user = smtpd_user(options.user)
-    programs = install(options.folder, options.names, options.force, service=options.service, create=options.create)
+    programs = install(
+        options.folder,
+        options.names,
+        options.force,
+        service=options.service,
+        create=options.create,
+    )
     print(*programs, sep="\n", flush=True)
     wrong = look(programs, user)
     for line in wrong:
@@ -88,10 +106,18 @@ def smtpd(options: argparse.Namespace) -> int:
     "Run an SMTP server that judges its clients by the plugins of a control folder, and queues nothing."
     from ra_plugins.smtpd.server import ServerSetup, log_of_server, start_server
 
-    setup = ServerSetup(options.control, options.like, users(options.users), options.deliver, options.seconds)
+    setup = ServerSetup(
+        options.control,
+        options.like,
+        users(options.users),
+        options.deliver,
+        options.seconds,
+    )
     setup.environ.update(options.set)
     need(setup.control.path("me"))
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of children that ended before it looked
+    logging.getLogger("asyncio").setLevel(
+        logging.ERROR
+    )  # it warns of children that ended before it looked
 
     async def serve() -> None:
         server = await start_server(setup, options.host, options.port)
@@ -108,7 +134,9 @@ def smtpd(options: argparse.Namespace) -> int:
     try:
         asyncio.run(serve())
     except (OSError, UnicodeError) as error:
-        raise Fault(f"can't listen at {printable(options.host)} port {options.port}: {trouble(error)}") from None
+        raise Fault(
+            f"can't listen at {printable(options.host)} port {options.port}: {trouble(error)}"
+        ) from None
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #e8af6b32
@@ -139,7 +167,9 @@ def rules_of(
 
     need(path)
     try:
-        return dict(rules_in(Control(".").read(path).decode("utf-8", "surrogateescape")))
+        return dict(
+            rules_in(Control(".").read(path).decode("utf-8", "surrogateescape"))
+        )
     except RuleFault as fault:
         raise Fault(f"{path}, {fault}") from None
     except OSError as error:  # too long
@@ -155,7 +185,14 @@ def try_session(options: argparse.Namespace) -> int:
     from ra_plugins.hosts.guard import run_to_end
     from ra_plugins.smtpd.rules import rule_for
     from ra_plugins.smtpd.server import inherited
-    from ra_plugins.smtpd.trial import VERDICTS, Trial, denied, trial_data, trial_text, verdict
+    from ra_plugins.smtpd.trial import (
+        VERDICTS,
+        Trial,
+        denied,
+        trial_data,
+        trial_text,
+        verdict,
+    )
 
     messages = options.messages or [(None, [])]
     if messages[0][0] is None and messages[0][1]:
@@ -163,9 +200,20 @@ def try_session(options: argparse.Namespace) -> int:
     control = Control(os.path.abspath(options.control))
     rule = rule_for(rules_of(options.rules), {**options.set, "TCPREMOTEIP": options.ip})
     try:
-        told = {"PROTO": "TCP", "TCPLOCALHOST": control.first_line("me", "localhost"), "TCPREMOTEIP": options.ip}
-        environ = {**inherited(), **told, **(rule.settings if rule else {}), **options.set}
-        trial = Trial(control, environ, options.like, options.seconds, zone_answers(options.zone))
+        told = {
+            "PROTO": "TCP",
+            "TCPLOCALHOST": control.first_line("me", "localhost"),
+            "TCPREMOTEIP": options.ip,
+        }
+        environ = {
+            **inherited(),
+            **told,
+            **(rule.settings if rule else {}),
+            **options.set,
+        }
+        trial = Trial(
+            control, environ, options.like, options.seconds, zone_answers(options.zone)
+        )
         if rule and not rule.allowed:
             denied(trial, rule)
         else:
@@ -177,7 +225,11 @@ def try_session(options: argparse.Namespace) -> int:
         raise Fault(f"can't read {trouble(error)}") from None
     for note in () if options.json else notes:
         to_stderr(f"note: {note}")
-    print(json.dumps({**trial_data(trial), "notes": notes}, indent=2) if options.json else trial_text(trial))
+    print(
+        json.dumps({**trial_data(trial), "notes": notes}, indent=2)
+        if options.json
+        else trial_text(trial)
+    )
     return VERDICTS[verdict(trial)]
 
 # %% ../../nbs/cli/04_command.ipynb #e8d11c5d
@@ -192,8 +244,14 @@ def demo(options: argparse.Namespace) -> int:
         control = furnish(Path(folder))
         asyncio.run(demonstrate(control))
         command = "try --ip 192.0.2.1 --helo mail.example.net --from ana@example.net --to Bob@example.org"
-        print(f"\n--- The same server, asked without calling it: ra-plugins {command} --control DIR\n")
-        settings = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
+        print(
+            f"\n--- The same server, asked without calling it: ra-plugins {command} --control DIR\n"
+        )
+        settings = [
+            word
+            for name, value in SETTINGS.items()
+            for word in ("--set", f"{name}={value}")
+        ]
         main([*command.split(), "--control", str(control), *settings])
     return 0
 
@@ -220,7 +278,9 @@ def client_ip(text: str) -> str:
     try:
         ip_address(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} should be {ip_address.__doc__}: 192.0.2.1 or 2001:db8::1") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} should be {ip_address.__doc__}: 192.0.2.1 or 2001:db8::1"
+        ) from None
     return text
 
 # %% ../../nbs/cli/04_command.ipynb #63896cd6
@@ -234,7 +294,13 @@ def plugin_file(text: str) -> str:
 class GatherSettings(argparse.Action):
     "Gathers `--set NAME=VALUE` in a dictionary."
 
-    def __call__(self, parser: object, options: argparse.Namespace, values: Any, option_string: object = None) -> None:
+    def __call__(
+        self,
+        parser: object,
+        options: argparse.Namespace,
+        values: Any,
+        option_string: object = None,
+    ) -> None:
         "Add one."
         options.set = {**options.set, values[0]: values[1]}
 
@@ -245,13 +311,23 @@ def address_from_log(
     "An address on the command line, also as it is copied from a log."
     before, bracket, rest = text.strip().partition("<")
     address, closed, after = rest.rpartition(">")
-    return address if bracket and closed and not set('@"') & set(before + after) else text.strip()
+    return (
+        address
+        if bracket and closed and not set('@"') & set(before + after)
+        else text.strip()
+    )
 
 
 class GatherMessages(argparse.Action):
     "Gathers messages, each a sender and recipients: `--from` begins one, and `--to` belongs to the one that has begun."
 
-    def __call__(self, parser: object, options: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
+    def __call__(
+        self,
+        parser: object,
+        options: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         "Add a sender or a recipient."
         *others, (sender, recipients) = options.messages or [(None, [])]
         if option_string == "--to":
@@ -265,50 +341,116 @@ class GatherMessages(argparse.Action):
 def _plugin_options(command: argparse.ArgumentParser) -> None:
     from ra_plugins.spp.sections import SECTIONS
 
-    command.add_argument("--control", default=CONTROLDIR, metavar="DIR", help="the control files (%(default)s)")
-    command.add_argument("--like", default="netqmail", choices=list(SECTIONS), help="whose qmail-spp (%(default)s)")
     command.add_argument(
-        "--set", type=assignment, action=GatherSettings, default={}, metavar="NAME=VALUE", help="set a plugin's setting"
+        "--control",
+        default=CONTROLDIR,
+        metavar="DIR",
+        help="the control files (%(default)s)",
     )
-    command.add_argument("--seconds", type=number_over_zero, default=300, help="that a plugin may take (%(default)s)")
+    command.add_argument(
+        "--like",
+        default="netqmail",
+        choices=list(SECTIONS),
+        help="whose qmail-spp (%(default)s)",
+    )
+    command.add_argument(
+        "--set",
+        type=assignment,
+        action=GatherSettings,
+        default={},
+        metavar="NAME=VALUE",
+        help="set a plugin's setting",
+    )
+    command.add_argument(
+        "--seconds",
+        type=number_over_zero,
+        default=300,
+        help="that a plugin may take (%(default)s)",
+    )
 
 # %% ../../nbs/cli/04_command.ipynb #c9e492bb
 def _smtpd_options(command: argparse.ArgumentParser) -> None:
     _plugin_options(command)
-    command.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
-    command.add_argument("--port", type=port, default=2525, help="port to listen at; 0 for any (%(default)s)")
-    command.add_argument("--users", metavar="FILE", help="who may log in: lines of name:password")
-    command.add_argument("--deliver", default="", metavar="COMMAND", help="takes each message on standard input")
+    command.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (%(default)s)"
+    )
+    command.add_argument(
+        "--port",
+        type=port,
+        default=2525,
+        help="port to listen at; 0 for any (%(default)s)",
+    )
+    command.add_argument(
+        "--users", metavar="FILE", help="who may log in: lines of name:password"
+    )
+    command.add_argument(
+        "--deliver",
+        default="",
+        metavar="COMMAND",
+        help="takes each message on standard input",
+    )
 
 # %% ../../nbs/cli/04_command.ipynb #912e8159
 def _try_options(command: argparse.ArgumentParser) -> None:
     _plugin_options(command)
-    command.add_argument("--ip", required=True, type=client_ip, help="the client's address")
-    command.add_argument("--helo", metavar="NAME", help="how it greets; without it, it doesn't")
-    message: dict[str, Any] = {"type": address_from_log, "action": GatherMessages, "dest": "messages", "default": []}
+    command.add_argument(
+        "--ip", required=True, type=client_ip, help="the client's address"
+    )
+    command.add_argument(
+        "--helo", metavar="NAME", help="how it greets; without it, it doesn't"
+    )
+    message: dict[str, Any] = {
+        "type": address_from_log,
+        "action": GatherMessages,
+        "dest": "messages",
+        "default": [],
+    }
     message["metavar"] = "ADDRESS"
-    command.add_argument("--from", help="the sender, '' for a bounce; again, for another message", **message)
+    command.add_argument(
+        "--from",
+        help="the sender, '' for a bounce; again, for another message",
+        **message,
+    )
     command.add_argument("--to", help="a recipient; may come again", **message)
-    command.add_argument("--auth", default="", metavar="USER", help="the user who has logged in")
-    command.add_argument("--rules", metavar="FILE", help="tcpserver's rules, as for tcprules: set what they set for this client")
-    command.add_argument("--zone", metavar="FILE", help="answer lookups from a zone file, and don't ask DNS")
+    command.add_argument(
+        "--auth", default="", metavar="USER", help="the user who has logged in"
+    )
+    command.add_argument(
+        "--rules",
+        metavar="FILE",
+        help="tcpserver's rules, as for tcprules: set what they set for this client",
+    )
+    command.add_argument(
+        "--zone",
+        metavar="FILE",
+        help="answer lookups from a zone file, and don't ask DNS",
+    )
     command.add_argument("--json", action="store_true", help="tell it as JSON")
 
 # %% ../../nbs/cli/04_command.ipynb #694598b5
 def full_path(text: str) -> str:
     "A path from / on, on the command line; `argparse.ArgumentTypeError` where it isn't one."
     if not text.startswith("/"):
-        raise argparse.ArgumentTypeError(f"{text!r} should be a path that begins with /")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} should be a path that begins with /"
+        )
     return text
 
 # %% ../../nbs/cli/04_command.ipynb #90cb4206
 def _install_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", metavar="DIR", help="the folder for the programs")
     command.add_argument(
-        "names", nargs="*", metavar="NAME", help="of a plugin, or of a file: ./mine.py; without any, all of ours"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="of a plugin, or of a file: ./mine.py; without any, all of ours",
     )
-    command.add_argument("--force", action="store_true", help="write over programs that aren't ours")
-    command.add_argument("--create", action="store_true", help="make the folder, if it isn't there")
+    command.add_argument(
+        "--force", action="store_true", help="write over programs that aren't ours"
+    )
+    command.add_argument(
+        "--create", action="store_true", help="make the folder, if it isn't there"
+    )
     command.add_argument(
         "--service",
         nargs="?",
@@ -318,7 +460,10 @@ def _install_options(command: argparse.ArgumentParser) -> None:
         help=f"clients of the service that listens there, and their scripts in DIR/scripts ({SOCKET})",
     )
     command.add_argument(
-        "--user", default="", metavar="NAME", help="who runs them: a name or a number (qmaild, or else nobody)"
+        "--user",
+        default="",
+        metavar="NAME",
+        help="who runs them: a name or a number (qmaild, or else nobody)",
     )
     command.epilog = (
         "Then it looks at them as that user. Exit status: 0 all is well; 3 they couldn't be installed, that user can't run "
@@ -339,26 +484,48 @@ _APART = {  # commands with a page and a command line of their own
 }
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:  # the whole, and each command's
+def _parsers() -> tuple[
+    argparse.ArgumentParser, dict[str, argparse.ArgumentParser]
+]:  # the whole, and each command's
     "The command line of `ra-plugins`."
-    top = command_parser("ra-plugins", description="Plugins for qmail-spp: list, install, check and try them.")
+    top = command_parser(
+        "ra-plugins",
+        description="Plugins for qmail-spp: list, install, check and try them.",
+    )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     known: dict[str, argparse.ArgumentParser] = {}
 
     def add(
-        name: str, run: Callable[[argparse.Namespace], int], statuses: dict[int, str] | None = None
+        name: str,
+        run: Callable[[argparse.Namespace], int],
+        statuses: dict[int, str] | None = None,
     ) -> argparse.ArgumentParser:
-        known[name] = commands.add_parser(name, help=run.__doc__, description=run.__doc__, epilog=exit_statuses(statuses))
+        known[name] = commands.add_parser(
+            name,
+            help=run.__doc__,
+            description=run.__doc__,
+            epilog=exit_statuses(statuses),
+        )
         known[name].set_defaults(run=run)
         return known[name]
 
     files = add("list", list_plugins).add_argument
-    files("files", nargs="*", type=plugin_file, metavar="FILE", help="with plugins of your own: ./mine.py")
-    add("show", show_plugins).add_argument("names", nargs="+", metavar="NAME", help="of a plugin, or of a file: ./mine.py")
+    files(
+        "files",
+        nargs="*",
+        type=plugin_file,
+        metavar="FILE",
+        help="with plugins of your own: ./mine.py",
+    )
+    add("show", show_plugins).add_argument(
+        "names", nargs="+", metavar="NAME", help="of a plugin, or of a file: ./mine.py"
+    )
     _install_options(add("install", install_plugins))
     _smtpd_options(add("smtpd", smtpd))
-    _try_options(add("try", try_session, {0: "accepted", 1: "refused", 2: "refused for now"}))
+    _try_options(
+        add("try", try_session, {0: "accepted", 1: "refused", 2: "refused for now"})
+    )
     for name, meaning in _APART.items():
         commands.add_parser(name, help=meaning)
     add("demo", demo)
@@ -373,7 +540,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return top.parse_args(arguments)
 
 # %% ../../nbs/cli/04_command.ipynb #f456ebf6
-_ROOMS = {"report": "report.command"}  # modules of commands that have a room of their own
+_ROOMS = {
+    "report": "report.command"
+}  # modules of commands that have a room of their own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

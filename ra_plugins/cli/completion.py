@@ -31,7 +31,9 @@ def whole_parser() -> argparse.ArgumentParser:
         words = tuple(whole.split()[1:])
         meaning = meanings.get(words[0], "")
         if len(words) == 2 and words[:1] not in groups:
-            groups[words[:1]] = groups[()].add_parser(words[0], help=meaning).add_subparsers()
+            groups[words[:1]] = (
+                groups[()].add_parser(words[0], help=meaning).add_subparsers()
+            )
         _hang(groups[words[:-1]], words[-1], parsers[whole], meaning)
     return top
 
@@ -61,7 +63,11 @@ def _suggest(parser: argparse.ArgumentParser) -> None:
             each.choices = ["rater", "service"]
 
 # %% ../../nbs/cli/19_completion.ipynb #274204b7
-PLACES = {"bash": "bash-completion/completions/{}", "zsh": "zsh/site-functions/_{}", "fish": "fish/vendor_completions.d/{}.fish"}
+PLACES = {
+    "bash": "bash-completion/completions/{}",
+    "zsh": "zsh/site-functions/_{}",
+    "fish": "fish/vendor_completions.d/{}.fish",
+}
 
 
 def completion(
@@ -81,16 +87,27 @@ def completions() -> dict[str, str]:  # scripts by their path below share/
     "The scripts of all programs that somebody types, for the shells that this shtab knows (fish: from 1.8 on)."
     from shtab import SUPPORTED_SHELLS
 
-    shells = {shell: place for shell, place in PLACES.items() if shell in SUPPORTED_SHELLS}
-    typed = [program for program in PROGRAMS if program != "rcptcheck"]  # qmail-smtpd runs that
-    return {place.format(program): completion(shell, program) for shell, place in shells.items() for program in typed}
+    shells = {
+        shell: place for shell, place in PLACES.items() if shell in SUPPORTED_SHELLS
+    }
+    typed = [
+        program for program in PROGRAMS if program != "rcptcheck"
+    ]  # qmail-smtpd runs that
+    return {
+        place.format(program): completion(shell, program)
+        for shell, place in shells.items()
+        for program in typed
+    }
 
 # %% ../../nbs/cli/19_completion.ipynb #c3c76e6a
 def stored_completion(shell: str, program: str) -> str:
     "The script as it was installed, or else as shtab writes it, the extra `[completion]`."
     from sysconfig import get_path
 
-    name, beside = PLACES[shell].format(program), os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))
+    name, beside = (
+        PLACES[shell].format(program),
+        os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0]))),
+    )
     for folder in (beside, get_path("data")):
         path = os.path.join(folder, "share", name)
         if os.path.isfile(path):
@@ -101,10 +118,19 @@ def stored_completion(shell: str, program: str) -> str:
 
 def completion_parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins completion`."
-    parser = command_parser("ra-plugins completion", description="Print the script by which a shell completes what one types.")
+    parser = command_parser(
+        "ra-plugins completion",
+        description="Print the script by which a shell completes what one types.",
+    )
     parser.add_argument("shell", choices=list(PLACES), help="for which shell")
     programs = [name for name in PROGRAMS if name != "rcptcheck"]
-    parser.add_argument("program", nargs="?", default="ra-plugins", choices=programs, help="for which program (%(default)s)")
+    parser.add_argument(
+        "program",
+        nargs="?",
+        default="ra-plugins",
+        choices=programs,
+        help="for which program (%(default)s)",
+    )
     return parser
 
 
@@ -115,5 +141,7 @@ def _print(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run the command; returns its exit status."
-    options = completion_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
+    options = completion_parser().parse_args(
+        sys.argv[1:] if arguments is None else arguments
+    )
     return run_command("ra-plugins completion", partial(_print, options))

@@ -49,7 +49,12 @@ def furnish(
     for name, content in CONTROL.items():
         (control / name).write_text(content)
     names = ["overload", "plusaliases", "dotblind", "rcptchecksfile", "tarpit"]
-    install(str(home / "plugins"), names, service=str(home / "socket"), log=lambda message: None)
+    install(
+        str(home / "plugins"),
+        names,
+        service=str(home / "socket"),
+        log=lambda message: None,
+    )
     return control
 
 # %% ../../nbs/cli/02_demo.ipynb #57201383
@@ -59,7 +64,9 @@ def demonstration_service(
     "The service that the plugins ask."
     settings = control.parent / "settings"
     settings.write_text(f"CONTROLDIR={control}\n")
-    return Supervisor(ServiceOptions(str(control.parent / "socket"), settings=str(settings)))
+    return Supervisor(
+        ServiceOptions(str(control.parent / "socket"), settings=str(settings))
+    )
 
 # %% ../../nbs/cli/02_demo.ipynb #6bd33290
 def demonstration_setup(
@@ -85,8 +92,12 @@ class Overheard(smtplib.SMTP):
 
     def putcmd(self, cmd: str, args: str = "") -> None:
         "Say a command."
-        keyword, colon, path = args.partition(":<")  # smtplib writes FROM and TO in one case or the other
-        self.show(f"C: {cmd.upper()} {keyword.upper() if colon else args}{colon}{path}".rstrip())
+        keyword, colon, path = args.partition(
+            ":<"
+        )  # smtplib writes FROM and TO in one case or the other
+        self.show(
+            f"C: {cmd.upper()} {keyword.upper() if colon else args}{colon}{path}".rstrip()
+        )
         super().putcmd(cmd, args)
 
     def getreply(self) -> tuple[int, bytes]:
@@ -121,7 +132,9 @@ async def held(
 # %% ../../nbs/cli/02_demo.ipynb #48db990b
 def alias(client: Overheard, control: Path) -> None:
     "A welcome guest, who knows Ann-Alee by an address with dots and a tag of her own"
-    client.sendmail("ana@example.net", "Ann.Alee+shop@example.org", "Subject: Tea\n\nAt four?\n")
+    client.sendmail(
+        "ana@example.net", "Ann.Alee+shop@example.org", "Subject: Tea\n\nAt four?\n"
+    )
     message = (control.parent / "message").read_text().splitlines()
     client.show(f"   The message went to {message[0]}.")
 

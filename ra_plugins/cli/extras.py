@@ -15,16 +15,30 @@ from ra_plugins.support.extras import absent, installing
 __all__ = ['extra_for', 'extras_lacking']
 
 # %% ../../nbs/cli/17_extras.ipynb #f773353a
-_BY_NAME = {"ra_plugins.plugins.spfchecks": "spf", "ra_plugins.plugins.rcptcheckscdb": "cdb"}  # modules
-_BY_ANSWERER = {"ra_plugins.ask.callout": "checkback", "ra_plugins.ask.resolver": "dns"}  # the first that fits
+_BY_NAME = {
+    "ra_plugins.plugins.spfchecks": "spf",
+    "ra_plugins.plugins.rcptcheckscdb": "cdb",
+}  # modules
+_BY_ANSWERER = {
+    "ra_plugins.ask.callout": "checkback",
+    "ra_plugins.ask.resolver": "dns",
+}  # the first that fits
 
 
-def extra_for(plugin: Plugin) -> str:  # a word of [brackets]; nothing if it runs on Python alone
+def extra_for(
+    plugin: Plugin,
+) -> str:  # a word of [brackets]; nothing if it runs on Python alone
     "The extra that a plugin takes."
     if plugin.__module__ in _BY_NAME:
         return _BY_NAME[plugin.__module__]
-    named = [str(vars(each).get("answerer", "")).partition(":")[0] for kind in plugin.asks for each in kind.__mro__]
-    return next((extra for module, extra in _BY_ANSWERER.items() if module in named), "")
+    named = [
+        str(vars(each).get("answerer", "")).partition(":")[0]
+        for kind in plugin.asks
+        for each in kind.__mro__
+    ]
+    return next(
+        (extra for module, extra in _BY_ANSWERER.items() if module in named), ""
+    )
 
 # %% ../../nbs/cli/17_extras.ipynb #5cb48bd3
 _DATABASES = ("morercpthosts.cdb", "../users/cdb")

@@ -36,8 +36,14 @@ def _section(heading: str, like: str) -> str:
     letter, known = heading[1:2], SECTIONS[like]
     if letter in known:
         meant = f"[{known[letter]}]"
-        return "" if heading.rstrip("\r") == meant else f"{heading} is taken for {meant}, by its first letter"
-    others = " or ".join(name for name, sections in SECTIONS.items() if letter in sections)
+        return (
+            ""
+            if heading.rstrip("\r") == meant
+            else f"{heading} is taken for {meant}, by its first letter"
+        )
+    others = " or ".join(
+        name for name, sections in SECTIONS.items() if letter in sections
+    )
     hint = f" (--like {others} has it)" if others else ""
     return f"{heading} is no section of {like}'s{hint}, and what is in it never runs"
 
@@ -68,7 +74,9 @@ def _quietly(message: str) -> None:
 def _misplaced(entries: Mapping[str, list[str]], home: str) -> Iterator[str]:
     "Plugins below sections that they aren't meant for."
     known: Mapping[str, Plugin] | None = None
-    for stage, entry in ((stage, entry) for stage, some in entries.items() for entry in some):
+    for stage, entry in (
+        (stage, entry) for stage, some in entries.items() for entry in some
+    ):
         path, plugin = os.path.join(home, entry), None
         if section := section_of(path):
             if section != stage:
@@ -93,12 +101,25 @@ def hints(
     "What looks like a slip in the sections; `OSError` if their file can't be read."
     switch = "ENABLE_SPP" if like == "sagredo" else "NOSPP"
     if (switch in environ) == (switch == "NOSPP"):
-        return [f"no plugin runs, since {switch} {'is set' if switch in environ else 'is not set'}"]
-    home, name = os.path.dirname(os.path.abspath(control.folder)), environ.get("SPPCONFFILE")
+        return [
+            f"no plugin runs, since {switch} {'is set' if switch in environ else 'is not set'}"
+        ]
+    home, name = (
+        os.path.dirname(os.path.abspath(control.folder)),
+        environ.get("SPPCONFFILE"),
+    )
     path = os.path.join(home, name) if name else "smtpplugins"
     raw = control.read(path)
     wrong = [*file_slips(raw)]
-    found = islice(line_slips(raw.decode("utf-8", "surrogateescape"), like), HINTS_LIMIT) if b"\0" not in raw else ()
+    found = (
+        islice(line_slips(raw.decode("utf-8", "surrogateescape"), like), HINTS_LIMIT)
+        if b"\0" not in raw
+        else ()
+    )
     shown = printable(os.path.basename(path))
-    where = [f"{shown} {each}" for each in wrong] + [f"{shown}, line {line}: {each}" for line, each in found]
-    return where + [*islice(_misplaced(programs(control, dict(environ), like), home), HINTS_LIMIT)]
+    where = [f"{shown} {each}" for each in wrong] + [
+        f"{shown}, line {line}: {each}" for line, each in found
+    ]
+    return where + [
+        *islice(_misplaced(programs(control, dict(environ), like), home), HINTS_LIMIT)
+    ]

@@ -14,7 +14,16 @@ from time import sleep
 from ra_plugins.cli.extras import extras_lacking
 from ra_plugins.cli.listing import chosen
 from ra_plugins.cli.looks import compile_ours, open_umask
-from ra_plugins.hosts.catalogue import OURS, SCRIPTS, Catalogue, catalogue, is_client, is_installed, script_of, to_stderr
+from ra_plugins.hosts.catalogue import (
+    OURS,
+    SCRIPTS,
+    Catalogue,
+    catalogue,
+    is_client,
+    is_installed,
+    script_of,
+    to_stderr,
+)
 from ra_plugins.hosts.script import CONTROLDIR, executable
 from ra_plugins.hosts.section import section_program
 from ra_plugins.hosts.service.client import compile_client
@@ -39,7 +48,9 @@ def _wanted(
     return ours
 
 # %% ../../nbs/cli/01_install.ipynb #9c7a8612
-def _planned(folder: str, wanted: Catalogue, force: bool, create: bool) -> dict[str, Plugin]:
+def _planned(
+    folder: str, wanted: Catalogue, force: bool, create: bool
+) -> dict[str, Plugin]:
     "What is to be written: plugins, by the paths of their programs. `Fault` if something stands in the way."
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise Fault(f"{folder} isn't a folder, and programs go into one")
@@ -52,15 +63,23 @@ def _planned(folder: str, wanted: Catalogue, force: bool, create: bool) -> dict[
 
 def _check_free(paths: Iterable[str], force: bool) -> None:
     if folders := [path for path in paths if os.path.isdir(path)]:
-        raise Fault(f"there is a folder where a program should go: {', '.join(folders)}")
-    foreign = [path for path in paths if os.path.lexists(path) and not is_installed(path)]
+        raise Fault(
+            f"there is a folder where a program should go: {', '.join(folders)}"
+        )
+    foreign = [
+        path for path in paths if os.path.lexists(path) and not is_installed(path)
+    ]
     if foreign and not force:
-        raise Fault(f"already there, and not ours: {', '.join(foreign)}; --force writes over them")
+        raise Fault(
+            f"already there, and not ours: {', '.join(foreign)}; --force writes over them"
+        )
 
 # %% ../../nbs/cli/01_install.ipynb #c44205f4
 def _replace(path: str, program: str | bytes) -> None:
     "Put an executable file in place in one step."
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".ra-plugins-")
+    descriptor, temporary = tempfile.mkstemp(
+        dir=os.path.dirname(path) or ".", prefix=".ra-plugins-"
+    )
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(program.encode() if isinstance(program, str) else program)
@@ -88,11 +107,16 @@ def _bridge(
 ) -> str:  # the path of a folder to be removed afterwards; nothing if no bridge is needed, or possible
     "Start a program in the place of scripts, which stay where they are for those that have been started before."
     scripts = {path: text for path in paths if (text := _script(path))}
-    if not scripts or not program.startswith(b"\x7fELF"):  # one in Python can be read by whoever expects a script
+    if not scripts or not program.startswith(
+        b"\x7fELF"
+    ):  # one in Python can be read by whoever expects a script
         return ""
     place = tempfile.mkdtemp(dir=folder, prefix=".ra-plugins-")
     os.chmod(place, 0o755)
-    lines = {path: b"#!%b\n" % os.fsencode(os.path.join(place, os.path.basename(path))) for path in scripts}
+    lines = {
+        path: b"#!%b\n" % os.fsencode(os.path.join(place, os.path.basename(path)))
+        for path in scripts
+    }
     for path, line in lines.items():
         if len(line) <= _LINE_LIMIT and not set(line[:-1]) & set(b" \t\n"):
             _replace(os.path.join(place, os.path.basename(path)), program)
@@ -135,13 +159,19 @@ def _install_clients(
         shutil.rmtree(bridge)
     for why in client.tried:
         log(f"a quicker client couldn't be had from {why}")
-    log(f"clients of the service at {socket}, {client.kind}, are in {folder}; scripts, in case it doesn't answer, in {scripts}")
+    log(
+        f"clients of the service at {socket}, {client.kind}, are in {folder}; scripts, in case it doesn't answer, in {scripts}"
+    )
     return paths
 
 
 def _clients(folder: str) -> list[str]:
     "The names of the clients in a folder."
-    return [name for name in sorted(os.listdir(folder)) if is_client(os.path.join(folder, name))]
+    return [
+        name
+        for name in sorted(os.listdir(folder))
+        if is_client(os.path.join(folder, name))
+    ]
 
 # %% ../../nbs/cli/01_install.ipynb #20c46f78
 def _take_back(
@@ -158,8 +188,14 @@ def _take_back(
                 _replace(path, file.read())
             paths.append(path)
     if left := _clients(folder):
-        log(f"still clients of the service, in {folder}: {', '.join(left)}; {'they have no scripts' if everything else WITHOUT}")
-    spare = [os.path.join(scripts, name) for name in (os.listdir(scripts) if os.path.isdir(scripts) else ()) if name not in left]
+        log(
+            f"still clients of the service, in {folder}: {', '.join(left)}; {'they have no scripts' if everything else WITHOUT}"
+        )
+    spare = [
+        os.path.join(scripts, name)
+        for name in (os.listdir(scripts) if os.path.isdir(scripts) else ())
+        if name not in left
+    ]
     if spare := [path for path in spare if is_installed(path)]:
         sleep(OPEN_SECONDS)
     for path in spare:
@@ -176,10 +212,13 @@ WITHOUT = "without names, `install` makes scripts of all"
 @open_umask()
 def install(
     folder: str,  # where the programs go: `/var/qmail/plugins` as a rule
-    names: Sequence[str] = (),  # of plugins, or files that hold some; none for all of ours
+    names: Sequence[
+        str
+    ] = (),  # of plugins, or files that hold some; none for all of ours
     force: bool = False,  # write over a program that isn't ours
     log: Callable[[str], None] = to_stderr,  # as for `catalogue`
-    service: str | None = None,  # path of the socket of a service whose clients they are to be
+    service: str
+    | None = None,  # path of the socket of a service whose clients they are to be
     create: bool = True,  # the folder, if it isn't there
 ) -> list[str]:  # the paths written
     "Write the programs of plugins into a folder. `Fault` if that can't be; what can be seen before is said before."
@@ -188,7 +227,9 @@ def install(
     try:
         os.makedirs(folder, exist_ok=True)
         if service is not None:
-            written = _install_clients(os.path.abspath(folder), wanted, force, service, log)
+            written = _install_clients(
+                os.path.abspath(folder), wanted, force, service, log
+            )
         else:
             for path, plugin in paths.items():
                 _replace(path, executable(plugin))
@@ -196,6 +237,8 @@ def install(
     except OSError as error:
         raise Fault(f"can't write to {folder}: {system_reason(error)}") from None
     compile_ours()
-    for line in extras_lacking(wanted.values(), os.environ.get("CONTROLDIR", CONTROLDIR)):
+    for line in extras_lacking(
+        wanted.values(), os.environ.get("CONTROLDIR", CONTROLDIR)
+    ):
         log(line)
     return written

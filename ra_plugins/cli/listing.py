@@ -21,7 +21,11 @@ __all__ = ['runs_at', 'summary', 'questions_asked', 'commands_answered', 'answer
 # %% ../../nbs/cli/00_listing.ipynb #93c1cddb
 def runs_at(plugin: Plugin) -> str:
     "At which SMTP commands it is meant to run."
-    return "any" if set(plugin.stages) == set(STAGES) else "/".join(stage for stage in STAGES if stage in plugin.stages)
+    return (
+        "any"
+        if set(plugin.stages) == set(STAGES)
+        else "/".join(stage for stage in STAGES if stage in plugin.stages)
+    )
 
 # %% ../../nbs/cli/00_listing.ipynb #1bf410cc
 def _sections(plugin: Plugin) -> str:
@@ -51,42 +55,79 @@ def commands_answered(plugin: Plugin) -> str:
     "What a plugin may answer."
     if plugin.answers is None:
         return "any command"
-    return ", ".join(kind.__name__ for kind in plugin.answers) or "nothing: it only logs"
+    return (
+        ", ".join(kind.__name__ for kind in plugin.answers) or "nothing: it only logs"
+    )
 
 # %% ../../nbs/cli/00_listing.ipynb #4e8d7822
 def answerer_settings(
     plugin: Plugin,
-    log: Callable[[str], None],  # takes a message about an answerer that can't be imported
+    log: Callable[
+        [str], None
+    ],  # takes a message about an answerer that can't be imported
 ) -> dict[str, type[Environment]]:  # by the names of the questions
     "The settings of those who answer what a plugin asks, if they have any."
     found: dict[str, type[Environment]] = {}
     for kind in plugin.asks:
-        name = next((vars(each)["answerer"] for each in kind.__mro__ if vars(each).get("answerer")), "")
+        name = next(
+            (
+                vars(each)["answerer"]
+                for each in kind.__mro__
+                if vars(each).get("answerer")
+            ),
+            "",
+        )
         try:
             settings = load(name).settings_class if name else Environment
-            if settings.variables() and settings not in found.values():  # one may answer several kinds
+            if (
+                settings.variables() and settings not in found.values()
+            ):  # one may answer several kinds
                 found[kind.__name__] = settings
         except (Exception, SystemExit, GeneratorExit) as error:
-            log(f"who answers {kind.__name__} can't be loaded: {type(error).__name__}: {error}")
+            log(
+                f"who answers {kind.__name__} can't be loaded: {type(error).__name__}: {error}"
+            )
     return found
 
 # %% ../../nbs/cli/00_listing.ipynb #0cafc510
 def _tables(plugin: Plugin, log: Callable[[str], None]) -> list[str]:
     "All that can be set, and what the plugin sets itself."
-    tables = [("Settings, as variables in the environment of qmail-smtpd:", plugin.settings)]
+    tables = [
+        ("Settings, as variables in the environment of qmail-smtpd:", plugin.settings)
+    ]
     for kind, settings in answerer_settings(plugin, log).items():
-        tables.append((f"Settings of who answers {kind}, in the same place, and with a service in its own settings:", settings))
-    tables.append(("What it keeps from command to command, and nobody else should set:", plugin.state))
-    given = [f"{heading}\n\n{VariableTable(each)}" for heading, each in tables if each.variables()]
-    if files := [each.name for each in plugin.settings.variables() if each.kind in FILENAME_KINDS]:
-        given.append(f"A service reads files among the control files alone: {', '.join(files)} can't name others there.")
+        tables.append(
+            (
+                f"Settings of who answers {kind}, in the same place, and with a service in its own settings:",
+                settings,
+            )
+        )
+    tables.append(
+        (
+            "What it keeps from command to command, and nobody else should set:",
+            plugin.state,
+        )
+    )
+    given = [
+        f"{heading}\n\n{VariableTable(each)}"
+        for heading, each in tables
+        if each.variables()
+    ]
+    if files := [
+        each.name for each in plugin.settings.variables() if each.kind in FILENAME_KINDS
+    ]:
+        given.append(
+            f"A service reads files among the control files alone: {', '.join(files)} can't name others there."
+        )
     return given or ["It has no settings."]
 
 # %% ../../nbs/cli/00_listing.ipynb #813c96b5
 def page(
     plugin: Plugin,
     origin: str = OURS,  # where it comes from, as in `Catalogue.origins`
-    log: Callable[[str], None] = to_stderr,  # takes a message about an answerer that can't be imported
+    log: Callable[
+        [str], None
+    ] = to_stderr,  # takes a message about an answerer that can't be imported
 ) -> str:
     "What an administrator has to know about a plugin, as plain text."
     facts = [
@@ -96,20 +137,38 @@ def page(
         ("Answers", [commands_answered(plugin)]),
         ("Takes", [f"at most {plugin.seconds:g} seconds"]),
     ]
-    table = "\n".join(f"  {name:12}{f'{chr(10)}{14 * chr(32)}'.join(lines)}" for name, lines in facts)
+    table = "\n".join(
+        f"  {name:12}{f'{chr(10)}{14 * chr(32)}'.join(lines)}" for name, lines in facts
+    )
     title = f"{plugin.name}: {(plugin.__doc__ or '').strip()}"
-    text = "\n\n".join(part.rstrip() for part in (title, table, _sections(plugin), *_tables(plugin, log)))
+    text = "\n\n".join(
+        part.rstrip()
+        for part in (title, table, _sections(plugin), *_tables(plugin, log))
+    )
     return "\n".join(printable(line) for line in text.split("\n"))
 
 # %% ../../nbs/cli/00_listing.ipynb #7db8d562
 def listing(found: Catalogue) -> str:
     "A line for each plugin: its name, where it runs, where it comes from if they aren't all ours, what it does."
-    rows = [(name, runs_at(each), printable(found.origins[name]), summary(each)) for name, each in found.items()]
+    rows = [
+        (name, runs_at(each), printable(found.origins[name]), summary(each))
+        for name, each in found.items()
+    ]
     if set(found.origins.values()) <= {OURS}:
         rows = [(name, where, "", line) for name, where, _, line in rows]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     return "\n".join(
-        "  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False) if width), row[-1]]) for row in rows
+        "  ".join(
+            [
+                *(
+                    f"{cell:{width}}"
+                    for cell, width in zip(row, widths, strict=False)
+                    if width
+                ),
+                row[-1],
+            ]
+        )
+        for row in rows
     )
 
 # %% ../../nbs/cli/00_listing.ipynb #15e66609
@@ -122,7 +181,9 @@ class Said:
 
     def about(self, *names: str) -> str:
         "What was said of one of them, by any of its names, in a line."
-        return printable("; ".join(line for line in self.lines if line.startswith(names)))
+        return printable(
+            "; ".join(line for line in self.lines if line.startswith(names))
+        )
 
     def pass_on(self) -> None:
         "Say it."

@@ -42,12 +42,22 @@ def smtpd_user(
     "The user that qmail-smtpd runs as; `Fault` if there is none of that name."
     for each in [name] if name else ["qmaild", "nobody"]:
         if found := _entry(each):
-            return User(found.pw_name, found.pw_uid, tuple(os.getgrouplist(found.pw_name, found.pw_gid)))
+            return User(
+                found.pw_name,
+                found.pw_uid,
+                tuple(os.getgrouplist(found.pw_name, found.pw_gid)),
+            )
     if not name:
         return User("somebody else", 65534, (65534,))
     if not _is_number(name):
-        raise Fault(f"there is no user {printable(name)}; --user names the one that qmail-smtpd runs as")
-    return User(f"user {name}", int(name), (os.getgid() if int(name) == os.getuid() else int(name),))
+        raise Fault(
+            f"there is no user {printable(name)}; --user names the one that qmail-smtpd runs as"
+        )
+    return User(
+        f"user {name}",
+        int(name),
+        (os.getgid() if int(name) == os.getuid() else int(name),),
+    )
 
 # %% ../../nbs/cli/08_looks.ipynb #40492fcf
 TYPE_CHECKING = False
@@ -57,7 +67,9 @@ if TYPE_CHECKING:
 
 def _is_number(name: str) -> bool:
     "Could this be the number of a user?"
-    return name.isascii() and name.isdigit() and len(name) <= 10 and int(name) < 2**32 - 1
+    return (
+        name.isascii() and name.isdigit() and len(name) <= 10 and int(name) < 2**32 - 1
+    )
 
 
 def _entry(name: str) -> struct_passwd | None:
@@ -78,13 +90,21 @@ def may(
     "What owner, group and mode allow a user (path_resolution(7)); `OSError` if there is no such path."
     state = os.stat(path)
     if user.uid == 0:  # may do all, but run what nobody may run
-        return not wanted & os.X_OK or stat.S_ISDIR(state.st_mode) or bool(state.st_mode & 0o111)
+        return (
+            not wanted & os.X_OK
+            or stat.S_ISDIR(state.st_mode)
+            or bool(state.st_mode & 0o111)
+        )
     shift = 6 if state.st_uid == user.uid else 3 if state.st_gid in user.groups else 0
     return state.st_mode >> shift & wanted == wanted
 
 # %% ../../nbs/cli/08_looks.ipynb #27d2f1c5
 @contextmanager
-def acting_as(user: User) -> Iterator[Callable[[str, int], bool] | None]:  # as `access(2)`; None if one can't be that user
+def acting_as(
+    user: User,
+) -> Iterator[
+    Callable[[str, int], bool] | None
+]:  # as `access(2)`; None if one can't be that user
     "While this lasts, this process has the rights of a user, if it is root. It tells whether a path is open to that user."
     effective = os.access in os.supports_effective_ids
     ask: Callable[[str, int], bool] = partial(os.access, effective_ids=effective)
@@ -95,7 +115,9 @@ def acting_as(user: User) -> Iterator[Callable[[str, int], bool] | None]:  # as 
     became = False
     try:
         if effective:
-            with suppress(OSError):  # not root, or root in a container that has only some of its rights
+            with suppress(
+                OSError
+            ):  # not root, or root in a container that has only some of its rights
                 os.setgroups(user.groups)
                 os.setegid(user.groups[0])
                 os.seteuid(user.uid)
@@ -127,7 +149,11 @@ def needs(
 def _parts(program: str) -> Iterator[Part]:
     text = _beginning(program)
     python = _interpreter(text)
-    yield Part(f"the program {os.path.basename(program)}", program, os.R_OK | os.X_OK if python else os.X_OK)
+    yield Part(
+        f"the program {os.path.basename(program)}",
+        program,
+        os.R_OK | os.X_OK if python else os.X_OK,
+    )
     if python:
         yield Part("the interpreter", python, os.X_OK)
     if MARK not in text:
@@ -137,12 +163,17 @@ def _parts(program: str) -> Iterator[Part]:
     for folder, name in _imports(text):
         for path in (os.path.join(folder, name), os.path.join(folder, f"{name}.py")):
             if os.path.exists(path):
-                yield Part(f"the module {name}", path, os.R_OK, os.path.realpath(folder))
+                yield Part(
+                    f"the module {name}", path, os.R_OK, os.path.realpath(folder)
+                )
 
 # %% ../../nbs/cli/08_looks.ipynb #dbbc9fb1
 def _beginning(path: str) -> str:
     "The text of a program; nothing if it can't be read."
-    with suppress(OSError), open(path, encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        suppress(OSError),
+        open(path, encoding="utf-8", errors="surrogateescape") as file,
+    ):
         return file.read(PROGRAM_LIMIT)
     return ""
 
@@ -178,7 +209,9 @@ class Flaw(NamedTuple):
 def _shut(part: Part, step: str, mode: int, can: Callable[[str, int], bool]) -> str:
     "The kind of what keeps somebody from a step on the way to a part; nothing if it is open."
     if stat.S_ISDIR(mode):
-        listed = part.folder and os.path.join(step, "").startswith(os.path.join(part.folder, ""))
+        listed = part.folder and os.path.join(step, "").startswith(
+            os.path.join(part.folder, "")
+        )
         if listed and not can(step, os.X_OK | os.R_OK):
             return "unlisted"
         return "" if can(step, os.X_OK) else "closed"
@@ -187,7 +220,9 @@ def _shut(part: Part, step: str, mode: int, can: Callable[[str, int], bool]) -> 
     return "unreadable" if part.wanted & os.R_OK and not can(step, os.R_OK) else ""
 
 
-def _changed_by(part: Part, step: str, mode: int, user: User, can: Callable[[str, int], bool]) -> str:
+def _changed_by(
+    part: Part, step: str, mode: int, user: User, can: Callable[[str, int], bool]
+) -> str:
     "The kind of who may write to a step and shouldn't; nothing for root, for us, and for the owners of what isn't the user's."
     if stat.S_ISDIR(mode) and mode & stat.S_ISVTX and step != part.folder:
         return ""
@@ -196,14 +231,19 @@ def _changed_by(part: Part, step: str, mode: int, user: User, can: Callable[[str
     return "own" if user.uid not in (0, os.getuid()) and can(step, os.W_OK) else ""
 
 # %% ../../nbs/cli/08_looks.ipynb #c6456ae8
-def _step(part: Part, step: str, user: User, can: Callable[[str, int], bool]) -> Iterator[Flaw]:
+def _step(
+    part: Part, step: str, user: User, can: Callable[[str, int], bool]
+) -> Iterator[Flaw]:
     "What is wrong with one step on the way to a part, or with one file in it."
     within = part.path if step.startswith(os.path.join(part.path, "")) else step
     if not os.path.exists(step):
         yield Flaw("missing", step, part.what, within)
         return
     mode = os.stat(step).st_mode
-    for kind in (_shut(part, step, mode, can), _changed_by(part, step, mode, user, can)):
+    for kind in (
+        _shut(part, step, mode, can),
+        _changed_by(part, step, mode, user, can),
+    ):
         if kind:
             yield Flaw(kind, step, part.what, within)
 
@@ -216,7 +256,9 @@ def _along(part: Part, user: User, can: Callable[[str, int], bool]) -> Iterator[
         if any(each.kind in ("missing", "closed", "unlisted") for each in found):
             return
     for folder, folders, files in os.walk(part.path) if part.folder else ():
-        for name in folders + [name for name in files if name.endswith((".py", ".pyc"))]:
+        for name in folders + [
+            name for name in files if name.endswith((".py", ".pyc"))
+        ]:
             path = os.path.join(folder, name)
             if os.path.exists(path):  # an editor's lock is a link to nowhere
                 yield from _step(part, path, user, can)
@@ -225,10 +267,14 @@ def _along(part: Part, user: User, can: Callable[[str, int], bool]) -> Iterator[
 def flaws(
     needed: Iterable[Part],
     user: User,
-    can: Callable[[str, int], bool],  # may the user read, write, pass or run? As `os.access`
+    can: Callable[
+        [str, int], bool
+    ],  # may the user read, write, pass or run? As `os.access`
 ) -> list[Flaw]:
     "What is wrong with what programs need; each thing once."
-    return list(dict.fromkeys(each for part in needed for each in _along(part, user, can)))
+    return list(
+        dict.fromkeys(each for part in needed for each in _along(part, user, can))
+    )
 
 # %% ../../nbs/cli/08_looks.ipynb #9553676d
 SENTENCES = {
@@ -260,7 +306,11 @@ def _sentence(some: Sequence[Flaw], user: User) -> str:
     more = len({each.culprit for each in some}) - 1
     state = os.lstat(culprit) if kind != "missing" else os.stat("/")
     owner = (_entry(str(state.st_uid)) or (f"user {state.st_uid}",))[0]
-    words = {"mode": f"{stat.S_IMODE(state.st_mode):04o}", "owner": owner, "user": user.name}
+    words = {
+        "mode": f"{stat.S_IMODE(state.st_mode):04o}",
+        "owner": owner,
+        "user": user.name,
+    }
     said = SENTENCES[kind].format(culprit=culprit, what=what, **words)
     return f"{said}; {more} more in {within}, so chmod -R" if more else said
 
@@ -268,7 +318,9 @@ def _sentence(some: Sequence[Flaw], user: User) -> str:
 def _listed(names: Sequence[str]) -> str:
     "Names, as one says them, and not too many."
     shown = list(names[:3]) + ([f"{len(names) - 3} more"] if len(names) > 3 else [])
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+    return (
+        " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+    )
 
 # %% ../../nbs/cli/08_looks.ipynb #2b44b147
 START_SECONDS = 20  # that a program may take to import what it needs
@@ -301,14 +353,21 @@ def start(
         return f"dies by signal {-done.returncode}, so qmail-smtpd would tell every client 451"
     if os.path.basename(program).encode() in done.stdout.split(b"\n"):
         return ""
-    words = done.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2].rpartition("so the mail goes on: ")[2]
+    words = (
+        done.stderr.decode("utf-8", "backslashreplace")
+        .strip()
+        .rpartition("\n")[2]
+        .rpartition("so the mail goes on: ")[2]
+    )
     return f"doesn't come up, so mail would pass unchecked: {printable(words, 300) or f'status {done.returncode}'}"
 
 # %% ../../nbs/cli/08_looks.ipynb #9d59aa63
 def look(
     programs: Sequence[str],  # paths of programs that have been installed
     user: User,
-    note: Callable[[str], None] = to_stderr,  # takes a line that isn't about anything wrong
+    note: Callable[
+        [str], None
+    ] = to_stderr,  # takes a line that isn't about anything wrong
 ) -> list[str]:  # sentences
     "What keeps a user from running programs, or lets others change them."
     programs = list(_with_scripts(programs))
@@ -317,13 +376,19 @@ def look(
         found = flaws(needed, user, can or partial(may, user))
     said = sentences(found, user)
     if not can:
-        note(f"note: only root can start programs as {user.name}, so they were looked at by owner, group and mode alone")
+        note(
+            f"note: only root can start programs as {user.name}, so they were looked at by owner, group and mode alone"
+        )
         return said
     failed: dict[str, list[str]] = {}
     for program in programs:
-        if f'["{LOOK_OPTION}"]' in _beginning(program) and (why := start(program, user)):
+        if f'["{LOOK_OPTION}"]' in _beginning(program) and (
+            why := start(program, user)
+        ):
             failed.setdefault(why, []).append(os.path.basename(program))
-    return said + [f"as {user.name}, {_listed(names)} {why}" for why, names in failed.items()]
+    return said + [
+        f"as {user.name}, {_listed(names)} {why}" for why, names in failed.items()
+    ]
 
 
 def _with_scripts(programs: Sequence[str]) -> Iterator[str]:
@@ -361,7 +426,9 @@ def compile_package(
     for folder, _, files in os.walk(package):
         if os.path.basename(folder) == "__pycache__":
             _share(folder, os.path.dirname(folder), 0o055)
-            for path in (os.path.join(folder, name) for name in files if name.endswith(".pyc")):
+            for path in (
+                os.path.join(folder, name) for name in files if name.endswith(".pyc")
+            ):
                 with suppress(ValueError):  # it isn't called like one
                     _share(path, source_from_cache(path), 0o044)
 

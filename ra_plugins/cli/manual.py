@@ -20,7 +20,13 @@ from time import gmtime, strftime
 from typing import Any
 
 from ra_plugins import __version__
-from ra_plugins.cli.listing import answerer_settings, commands_answered, questions_asked, runs_at, summary
+from ra_plugins.cli.listing import (
+    answerer_settings,
+    commands_answered,
+    questions_asked,
+    runs_at,
+    summary,
+)
 from ra_plugins.hosts.catalogue import OURS, catalogue, to_stderr
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.support.environment import FILENAME_KINDS, Environment, Variable, shown
@@ -32,7 +38,14 @@ __all__ = ['PROGRAMS', 'roff', 'paragraph', 'page_section', 'paragraphs', 'terms
            'all_parsers', 'command_page', 'manual']
 
 # %% ../../nbs/cli/18_manual.ipynb #21823f06
-_MEANING = {"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti"}
+_MEANING = {
+    "\\": r"\e",
+    "-": r"\-",
+    "'": r"\(aq",
+    "`": r"\(ga",
+    "^": r"\(ha",
+    "~": r"\(ti",
+}
 
 
 def roff(text: str) -> str:
@@ -44,7 +57,11 @@ def roff(text: str) -> str:
 def paragraph(text: str) -> str:
     "A paragraph, in lines that aren't too long. A long word may be broken behind a comma, a colon or a slash."
     lines = textwrap.wrap(text, 76, break_long_words=False, break_on_hyphens=False)
-    return re.sub(r"\S{40,}", lambda word: re.sub(r"(?<=[,/:])(?=.)", r"\\:", word[0]), "\n".join(map(roff, lines)))
+    return re.sub(
+        r"\S{40,}",
+        lambda word: re.sub(r"(?<=[,/:])(?=.)", r"\\:", word[0]),
+        "\n".join(map(roff, lines)),
+    )
 
 # %% ../../nbs/cli/18_manual.ipynb #1ad45d09
 def page_section(
@@ -52,25 +69,36 @@ def page_section(
     *parts: str,  # in roff
 ) -> str:  # nothing if there is nothing in it
     "A section of a page."
-    return "\n".join([f".SH {roff(title.upper())}", *filter(None, parts)]) if any(parts) else ""
+    return (
+        "\n".join([f".SH {roff(title.upper())}", *filter(None, parts)])
+        if any(parts)
+        else ""
+    )
 
 
 def paragraphs(text: str) -> str:
     "Paragraphs, and what is indented below them as it is."
     blocks = [each for each in inspect.cleandoc(text).split("\n\n") if each.strip()]
-    return "\n.PP\n".join(verbatim(each) if re.search(r"^ ", each, re.M) else paragraph(each) for each in blocks)
+    return "\n.PP\n".join(
+        verbatim(each) if re.search(r"^ ", each, re.M) else paragraph(each)
+        for each in blocks
+    )
 
 
 def terms(
     pairs: Iterable[tuple[str, str]],  # a term in roff, and what it means
 ) -> str:
     "A list of terms, each with its meaning."
-    return "\n".join(f".TP\n{term}\n{paragraph(meaning) or '.br'}" for term, meaning in pairs)
+    return "\n".join(
+        f".TP\n{term}\n{paragraph(meaning) or '.br'}" for term, meaning in pairs
+    )
 
 
 def verbatim(text: str) -> str:
     "Lines as they are."
-    return "\n".join([".nf", ".RS 4", *(roff(line) for line in text.splitlines()), ".RE", ".fi"])
+    return "\n".join(
+        [".nf", ".RS 4", *(roff(line) for line in text.splitlines()), ".RE", ".fi"]
+    )
 
 # %% ../../nbs/cli/18_manual.ipynb #2c0312e0
 def written(
@@ -84,25 +112,42 @@ def written(
     date = strftime("%Y-%m-%d", gmtime(int(day)) if day.isdigit() else gmtime())
     head = f'.TH {roff(name.upper())} {part} {date} "ra\\-plugins {__version__}" ra\\-plugins\n.nh\n.ad l'
     what = roff(line.rstrip("."))
-    return "\n".join([head, page_section("Name", f"{roff(name)} \\- {what}"), *filter(None, sections), ""])
+    return "\n".join(
+        [
+            head,
+            page_section("Name", f"{roff(name)} \\- {what}"),
+            *filter(None, sections),
+            "",
+        ]
+    )
 
 # %% ../../nbs/cli/18_manual.ipynb #d47a7322
 def _template(node: ast.expr) -> str:
     "A text of code as a template: what is filled in stands in angle brackets; nothing for what is no text."
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
-    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "with_reason" and node.args:
+    if (
+        isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") == "with_reason"
+        and node.args
+    ):
         return f"{_template(node.args[0])}: <reason>"
     if not isinstance(node, ast.JoinedStr):
         return ""
     return "".join(
-        f"<{_filled_in(each.value)}>" if isinstance(each, ast.FormattedValue) else _template(each) for each in node.values
+        f"<{_filled_in(each.value)}>"
+        if isinstance(each, ast.FormattedValue)
+        else _template(each)
+        for each in node.values
     )
 
 
 def _filled_in(node: ast.expr) -> str:
     "What is filled in, in a few words: the last name of the code that makes it."
-    names = [each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "") for each in ast.walk(node)]
+    names = [
+        each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "")
+        for each in ast.walk(node)
+    ]
     return next((name.replace("_", " ") for name in names if name), "text")
 
 
@@ -112,15 +157,27 @@ def log_lines(plugin: Plugin) -> list[str]:
         tree = ast.parse(inspect.getsource(sys.modules[plugin.__module__]))
     except (OSError, KeyError, SyntaxError):
         return []
-    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args)
-    logging = [node for node in calls if getattr(node.func, "id", getattr(node.func, "attr", "")) == "log"]
-    lines = [_template(node.args[0]) for node in sorted(logging, key=lambda node: node.lineno)]
+    calls = (
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args
+    )
+    logging = [
+        node
+        for node in calls
+        if getattr(node.func, "id", getattr(node.func, "attr", "")) == "log"
+    ]
+    lines = [
+        _template(node.args[0])
+        for node in sorted(logging, key=lambda node: node.lineno)
+    ]
     return list(dict.fromkeys(line for line in lines if line))
 
 # %% ../../nbs/cli/18_manual.ipynb #a658db0a
 def setting_list(environment: type[Environment]) -> str:
     "The variables of settings, as a list."
-    return terms((rf"\fB{roff(each.name)}\fR", _setting(each)) for each in environment.variables())
+    return terms(
+        (rf"\fB{roff(each.name)}\fR", _setting(each))
+        for each in environment.variables()
+    )
 
 
 def _setting(each: Variable) -> str:
@@ -129,8 +186,18 @@ def _setting(each: Variable) -> str:
 # %% ../../nbs/cli/18_manual.ipynb #856b5588
 def _files(plugin: Plugin) -> list[tuple[str, str]]:
     "The files that a plugin reads, by what its settings say."
-    named = [each for each in plugin.settings.variables() if each.kind in FILENAME_KINDS and each.default]
-    own = [(rf"\fI{roff(shown(each.default))}\fR", f"{each.meaning} {each.name} names another.") for each in named]
+    named = [
+        each
+        for each in plugin.settings.variables()
+        if each.kind in FILENAME_KINDS and each.default
+    ]
+    own = [
+        (
+            rf"\fI{roff(shown(each.default))}\fR",
+            f"{each.meaning} {each.name} names another.",
+        )
+        for each in named
+    ]
     return [(r"\fIcontrol/smtpplugins\fR", "Which plugins run, and where."), *own]
 
 
@@ -144,23 +211,56 @@ def plugin_page(
 
     extra = extra_for(plugin)
     facts = f"Runs at: {runs_at(plugin)}. Answers: {commands_answered(plugin)}. Takes at most {plugin.seconds:g} seconds."
-    stored = "Kept from command to command by the plugin itself; nobody else should set it."
-    asked = ((rf"\fB{roff(kind)}\fR", what) for kind, _, what in (each.partition(": ") for each in questions_asked(plugin)))
+    stored = (
+        "Kept from command to command by the plugin itself; nobody else should set it."
+    )
+    asked = (
+        (rf"\fB{roff(kind)}\fR", what)
+        for kind, _, what in (each.partition(": ") for each in questions_asked(plugin))
+    )
     answering = answerer_settings(plugin, log).items()
-    others = [page_section(f"Settings of who answers {kind}", setting_list(settings)) for kind, settings in answering]
-    return written(plugin.name, 8, summary(plugin), [
-        page_section("Synopsis", verbatim(f"[{plugin.stages[0]}]\nplugins/{plugin.name}")),
-        page_section("Description", paragraphs(plugin.__doc__ or ""), ".PP", paragraph(facts)),
-        page_section("Asks", terms(asked)),
-        page_section("Needs", paragraph(installing(extra)) if extra else ""),
-        page_section("Settings", setting_list(plugin.settings)),
-        *others,
-        page_section("State", paragraph(stored) + "\n" + setting_list(plugin.state) if plugin.state.variables() else ""),
-        page_section("Log lines", *[verbatim("\n".join(lines)) for lines in [log_lines(plugin)] if lines]),
-        page_section("Exit status", paragraph("Always 0. What it can't do costs a line in the log, and the mail goes on.")),
-        page_section("Files", terms(_files(plugin))),
-        page_section("See also", r"\fBra\-plugins\fR(1), \fBra\-plugins\-show\fR(1), \fBra\-plugins\-install\fR(1)"),
-    ])
+    others = [
+        page_section(f"Settings of who answers {kind}", setting_list(settings))
+        for kind, settings in answering
+    ]
+    return written(
+        plugin.name,
+        8,
+        summary(plugin),
+        [
+            page_section(
+                "Synopsis", verbatim(f"[{plugin.stages[0]}]\nplugins/{plugin.name}")
+            ),
+            page_section(
+                "Description", paragraphs(plugin.__doc__ or ""), ".PP", paragraph(facts)
+            ),
+            page_section("Asks", terms(asked)),
+            page_section("Needs", paragraph(installing(extra)) if extra else ""),
+            page_section("Settings", setting_list(plugin.settings)),
+            *others,
+            page_section(
+                "State",
+                paragraph(stored) + "\n" + setting_list(plugin.state)
+                if plugin.state.variables()
+                else "",
+            ),
+            page_section(
+                "Log lines",
+                *[verbatim("\n".join(lines)) for lines in [log_lines(plugin)] if lines],
+            ),
+            page_section(
+                "Exit status",
+                paragraph(
+                    "Always 0. What it can't do costs a line in the log, and the mail goes on."
+                ),
+            ),
+            page_section("Files", terms(_files(plugin))),
+            page_section(
+                "See also",
+                r"\fBra\-plugins\fR(1), \fBra\-plugins\-show\fR(1), \fBra\-plugins\-install\fR(1)",
+            ),
+        ],
+    )
 
 # %% ../../nbs/cli/18_manual.ipynb #4d1a3729
 class Caught(BaseException):
@@ -175,8 +275,16 @@ def parsers_caught(
     words: list[str],  # the command line
 ) -> Iterator[None]:
     "While this lasts, a parser that should read is raised, as `Caught`."
-    names = ("parse_args", "parse_intermixed_args", "parse_known_args", "parse_known_intermixed_args")
-    before, line = {name: getattr(argparse.ArgumentParser, name) for name in names}, sys.argv
+    names = (
+        "parse_args",
+        "parse_intermixed_args",
+        "parse_known_args",
+        "parse_known_intermixed_args",
+    )
+    before, line = (
+        {name: getattr(argparse.ArgumentParser, name) for name in names},
+        sys.argv,
+    )
 
     def caught(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
         raise Caught(parser)
@@ -200,18 +308,29 @@ def parser_from_help(
     text: str,  # what `--help` prints
 ) -> argparse.ArgumentParser:
     "A parser with the options of a command that has none."
-    usage = "".join(re.findall(r"\Ausage: (.*(?:\n {7}\S.*)*)", text := text.replace("%", "%%")))
+    usage = "".join(
+        re.findall(r"\Ausage: (.*(?:\n {7}\S.*)*)", text := text.replace("%", "%%"))
+    )
     rest = text.removeprefix(f"usage: {usage}").lstrip("\n")
     words = re.match(r"[a-z][\w-]*(?: [a-z][\w-]*)*(?= |$)", usage)
-    found = argparse.ArgumentParser(prog=words[0] if words else name, usage=usage, add_help=False)
+    found = argparse.ArgumentParser(
+        prog=words[0] if words else name, usage=usage, add_help=False
+    )
     prose = []
     for line in rest.splitlines():
         if option := _OPTION.fullmatch(line):
-            named: dict[str, Any] = {"metavar": option[2]} if option[2] else {"action": "store_true"}
+            named: dict[str, Any] = (
+                {"metavar": option[2]} if option[2] else {"action": "store_true"}
+            )
             found.add_argument(option[1], help=option[3], **named)
         else:
             prose.append(line)
-    parts = [*re.split(r"^(?=exit status:)", "\n".join(prose), maxsplit=1, flags=re.M | re.I), ""]
+    parts = [
+        *re.split(
+            r"^(?=exit status:)", "\n".join(prose), maxsplit=1, flags=re.M | re.I
+        ),
+        "",
+    ]
     found.description, found.epilog = parts[0].strip(), parts[1].strip()
     return found
 
@@ -232,7 +351,11 @@ def parser_of(
 ) -> argparse.ArgumentParser:
     "The parser of a command, with its whole name."
     said, main = io.StringIO(), import_module(PROGRAMS[words[0]]).main
-    with redirect_stdout(said), redirect_stderr(said), parsers_caught([*words, "--help"]):
+    with (
+        redirect_stdout(said),
+        redirect_stderr(said),
+        parsers_caught([*words, "--help"]),
+    ):
         try:
             main()
         except Caught as caught:
@@ -242,13 +365,26 @@ def parser_of(
     return parser_from_help(" ".join(words), said.getvalue())
 
 # %% ../../nbs/cli/18_manual.ipynb #c7690433
-def commands_below(parser: argparse.ArgumentParser) -> dict[str, str]:  # what each does, by name
+def commands_below(
+    parser: argparse.ArgumentParser,
+) -> dict[str, str]:  # what each does, by name
     "The commands of a command."
-    found = next((each for each in parser._actions if isinstance(each, argparse._SubParsersAction)), None)
-    return {each.dest: each.help or "" for each in found._choices_actions} if found else {}
+    found = next(
+        (
+            each
+            for each in parser._actions
+            if isinstance(each, argparse._SubParsersAction)
+        ),
+        None,
+    )
+    return (
+        {each.dest: each.help or "" for each in found._choices_actions} if found else {}
+    )
 
 
-def all_parsers() -> dict[str, argparse.ArgumentParser]:  # by whole names, `ra-plugins check`
+def all_parsers() -> dict[
+    str, argparse.ArgumentParser
+]:  # by whole names, `ra-plugins check`
     "The parsers of all programs, and of all commands of `ra-plugins`."
     words = [[name] for name in PROGRAMS]
     words += [["ra-plugins", name] for name in commands_below(parser_of("ra-plugins"))]
@@ -257,7 +393,11 @@ def all_parsers() -> dict[str, argparse.ArgumentParser]:  # by whole names, `ra-
 # %% ../../nbs/cli/18_manual.ipynb #119d027d
 def _term(action: argparse.Action) -> str:
     "How an option or an argument is called, in roff."
-    value = action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper())
+    value = action.metavar or (
+        f"{{{','.join(map(str, action.choices))}}}"
+        if action.choices
+        else action.dest.upper()
+    )
     words = " ".join(value) if isinstance(value, tuple) else value
     taken = "" if action.nargs == 0 else rf"\fI{roff(words)}\fR"
     if not action.option_strings:
@@ -271,9 +411,15 @@ def _usage(parser: argparse.ArgumentParser) -> str:
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "76"
     try:
-        return re.sub(r"\x1b\[[\d;]*m", "", parser.format_usage()).removeprefix("usage: ").rstrip()
+        return (
+            re.sub(r"\x1b\[[\d;]*m", "", parser.format_usage())
+            .removeprefix("usage: ")
+            .rstrip()
+        )
     finally:
-        os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
+        os.environ.pop("COLUMNS") if before is None else os.environ.update(
+            COLUMNS=before
+        )
 
 
 def command_page(
@@ -284,23 +430,45 @@ def command_page(
     "The manual page of a command."
     formatter = parser._get_formatter()
     shown_ones = (each for each in parser._actions if each.help != argparse.SUPPRESS)
-    given = [each for each in shown_ones if not isinstance(each, argparse._SubParsersAction)]
-    told = [(_term(each), formatter._expand_help(each) if each.help else "") for each in given]
-    options = [pair for each, pair in zip(given, told, strict=True) if each.option_strings]
-    arguments = [pair for each, pair in zip(given, told, strict=True) if not each.option_strings]
-    below = [(rf"\fB{roff(name)}\fR", meaning) for name, meaning in commands_below(parser).items()]
-    description, epilog = ((text or "").replace("%%", "%") for text in (parser.description, parser.epilog))
+    given = [
+        each for each in shown_ones if not isinstance(each, argparse._SubParsersAction)
+    ]
+    told = [
+        (_term(each), formatter._expand_help(each) if each.help else "")
+        for each in given
+    ]
+    options = [
+        pair for each, pair in zip(given, told, strict=True) if each.option_strings
+    ]
+    arguments = [
+        pair for each, pair in zip(given, told, strict=True) if not each.option_strings
+    ]
+    below = [
+        (rf"\fB{roff(name)}\fR", meaning)
+        for name, meaning in commands_below(parser).items()
+    ]
+    description, epilog = (
+        (text or "").replace("%%", "%") for text in (parser.description, parser.epilog)
+    )
     before, ends, statuses = epilog.partition("xit status: ")
     seen = [rf"\fB{roff(each)}\fR(1)" for each in also]
-    return written(parser.prog.replace(" ", "-"), 1, line or _first(description) or f"a program of ra-plugins {__version__}", [
-        page_section("Synopsis", verbatim(_usage(parser))),
-        page_section("Description", paragraphs(f"{description}\n\n{before[:-1] if ends else epilog}")),
-        page_section("Commands", terms(below)),
-        page_section("Arguments", terms(arguments)),
-        page_section("Options", terms(options)),
-        page_section("Exit status", terms(_status_list(statuses)) if ends else ""),
-        page_section("See also", ",\n".join(seen)),
-    ])
+    return written(
+        parser.prog.replace(" ", "-"),
+        1,
+        line or _first(description) or f"a program of ra-plugins {__version__}",
+        [
+            page_section("Synopsis", verbatim(_usage(parser))),
+            page_section(
+                "Description",
+                paragraphs(f"{description}\n\n{before[:-1] if ends else epilog}"),
+            ),
+            page_section("Commands", terms(below)),
+            page_section("Arguments", terms(arguments)),
+            page_section("Options", terms(options)),
+            page_section("Exit status", terms(_status_list(statuses)) if ends else ""),
+            page_section("See also", ",\n".join(seen)),
+        ],
+    )
 
 
 def _first(text: str) -> str:
@@ -310,19 +478,32 @@ def _first(text: str) -> str:
 
 def _status_list(text: str) -> list[tuple[str, str]]:
     "Exit statuses, one by one: `0 done; 3 it couldn't be done.`"
-    found = re.findall(r"(?:^|[;,] )(\d+) (.*?)(?=[;,] \d+ |\.? *$)", " ".join(text.split()))
-    return [(rf"\fB{number}\fR", meaning) for number, meaning in found] or [(r"\fB0\fR", " ".join(text.split()))]
+    found = re.findall(
+        r"(?:^|[;,] )(\d+) (.*?)(?=[;,] \d+ |\.? *$)", " ".join(text.split())
+    )
+    return [(rf"\fB{number}\fR", meaning) for number, meaning in found] or [
+        (r"\fB0\fR", " ".join(text.split()))
+    ]
 
 # %% ../../nbs/cli/18_manual.ipynb #88ba7d8e
 def manual() -> dict[str, str]:  # pages by their path below share/
     "The manual pages of all commands, and of all plugins of ours."
     found, parsers = catalogue(), all_parsers()
-    lines, names = commands_below(parsers["ra-plugins"]), [name.replace(" ", "-") for name in parsers]
+    lines, names = (
+        commands_below(parsers["ra-plugins"]),
+        [name.replace(" ", "-") for name in parsers],
+    )
     pages = {
         f"man/man1/{page}.1": command_page(
             parser,
             _first(lines.get(name.removeprefix("ra-plugins "), "")),
-            [each for each in names if each.startswith(f"{page}-") or each != page and page.startswith(f"{each}-")],
+            [
+                each
+                for each in names
+                if each.startswith(f"{page}-")
+                or each != page
+                and page.startswith(f"{each}-")
+            ],
         )
         for page, (name, parser) in zip(names, parsers.items(), strict=True)
     }

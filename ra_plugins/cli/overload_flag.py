@@ -17,7 +17,12 @@ from threading import Event
 from typing import NamedTuple
 
 from ra_plugins.plugins.overload import OverloadSettings
-from ra_plugins.support.command_line import FAILED, command_parser, number_over_zero, system_reason
+from ra_plugins.support.command_line import (
+    FAILED,
+    command_parser,
+    number_over_zero,
+    system_reason,
+)
 from ra_plugins.support.environment import number
 from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line
@@ -43,7 +48,13 @@ class Reading(NamedTuple):
 
     def __str__(self) -> str:
         upper, lower = self.thresholds
-        where = f"over {upper:g}" if self.value > upper else f"below {lower:g}" if self.value < lower else "between"
+        where = (
+            f"over {upper:g}"
+            if self.value > upper
+            else f"below {lower:g}"
+            if self.value < lower
+            else "between"
+        )
         return f"{self.name} {self.value:g} ({where})"
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #b89c6ce0
@@ -54,7 +65,9 @@ def is_overloaded(
     "One signal above its upper threshold raises the flag; all below their lower ones lower it; else it stays."
     if any(reading.value > reading.thresholds.upper for reading in readings):
         return True
-    if readings and all(reading.value < reading.thresholds.lower for reading in readings):
+    if readings and all(
+        reading.value < reading.thresholds.lower for reading in readings
+    ):
         return False
     return before
 
@@ -151,7 +164,9 @@ def check_once(
     flag: str,  # its name among the control files, or its path
     signals: Sequence[Signal],
     log: Callable[[str], None],
-) -> int:  # an exit status: 0, or 3 where no signal could be read or the flag not be changed
+) -> (
+    int
+):  # an exit status: 0, or 3 where no signal could be read or the flag not be changed
     "Measure once, and raise or lower the flag accordingly."
     path, before = control.path(flag), control.exists(flag)
     readings = list(measure(signals, log))
@@ -162,7 +177,9 @@ def check_once(
         except OSError as why:
             log(f"can't {'raise' if after else 'lower'} {path}: {system_reason(why)}")
             return FAILED
-        log(f"{'raised' if after else 'lowered'} {path}: {', '.join(map(str, readings))}")
+        log(
+            f"{'raised' if after else 'lowered'} {path}: {', '.join(map(str, readings))}"
+        )
     return 0 if readings else FAILED
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #e6d0b231
@@ -185,14 +202,44 @@ def _parser() -> argparse.ArgumentParser:
     "What the command line may hold."
     made = command_parser(PROG, description=_EXPLAINED, statuses=_ENDS)
     for name, meaning in SIGNALS.items():
-        made.add_argument(f"--{name}", nargs=2, type=number_over_zero, metavar=("RAISE", "LOWER"), help=meaning)
-    made.add_argument("--no-queue", dest="queue", action="store_const", const=None, help="leave the queue out")
-    made.add_argument("--qstat", metavar="COMMAND", help="what counts the queue (%(default)s)")
-    made.add_argument("--timeout", type=number_over_zero, metavar="SECONDS", help="for that command (%(default)s)")
-    made.add_argument("--every", type=number_over_zero, metavar="SECONDS", help="go on at this interval until SIGTERM")
-    made.add_argument("--control", metavar="DIR", help="the control files ($CONTROLDIR, else /var/qmail/control)")
+        made.add_argument(
+            f"--{name}",
+            nargs=2,
+            type=number_over_zero,
+            metavar=("RAISE", "LOWER"),
+            help=meaning,
+        )
+    made.add_argument(
+        "--no-queue",
+        dest="queue",
+        action="store_const",
+        const=None,
+        help="leave the queue out",
+    )
+    made.add_argument(
+        "--qstat", metavar="COMMAND", help="what counts the queue (%(default)s)"
+    )
+    made.add_argument(
+        "--timeout",
+        type=number_over_zero,
+        metavar="SECONDS",
+        help="for that command (%(default)s)",
+    )
+    made.add_argument(
+        "--every",
+        type=number_over_zero,
+        metavar="SECONDS",
+        help="go on at this interval until SIGTERM",
+    )
+    made.add_argument(
+        "--control",
+        metavar="DIR",
+        help="the control files ($CONTROLDIR, else /var/qmail/control)",
+    )
     made.add_argument("--flag", metavar="FILE", help="the flag (%(default)s)")
-    made.set_defaults(queue=[100, 50], qstat=QSTAT, timeout=10, flag=OverloadSettings({}).flag)
+    made.set_defaults(
+        queue=[100, 50], qstat=QSTAT, timeout=10, flag=OverloadSettings({}).flag
+    )
     return made
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #61f2aaf6
@@ -200,10 +247,14 @@ def flag_options(arguments: list[str]) -> argparse.Namespace:
     "Read the command line. A wrong one ends the program with status 3 and a message on standard error."
     made = _parser()
     options = made.parse_args(arguments)
-    chosen = {name: getattr(options, name) for name in SIGNALS if getattr(options, name)}
+    chosen = {
+        name: getattr(options, name) for name in SIGNALS if getattr(options, name)
+    }
     for name, (upper, lower) in chosen.items():
         if lower > upper:
-            made.error(f"argument --{name}: LOWER ({lower:g}) is over RAISE ({upper:g})")
+            made.error(
+                f"argument --{name}: LOWER ({lower:g}) is over RAISE ({upper:g})"
+            )
     if not chosen:
         made.error("nothing to measure: --no-queue, and no other signal")
     return options
@@ -218,7 +269,11 @@ def signals(
         "load": lambda: os.getloadavg()[0],
     }
     return [
-        Signal(name, read.get(name) or partial(pressure, os.path.join(PRESSURE, name)), Thresholds(*thresholds))
+        Signal(
+            name,
+            read.get(name) or partial(pressure, os.path.join(PRESSURE, name)),
+            Thresholds(*thresholds),
+        )
         for name in SIGNALS
         if (thresholds := getattr(options, name))
     ]
@@ -241,7 +296,9 @@ def watch(
 def main(arguments: list[str]) -> int:
     "Run the command; returns its exit status, which `--help` explains."
     options = flag_options(arguments)
-    control = Control(options.control or os.environ.get("CONTROLDIR") or "/var/qmail/control")
+    control = Control(
+        options.control or os.environ.get("CONTROLDIR") or "/var/qmail/control"
+    )
     look = partial(check_once, control, options.flag, signals(options), _log)
     return watch(look, options.every) if options.every else look()
 

@@ -12,11 +12,20 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from ra_plugins.cli.service import metrics_place, options_of, place_of_postfix, whole_number
+from ra_plugins.cli.service import (
+    metrics_place,
+    options_of,
+    place_of_postfix,
+    whole_number,
+)
 from ra_plugins.hosts.postfix.places import POLICY_PLACE, POLICY_SECONDS, policy_place
 from ra_plugins.hosts.service.port import CONNECTIONS
 from ra_plugins.hosts.service.supervisor import read_settings, run_service
-from ra_plugins.support.command_line import command_parser, number_over_zero, run_command
+from ra_plugins.support.command_line import (
+    command_parser,
+    number_over_zero,
+    run_command,
+)
 
 # %% auto #0
 __all__ = ['postfix_parser', 'check_chains', 'run_postfix', 'main']
@@ -28,18 +37,67 @@ def postfix_parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("postfix", nargs="*", type=place_of_postfix, metavar="[NAME=]PLACE",
         help=f"where Postfix asks: inet:HOST:PORT or unix:/PATH, as in main.cf ({POLICY_PLACE}); NAME: of the chain")  # fmt: skip
-    add("--check", action="store_true", help="read the control file, say what it has, and end")
-    add("--plugins", action="append", default=[], dest="files", metavar="FILE", help="with plugins of your own: ./mine.py")
-    add("--workers", type=whole_number, default=1, metavar="N", help="processes that decide (%(default)s)")
-    add("--settings", default="", metavar="FILE", help="NAME=VALUE lines, as the environment has them; read again at SIGHUP")
+    add(
+        "--check",
+        action="store_true",
+        help="read the control file, say what it has, and end",
+    )
+    add(
+        "--plugins",
+        action="append",
+        default=[],
+        dest="files",
+        metavar="FILE",
+        help="with plugins of your own: ./mine.py",
+    )
+    add(
+        "--workers",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="processes that decide (%(default)s)",
+    )
+    add(
+        "--settings",
+        default="",
+        metavar="FILE",
+        help="NAME=VALUE lines, as the environment has them; read again at SIGHUP",
+    )
     add("--user", default="", metavar="NAME", help="whom to run as, if root starts it")
-    add("--connections", type=whole_number, default=CONNECTIONS, metavar="N", help="at a time, for each worker (%(default)s)")
+    add(
+        "--connections",
+        type=whole_number,
+        default=CONNECTIONS,
+        metavar="N",
+        help="at a time, for each worker (%(default)s)",
+    )
     add("--seconds", type=number_over_zero, default=POLICY_SECONDS, dest="postfix_seconds", metavar="SECONDS",
         help="for one request; less than smtpd_policy_service_timeout (%(default)s)")  # fmt: skip
-    add("--verdicts", default="", metavar="FILE", help="a line of JSON for each verdict; - for the log")
-    add("--metrics", type=metrics_place, metavar="[HOST:]PORT", help="where Prometheus may ask; by default on 127.0.0.1")
-    add("--no-ahead", action="store_false", dest="ahead", help="ask nothing before its turn")
-    add("--grace", type=number_over_zero, default=60, metavar="SECONDS", help="for what has been asked, at the end (%(default)s)")
+    add(
+        "--verdicts",
+        default="",
+        metavar="FILE",
+        help="a line of JSON for each verdict; - for the log",
+    )
+    add(
+        "--metrics",
+        type=metrics_place,
+        metavar="[HOST:]PORT",
+        help="where Prometheus may ask; by default on 127.0.0.1",
+    )
+    add(
+        "--no-ahead",
+        action="store_false",
+        dest="ahead",
+        help="ask nothing before its turn",
+    )
+    add(
+        "--grace",
+        type=number_over_zero,
+        default=60,
+        metavar="SECONDS",
+        help="for what has been asked, at the end (%(default)s)",
+    )
     made.set_defaults(socket="", group="", mode=0o660, callers=[])
     return made
 
@@ -62,7 +120,9 @@ def check_chains(
     settings = read_settings(arguments.settings) if arguments.settings else {}
     control = Control({**os.environ, **settings}.get("CONTROLDIR", CONTROLDIR))
     needed = [place.chain for place in arguments.postfix]
-    chains = judged_chains(control, plugins, needed, answerer_variables(plugins.values()))
+    chains = judged_chains(
+        control, plugins, needed, answerer_variables(plugins.values())
+    )
     for name, chain in chains.items():
         for stage, section in chain.sections.items():
             names = ", ".join(plugin.name for plugin in section.plugins)
@@ -79,7 +139,11 @@ def run_postfix(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:  # 0 it has ended as told, or all is well; 3 it couldn't start
+def main(
+    arguments: Sequence[str] | None = None,
+) -> int:  # 0 it has ended as told, or all is well; 3 it couldn't start
     "Run the command line; returns the exit status."
-    options = postfix_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
+    options = postfix_parser().parse_args(
+        sys.argv[1:] if arguments is None else arguments
+    )
     return run_command("ra-plugins postfix", partial(run_postfix, options))

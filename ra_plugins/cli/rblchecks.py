@@ -16,8 +16,19 @@ from ra_plugins.ask.question import Unanswered, adrive, gather
 from ra_plugins.hosts.catalogue import to_stderr
 from ra_plugins.hosts.guard import run_to_end
 from ra_plugins.hosts.script import CONTROLDIR, environment
-from ra_plugins.plugins.rblchecks import RblchecksSettings, left_out, list_keys, with_key
-from ra_plugins.plugins.shared.blocklists import TEST_POINTS, Blocklist, Listed, blocklists, is_listing
+from ra_plugins.plugins.rblchecks import (
+    RblchecksSettings,
+    left_out,
+    list_keys,
+    with_key,
+)
+from ra_plugins.plugins.shared.blocklists import (
+    TEST_POINTS,
+    Blocklist,
+    Listed,
+    blocklists,
+    is_listing,
+)
 from ra_plugins.support.command_line import Fault, command_parser, run_command
 from ra_plugins.support.control import Control
 
@@ -44,10 +55,15 @@ async def try_list(
 ) -> Finding:
     "Ask a list about its test points."
     always, never = TEST_POINTS[kind]
-    listed, everybody = await gather(Listed(always, blocklist), Listed(never, blocklist), within=within)
+    listed, everybody = await gather(
+        Listed(always, blocklist), Listed(never, blocklist), within=within
+    )
     found = partial(Finding, blocklist, kind)
     if isinstance(listed, Unanswered) or isinstance(everybody, Unanswered):
-        return found(False, f"no answer: {listed if isinstance(listed, Unanswered) else everybody}")
+        return found(
+            False,
+            f"no answer: {listed if isinstance(listed, Unanswered) else everybody}",
+        )
     try:
         counts = is_listing(listed, blocklist)
     except Unanswered as why:
@@ -56,11 +72,17 @@ async def try_list(
         return found(False, f"lists {never.name}, and so everybody")
     if not listed:
         return found(kind == "IPv6", f"doesn't list {always.name}: {_missing(kind)}")
-    return found(True, f"lists {always.name} as {', '.join(sorted(listed))}" + ("" if counts else ", which doesn't count"))
+    return found(
+        True,
+        f"lists {always.name} as {', '.join(sorted(listed))}"
+        + ("" if counts else ", which doesn't count"),
+    )
 
 
 def _missing(kind: str) -> str:
-    return "it has no IPv6 addresses" if kind == "IPv6" else "it is no list, or not for us"
+    return (
+        "it has no IPv6 addresses" if kind == "IPv6" else "it is no list, or not for us"
+    )
 
 # %% ../../nbs/cli/05_rblchecks.ipynb #cc23f110
 def lists_to_try(
@@ -69,11 +91,17 @@ def lists_to_try(
     keys: dict[str, str],  # by the lists' names
 ) -> list[tuple[Blocklist, str]]:  # each with whom to ask it about
     "Which lists are asked about whom; `Fault` for what is no list, or if there are none."
-    chosen = blocklists(":".join(named)) if named else (*settings.servers, *settings.allow)
+    chosen = (
+        blocklists(":".join(named)) if named else (*settings.servers, *settings.allow)
+    )
     for fault in getattr(chosen, "faults", ()):
         raise Fault(f"of the lists on the command line, {fault}")
-    found = [(with_key(each, keys), kind) for each in chosen for kind in ("IPv4", "IPv6")]
-    domains = {each.zone: each for each in (*settings.helo, *settings.sender) if not named}
+    found = [
+        (with_key(each, keys), kind) for each in chosen for kind in ("IPv4", "IPv6")
+    ]
+    domains = {
+        each.zone: each for each in (*settings.helo, *settings.sender) if not named
+    }
     found += [(with_key(each, keys), "domain") for each in domains.values()]
     if not found:
         raise Fault("there are no lists to try: RBLSERVERS is empty")
@@ -83,7 +111,8 @@ def lists_to_try(
 def self_test(
     options: argparse.Namespace,
     environ: Mapping[str, str],
-    known: Mapping[Any, Any] | None = None,  # who answers instead of nameservers, by class of question
+    known: Mapping[Any, Any]
+    | None = None,  # who answers instead of nameservers, by class of question
 ) -> int:  # exit status
     "Ask all lists, side by side, and print how they have done."
     settings = RblchecksSettings(environ, to_stderr)
@@ -97,10 +126,16 @@ def self_test(
 
 
 async def _all_tried(
-    asked: list[tuple[Blocklist, str]], within: float, environ: Mapping[str, str], known: Mapping[Any, Any] | None
+    asked: list[tuple[Blocklist, str]],
+    within: float,
+    environ: Mapping[str, str],
+    known: Mapping[Any, Any] | None,
 ) -> list[Finding]:
     async with Answerers(environ, to_stderr, known=known) as answerers:
-        found = await adrive(gather(*(try_list(each, kind, within) for each, kind in asked)), answerers.atell)
+        found = await adrive(
+            gather(*(try_list(each, kind, within) for each, kind in asked)),
+            answerers.atell,
+        )
     return [each for each in found if isinstance(each, Finding)]
 
 # %% ../../nbs/cli/05_rblchecks.ipynb #ee3a9cf6
@@ -111,10 +146,22 @@ def self_test_parser() -> argparse.ArgumentParser:
         description="Try the lists of the plugin rblchecks out.",
         statuses={0: "all lists are well", 1: "one isn't"},
     )
-    parser.add_argument("--self-test", action="store_true", required=True, help="ask each list about its test points")
-    parser.add_argument("--control", metavar="DIR", help=f"the control files, with the lists' keys ({CONTROLDIR})")
     parser.add_argument(
-        "lists", nargs="*", metavar="LIST", help="a list of addresses; without any, RBLSERVERS, RBLALLOW, RBLHELO and RBLSENDER"
+        "--self-test",
+        action="store_true",
+        required=True,
+        help="ask each list about its test points",
+    )
+    parser.add_argument(
+        "--control",
+        metavar="DIR",
+        help=f"the control files, with the lists' keys ({CONTROLDIR})",
+    )
+    parser.add_argument(
+        "lists",
+        nargs="*",
+        metavar="LIST",
+        help="a list of addresses; without any, RBLSERVERS, RBLALLOW, RBLHELO and RBLSENDER",
     )
     return parser
 
@@ -125,7 +172,11 @@ def main(
     known: Mapping[Any, Any] | None = None,  # as in `self_test`
 ) -> int:  # exit status
     "Run the command."
-    options = self_test_parser().parse_intermixed_args(sys.argv[1:] if arguments is None else arguments)
+    options = self_test_parser().parse_intermixed_args(
+        sys.argv[1:] if arguments is None else arguments
+    )
     settings = environment() if environ is None else environ
     options.control = options.control or settings.get("CONTROLDIR", CONTROLDIR)
-    return run_command("ra-plugins rblchecks", partial(self_test, options, settings, known))
+    return run_command(
+        "ra-plugins rblchecks", partial(self_test, options, settings, known)
+    )

@@ -13,12 +13,22 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from ra_plugins.hosts.postfix.places import POLICY_PLACE, POLICY_SECONDS, PolicyPlace, policy_place
+from ra_plugins.hosts.postfix.places import (
+    POLICY_PLACE,
+    POLICY_SECONDS,
+    PolicyPlace,
+    policy_place,
+)
 from ra_plugins.hosts.service.port import CONNECTIONS
 from ra_plugins.hosts.service.request import SOCKET
 from ra_plugins.hosts.service.status import ask_status, status_table
 from ra_plugins.hosts.service.supervisor import CALLERS, ServiceOptions, run_service
-from ra_plugins.support.command_line import Fault, command_parser, number_over_zero, run_command
+from ra_plugins.support.command_line import (
+    Fault,
+    command_parser,
+    number_over_zero,
+    run_command,
+)
 
 # %% auto #0
 __all__ = ['octal_mode', 'metrics_place', 'whole_number', 'place_of_postfix', 'service_parser', 'options_of', 'run', 'main']
@@ -34,8 +44,12 @@ def octal_mode(text: str) -> int:
 def metrics_place(text: str) -> tuple[str, int]:
     "HOST:PORT or PORT on the command line; `argparse.ArgumentTypeError` where it's neither."
     host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r} should be HOST:PORT, or a PORT of 127.0.0.1")
+    if not (
+        port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535
+    ):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} should be HOST:PORT, or a PORT of 127.0.0.1"
+        )
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
@@ -59,25 +73,83 @@ def service_parser() -> argparse.ArgumentParser:
     made = command_parser("ra-plugins service", description=_HOLDS, statuses=_ENDED)
     add = made.add_argument
     add("files", nargs="*", metavar="FILE", help="with plugins of your own: ./mine.py")
-    add("--socket", default=SOCKET, metavar="PATH", help="where clients ask (%(default)s)")
-    add("--workers", type=whole_number, default=1, metavar="N", help="processes that decide (%(default)s)")
-    add("--settings", default="", metavar="FILE", help="NAME=VALUE lines for those who answer questions; read again at SIGHUP")
+    add(
+        "--socket",
+        default=SOCKET,
+        metavar="PATH",
+        help="where clients ask (%(default)s)",
+    )
+    add(
+        "--workers",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="processes that decide (%(default)s)",
+    )
+    add(
+        "--settings",
+        default="",
+        metavar="FILE",
+        help="NAME=VALUE lines for those who answer questions; read again at SIGHUP",
+    )
     add("--user", default="", metavar="NAME", help="whom to run as, if root starts it")
-    add("--group", default="", metavar="NAME", help="the socket's group; by default, that of the first caller")
-    add("--mode", type=octal_mode, default=0o660, metavar="MODE", help="the socket's mode (660)")
+    add(
+        "--group",
+        default="",
+        metavar="NAME",
+        help="the socket's group; by default, that of the first caller",
+    )
+    add(
+        "--mode",
+        type=octal_mode,
+        default=0o660,
+        metavar="MODE",
+        help="the socket's mode (660)",
+    )
     add("--caller", action="append", default=[], dest="callers", metavar="NAME",
         help=f"a user who may ask; may come again ({', '.join(CALLERS)})")  # fmt: skip
-    add("--connections", type=whole_number, default=CONNECTIONS, metavar="N", help="at a time, for each worker (%(default)s)")
-    add("--verdicts", default="", metavar="FILE", help="a line of JSON for each verdict; - for the service's own log")
-    add("--metrics", type=metrics_place, metavar="[HOST:]PORT", help="where Prometheus may ask; by default on 127.0.0.1")
-    add("--status", action="store_true", help="ask the service on that socket how it is, and print that")
+    add(
+        "--connections",
+        type=whole_number,
+        default=CONNECTIONS,
+        metavar="N",
+        help="at a time, for each worker (%(default)s)",
+    )
+    add(
+        "--verdicts",
+        default="",
+        metavar="FILE",
+        help="a line of JSON for each verdict; - for the service's own log",
+    )
+    add(
+        "--metrics",
+        type=metrics_place,
+        metavar="[HOST:]PORT",
+        help="where Prometheus may ask; by default on 127.0.0.1",
+    )
+    add(
+        "--status",
+        action="store_true",
+        help="ask the service on that socket how it is, and print that",
+    )
     add("--json", action="store_true", help="with --status: print it as JSON")
-    add("--no-ahead", action="store_false", dest="ahead", help="ask nothing before its turn")
+    add(
+        "--no-ahead",
+        action="store_false",
+        dest="ahead",
+        help="ask nothing before its turn",
+    )
     add("--postfix", action="append", type=place_of_postfix, default=[], metavar="[NAME=]PLACE",
         help=f"where Postfix asks, too: {POLICY_PLACE}, or unix: and a path; may come again, with names of chains")  # fmt: skip
     add("--postfix-seconds", type=number_over_zero, default=POLICY_SECONDS, metavar="SECONDS",
         help="for one request of Postfix (%(default)s)")  # fmt: skip
-    add("--grace", type=number_over_zero, default=60, metavar="SECONDS", help="for what has been taken, at the end (%(default)s)")
+    add(
+        "--grace",
+        type=number_over_zero,
+        default=60,
+        metavar="SECONDS",
+        help="for what has been taken, at the end (%(default)s)",
+    )
     return made
 
 
@@ -88,7 +160,9 @@ _ENDED = {0: "it has ended as it was told, or with --status, it is there"}
 def options_of(arguments: argparse.Namespace) -> ServiceOptions:
     "How to run the service; `Fault` for what mustn't be."
     if os.geteuid() == 0 and not arguments.user:
-        raise Fault("a service needs no rights of root's: --user NAME says whom to run as, --user root that root is meant")
+        raise Fault(
+            "a service needs no rights of root's: --user NAME says whom to run as, --user root that root is meant"
+        )
     return ServiceOptions(
         socket=arguments.socket,
         workers=arguments.workers,
@@ -100,7 +174,9 @@ def options_of(arguments: argparse.Namespace) -> ServiceOptions:
         callers=arguments.callers or CALLERS,
         limit=arguments.connections,
         grace=arguments.grace,
-        verdicts=arguments.verdicts if arguments.verdicts in ("", "-") else os.path.abspath(arguments.verdicts),
+        verdicts=arguments.verdicts
+        if arguments.verdicts in ("", "-")
+        else os.path.abspath(arguments.verdicts),
         metrics=arguments.metrics,
         ahead=arguments.ahead,
         postfix=arguments.postfix,
@@ -120,7 +196,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:  # 0 it has ended as told, or is there; 3 it couldn't start, or isn't
+def main(
+    arguments: Sequence[str] | None = None,
+) -> int:  # 0 it has ended as told, or is there; 3 it couldn't start, or isn't
     "Run the command line; returns the exit status."
-    options = service_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
+    options = service_parser().parse_args(
+        sys.argv[1:] if arguments is None else arguments
+    )
     return run_command("ra-plugins service", partial(run, options))

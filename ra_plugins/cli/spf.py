@@ -15,8 +15,14 @@ __all__ = ['SPF_COMMANDS', 'main']
 
 # %% ../../nbs/cli/20_spf.ipynb #f39e3b83
 SPF_COMMANDS = {
-    "explain": ("ra_plugins.spf.spfquery:explain", "Say what a domain's record costs, or with --ip how it judges a client."),
-    "lint": ("ra_plugins.spf.owner.lint_domain:main", "Say what is wrong with a record, or will be, and what would do."),
+    "explain": (
+        "ra_plugins.spf.spfquery:explain",
+        "Say what a domain's record costs, or with --ip how it judges a client.",
+    ),
+    "lint": (
+        "ra_plugins.spf.owner.lint_domain:main",
+        "Say what is wrong with a record, or will be, and what would do.",
+    ),
 }
 
 # %% ../../nbs/cli/20_spf.ipynb #ff046229
@@ -29,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module, _, function = SPF_COMMANDS[arguments[0]][0].partition(":")
         status: int = getattr(import_module(module), function)(arguments[1:])
         return status
-    parser = command_parser("ra-plugins spf", description="What a domain's owner asks of SPF.")
+    parser = command_parser(
+        "ra-plugins spf", description="What a domain's owner asks of SPF."
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (_, meaning) in SPF_COMMANDS.items():
         commands.add_parser(name, help=meaning)

@@ -14,7 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import ra_plugins
-from ra_plugins.support.command_line import FAILED, Fault, command_parser, run_command, system_reason
+from ra_plugins.support.command_line import (
+    FAILED,
+    Fault,
+    command_parser,
+    run_command,
+    system_reason,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -28,10 +34,15 @@ __all__ = ['KINDS', 'DAEMONS', 'UNIT_FILES', 'SETTINGS_FILES', 'PLAIN', 'packagi
 def packaging_folder() -> str:
     "The folder with what starts our daemons; `Fault` if it wasn't installed."
     package = os.path.dirname(os.path.abspath(str(ra_plugins.__file__)))
-    for folder in (os.path.join(package, "packaging"), os.path.join(os.path.dirname(package), "packaging")):
+    for folder in (
+        os.path.join(package, "packaging"),
+        os.path.join(os.path.dirname(package), "packaging"),
+    ):
         if os.path.isfile(os.path.join(folder, "rater.service")):
             return folder
-    raise Fault("the files that start it weren't installed: install ra-plugins from its wheel")
+    raise Fault(
+        "the files that start it weren't installed: install ra-plugins from its wheel"
+    )
 
 # %% ../../nbs/cli/16_units.ipynb #adbd54cf
 KINDS = ("systemd", "daemontools", "s6")
@@ -47,36 +58,55 @@ UNIT_FILES = {  # what is written, by kind and daemon: a path in the folder, and
         "ra-plugins/run": "service/daemontools/run",
         "ra-plugins/log/run": "service/daemontools/log/run",
     },
-    ("daemontools", "rater"): {"rater/run": "daemontools/run", "rater/log/run": "daemontools/log/run"},
+    ("daemontools", "rater"): {
+        "rater/run": "daemontools/run",
+        "rater/log/run": "daemontools/log/run",
+    },
     ("s6", "service"): {"ra-plugins/run": "service/s6/run"},
     ("s6", "rater"): {"rater/run": "s6/run"},
 }
-SETTINGS_FILES = {"service": ("ra-plugins.settings", "service/ra-plugins.settings"), "rater": ("rater.toml", "rater.toml")}
+SETTINGS_FILES = {
+    "service": ("ra-plugins.settings", "service/ra-plugins.settings"),
+    "rater": ("rater.toml", "rater.toml"),
+}
 
 # %% ../../nbs/cli/16_units.ipynb #6ea664e2
-PLAIN = re.compile(r"/[\w/.+@-]*", re.ASCII)  # means itself in a unit, for a shell and for execline
+PLAIN = re.compile(
+    r"/[\w/.+@-]*", re.ASCII
+)  # means itself in a unit, for a shell and for execline
 
 
 def program_path(
     name: str,
-    folder: str | None = None,  # where it is; without it, beside the program that was called, beside Python, on PATH
+    folder: str
+    | None = None,  # where it is; without it, beside the program that was called, beside Python, on PATH
 ) -> str:
     "Where one of our programs is; `Fault` if it isn't installed, or if its path can't stand in a unit."
     from shutil import which
     from sysconfig import get_path
 
-    beside = [os.path.dirname(os.path.abspath(each)) for each in (sys.argv[0], sys.executable) if each]
+    beside = [
+        os.path.dirname(os.path.abspath(each))
+        for each in (sys.argv[0], sys.executable)
+        if each
+    ]
     places = [os.path.abspath(folder)] if folder else [*beside, get_path("scripts")]
-    found = which(name, path=os.pathsep.join(places)) or (None if folder else which(name))
+    found = which(name, path=os.pathsep.join(places)) or (
+        None if folder else which(name)
+    )
     if not found:
-        raise Fault(f"there is no program {name} in {', '.join(places)}; --programs DIR says where it is")
+        raise Fault(
+            f"there is no program {name} in {', '.join(places)}; --programs DIR says where it is"
+        )
     return plain_path(os.path.abspath(found))
 
 
 def plain_path(path: str) -> str:
     "A path that can stand in a unit and in a script as it is; `Fault` if it can't."
     if not PLAIN.fullmatch(path):
-        raise Fault(f"{path!r} has characters that mean something in a unit; letters, digits and /_.+@- don't")
+        raise Fault(
+            f"{path!r} has characters that mean something in a unit; letters, digits and /_.+@- don't"
+        )
     return path
 
 # %% ../../nbs/cli/16_units.ipynb #ccc59f36
@@ -87,7 +117,11 @@ class UnitFile(NamedTuple):
     text: str
     mode: int  # of the file: 0o755 for a script
 
-    def state(self) -> str:  # `new`, `same`, `other`, or `folder`, which isn't one that can be written over
+    def state(
+        self,
+    ) -> (
+        str
+    ):  # `new`, `same`, `other`, or `folder`, which isn't one that can be written over
         "What is at its path now."
         if os.path.isdir(self.path):
             return "folder"
@@ -116,9 +150,19 @@ def unit_files(
                 text = file.read()
             for before, program in paths.items():
                 if re.search(rf"{before}(?![\w-])", text):
-                    text = re.sub(rf"{before}(?![\w-])", program_path(program, programs), text)
-            text = re.sub(r"/etc/(?=ra-plugins\.settings|rater\.toml)", f"{plain_path(etc).rstrip('/')}/", text)
-            yield UnitFile(os.path.join(folder, name), text, 0o755 if os.path.basename(name) == "run" else 0o644)
+                    text = re.sub(
+                        rf"{before}(?![\w-])", program_path(program, programs), text
+                    )
+            text = re.sub(
+                r"/etc/(?=ra-plugins\.settings|rater\.toml)",
+                f"{plain_path(etc).rstrip('/')}/",
+                text,
+            )
+            yield UnitFile(
+                os.path.join(folder, name),
+                text,
+                0o755 if os.path.basename(name) == "run" else 0o644,
+            )
 
 # %% ../../nbs/cli/16_units.ipynb #6d8f83be
 def settings_files(
@@ -129,7 +173,11 @@ def settings_files(
     for daemon in daemons:
         name, source = SETTINGS_FILES[daemon]
         with open(os.path.join(packaging_folder(), source), encoding="utf-8") as file:
-            yield UnitFile(os.path.join(etc, name), file.read(), 0o640 if daemon == "service" else 0o644)
+            yield UnitFile(
+                os.path.join(etc, name),
+                file.read(),
+                0o640 if daemon == "service" else 0o644,
+            )
 
 # %% ../../nbs/cli/16_units.ipynb #96fdc6ce
 def _write(each: UnitFile) -> None:
@@ -155,15 +203,24 @@ def write_units(
     states = {each: each.state() for each in files}
     if folders := [each.path for each, state in states.items() if state == "folder"]:
         raise Fault(f"there is a folder where a file should go: {', '.join(folders)}")
-    if (others := [each.path for each, state in states.items() if state == "other"]) and not force:
-        raise Fault(f"already there, and not the same: {', '.join(others)}; --force writes over them")
+    if (
+        others := [each.path for each, state in states.items() if state == "other"]
+    ) and not force:
+        raise Fault(
+            f"already there, and not the same: {', '.join(others)}; --force writes over them"
+        )
     try:
         for each, state in states.items():
             if state != "same":
                 _write(each)
     except OSError as error:
-        raise Fault(f"can't write to {error.filename or files[0].path}: {system_reason(error)}") from None
-    return [f"{'already there' if state == 'same' else 'written'}: {each.path}" for each, state in states.items()]
+        raise Fault(
+            f"can't write to {error.filename or files[0].path}: {system_reason(error)}"
+        ) from None
+    return [
+        f"{'already there' if state == 'same' else 'written'}: {each.path}"
+        for each, state in states.items()
+    ]
 
 # %% ../../nbs/cli/16_units.ipynb #d8180233
 _USER = "useradd --system --no-create-home --shell /usr/sbin/nologin"
@@ -177,19 +234,35 @@ def next_steps(
 ) -> list[str]:  # commands
     "What an administrator types then."
     names = {"service": "ra-plugins", "rater": "rater"}
-    users = [name for daemon, name in names.items() if daemon in daemons and (kind != "systemd" or daemon == "service")]
+    users = [
+        name
+        for daemon, name in names.items()
+        if daemon in daemons and (kind != "systemd" or daemon == "service")
+    ]
     if kind == "daemontools" and "rater" in daemons:
         users.append("raterlog")
-    steps = [f"{_USER} {'--gid nofiles ' * (name == 'ra-plugins')}{name}" for name in users]
+    steps = [
+        f"{_USER} {'--gid nofiles ' * (name == 'ra-plugins')}{name}" for name in users
+    ]
     if "service" in daemons and kind != "systemd":
         steps.append("install -d -o ra-plugins -g nofiles -m 2770 /var/lib/ra-plugins")
     if "service" in daemons:
-        steps.append(f"chown root:nofiles {etc}/ra-plugins.settings && chmod 640 {etc}/ra-plugins.settings")
+        steps.append(
+            f"chown root:nofiles {etc}/ra-plugins.settings && chmod 640 {etc}/ra-plugins.settings"
+        )
     if kind == "systemd":
-        units = ["ra-plugins.socket ra-plugins.service"] * ("service" in daemons) + ["rater"] * ("rater" in daemons)
-        return [*steps, "systemctl daemon-reload", f"systemctl enable --now {' '.join(units)}"]
+        units = ["ra-plugins.socket ra-plugins.service"] * ("service" in daemons) + [
+            "rater"
+        ] * ("rater" in daemons)
+        return [
+            *steps,
+            "systemctl daemon-reload",
+            f"systemctl enable --now {' '.join(units)}",
+        ]
     scanned = "/service/" if kind == "daemontools" else "/run/service/"
-    links = [f"ln -s {os.path.join(folder, names[daemon])} {scanned}" for daemon in daemons]
+    links = [
+        f"ln -s {os.path.join(folder, names[daemon])} {scanned}" for daemon in daemons
+    ]
     return [*steps, *links, *(["s6-svscanctl -a /run/service"] if kind == "s6" else [])]
 
 # %% ../../nbs/cli/16_units.ipynb #184a49a0
@@ -198,7 +271,11 @@ def hidden_programs(
 ) -> list[str]:  # sentences
     "Which units name a program that they hide from themselves."
     hidden = re.compile(r"^ExecStart=((?:/home|/root|/run/user)/\S+)", re.M)
-    found = [(each, hidden.search(each.text)) for each in files if re.search(r"^ProtectHome=yes", each.text, re.M)]
+    found = [
+        (each, hidden.search(each.text))
+        for each in files
+        if re.search(r"^ProtectHome=yes", each.text, re.M)
+    ]
     return [
         f"{os.path.basename(each.path)} has ProtectHome=yes, and {program[1]} is below a home: "
         "install where everybody may read, with `pipx install --global` or into /usr/local"
@@ -213,29 +290,66 @@ def units_parser() -> argparse.ArgumentParser:
         "ra-plugins units",
         description="Write what starts the service and rater with the machine, with the paths of the installed programs.",
     )
-    parser.add_argument("folder", metavar="DIR", help="where it goes: /etc/systemd/system, or a folder of services")
-    parser.add_argument("daemons", nargs="*", metavar="DAEMON", help="service or rater; without any, both")
-    parser.add_argument("--kind", choices=KINDS, default="systemd", help="what starts them (%(default)s)")
-    parser.add_argument("--programs", metavar="DIR", help="where ra-plugins and rater are (beside this one)")
-    parser.add_argument("--etc", metavar="DIR", help="write settings to begin with there, if it has none; the units read them")
-    parser.add_argument("--force", action="store_true", help="write over what is there and isn't the same; settings stay")
+    parser.add_argument(
+        "folder",
+        metavar="DIR",
+        help="where it goes: /etc/systemd/system, or a folder of services",
+    )
+    parser.add_argument(
+        "daemons",
+        nargs="*",
+        metavar="DAEMON",
+        help="service or rater; without any, both",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=KINDS,
+        default="systemd",
+        help="what starts them (%(default)s)",
+    )
+    parser.add_argument(
+        "--programs",
+        metavar="DIR",
+        help="where ra-plugins and rater are (beside this one)",
+    )
+    parser.add_argument(
+        "--etc",
+        metavar="DIR",
+        help="write settings to begin with there, if it has none; the units read them",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="write over what is there and isn't the same; settings stay",
+    )
     return parser
 
 
 def put_in_place(
     options: argparse.Namespace,  # of `units_parser`
-    note: Callable[[str], None] = lambda line: print(f"ra-plugins units: {line}", file=sys.stderr),
+    note: Callable[[str], None] = lambda line: print(
+        f"ra-plugins units: {line}", file=sys.stderr
+    ),
 ) -> int:  # exit status
     "Write units and settings, and say what was done and what is to be done."
-    folder, etc = os.path.abspath(options.folder), os.path.abspath(options.etc or "/etc")
+    folder, etc = (
+        os.path.abspath(options.folder),
+        os.path.abspath(options.etc or "/etc"),
+    )
     daemons = [each for each in DAEMONS if each in (options.daemons or DAEMONS)]
     files = list(unit_files(folder, options.kind, daemons, options.programs, etc))
     settings = list(settings_files(etc, daemons))
-    fresh = [each for each in settings if options.etc and not os.path.lexists(each.path)]
+    fresh = [
+        each for each in settings if options.etc and not os.path.lexists(each.path)
+    ]
     print(*write_units([*files, *fresh], options.force), sep="\n")
     for each in settings:
         if each not in fresh:
-            print(f"kept: {each.path}" if os.path.lexists(each.path) else f"missing: {each.path} (--etc {etc} writes one)")
+            print(
+                f"kept: {each.path}"
+                if os.path.lexists(each.path)
+                else f"missing: {each.path} (--etc {etc} writes one)"
+            )
     print("\nThen:", *next_steps(folder, options.kind, daemons, etc), sep="\n    ")
     wrong = hidden_programs(files)
     for line in wrong:
@@ -246,7 +360,9 @@ def put_in_place(
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run the command; returns its exit status."
     parser = units_parser()
-    options = parser.parse_intermixed_args(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_intermixed_args(
+        sys.argv[1:] if arguments is None else arguments
+    )
     if unknown := [each for each in options.daemons if each not in DAEMONS]:
         parser.error(f"there is no daemon {unknown[0]!r}: {' or '.join(DAEMONS)}")
     return run_command("ra-plugins units", partial(put_in_place, options))

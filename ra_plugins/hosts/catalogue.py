@@ -44,7 +44,9 @@ def to_stderr(message: str) -> None:
 
 
 @contextmanager
-def _interrupts() -> Iterator[list[int]]:  # filled with the number of the signal, once it has come
+def _interrupts() -> Iterator[
+    list[int]
+]:  # filled with the number of the signal, once it has come
     "While this lasts, Control-C can be told from a `KeyboardInterrupt` that somebody raises."
     came: list[int] = []
 
@@ -77,13 +79,19 @@ def _import_path_kept(log: Callable[[str], None]) -> Iterator[None]:
         sys.path = before
         sys.path[:] = [*folders, *(folder for folder in now if folder not in folders)]
         if lost:
-            log(f"it has taken {len(lost)} folders off Python's path; what it imports later, it may not find")
+            log(
+                f"it has taken {len(lost)} folders off Python's path; what it imports later, it may not find"
+            )
 
 
 def _reason(error: BaseException, file: str) -> str:
     "What an exception says, or at least what it is."
     try:
-        return str(error) if isinstance(error, (SyntaxError, Unloadable)) else describe(error, file)
+        return (
+            str(error)
+            if isinstance(error, (SyntaxError, Unloadable))
+            else describe(error, file)
+        )
     except BaseException as other:  # raised by its text
         return f"{type(error).__name__}, whose text raises {type(other).__name__}"
 
@@ -98,7 +106,11 @@ def _loaded(
     printed: list[str] = []
     output: Any = Printed(printed.append)
     found = why = None
-    with _interrupts() as came, _import_path_kept(printed.append), redirect_stdout(output):
+    with (
+        _interrupts() as came,
+        _import_path_kept(printed.append),
+        redirect_stdout(output),
+    ):
         try:
             found = in_bounds(LOADING_SECONDS, load)
         except BaseException as error:
@@ -117,7 +129,9 @@ class Unloadable(ImportError):
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #1dea23ee
 OURS = "ra-plugins"  # where our own plugins come from
-PROGRAM_NAMES = frozenset({"error", "main", "os", "output", "sys"})  # that a program has a use for itself
+PROGRAM_NAMES = frozenset(
+    {"error", "main", "os", "output", "sys"}
+)  # that a program has a use for itself
 PLUGIN_NAME_LIMIT = 100  # characters; it is a file's name, too
 
 
@@ -127,7 +141,9 @@ class Catalogue(dict[str, Plugin]):
     def __init__(self, log: Callable[[str], None] = to_stderr):
         super().__init__()
         self.log = log
-        self.origins: dict[str, str] = {}  # by name: `ra-plugins`, a distribution with its version, or the path of a file
+        self.origins: dict[
+            str, str
+        ] = {}  # by name: `ra-plugins`, a distribution with its version, or the path of a file
 
     def add(
         self,
@@ -155,19 +171,34 @@ def _fit(found: object) -> Plugin:
     try:
         Declaration.judge(found)
     except ValueError as error:
-        raise Unloadable(f"the plugin {name!s:.60} isn't what it was when it was defined: {error}") from None
-    if name in PROGRAM_NAMES or name.startswith("__") or iskeyword(name) or len(name) > PLUGIN_NAME_LIMIT:
-        raise Unloadable(f"a plugin can't be called {name:.60}, which means something else in its program or is too long")
+        raise Unloadable(
+            f"the plugin {name!s:.60} isn't what it was when it was defined: {error}"
+        ) from None
+    if (
+        name in PROGRAM_NAMES
+        or name.startswith("__")
+        or iskeyword(name)
+        or len(name) > PLUGIN_NAME_LIMIT
+    ):
+        raise Unloadable(
+            f"a plugin can't be called {name:.60}, which means something else in its program or is too long"
+        )
     there: object = getattr(sys.modules.get(found.__module__), name, None)
     if not (name.isidentifier() and name.isascii() and there is found):
-        raise Unloadable(f"there is no plugin {name:.60} in {found.__module__} that a program could import")
+        raise Unloadable(
+            f"there is no plugin {name:.60} in {found.__module__} that a program could import"
+        )
     return found
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #9aa018fb
 def _add_ours(found: Catalogue) -> None:
     for module in pkgutil.iter_modules(ra_plugins.plugins.__path__):
         path = f"{ra_plugins.plugins.__name__}.{module.name}"
-        plugin = getattr(_loaded(path, partial(importlib.import_module, path), found.log), module.name, None)
+        plugin = getattr(
+            _loaded(path, partial(importlib.import_module, path), found.log),
+            module.name,
+            None,
+        )
         if isinstance(plugin, Plugin):
             found.add(plugin, OURS)
 
@@ -180,13 +211,22 @@ def _add_packaged(found: Catalogue) -> None:
 
     seen: set[str] = set()
     for each in distributions():
-        name = _loaded("a package's metadata", partial(getattr, each, "name"), found.log)
+        name = _loaded(
+            "a package's metadata", partial(getattr, each, "name"), found.log
+        )
         if not isinstance(name, str) or name.lower() in seen:
             continue
         seen.add(name.lower())
-        for point in _loaded(f"the entry points of {name}", partial(_points, each), found.log) or ():
+        for point in (
+            _loaded(f"the entry points of {name}", partial(_points, each), found.log)
+            or ()
+        ):
             origin = f"{name} {each.version}"
-            plugin = _loaded(f"{point.name} = {point.value} ({origin})", partial(_led_to, point), found.log)
+            plugin = _loaded(
+                f"{point.name} = {point.value} ({origin})",
+                partial(_led_to, point),
+                found.log,
+            )
             if plugin is not None:
                 found.add(plugin, origin)
 
@@ -209,11 +249,18 @@ def load_file(
     path: str,  # of a module's source
 ) -> ModuleType:
     "Import a file, as its programs will; `Unloadable` if they couldn't."
-    folder, (name, ending) = os.path.dirname(os.path.abspath(path)), os.path.splitext(os.path.basename(path))
+    folder, (name, ending) = (
+        os.path.dirname(os.path.abspath(path)),
+        os.path.splitext(os.path.basename(path)),
+    )
     if ending != ".py" or not name.isidentifier() or iskeyword(name):
-        raise Unloadable("its name should be that of a module: letters, digits and _, then .py")
+        raise Unloadable(
+            "its name should be that of a module: letters, digits and _, then .py"
+        )
     if name.startswith("__"):
-        raise Unloadable(f"{name} means something to Python already; the file needs a name of its own")
+        raise Unloadable(
+            f"{name} means something to Python already; the file needs a name of its own"
+        )
     try:
         RegularFile(path)
     except OSError as error:
@@ -223,13 +270,19 @@ def load_file(
         sys.path.append(folder)
     origin = _found_at(name)
     if origin is None:
-        raise Unloadable(f"Python finds no module {name} in {folder}; may that folder be listed?")
+        raise Unloadable(
+            f"Python finds no module {name} in {folder}; may that folder be listed?"
+        )
     if not _is_same(origin, path):
-        raise Unloadable(f"Python has another module {name}{_at(origin)}; the file needs a name of its own")
+        raise Unloadable(
+            f"Python has another module {name}{_at(origin)}; the file needs a name of its own"
+        )
     return importlib.import_module(name)
 
 
-def _found_at(name: str) -> str | None:  # None where there is none; nothing for one that has no file
+def _found_at(
+    name: str,
+) -> str | None:  # None where there is none; nothing for one that has no file
     "Where Python finds a module."
     try:
         spec = find_spec(name)
@@ -248,7 +301,9 @@ def _at(origin: str | None) -> str:
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #c953ca32
 def _add_file(found: Catalogue, path: str) -> None:
-    plugins = _loaded(path, partial(_plugins_in, path), found.log, os.path.abspath(path))
+    plugins = _loaded(
+        path, partial(_plugins_in, path), found.log, os.path.abspath(path)
+    )
     for plugin in plugins or ():
         found.add(plugin, os.path.abspath(path))
     if plugins == []:
@@ -258,12 +313,18 @@ def _add_file(found: Catalogue, path: str) -> None:
 def _plugins_in(path: str) -> list[Plugin]:
     "The plugins that a file defines."
     module = load_file(path)
-    return [each for each in vars(module).values() if isinstance(each, Plugin) and each.__module__ == module.__name__]
+    return [
+        each
+        for each in vars(module).values()
+        if isinstance(each, Plugin) and each.__module__ == module.__name__
+    ]
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #ec00a6e3
 def catalogue(
     files: Iterable[str] = (),  # paths of files that hold plugins
-    log: Callable[[str], None] = to_stderr,  # takes a message about what can't be taken up
+    log: Callable[
+        [str], None
+    ] = to_stderr,  # takes a message about what can't be taken up
 ) -> Catalogue:
     "All plugins there are: ours, those of installed packages, and those in files."
     found = Catalogue(log)
@@ -310,7 +371,11 @@ def script_of(
     path: str,  # of a program
 ) -> str:
     "The path of a program's script: that of a client, or else the program itself."
-    return os.path.join(os.path.dirname(path), SCRIPTS, os.path.basename(path)) if is_client(path) else path
+    return (
+        os.path.join(os.path.dirname(path), SCRIPTS, os.path.basename(path))
+        if is_client(path)
+        else path
+    )
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #d9858e38
 def section_of(
@@ -320,7 +385,10 @@ def section_of(
     program = _beginning(script_of(path)) if is_installed(path) else b""
     if b"\n    from ra_plugins.hosts.section import main\n" not in program:
         return ""
-    return next((stage for stage in STAGES if f"main({stage!r}, output)".encode() in program), "")
+    return next(
+        (stage for stage in STAGES if f"main({stage!r}, output)".encode() in program),
+        "",
+    )
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #1ea21956
 class ProgramImports(NamedTuple):
@@ -351,10 +419,18 @@ def program_imports(
 # %% ../../nbs/hosts/00_catalogue.ipynb #10ff2bc4
 def plugin_of(
     path: str,  # of a program
-    log: Callable[[str], None] = to_stderr,  # takes a message about a plugin that can't be loaded
-) -> Plugin | None:  # None for a program that isn't ours, and where the plugin can't be loaded
+    log: Callable[
+        [str], None
+    ] = to_stderr,  # takes a message about a plugin that can't be loaded
+) -> (
+    Plugin | None
+):  # None for a program that isn't ours, and where the plugin can't be loaded
     "The plugin that an installed program runs."
-    return _loaded(path, partial(_plugin_in, script_of(path)), log) if is_installed(path) else None
+    return (
+        _loaded(path, partial(_plugin_in, script_of(path)), log)
+        if is_installed(path)
+        else None
+    )
 
 
 def _plugin_in(path: str) -> Plugin:
@@ -367,6 +443,10 @@ def _plugin_in(path: str) -> Plugin:
     if not isinstance(found, Plugin):
         raise Unloadable(f"{name} of {module} isn't a plugin")
     Declaration.judge(found)
-    if [os.path.realpath(each) for each in import_folder(found)] != [os.path.realpath(each) for each in last]:
-        raise Unloadable(f"there is another module {module} here{_at(sys.modules[module].__file__)}")
+    if [os.path.realpath(each) for each in import_folder(found)] != [
+        os.path.realpath(each) for each in last
+    ]:
+        raise Unloadable(
+            f"there is another module {module} here{_at(sys.modules[module].__file__)}"
+        )
     return found

@@ -49,7 +49,11 @@ def describe(
         if name == file or where is None or where[0] != file:
             where = name, trace.tb_lineno
         trace = trace.tb_next
-    place = f" ({os.path.basename(where[0])}, line {where[1]})" if where and file in ("", where[0]) else ""
+    place = (
+        f" ({os.path.basename(where[0])}, line {where[1]})"
+        if where and file in ("", where[0])
+        else ""
+    )
     from ra_plugins.support.extras import error_said
 
     return error_said(error) + place
@@ -102,7 +106,9 @@ def in_bounds(
         _signal.setitimer(_signal.ITIMER_REAL, 0)
         _signal.signal(_signal.SIGALRM, before)
         if left:  # the bounds around these
-            _signal.setitimer(_signal.ITIMER_REAL, max(left - (monotonic() - began), 1e-6), again)
+            _signal.setitimer(
+                _signal.ITIMER_REAL, max(left - (monotonic() - began), 1e-6), again
+            )
 
 # %% ../../nbs/hosts/01_guard.ipynb #a65e296a
 RING_SECONDS = 0.25  # between two looks at the clock
@@ -133,7 +139,9 @@ def _look(number: int, frame: FrameType | None) -> None:
         raise Overdue("no end in time")
 
 
-def _before_it_rings(seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
+def _before_it_rings(
+    seconds: float, function: Callable[..., Any], *arguments: Any
+) -> Any:
     if get_ident() != _Ringing.thread:
         return function(*arguments)
     before = _Ringing.end
@@ -142,7 +150,9 @@ def _before_it_rings(seconds: float, function: Callable[..., Any], *arguments: A
             _Ringing.end = min(before, monotonic() + seconds)
             return function(*arguments)
         finally:
-            _Ringing.end = before  # it may ring until here, and then doesn't for a second
+            _Ringing.end = (
+                before  # it may ring until here, and then doesn't for a second
+            )
     finally:
         _Ringing.end = before
         if _Ringing.forked:
@@ -220,7 +230,9 @@ class Guard:
         def call(function: Callable[..., Any], *arguments: Any) -> Any:
             before, sys.stdout = sys.stdout, self.printed
             try:
-                return in_bounds(min(self.step, end - monotonic()), function, *arguments)
+                return in_bounds(
+                    min(self.step, end - monotonic()), function, *arguments
+                )
             except Exception:
                 raise
             except BaseException as order:
@@ -238,9 +250,13 @@ class Guard:
         while hasattr(decision, "__wrapped__"):
             decision = decision.__wrapped__
         code = getattr(decision, "__code__", None)
-        cause = error.__cause__ if isinstance(error, _Ended) and error.__cause__ else error
+        cause = (
+            error.__cause__ if isinstance(error, _Ended) and error.__cause__ else error
+        )
         try:
-            words = in_bounds(LAST_WORDS, describe, cause, code.co_filename if code else "")
+            words = in_bounds(
+                LAST_WORDS, describe, cause, code.co_filename if code else ""
+            )
         except BaseException:  # it can't even say what it is
             words = type(cause).__name__
         self.log(f"failed, so the mail goes on: {words}")
@@ -264,7 +280,11 @@ class Guard:
         try:
             if self.lets_be(session):
                 return []
-            return _writable(self.plugin.decide(session, control, self.log, answerers, now, self.watch()))
+            return _writable(
+                self.plugin.decide(
+                    session, control, self.log, answerers, now, self.watch()
+                )
+            )
         except Exception as error:
             return self.failed(error)
 
@@ -281,7 +301,11 @@ class Guard:
         try:
             if self.lets_be(session):
                 return []
-            decided = eager(self.plugin.adecide(session, control, self.log, answerers, now, self.watch()))
+            decided = eager(
+                self.plugin.adecide(
+                    session, control, self.log, answerers, now, self.watch()
+                )
+            )
             try:
                 if not decided.done():
                     await wait({decided})
@@ -304,8 +328,14 @@ def _writable(answer: list[Command]) -> list[Command]:
 class StepsInBounds:
     "To be awaited: a coroutine, each step in bounds; `Late` where one takes too long."
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], until: float, most: float = inf):
-        self.coroutine, self.until, self.most = coroutine, until, most  # seconds that one step may take
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, Any], until: float, most: float = inf
+    ):
+        self.coroutine, self.until, self.most = (
+            coroutine,
+            until,
+            most,
+        )  # seconds that one step may take
 
     def _close(self) -> None:
         try:  # noqa: SIM105 - contextlib takes long to import
@@ -340,7 +370,9 @@ class BoundedAnswerers(Answerers):
         log: Callable[[str], None] = print,
         dry: bool = False,
         seconds: float = inf,  # from now on, for all questions
-        note: Callable[[Question[Any], Any], None] = lambda question, answer: None,  # is told of each, and its answer
+        note: Callable[[Question[Any], Any], None] = lambda question, answer: (
+            None
+        ),  # is told of each, and its answer
     ):
         super().__init__(environ, log, dry)
         self.end, self.note = monotonic() + seconds, note
@@ -353,7 +385,9 @@ class BoundedAnswerers(Answerers):
         except Overdue:
             answer = Late(TOO_LATE)
         except BaseException as error:
-            answer = Broken(f"{type(question).__name__} wasn't answered: {type(error).__name__}")
+            answer = Broken(
+                f"{type(question).__name__} wasn't answered: {type(error).__name__}"
+            )
         self.note(question, answer)
         return answer
 
@@ -370,7 +404,9 @@ class BoundedAnswerers(Answerers):
         "As `Answerers.find`; one that is made in too long a time is none."
         return in_bounds(min(self.end - monotonic(), 10**6), super().find, kind)
 
-    def begin(self, answerer: Answerer, question: Question[Any], until: float) -> Awaitable[Any]:
+    def begin(
+        self, answerer: Answerer, question: Question[Any], until: float
+    ) -> Awaitable[Any]:
         "As `Answerers.begin`, each step in bounds."
         return StepsInBounds(answerer.aanswer(question, until), until)
 
@@ -385,7 +421,9 @@ class BoundedAnswerers(Answerers):
         "The same, on asyncio."
         from asyncio import ensure_future, wait
 
-        closing = ensure_future(_awaited(StepsInBounds(super().aclose(), monotonic() + LAST_WORDS)))
+        closing = ensure_future(
+            _awaited(StepsInBounds(super().aclose(), monotonic() + LAST_WORDS))
+        )
         await wait({closing}, timeout=LAST_WORDS)
         if not closing.done() or closing.cancelled() or closing.exception():
             self.log("answerers couldn't be closed in time")
@@ -414,4 +452,6 @@ def run_to_end(
         if all(task.done() for task in left):
             runner.close()
         else:
-            loop.set_exception_handler(lambda loop, context: None)  # which would tell of what isn't done at the end
+            loop.set_exception_handler(
+                lambda loop, context: None
+            )  # which would tell of what isn't done at the end

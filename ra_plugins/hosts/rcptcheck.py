@@ -29,14 +29,23 @@ __all__ = ['RCPTCHECK_NAMES', 'ACCEPT_STATUS', 'REFUSE_STATUS', 'DEFER_STATUS', 
            'named_plugin', 'check_with', 'main']
 
 # %% ../../nbs/hosts/03_rcptcheck.ipynb #a1af6b1f
-RCPTCHECK_NAMES = {"SMTPMAILFROM": "SENDER", "SMTPRCPTTO": "RECIPIENT", "SMTPHELOHOST": "HELO", "SMTPAUTHUSER": "SMTP_AUTH_USER"}
+RCPTCHECK_NAMES = {
+    "SMTPMAILFROM": "SENDER",
+    "SMTPRCPTTO": "RECIPIENT",
+    "SMTPHELOHOST": "HELO",
+    "SMTPAUTHUSER": "SMTP_AUTH_USER",
+}
 
 
 def as_session(
     environ: Mapping[str, str],  # as the patched qmail-smtpd has it
 ) -> dict[str, str]:
     "The environment that qmail-spp would give."
-    told = {name: environ[other] for name, other in RCPTCHECK_NAMES.items() if other in environ}
+    told = {
+        name: environ[other]
+        for name, other in RCPTCHECK_NAMES.items()
+        if other in environ
+    }
     return {"SMTPRCPTCOUNT": "0", **told, **environ}
 
 # %% ../../nbs/hosts/03_rcptcheck.ipynb #81f75e96
@@ -49,7 +58,9 @@ def status_of(
     "The exit status that says what a plugin says."
     for command in answer:
         if isinstance(command, Reply):
-            return (REFUSE_STATUS if command.text[:1] == "5" else DEFER_STATUS), command.text
+            return (
+                REFUSE_STATUS if command.text[:1] == "5" else DEFER_STATUS
+            ), command.text
         if isinstance(command, Drop):
             return DEFER_STATUS, ""
     return ACCEPT_STATUS, ""
@@ -91,7 +102,13 @@ def check_with(
     "Run plugins in turn up to the first that refuses. What one sets, and the address that it makes, the next one sees."
     told, pid = as_session(environ), os.getppid()
     if not names:
-        say(log_line("rcptcheck", pid, f"RCPTCHECKPLUGINS is empty, so nothing is checked; it {_NAMES_WANTED}"))
+        say(
+            log_line(
+                "rcptcheck",
+                pid,
+                f"RCPTCHECKPLUGINS is empty, so nothing is checked; it {_NAMES_WANTED}",
+            )
+        )
     for name in names:
 
         def log(message: str, name: str = name) -> None:
@@ -116,7 +133,9 @@ def check_with(
     return ACCEPT_STATUS, ""
 
 
-def _answer(plugin: Plugin, session: Session, control: Control, log: Callable[[str], None]) -> list[Command]:
+def _answer(
+    plugin: Plugin, session: Session, control: Control, log: Callable[[str], None]
+) -> list[Command]:
     "What a plugin says; nothing, with a line in the log, if it fails."
     answer: list[Command] = []
     over: Callable[[], None] | None = None
@@ -152,7 +171,9 @@ def main() -> None:
             os.write(2, f"{line}\n".encode())
 
     sys.stdout = sys.stderr
-    status, reply = check_with(environ.get("RCPTCHECKPLUGINS", "rcptchecks").split(), environ, control, say)
+    status, reply = check_with(
+        environ.get("RCPTCHECKPLUGINS", "rcptchecks").split(), environ, control, say
+    )
     reply_on(environ, reply)
     os._exit(status)
 

@@ -8,7 +8,13 @@ from __future__ import annotations
 import os
 import sys
 
-from ra_plugins.hosts.guard import LAST_WORDS, BoundedAnswerers, Guard, describe, run_to_end
+from ra_plugins.hosts.guard import (
+    LAST_WORDS,
+    BoundedAnswerers,
+    Guard,
+    describe,
+    run_to_end,
+)
 from ra_plugins.spp.command import Delay, write
 from ra_plugins.spp.session import Session
 from ra_plugins.support.control import Control
@@ -56,7 +62,9 @@ def _wait(seconds: int, output: int) -> None:
             time.sleep(seconds)
 
 # %% ../../nbs/hosts/02_script.ipynb #e516f5ca
-CONTROLDIR = "/var/qmail/control"  # unless the environment says otherwise: qmail-control(5)
+CONTROLDIR = (
+    "/var/qmail/control"  # unless the environment says otherwise: qmail-control(5)
+)
 
 
 class Script:
@@ -80,7 +88,9 @@ class Script:
     def say(self, answer: list[Command]) -> None:
         "Write commands, and remember how long to wait."
         _write_all(self.output, write(answer))
-        self.delay += sum(command.seconds for command in answer if isinstance(command, Delay))
+        self.delay += sum(
+            command.seconds for command in answer if isinstance(command, Delay)
+        )
 
     def run(
         self,
@@ -113,7 +123,11 @@ def main(
 
 # %% ../../nbs/hosts/02_script.ipynb #a0c77687
 def say_answer(
-    guard: Guard, session: Session, control: Control, log: Callable[[str], None], say: Callable[[list[Command]], None]
+    guard: Guard,
+    session: Session,
+    control: Control,
+    log: Callable[[str], None],
+    say: Callable[[list[Command]], None],
 ) -> None:
     "Say the plugin's answer, with answerers of its own."
     answerers = BoundedAnswerers(session.environ, log)
@@ -125,13 +139,19 @@ def say_answer(
 
 
 async def _answer_on_asyncio(
-    guard: Guard, session: Session, control: Control, answerers: BoundedAnswerers, say: Callable[[list[Command]], None]
+    guard: Guard,
+    session: Session,
+    control: Control,
+    answerers: BoundedAnswerers,
+    say: Callable[[list[Command]], None],
 ) -> None:
     async with answerers:
         say(await guard.adecide(session, control, answerers))
 
 # %% ../../nbs/hosts/02_script.ipynb #d49c87b4
-def end_if_stuck(seconds: float, log: Callable[[str], None]) -> Callable[[], None]:  # to be called when all is well
+def end_if_stuck(
+    seconds: float, log: Callable[[str], None]
+) -> Callable[[], None]:  # to be called when all is well
     "End this process after so long a time, unless the function that is returned is called before."
     from _thread import allocate_lock, stack_size, start_new_thread
 
@@ -146,7 +166,9 @@ def end_if_stuck(seconds: float, log: Callable[[str], None]) -> Callable[[], Non
     stack_size(STACK_BYTES)
     try:
         start_new_thread(wait, ())
-    except RuntimeError as error:  # no memory for it, or no more processes for this user
+    except (
+        RuntimeError
+    ) as error:  # no memory for it, or no more processes for this user
         log(f"runs without its last bound: {error}")
     return running.release
 
@@ -168,7 +190,11 @@ def import_path() -> tuple[str, ...]:
     from importlib.util import find_spec
 
     found = (find_spec(module) for module in ("ra_plugins", "cdblib", "dns"))
-    folders = (os.path.dirname(os.path.dirname(os.path.abspath(each.origin))) for each in found if each and each.origin)
+    folders = (
+        os.path.dirname(os.path.dirname(os.path.abspath(each.origin)))
+        for each in found
+        if each and each.origin
+    )
     return tuple(dict.fromkeys(folders))
 
 # %% ../../nbs/hosts/02_script.ipynb #9f79d72c
@@ -177,7 +203,9 @@ def import_folder(plugin: Plugin) -> list[str]:
     file = getattr(sys.modules.get(plugin.__module__), "__file__", None)
     if plugin.__module__.startswith("ra_plugins.") or not file:
         return []
-    package = os.path.basename(file).startswith("__init__.")  # whose file is one folder deeper
+    package = os.path.basename(file).startswith(
+        "__init__."
+    )  # whose file is one folder deeper
     folder = os.path.dirname(os.path.abspath(file))
     for _ in range(plugin.__module__.count(".") + package):
         folder = os.path.dirname(folder)
@@ -224,7 +252,8 @@ LOOK_OPTION = "--look"  # makes a program say its plugin's name, and no more: so
 def executable(
     plugin: Plugin,
     python: str = sys.executable,  # full path of the interpreter
-    path: tuple[str, ...] | None = None,  # folders to import from; by default, where this package and pure-cdb are
+    path: tuple[str, ...]
+    | None = None,  # folders to import from; by default, where this package and pure-cdb are
 ) -> str:  # the text of a program
     "The program that runs `plugin`."
     whose = plugin.__module__.partition(".")[0].replace("ra_plugins", "ra-plugins")

@@ -61,7 +61,10 @@ def plugin_lack(name: str) -> str:
 def _names_of(text: str) -> dict[str, tuple[str, ...]]:
     "The names in the file's text, by stage."
     programs = sections(text.replace("\r", ""), "sagredo")
-    return {stage: tuple(os.path.basename(entry.strip()) for entry in entries) for stage, entries in programs.items()}
+    return {
+        stage: tuple(os.path.basename(entry.strip()) for entry in entries)
+        for stage, entries in programs.items()
+    }
 
 
 def _lines_of(text: str) -> frozenset[str]:
@@ -118,15 +121,23 @@ class _Turn:
 
         self.lacks: list[str] = []  # what is to be said when it is its turn
         self.plugin = plugin_of(os.path.join(folder, name), self.lacks.append)
-        self.guard = Guard(self.plugin, partial(_log_as, script, self.plugin.name)) if self.plugin else None
+        self.guard = (
+            Guard(self.plugin, partial(_log_as, script, self.plugin.name))
+            if self.plugin
+            else None
+        )
         if not self.plugin:
             self.lacks.append(plugin_lack(name))
 
 # %% ../../nbs/hosts/04_section.ipynb #72338259
-def _say(script: Script, section: SectionAnswer, turns: list[_Turn], control: Control) -> None:
+def _say(
+    script: Script, section: SectionAnswer, turns: list[_Turn], control: Control
+) -> None:
     "Have each plugin decide, and say what comes of it."
     answerers = BoundedAnswerers(section.environ, script.log)
-    if answerers.needs_loop(kind for turn in turns if turn.plugin for kind in turn.plugin.asks):
+    if answerers.needs_loop(
+        kind for turn in turns if turn.plugin for kind in turn.plugin.asks
+    ):
         run_to_end(_say_on_asyncio(script, section, turns, control, answerers))
         return
     with answerers:
@@ -138,7 +149,11 @@ def _say(script: Script, section: SectionAnswer, turns: list[_Turn], control: Co
 
 
 async def _say_on_asyncio(
-    script: Script, section: SectionAnswer, turns: list[_Turn], control: Control, answerers: BoundedAnswerers
+    script: Script,
+    section: SectionAnswer,
+    turns: list[_Turn],
+    control: Control,
+    answerers: BoundedAnswerers,
 ) -> None:
     async with answerers:
         for guard in _guards(script, turns):
@@ -164,7 +179,8 @@ def _log_as(script: Script, name: str, message: str) -> None:
 def section_program(
     stage: str,  # of `ra_plugins.spp.plugin.STAGES`
     python: str = sys.executable,  # full path of the interpreter
-    path: tuple[str, ...] | None = None,  # folders to import from; by default, where this package and pure-cdb are
+    path: tuple[str, ...]
+    | None = None,  # folders to import from; by default, where this package and pure-cdb are
 ) -> str:  # the text of a program
     "The program that runs all plugins of a section."
     return program_text(

@@ -21,7 +21,14 @@ from ra_plugins.plugins.shared.listkeys import (
     network_entry,
 )
 from ra_plugins.plugins.shared.lookups import domain_key
-from ra_plugins.spp.command import AddHeader, Command, Disconnect, Next, Refuse, SetVariable
+from ra_plugins.spp.command import (
+    AddHeader,
+    Command,
+    Disconnect,
+    Next,
+    Refuse,
+    SetVariable,
+)
 from ra_plugins.spp.plugin import STAGES, State, plugin
 from ra_plugins.spp.session import COMMAND_ORDER, exemption_place, plugin_names
 from ra_plugins.support.environment import Environment, filename, number, variable
@@ -57,10 +64,18 @@ def _value(field: str, text: str) -> str:
         return network_entry(text)
     if field in ("name", "helo") and ("@" in text or "/" in text):
         raise ValueError(f"{field} is a host's name, and {text:.60} isn't one")
-    if field in ("sender", "recipient") and "@" not in text and text not in ("<>", "postmaster"):
-        raise ValueError(f"{field} is an address, or a domain with @ in front, and {text:.60} is neither")
+    if (
+        field in ("sender", "recipient")
+        and "@" not in text
+        and text not in ("<>", "postmaster")
+    ):
+        raise ValueError(
+            f"{field} is an address, or a domain with @ in front, and {text:.60} is neither"
+        )
     entry = domain_key(text) if field in ("name", "helo") else address_entry(text)
-    if not domain_key(entry.rpartition("@")[2]).isascii() and (field in ("name", "helo") or "@" in entry):
+    if not domain_key(entry.rpartition("@")[2]).isascii() and (
+        field in ("name", "helo") or "@" in entry
+    ):
         raise ValueError(f"{text:.60} holds no name that DNS could have")
     return entry
 
@@ -83,14 +98,20 @@ def _conditions(words: list[str]) -> Iterator[AccessCondition]:
     while place < len(words):
         field = words[place].lower()
         if field == "everybody":
-            raise ValueError(f"everybody stands alone, and here is {words[not place]:.60} beside it")
+            raise ValueError(
+                f"everybody stands alone, and here is {words[not place]:.60} beside it"
+            )
         if field not in ACCESS_FIELDS:
-            raise ValueError(f"{words[place]:.60} is no condition; there are {', '.join(ACCESS_FIELDS)} and everybody")
+            raise ValueError(
+                f"{words[place]:.60} is no condition; there are {', '.join(ACCESS_FIELDS)} and everybody"
+            )
         listed = [word.lower() for word in words[place + 1 : place + 2]] == ["in"]
         values = words[place + 1 + listed : place + 2 + listed]
         if not values:
             raise ValueError(f"something is missing behind {' '.join(words[place:])}")
-        yield AccessCondition(field, values[0] if listed else _value(field, values[0].lower()), listed)
+        yield AccessCondition(
+            field, values[0] if listed else _value(field, values[0].lower()), listed
+        )
         place += 2 + listed
 
 # %% ../../nbs/plugins/access.ipynb #1c145b3c
@@ -104,7 +125,11 @@ def our_plugins() -> set[str]:
             files = listdir(dirname(dirname(listkeys.__file__)))
         except OSError:
             files = []
-        _OURS.update(file[:-3] for file in files if file.endswith(".py") and not file.startswith("_"))
+        _OURS.update(
+            file[:-3]
+            for file in files
+            if file.endswith(".py") and not file.startswith("_")
+        )
     return _OURS
 
 
@@ -113,7 +138,13 @@ def meant_plugin(
 ) -> str:  # nothing if it is one of ours, or isn't near to one
     "The plugin of ours that is meant by a name with one slip."
     ours = our_plugins() if len(name) > _SHORT else set()
-    return "" if name in ours else min((each for each in ours if _is_one_slip(name.lower(), each)), default="")
+    return (
+        ""
+        if name in ours
+        else min(
+            (each for each in ours if _is_one_slip(name.lower(), each)), default=""
+        )
+    )
 
 
 _SHORT = 4  # letters
@@ -122,16 +153,26 @@ _SHORT = 4  # letters
 def _is_one_slip(name: str, other: str) -> bool:
     "Is a letter missing, or wrong, or one too many, or have two changed places?"
     least = min(len(name), len(other))
-    begin = next((place for place in range(least) if name[place] != other[place]), least)
+    begin = next(
+        (place for place in range(least) if name[place] != other[place]), least
+    )
     left = least - begin
-    end = next((place for place in range(left) if name[-1 - place] != other[-1 - place]), left)
+    end = next(
+        (place for place in range(left) if name[-1 - place] != other[-1 - place]), left
+    )
     odd, meant = name[begin : len(name) - end], other[begin : len(other) - end]
     swapped = len(odd) == 2 and odd == meant[::-1]
     return (max(len(odd), len(meant)) == 1 or swapped) and (odd + meant).isalpha()
 
 # %% ../../nbs/plugins/access.ipynb #59994555
 # By action, the word that announces a text.
-ACCESS_ACTIONS = {"allow": "", "refuse for now": "say", "refuse": "say", "tag": "with", "exempt from": ""}
+ACCESS_ACTIONS = {
+    "allow": "",
+    "refuse for now": "say",
+    "refuse": "say",
+    "tag": "with",
+    "exempt from": "",
+}
 
 
 class AccessRule:
@@ -139,8 +180,15 @@ class AccessRule:
 
     __slots__ = ("line", "action", "conditions", "text")
 
-    def __init__(self, line: int, action: str, conditions: tuple[AccessCondition, ...], text: str):
-        self.line, self.action, self.conditions, self.text = line, action, conditions, text
+    def __init__(
+        self, line: int, action: str, conditions: tuple[AccessCondition, ...], text: str
+    ):
+        self.line, self.action, self.conditions, self.text = (
+            line,
+            action,
+            conditions,
+            text,
+        )
 
     def __repr__(self) -> str:
         return ", ".join(map(repr, self.conditions)) or "everybody"
@@ -152,7 +200,9 @@ def _action(text: str) -> tuple[str, str]:
     for action in ACCESS_ACTIONS:
         if beginning.startswith(f"{action} "):
             return action, text[len(action) + 1 :]
-    raise ValueError(f"it begins with {text.split(maxsplit=1)[0]:.60}, and not with one of {', '.join(ACCESS_ACTIONS)}")
+    raise ValueError(
+        f"it begins with {text.split(maxsplit=1)[0]:.60}, and not with one of {', '.join(ACCESS_ACTIONS)}"
+    )
 
 
 def _as_named(word: str) -> str:
@@ -163,13 +213,22 @@ def _as_named(word: str) -> str:
 def _names(rest: str) -> tuple[str, str]:
     "The names of plugins behind `exempt from`, and what follows; `ValueError` if they aren't any."
     words = rest.replace(",", " ").split()
-    count = next((place for place, word in enumerate(words) if word.lower() in (*ACCESS_FIELDS, "everybody")), len(words))
+    count = next(
+        (
+            place
+            for place, word in enumerate(words)
+            if word.lower() in (*ACCESS_FIELDS, "everybody")
+        ),
+        len(words),
+    )
     try:
         names = plugin_names(" ".join(map(_as_named, words[:count])))
     except ValueError:
         names = ""
     if not names:
-        raise ValueError("exempt from should be followed by names of plugins, or by all")
+        raise ValueError(
+            "exempt from should be followed by names of plugins, or by all"
+        )
     return names, " ".join(rest.replace(",", " ").split()[count:])
 
 # %% ../../nbs/plugins/access.ipynb #c7f38789
@@ -179,7 +238,9 @@ def _text(action: str, rest: str) -> tuple[str, str]:
     if not word:
         return rest, ""
     words = rest.split()
-    place = next((place for place, each in enumerate(words) if each.lower() == word), len(words))
+    place = next(
+        (place for place, each in enumerate(words) if each.lower() == word), len(words)
+    )
     text = " ".join(words[place + 1 :])
     if place < len(words) and not text:
         raise ValueError(f"something is missing behind {words[place]}")
@@ -201,7 +262,9 @@ def parse_access_rule(
         return AccessRule(line, action, (), said or names)
     conditions = tuple(_conditions(words))
     if not conditions:
-        raise ValueError("it doesn't say whom it is about; everybody is a condition, too")
+        raise ValueError(
+            "it doesn't say whom it is about; everybody is a condition, too"
+        )
     fields = [condition.field for condition in conditions if not condition.listed]
     if twice := [field for field in fields if fields.count(field) > 1]:
         raise ValueError(f"{twice[0]} has two values here, and can only have one")
@@ -215,26 +278,42 @@ class AccessRules:
         self.kept: dict[tuple[str, str], list[AccessRule]] = {}  # by field and value
         self.others: list[AccessRule] = []
         self.faults = Faults()  # what is wrong, each with its line
-        self.told: set[tuple[frozenset[str], ...]] = set()  # sections for which the log has what can't match there
+        self.told: set[tuple[frozenset[str], ...]] = (
+            set()
+        )  # sections for which the log has what can't match there
         self.fields: set[str] = set()  # that some condition is about
 
     def add(self, rule: AccessRule) -> None:
         "Take up a rule."
         first = next((each for each in rule.conditions if not each.listed), None)
-        (self.kept.setdefault((first.field, first.value), []) if first else self.others).append(rule)
+        (
+            self.kept.setdefault((first.field, first.value), [])
+            if first
+            else self.others
+        ).append(rule)
         self.fields.update(condition.field for condition in rule.conditions)
 
     def candidates(
         self,
-        keys: Mapping[str, list[str]],  # by field, the entries that would hold this session
+        keys: Mapping[
+            str, list[str]
+        ],  # by field, the entries that would hold this session
     ) -> list[AccessRule]:  # in the order of their lines
         "The rules that may match."
-        found = [rule for field in keys for key in keys[field] for rule in self.kept.get((field, key), ())]
+        found = [
+            rule
+            for field in keys
+            for key in keys[field]
+            for rule in self.kept.get((field, key), ())
+        ]
         return sorted([*found, *self.others], key=lambda rule: rule.line)
 
     def all(self) -> list[AccessRule]:
         "The rules, in the order of their lines."
-        return sorted([*self.others, *(rule for kept in self.kept.values() for rule in kept)], key=lambda rule: rule.line)
+        return sorted(
+            [*self.others, *(rule for kept in self.kept.values() for rule in kept)],
+            key=lambda rule: rule.line,
+        )
 
 
 def parse_access_rules(text: str) -> AccessRules:
@@ -267,10 +346,23 @@ _LISTS_OF = {  # what kind of list each field is looked up in, of `LIST_ENTRIES`
 class AccessMatch:
     "The first rule that matches a session."
 
-    def __init__(self, rules: AccessRules, keys: dict[str, list[str]], control: Control, log: Callable[[str], None]):
+    def __init__(
+        self,
+        rules: AccessRules,
+        keys: dict[str, list[str]],
+        control: Control,
+        log: Callable[[str], None],
+    ):
         self.keys, self.control, self.log = keys, control, log
         self.unsure = False  # has a list that comes before it been unreadable?
-        self.rule = next((rule for rule in rules.candidates(keys) if all(map(self.holds, rule.conditions))), None)
+        self.rule = next(
+            (
+                rule
+                for rule in rules.candidates(keys)
+                if all(map(self.holds, rule.conditions))
+            ),
+            None,
+        )
 
     def holds(self, condition: AccessCondition) -> bool:
         "Does a condition hold?"
@@ -280,7 +372,9 @@ class AccessMatch:
         if not condition.listed:
             return condition.value in keys
         try:
-            log_list_faults(self.control, condition.value, _LISTS_OF[condition.field], self.log)
+            log_list_faults(
+                self.control, condition.value, _LISTS_OF[condition.field], self.log
+            )
             return self.control.has(condition.value, *keys)
         except OSError as error:
             self.log(with_reason(f"error opening {condition.value}", error))
@@ -288,7 +382,9 @@ class AccessMatch:
             return False
 
 # %% ../../nbs/plugins/access.ipynb #4b517ec9
-KNOWN_AT: dict[str, frozenset[str]] = {  # sections of control/smtpplugins, by what is known there
+KNOWN_AT: dict[
+    str, frozenset[str]
+] = {  # sections of control/smtpplugins, by what is known there
     "client": frozenset(STAGES),
     "name": frozenset(STAGES),
     "helo": frozenset(STAGES) - {"connection"},
@@ -311,7 +407,11 @@ def _entries(text: str) -> Iterator[tuple[str, str]]:
 
 def sections_of_access(text: str) -> frozenset[str]:
     "The sections of control/smtpplugins in which a program called access stands, if it isn't told there which it is."
-    found = ((section, entry) for section, entry in _entries(text) if entry.rpartition("/")[2] == "access")
+    found = (
+        (section, entry)
+        for section, entry in _entries(text)
+        if entry.rpartition("/")[2] == "access"
+    )
     return frozenset(section for section, entry in found if "ACCESSSTAGE=" not in entry)
 
 
@@ -319,8 +419,13 @@ def sections_before_access(text: str) -> dict[str, set[str]]:
     "By program, the sections in which it runs and access hasn't run before it; access's own are all in which it stands."
     found: dict[str, set[str]] = {"access": set()}
     for section, entry in _entries(text):
-        names = [word.strip(";&|()\"'").rpartition("/")[2] for word in entry.removeprefix(":").split()]
-        for name in names if section not in found["access"] else ():  # whatever a line for the shell names is taken for one
+        names = [
+            word.strip(";&|()\"'").rpartition("/")[2]
+            for word in entry.removeprefix(":").split()
+        ]
+        for name in (
+            names if section not in found["access"] else ()
+        ):  # whatever a line for the shell names is taken for one
             found.setdefault(name, set()).add(section)
     return found
 
@@ -337,10 +442,16 @@ class AccessSettings(Environment):
 
     file: str = variable("ACCESSFILE", filename, "access", "The file with the rules.")
     stage: str | None = variable(
-        "ACCESSSTAGE", stage_name, None, "The section that runs it; needed where it stands below [rcpt] and elsewhere."
+        "ACCESSSTAGE",
+        stage_name,
+        None,
+        "The section that runs it; needed where it stands below [rcpt] and elsewhere.",
     )
     sections: str | None = variable(
-        "SPPCONFFILE", filename, None, "qmail-spp's own: the file with the sections, from qmail's home; else smtpplugins."
+        "SPPCONFFILE",
+        filename,
+        None,
+        "qmail-spp's own: the file with the sections, from qmail's home; else smtpplugins.",
     )
 
 # %% ../../nbs/plugins/access.ipynb #89dc2851
@@ -349,9 +460,15 @@ def _standing(text: str) -> tuple[frozenset[str], dict[str, set[str]]]:
     return sections_of_access(text), sections_before_access(text)
 
 
-def _sections(control: Control, settings: AccessSettings) -> tuple[frozenset[str], dict[str, set[str]]]:
+def _sections(
+    control: Control, settings: AccessSettings
+) -> tuple[frozenset[str], dict[str, set[str]]]:
     "Where access may be running, and where each program stands before it; nothing where that can't be found out."
-    name = join(dirname(abspath(control.folder)), settings.sections) if settings.sections else "smtpplugins"
+    name = (
+        join(dirname(abspath(control.folder)), settings.sections)
+        if settings.sections
+        else "smtpplugins"
+    )
     try:
         sections, programs = control.parsed(name, _standing)
     except OSError:
@@ -362,21 +479,34 @@ def _sections(control: Control, settings: AccessSettings) -> tuple[frozenset[str
 def _running(session: Session, sections: frozenset[str]) -> frozenset[str]:
     "Those that may be running at this command, by what the session tells."
     late = frozenset(STAGES) - {"connection"}
-    begun = any(told is not None for told in (session.helo, session.auth_user, session.mail_from))
+    begun = any(
+        told is not None
+        for told in (session.helo, session.auth_user, session.mail_from)
+    )
     found = sections & late if begun else sections
-    for told, where in ((session.mail_from, KNOWN_AT["sender"]), (session.rcpt_to, KNOWN_AT["recipient"])):
+    for told, where in (
+        (session.mail_from, KNOWN_AT["sender"]),
+        (session.rcpt_to, KNOWN_AT["recipient"]),
+    ):
         found = found - where if told is None else found
     return found or sections
 
 
 def _known(rules: AccessRules, sections: frozenset[str]) -> frozenset[str]:
     "The fields that some rule is about and that can be known."
-    known = frozenset(field for field in rules.fields if not sections or not sections.isdisjoint(KNOWN_AT[field]))
+    known = frozenset(
+        field
+        for field in rules.fields
+        if not sections or not sections.isdisjoint(KNOWN_AT[field])
+    )
     return known - {"recipient"} if sections - KNOWN_AT["recipient"] else known
 
 
 def _log_unknown(
-    rules: AccessRules, sections: frozenset[str], programs: dict[str, set[str]], log: Callable[[str], None]
+    rules: AccessRules,
+    sections: frozenset[str],
+    programs: dict[str, set[str]],
+    log: Callable[[str], None],
 ) -> None:
     "Log, once for a file, which rules can't match where access stands."
     everywhere = sections | programs.get("access", set())
@@ -385,7 +515,9 @@ def _log_unknown(
     rules.told.add((sections, everywhere))
     elsewhere = sections - KNOWN_AT["recipient"] - {"connection"}
     if "recipient" in rules.fields and elsewhere and sections & KNOWN_AT["recipient"]:
-        log(f"rules about recipients need ACCESSSTAGE=rcpt below [rcpt], since access stands below [{min(elsewhere)}], too")
+        log(
+            f"rules about recipients need ACCESSSTAGE=rcpt below [rcpt], since access stands below [{min(elsewhere)}], too"
+        )
     faults = _never_matching(rules, everywhere) if everywhere else []
     where = " or ".join(f"[{each}]" for each in STAGES if each in everywhere)
     for fault in faults[:FAULTS_LOGGED]:
@@ -400,8 +532,12 @@ def _never_matching(rules: AccessRules, sections: Iterable[str]) -> list[str]:
     for rule in rules.all():
         for condition in rule.conditions:
             if KNOWN_AT[condition.field].isdisjoint(sections):
-                places = ", ".join(f"[{each}]" for each in STAGES if each in KNOWN_AT[condition.field])
-                faults.append(f"line {rule.line}: {condition!r} never matches, since it is known at {places} only")
+                places = ", ".join(
+                    f"[{each}]" for each in STAGES if each in KNOWN_AT[condition.field]
+                )
+                faults.append(
+                    f"line {rule.line}: {condition!r} never matches, since it is known at {places} only"
+                )
     return faults
 
 # %% ../../nbs/plugins/access.ipynb #b849c474
@@ -444,11 +580,24 @@ def _tagging(value: str) -> str:
 class AccessState(State):
     "What access keeps from command to command."
 
-    exempt: str = variable("ACCESSEXEMPT", plugin_names, "", "The plugins that needn't look at this session.")
-    since: str = variable(
-        "ACCESSEXEMPTAT", exemption_place, "", "The command that this counts from, and the plugins for which it doesn't."
+    exempt: str = variable(
+        "ACCESSEXEMPT",
+        plugin_names,
+        "",
+        "The plugins that needn't look at this session.",
     )
-    tagged: str = variable("ACCESSTAGGED", _tagging, "", "The line that has tagged this message, and at which recipient.")
+    since: str = variable(
+        "ACCESSEXEMPTAT",
+        exemption_place,
+        "",
+        "The command that this counts from, and the plugins for which it doesn't.",
+    )
+    tagged: str = variable(
+        "ACCESSTAGGED",
+        _tagging,
+        "",
+        "The line that has tagged this message, and at which recipient.",
+    )
 
 # %% ../../nbs/plugins/access.ipynb #ba17b940
 def _tag(rule: AccessRule | None, count: int, state: AccessState) -> list[Command]:
@@ -471,22 +620,42 @@ def _since(
     if rule is None or rule.action != "exempt from":
         return ""
     known = [KNOWN_AT[condition.field] for condition in rule.conditions]
-    stages = [stage for stage in COMMAND_ORDER if stage in (sections or STAGES) and all(stage in each for each in known)]
+    stages = [
+        stage
+        for stage in COMMAND_ORDER
+        if stage in (sections or STAGES) and all(stage in each for each in known)
+    ]
     since = stages[0] if stages else "rcpt"
-    again = {*COMMAND_ORDER[1 : COMMAND_ORDER.index(since) + 1]}  # which may come before access has looked again
+    again = {
+        *COMMAND_ORDER[1 : COMMAND_ORDER.index(since) + 1]
+    }  # which may come before access has looked again
     named = before if rule.text == "all" else rule.text.split()
-    but = [name for name in named if name != "access" and name.isidentifier() and not again.isdisjoint(before.get(name, ()))]
-    return f"{since} {' '.join(but)}".rstrip()[:_SINCE_LIMIT] if since != "connection" else ""
+    but = [
+        name
+        for name in named
+        if name != "access"
+        and name.isidentifier()
+        and not again.isdisjoint(before.get(name, ()))
+    ]
+    return (
+        f"{since} {' '.join(but)}".rstrip()[:_SINCE_LIMIT]
+        if since != "connection"
+        else ""
+    )
 
 
 _SINCE_LIMIT = 1000  # characters
 
 
-def _exempt(rule: AccessRule | None, state: AccessState, since: str = "") -> list[SetVariable]:
+def _exempt(
+    rule: AccessRule | None, state: AccessState, since: str = ""
+) -> list[SetVariable]:
     "The exemption of a rule, or its end, where that is something new."
     names = rule.text if rule and rule.action == "exempt from" else ""
     left = {"exempt": names, "since": since if names else ""}
-    return state.keep(**{name: value for name, value in left.items() if value != getattr(state, name)})
+    return state.keep(
+        **{name: value for name, value in left.items() if value != getattr(state, name)}
+    )
 
 # %% ../../nbs/plugins/access.ipynb #247b3350
 _DONE = {
@@ -502,9 +671,15 @@ def _told(rule: AccessRule, changed: list[Command]) -> str:
     "A rule that tags or exempts, with those whom it can't exempt."
     if rule.action != "exempt from":
         return _DONE[rule.action]
-    left = next((each.text for each in changed if each.text.startswith("ACCESSEXEMPTAT=")), "")
+    left = next(
+        (each.text for each in changed if each.text.startswith("ACCESSEXEMPTAT=")), ""
+    )
     but = left.partition("=")[2].split()[1:]
-    without = f", except {' '.join(but)}, which runs before access," if but and rule.text != "all" else ""
+    without = (
+        f", except {' '.join(but)}, which runs before access,"
+        if but and rule.text != "all"
+        else ""
+    )
     return f"exempt from {rule.text}{without}"
 
 
@@ -519,10 +694,16 @@ def _values(session: Session) -> dict[str, str]:
 
 def _about(session: Session, known: frozenset[str]) -> str:
     "The client, and what the rules may have looked at, for the log."
-    return ", ".join(f"{field} {value}" for field, value in _values(session).items() if field in known | {"client"})
+    return ", ".join(
+        f"{field} {value}"
+        for field, value in _values(session).items()
+        if field in known | {"client"}
+    )
 
 # %% ../../nbs/plugins/access.ipynb #d91a3168
-def _log_unjudged(session: Session, keys: Mapping[str, list[str]], log: Callable[[str], None]) -> None:
+def _log_unjudged(
+    session: Session, keys: Mapping[str, list[str]], log: Callable[[str], None]
+) -> None:
     "Log which of a session's domains can't be compared: they are in no list, and no rule holds them."
     for field, value in _values(session).items():
         domain = value.rpartition("@")[2] if field in keys else ""
@@ -541,7 +722,11 @@ _OTHERS = tuple(stage for stage in STAGES if stage != "rcpt")
     answers=(AddHeader, Disconnect, Next, Refuse, SetVariable),
 )
 def access(
-    session: Session, settings: AccessSettings, state: AccessState, control: Control, log: Callable[[str], None]
+    session: Session,
+    settings: AccessSettings,
+    state: AccessState,
+    control: Control,
+    log: Callable[[str], None],
 ) -> list[Command]:
     "Allow, refuse, tag, or exempt from other plugins, as the first rule says that matches."
     try:
@@ -555,11 +740,22 @@ def access(
     sections = _running(session, sections)
     keys = {field: ACCESS_FIELDS[field](session) for field in _known(rules, sections)}
     _log_unjudged(session, keys, log)
-    match, about = AccessMatch(rules, keys, control, log), _about(session, frozenset(keys))
+    match, about = (
+        AccessMatch(rules, keys, control, log),
+        _about(session, frozenset(keys)),
+    )
     at_recipient = not sections or bool(sections & KNOWN_AT["recipient"])
-    since, count = _since(match.rule, sections, programs), (at_recipient and session.rcpt_count_all) or 0
+    since, count = (
+        _since(match.rule, sections, programs),
+        (at_recipient and session.rcpt_count_all) or 0,
+    )
     changed = [*_exempt(match.rule, state, since), *_tag(match.rule, count, state)]
-    return _answer(match, changed, session, lambda done, rule: log(f"{done} by line {rule.line} ({rule!r}): {about}"))
+    return _answer(
+        match,
+        changed,
+        session,
+        lambda done, rule: log(f"{done} by line {rule.line} ({rule!r}): {about}"),
+    )
 
 
 def _answer(
@@ -572,11 +768,17 @@ def _answer(
     rule = match.rule
     if rule is None:
         return changed
-    action = "refuse for now" if rule.action == "refuse" and match.unsure else rule.action
+    action = (
+        "refuse for now" if rule.action == "refuse" and match.unsure else rule.action
+    )
     if rule.action not in ("tag", "exempt from"):
         log(_DONE[action], rule)
     elif changed:
         log(_told(rule, changed), rule)
     if rule.action == "allow":
         return [*changed, Next()]
-    return [*changed, access_reply(action, rule.text, session)] if action in ACCESS_REFUSALS else changed
+    return (
+        [*changed, access_reply(action, rule.text, session)]
+        if action in ACCESS_REFUSALS
+        else changed
+    )

@@ -26,7 +26,13 @@ from ra_plugins.plugins.shared.listkeys import is_listed
 from ra_plugins.spp.command import Refuse, block_permanent, block_temporary
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.address import Address, literal, parse_address
-from ra_plugins.support.environment import Environment, ip_address, number, variable, yes_or_no
+from ra_plugins.support.environment import (
+    Environment,
+    ip_address,
+    number,
+    variable,
+    yes_or_no,
+)
 from ra_plugins.support.log import with_reason
 from ra_plugins.support.networks import is_public, unmapped
 
@@ -48,19 +54,34 @@ class CheckbackSettings(Environment):
     "What checkback can be told."
 
     success: int = variable(
-        "CHECKBACK_CACHETIME", number, 86400, "How long it holds that a server accepts a sender, in seconds."
+        "CHECKBACK_CACHETIME",
+        number,
+        86400,
+        "How long it holds that a server accepts a sender, in seconds.",
     )
     failure: int = variable(
-        "CHECKBACK_FAILTIME", number, 3600, "How long it holds that a server refuses a sender, in seconds."
+        "CHECKBACK_FAILTIME",
+        number,
+        3600,
+        "How long it holds that a server refuses a sender, in seconds.",
     )
     trouble: int = variable(
-        "CHECKBACK_RETRYTIME", number, 120, "How long it holds that a sender can't be verified now, in seconds."
+        "CHECKBACK_RETRYTIME",
+        number,
+        120,
+        "How long it holds that a sender can't be verified now, in seconds.",
     )
     timeout: int = variable(
-        "CHECKBACK_TIMEOUT", callout_seconds, 25, "How long the client waits for a verdict, over all servers, in seconds."
+        "CHECKBACK_TIMEOUT",
+        callout_seconds,
+        25,
+        "How long the client waits for a verdict, over all servers, in seconds.",
     )
     private: bool = variable(
-        "CHECKBACK_PRIVATE", yes_or_no, False, "1 calls servers at private and loopback addresses, too."
+        "CHECKBACK_PRIVATE",
+        yes_or_no,
+        False,
+        "1 calls servers at private and loopback addresses, too.",
     )
     skip_relay: bool = skip_relay("CHECKBACK_")
 
@@ -70,10 +91,16 @@ def decides(
 ) -> bool:
     "Is this a server's word about the sender?"
     about = reply.command in ("MAIL FROM", "RCPT TO") and reply.kind in (2, 4, 5)
-    return about and reply.code != 421 and (reply.command, reply.code) != ("MAIL FROM", 530)
+    return (
+        about
+        and reply.code != 421
+        and (reply.command, reply.code) != ("MAIL FROM", 530)
+    )
 
 # %% ../../nbs/plugins/checkback.ipynb #323f979e
-NOT_REACHED = CalloutReply("", 0, "")  # in place of a reply: there are servers, and none has said anything about the sender
+NOT_REACHED = CalloutReply(
+    "", 0, ""
+)  # in place of a reply: there are servers, and none has said anything about the sender
 
 
 def checkback_answer(
@@ -101,7 +128,9 @@ ADDRESSES = 4  # of a server: two of each kind
 
 async def mail_servers(
     domain: str,  # in ASCII
-) -> list[str]:  # names, or an address literal, in the order in which they are to be tried
+) -> list[
+    str
+]:  # names, or an address literal, in the order in which they are to be tried
     "Who takes mail for a domain; `Unanswered` if DNS doesn't tell."
     if literal(domain):
         return [domain]
@@ -120,8 +149,15 @@ async def server_addresses(
     if named:
         return [str(named)]
     answers = await gather(Lookup(host, "A"), Lookup(host, "AAAA"))
-    four, six = ([] if isinstance(answer, Unanswered) else list(answer) for answer in answers)
-    found = [address for place in range(ADDRESSES // 2) for kind in (four, six) for address in kind[place : place + 1]]
+    four, six = (
+        [] if isinstance(answer, Unanswered) else list(answer) for answer in answers
+    )
+    found = [
+        address
+        for place in range(ADDRESSES // 2)
+        for kind in (four, six)
+        for address in kind[place : place + 1]
+    ]
     if not found:
         for answer in answers:
             if isinstance(answer, Unanswered):
@@ -143,7 +179,9 @@ def why_not_called(
     return ""
 
 # %% ../../nbs/plugins/checkback.ipynb #9f72e291
-def own_names(control: Control, session: Session, log: Callable[[str], None]) -> tuple[str, ...]:
+def own_names(
+    control: Control, session: Session, log: Callable[[str], None]
+) -> tuple[str, ...]:
     "Our names, the one for EHLO first; without any, the address that the client has called."
     found = []
     for file in ("helohost", "me", "smtpgreeting"):
@@ -155,7 +193,9 @@ def own_names(control: Control, session: Session, log: Callable[[str], None]) ->
         if can_greet_as(name):
             found.append(name)
     ip = session.server_ip
-    return tuple(found) or (f"[{'IPv6:' if ip.version == 6 else ''}{ip}]" if ip else "localhost",)
+    return tuple(found) or (
+        f"[{'IPv6:' if ip.version == 6 else ''}{ip}]" if ip else "localhost",
+    )
 
 # %% ../../nbs/plugins/checkback.ipynb #950de7ac
 class Check(namedtuple("Check", "address session settings names log")):
@@ -171,7 +211,11 @@ class Check(namedtuple("Check", "address session settings names log")):
 
 def no_use(why: Unanswered) -> bool:
     "Is there no use in asking on? Our own time is over, and not only a nameserver's; or what asks isn't installed."
-    return isinstance(why, NotInstalled) or isinstance(why, Late) and not isinstance(why, Silent)
+    return (
+        isinstance(why, NotInstalled)
+        or isinstance(why, Late)
+        and not isinstance(why, Silent)
+    )
 
 # %% ../../nbs/plugins/checkback.ipynb #b22c76fa
 async def call_address(check: Check, host: str, ip: str) -> CalloutReply:
@@ -183,7 +227,9 @@ async def call_address(check: Check, host: str, ip: str) -> CalloutReply:
     return await Callout(host, ip, str(check.address), check.names, tls=False)
 
 # %% ../../nbs/plugins/checkback.ipynb #7dc9c4c9
-async def call_server(check: Check, host: str) -> CalloutReply | None:  # None if there is nothing to be called
+async def call_server(
+    check: Check, host: str
+) -> CalloutReply | None:  # None if there is nothing to be called
     "The reply of a server that decides, or `NOT_REACHED`. `Late` if our time is over."
     outcome, log = None, check.log
     for ip in await server_addresses(host):
@@ -203,12 +249,16 @@ async def call_server(check: Check, host: str) -> CalloutReply | None:  # None i
         else:
             if decides(reply):
                 return reply
-            log(f"Server {host} gave error {reply.code} to {reply.command}: {reply.text} ({ip})")
+            log(
+                f"Server {host} gave error {reply.code} to {reply.command}: {reply.text} ({ip})"
+            )
         outcome = NOT_REACHED
     return outcome
 
 # %% ../../nbs/plugins/checkback.ipynb #1802e37c
-async def call_servers(check: Check, hosts: list[str]) -> CalloutReply | None:  # None if none of them can be called
+async def call_servers(
+    check: Check, hosts: list[str]
+) -> CalloutReply | None:  # None if none of them can be called
     "The first reply that decides, or `NOT_REACHED`. `Late` if our time is over."
     outcome = None
     for host in hosts:
@@ -226,14 +276,18 @@ async def call_servers(check: Check, hosts: list[str]) -> CalloutReply | None:  
     return outcome
 
 # %% ../../nbs/plugins/checkback.ipynb #638233c4
-async def call_domain(check: Check) -> CalloutReply | None:  # None if it has no server that can be called
+async def call_domain(
+    check: Check,
+) -> CalloutReply | None:  # None if it has no server that can be called
     "As `call_servers`, for those that the sender's domain has."
     try:
         hosts = await mail_servers(check.address.domain)
     except Unanswered as why:
         if no_use(why):
             raise
-        check.log(with_reason(f"error looking up the servers of {check.address.domain}", why))
+        check.log(
+            with_reason(f"error looking up the servers of {check.address.domain}", why)
+        )
         return NOT_REACHED
     return await call_servers(check, hosts)
 
@@ -244,14 +298,22 @@ async def verified(check: Check) -> CalloutReply | None:  # None as above
     if isinstance(outcome, NotInstalled):
         raise outcome  # so the mail goes on
     if isinstance(outcome, Unanswered):
-        check.log(f"no server of {check.address.domain} has told within {check.settings.timeout} s")
+        check.log(
+            f"no server of {check.address.domain} has told within {check.settings.timeout} s"
+        )
         return NOT_REACHED
     return outcome
 
 # %% ../../nbs/plugins/checkback.ipynb #45a8a6af
 def lifetime(reply: CalloutReply, settings: CheckbackSettings) -> int:
     "How long a reply holds, in seconds."
-    return settings.success if reply.kind == 2 else settings.failure if reply.kind == 5 else settings.trouble
+    return (
+        settings.success
+        if reply.kind == 2
+        else settings.failure
+        if reply.kind == 5
+        else settings.trouble
+    )
 
 
 async def remembered(check: Check) -> KeptReply | None:  # one that holds
@@ -295,11 +357,15 @@ def excused(
     log: Callable[[str], None],
 ) -> str:  # for the log; empty if it is to be checked
     "Why a sender isn't checked."
-    if is_listed(control, "cbwldom", "domain", log, address.domain, parse_address(text).domain):
+    if is_listed(
+        control, "cbwldom", "domain", log, address.domain, parse_address(text).domain
+    ):
         return "Whitelisted domain"
     if is_listed(control, "cbwladdr", "address alone", log, str(address), text):
         return "Whitelisted address"
-    return "Domain of ours, not called" if _is_ours(control, address.domain, log) else ""
+    return (
+        "Domain of ours, not called" if _is_ours(control, address.domain, log) else ""
+    )
 
 # %% ../../nbs/plugins/checkback.ipynb #415b05bd
 def sender_address(text: str) -> Address:
@@ -313,10 +379,17 @@ def sender_address(text: str) -> Address:
 
 # %% ../../nbs/plugins/checkback.ipynb #e513671a
 @plugin(
-    "mail", settings=CheckbackSettings, asks=(LastReply, Lookup, Callout, KeepReply), answers=(Refuse,), seconds=60
+    "mail",
+    settings=CheckbackSettings,
+    asks=(LastReply, Lookup, Callout, KeepReply),
+    answers=(Refuse,),
+    seconds=60,
 )
 async def checkback(
-    session: Session, settings: CheckbackSettings, control: Control, log: Callable[[str], None]
+    session: Session,
+    settings: CheckbackSettings,
+    control: Control,
+    log: Callable[[str], None],
 ) -> Refuse | None:
     "Refuse a sender whose own mail server wouldn't take mail for it."
     text = session.mail_from
@@ -327,14 +400,18 @@ async def checkback(
     try:
         address = sender_address(text)
     except ValueError:
-        return block_permanent(log, f"invalid mail address in MAIL FROM envelope header: {text}")
+        return block_permanent(
+            log, f"invalid mail address in MAIL FROM envelope header: {text}"
+        )
     log(f"Checking sender ({text})")
     excuse = excused(text, address, control, log)
     if excuse:
         log(excuse)
         return None
     settings.read_all()
-    reply = await looked_up(Check(address, session, settings, own_names(control, session, log), log))
+    reply = await looked_up(
+        Check(address, session, settings, own_names(control, session, log), log)
+    )
     if reply is None:
         return block_permanent(log, "Could not verify sender")
     return checkback_answer(reply, str(address), log)

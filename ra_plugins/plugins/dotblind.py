@@ -5,7 +5,12 @@
 # %% ../../nbs/plugins/dotblind.ipynb #69204116
 from __future__ import annotations
 
-from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
+from ra_plugins.ask.mailbox import (
+    DovecotMailbox,
+    PostfixMailbox,
+    SqlMailbox,
+    VpopmailMailbox,
+)
 from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.plugins.shared.mailboxes import ListedSettings, is_own_address
 from ra_plugins.plugins.shared.recipients import change_local_part
@@ -28,9 +33,14 @@ __all__ = ['DotblindSettings', 'dotblind']
 class DotblindSettings(ListedSettings):
     "What dotblind can be told."
 
-    strip: str = variable("DOTBLINDSTRIP", text, ".", "The characters to drop; empty drops none.")
+    strip: str = variable(
+        "DOTBLINDSTRIP", text, ".", "The characters to drop; empty drops none."
+    )
     domains: str | None = variable(
-        "DOTBLINDDOMAINS", filename, None, "A list of the domains to do it in; else those that we accept mail for."
+        "DOTBLINDDOMAINS",
+        filename,
+        None,
+        "A list of the domains to do it in; else those that we accept mail for.",
     )
 
 # %% ../../nbs/plugins/dotblind.ipynb #cd071126
@@ -42,7 +52,10 @@ class DotblindSettings(ListedSettings):
     seconds=CHECK_BOUND,
 )
 async def dotblind(
-    session: Session, settings: DotblindSettings, control: Control, log: Callable[[str], None]
+    session: Session,
+    settings: DotblindSettings,
+    control: Control,
+    log: Callable[[str], None],
 ) -> ChangeAddress | None:
     "Drop certain characters from the recipient's local part, if nobody has the address with them."
     dropped = str.maketrans("", "", settings.strip)
@@ -50,4 +63,11 @@ async def dotblind(
     async def stays(address: Address) -> bool:
         return await is_own_address(address, settings, control, log)
 
-    return await change_local_part(session, control, log, settings.domains, lambda local: local.translate(dropped), stays)
+    return await change_local_part(
+        session,
+        control,
+        log,
+        settings.domains,
+        lambda local: local.translate(dropped),
+        stays,
+    )

@@ -7,13 +7,27 @@ from __future__ import annotations
 
 from ra_plugins.ask.dns import Lookup, Prefetch
 from ra_plugins.ask.question import Unanswered, gather
-from ra_plugins.ask.seen import CAME_BACK, FIRST_SEEN, PROVEN, SEEN_BEFORE, TOO_EARLY, Seen, Terms
+from ra_plugins.ask.seen import (
+    CAME_BACK,
+    FIRST_SEEN,
+    PROVEN,
+    SEEN_BEFORE,
+    TOO_EARLY,
+    Seen,
+    Terms,
+)
 from ra_plugins.plugins.shared.exempt import is_exempt, skip_relay
 from ra_plugins.plugins.shared.listkeys import address_keys, client_keys, is_listed
 from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.spp.command import Command, Later, Refuse
 from ra_plugins.spp.plugin import plugin
-from ra_plugins.support.environment import Environment, filename, number, variable, yes_or_no
+from ra_plugins.support.environment import (
+    Environment,
+    filename,
+    number,
+    variable,
+    yes_or_no,
+)
 from ra_plugins.support.log import with_reason
 from ra_plugins.support.networks import unmapped
 
@@ -41,7 +55,11 @@ def client_network(
     from ipaddress import ip_network
 
     address = unmapped(address)
-    return str(ip_network((address, prefix4 if address.version == 4 else prefix6), strict=False))
+    return str(
+        ip_network(
+            (address, prefix4 if address.version == 4 else prefix6), strict=False
+        )
+    )
 
 # %% ../../nbs/plugins/greylist.ipynb #5feeaa45
 def _words(text: str) -> Iterator[str]:
@@ -62,7 +80,13 @@ def unsigned(
 ) -> str:
     "A local part without what it is signed with, by BATV in any of its spellings, or by SRS."
     head, _, rest = local.partition("=")
-    core = _signed_by_batv(rest) if head in ("prvs", "msprvs1") else rest.partition("==")[2] if head == "btv1" else ""
+    core = (
+        _signed_by_batv(rest)
+        if head in ("prvs", "msprvs1")
+        else rest.partition("==")[2]
+        if head == "btv1"
+        else ""
+    )
     return unsigned(core) if core else _without_hashes(local)
 
 
@@ -77,17 +101,27 @@ def _signed_by_batv(rest: str) -> str:
 
 
 def _is_tag(text: str) -> bool:
-    return 8 <= len(text) <= 12 and text[0].isdecimal() and all(char in "0123456789abcdef" for char in text)
+    return (
+        8 <= len(text) <= 12
+        and text[0].isdecimal()
+        and all(char in "0123456789abcdef" for char in text)
+    )
 
 
 def _without_hashes(local: str) -> str:
     "An address of SRS, with # for what is its hash or its day; any other as it is."
     fields = local[5:].split("=")
-    if local[:4] not in ("srs0", "srs1") or local[4:5] not in ("=", "-", "+") or len(fields) < 4:
+    if (
+        local[:4] not in ("srs0", "srs1")
+        or local[4:5] not in ("=", "-", "+")
+        or len(fields) < 4
+    ):
         return local
     if local[:4] == "srs0":
         return "=".join(["srs0", "#", "#", *fields[2:]])
-    inner = fields[3:] if not fields[2] else [fields[2][1:], *fields[3:]]  # SRS1=HASH=HOST= and what stood behind SRS0
+    inner = (
+        fields[3:] if not fields[2] else [fields[2][1:], *fields[3:]]
+    )  # SRS1=HASH=HOST= and what stood behind SRS0
     return "=".join(["srs1", "#", fields[1], "", "#", "#", *inner[2:]])
 
 # %% ../../nbs/plugins/greylist.ipynb #063b4a42
@@ -96,7 +130,11 @@ def folded(sender: str) -> str:
     local, at, domain = sender.lower().rpartition("@")
     local = unsigned(local)
     local = local.partition("+")[0] or local
-    return "".join("#" if word.isdecimal() else word for word in _words(local)) + at + domain
+    return (
+        "".join("#" if word.isdecimal() else word for word in _words(local))
+        + at
+        + domain
+    )
 
 # %% ../../nbs/plugins/greylist.ipynb #9fe76775
 def address_entries(address: str) -> list[str]:
@@ -122,26 +160,72 @@ def prefix6(value: str) -> int:
 class GreylistSettings(Environment):
     "What greylist can be told."
 
-    delay: int = variable("GREYLISTDELAY", number, 300, "For how many seconds after its first try a stranger has to wait.")
+    delay: int = variable(
+        "GREYLISTDELAY",
+        number,
+        300,
+        "For how many seconds after its first try a stranger has to wait.",
+    )
     window: int = variable(
-        "GREYLISTWINDOW", number, 2 * 86400, "Within how many seconds after the first try it has to come back."
+        "GREYLISTWINDOW",
+        number,
+        2 * 86400,
+        "Within how many seconds after the first try it has to come back.",
     )
-    life: int = variable("GREYLISTLIFE", number, 35 * 86400, "For how many seconds after its last message it is known.")
+    life: int = variable(
+        "GREYLISTLIFE",
+        number,
+        35 * 86400,
+        "For how many seconds after its last message it is known.",
+    )
     proven: int = variable(
-        "GREYLISTPROVEN", number, 5, "After how many successes a client passes at once, whatever it sends; 0 for never."
+        "GREYLISTPROVEN",
+        number,
+        5,
+        "After how many successes a client passes at once, whatever it sends; 0 for never.",
     )
-    prefix4: int = variable("GREYLISTPREFIX4", prefix4, 24, "The length of the network that an IPv4 client is known by.")
+    prefix4: int = variable(
+        "GREYLISTPREFIX4",
+        prefix4,
+        24,
+        "The length of the network that an IPv4 client is known by.",
+    )
     prefix6: int = variable("GREYLISTPREFIX6", prefix6, 64, "The same for IPv6.")
-    verp: bool = variable("GREYLISTVERP", yes_or_no, True, "1 leaves out what changes in a sender's address: VERP, BATV, SRS.")
-    observe: bool = variable("GREYLISTOBSERVE", yes_or_no, False, "1 only logs what would be done.")
-    clients: str = variable("GREYLISTCLIENTS", filename, "greylistclients", "A list of clients that needn't wait.")
-    senders: str = variable("GREYLISTSENDERS", filename, "greylistsenders", "A list of senders that needn't wait.")
-    recipients: str = variable(
-        "GREYLISTRECIPIENTS", filename, "greylistrecipients", "A list of recipients for whom nobody has to wait."
+    verp: bool = variable(
+        "GREYLISTVERP",
+        yes_or_no,
+        True,
+        "1 leaves out what changes in a sender's address: VERP, BATV, SRS.",
     )
-    spf: bool = variable("GREYLISTSPF", yes_or_no, False, "1 exempts a client that passes SPF.")
+    observe: bool = variable(
+        "GREYLISTOBSERVE", yes_or_no, False, "1 only logs what would be done."
+    )
+    clients: str = variable(
+        "GREYLISTCLIENTS",
+        filename,
+        "greylistclients",
+        "A list of clients that needn't wait.",
+    )
+    senders: str = variable(
+        "GREYLISTSENDERS",
+        filename,
+        "greylistsenders",
+        "A list of senders that needn't wait.",
+    )
+    recipients: str = variable(
+        "GREYLISTRECIPIENTS",
+        filename,
+        "greylistrecipients",
+        "A list of recipients for whom nobody has to wait.",
+    )
+    spf: bool = variable(
+        "GREYLISTSPF", yes_or_no, False, "1 exempts a client that passes SPF."
+    )
     secondary_mx: bool = variable(
-        "GREYLISTMX", yes_or_no, False, "1 exempts a client that takes mail for the recipient's domain (MX)."
+        "GREYLISTMX",
+        yes_or_no,
+        False,
+        "1 exempts a client that takes mail for the recipient's domain (MX).",
     )
     skip_relay: bool = skip_relay("GREYLIST")
 
@@ -153,12 +237,20 @@ def exempt_as(
     log: Callable[[str], None],
 ) -> str:  # for the log; empty if it isn't
     "What of a session is in a list of those that needn't wait."
-    address, sender, recipient = session.client_ip, session.mail_from or "", session.rcpt_to or ""
-    if address and is_listed(control, settings.clients, "client", log, *client_keys(address)):
+    address, sender, recipient = (
+        session.client_ip,
+        session.mail_from or "",
+        session.rcpt_to or "",
+    )
+    if address and is_listed(
+        control, settings.clients, "client", log, *client_keys(address)
+    ):
         return f"client ({address})"
     if is_listed(control, settings.senders, _ADDRESSES, log, *address_entries(sender)):
         return f"sender ({sender or '<>'})"
-    if is_listed(control, settings.recipients, _ADDRESSES, log, *address_entries(recipient)):
+    if is_listed(
+        control, settings.recipients, _ADDRESSES, log, *address_entries(recipient)
+    ):
         return f"recipient ({recipient})"
     return ""
 
@@ -175,7 +267,11 @@ async def by_mx(session: Session) -> str:
     from ra_plugins.spf.query import Query
 
     query = Query(str(session.client_ip), session.mail_from or "", session.helo or "")
-    return "accepted from secondary MX" if await secondary_mx(query, session.rcpt_to or "") else ""
+    return (
+        "accepted from secondary MX"
+        if await secondary_mx(query, session.rcpt_to or "")
+        else ""
+    )
 
 
 async def by_spf(session: Session) -> str:
@@ -183,16 +279,27 @@ async def by_spf(session: Session) -> str:
     from ra_plugins.spf.evaluation import check_identity
     from ra_plugins.spf.query import Query
 
-    query = Query(str(session.client_ip), session.mail_from or "", session.helo or "", prefetch=True)
+    query = Query(
+        str(session.client_ip),
+        session.mail_from or "",
+        session.helo or "",
+        prefetch=True,
+    )
     passes = (await check_identity(query)).result == "pass"
     return f"SPF pass for {query.domain}" if passes else ""
 
 
 async def vouched_for(session: Session, settings: GreylistSettings) -> str:
     "Does anybody say in DNS that this client needn't wait? What to log, or nothing."
-    wanted = [ask(session) for ask, on in ((by_mx, settings.secondary_mx), (by_spf, settings.spf)) if on]
+    wanted = [
+        ask(session)
+        for ask, on in ((by_mx, settings.secondary_mx), (by_spf, settings.spf))
+        if on
+    ]
     answers = await gather(*wanted, within=DNS_SECONDS)
-    return next((answer for answer in answers if isinstance(answer, str) and answer), "")
+    return next(
+        (answer for answer in answers if isinstance(answer, str) and answer), ""
+    )
 
 # %% ../../nbs/plugins/greylist.ipynb #bae06066
 LINES = {
@@ -216,12 +323,20 @@ def seen_now(session: Session, settings: GreylistSettings, now: float) -> Seen:
     terms = Terms(settings.delay, settings.window, settings.life, settings.proven)
     network = client_network(session.client_ip, settings.prefix4, settings.prefix6)
     sender = session.mail_from or ""
-    return Seen(network, folded(sender) if settings.verp else sender.lower(), (session.rcpt_to or "").lower(), terms, now)
+    return Seen(
+        network,
+        folded(sender) if settings.verp else sender.lower(),
+        (session.rcpt_to or "").lower(),
+        terms,
+        now,
+    )
 
 
 def come_again(sighting: Sighting, sender: str) -> Command:
     "Come again: at once, or for the empty sender at DATA."
-    later = Refuse(451, "4.7.1", f"Greylisted, please come back in {sighting.wait} seconds")
+    later = Refuse(
+        451, "4.7.1", f"Greylisted, please come back in {sighting.wait} seconds"
+    )
     return later if sender else Later("data", later)
 
 
@@ -233,12 +348,20 @@ def come_again(sighting: Sighting, sender: str) -> Command:
     seconds=CHECK_BOUND + DNS_SECONDS,
 )
 async def greylist(
-    session: Session, settings: GreylistSettings, control: Control, log: Callable[[str], None], now: float
+    session: Session,
+    settings: GreylistSettings,
+    control: Control,
+    log: Callable[[str], None],
+    now: float,
 ) -> Command | None:
     "Ask a stranger to come again a little later."
     if session.rcpt_hosts_ok is False or is_exempt(session, log, settings.skip_relay):
         return None
-    if session.client_ip is None or session.mail_from is None or session.rcpt_to is None:
+    if (
+        session.client_ip is None
+        or session.mail_from is None
+        or session.rcpt_to is None
+    ):
         log("error, missing information.")
         return None
     if name := exempt_as(session, settings, control, log):
@@ -255,4 +378,8 @@ async def greylist(
     if waits and (reason := await vouched_for(session, settings)):
         line, waits = reason, False
     log(f"only observed: {line}" if waits and settings.observe else line)
-    return come_again(sighting, session.mail_from) if waits and not settings.observe else None
+    return (
+        come_again(sighting, session.mail_from)
+        if waits and not settings.observe
+        else None
+    )

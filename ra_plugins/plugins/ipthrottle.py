@@ -39,12 +39,17 @@ class IpthrottleSettings(Environment):
     "What ipthrottle can be told."
 
     minutes: int = variable(
-        "IPTHROTTLEMINUTES", number, 2, "For how long a block lasts, as the client is told: what tcpsvd -t has, in minutes."
+        "IPTHROTTLEMINUTES",
+        number,
+        2,
+        "For how long a block lasts, as the client is told: what tcpsvd -t has, in minutes.",
     )
 
 # %% ../../nbs/plugins/ipthrottle.ipynb #179d99a4
 @plugin(*STAGES, settings=IpthrottleSettings, asks=(Rate, Block), answers=(Disconnect,))
-async def ipthrottle(session: Session, settings: IpthrottleSettings, log: Callable[[str], None]) -> Disconnect | None:
+async def ipthrottle(
+    session: Session, settings: IpthrottleSettings, log: Callable[[str], None]
+) -> Disconnect | None:
     "Turn away a client that comes too often, and have ipsvd block it."
     address = client_address(session)
     if address is None:

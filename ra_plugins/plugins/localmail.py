@@ -26,7 +26,10 @@ class LocalmailSettings(Environment):
     "What localmail can be told."
 
     users: str = variable(
-        "LOCALMAILCONF", filename, "localonly", "The list of the users who may write to local domains only."
+        "LOCALMAILCONF",
+        filename,
+        "localonly",
+        "The list of the users who may write to local domains only.",
     )
 
 # %% ../../nbs/plugins/localmail.ipynb #a05da777
@@ -48,7 +51,10 @@ def is_restricted(
 # %% ../../nbs/plugins/localmail.ipynb #21e6416d
 @plugin("rcpt", settings=LocalmailSettings, answers=(Refuse,))
 def localmail(
-    session: Session, settings: LocalmailSettings, control: Control, log: Callable[[str], None]
+    session: Session,
+    settings: LocalmailSettings,
+    control: Control,
+    log: Callable[[str], None],
 ) -> Refuse | None:
     "Refuse a listed user's mail to domains that aren't ours."
     user = session.auth_user

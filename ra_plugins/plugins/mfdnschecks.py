@@ -12,7 +12,13 @@ from ra_plugins.plugins.shared.lookups import CHECK_BOUND, domain_key
 from ra_plugins.spp.command import Refuse, block_permanent, block_temporary
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.address import literal, parse_address
-from ra_plugins.support.environment import Environment, ip_address, timeout_seconds, variable, yes_or_no
+from ra_plugins.support.environment import (
+    Environment,
+    ip_address,
+    timeout_seconds,
+    variable,
+    yes_or_no,
+)
 from ra_plugins.support.log import with_reason
 from ra_plugins.support.networks import is_public
 
@@ -32,7 +38,9 @@ async def has_address(
 ) -> bool:
     "Has one of these hosts an address? Raises `Unanswered` if that can't be told."
     failure: Unanswered | None = None
-    async for _, answer in as_completed(*(Lookup(host, rdtype) for host in hosts for rdtype in ("A", "AAAA"))):
+    async for _, answer in as_completed(
+        *(Lookup(host, rdtype) for host in hosts for rdtype in ("A", "AAAA"))
+    ):
         if isinstance(answer, Unanswered):
             failure = answer
         elif any(anywhere or is_public(ip_address(each)) for each in answer):
@@ -50,10 +58,18 @@ class SenderFault:
 
 
 NO_SENDER = SenderFault("no MAIL FROM envelope header has been sent.", 503, "5.5.1")
-MALFORMED = SenderFault("invalid mail address in MAIL FROM envelope header: {}", 501, "5.1.7")
+MALFORMED = SenderFault(
+    "invalid mail address in MAIL FROM envelope header: {}", 501, "5.1.7"
+)
 NO_DOMAIN = SenderFault("your envelope sender domain must exist: {}", 550, "5.1.8")
-NULL_MX = SenderFault("your envelope sender domain accepts no mail: {}", 550, "5.7.27")  # RFC 7505, section 4.2
-BOGUS_MX = SenderFault("your envelope sender domain has no mail server that can be reached: {}", 550, "5.1.8")
+NULL_MX = SenderFault(
+    "your envelope sender domain accepts no mail: {}", 550, "5.7.27"
+)  # RFC 7505, section 4.2
+BOGUS_MX = SenderFault(
+    "your envelope sender domain has no mail server that can be reached: {}",
+    550,
+    "5.1.8",
+)
 
 # %% ../../nbs/plugins/mfdnschecks.ipynb #97288220
 HOST_LIMIT = 10  # mail servers of a domain that are looked up: the best ones
@@ -74,7 +90,11 @@ async def domain_fault(
     if found and not hosts:
         return NULL_MX
     if hosts:
-        return BOGUS_MX if bogus and not await has_address(hosts[:HOST_LIMIT], anywhere=False) else None
+        return (
+            BOGUS_MX
+            if bogus and not await has_address(hosts[:HOST_LIMIT], anywhere=False)
+            else None
+        )
     if not await has_address([name]):
         return NO_DOMAIN
     return BOGUS_MX if bogus and not await has_address([name], anywhere=False) else None
@@ -99,10 +119,23 @@ class MfdnschecksSettings(Environment):
     "What mfdnschecks can be told."
 
     bogus: bool = variable(
-        "MFDNSBOGUSMX", yes_or_no, False, "1 refuses a domain whose mail servers have no address, or none that is public."
+        "MFDNSBOGUSMX",
+        yes_or_no,
+        False,
+        "1 refuses a domain whose mail servers have no address, or none that is public.",
     )
-    rfc_codes: bool = variable("MFDNSRFCCODES", yes_or_no, False, "1 replies with the codes of RFC 3463 and RFC 7505.")
-    timeout: int = variable("MFDNSTIMEOUT", timeout_seconds, 20, "How many seconds all lookups together may take.")
+    rfc_codes: bool = variable(
+        "MFDNSRFCCODES",
+        yes_or_no,
+        False,
+        "1 replies with the codes of RFC 3463 and RFC 7505.",
+    )
+    timeout: int = variable(
+        "MFDNSTIMEOUT",
+        timeout_seconds,
+        20,
+        "How many seconds all lookups together may take.",
+    )
 
 # %% ../../nbs/plugins/mfdnschecks.ipynb #c902839b
 def blocked(
@@ -119,7 +152,9 @@ def blocked(
     return Refuse(fault.code, fault.enhanced, reason, in_front=True)
 
 
-def put_off(why: Unanswered, sender: str, log: Callable[[str], None], rfc_codes: bool) -> Refuse:
+def put_off(
+    why: Unanswered, sender: str, log: Callable[[str], None], rfc_codes: bool
+) -> Refuse:
     "Log why there is no answer, and ask the client to come again."
     reason = "DNS temporary failure."
     log(with_reason(f"can't look up the domain of {sender}", why))
@@ -129,15 +164,25 @@ def put_off(why: Unanswered, sender: str, log: Callable[[str], None], rfc_codes:
     return Refuse(451, "4.4.3", reason, in_front=True)
 
 # %% ../../nbs/plugins/mfdnschecks.ipynb #30612c0f
-@plugin("mail", settings=MfdnschecksSettings, asks=(Lookup,), answers=(Refuse,), seconds=CHECK_BOUND)
-async def mfdnschecks(session: Session, settings: MfdnschecksSettings, log: Callable[[str], None]) -> Refuse | None:
+@plugin(
+    "mail",
+    settings=MfdnschecksSettings,
+    asks=(Lookup,),
+    answers=(Refuse,),
+    seconds=CHECK_BOUND,
+)
+async def mfdnschecks(
+    session: Session, settings: MfdnschecksSettings, log: Callable[[str], None]
+) -> Refuse | None:
     "Refuse a sender whose domain doesn't exist, or can't take an answer."
     sender = session.mail_from
     if sender is None:
         return blocked(NO_SENDER, "", log, settings.rfc_codes)
     if not sender:
         return None
-    (found,) = await gather(sender_fault(sender, settings.bogus), within=settings.timeout)
+    (found,) = await gather(
+        sender_fault(sender, settings.bogus), within=settings.timeout
+    )
     if isinstance(found, NotInstalled):
         raise found  # so the mail goes on
     if isinstance(found, Unanswered):

@@ -22,7 +22,9 @@ __all__ = ['REPLIES', 'reply_code', 'MsaSettings', 'msa']
 # %% ../../nbs/plugins/msa.ipynb #fdf95653
 REPLIES = {
     "550": Refuse(550, None, "You should be authenticated"),
-    "530": Refuse(530, "5.7.0", "Authentication required", in_front=True),  # RFC 4954, section 6
+    "530": Refuse(
+        530, "5.7.0", "Authentication required", in_front=True
+    ),  # RFC 4954, section 6
 }
 
 # %% ../../nbs/plugins/msa.ipynb #d8e2c540
@@ -36,12 +38,16 @@ def reply_code(value: str) -> str:
 class MsaSettings(Environment):
     "What msa can be told."
 
-    code: str = variable("MSACODE", reply_code, "550", "The code of the refusal; RFC 4954 asks for 530.")
+    code: str = variable(
+        "MSACODE", reply_code, "550", "The code of the refusal; RFC 4954 asks for 530."
+    )
     skip_relay: bool = skip_relay("MSA")
 
 # %% ../../nbs/plugins/msa.ipynb #c8e963a5
 @plugin("mail", settings=MsaSettings, answers=(Refuse,))
-def msa(session: Session, settings: MsaSettings, log: Callable[[str], None]) -> Refuse | None:
+def msa(
+    session: Session, settings: MsaSettings, log: Callable[[str], None]
+) -> Refuse | None:
     "Refuse the mail of a client that neither has logged in nor may relay."
     if session.authenticated or (settings.skip_relay and may_relay(session)):
         return None

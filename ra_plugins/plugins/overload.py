@@ -25,17 +25,27 @@ class OverloadSettings(Environment):
     "What overload can be told."
 
     flag: str = variable(
-        "OVERLOADFILE", filename, "overloaded", "The file that is there while the server is overloaded."
+        "OVERLOADFILE",
+        filename,
+        "overloaded",
+        "The file that is there while the server is overloaded.",
     )
     skip_relay: bool = skip_relay("OVERLOAD")
 
 # %% ../../nbs/plugins/overload.ipynb #a948183d
 @plugin("mail", settings=OverloadSettings, answers=(Disconnect,))
 def overload(
-    session: Session, settings: OverloadSettings, control: Control, log: Callable[[str], None]
+    session: Session,
+    settings: OverloadSettings,
+    control: Control,
+    log: Callable[[str], None],
 ) -> Disconnect | None:
     "Turn away, while the flag is up, who neither has logged in nor may relay."
-    if session.authenticated or (settings.skip_relay and may_relay(session)) or not control.exists(settings.flag):
+    if (
+        session.authenticated
+        or (settings.skip_relay and may_relay(session))
+        or not control.exists(settings.flag)
+    ):
         return None
     log("Temporary Failure: Server overload")
     return Disconnect(451, None, "Temporary Failure: Server overload")

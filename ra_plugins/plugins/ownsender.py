@@ -19,7 +19,13 @@ from ra_plugins.plugins.shared.lookups import domain_key, domain_spellings
 from ra_plugins.spp.command import Refuse
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.address import parse_address
-from ra_plugins.support.environment import Environment, filename, text, variable, yes_or_no
+from ra_plugins.support.environment import (
+    Environment,
+    filename,
+    text,
+    variable,
+    yes_or_no,
+)
 from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
@@ -43,21 +49,56 @@ def address_or_domain(value: str) -> str:
 class OwnsenderSettings(Environment):
     "What ownsender can be told."
 
-    own: str = variable("OWNSENDER", address_or_domain, "address", "What is a user's own: an address, or all of its domain.")
-    delimiters: str = variable("OWNSENDERCHARS", text, "+", "Characters from which on a local part doesn't count.")
-    file: str = variable("OWNSENDERFILE", filename, "ownsenders", "Who may send as whom beside that, as text or as a CDB.")
-    strangers: bool = variable("OWNSENDERSTRANGERS", yes_or_no, False, "1 refuses senders in our domains from elsewhere.")
-    forwarders: str = variable(
-        "OWNSENDERFORWARDERS", filename, "ownforwarders", "Clients and senders to which that doesn't apply, as text or as a CDB."
+    own: str = variable(
+        "OWNSENDER",
+        address_or_domain,
+        "address",
+        "What is a user's own: an address, or all of its domain.",
     )
-    log_only: bool = variable("OWNSENDERLOGONLY", yes_or_no, False, "1 logs what would be refused, and refuses nothing.")
+    delimiters: str = variable(
+        "OWNSENDERCHARS",
+        text,
+        "+",
+        "Characters from which on a local part doesn't count.",
+    )
+    file: str = variable(
+        "OWNSENDERFILE",
+        filename,
+        "ownsenders",
+        "Who may send as whom beside that, as text or as a CDB.",
+    )
+    strangers: bool = variable(
+        "OWNSENDERSTRANGERS",
+        yes_or_no,
+        False,
+        "1 refuses senders in our domains from elsewhere.",
+    )
+    forwarders: str = variable(
+        "OWNSENDERFORWARDERS",
+        filename,
+        "ownforwarders",
+        "Clients and senders to which that doesn't apply, as text or as a CDB.",
+    )
+    log_only: bool = variable(
+        "OWNSENDERLOGONLY",
+        yes_or_no,
+        False,
+        "1 logs what would be refused, and refuses nothing.",
+    )
 
 # %% ../../nbs/plugins/ownsender.ipynb #8d7b2f11
 def _halves(address: str, delimiters: str) -> tuple[str, str]:
     "The local part, as far as it counts, in lower case, and the domain as it is compared; `ValueError` for what is no address."
     local, domain = parse_address(address)
     quoted = local.startswith('"')
-    end = next((place for place, char in enumerate(local) if place and char in delimiters and not quoted), len(local))
+    end = next(
+        (
+            place
+            for place, char in enumerate(local)
+            if place and char in delimiters and not quoted
+        ),
+        len(local),
+    )
     return local[:end].lower(), domain_key(domain)
 
 
@@ -91,15 +132,27 @@ class Grants:
         for line, written in enumerate(text.lower().split("\n"), 1):
             words = written.replace(",", " ").split()
             if words and not words[0].startswith("#"):
-                self._add(line, words[0].removesuffix(":"), [word for word in words[1:] if word != ":"])
+                self._add(
+                    line,
+                    words[0].removesuffix(":"),
+                    [word for word in words[1:] if word != ":"],
+                )
 
     def _add(self, line: int, user: str, addresses: list[str]) -> None:
-        self.addresses.setdefault(address_entry(user), set()).update(map(address_entry, addresses))
-        for wrong in [address for address in addresses if "@" not in address and address != "*"]:
-            self.faults.append(f"line {line}: {wrong:.60} is neither an address nor a domain with @ in front")
+        self.addresses.setdefault(address_entry(user), set()).update(
+            map(address_entry, addresses)
+        )
+        for wrong in [
+            address for address in addresses if "@" not in address and address != "*"
+        ]:
+            self.faults.append(
+                f"line {line}: {wrong:.60} is neither an address nor a domain with @ in front"
+            )
         for each in (user, *addresses):
             if "@" in each and not domain_key(each.rpartition("@")[2]).isascii():
-                self.faults.append(f"line {line}: {each:.60} holds no name that DNS could have")
+                self.faults.append(
+                    f"line {line}: {each:.60} holds no name that DNS could have"
+                )
         if not addresses:
             self.faults.append(f"line {line}: nothing stands behind {user:.60}")
 
@@ -115,12 +168,16 @@ def is_granted(
     users, senders = [*address_keys(user), "*"], [*address_keys(sender), "*"]
     try:
         if file.endswith(".cdb"):
-            return control.has_key(file, *(f"{one} {other}" for one in users for other in senders))
+            return control.has_key(
+                file, *(f"{one} {other}" for one in users for other in senders)
+            )
         grants = control.parsed(file, Grants)
     except FileNotFoundError:
         return False
     log_faults(file, grants.faults, log)
-    return any(not grants.addresses.get(each, set()).isdisjoint(senders) for each in users)
+    return any(
+        not grants.addresses.get(each, set()).isdisjoint(senders) for each in users
+    )
 
 # %% ../../nbs/plugins/ownsender.ipynb #d646c622
 def is_let_off(
@@ -130,7 +187,11 @@ def is_let_off(
     log: Callable[[str], None],  # takes messages about entries that can't match
 ) -> bool:
     "Is the client or the sender listed? No, if there is no list; `OSError` where there is one that can't be read."
-    keys = [*client_keys(session.client_ip), *name_keys(session.client_host), *address_keys(session.mail_from)]
+    keys = [
+        *client_keys(session.client_ip),
+        *name_keys(session.client_host),
+        *address_keys(session.mail_from),
+    ]
     try:
         log_list_faults(control, file, "client, name or address", log)
         return control.has(file, *keys)
@@ -143,26 +204,52 @@ def _is_ours(control: Control, domain: str) -> bool:
     return any(control.is_ours(each) for each in domain_spellings(domain))
 
 
-def _fault(session: Session, sender: str, settings: OwnsenderSettings, control: Control, log: Callable[[str], None]) -> str:
+def _fault(
+    session: Session,
+    sender: str,
+    settings: OwnsenderSettings,
+    control: Control,
+    log: Callable[[str], None],
+) -> str:
     "What is wrong with a sender, for the log; nothing if it may be used. `OSError` where that can't be found out."
     if session.authenticated:
         user = session.auth_user or ""
-        if is_own(user, sender, lambda domain: _is_ours(control, domain), settings.own, settings.delimiters):
+        if is_own(
+            user,
+            sender,
+            lambda domain: _is_ours(control, domain),
+            settings.own,
+            settings.delimiters,
+        ):
             return ""
-        return "" if is_granted(control, settings.file, user, sender, log) else f"{user} may not send as {sender}"
-    strangers, forwarders = settings.strangers, settings.forwarders  # a mistake in either is told in any case
+        return (
+            ""
+            if is_granted(control, settings.file, user, sender, log)
+            else f"{user} may not send as {sender}"
+        )
+    strangers, forwarders = (
+        settings.strangers,
+        settings.forwarders,
+    )  # a mistake in either is told in any case
     if not strangers or may_relay(session):
         return ""
     domain = domain_key(sender.rpartition("@")[2].strip()) if "@" in sender else ""
     if not domain.isascii():
-        log(f"can't tell whether {sender} is one of ours: its domain is no name that DNS could have")
+        log(
+            f"can't tell whether {sender} is one of ours: its domain is no name that DNS could have"
+        )
     if not _is_ours(control, domain) or is_let_off(control, session, forwarders, log):
         return ""
     return f"{session.client_ip or 'a stranger'} may not send as {sender}"
 
 
 @plugin("mail", settings=OwnsenderSettings, answers=(Refuse,))
-def ownsender(session: Session, settings: OwnsenderSettings, control: Control, log: Callable[[str], None]) -> Refuse | None:
+def ownsender(
+    session: Session,
+    settings: OwnsenderSettings,
+    control: Control,
+    log: Callable[[str], None],
+) -> Refuse | None:
     "Refuse a sender that isn't the user's own and, by a setting, one of ours from elsewhere."
     sender = session.mail_from
     if not sender:
@@ -172,7 +259,12 @@ def ownsender(session: Session, settings: OwnsenderSettings, control: Control, l
     try:
         fault = _fault(session, sender, settings, control, log)
     except OSError as error:
-        log(with_reason(f"error opening {str(error.filename).removeprefix(f'{control.folder}/')}", error))
+        log(
+            with_reason(
+                f"error opening {str(error.filename).removeprefix(f'{control.folder}/')}",
+                error,
+            )
+        )
         return None
     if not fault:
         return None
@@ -182,5 +274,9 @@ def ownsender(session: Session, settings: OwnsenderSettings, control: Control, l
 
 _REFUSALS = {  # RFC 6409, section 6.1, for those who have logged in
     True: Refuse(550, "5.7.1", "sorry, that isn't an address of yours"),
-    False: Refuse(550, "5.7.1", "sorry, mail in the name of that domain comes from its own servers"),
+    False: Refuse(
+        550,
+        "5.7.1",
+        "sorry, mail in the name of that domain comes from its own servers",
+    ),
 }

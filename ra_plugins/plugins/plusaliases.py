@@ -5,7 +5,12 @@
 # %% ../../nbs/plugins/plusaliases.ipynb #69204116
 from __future__ import annotations
 
-from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
+from ra_plugins.ask.mailbox import (
+    DovecotMailbox,
+    PostfixMailbox,
+    SqlMailbox,
+    VpopmailMailbox,
+)
 from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.plugins.shared.mailboxes import ListedSettings, is_own_address
 from ra_plugins.plugins.shared.recipients import change_local_part
@@ -28,9 +33,17 @@ __all__ = ['PlusaliasesSettings', 'without_tag', 'plusaliases']
 class PlusaliasesSettings(ListedSettings):
     "What plusaliases can be told."
 
-    chars: str = variable("PLUSALIASESCHARS", text, "+", "The characters at which a tag begins; empty cuts nothing.")
+    chars: str = variable(
+        "PLUSALIASESCHARS",
+        text,
+        "+",
+        "The characters at which a tag begins; empty cuts nothing.",
+    )
     domains: str | None = variable(
-        "PLUSALIASESDOMAINS", filename, None, "A list of the domains to do it in; else those that we accept mail for."
+        "PLUSALIASESDOMAINS",
+        filename,
+        None,
+        "A list of the domains to do it in; else those that we accept mail for.",
     )
 
 # %% ../../nbs/plugins/plusaliases.ipynb #54189724
@@ -39,7 +52,9 @@ def without_tag(
     chars: str,
 ) -> str:
     "What stands before the first character that is one of `chars`: all, where none is."
-    return next((local[:place] for place, char in enumerate(local) if char in chars), local)
+    return next(
+        (local[:place] for place, char in enumerate(local) if char in chars), local
+    )
 
 # %% ../../nbs/plugins/plusaliases.ipynb #2375700e
 @plugin(
@@ -50,7 +65,10 @@ def without_tag(
     seconds=CHECK_BOUND,
 )
 async def plusaliases(
-    session: Session, settings: PlusaliasesSettings, control: Control, log: Callable[[str], None]
+    session: Session,
+    settings: PlusaliasesSettings,
+    control: Control,
+    log: Callable[[str], None],
 ) -> ChangeAddress | None:
     "Cut the tag off the recipient's local part, if nobody has the address with it."
 
@@ -58,5 +76,10 @@ async def plusaliases(
         return await is_own_address(address, settings, control, log)
 
     return await change_local_part(
-        session, control, log, settings.domains, lambda local: without_tag(local, settings.chars), stays
+        session,
+        control,
+        log,
+        settings.domains,
+        lambda local: without_tag(local, settings.chars),
+        stays,
     )

@@ -28,7 +28,13 @@ def network(session: Session) -> str | None:
     from ipaddress import ip_network
 
     address = client_address(session)
-    return None if address is None else str(ip_network((address, 24 if address.version == 4 else 64), strict=False))
+    return (
+        None
+        if address is None
+        else str(
+            ip_network((address, 24 if address.version == 4 else 64), strict=False)
+        )
+    )
 
 # %% ../../nbs/plugins/rater.ipynb #2c903c6c
 def domain(address: str | None) -> str:
@@ -86,21 +92,38 @@ def filled(
 class RaterSettings(Environment):
     "What rater can be told."
 
-    name: str = variable("RATERCLASS", template, "net", "The class of rater's that is asked; a template, too.")
-    value: str = variable(
-        "RATERVALUE", template, "{client_net}", f"The value that is asked about. In braces: {', '.join(FIELDS)}."
+    name: str = variable(
+        "RATERCLASS",
+        template,
+        "net",
+        "The class of rater's that is asked; a template, too.",
     )
-    weight: str = variable("RATERWEIGHT", template, "1", "As how many this one counts; a template, too.")
+    value: str = variable(
+        "RATERVALUE",
+        template,
+        "{client_net}",
+        f"The value that is asked about. In braces: {', '.join(FIELDS)}.",
+    )
+    weight: str = variable(
+        "RATERWEIGHT", template, "1", "As how many this one counts; a template, too."
+    )
 
 # %% ../../nbs/plugins/rater.ipynb #74c0f1af
 def rate_of(settings: RaterSettings, session: Session) -> Rate:
     "What to ask; `Untold`, or `ValueError` for a class or a weight that can't be."
-    name, value, weight = (filled(each, session) for each in (settings.name, settings.value, settings.weight))
-    return Rate(name, value, int(weight[:10]) if weight.isascii() and weight.isdigit() else 0)
+    name, value, weight = (
+        filled(each, session)
+        for each in (settings.name, settings.value, settings.weight)
+    )
+    return Rate(
+        name, value, int(weight[:10]) if weight.isascii() and weight.isdigit() else 0
+    )
 
 # %% ../../nbs/plugins/rater.ipynb #3f2287a6
 @plugin(*STAGES, settings=RaterSettings, asks=(Rate,), answers=(Disconnect,))
-async def rater(session: Session, settings: RaterSettings, log: Callable[[str], None]) -> Disconnect | None:
+async def rater(
+    session: Session, settings: RaterSettings, log: Callable[[str], None]
+) -> Disconnect | None:
     "Turn away who does too much of anything that rater counts."
     try:
         question = rate_of(settings, session)

@@ -67,17 +67,38 @@ class RblchecksSettings(Environment):
         "`bl.spamcop.net:zen.spamhaus.org=127.0.0.2-11*2:{KEY}.bl.example.org`.",
     )
     allow: Blocklists = variable(
-        "RBLALLOW", blocklists, blocklists(""), "Allow lists: a client on one of them is accepted, whatever the others say."
+        "RBLALLOW",
+        blocklists,
+        blocklists(""),
+        "Allow lists: a client on one of them is accepted, whatever the others say.",
     )
     helo: Blocklists = variable(
-        "RBLHELO", blocklists, blocklists(""), "Block lists of domains that are asked about the name in HELO."
+        "RBLHELO",
+        blocklists,
+        blocklists(""),
+        "Block lists of domains that are asked about the name in HELO.",
     )
     sender: Blocklists = variable(
-        "RBLSENDER", blocklists, blocklists(""), "Block lists of domains that are asked about the sender's domain."
+        "RBLSENDER",
+        blocklists,
+        blocklists(""),
+        "Block lists of domains that are asked about the sender's domain.",
     )
-    threshold: int = variable("RBLTHRESHOLD", weight_sum, 1, "The sum of the lists' weights from which on a client is refused.")
-    seconds: int = variable("RBLTIMEOUT", list_seconds, 5, "How long the lists have to answer, in seconds.")
-    keys: str = variable("RBLKEYS", filename, "rblkeys", "The file with the lists' keys: NAME KEY on each line.")
+    threshold: int = variable(
+        "RBLTHRESHOLD",
+        weight_sum,
+        1,
+        "The sum of the lists' weights from which on a client is refused.",
+    )
+    seconds: int = variable(
+        "RBLTIMEOUT", list_seconds, 5, "How long the lists have to answer, in seconds."
+    )
+    keys: str = variable(
+        "RBLKEYS",
+        filename,
+        "rblkeys",
+        "The file with the lists' keys: NAME KEY on each line.",
+    )
     skip_relay: bool = skip_relay("RBL")
 
 # %% ../../nbs/plugins/rblchecks.ipynb #36a71ec8
@@ -94,9 +115,15 @@ def list_keys(
     except OSError as error:
         log(with_reason(f"error opening {name}", error))
         return {}
-    good = {line[0]: line[1] for line in lines if len(line) == 2 and is_plain_name(".".join(line))}
+    good = {
+        line[0]: line[1]
+        for line in lines
+        if len(line) == 2 and is_plain_name(".".join(line))
+    }
     if len(good) < len(lines):
-        log(f"{name} should have NAME KEY on each line; {len(lines) - len(good)} of {len(lines)} left out")
+        log(
+            f"{name} should have NAME KEY on each line; {len(lines) - len(good)} of {len(lines)} left out"
+        )
     return good
 
 
@@ -142,13 +169,18 @@ def inquiries(
         helo = listed_domain(session.helo or "")
     if settings.sender and "mail_from" not in session.to_come:
         sender = listed_domain(sender_domain(session.mail_from or ""))
-    wanted = [(client, each, True) for each in settings.allow] + [(client, each, False) for each in settings.servers]
+    wanted = [(client, each, True) for each in settings.allow] + [
+        (client, each, False) for each in settings.servers
+    ]
     for domain, lists in ((helo, settings.helo), (sender, settings.sender)):
         wanted += [(about_domain(domain), each, False) for each in lists if domain]
     found: dict[tuple[str, str], Inquiry] = {}
     for subject, each, allows in wanted:
         if each.name not in left_alone:
-            found.setdefault((subject.label, each.zone), Inquiry(subject, with_key(each, keys), allows))
+            found.setdefault(
+                (subject.label, each.zone),
+                Inquiry(subject, with_key(each, keys), allows),
+            )
     return list(found.values())
 
 # %% ../../nbs/plugins/rblchecks.ipynb #4e5b8b26
@@ -183,13 +215,21 @@ def log_tally(
     tally: Tally,
     client: str,  # its address
     log: Callable[[str], None],
-) -> tuple[Inquiry, str] | None:  # the listing that refuses it, with the reason; None if it is accepted
+) -> (
+    tuple[Inquiry, str] | None
+):  # the listing that refuses it, with the reason; None if it is accepted
     "Say which lists have whom, and what follows."
-    last = next((hit for hit in tally.hits if hit[2] >= tally.threshold), None) if tally.blocked else None
+    last = (
+        next((hit for hit in tally.hits if hit[2] >= tally.threshold), None)
+        if tally.blocked
+        else None
+    )
     for hit in tally.hits:
         inquiry, _, total = hit
         if hit is not last:
-            log(f"Listed by {inquiry.blocklist.name} ({inquiry.subject.name}): {total} of {tally.threshold}")
+            log(
+                f"Listed by {inquiry.blocklist.name} ({inquiry.subject.name}): {total} of {tally.threshold}"
+            )
     if last is not None:
         log(f"541 Blocked by {last[0].blocklist.name} ({last[0].subject.name})")
         return last[0], last[1]
@@ -206,7 +246,10 @@ def log_tally(
     answers=(Drop, Disconnect),
 )
 async def rblchecks(
-    session: Session, settings: RblchecksSettings, control: Control, log: Callable[[str], None]
+    session: Session,
+    settings: RblchecksSettings,
+    control: Control,
+    log: Callable[[str], None],
 ) -> Drop | Disconnect | None:
     "Refuse a client that block lists have."
     if session.client_ip is None:
@@ -218,7 +261,9 @@ async def rblchecks(
     for line in left_out(settings):
         log(line)
     keys = list_keys(control, settings.keys, log)
-    asked = inquiries(about_address(address), session, settings, keys, await lists_left_alone())
+    asked = inquiries(
+        about_address(address), session, settings, keys, await lists_left_alone()
+    )
     tally = await tallied(asked, settings.threshold, settings.seconds)
     for line in await list_news(tally.outcomes):
         log(line)
@@ -242,5 +287,8 @@ def left_out(settings: RblchecksSettings) -> Iterator[str]:
 def whole_weight(settings: RblchecksSettings) -> int:
     "What a client weighs that is on every list, with a domain that is on every list."
     of_addresses, of_domains = settings.servers, (*settings.helo, *settings.sender)
-    counted = [{each.name: each.weight for each in lists} for lists in (of_addresses, of_domains)]
+    counted = [
+        {each.name: each.weight for each in lists}
+        for lists in (of_addresses, of_domains)
+    ]
     return sum(weight for weights in counted for weight in weights.values())

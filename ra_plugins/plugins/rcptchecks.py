@@ -5,7 +5,12 @@
 # %% ../../nbs/plugins/rcptchecks.ipynb #aaf260be
 from __future__ import annotations
 
-from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
+from ra_plugins.ask.mailbox import (
+    DovecotMailbox,
+    PostfixMailbox,
+    SqlMailbox,
+    VpopmailMailbox,
+)
 from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.plugins.shared.mailboxes import (
     RecipientListSettings,
@@ -33,8 +38,15 @@ __all__ = ['RcptchecksSettings', 'rcptchecks']
 class RcptchecksSettings(RecipientListSettings):
     "What rcptchecks can be told."
 
-    source: str = variable("CHKUSER_SOURCE", mailbox_sources, "vpopmail", "Where our mailboxes are.")
-    full: int = variable("CHKUSER_MBXQUOTA", number, 100, "The per cent of its quota from which on a mailbox is full; 0: never.")
+    source: str = variable(
+        "CHKUSER_SOURCE", mailbox_sources, "vpopmail", "Where our mailboxes are."
+    )
+    full: int = variable(
+        "CHKUSER_MBXQUOTA",
+        number,
+        100,
+        "The per cent of its quota from which on a mailbox is full; 0: never.",
+    )
 
 # %% ../../nbs/plugins/rcptchecks.ipynb #b6f909c1
 @plugin(
@@ -53,5 +65,9 @@ async def rcptchecks(
     log: Callable[[str], None],
 ) -> list[Command]:
     "Refuse a recipient of ours that has no mailbox, or a full one."
-    mailboxes = mailboxes_in(settings.source, control, settings.addresses, settings.whitelist, settings.forms)
-    return await check_recipient("rcptchecks", mailboxes, session, settings, state, log, settings.full)
+    mailboxes = mailboxes_in(
+        settings.source, control, settings.addresses, settings.whitelist, settings.forms
+    )
+    return await check_recipient(
+        "rcptchecks", mailboxes, session, settings, state, log, settings.full
+    )

@@ -5,7 +5,12 @@
 # %% ../../nbs/plugins/rcptcheckscdb.ipynb #5add16bd
 from __future__ import annotations
 
-from ra_plugins.plugins.shared.mailboxes import CdbMailboxes, RecipientListSettings, RecipientState, check_recipient
+from ra_plugins.plugins.shared.mailboxes import (
+    CdbMailboxes,
+    RecipientListSettings,
+    RecipientState,
+    check_recipient,
+)
 from ra_plugins.spp.command import Refuse, SetVariable
 from ra_plugins.spp.plugin import plugin
 
@@ -21,7 +26,12 @@ if TYPE_CHECKING:
 __all__ = ['rcptcheckscdb']
 
 # %% ../../nbs/plugins/rcptcheckscdb.ipynb #8fc4bd40
-@plugin("rcpt", settings=RecipientListSettings, state=RecipientState, answers=(Refuse, SetVariable))
+@plugin(
+    "rcpt",
+    settings=RecipientListSettings,
+    state=RecipientState,
+    answers=(Refuse, SetVariable),
+)
 async def rcptcheckscdb(
     session: Session,
     settings: RecipientListSettings,
@@ -30,5 +40,9 @@ async def rcptcheckscdb(
     log: Callable[[str], None],
 ) -> list[Command]:
     "Refuse a recipient of ours that isn't in a CDB."
-    mailboxes = CdbMailboxes(control, settings.addresses, settings.whitelist, settings.forms)
-    return await check_recipient("rcptcheckscdb", mailboxes, session, settings, state, log, lower=True)
+    mailboxes = CdbMailboxes(
+        control, settings.addresses, settings.whitelist, settings.forms
+    )
+    return await check_recipient(
+        "rcptcheckscdb", mailboxes, session, settings, state, log, lower=True
+    )

@@ -5,7 +5,12 @@
 # %% ../../nbs/plugins/rcptchecksfile.ipynb #d4edcced
 from __future__ import annotations
 
-from ra_plugins.plugins.shared.mailboxes import RecipientListSettings, RecipientState, TextMailboxes, check_recipient
+from ra_plugins.plugins.shared.mailboxes import (
+    RecipientListSettings,
+    RecipientState,
+    TextMailboxes,
+    check_recipient,
+)
 from ra_plugins.spp.command import Refuse, SetVariable
 from ra_plugins.spp.plugin import plugin
 
@@ -21,7 +26,12 @@ if TYPE_CHECKING:
 __all__ = ['rcptchecksfile']
 
 # %% ../../nbs/plugins/rcptchecksfile.ipynb #fdd9973b
-@plugin("rcpt", settings=RecipientListSettings, state=RecipientState, answers=(Refuse, SetVariable))
+@plugin(
+    "rcpt",
+    settings=RecipientListSettings,
+    state=RecipientState,
+    answers=(Refuse, SetVariable),
+)
 async def rcptchecksfile(
     session: Session,
     settings: RecipientListSettings,
@@ -30,5 +40,9 @@ async def rcptchecksfile(
     log: Callable[[str], None],
 ) -> list[Command]:
     "Refuse a recipient of ours that isn't in a text list."
-    mailboxes = TextMailboxes(control, settings.addresses, settings.whitelist, settings.forms)
-    return await check_recipient("rcptchecksfile", mailboxes, session, settings, state, log, lower=True)
+    mailboxes = TextMailboxes(
+        control, settings.addresses, settings.whitelist, settings.forms
+    )
+    return await check_recipient(
+        "rcptchecksfile", mailboxes, session, settings, state, log, lower=True
+    )

@@ -12,7 +12,14 @@ from ra_plugins.plugins.shared.lookups import CHECK_BOUND, domain_key
 from ra_plugins.spp.command import Command, Disconnect, Refuse, SetVariable
 from ra_plugins.spp.plugin import State, plugin
 from ra_plugins.support.address import literal
-from ra_plugins.support.environment import Environment, filename, number, timeout_seconds, variable, yes_or_no
+from ra_plugins.support.environment import (
+    Environment,
+    filename,
+    number,
+    timeout_seconds,
+    variable,
+    yes_or_no,
+)
 from ra_plugins.support.log import with_reason
 from ra_plugins.support.networks import unmapped
 
@@ -37,7 +44,9 @@ NAMES_LOOKED_UP = 10  # of a client
 class Reverse:
     "What DNS calls an address."
 
-    def __init__(self, names: list[str], confirmed: list[str], trouble: Unanswered | None):
+    def __init__(
+        self, names: list[str], confirmed: list[str], trouble: Unanswered | None
+    ):
         self.names, self.confirmed = names, confirmed
         self.trouble = trouble  # why one of the others may lead back, too, although DNS doesn't say so now
 
@@ -48,10 +57,18 @@ async def reverse(
     "Ask for an address's names, and for their addresses; `Unanswered` where DNS doesn't give the names."
     answer = await Lookup(address.reverse_pointer, "PTR")
     names = list(dict.fromkeys(name.lower() for name in answer))[:NAMES_LOOKED_UP]
-    forward = await gather(*(Lookup(name, "A" if address.version == 4 else "AAAA") for name in names))
-    known = {name: found for name, found in zip(names, forward, strict=True) if not isinstance(found, Unanswered)}
+    forward = await gather(
+        *(Lookup(name, "A" if address.version == 4 else "AAAA") for name in names)
+    )
+    known = {
+        name: found
+        for name, found in zip(names, forward, strict=True)
+        if not isinstance(found, Unanswered)
+    }
     trouble = next((found for found in forward if isinstance(found, Unanswered)), None)
-    return Reverse(names, [name for name in known if str(address) in known[name]], trouble)
+    return Reverse(
+        names, [name for name in known if str(address) in known[name]], trouble
+    )
 
 # %% ../../nbs/plugins/rdnschecks.ipynb #f96af447
 def _runs(
@@ -64,7 +81,10 @@ def _runs(
 
 def _has_octets(name: str, octets: list[int]) -> bool:
     "Do these numbers stand in a name, in this order and one after the other?"
-    found = [int(run[:10]) for run in _runs(name, lambda char: char.isascii() and char.isdigit())]
+    found = [
+        int(run[:10])
+        for run in _runs(name, lambda char: char.isascii() and char.isdigit())
+    ]
     return any(found[place : place + 4] == octets for place in range(len(found) - 3))
 
 
@@ -76,10 +96,22 @@ def is_made_of(
     octets = list(address.packed)
     squeezed = "".join(char for char in name if char.isalnum())
     if len(octets) == 4:
-        plain = ["".join(form % each for each in order) for form in ("%03d", "%02x") for order in (octets, octets[::-1])]
-        return _has_octets(name, octets) or _has_octets(name, octets[::-1]) or any(each in squeezed for each in plain)
+        plain = [
+            "".join(form % each for each in order)
+            for form in ("%03d", "%02x")
+            for order in (octets, octets[::-1])
+        ]
+        return (
+            _has_octets(name, octets)
+            or _has_octets(name, octets[::-1])
+            or any(each in squeezed for each in plain)
+        )
     digits = address.packed.hex()
-    return digits in squeezed or digits[::-1] in squeezed or str(address).replace(":", "-") in name
+    return (
+        digits in squeezed
+        or digits[::-1] in squeezed
+        or str(address).replace(":", "-") in name
+    )
 
 # %% ../../nbs/plugins/rdnschecks.ipynb #4386579c
 PROVIDERS_WORDS = frozenset((
@@ -131,13 +163,25 @@ def helo_finding(
         except ValueError:
             return "helo-literal"
         address = address and unmapped(address)
-        return "" if address == client else "helo-ours" if address == server else "helo-literal"
+        return (
+            ""
+            if address == client
+            else "helo-ours"
+            if address == server
+            else "helo-literal"
+        )
     if name and domain_key(name) == domain_key(me):
-        return "" if client and (client == server or client.is_loopback) else "helo-ours"
+        return (
+            "" if client and (client == server or client.is_loopback) else "helo-ours"
+        )
     if _is_address(name):
         return "helo-bare-ip"
     labels = name.split(".")
-    fits = len(labels) > 1 and len(name) <= 255 and all(0 < len(label) <= 63 for label in labels)  # RFC 1035, section 2.3.4
+    fits = (
+        len(labels) > 1
+        and len(name) <= 255
+        and all(0 < len(label) <= 63 for label in labels)
+    )  # RFC 1035, section 2.3.4
     return "" if fits and HELO_CHARACTERS.issuperset(name) else "helo-invalid"
 
 # %% ../../nbs/plugins/rdnschecks.ipynb #2e543c12
@@ -156,20 +200,82 @@ async def is_unresolvable(name: str) -> bool:
 class RdnschecksSettings(Environment):
     "What rdnschecks can be told."
 
-    empty: int = variable("RDNSEMPTY", number, 3, "Weight of `empty-rdns`: the client's address has no name.")
-    unresolvable: int = variable("RDNSUNRESOLVABLE", number, 3, "Weight of `unresolvable-rdns`: no name leads back to it.")
-    address: int = variable("RDNSIP", number, 1, "Weight of `ip-in-rdns`: the name is made of the address.")
-    keyword: int = variable("RDNSKEYWORD", number, 1, "Weight of `keyword-in-rdns`: a provider's word is in the name.")
-    both: int = variable("RDNSIPKEYWORD", number, 4, "Weight of `ip-in-rdns-keyword`: both, in place of the two.")
-    invalid: int = variable("RDNSHELOINVALID", number, 1, "Weight of `helo-invalid`: no dot in HELO, or no name at all.")
-    ours: int = variable("RDNSHELOOURS", number, 5, "Weight of `helo-ours`: the client uses our own name or address in HELO.")
-    bare: int = variable("RDNSHELOIP", number, 2, "Weight of `helo-bare-ip`: an address without brackets in HELO.")
-    other: int = variable("RDNSHELOLITERAL", number, 3, "Weight of `helo-literal`: somebody else's address in brackets.")
-    unknown: int = variable("RDNSHELOUNRESOLVABLE", number, 0, "Weight of `helo-unresolvable`: no address; 0 doesn't ask.")
-    threshold: int = variable("RDNSTHRESHOLD", number, 0, "The sum from which on mail is refused; 0 only logs.")
+    empty: int = variable(
+        "RDNSEMPTY",
+        number,
+        3,
+        "Weight of `empty-rdns`: the client's address has no name.",
+    )
+    unresolvable: int = variable(
+        "RDNSUNRESOLVABLE",
+        number,
+        3,
+        "Weight of `unresolvable-rdns`: no name leads back to it.",
+    )
+    address: int = variable(
+        "RDNSIP", number, 1, "Weight of `ip-in-rdns`: the name is made of the address."
+    )
+    keyword: int = variable(
+        "RDNSKEYWORD",
+        number,
+        1,
+        "Weight of `keyword-in-rdns`: a provider's word is in the name.",
+    )
+    both: int = variable(
+        "RDNSIPKEYWORD",
+        number,
+        4,
+        "Weight of `ip-in-rdns-keyword`: both, in place of the two.",
+    )
+    invalid: int = variable(
+        "RDNSHELOINVALID",
+        number,
+        1,
+        "Weight of `helo-invalid`: no dot in HELO, or no name at all.",
+    )
+    ours: int = variable(
+        "RDNSHELOOURS",
+        number,
+        5,
+        "Weight of `helo-ours`: the client uses our own name or address in HELO.",
+    )
+    bare: int = variable(
+        "RDNSHELOIP",
+        number,
+        2,
+        "Weight of `helo-bare-ip`: an address without brackets in HELO.",
+    )
+    other: int = variable(
+        "RDNSHELOLITERAL",
+        number,
+        3,
+        "Weight of `helo-literal`: somebody else's address in brackets.",
+    )
+    unknown: int = variable(
+        "RDNSHELOUNRESOLVABLE",
+        number,
+        0,
+        "Weight of `helo-unresolvable`: no address; 0 doesn't ask.",
+    )
+    threshold: int = variable(
+        "RDNSTHRESHOLD",
+        number,
+        0,
+        "The sum from which on mail is refused; 0 only logs.",
+    )
     temporary: bool = variable("RDNSTEMPORARY", yes_or_no, False, "1 refuses for now.")
-    words: str = variable("RDNSKEYWORDS", filename, "rdnskeywords", "A list of providers' words, in place of ours.")
-    timeout: int = variable("RDNSTIMEOUT", timeout_seconds, 8, "How many seconds all lookups together may take.")
+    words: str = variable(
+        "RDNSKEYWORDS",
+        filename,
+        "rdnskeywords",
+        "A list of providers' words, in place of ours.",
+    )
+    timeout: int = variable(
+        "RDNSTIMEOUT",
+        timeout_seconds,
+        8,
+        "How many seconds all lookups together may take.",
+    )
     skip_relay: bool = skip_relay("RDNS")
 
 
@@ -196,21 +302,35 @@ def rdns_findings(
     if not found.names:
         return ["empty-rdns"]
     findings = [] if found.confirmed or found.trouble else ["unresolvable-rdns"]
-    kinds = {(is_made_of(name, address), is_provider_s(name, words)) for name in found.confirmed or found.names}
+    kinds = {
+        (is_made_of(name, address), is_provider_s(name, words))
+        for name in found.confirmed or found.names
+    }
     if (False, False) in kinds:
         return findings
     made = any(of_address for of_address, _ in kinds)
     word = any(of_provider for _, of_provider in kinds)
-    return [*findings, "ip-in-rdns-keyword" if made and word else "ip-in-rdns" if made else "keyword-in-rdns"]
+    return [
+        *findings,
+        "ip-in-rdns-keyword"
+        if made and word
+        else "ip-in-rdns"
+        if made
+        else "keyword-in-rdns",
+    ]
 
 # %% ../../nbs/plugins/rdnschecks.ipynb #c105f294
 class RdnschecksState(State):
     "What rdnschecks leaves for others."
 
-    score: int = variable("RDNSSCORE", number, 0, "The sum of the weights of what was found.")
+    score: int = variable(
+        "RDNSSCORE", number, 0, "The sum of the weights of what was found."
+    )
 
 # %% ../../nbs/plugins/rdnschecks.ipynb #38c900d0
-async def _rdns(address: IPv4Address | IPv6Address, words: Iterable[str], log: Callable[[str], None]) -> list[str]:
+async def _rdns(
+    address: IPv4Address | IPv6Address, words: Iterable[str], log: Callable[[str], None]
+) -> list[str]:
     "The findings about a client's names."
     found = await reverse(address)
     if found.trouble and not found.confirmed:
@@ -246,14 +366,27 @@ def _me(control: Control, log: Callable[[str], None]) -> str:
     asks=(Lookup,), answers=(Disconnect, Refuse, SetVariable), seconds=CHECK_BOUND,
 )  # fmt: skip
 async def rdnschecks(
-    session: Session, settings: RdnschecksSettings, state: RdnschecksState, control: Control, log: Callable[[str], None]
+    session: Session,
+    settings: RdnschecksSettings,
+    state: RdnschecksState,
+    control: Control,
+    log: Callable[[str], None],
 ) -> list[Command]:
     "Weigh what DNS calls a client, and what it calls itself."
     if is_exempt(session, log, settings.skip_relay):
         return []
-    address, server = (each and unmapped(each) for each in (session.client_ip, session.server_ip))
-    helo, words = None if "helo" in session.to_come else session.helo, _words(control, settings.words, log)
-    finding = helo_finding(helo, address, server, _me(control, log)) if helo is not None else ""
+    address, server = (
+        each and unmapped(each) for each in (session.client_ip, session.server_ip)
+    )
+    helo, words = (
+        None if "helo" in session.to_come else session.helo,
+        _words(control, settings.words, log),
+    )
+    finding = (
+        helo_finding(helo, address, server, _me(control, log))
+        if helo is not None
+        else ""
+    )
     asked = {}
     if address is None:
         log("no TCPREMOTEIP")
@@ -262,13 +395,19 @@ async def rdnschecks(
     if settings.unknown and helo and not finding and not helo.startswith("["):
         asked[f"HELO {helo}"] = _helo(helo.removesuffix("."))
     found = [finding] if finding else []
-    for what, answer in zip(asked, await gather(*asked.values(), within=settings.timeout), strict=True):
+    for what, answer in zip(
+        asked, await gather(*asked.values(), within=settings.timeout), strict=True
+    ):
         if isinstance(answer, Unanswered):
             log(f"can't look up {what}: {answer}")
         else:
             found += answer
-    weights = {finding: getattr(settings, attribute) for finding, attribute in WEIGHTS.items()}
-    return _weighed({each: weights[each] for each in found}, session, settings, state, log)
+    weights = {
+        finding: getattr(settings, attribute) for finding, attribute in WEIGHTS.items()
+    }
+    return _weighed(
+        {each: weights[each] for each in found}, session, settings, state, log
+    )
 
 
 def _weighed(
@@ -279,12 +418,25 @@ def _weighed(
     log: Callable[[str], None],
 ) -> list[Command]:
     "What comes of the findings: the sum, and perhaps a refusal."
-    score, limit, temporary = sum(weights.values()), settings.threshold, settings.temporary
-    left: list[Command] = [*state.keep(score=min(score, 999_999_999))] if score != state.score else []
-    findings = ", ".join(f"{finding} {weight}" for finding, weight in weights.items() if weight)
-    about = f"{session.client_ip or 'a client'}" + (f", HELO {session.helo}" if session.helo is not None else "")
+    score, limit, temporary = (
+        sum(weights.values()),
+        settings.threshold,
+        settings.temporary,
+    )
+    left: list[Command] = (
+        [*state.keep(score=min(score, 999_999_999))] if score != state.score else []
+    )
+    findings = ", ".join(
+        f"{finding} {weight}" for finding, weight in weights.items() if weight
+    )
+    about = f"{session.client_ip or 'a client'}" + (
+        f", HELO {session.helo}" if session.helo is not None else ""
+    )
     refused = 0 < limit <= score
-    log(f"{'Rejecting' if refused else 'Accepting'} {about}" + (f": {findings}, together {score}" if findings else ""))
+    log(
+        f"{'Rejecting' if refused else 'Accepting'} {about}"
+        + (f": {findings}, together {score}" if findings else "")
+    )
     return [*left, _refusal(temporary, session)] if refused else left
 
 # %% ../../nbs/plugins/rdnschecks.ipynb #5f9abef5

@@ -5,9 +5,19 @@
 # %% ../../nbs/plugins/senderchecks.ipynb #d9f1ad6c
 from __future__ import annotations
 
-from ra_plugins.ask.mailbox import DovecotMailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
+from ra_plugins.ask.mailbox import (
+    DovecotMailbox,
+    PostfixMailbox,
+    SqlMailbox,
+    VpopmailMailbox,
+)
 from ra_plugins.plugins.shared.lookups import CHECK_BOUND
-from ra_plugins.plugins.shared.mailboxes import SenderSettings, check_sender_mailbox, mailbox_sources, mailboxes_in
+from ra_plugins.plugins.shared.mailboxes import (
+    SenderSettings,
+    check_sender_mailbox,
+    mailbox_sources,
+    mailboxes_in,
+)
 from ra_plugins.spp.command import Refuse
 from ra_plugins.spp.plugin import plugin
 from ra_plugins.support.environment import filename, variable
@@ -27,8 +37,15 @@ __all__ = ['SenderchecksSettings', 'senderchecks']
 class SenderchecksSettings(SenderSettings):
     "What senderchecks can be told."
 
-    source: str = variable("SENDERCHK_SOURCE", mailbox_sources, "vpopmail", "Where our mailboxes are.")
-    addresses: str = variable("SENDERCHK_ADDRFILE", filename, "addresslist", "The list of our mailboxes, for the source `list`.")
+    source: str = variable(
+        "SENDERCHK_SOURCE", mailbox_sources, "vpopmail", "Where our mailboxes are."
+    )
+    addresses: str = variable(
+        "SENDERCHK_ADDRFILE",
+        filename,
+        "addresslist",
+        "The list of our mailboxes, for the source `list`.",
+    )
 
 # %% ../../nbs/plugins/senderchecks.ipynb #b64a8d00
 @plugin(
@@ -45,5 +62,7 @@ async def senderchecks(
     log: Callable[[str], None],
 ) -> Command | None:
     "Refuse a sender of ours that has no mailbox."
-    mailboxes = mailboxes_in(settings.source, control, settings.addresses, settings.whitelist, settings.forms)
+    mailboxes = mailboxes_in(
+        settings.source, control, settings.addresses, settings.whitelist, settings.forms
+    )
     return await check_sender_mailbox("senderchecks", mailboxes, session, log)

@@ -5,7 +5,11 @@
 # %% ../../nbs/plugins/senderchecksfile.ipynb #f984fa7d
 from __future__ import annotations
 
-from ra_plugins.plugins.shared.mailboxes import SenderSettings, TextMailboxes, check_sender_mailbox
+from ra_plugins.plugins.shared.mailboxes import (
+    SenderSettings,
+    TextMailboxes,
+    check_sender_mailbox,
+)
 from ra_plugins.support.environment import filename, variable
 from ra_plugins.spp.command import Refuse
 from ra_plugins.spp.plugin import plugin
@@ -25,7 +29,9 @@ __all__ = ['SenderListSettings', 'senderchecksfile']
 class SenderListSettings(SenderSettings):
     "What a sender check with a list of addresses can be told."
 
-    addresses: str = variable("SENDERCHK_ADDRFILE", filename, "addresslist", "The list of our mailboxes.")
+    addresses: str = variable(
+        "SENDERCHK_ADDRFILE", filename, "addresslist", "The list of our mailboxes."
+    )
 
 # %% ../../nbs/plugins/senderchecksfile.ipynb #ed65a352
 @plugin("mail", settings=SenderListSettings, answers=(Refuse,))
@@ -36,5 +42,9 @@ async def senderchecksfile(
     log: Callable[[str], None],
 ) -> Command | None:
     "Refuse a sender of ours that isn't in a text list."
-    mailboxes = TextMailboxes(control, settings.addresses, settings.whitelist, settings.forms)
-    return await check_sender_mailbox("senderchecksfile", mailboxes, session, log, foreign="Accepted sender")
+    mailboxes = TextMailboxes(
+        control, settings.addresses, settings.whitelist, settings.forms
+    )
+    return await check_sender_mailbox(
+        "senderchecksfile", mailboxes, session, log, foreign="Accepted sender"
+    )

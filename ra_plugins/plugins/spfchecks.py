@@ -12,7 +12,15 @@ from ra_plugins.plugins.shared.listkeys import client_keys, log_list_faults
 from ra_plugins.plugins.shared.lookups import CHECK_BOUND
 from ra_plugins.spp.command import AddHeader, Refuse, SetVariable
 from ra_plugins.spp.plugin import State, plugin
-from ra_plugins.support.environment import Environment, filename, number, text, timeout_seconds, variable, yes_or_no
+from ra_plugins.support.environment import (
+    Environment,
+    filename,
+    number,
+    text,
+    timeout_seconds,
+    variable,
+    yes_or_no,
+)
 from ra_plugins.support.log import with_reason
 
 TYPE_CHECKING = False
@@ -32,7 +40,14 @@ __all__ = ['BOUNCED', 'REJECTED', 'CODES', 'bounce_level', 'is_refused', 'spf_re
            'spfchecks', 'judgement', 'changes']
 
 # %% ../../nbs/plugins/spfchecks.ipynb #377b33a0
-BOUNCED = ("fail", "softfail", "neutral", "none", "temperror", "permerror")  # in the order of BOUNCELEVEL
+BOUNCED = (
+    "fail",
+    "softfail",
+    "neutral",
+    "none",
+    "temperror",
+    "permerror",
+)  # in the order of BOUNCELEVEL
 
 
 def bounce_level(value: str) -> int:
@@ -64,31 +79,46 @@ def spf_refusal(
     "The reply to mail that is refused."
     said = explanation.strip() or REJECTED
     code, enhanced = CODES[result]
-    return Refuse(code, enhanced, said, in_front=True) if rfc_codes else Refuse(code, None, said)
+    return (
+        Refuse(code, enhanced, said, in_front=True)
+        if rfc_codes
+        else Refuse(code, None, said)
+    )
 
 # %% ../../nbs/plugins/spfchecks.ipynb #af2c9be9
 def limits_of(settings: SpfchecksSettings) -> Limits:
     "How far a check may go: as RFC 7208 says, but for what is set otherwise."
     from ra_plugins.spf.query import Limits
 
-    return Limits(voids=settings.voids, void_ipv6=settings.void_ipv6, void_ipv4=settings.void_ipv4)
+    return Limits(
+        voids=settings.voids, void_ipv6=settings.void_ipv6, void_ipv4=settings.void_ipv4
+    )
 
 
 def queries(
     session: Session,
     settings: SpfchecksSettings,
     receiver: str,  # our own name
-) -> list[tuple[str, Query]]:  # identities, as a header names them, and what to check; one at least
+) -> list[
+    tuple[str, Query]
+]:  # identities, as a header names them, and what to check; one at least
     "What is to be checked, in that order."
     from ra_plugins.spf.run import query_for
 
-    client, helo, limits = str(session.client_ip), session.helo or "", limits_of(settings)
+    client, helo, limits = (
+        str(session.client_ip),
+        session.helo or "",
+        limits_of(settings),
+    )
     wanted = []
     if settings.helo and helo and is_refused("fail", settings.level):
         wanted.append(("helo", query_for(client, "", helo, receiver, limits)))
     if not wanted or "mail_from" not in session.to_come:
         sender = session.mail_from or ""
-        wanted = [*(wanted if sender else []), ("mailfrom", query_for(client, sender, helo, receiver, limits))]
+        wanted = [
+            *(wanted if sender else []),
+            ("mailfrom", query_for(client, sender, helo, receiver, limits)),
+        ]
     for _, query in wanted:
         query.prefetch = True
     return wanted
@@ -96,7 +126,8 @@ def queries(
 # %% ../../nbs/plugins/spfchecks.ipynb #48474ce4
 async def checked(
     wanted: list[tuple[str, Query]],  # as `queries` gives them
-    explanation: str | None,  # why a fail is one, if the domain doesn't say: a macro string
+    explanation: str
+    | None,  # why a fail is one, if the domain doesn't say: a macro string
 ) -> tuple[str, Result]:  # the identity that decided, and what came of it
     "Check one identity after the other, until one decides."
     from ra_plugins.spf.evaluation import DEFAULT_EXPLANATION, check_identity
@@ -112,7 +143,13 @@ async def checked(
 class SpfVerdict:
     "What became of a check."
 
-    def __init__(self, identity: str, result: Result, secondary: bool = False, explanation: str = ""):
+    def __init__(
+        self,
+        identity: str,
+        result: Result,
+        secondary: bool = False,
+        explanation: str = "",
+    ):
         self.identity, self.result, self.explanation = identity, result, explanation
         self.secondary = secondary  # does the client take mail for the recipient?
 
@@ -128,13 +165,17 @@ async def spf_verdict(
     from ra_plugins.spf.run import query_for
 
     identity, found = await checked(wanted, settings.explanation)
-    recipient = None if settings.stage == "mail" else session.rcpt_to  # which may be that of the message before
+    recipient = (
+        None if settings.stage == "mail" else session.rcpt_to
+    )  # which may be that of the message before
     client = query_for(str(session.client_ip), "", "", found.query.receiver)
     if found.result != "pass" and recipient and await secondary_mx(client, recipient):
         return SpfVerdict(identity, found, secondary=True)
     said = found.explanation
     if found.result == "softfail" and is_refused("softfail", settings.level):
-        said = await explanation(found.query, found.decided, settings.explanation or DEFAULT_EXPLANATION)
+        said = await explanation(
+            found.query, found.decided, settings.explanation or DEFAULT_EXPLANATION
+        )
     return SpfVerdict(identity, found, explanation=said)
 
 # %% ../../nbs/plugins/spfchecks.ipynb #46c1687e
@@ -142,8 +183,12 @@ async def spf_verdict_in_time(
     session: Session, settings: SpfchecksSettings, wanted: list[tuple[str, Query]]
 ) -> SpfVerdict:
     "As `spf_verdict`, and no later than SPFTIMEOUT says."
-    (found,) = await gather(spf_verdict(session, settings, wanted), within=settings.timeout)
-    return late_spf_verdict(found, *wanted[-1]) if isinstance(found, Unanswered) else found
+    (found,) = await gather(
+        spf_verdict(session, settings, wanted), within=settings.timeout
+    )
+    return (
+        late_spf_verdict(found, *wanted[-1]) if isinstance(found, Unanswered) else found
+    )
 
 
 def late_spf_verdict(why: Unanswered, identity: str, query: Query) -> SpfVerdict:
@@ -164,7 +209,9 @@ def told(
     from ra_plugins.spf.header import comment
     from ra_plugins.spf.trace import NoDomain
 
-    sentence = "No comments" if isinstance(found.why, NoDomain) else comment(found, receiver)
+    sentence = (
+        "No comments" if isinstance(found.why, NoDomain) else comment(found, receiver)
+    )
     return f"SPF_RESULT_{found.result.upper()}, {sentence}"
 
 # %% ../../nbs/plugins/spfchecks.ipynb #0524fa07
@@ -179,29 +226,47 @@ def headers(
         fields.append(found.result.header(receiver, found.identity))
     if settings.authentication_results:
         name = settings.authserv_id or receiver
-        fields.append(found.result.header(name, found.identity, "Authentication-Results"))
+        fields.append(
+            found.result.header(name, found.identity, "Authentication-Results")
+        )
     return [AddHeader(field) for field in fields]
 
 # %% ../../nbs/plugins/spfchecks.ipynb #21759660
 class SpfchecksState(State):
     "What spfchecks keeps from command to command."
 
-    count: int = variable("SPFCOUNT", number, 0, "The number of the recipient at which it ran last; 0 after MAIL.")
+    count: int = variable(
+        "SPFCOUNT",
+        number,
+        0,
+        "The number of the recipient at which it ran last; 0 after MAIL.",
+    )
     at_mail: int = variable("SPFATMAIL", number, 0, "1 if it runs at MAIL.")
-    recorded: int = variable("SPFRECORDED", number, 0, "1 if this message has its headers.")
+    recorded: int = variable(
+        "SPFRECORDED", number, 0, "1 if this message has its headers."
+    )
 
 
 def message_place(
     stage: str | None,  # `mail` or `rcpt`, if somebody has said so
-    shown: int | None,  # the number of the recipient that is shown; None if there has been none
+    shown: int
+    | None,  # the number of the recipient that is shown; None if there has been none
     state: SpfchecksState,
 ) -> tuple[bool, int, int]:  # has a message begun? And the new `count` and `at_mail`
     "Where in a connection are we?"
     if stage == "mail" or shown is None:
         return True, 0, 1
-    if stage is None and state.at_mail and (shown == state.count or (not state.count and shown > 1)):
+    if (
+        stage is None
+        and state.at_mail
+        and (shown == state.count or (not state.count and shown > 1))
+    ):
         return True, 0, 1  # it is the last recipient of the message before
-    begun = shown < state.count if state.at_mail else shown <= state.count or not state.count
+    begun = (
+        shown < state.count
+        if state.at_mail
+        else shown <= state.count or not state.count
+    )
     return begun, shown, state.at_mail
 
 # %% ../../nbs/plugins/spfchecks.ipynb #31566b3e
@@ -253,29 +318,64 @@ class SpfchecksSettings(Environment):
         "BOUNCELEVEL", bounce_level, -1, "Up to which result mail is refused: fail 0, softfail 1, neutral 2, none 3, "
         "temperror 4, permerror 5; -1 refuses none."
     )  # fmt: skip
-    stage: str | None = variable("SPFSTAGE", message_stage, None, "Where it runs, if it isn't to find out by itself.")
-    helo: bool = variable("SPFHELO", yes_or_no, True, "1 checks HELO, too, if a fail is refused.")
+    stage: str | None = variable(
+        "SPFSTAGE",
+        message_stage,
+        None,
+        "Where it runs, if it isn't to find out by itself.",
+    )
+    helo: bool = variable(
+        "SPFHELO", yes_or_no, True, "1 checks HELO, too, if a fail is refused."
+    )
     forwarders: str | None = variable(
-        "SPFFORWARDERS", filename, None, "A list of clients that forward mail to us: addresses and networks."
+        "SPFFORWARDERS",
+        filename,
+        None,
+        "A list of clients that forward mail to us: addresses and networks.",
     )
     skip_relay: bool = skip_relay("SPF")
     explanation: str | None = variable(
-        "SPFEXPLANATION", macro_string, None, "Why a fail is one, if the domain doesn't say."
+        "SPFEXPLANATION",
+        macro_string,
+        None,
+        "Why a fail is one, if the domain doesn't say.",
     )
-    rfc_codes: bool = variable("SPFRFCCODES", yes_or_no, False, "1 replies with the codes of RFC 7372.")
-    received: bool = variable("SPFRECEIVED", yes_or_no, True, "1 writes a Received-SPF header.")
-    authentication_results: bool = variable("SPFAUTHRESULTS", yes_or_no, False, "1 writes Authentication-Results, too.")
+    rfc_codes: bool = variable(
+        "SPFRFCCODES", yes_or_no, False, "1 replies with the codes of RFC 7372."
+    )
+    received: bool = variable(
+        "SPFRECEIVED", yes_or_no, True, "1 writes a Received-SPF header."
+    )
+    authentication_results: bool = variable(
+        "SPFAUTHRESULTS", yes_or_no, False, "1 writes Authentication-Results, too."
+    )
     authserv_id: str | None = variable(
-        "SPFAUTHSERVID", text, None, "Whose results these are; if it isn't set, what the control file me says."
+        "SPFAUTHSERVID",
+        text,
+        None,
+        "Whose results these are; if it isn't set, what the control file me says.",
     )
     void_ipv6: bool = variable(
-        "SPFVOIDIPV6", yes_or_no, True, "0: a host without an IPv6 address isn't a void lookup, for an IPv6 client."
+        "SPFVOIDIPV6",
+        yes_or_no,
+        True,
+        "0: a host without an IPv6 address isn't a void lookup, for an IPv6 client.",
     )
     void_ipv4: bool = variable(
-        "SPFVOIDIPV4", yes_or_no, True, "0: a host without an IPv4 address isn't a void lookup, for an IPv4 client."
+        "SPFVOIDIPV4",
+        yes_or_no,
+        True,
+        "0: a host without an IPv4 address isn't a void lookup, for an IPv4 client.",
     )
-    voids: int = variable("SPFVOIDLIMIT", number, 2, "How many lookups may bring nothing; with one more, it is a permerror.")
-    timeout: int = variable("SPFTIMEOUT", timeout_seconds, 20, "How many seconds the check may take.")
+    voids: int = variable(
+        "SPFVOIDLIMIT",
+        number,
+        2,
+        "How many lookups may bring nothing; with one more, it is a permerror.",
+    )
+    timeout: int = variable(
+        "SPFTIMEOUT", timeout_seconds, 20, "How many seconds the check may take."
+    )
 
 # %% ../../nbs/plugins/spfchecks.ipynb #78a1e6a4
 @plugin(
@@ -287,7 +387,11 @@ class SpfchecksSettings(Environment):
     seconds=CHECK_BOUND,
 )
 async def spfchecks(
-    session: Session, settings: SpfchecksSettings, state: SpfchecksState, control: Control, log: Callable[[str], None]
+    session: Session,
+    settings: SpfchecksSettings,
+    state: SpfchecksState,
+    control: Control,
+    log: Callable[[str], None],
 ) -> list[Command]:
     "Check by SPF whether the client may send in the sender's name."
     if is_exempt(session, log, settings.skip_relay):
@@ -300,12 +404,16 @@ async def spfchecks(
         log("accepted from own forwarder")
     else:
         receiver = own_name(control, log)
-        found = await spf_verdict_in_time(session, settings, queries(session, settings, receiver))
+        found = await spf_verdict_in_time(
+            session, settings, queries(session, settings, receiver)
+        )
     shown = None if session.rcpt_to is None else session.rcpt_count_all or 1
     begun, count, at_mail = message_place(settings.stage, shown, state)
     recorded = 0 if begun else state.recorded
     answer = judgement(found, settings, receiver, bool(recorded), log) if found else []
-    recorded = int(recorded or any(isinstance(command, AddHeader) for command in answer))
+    recorded = int(
+        recorded or any(isinstance(command, AddHeader) for command in answer)
+    )
     return [*changes(state, count=count, at_mail=at_mail, recorded=recorded), *answer]
 
 # %% ../../nbs/plugins/spfchecks.ipynb #846206bc
@@ -332,4 +440,10 @@ def judgement(
 
 def changes(state: SpfchecksState, **values: int) -> list[SetVariable]:
     "The commands that keep what has changed."
-    return state.keep(**{name: value for name, value in values.items() if value != getattr(state, name)})
+    return state.keep(
+        **{
+            name: value
+            for name, value in values.items()
+            if value != getattr(state, name)
+        }
+    )

@@ -43,7 +43,12 @@ def seconds(
 class TarpitSettings(Environment):
     "What tarpit can be told."
 
-    count: int = variable("TARPITCOUNT", number, 50, "The recipient at which the delays begin; 0 switches them off.")
+    count: int = variable(
+        "TARPITCOUNT",
+        number,
+        50,
+        "The recipient at which the delays begin; 0 switches them off.",
+    )
     delay: int | str = variable(
         "TARPITDELAY",
         pace,
@@ -51,21 +56,38 @@ class TarpitSettings(Environment):
         "How many seconds each reply waits; or it grows: N (NORMAL) 2, 4, 6 and so on, M (MEDIUM) 5, 10, 15, "
         "H (HARD) 1, 4, 9, 16. 0 or empty: not at all.",
     )
-    ceiling: int = variable("TARPITMAXDELAY", number, 240, "The longest delay, in seconds; 0 switches the delays off.")
-    exempt: bool = variable("TARPITSKIPAUTH", yes_or_no, False, "1 exempts clients that have logged in.")
+    ceiling: int = variable(
+        "TARPITMAXDELAY",
+        number,
+        240,
+        "The longest delay, in seconds; 0 switches the delays off.",
+    )
+    exempt: bool = variable(
+        "TARPITSKIPAUTH", yes_or_no, False, "1 exempts clients that have logged in."
+    )
     skip_relay: bool = skip_relay("TARPIT")
 
 # %% ../../nbs/plugins/tarpit.ipynb #91ab95e9
 @plugin("rcpt", settings=TarpitSettings, answers=(Delay,))
-def tarpit(session: Session, settings: TarpitSettings, log: Callable[[str], None]) -> Delay | None:
+def tarpit(
+    session: Session, settings: TarpitSettings, log: Callable[[str], None]
+) -> Delay | None:
     "Slow a client down, the more recipients it names for one message."
-    if not settings.count or (settings.exempt and session.authenticated) or (settings.skip_relay and may_relay(session)):
+    if (
+        not settings.count
+        or (settings.exempt and session.authenticated)
+        or (settings.skip_relay and may_relay(session))
+    ):
         return None
     if session.rcpt_count_all is None:
         log("can't get number of envelope recipients")
         return None
     step = session.rcpt_count_all - settings.count + 1
-    delay = min(seconds(settings.delay, step), settings.ceiling, DELAY_LIMIT) if step > 0 else 0
+    delay = (
+        min(seconds(settings.delay, step), settings.ceiling, DELAY_LIMIT)
+        if step > 0
+        else 0
+    )
     if not delay:
         return None
     if step == 1:

@@ -22,7 +22,9 @@ __all__ = ['userthrottle']
 
 # %% ../../nbs/plugins/userthrottle.ipynb #86b6150f
 @plugin("rcpt", "mail", asks=(Rate,), answers=(Disconnect,))
-async def userthrottle(session: Session, log: Callable[[str], None]) -> Disconnect | None:
+async def userthrottle(
+    session: Session, log: Callable[[str], None]
+) -> Disconnect | None:
     "Turn away a user who sends too much."
     user = session.auth_user
     if not user or not await is_over(Rate("user", address_entry(user)), log):

@@ -7,16 +7,38 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ra_plugins.rater.client import NO_VERDICT, OVER, WITHIN, Answer, AsyncClient, Client, RaterReason, aask, ask
+    from ra_plugins.rater.client import (
+        NO_VERDICT,
+        OVER,
+        WITHIN,
+        Answer,
+        AsyncClient,
+        Client,
+        RaterReason,
+        aask,
+        ask,
+    )
 
 # %% auto #0
 __all__ = ['Answer', 'AsyncClient', 'Client', 'NO_VERDICT', 'OVER', 'RaterReason', 'WITHIN', 'aask', 'ask']
 
 # %% ../../nbs/rater/index.ipynb #47e68385
-_all_ = ["Answer", "AsyncClient", "Client", "NO_VERDICT", "OVER", "RaterReason", "WITHIN", "aask", "ask"]
+_all_ = [
+    "Answer",
+    "AsyncClient",
+    "Client",
+    "NO_VERDICT",
+    "OVER",
+    "RaterReason",
+    "WITHIN",
+    "aask",
+    "ask",
+]
 
 # %% ../../nbs/rater/index.ipynb #280f10ea
-if not TYPE_CHECKING:  # to a type checker, the names are what is imported above, and there are no others
+if (
+    not TYPE_CHECKING
+):  # to a type checker, the names are what is imported above, and there are no others
 
     def __getattr__(name):
         "One of the names, from the client's module; from then on it is here."

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Final, Literal, Self
 
-    Reason = Literal["", "message", "can't connect", "timed out", "closed", "nonsense"]  # of `RaterReason`
+    Reason = Literal[
+        "", "message", "can't connect", "timed out", "closed", "nonsense"
+    ]  # of `RaterReason`
 
 # %% auto #0
 __all__ = ['WITHIN', 'OVER', 'NO_VERDICT', 'QUESTION_LIMIT', 'LARGEST_WEIGHT', 'ADDRESS', 'ANSWER_LIMIT', 'ASK_TIMEOUT',
@@ -33,7 +35,9 @@ WITHIN, OVER, NO_VERDICT = 0, 1, 2
 class RaterReason:
     "Why there is no verdict."
 
-    MESSAGE: Final = "message"  # rater itself says why: there is no such class, its store has failed
+    MESSAGE: Final = (
+        "message"  # rater itself says why: there is no such class, its store has failed
+    )
     CANT_CONNECT: Final = "can't connect"  # nobody listens there, or not in time
     TIMED_OUT: Final = "timed out"  # there was a connection, and no answer in time
     CLOSED: Final = "closed"  # there was a connection, and it ended before an answer
@@ -63,7 +67,9 @@ class Answer:
         self.reason = reason or (RaterReason.MESSAGE if verdict == NO_VERDICT else "")
 
     def __bool__(self) -> bool:
-        raise TypeError("a rater's answer is neither true nor false; look at its over, or compare its verdict")
+        raise TypeError(
+            "a rater's answer is neither true nor false; look at its over, or compare its verdict"
+        )
 
     @property
     def count(self) -> int:
@@ -100,7 +106,11 @@ class Answer:
 
     def __repr__(self) -> str:
         why = f", {self.why!r}" if self.why else ""
-        reason = f", reason={self.reason!r}" if self.reason not in ("", RaterReason.MESSAGE) else ""
+        reason = (
+            f", reason={self.reason!r}"
+            if self.reason not in ("", RaterReason.MESSAGE)
+            else ""
+        )
         return f"Answer({self.verdict}, {self.text!r}{why}{reason})"
 
     def _values(self) -> tuple[int, str, str, str]:
@@ -127,26 +137,44 @@ def without_verdict(
     why: str = "",  # if rater couldn't be reached: its address, and what the system says
 ) -> Answer:
     "The answer if rater gives none."
-    return Answer(NO_VERDICT, _TEXTS[reason] + (f": {detail}" if detail else ""), why, reason)
+    return Answer(
+        NO_VERDICT, _TEXTS[reason] + (f": {detail}" if detail else ""), why, reason
+    )
 
 # %% ../../nbs/rater/15_client.ipynb #7af43777
 def read_answer(
     line: bytes,  # as it came
 ) -> Answer:
     "Read an answer. One that isn't in the protocol is no verdict."
-    verdict, _, text = line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r").partition(" ")
+    verdict, _, text = (
+        line.decode("utf-8", "surrogateescape")
+        .removesuffix("\n")
+        .removesuffix("\r")
+        .partition(" ")
+    )
     if verdict == "2" and text and "\n" not in text:
         return Answer(NO_VERDICT, printable(text))
     counts, *more = text.split(" ")
     count, _, limit = counts.partition("/")
-    if verdict in ("0", "1") and text.isascii() and count.isdigit() and limit.isdigit() and _is_more(more):
+    if (
+        verdict in ("0", "1")
+        and text.isascii()
+        and count.isdigit()
+        and limit.isdigit()
+        and _is_more(more)
+    ):
         return Answer(int(verdict), text)
     return without_verdict(RaterReason.NONSENSE, printable(repr(line[:60])))
 
 
 def _is_more(words: list[str]) -> bool:
     "Are these a window and a time to wait, or nothing?"
-    return not words or len(words) == 2 and words[0].replace(".", "", 1).isdigit() and (words[1] == "-" or words[1].isdigit())
+    return (
+        not words
+        or len(words) == 2
+        and words[0].replace(".", "", 1).isdigit()
+        and (words[1] == "-" or words[1].isdigit())
+    )
 
 # %% ../../nbs/rater/15_client.ipynb #699bcb4d
 QUESTION_LIMIT = 1000  # bytes of a question: ours have so many with their newline, and rater takes as many without it
@@ -171,17 +199,32 @@ def question(
 ) -> bytes:
     "A question as a line of the protocol; `ValueError` for a name, a value or a weight that can't be."
     if not _is_class(name):
-        raise ValueError(f"a class is a word that doesn't begin with a -, not {name!r:.60}")
+        raise ValueError(
+            f"a class is a word that doesn't begin with a -, not {name!r:.60}"
+        )
     if not isinstance(value, str):
         raise ValueError(f"a value is a text, not {value!r:.60}")
     if not isinstance(weight, int) or not 1 <= weight <= LARGEST_WEIGHT:
-        raise ValueError(f"a weight is a number from 1 to {LARGEST_WEIGHT}, not {weight!r:.60}")
-    options = [("-keep ", keep), ("-more ", more), ("-peek ", peek), (f"-weight={weight} ", weight != 1 and not peek)]
-    return one_line("".join(option for option, wanted in options if wanted) + f"{name} {value}")
+        raise ValueError(
+            f"a weight is a number from 1 to {LARGEST_WEIGHT}, not {weight!r:.60}"
+        )
+    options = [
+        ("-keep ", keep),
+        ("-more ", more),
+        ("-peek ", peek),
+        (f"-weight={weight} ", weight != 1 and not peek),
+    ]
+    return one_line(
+        "".join(option for option, wanted in options if wanted) + f"{name} {value}"
+    )
 
 
 def _is_class(name: object) -> bool:
-    if not isinstance(name, str) or name[:1] in ("", "-") or len(name) > QUESTION_LIMIT // 4:
+    if (
+        not isinstance(name, str)
+        or name[:1] in ("", "-")
+        or len(name) > QUESTION_LIMIT // 4
+    ):
         return False
     return name.isprintable() and " " not in name
 
@@ -205,9 +248,19 @@ def parse_server_address(
     host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
     bracketed = host[:1] == "[" and host[-1:] == "]"
     name = host[1:-1] if bracketed else host
-    fine = name and name.isascii() and name.isprintable() and " " not in name and bracketed == (":" in name)
-    if not fine or not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
-        raise ValueError(f"rater's address is host:port or the path of a Unix socket, not {text!r:.60}")
+    fine = (
+        name
+        and name.isascii()
+        and name.isprintable()
+        and " " not in name
+        and bracketed == (":" in name)
+    )
+    if not fine or not (
+        port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
+    ):
+        raise ValueError(
+            f"rater's address is host:port or the path of a Unix socket, not {text!r:.60}"
+        )
     return name, int(port)
 
 # %% ../../nbs/rater/15_client.ipynb #c90de839
@@ -248,14 +301,26 @@ def call_within(call: Callable[[], Any], seconds: float) -> Any:
     return result
 
 # %% ../../nbs/rater/15_client.ipynb #840fe89a
-def look_up(host: str, port: int, seconds: float) -> list[Any]:  # as `getaddrinfo` has them
+def look_up(
+    host: str, port: int, seconds: float
+) -> list[Any]:  # as `getaddrinfo` has them
     "The addresses of a host, in bounded time; `OSError` where there are none."
-    name = host.encode()  # for a str, Python would import the codec of internationalised names
+    name = (
+        host.encode()
+    )  # for a str, Python would import the codec of internationalised names
     try:
-        return list(_socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM, 0, _socket.AI_NUMERICHOST))
+        return list(
+            _socket.getaddrinfo(
+                name, port, 0, _socket.SOCK_STREAM, 0, _socket.AI_NUMERICHOST
+            )
+        )
     except _socket.gaierror:
         pass
-    return list(call_within(lambda: _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM), seconds))
+    return list(
+        call_within(
+            lambda: _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM), seconds
+        )
+    )
 
 # %% ../../nbs/rater/15_client.ipynb #e9d4e404
 def connect(where: tuple[str, int] | str, deadline: float) -> _socket.socket:
@@ -265,7 +330,9 @@ def connect(where: tuple[str, int] | str, deadline: float) -> _socket.socket:
     addresses = look_up(*where, time_left(deadline))
     for number, (family, _, _, _, address) in enumerate(addresses[:-1]):
         try:
-            return _connected(family, address, time_left(deadline) / (len(addresses) - number))
+            return _connected(
+                family, address, time_left(deadline) / (len(addresses) - number)
+            )
         except OSError:
             pass
     return _connected(addresses[-1][0], addresses[-1][4], time_left(deadline))
@@ -286,7 +353,9 @@ def unreachable(address: str, error: Exception) -> Answer:
     "The answer if there is no connection."
     from ra_plugins.support.command_line import system_reason
 
-    return without_verdict(RaterReason.CANT_CONNECT, why=f"{address}: {system_reason(error)}")
+    return without_verdict(
+        RaterReason.CANT_CONNECT, why=f"{address}: {system_reason(error)}"
+    )
 
 
 def silent(error: Exception) -> Answer:
@@ -294,7 +363,9 @@ def silent(error: Exception) -> Answer:
     from ra_plugins.support.command_line import system_reason
 
     late = isinstance(error, TimeoutError)
-    return without_verdict(RaterReason.TIMED_OUT if late else RaterReason.CLOSED, system_reason(error))
+    return without_verdict(
+        RaterReason.TIMED_OUT if late else RaterReason.CLOSED, system_reason(error)
+    )
 
 # %% ../../nbs/rater/15_client.ipynb #7909cfb2
 ANSWER_LIMIT = 1024  # bytes of an answer that are read, as ever
@@ -314,7 +385,11 @@ class Heard:
         if not piece:
             raise ConnectionResetError("the connection was closed")
         self.line += piece
-        return read_answer(self.line) if b"\n" in self.line or len(self.line) > ANSWER_LIMIT else None
+        return (
+            read_answer(self.line)
+            if b"\n" in self.line or len(self.line) > ANSWER_LIMIT
+            else None
+        )
 
 # %% ../../nbs/rater/15_client.ipynb #9a31e29e
 def exchange_line(connection: _socket.socket, line: bytes, deadline: float) -> Answer:
@@ -333,7 +408,9 @@ class Kept:
 
     connection: _socket.socket | None = None
 
-    def exchange(self, connection: _socket.socket, line: bytes, deadline: float) -> Answer:
+    def exchange(
+        self, connection: _socket.socket, line: bytes, deadline: float
+    ) -> Answer:
         "As `exchange_line`, on a connection that is then kept, or closed."
         self.connection = None
         try:
@@ -371,15 +448,27 @@ class Client(Kept):
 
     def __init__(
         self,
-        address: str | None = None,  # as `parse_server_address` reads it; None for `default_address`
+        address: str
+        | None = None,  # as `parse_server_address` reads it; None for `default_address`
         timeout: float = ASK_TIMEOUT,  # seconds for each question, a new connection included
     ):
         if not isinstance(timeout, (int, float)) or not 0 < timeout < _LONGEST:
             raise ValueError(f"a time-out is a number of seconds, not {timeout!r:.60}")
-        self.address, self.timeout = default_address() if address is None else address, timeout
+        self.address, self.timeout = (
+            default_address() if address is None else address,
+            timeout,
+        )
         self.where = parse_server_address(self.address)
 
-    def ask(self, name: str, value: str, *, weight: int = 1, peek: bool = False, more: bool = False) -> Answer:
+    def ask(
+        self,
+        name: str,
+        value: str,
+        *,
+        weight: int = 1,
+        peek: bool = False,
+        more: bool = False,
+    ) -> Answer:
         """Ask, as the function `ask` does.
 
         name: the class, a word. value: what is counted in it, any text. weight: as how many this one counts, from 1 to
@@ -406,7 +495,8 @@ def ask(
     name: str,  # of the class
     value: str,  # anything; see `question`
     *,
-    address: str | None = None,  # as `parse_server_address` reads it; None for `default_address`
+    address: str
+    | None = None,  # as `parse_server_address` reads it; None for `default_address`
     timeout: float = ASK_TIMEOUT,  # seconds, for all of it
     weight: int = 1,  # as how many this one counts
     peek: bool = False,  # ask without counting?
@@ -424,7 +514,9 @@ def ask(
         return client.say(line)
 
 # %% ../../nbs/rater/15_client.ipynb #214008f5
-async def aexchange_line(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> Answer:
+async def aexchange_line(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes
+) -> Answer:
     "As `exchange_line`, for as long as the caller lets it."
     writer.write(line)
     heard, answer = Heard(), None
@@ -433,7 +525,9 @@ async def aexchange_line(reader: asyncio.StreamReader, writer: asyncio.StreamWri
     return answer
 
 # %% ../../nbs/rater/15_client.ipynb #2f2948f1
-async def aconnect(where: tuple[str, int] | str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def aconnect(
+    where: tuple[str, int] | str,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     "As `connect`, for as long as the caller lets it."
     import asyncio
 
@@ -446,7 +540,8 @@ async def aask(
     name: str,  # of the class
     value: str,  # anything; see `question`
     *,
-    address: str | None = None,  # as `parse_server_address` reads it; None for `default_address`
+    address: str
+    | None = None,  # as `parse_server_address` reads it; None for `default_address`
     timeout: float = ASK_TIMEOUT,  # seconds, for all of it
     weight: int = 1,  # as how many this one counts
     peek: bool = False,  # ask without counting?
@@ -461,7 +556,11 @@ async def aask(
     """
     import asyncio
 
-    line, client, writer = question(name, value, weight, peek, more=more), Client(address, timeout), None
+    line, client, writer = (
+        question(name, value, weight, peek, more=more),
+        Client(address, timeout),
+        None,
+    )
     try:
         async with asyncio.timeout(timeout):
             reader, writer = await aconnect(client.where)
@@ -486,14 +585,27 @@ class AsyncClient:
 
     def __init__(
         self,
-        address: str | None = None,  # as `parse_server_address` reads it; None for `default_address`
+        address: str
+        | None = None,  # as `parse_server_address` reads it; None for `default_address`
         timeout: float = ASK_TIMEOUT,  # seconds for each question, a new connection included
     ):
         client = Client(address, timeout)
-        self.address, self.timeout, self.where = client.address, client.timeout, client.where
+        self.address, self.timeout, self.where = (
+            client.address,
+            client.timeout,
+            client.where,
+        )
         self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
-    async def ask(self, name: str, value: str, *, weight: int = 1, peek: bool = False, more: bool = False) -> Answer:
+    async def ask(
+        self,
+        name: str,
+        value: str,
+        *,
+        weight: int = 1,
+        peek: bool = False,
+        more: bool = False,
+    ) -> Answer:
         """Ask, as the function `aask` does.
 
         name: the class, a word. value: what is counted in it, any text. weight: as how many this one counts, from 1 to
@@ -517,7 +629,9 @@ class AsyncClient:
         except (OSError, UnicodeError) as error:
             return silent(error) if reached else unreachable(self.address, error)
 
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> Answer:
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes
+    ) -> Answer:
         keep = False
         try:
             answer = await aexchange_line(reader, writer, line)
@@ -573,7 +687,9 @@ def _seconds(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"--timeout should be a number of seconds, not {text!r:.40}") from None
+        raise ValueError(
+            f"--timeout should be a number of seconds, not {text!r:.40}"
+        ) from None
 
 # %% ../../nbs/rater/15_client.ipynb #8fd5e703
 def main(arguments: Sequence[str] | None = None) -> int:

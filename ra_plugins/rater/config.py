@@ -13,7 +13,15 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, NamedTuple
 
 from ra_plugins.rater.client import QUESTION_LIMIT
-from ra_plugins.rater.limits import DOWN, Limit, Rule, RuleBook, Spelling, address, checked_limit
+from ra_plugins.rater.limits import (
+    DOWN,
+    Limit,
+    Rule,
+    RuleBook,
+    Spelling,
+    address,
+    checked_limit,
+)
 from ra_plugins.rater.memory import VALUES_LIMIT
 from ra_plugins.rater.policy import Policy, described_policy, policy_of
 from ra_plugins.rater.settings import (
@@ -28,7 +36,14 @@ from ra_plugins.rater.settings import (
     unknown,
     value_of_kind,
 )
-from ra_plugins.rater.syntax import ConfigError, ConfigProblem, Source, Where, file_content, read_config
+from ra_plugins.rater.syntax import (
+    ConfigError,
+    ConfigProblem,
+    Source,
+    Where,
+    file_content,
+    read_config,
+)
 
 # %% auto #0
 __all__ = ['HELD_AGAINST', 'NAME', 'CONFIG_SECTIONS', 'triple', 'rule', 'meant_network', 'Before', 'unmatchable', 'never_decides',
@@ -37,11 +52,15 @@ __all__ = ['HELD_AGAINST', 'NAME', 'CONFIG_SECTIONS', 'triple', 'rule', 'meant_n
 
 # %% ../../nbs/rater/08_config.ipynb #be69b9f9
 def triple(value: Any) -> RuleSettings:
-    "a table, or (wildcard, seconds, count) as in (\"*\", 30, 2)"
+    'a table, or (wildcard, seconds, count) as in ("*", 30, 2)'
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         raise ValueError
     wildcard, seconds, count = value
-    if not isinstance(seconds, (int, float)) or not isinstance(count, int) or isinstance(seconds and count, bool):
+    if (
+        not isinstance(seconds, (int, float))
+        or not isinstance(count, int)
+        or isinstance(seconds and count, bool)
+    ):
         raise ValueError
     return RuleSettings(Patterns(pattern(wildcard)), (checked_limit(count, seconds),))
 
@@ -50,16 +69,32 @@ def rule(source: Source, where: Where, value: Any) -> Rule | None:
     "The rule that a value means, or None and more problems in `source`."
     try:
         table = isinstance(value, Mapping)
-        it = section(source, where, value, RuleSettings) if table else value_of_kind(triple, "a rule", value)
+        it = (
+            section(source, where, value, RuleSettings)
+            if table
+            else value_of_kind(triple, "a rule", value)
+        )
         if it is None:
             return None
         if bool(it.limit) == it.exempt:
-            raise ValueError('a rule should have either a limit, as in limit = "10 in 1m", or exempt = true')
+            raise ValueError(
+                'a rule should have either a limit, as in limit = "10 in 1m", or exempt = true'
+            )
         for each in () if isinstance(it.watch, bool) else it.watch:
             if each not in it.limit:
-                raise ValueError(f"watch should name limits of this rule, and {each} is none of them")
+                raise ValueError(
+                    f"watch should name limits of this rule, and {each} is none of them"
+                )
         shown, among = it.match
-        return Rule(shown, it.limit, it.prefix4, it.prefix6, it.watch, it.count == "within", among)
+        return Rule(
+            shown,
+            it.limit,
+            it.prefix4,
+            it.prefix6,
+            it.watch,
+            it.count == "within",
+            among,
+        )
     except ValueError as error:
         source.wrong(where, str(error))
         return None
@@ -91,10 +126,16 @@ class Before:
         if self.for_all or rule.pattern in self.patterns:
             return self.for_all or rule.pattern
         network = meant_network(rule)
-        wider = (network.supernet(new_prefix=bits) for bits in range(network.prefixlen + 1)) if network else ()
+        wider = (
+            (network.supernet(new_prefix=bits) for bits in range(network.prefixlen + 1))
+            if network
+            else ()
+        )
         takes = [self.networks[each] for each in wider if each in self.networks]
         if rule.network is None and "[" not in rule.pattern:
-            takes += [each.pattern for each in self.wildcards if each.covers(rule.pattern)]
+            takes += [
+                each.pattern for each in self.wildcards if each.covers(rule.pattern)
+            ]
         return takes[0] if takes else ""
 
     def add(self, rule: Rule) -> None:
@@ -112,35 +153,52 @@ class Before:
 HELD_AGAINST = 100  # wildcards that each further one is held against
 
 # %% ../../nbs/rater/08_config.ipynb #2e125a7f
-_GROUPS = re.compile(r"(?=.*(?:^|:)[0-9a-f]{3,4}(?::|$))[0-9a-f:.*?]+", re.ASCII | re.IGNORECASE)  # like IPv6
+_GROUPS = re.compile(
+    r"(?=.*(?:^|:)[0-9a-f]{3,4}(?::|$))[0-9a-f:.*?]+", re.ASCII | re.IGNORECASE
+)  # like IPv6
 
 
 def unmatchable(pattern: str) -> str:
     "Why no value can match a wildcard, or an empty text."
     like_address = ":" in pattern and _GROUPS.fullmatch(pattern)
-    long = len(pattern.replace("*", "")) > QUESTION_LIMIT and not set("[?") & set(pattern)
+    long = len(pattern.replace("*", "")) > QUESTION_LIMIT and not set("[?") & set(
+        pattern
+    )
     reasons = {
-        "a question has no such character": set("\n\0") & set(pattern) or pattern.endswith("\r"),
+        "a question has no such character": set("\n\0") & set(pattern)
+        or pattern.endswith("\r"),
         f"a question has at most {QUESTION_LIMIT} characters": long,
-        "there is no character for its brackets": "[" in pattern and "(?!)" in translate(pattern),
-        "an IPv4 address is counted without ::ffff: in front": like_address and re.match("::ffff:.*[.]", pattern, re.I),
-        "addresses are counted in lower case": like_address and pattern != pattern.lower(),
-        "addresses are counted without leading zeros": like_address and re.search("(?:^|:)0[0-9a-f]{1,3}(?::|$)", pattern),
+        "there is no character for its brackets": "[" in pattern
+        and "(?!)" in translate(pattern),
+        "an IPv4 address is counted without ::ffff: in front": like_address
+        and re.match("::ffff:.*[.]", pattern, re.I),
+        "addresses are counted in lower case": like_address
+        and pattern != pattern.lower(),
+        "addresses are counted without leading zeros": like_address
+        and re.search("(?:^|:)0[0-9a-f]{1,3}(?::|$)", pattern),
     }
     return next((why for why, holds in reasons.items() if holds), "")
 
 # %% ../../nbs/rater/08_config.ipynb #78a3ce4a
 def never_decides(
     limits: Sequence[Limit],
-    watched: Sequence[bool] = (),  # for each, is it only watched? Then it doesn't decide for another
+    watched: Sequence[
+        bool
+    ] = (),  # for each, is it only watched? Then it doesn't decide for another
 ) -> Iterator[tuple[int, Limit]]:
     "The limits of a rule that can't be the first to be passed: their numbers, and which one is passed before."
     for number, (allowed, seconds) in enumerate(limits):
         for other, limit in enumerate(limits):
             if watched and watched[number] != watched[other]:
                 continue
-            tighter = limit.allowed == 0 or limit.allowed <= allowed and limit.seconds >= seconds
-            looser = allowed == 0 or allowed <= limit.allowed and seconds >= limit.seconds
+            tighter = (
+                limit.allowed == 0
+                or limit.allowed <= allowed
+                and limit.seconds >= seconds
+            )
+            looser = (
+                allowed == 0 or allowed <= limit.allowed and seconds >= limit.seconds
+            )
             if other != number and tighter and (not looser or other < number):
                 yield number, limit
                 break
@@ -156,15 +214,21 @@ _LIKE_ADDRESS = re.compile(
 def odd_pattern(rule: Rule) -> str:
     "What is odd about what a rule is for, the first thing of several, or an empty text."
     single = [] if rule.network is not None else [rule.pattern]
-    for each in sorted({*rule.among.texts, *rule.among.wildcards} - {"\n"}) if rule.among else single:
+    for each in (
+        sorted({*rule.among.texts, *rule.among.wildcards} - {"\n"})
+        if rule.among
+        else single
+    ):
         if why := unmatchable(each):
             return f"no value can match {as_written(each)}: {why}"
-        if len(pattern) < 100 and _LIKE_ADDRESS.fullmatch(pattern):
-            return f"{as_written(pattern)} is taken for a text, since no address and no network is written so"
+        if len(each) < 100 and _LIKE_ADDRESS.fullmatch(each):
+            return f"{as_written(each)} is taken for a text, since no address and no network is written so"
     return ""
 
 # %% ../../nbs/rater/08_config.ipynb #f63b8a3c
-def oddities(rules: Sequence[Rule | None]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def oddities(
+    rules: Sequence[Rule | None],
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
     "What can't be meant in the rules of a class: where, from the class on, and what."
     before = Before()
     for number, rule in enumerate(rules):
@@ -172,12 +236,22 @@ def oddities(rules: Sequence[Rule | None]) -> Iterator[tuple[tuple[str | int, ..
             continue
         if hiding := before.for_all if rule.among else before.hides(rule):
             nearest = number and (last := rules[number - 1]) and last.pattern == hiding
-            takes = "is for every value" if hiding == before.for_all else "takes all that it would match"
-            yield (number,), f"this rule is never reached: {'the one' if nearest else 'a rule'} before it, {hiding}, {takes}"
+            takes = (
+                "is for every value"
+                if hiding == before.for_all
+                else "takes all that it would match"
+            )
+            yield (
+                (number,),
+                f"this rule is never reached: {'the one' if nearest else 'a rule'} before it, {hiding}, {takes}",
+            )
         elif odd := odd_pattern(rule):
             yield (number, "match"), odd
         for place, limit in never_decides(rule.limits, rule.watched):
-            yield (number, "limit"), f"{rule.limits[place]} never decides: {limit} is passed before it"
+            yield (
+                (number, "limit"),
+                f"{rule.limits[place]} never decides: {limit} is passed before it",
+            )
         if not rule.among:
             before.add(rule)
 
@@ -194,17 +268,33 @@ def rule_book(source: Source) -> RuleBook:
             wrong = f"{as_written(name)} can't be a class: its name should have no blank, and no - in front"
             source.wrong(where, wrong)
         if not isinstance(rules, (list, tuple)):
-            source.wrong(where, f"{name} should be a list of rules: [[limits.{name}]] before each, or {name}: ( … );")
+            source.wrong(
+                where,
+                f"{name} should be a list of rules: [[limits.{name}]] before each, or {name}: ( … );",
+            )
             continue
-        found = [rule(source, (*where, number), value) for number, value in enumerate(rules)]
+        found = [
+            rule(source, (*where, number), value) for number, value in enumerate(rules)
+        ]
         classes[name] = [each for each in found if each]
         for inner, odd in oddities(found):
             source.note((*where, *inner), odd)
     if not classes:
-        source.note(("limits",), "there are no limits, so each question is answered with 2 Class not found")
+        source.note(
+            ("limits",),
+            "there are no limits, so each question is answered with 2 Class not found",
+        )
     settings = classes_of(source, classes)
     down = {name: it.down for name, it in settings.items() if it.down}
-    return RuleBook(classes, down, {name: Spelling(it.fold, it.tag) for name, it in settings.items() if it.fold or it.tag})
+    return RuleBook(
+        classes,
+        down,
+        {
+            name: Spelling(it.fold, it.tag)
+            for name, it in settings.items()
+            if it.fold or it.tag
+        },
+    )
 
 
 def classes_of(source: Source, known: Iterable[str]) -> dict[str, ClassSettings]:
@@ -215,7 +305,10 @@ def classes_of(source: Source, known: Iterable[str]) -> dict[str, ClassSettings]
         if name not in known:
             source.wrong(where, f"there are no limits for a class {as_written(name)}")
         elif not isinstance(value, Mapping):
-            source.wrong(where, f"{name} should be a section: [classes.{name}], or {name}: {{ … }};")
+            source.wrong(
+                where,
+                f"{name} should be a section: [classes.{name}], or {name}: {{ … }};",
+            )
         elif it := section(source, where, value, ClassSettings):
             found[name] = it
     return found
@@ -226,15 +319,36 @@ def settings_of(source: Source) -> DaemonSettings | None:
     where, table = ("settings",), source.values.get("settings", {})
     settings = section(source, where, table, DaemonSettings)
     for name in sorted({"expiration_timer", "max_age"} & set(table)):
-        source.note((*where, name), f"{name} has no effect: a mark is kept for as long as a window needs it")
+        source.note(
+            (*where, name),
+            f"{name} has no effect: a mark is kept for as long as a window needs it",
+        )
     if settings and settings.db_path != ":memory:":
         if "store" in table:
-            source.wrong((*where, "db_path"), "db_path and store both say where marks are kept; leave db_path out")
+            source.wrong(
+                (*where, "db_path"),
+                "db_path and store both say where marks are kept; leave db_path out",
+            )
         settings = replace(settings, store=f"sqlite:{settings.db_path}")
-    if settings and settings.port is None and settings.socket is None and "policy" not in source.values:
-        source.wrong((*where, "port"), "port is false and there is no socket, so nobody could ask")
-    if settings and settings.control_port is not None and not is_loopback(settings.control_address):
-        source.note((*where, "control_address"), "the control port is open to other machines, and asks for no password")
+    if (
+        settings
+        and settings.port is None
+        and settings.socket is None
+        and "policy" not in source.values
+    ):
+        source.wrong(
+            (*where, "port"),
+            "port is false and there is no socket, so nobody could ask",
+        )
+    if (
+        settings
+        and settings.control_port is not None
+        and not is_loopback(settings.control_address)
+    ):
+        source.note(
+            (*where, "control_address"),
+            "the control port is open to other machines, and asks for no password",
+        )
     return settings
 
 
@@ -266,8 +380,14 @@ def parse_config(
         if name not in CONFIG_SECTIONS:
             source.wrong((name,), unknown(name, CONFIG_SECTIONS))
         elif not isinstance(value, Mapping):
-            source.wrong((name,), f"{name} should be a section: [{name}], or {name}: {{ … }};")
-    source.values = {name: value for name, value in source.values.items() if isinstance(value, Mapping)}
+            source.wrong(
+                (name,), f"{name} should be a section: [{name}], or {name}: {{ … }};"
+            )
+    source.values = {
+        name: value
+        for name, value in source.values.items()
+        if isinstance(value, Mapping)
+    }
     settings, book = settings_of(source), rule_book(source)
     policy = policy_of(source, source.values.get("limits", {}))
     if settings is None or source.problems:
@@ -297,7 +417,11 @@ def kept(store: str) -> str:
 
 def without_password(url: str) -> str:
     "A store's URL for the eyes of others."
-    return re.sub(r"([?&]\w*(?:password|username)=)[^&]*", r"\1…", re.sub(r"//[^/]*@", "//…@", url))
+    return re.sub(
+        r"([?&]\w*(?:password|username)=)[^&]*",
+        r"\1…",
+        re.sub(r"//[^/]*@", "//…@", url),
+    )
 
 # %% ../../nbs/rater/08_config.ipynb #511f9289
 def described_rules(book: RuleBook) -> Iterator[str]:
@@ -307,7 +431,9 @@ def described_rules(book: RuleBook) -> Iterator[str]:
         if name in book.down:
             yield f"  {DOWN[book.down[name]]}"
         if spelling := book.spellings.get(name):
-            cut = f"without what a {spelling.tag} stands before in a local part" * bool(spelling.tag)
+            cut = f"without what a {spelling.tag} stands before in a local part" * bool(
+                spelling.tag
+            )
             yield f"  counted {' and '.join(filter(None, ['in lower case' * spelling.fold, cut]))}"
         for each in rules:
             prefix4 = f"; IPv4 by /{each.prefix4}" * (each.prefix4 < 32)

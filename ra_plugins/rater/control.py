@@ -22,7 +22,12 @@ from ra_plugins.rater.limits import Limit, NoRule, Rule, address_bytes, duration
 from ra_plugins.rater.memory import Mark, StoreError
 from ra_plugins.rater.protocol import Rater, seconds_to_wait
 from ra_plugins.rater.server import RaterServer
-from ra_plugins.support.command_line import Fault, command_parser, run_command, system_reason
+from ra_plugins.support.command_line import (
+    Fault,
+    command_parser,
+    run_command,
+    system_reason,
+)
 from ra_plugins.support.log import octets, printable
 
 # %% auto #0
@@ -41,7 +46,9 @@ class Row(NamedTuple):
     "A line of an answer."
 
     text: str
-    fields: dict[str, object] = {}  # the same for programs, in what JSON knows; without any, the text has to do
+    fields: dict[
+        str, object
+    ] = {}  # the same for programs, in what JSON knows; without any, the text has to do
 
     def json(self) -> str:
         "The line for programs, in ASCII."
@@ -53,7 +60,9 @@ class Operated(NamedTuple):
 
     rater: Rater
     server: RaterServer
-    reload: Callable[[], Iterable[str]]  # reads the configuration again and tells about it; it raises `CommandRefused`
+    reload: Callable[
+        [], Iterable[str]
+    ]  # reads the configuration again and tells about it; it raises `CommandRefused`
     started: float  # time.monotonic()
 
 # %% ../../nbs/rater/12_control.ipynb #f4611235
@@ -69,16 +78,26 @@ def near(it: Operated, rest: str) -> Iterable[Row]:
     "Who is near a limit or over it, the fullest first; 20 or NUMBER of them"
     if rest and not (rest.isascii() and rest.isdigit() and len(rest) < 10):
         raise CommandRefused(f"near takes a number, not {rest}")
-    for name, value, verdict, limit in it.rater.near.verdicts(it.rater.store)[: int(rest or NEAR)]:
+    for name, value, verdict, limit in it.rater.near.verdicts(it.rater.store)[
+        : int(rest or NEAR)
+    ]:
         if limit:
             yield row_of(name, value, verdict.marks, limit)
 
 
-def row_of(name: str, value: str, marks: int, limit: Limit, watched: bool = False) -> Row:
+def row_of(
+    name: str, value: str, marks: int, limit: Limit, watched: bool = False
+) -> Row:
     "A value, held against a limit."
     over = marks > limit.allowed
     text = f"{name} {value} {marks}/{limit.allowed} in {duration(limit.seconds)}{' over' * over}{', watched only' * watched}"
-    fields = {"class": name, "value": value, "marks": marks, "allowed": limit.allowed, "seconds": limit.seconds}
+    fields = {
+        "class": name,
+        "value": value,
+        "marks": marks,
+        "allowed": limit.allowed,
+        "seconds": limit.seconds,
+    }
     return Row(text, {**fields, "over": over, "watched": watched})
 
 # %% ../../nbs/rater/12_control.ipynb #4a3bb738
@@ -99,7 +118,10 @@ def show(it: Operated, rest: str) -> Iterable[Row]:
         rule, counted = it.rater.book.found(name, value)
     except NoRule as error:
         raise CommandRefused(str(error)) from None
-    yield Row(f"{name} {counted} by the rule {rule}", {"class": name, "value": counted, "rule": str(rule)})
+    yield Row(
+        f"{name} {counted} by the rule {rule}",
+        {"class": name, "value": counted, "rule": str(rule)},
+    )
     if not rule.limits:
         return
     mark = Mark(name, counted, rule.limits, weight=0)
@@ -111,7 +133,12 @@ def show(it: Operated, rest: str) -> Iterable[Row]:
     kept = tuple(limit for limit, watched in rule.by_limit() if not watched)
     (wait,) = seconds_to_wait(it.rater.store, [mark._replace(limits=kept)])
     if wait != 0:
-        yield Row("never room for one more" if wait is None else f"room for one more in {wait} s", {"wait": wait})
+        yield Row(
+            "never room for one more"
+            if wait is None
+            else f"room for one more in {wait} s",
+            {"wait": wait},
+        )
 
 # %% ../../nbs/rater/12_control.ipynb #df3ec366
 def forget(it: Operated, rest: str) -> Iterable[Row]:
@@ -121,18 +148,34 @@ def forget(it: Operated, rest: str) -> Iterable[Row]:
         counted = it.rater.book.found(name, value)[1]
     except NoRule:
         counted = value
-    found = [each for each in dict.fromkeys([counted, value]) if it.rater.store.forget(name, each)][:1]
+    found = [
+        each
+        for each in dict.fromkeys([counted, value])
+        if it.rater.store.forget(name, each)
+    ][:1]
     if not found:
-        found = [each for each in matching(it, name, value) if it.rater.store.forget(name, each)]
+        found = [
+            each
+            for each in matching(it, name, value)
+            if it.rater.store.forget(name, each)
+        ]
     for each in found:
-        yield Row(f"forgotten: {name} {each}", {"class": name, "value": each, "forgotten": True})
+        yield Row(
+            f"forgotten: {name} {each}",
+            {"class": name, "value": each, "forgotten": True},
+        )
     if not found:
-        yield Row(f"it had no marks: {name} {counted}", {"class": name, "value": counted, "forgotten": False})
+        yield Row(
+            f"it had no marks: {name} {counted}",
+            {"class": name, "value": counted, "forgotten": False},
+        )
 
 
 def matching(it: Operated, name: str, pattern: str) -> list[str]:
     "The values that a pattern is for, as they are held; none if it isn't a pattern but a value."
-    if "%" in pattern and address_bytes(pattern):  # on one link, while a pattern is for all
+    if "%" in pattern and address_bytes(
+        pattern
+    ):  # on one link, while a pattern is for all
         return []
     try:
         rule = Rule(pattern, ())
@@ -140,27 +183,54 @@ def matching(it: Operated, name: str, pattern: str) -> list[str]:
         raise CommandRefused(str(error)) from None
     if rule.network is None and not set("*?[") & set(pattern):
         return []
-    fronts = ((value, value.rpartition("/")[0]) for value in it.rater.store.values(name))  # of a network, an address
-    return sorted(value for value, front in fronts if rule.covers(front if rule.network and front else value))
+    fronts = (
+        (value, value.rpartition("/")[0]) for value in it.rater.store.values(name)
+    )  # of a network, an address
+    return sorted(
+        value
+        for value, front in fronts
+        if rule.covers(front if rule.network and front else value)
+    )
 
 # %% ../../nbs/rater/12_control.ipynb #6b5a3ef9
 def status(it: Operated, rest: str) -> Iterable[Row]:
     "What rater has done, and what it holds"
-    return (Row(f"{what}: {text}" if what else text, {"what": what, "text": text}) for what, text in _status(it))
+    return (
+        Row(f"{what}: {text}" if what else text, {"what": what, "text": text})
+        for what, text in _status(it)
+    )
 
 
 def _status(it: Operated) -> Iterator[tuple[str, str]]:
     rater, groups = it.rater, it.server.groups
-    opened, pauses = sum(len(each.connections) for each in groups), sum(each.pauses for each in groups)
-    accepted, dropped = sum(each.accepted for each in groups), sum(each.dropped for each in groups)
+    opened, pauses = (
+        sum(len(each.connections) for each in groups),
+        sum(each.pauses for each in groups),
+    )
+    accepted, dropped = (
+        sum(each.accepted for each in groups),
+        sum(each.dropped for each in groups),
+    )
     yield "", f"running for {time.monotonic() - it.started:.0f} s"
     paused = f", {pauses} pauses for want of open files" * bool(pauses)
-    yield "connections", f"{opened} open, {accepted} accepted, {dropped} dropped{paused}"
+    yield (
+        "connections",
+        f"{opened} open, {accepted} accepted, {dropped} dropped{paused}",
+    )
     for name, answer in sorted(rater.answered):
-        yield f"answered with {answer}", f"{rater.answered[name, answer]} of {name or 'no class'}"
+        yield (
+            f"answered with {answer}",
+            f"{rater.answered[name, answer]} of {name or 'no class'}",
+        )
     if rater.refused > rater.reloaded:
-        yield "rules", "the configuration was refused when it was read last, and those before it hold"
-    yield "store", f"{rater.health.failures} failures" + ", it fails now" * rater.health.failing
+        yield (
+            "rules",
+            "the configuration was refused when it was read last, and those before it hold",
+        )
+    yield (
+        "store",
+        f"{rater.health.failures} failures" + ", it fails now" * rater.health.failing,
+    )
     try:
         yield "values held", str(rater.store.held())
     except StoreError:
@@ -193,7 +263,9 @@ _USAGE = {
     "quit": leave,
 }
 COMMANDS = {usage.partition(" ")[0]: command for usage, command in _USAGE.items()}
-WITH_MORE = {usage.partition(" ")[0] for usage in _USAGE if " " in usage}  # that take something behind their name
+WITH_MORE = {
+    usage.partition(" ")[0] for usage in _USAGE if " " in usage
+}  # that take something behind their name
 
 # %% ../../nbs/rater/12_control.ipynb #15f2c5fc
 END = "."
@@ -203,7 +275,9 @@ REFUSAL = "error: "  # before the first line of why a command can't be done
 
 def in_lines(texts: Iterable[str]) -> bytes:
     "An answer as it is sent."
-    return "".join(f"{printable(each, 8 * QUESTION_LIMIT)}\r\n" for each in [*texts, END]).encode()
+    return "".join(
+        f"{printable(each, 8 * QUESTION_LIMIT)}\r\n" for each in [*texts, END]
+    ).encode()
 
 # %% ../../nbs/rater/12_control.ipynb #7966abfb
 AT_ONCE = 16  # commands
@@ -232,22 +306,34 @@ class ControlPort:
         text = line.decode("utf-8", "surrogateescape").rstrip("\r")
         name, _, rest = text.removeprefix(JSON).partition(" ")
         known = name in COMMANDS and (name in WITH_MORE or not rest)
-        return ControlCommand(name, rest, known and name != "quit" and len(line) <= QUESTION_LIMIT, text.startswith(JSON))
+        return ControlCommand(
+            name,
+            rest,
+            known and name != "quit" and len(line) <= QUESTION_LIMIT,
+            text.startswith(JSON),
+        )
 
     def answers(
         self,
         commands: Sequence[ControlCommand],
     ) -> list[bytes]:  # for each, lines of which the last is a dot
         "Do the commands."
-        return [self._answer(command) if number < AT_ONCE else MANY for number, command in enumerate(commands)]
+        return [
+            self._answer(command) if number < AT_ONCE else MANY
+            for number, command in enumerate(commands)
+        ]
 
     def _answer(self, command: ControlCommand) -> bytes:
         try:
             if command.name not in COMMANDS:
                 name = printable(command.name, 100)
-                raise CommandRefused(f"unknown command: {name}; help lists those that there are")
+                raise CommandRefused(
+                    f"unknown command: {name}; help lists those that there are"
+                )
             if command.rest and command.name not in WITH_MORE:
-                raise CommandRefused(f"{command.name} takes nothing behind it, and not {printable(command.rest, 100)}")
+                raise CommandRefused(
+                    f"{command.name} takes nothing behind it, and not {printable(command.rest, 100)}"
+                )
             rows = COMMANDS[command.name](self.it, command.rest)
             return in_lines(row.json() if command.json else row.text for row in rows)
         except (CommandRefused, StoreError) as error:
@@ -278,7 +364,9 @@ def _answer_lines(where: str, command: str) -> Iterable[str]:
     with socket.socket(fileno=found.detach()) as connection:
         connection.settimeout(CONTROL_TIMEOUT)
         connection.sendall(octets(f"{command}\n"))
-        for line in connection.makefile(encoding="utf-8", errors="surrogateescape", newline="\n"):
+        for line in connection.makefile(
+            encoding="utf-8", errors="surrogateescape", newline="\n"
+        ):
             if line == f"{END}\r\n":
                 return
             yield line.rstrip("\r\n")
@@ -299,7 +387,9 @@ def _answer_of(where: str, command: str) -> ControlAnswer:
     try:
         return ask_control(where, command)
     except OSError as error:
-        raise Fault(f"no answer from {printable(where)}: {system_reason(error)}") from None
+        raise Fault(
+            f"no answer from {printable(where)}: {system_reason(error)}"
+        ) from None
 
 
 def print_control_answer(where: str, command: str) -> int:  # 0 done, 1 refused
@@ -313,7 +403,9 @@ def print_control_answer(where: str, command: str) -> int:  # 0 done, 1 refused
 TOP_PAUSE = 2.0  # seconds between two pages
 
 
-def print_pages(where: str, pages: float = inf) -> int:  # 0, when somebody has seen enough
+def print_pages(
+    where: str, pages: float = inf
+) -> int:  # 0, when somebody has seen enough
     "A page about who is near a limit, made anew all the time on a terminal, and once anywhere else."
     import shutil
 
@@ -326,7 +418,13 @@ def print_pages(where: str, pages: float = inf) -> int:  # 0, when somebody has 
             _, told = _answer_of(where, command)
             for line in told:
                 red = terminal and command != "status" and line.endswith(" over")
-                print(f"\x1b[31m{line[: columns - 1]}\x1b[0m" if red else line[: columns - 1] if terminal else line)
+                print(
+                    f"\x1b[31m{line[: columns - 1]}\x1b[0m"
+                    if red
+                    else line[: columns - 1]
+                    if terminal
+                    else line
+                )
             print()
         sys.stdout.flush()
         pages = pages - 1 if terminal else 0
@@ -343,23 +441,47 @@ def main(
         description="Ask a running rater. Without a command: help.",
         statuses={0: "done", 1: "the daemon has refused the command"},
     )
-    parser.add_argument("--socket", metavar="PATH", help=f"control_socket of its configuration ({CONTROL_SOCKET})")
-    parser.add_argument("--address", default="127.0.0.1", help="control_address of its configuration (%(default)s)")
-    parser.add_argument("--port", type=int, help="control_port of its configuration (4445, if there is no such socket)")
-    parser.add_argument("--json", action="store_true", help="an object of JSON's for each line")
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        help=f"control_socket of its configuration ({CONTROL_SOCKET})",
+    )
+    parser.add_argument(
+        "--address",
+        default="127.0.0.1",
+        help="control_address of its configuration (%(default)s)",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        help="control_port of its configuration (4445, if there is no such socket)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="an object of JSON's for each line"
+    )
     parser.epilog = f"{parser.epilog} The variable RATER_CONTROL, HOST:PORT or a path, says where it is otherwise."
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="and what it takes; help lists them, top follows")
+    parser.add_argument(
+        "command",
+        nargs=argparse.REMAINDER,
+        help="and what it takes; help lists them, top follows",
+    )
     options = parser.parse_args(arguments)
     command = JSON * options.json + (" ".join(options.command) or "help")
     if "\n" in command or len(command) > QUESTION_LIMIT:
         parser.error(f"a command is one line of at most {QUESTION_LIMIT} characters")
     host = f"[{options.address}]" if ":" in options.address else options.address
-    port = f"{host}:{options.port or 4445}" if options.port is not None or options.address != "127.0.0.1" else ""
+    port = (
+        f"{host}:{options.port or 4445}"
+        if options.port is not None or options.address != "127.0.0.1"
+        else ""
+    )
     where = options.socket or port or control_place()
     try:
         parse_server_address(where)
     except ValueError:
-        parser.error(f"a control port is --socket /PATH, or --address HOST and --port NUMBER, not {where!r:.60}")
+        parser.error(
+            f"a control port is --socket /PATH, or --address HOST and --port NUMBER, not {where!r:.60}"
+        )
     if command == "top":
         return run_command("raterctl", partial(print_pages, where), interrupted=0)
     return run_command("raterctl", partial(print_control_answer, where, command))

@@ -24,11 +24,23 @@ from ra_plugins.rater.memory import StoreError
 from ra_plugins.rater.policy import PolicySettings, policy_where
 from ra_plugins.rater.postfix import PolicyClient, PolicyDesk
 from ra_plugins.rater.protocol import Rater, Request, log
-from ra_plugins.rater.server import BACKLOG, Listener, LocalListener, RaterServer, listen
+from ra_plugins.rater.server import (
+    BACKLOG,
+    Listener,
+    LocalListener,
+    RaterServer,
+    listen,
+)
 from ra_plugins.rater.settings import LEVELS, DaemonSettings
 from ra_plugins.rater.stores import open_store
 from ra_plugins.rater.syntax import ConfigError
-from ra_plugins.support.command_line import FAILED, Fault, command_parser, run_command, system_reason
+from ra_plugins.support.command_line import (
+    FAILED,
+    Fault,
+    command_parser,
+    run_command,
+    system_reason,
+)
 from ra_plugins.support.listening import allow_files
 from ra_plugins.support.log import printable
 from ra_plugins.support.systemd import tell_systemd
@@ -40,7 +52,13 @@ __all__ = ['STANDARD', 'NUMBERS', 'AT_START', 'LogLine', 'handler', 'use_log', '
 
 # %% ../../nbs/rater/14_daemon.ipynb #7580cc82
 STANDARD = ("/dev/stderr", "/dev/stdout")
-NUMBERS = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)  # of `LEVELS`, in that order
+NUMBERS = (
+    logging.CRITICAL,
+    logging.ERROR,
+    logging.WARNING,
+    logging.INFO,
+    logging.DEBUG,
+)  # of `LEVELS`, in that order
 
 
 class LogLine(logging.Formatter):
@@ -52,7 +70,9 @@ class LogLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         "The line, without its end."
-        line = printable(f"{LEVELS[NUMBERS.index(record.levelno)]}: {record.getMessage()}")
+        line = printable(
+            f"{LEVELS[NUMBERS.index(record.levelno)]}: {record.getMessage()}"
+        )
         return f"{self.formatTime(record)} {line}" if self.stamped else line
 
 # %% ../../nbs/rater/14_daemon.ipynb #2d27f14d
@@ -60,9 +80,13 @@ def handler(settings: DaemonSettings) -> logging.Handler:
     "What writes the log. It raises `OSError`."
     standard = settings.log in STANDARD
     if standard:
-        made: logging.Handler = logging.StreamHandler(getattr(sys, settings.log.removeprefix("/dev/")))
+        made: logging.Handler = logging.StreamHandler(
+            getattr(sys, settings.log.removeprefix("/dev/"))
+        )
     else:
-        made = logging.FileHandler(settings.log, encoding="utf-8", errors="backslashreplace")
+        made = logging.FileHandler(
+            settings.log, encoding="utf-8", errors="backslashreplace"
+        )
     made.setFormatter(LogLine(stamped=not standard))
     return made
 
@@ -98,7 +122,11 @@ class Logged(Rater):
         answers = super().answers(requests)
         if log.isEnabledFor(logging.DEBUG):
             for request, answer in zip(requests, answers, strict=True):
-                asked = "no question" if request.problem else f"{request.name} {request.value}"
+                asked = (
+                    "no question"
+                    if request.problem
+                    else f"{request.name} {request.value}"
+                )
                 log.debug("%s: %s", asked, answer.decode().rstrip())
         return answers
 
@@ -112,7 +140,11 @@ def place(name: str) -> Iterator[None]:
         raise Fault(f"can't use {name}: {system_reason(error)}") from None
 
 # %% ../../nbs/rater/14_daemon.ipynb #ffb07200
-AT_START = [each.name for each in fields(DaemonSettings) if re.search("address|port|socket|control|store|values", each.name)]
+AT_START = [
+    each.name
+    for each in fields(DaemonSettings)
+    if re.search("address|port|socket|control|store|values", each.name)
+]
 
 
 def later(
@@ -121,14 +153,24 @@ def later(
 ) -> list[str]:
     "What to say about settings that can't be changed in a running rater."
     names = [name for name in AT_START if getattr(before, name) != getattr(now, name)]
-    return [f"{', '.join(names)}: changed, which holds from the next start on"] * bool(names)
+    return [f"{', '.join(names)}: changed, which holds from the next start on"] * bool(
+        names
+    )
 
 
-def policy_later(before: PolicySettings | None, now: PolicySettings | None) -> list[str]:
+def policy_later(
+    before: PolicySettings | None, now: PolicySettings | None
+) -> list[str]:
     "The same about where Postfix connects to."
     if before and now:
-        names = [name for name in ("listen", "mode", "owner", "group") if getattr(before, name) != getattr(now, name)]
-        return [f"policy: {', '.join(names)} changed, which holds from the next start on"] * bool(names)
+        names = [
+            name
+            for name in ("listen", "mode", "owner", "group")
+            if getattr(before, name) != getattr(now, name)
+        ]
+        return [
+            f"policy: {', '.join(names)} changed, which holds from the next start on"
+        ] * bool(names)
     return ["policy: changed, which holds from the next start on"] * (before != now)
 
 # %% ../../nbs/rater/14_daemon.ipynb #acb1e0ed
@@ -155,14 +197,26 @@ class Daemon:
         with place(self.settings.log):
             use_log(handler(self.settings), self.settings.log_level)
         warn(config.notes)
-        self.rater = Logged(config.book, open_store(self.settings.store, self.settings.values))
+        self.rater = Logged(
+            config.book, open_store(self.settings.store, self.settings.values)
+        )
         self.desk = PolicyDesk(self.rater, config.policy) if config.policy else None
-        self.policy = config.policy.settings if config.policy else None  # as they were at the start
+        self.policy = (
+            config.policy.settings if config.policy else None
+        )  # as they were at the start
         self.looks: list[Callable[[], None]] = [self.rater.tidy]
-        self.server = RaterServer(self.often, self.settings.connections, self.settings.timeout)
-        self.postfix = self.server.beside(self.policy.connections, self.policy.timeout) if self.policy else None
+        self.server = RaterServer(
+            self.often, self.settings.connections, self.settings.timeout
+        )
+        self.postfix = (
+            self.server.beside(self.policy.connections, self.policy.timeout)
+            if self.policy
+            else None
+        )
         self.pauses = 0  # of the server's, as the log has said
-        self.control = ControlPort(Operated(self.rater, self.server, self.reload, time.monotonic()))
+        self.control = ControlPort(
+            Operated(self.rater, self.server, self.reload, time.monotonic())
+        )
 
     def often(self) -> None:
         "What the server calls ten times a second."
@@ -171,7 +225,9 @@ class Daemon:
         pauses = sum(group.pauses for group in self.server.groups)
         if pauses > 100 * self.pauses:
             self.pauses = pauses
-            log.warning("no more files can be opened, and none is a client's: nobody is let in for a while (ulimit -n)")
+            log.warning(
+                "no more files can be opened, and none is a client's: nobody is let in for a while (ulimit -n)"
+            )
         if self.again:
             self.again = False
             with suppress(CommandRefused):  # the log says it
@@ -217,8 +273,13 @@ def serve_metrics(daemon: Daemon, host: str, port: int) -> None:
     try:
         from ra_plugins.rater.metrics import Figures, MetricsPage
     except ModuleNotFoundError as error:
-        raise Fault(f"metrics need {error.name}: pip install 'ra-plugins[rater]'") from None
-    figures, listener = Figures(daemon.rater, daemon.server, daemon.desk), listen(host, port)
+        raise Fault(
+            f"metrics need {error.name}: pip install 'ra-plugins[rater]'"
+        ) from None
+    figures, listener = (
+        Figures(daemon.rater, daemon.server, daemon.desk),
+        listen(host, port),
+    )
     daemon.looks.append(figures.look)
     daemon.server.serve(listener, MetricsPage(figures))
     log.info("metrics: %s", places(host, listener.getsockname()[1]))
@@ -231,13 +292,19 @@ def number_of(name: str | None, find: Callable[[str], int]) -> int:
     try:
         return find(name)
     except KeyError:
-        raise Fault(f"there is no user or group {printable(name)} on this machine") from None
+        raise Fault(
+            f"there is no user or group {printable(name)} on this machine"
+        ) from None
 
 
-def listen_local(path: str, mode: int, owner: str | None, group: str | None) -> LocalListener:
+def listen_local(
+    path: str, mode: int, owner: str | None, group: str | None
+) -> LocalListener:
     "Listen on a Unix socket. It raises `Fault`."
     user = number_of(owner, lambda name: getpwnam(name).pw_uid)
-    return LocalListener(path, mode, user, number_of(group, lambda name: getgrnam(name).gr_gid), BACKLOG)
+    return LocalListener(
+        path, mode, user, number_of(group, lambda name: getgrnam(name).gr_gid), BACKLOG
+    )
 
 # %% ../../nbs/rater/14_daemon.ipynb #e5ff7896
 def serve_postfix(daemon: Daemon) -> None:
@@ -252,25 +319,38 @@ def serve_postfix(daemon: Daemon) -> None:
             with place(policy_where(where)):
                 listener = listen(*where)
         daemon.server.serve(listener, daemon.desk, PolicyClient, daemon.postfix)
-        found = where if isinstance(where, str) else (where[0], listener.getsockname()[1])
+        found = (
+            where if isinstance(where, str) else (where[0], listener.getsockname()[1])
+        )
         log.info("policy: %s", policy_where(found))
 
 # %% ../../nbs/rater/14_daemon.ipynb #5cdd69b7
 def listen_all(daemon: Daemon) -> None:
     "Take the places that the configuration names. It raises `Fault`."
     it, server = daemon.settings, daemon.server
-    questions, control = (it.address, it.port, daemon.rater), (it.control_address, it.control_port, daemon.control)
-    for (host, port, service), what in ((questions, "questions"), (control, "control port")):
+    questions, control = (
+        (it.address, it.port, daemon.rater),
+        (it.control_address, it.control_port, daemon.control),
+    )
+    for (host, port, service), what in (
+        (questions, "questions"),
+        (control, "control port"),
+    ):
         if port is not None:
             with place(places(host, port)):
                 listener = listen(host, port)
             server.serve(listener, service)
             log.info("%s: %s", what, places(host, listener.getsockname()[1]))
     if it.socket is not None:
-        server.serve(listen_local(it.socket, it.socket_mode, it.socket_owner, it.socket_group), daemon.rater)
+        server.serve(
+            listen_local(it.socket, it.socket_mode, it.socket_owner, it.socket_group),
+            daemon.rater,
+        )
         log.info("questions: %s", it.socket)
     if it.control_socket is not None:
-        control_socket = listen_local(it.control_socket, it.control_mode, it.control_owner, it.control_group)
+        control_socket = listen_local(
+            it.control_socket, it.control_mode, it.control_owner, it.control_group
+        )
         server.serve(control_socket, daemon.control)
         log.info("control port: %s", it.control_socket)
     serve_postfix(daemon)
@@ -297,7 +377,9 @@ def run_rater(file: str) -> None:
     "Be a rater with this configuration until a signal ends it. It raises `ConfigError` and `Fault`."
     daemon = Daemon(file)
     heed_signals(daemon)
-    daemon.allow(daemon.settings.connections, daemon.policy.connections if daemon.policy else 0)
+    daemon.allow(
+        daemon.settings.connections, daemon.policy.connections if daemon.policy else 0
+    )
     try:
         listen_all(daemon)
         log.info("marks: %s", kept(daemon.settings.store))
@@ -315,12 +397,23 @@ def _parser() -> argparse.ArgumentParser:
     made = command_parser(
         "rater",
         description="Tell clients whether something happens too often.",
-        statuses={0: "it has ended as it was told, or with --check, the configuration can be used"},
+        statuses={
+            0: "it has ended as it was told, or with --check, the configuration can be used"
+        },
     )
     named = made.add_mutually_exclusive_group()
     named.add_argument("--config", metavar="FILE", help="the configuration")
-    named.add_argument("file", nargs="?", metavar="FILE", help="the same; without either, the file config in this folder")
-    made.add_argument("--check", action="store_true", help="say what it means, or what is wrong in it, and end")
+    named.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="the same; without either, the file config in this folder",
+    )
+    made.add_argument(
+        "--check",
+        action="store_true",
+        help="say what it means, or what is wrong in it, and end",
+    )
     return made
 
 # %% ../../nbs/rater/14_daemon.ipynb #c5cdc06d
@@ -343,11 +436,16 @@ def main(
     file = options.config or options.file or "config"
     if options.check:
         return run_command("rater", partial(check_config, file))
-    logging.raiseExceptions = False  # where the log's disk is full, questions are still answered
+    logging.raiseExceptions = (
+        False  # where the log's disk is full, questions are still answered
+    )
     try:
         run_rater(file)
     except (ConfigError, Fault, StoreError) as error:
-        print(error if isinstance(error, ConfigError) else f"rater: {error}", file=sys.stderr)
+        print(
+            error if isinstance(error, ConfigError) else f"rater: {error}",
+            file=sys.stderr,
+        )
         if any(isinstance(each, logging.FileHandler) for each in log.handlers):
             log.critical("%s", error)
         return FAILED

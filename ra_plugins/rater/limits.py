@@ -9,7 +9,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import translate
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import NamedTuple
 
@@ -34,7 +41,9 @@ UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}  # seconds
 
 def duration(seconds: float) -> str:
     "Seconds as people write them, in the largest unit that makes a whole number."
-    unit, size = next((each for each in UNITS.items() if seconds % each[1] == 0), ("s", 1))
+    unit, size = next(
+        (each for each in UNITS.items() if seconds % each[1] == 0), ("s", 1)
+    )
     return f"{seconds / size:g}{unit}"
 
 # %% ../../nbs/rater/00_limits.ipynb #9d471540
@@ -44,9 +53,13 @@ SECONDS_LIMIT = 366 * 86400  # no window is longer than a year
 
 def parse_limit(text: str) -> Limit:
     "Read `10 in 1m`. It raises `ValueError`, which says what would do."
-    found = re.fullmatch(r"\s*(\d{1,9}) in (\d{1,9}(?:\.\d{1,3})?)([dhms])\s*", text, re.ASCII)
+    found = re.fullmatch(
+        r"\s*(\d{1,9}) in (\d{1,9}(?:\.\d{1,3})?)([dhms])\s*", text, re.ASCII
+    )
     if not found:
-        raise ValueError(f"{text!r} should be a count and a time, as in '10 in 60s', '200 in 1d'")
+        raise ValueError(
+            f"{text!r} should be a count and a time, as in '10 in 60s', '200 in 1d'"
+        )
     return checked_limit(int(found[1]), float(found[2]) * UNITS[found[3]])
 
 
@@ -55,7 +68,9 @@ def checked_limit(allowed: int, seconds: float) -> Limit:
     if not 0 <= allowed <= COUNT_LIMIT:
         raise ValueError(f"a count should be from 0 to {COUNT_LIMIT:,}, not {allowed}")
     if not 0 < seconds <= SECONDS_LIMIT:
-        raise ValueError(f"a window should be over 0 and at most {duration(SECONDS_LIMIT)}, not {duration(seconds)}")
+        raise ValueError(
+            f"a window should be over 0 and at most {duration(SECONDS_LIMIT)}, not {duration(seconds)}"
+        )
     return Limit(allowed, seconds)
 
 # %% ../../nbs/rater/00_limits.ipynb #260eb001
@@ -68,7 +83,9 @@ def address(value: str) -> IPv4Address | IPv6Address | None:
     return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
 
 # %% ../../nbs/rater/00_limits.ipynb #b29b2766
-_MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address that is mapped into IPv6 begins with
+_MAPPED = (
+    bytes(10) + b"\xff\xff"
+)  # what an IPv4 address that is mapped into IPv6 begins with
 
 
 def address_bytes(value: str) -> bytes | None:
@@ -83,7 +100,9 @@ def address_bytes(value: str) -> bytes | None:
 
 # %% ../../nbs/rater/00_limits.ipynb #8d23c4e6
 _ZEROS = bytes(16)
-_COMPATIBLE = bytes(12)  # what an IPv4-compatible address begins with (RFC 4291, section 2.5.5.1)
+_COMPATIBLE = bytes(
+    12
+)  # what an IPv4-compatible address begins with (RFC 4291, section 2.5.5.1)
 
 
 def address_text(address: bytes) -> str:
@@ -100,7 +119,9 @@ def _without_needless_zone(value: str) -> str:
     found = address_bytes(front) if percent and ":" in front else None
     if found is None:
         return value
-    keeps = bool(zone) and len(found) == 16 and (found[0], found[1] & 0xC0) == (0xFE, 0x80)
+    keeps = (
+        bool(zone) and len(found) == 16 and (found[0], found[1] & 0xC0) == (0xFE, 0x80)
+    )
     return f"{address_text(found)}%{zone}" if keeps else address_text(found)
 
 
@@ -112,7 +133,11 @@ def one_spelling(value: str) -> str:
         found = inet_pton(AF_INET6, value)
     except (OSError, ValueError):
         return _without_needless_zone(value)
-    return inet_ntop(AF_INET6, found) if found[0] else address_text(found.removeprefix(_MAPPED))
+    return (
+        inet_ntop(AF_INET6, found)
+        if found[0]
+        else address_text(found.removeprefix(_MAPPED))
+    )
 
 # %% ../../nbs/rater/00_limits.ipynb #a7b859cb
 _LIKE_NETWORK = re.compile(
@@ -131,21 +156,37 @@ def pattern_network(
     "The network that a pattern is, or None. It raises `ValueError` for one that looks like a network and isn't."
     found = address(pattern)
     if "%" in pattern and address(pattern.partition("/")[0]):
-        raise ValueError(f"{pattern} should be without its zone, since a rule looks at none: {re.sub('%[^/]*', '', pattern)}")
+        raise ValueError(
+            f"{pattern} should be without its zone, since a rule looks at none: {re.sub('%[^/]*', '', pattern)}"
+        )
     if found is not None:
         return ip_network(found)
     front = pattern.partition("/")[0]
-    if front == pattern or address(front) is None and not _LIKE_NETWORK.fullmatch(pattern):
+    if (
+        front == pattern
+        or address(front) is None
+        and not _LIKE_NETWORK.fullmatch(pattern)
+    ):
         if _BRACKETED.fullmatch(pattern):
-            raise ValueError(f"{pattern} should be an address, which has no brackets: {pattern[1:-1]}")
+            raise ValueError(
+                f"{pattern} should be an address, which has no brackets: {pattern[1:-1]}"
+            )
         return None
     try:
         made = ip_network(pattern)
     except ValueError as error:
-        raise ValueError(f"{pattern} should be a network: {error}{_instead(pattern)}") from None
-    if isinstance(made, IPv6Network) and made.prefixlen >= 96 and made.network_address.packed.startswith(_MAPPED):
+        raise ValueError(
+            f"{pattern} should be a network: {error}{_instead(pattern)}"
+        ) from None
+    if (
+        isinstance(made, IPv6Network)
+        and made.prefixlen >= 96
+        and made.network_address.packed.startswith(_MAPPED)
+    ):
         plain = f"{made.network_address.ipv4_mapped}/{made.prefixlen - 96}"
-        raise ValueError(f"{pattern} should be a network of IPv4, since its addresses are counted as such: {plain}")
+        raise ValueError(
+            f"{pattern} should be a network of IPv4, since its addresses are counted as such: {plain}"
+        )
     return made
 
 
@@ -169,33 +210,48 @@ class Rule:
         limits: Iterable[Limit],  # all of them hold; none exempts the value
         prefix4: int = 32,  # bits: IPv4 addresses in one such network are counted together
         prefix6: int = 128,  # the same for IPv6
-        watch: bool | Iterable[Limit] = False,  # count and log, and never refuse: all limits, or some of them
+        watch: bool
+        | Iterable[
+            Limit
+        ] = False,  # count and log, and never refuse: all limits, or some of them
         within: bool = False,  # keep a mark only if it is within the limits
-        among: Iterable[str] = (),  # patterns, for a rule that is for several; `pattern` is what they are called then
+        among: Iterable[
+            str
+        ] = (),  # patterns, for a rule that is for several; `pattern` is what they are called then
     ):
         "It raises `ValueError` for a network that isn't one."
         self.pattern, self.limits = pattern, tuple(limits)
         some = () if isinstance(watch, bool) else tuple(watch)
         self.watched = tuple(watch is True or limit in some for limit in self.limits)
         self.watch = bool(self.limits) and all(self.watched)  # nothing is ever refused
-        self.within = () if self.watch or not within else tuple(not each for each in self.watched)  # as `Mark.within`
+        self.within = (
+            () if self.watch or not within else tuple(not each for each in self.watched)
+        )  # as `Mark.within`
         self.prefix4, self.prefix6 = prefix4, prefix6
         self.among = Among(among) if among else None
         self.network = None if self.among else pattern_network(pattern)
         self.for_all = bool(pattern) and not pattern.strip("*")  # `**` is `*`
         self._wildcard = re.compile(translate(pattern)).match
         several = self.among is not None
-        self.by_address = several or self.network is not None or (prefix4, prefix6) != (32, 128)  # else the text is enough
-        self.plain = self.for_all and not self.by_address  # for everything, and counted as it is
+        self.by_address = (
+            several or self.network is not None or (prefix4, prefix6) != (32, 128)
+        )  # else the text is enough
+        self.plain = (
+            self.for_all and not self.by_address
+        )  # for everything, and counted as it is
         self._first, self._mask = b"", 0
         if self.network is not None:
-            self._first, self._mask = self.network.network_address.packed, int(self.network.netmask)
+            self._first, self._mask = (
+                self.network.network_address.packed,
+                int(self.network.netmask),
+            )
         self._number = int.from_bytes(self._first, "big")
 
     def describes(
         self,
         value: str,  # in its one spelling
-        address: bytes | None,  # that it is; where the rule isn't `by_address`, None will do
+        address: bytes
+        | None,  # that it is; where the rule isn't `by_address`, None will do
     ) -> bool:
         "Is `value` one that the pattern describes?"
         if self.for_all:
@@ -237,7 +293,10 @@ class Rule:
         return self.named(one_spelling(value), address_bytes(value))
 
     def __str__(self) -> str:
-        some = [f"{limit}{' (watched only)' * (watched and not self.watch)}" for limit, watched in self.by_limit()]
+        some = [
+            f"{limit}{' (watched only)' * (watched and not self.watch)}"
+            for limit, watched in self.by_limit()
+        ]
         kept = ", only what is within is counted" * bool(self.within)
         return f"{self.pattern}: {', '.join(some) or 'exempt'}{', watched only' * self.watch}{kept}"
 
@@ -252,13 +311,17 @@ class Among:
     def __init__(self, patterns: Iterable[str]):
         "It raises `ValueError` for a network that isn't one."
         self.texts: set[str] = set()
-        self.networks: dict[tuple[int, int], set[int]] = {}  # by the bits of an address and of the network; their first bits
+        self.networks: dict[
+            tuple[int, int], set[int]
+        ] = {}  # by the bits of an address and of the network; their first bits
         self.wildcards: dict[str, Callable[[str], object]] = {}
         for pattern in patterns:
             network = pattern_network(pattern)
             if network is not None:
                 bits, length = network.max_prefixlen, network.prefixlen
-                self.networks.setdefault((bits, length), set()).add(int(network.network_address) >> bits - length)
+                self.networks.setdefault((bits, length), set()).add(
+                    int(network.network_address) >> bits - length
+                )
             elif set("*?[") & set(pattern):
                 self.wildcards[pattern] = re.compile(translate(pattern)).match
             else:
@@ -270,14 +333,20 @@ class Among:
             return True
         if address is not None:
             number, bits = int.from_bytes(address, "big"), 8 * len(address)
-            if any(bits == of and number >> bits - length in found for (of, length), found in self.networks.items()):
+            if any(
+                bits == of and number >> bits - length in found
+                for (of, length), found in self.networks.items()
+            ):
                 return True
         return any(match(value) for match in self.wildcards.values())
 
     def fold(self) -> None:
         "As `Rule.fold`."
         self.texts = {text.casefold() for text in self.texts}
-        self.wildcards = {each: re.compile(translate(each), re.IGNORECASE).match for each in self.wildcards}
+        self.wildcards = {
+            each: re.compile(translate(each), re.IGNORECASE).match
+            for each in self.wildcards
+        }
 
 # %% ../../nbs/rater/00_limits.ipynb #cc74ca37
 DOWN = {
@@ -291,14 +360,18 @@ class Spelling(NamedTuple):
     "Which values of a class are taken for one."
 
     fold: bool = False  # those that differ in case only
-    tag: str = ""  # those that differ in what stands behind this character, in a local part
+    tag: str = (
+        ""  # those that differ in what stands behind this character, in a local part
+    )
 
     def of(self, value: str) -> str:
         "The one that is counted."
         local, at, domain = value.rpartition("@") if "@" in value else (value, "", "")
         if self.tag:
             local = local[:1] + local[1:].partition(self.tag)[0]
-        return f"{local}{at}{domain}".casefold() if self.fold else f"{local}{at}{domain}"
+        return (
+            f"{local}{at}{domain}".casefold() if self.fold else f"{local}{at}{domain}"
+        )
 
 
 LATELY = 8192  # values for which the rule and the name are remembered
@@ -315,14 +388,23 @@ class RuleBook:
     def __init__(
         self,
         classes: Mapping[str, Iterable[Rule]],
-        down: Mapping[str, str] | None = None,  # for a class, what is done while the store is away: one of `DOWN`
-        spellings: Mapping[str, Spelling] | None = None,  # for a class, which values are taken for one
+        down: Mapping[str, str]
+        | None = None,  # for a class, what is done while the store is away: one of `DOWN`
+        spellings: Mapping[str, Spelling]
+        | None = None,  # for a class, which values are taken for one
     ):
         self.classes = {name: tuple(rules) for name, rules in classes.items()}
         self.down, self.spellings = dict(down or {}), dict(spellings or {})
-        firsts = {name: rules[0] for name, rules in self.classes.items() if rules and name not in self.spellings}
+        firsts = {
+            name: rules[0]
+            for name, rules in self.classes.items()
+            if rules and name not in self.spellings
+        }
         self._plain = {name: rule for name, rule in firsts.items() if rule.plain}
-        self._by_address = {name: any(rule.by_address for rule in rules) for name, rules in self.classes.items()}
+        self._by_address = {
+            name: any(rule.by_address for rule in rules)
+            for name, rules in self.classes.items()
+        }
         self._spelled: dict[str, str] = {}
         self._lately = lru_cache(LATELY)(self._find)
         for name in self.spellings:
@@ -335,7 +417,11 @@ class RuleBook:
             if ":" not in value:
                 return self._plain[name], value
             return self._plain[name], self._spelled.get(value) or self._spell(value)
-        return self._lately(name, value) if len(value) <= LATELY_LENGTH else self._find(name, value)
+        return (
+            self._lately(name, value)
+            if len(value) <= LATELY_LENGTH
+            else self._find(name, value)
+        )
 
     def _spell(self, value: str) -> str:
         "As `one_spelling`, and remember it."
@@ -366,7 +452,14 @@ class RuleBook:
 
     def span(self, name: str) -> float:
         "Seconds for which a mark in the class called `name` is needed: its longest window, and 0 where there is none."
-        return max((limit.seconds for rule in self.classes.get(name, ()) for limit in rule.limits), default=0)
+        return max(
+            (
+                limit.seconds
+                for rule in self.classes.get(name, ())
+                for limit in rule.limits
+            ),
+            default=0,
+        )
 
 # %% ../../nbs/rater/00_limits.ipynb #4333763e
 class Verdict(NamedTuple):
@@ -387,8 +480,14 @@ def judge(
     "Hold the counts against the limits."
     if not counts:
         return EXEMPT
-    deciding = [each for each in zip(counts, rule.limits, rule.watched, strict=True) if rule.watch or not each[2]]
-    marks, limit, _ = max(deciding, key=lambda each: _fullness(each[0], each[1].allowed))  # the first of equals
+    deciding = [
+        each
+        for each in zip(counts, rule.limits, rule.watched, strict=True)
+        if rule.watch or not each[2]
+    ]
+    marks, limit, _ = max(
+        deciding, key=lambda each: _fullness(each[0], each[1].allowed)
+    )  # the first of equals
     return Verdict(marks > limit.allowed and not rule.watch, marks, limit.allowed)
 
 
@@ -398,4 +497,8 @@ def _fullness(marks: int, allowed: int) -> float:
 # %% ../../nbs/rater/00_limits.ipynb #b620e395
 def would_refuse(rule: Rule, counts: tuple[int, ...]) -> list[Limit]:
     "The limits that are only watched and are exceeded."
-    return [limit for (limit, watched), marks in zip(rule.by_limit(), counts, strict=False) if watched and marks > limit.allowed]
+    return [
+        limit
+        for (limit, watched), marks in zip(rule.by_limit(), counts, strict=False)
+        if watched and marks > limit.allowed
+    ]

@@ -31,10 +31,17 @@ def counted(
     now: float,
     limits: Sequence[Limit],
     more: int = 0,  # marks, beside those of the series
-) -> tuple[int, ...]:  # for each limit, the marks in its window, at most `SPARE_MARKS` over what is allowed
+) -> tuple[
+    int, ...
+]:  # for each limit, the marks in its window, at most `SPARE_MARKS` over what is allowed
     "Count the marks in the windows that end now."
     end = len(series) + more
-    return tuple([min(end - bisect_right(series, now - seconds), allowed + SPARE_MARKS) for allowed, seconds in limits])
+    return tuple(
+        [
+            min(end - bisect_right(series, now - seconds), allowed + SPARE_MARKS)
+            for allowed, seconds in limits
+        ]
+    )
 
 # %% ../../nbs/rater/01_memory.ipynb #fd95b682
 @lru_cache(maxsize=1024)
@@ -42,7 +49,9 @@ def needed(
     limits: tuple[Limit, ...],
 ) -> tuple[int, float]:
     "How many of the last marks an answer may need, and for how many seconds."
-    return max(limit.allowed for limit in limits) + SPARE_MARKS, max(limit.seconds for limit in limits)
+    return max(limit.allowed for limit in limits) + SPARE_MARKS, max(
+        limit.seconds for limit in limits
+    )
 
 # %% ../../nbs/rater/01_memory.ipynb #5ac58cc2
 def add(
@@ -99,7 +108,9 @@ class Mark(NamedTuple):
     value: str  # as it is counted
     limits: tuple[Limit, ...]  # at least one
     weight: int = 1  # as how many it counts; 0 to look without marking
-    within: tuple[bool, ...] = ()  # for each limit, must it be within that to be made? Empty: it is made anyhow
+    within: tuple[
+        bool, ...
+    ] = ()  # for each limit, must it be within that to be made? Empty: it is made anyhow
 
 
 class StoreError(Exception):
@@ -155,7 +166,9 @@ def held_name(value: str) -> str:
     return f"{value[: HELD_LENGTH - 1 - len(digest)]}~{digest}"
 
 # %% ../../nbs/rater/01_memory.ipynb #8942bac0
-VALUES_LIMIT = 1_000_000  # values that a store holds at most, unless it is told otherwise
+VALUES_LIMIT = (
+    1_000_000  # values that a store holds at most, unless it is told otherwise
+)
 LOOKED_AT = 8  # values: of so many, the one goes that would have gone first
 
 # %% ../../nbs/rater/01_memory.ipynb #f2eb5703
@@ -170,7 +183,11 @@ def series_key(
 
 def key_parts(key: bytes, prefix: str = "") -> tuple[str, str]:
     "The class and the value, as it is held, of a key."
-    name, _, value = key.removeprefix(octets(prefix)).decode("utf-8", "surrogateescape").partition(" ")
+    name, _, value = (
+        key.removeprefix(octets(prefix))
+        .decode("utf-8", "surrogateescape")
+        .partition(" ")
+    )
     return name, value
 
 # %% ../../nbs/rater/01_memory.ipynb #f62ed50a
@@ -205,14 +222,21 @@ class Generations:
         self.turn = now + span
 
     def count(
-        self, value: str, limits: tuple[Limit, ...], weight: int, now: float, within: tuple[bool, ...] = ()
+        self,
+        value: str,
+        limits: tuple[Limit, ...],
+        weight: int,
+        now: float,
+        within: tuple[bool, ...] = (),
     ) -> tuple[int, ...]:
         "Keep a mark, and count: `Store.count` for one."
         series = self.young.get(value)
         if series is None:
             series = self.old.pop(value, None)
             if series is None:
-                if weight == 1 and (not within or len(limits) == 1 and limits[0][0]):  # it is surely within that
+                if weight == 1 and (
+                    not within or len(limits) == 1 and limits[0][0]
+                ):  # it is surely within that
                     self.young[value] = now
                     self.room.left -= 1
                     return (1,) * len(limits)
@@ -223,7 +247,12 @@ class Generations:
         return count_and_add(series, now, weight, limits, within)
 
     def _first_mark(
-        self, value: str, limits: tuple[Limit, ...], weight: int, now: float, within: tuple[bool, ...]
+        self,
+        value: str,
+        limits: tuple[Limit, ...],
+        weight: int,
+        now: float,
+        within: tuple[bool, ...],
     ) -> tuple[int, ...]:
         if weight == 1 and min(limits)[0] > 0:
             self.young[value] = now
@@ -250,7 +279,9 @@ class Parts:
 
     def __init__(self, now: float, span: float, room: Room):
         self.span = span  # seconds for which a mark is needed
-        self.parts = [Generations(now + span * part / PARTS, room) for part in range(PARTS)]
+        self.parts = [
+            Generations(now + span * part / PARTS, room) for part in range(PARTS)
+        ]
 
     def take_over(self, before: Parts, now: float) -> None:
         "Go on with the values that there are. If they are needed for longer from now on, none goes before that is over."
@@ -271,7 +302,9 @@ class Parts:
 
     def tidied(self, part: Generations, now: float) -> bool:
         "Let a part grow older if it is its turn. Was it?"
-        part.turn = min(part.turn, now + self.span)  # the clock was put back, or the span got shorter
+        part.turn = min(
+            part.turn, now + self.span
+        )  # the clock was put back, or the span got shorter
         turn = now >= part.turn
         if turn:
             part.age(now, self.span)
@@ -286,7 +319,9 @@ class Memory:
 
     def __init__(
         self,
-        clock: Callable[[], float] = time.monotonic,  # in seconds; it needn't tell the time of day
+        clock: Callable[
+            [], float
+        ] = time.monotonic,  # in seconds; it needn't tell the time of day
         most: int = VALUES_LIMIT,  # values to hold
     ):
         self.clock, self.most, self.dropped = clock, most, 0
@@ -298,13 +333,23 @@ class Memory:
     def keep(self, spans: Mapping[str, float]) -> None:
         "As `Store.keep`."
         now, before = self.clock(), self.classes
-        self.classes = {name: Parts(now, span, self.room) for name, span in spans.items() if span}
+        self.classes = {
+            name: Parts(now, span, self.room) for name, span in spans.items() if span
+        }
         for name, values in self.classes.items():
             if name in before:
                 values.take_over(before[name], now)
-        self.room.left = self.most - sum(values.held() for values in self.classes.values())
-        every = [(values, part) for values in self.classes.values() for part in values.parts]
-        mixed = [(values, values.parts[part]) for part in range(PARTS) for values in self.classes.values()]
+        self.room.left = self.most - sum(
+            values.held() for values in self.classes.values()
+        )
+        every = [
+            (values, part) for values in self.classes.values() for part in values.parts
+        ]
+        mixed = [
+            (values, values.parts[part])
+            for part in range(PARTS)
+            for values in self.classes.values()
+        ]
         self._round, self._oldest = cycle(every), cycle(mixed)
 
     def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
@@ -322,10 +367,18 @@ class Memory:
     def _make_room(self) -> None:
         "Drop a value that would have gone soon."
         looked: list[tuple[float, dict[str, float | array[float]], str]] = []
-        for _, (values, part) in zip(range(PARTS * len(self.classes)), self._oldest, strict=False):
+        for _, (values, part) in zip(
+            range(PARTS * len(self.classes)), self._oldest, strict=False
+        ):
             if first := part.first():
                 series = first[0][first[1]]
-                looked.append((values.span + (series[-1] if isinstance(series, array) else series), *first))
+                looked.append(
+                    (
+                        values.span
+                        + (series[-1] if isinstance(series, array) else series),
+                        *first,
+                    )
+                )
             if len(looked) == LOOKED_AT:
                 break
         _, where, value = min(looked, key=lambda each: each[0])
@@ -339,7 +392,9 @@ class Memory:
             return False
         value = held_name(value)
         part = self.classes[name].part(value, self.clock())
-        found = [each.pop(value, None) is not None for each in (part.young, part.old)].count(True)
+        found = [
+            each.pop(value, None) is not None for each in (part.young, part.old)
+        ].count(True)
         self.room.left += found
         return found > 0
 
@@ -359,7 +414,9 @@ class Memory:
     def tidy(self) -> None:
         "As `Store.tidy`: let the parts whose turn it is grow older."
         now, stop = self.clock(), time.perf_counter() + TIDYING
-        for _, (values, part) in zip(range(PARTS * len(self.classes)), self._round, strict=False):
+        for _, (values, part) in zip(
+            range(PARTS * len(self.classes)), self._round, strict=False
+        ):
             if values.tidied(part, now) and time.perf_counter() > stop:
                 break
 

@@ -11,7 +11,12 @@ from itertools import accumulate
 from math import inf, nan
 from typing import NamedTuple
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -38,7 +43,9 @@ NO_CLASS = "-"  # the label for questions of no class that there is; no class ca
 
 def questions(rater: Rater) -> Metric:
     "How many questions there have been."
-    answers = CounterMetricFamily("rater_questions", "Questions, by class and answer", labels=["class", "answer"])
+    answers = CounterMetricFamily(
+        "rater_questions", "Questions, by class and answer", labels=["class", "answer"]
+    )
     for (name, answer), count in list(rater.answered.items()):
         answers.add_metric([printable(name) or NO_CLASS, answer], count)
     return answers
@@ -46,7 +53,9 @@ def questions(rater: Rater) -> Metric:
 # %% ../../nbs/rater/13_metrics.ipynb #9de45751
 def refused_questions(rater: Rater) -> Metric:
     "How many questions each limit has refused."
-    found = CounterMetricFamily("rater_over", "Questions that a limit refused", labels=["class", "limit"])
+    found = CounterMetricFamily(
+        "rater_over", "Questions that a limit refused", labels=["class", "limit"]
+    )
     for (name, limit), count in list(rater.over.items()):
         found.add_metric([printable(name), str(limit)], count)
     return found
@@ -54,7 +63,11 @@ def refused_questions(rater: Rater) -> Metric:
 
 def watched_questions(rater: Rater) -> Metric:
     "How many questions the limits that are only watched would have refused."
-    found = CounterMetricFamily("rater_watched", "Questions that a watched limit would refuse", labels=["class", "limit"])
+    found = CounterMetricFamily(
+        "rater_watched",
+        "Questions that a watched limit would refuse",
+        labels=["class", "limit"],
+    )
     for (name, limit), count in list(rater.watched.items()):
         found.add_metric([printable(name), limit], count)
     return found
@@ -63,8 +76,13 @@ def watched_questions(rater: Rater) -> Metric:
 def latency(rater: Rater) -> Metric:
     "How long the store has taken for its batches."
     found, batches = rater.latency, accumulate(rater.latency.batches)
-    buckets = [(str(bound), float(count)) for bound, count in zip([*LATENCIES, "+Inf"], batches, strict=True)]
-    return HistogramMetricFamily("rater_store_seconds", "Time of a batch in the store", buckets, found.seconds)
+    buckets = [
+        (str(bound), float(count))
+        for bound, count in zip([*LATENCIES, "+Inf"], batches, strict=True)
+    ]
+    return HistogramMetricFamily(
+        "rater_store_seconds", "Time of a batch in the store", buckets, found.seconds
+    )
 
 
 def build() -> Metric:
@@ -74,18 +92,34 @@ def build() -> Metric:
 
 def reloads(rater: Rater) -> Iterator[Metric]:
     "When the configuration was read, when it was refused (0: never), and which of the two came last."
-    yield GaugeMetricFamily("rater_reload_timestamp_seconds", "When the rules were read last", rater.reloaded)
-    yield GaugeMetricFamily("rater_reload_refused_timestamp_seconds", "When a configuration was refused", rater.refused)
-    yield GaugeMetricFamily("rater_reload_successful", "Was it read the last time?", float(rater.refused <= rater.reloaded))
+    yield GaugeMetricFamily(
+        "rater_reload_timestamp_seconds",
+        "When the rules were read last",
+        rater.reloaded,
+    )
+    yield GaugeMetricFamily(
+        "rater_reload_refused_timestamp_seconds",
+        "When a configuration was refused",
+        rater.refused,
+    )
+    yield GaugeMetricFamily(
+        "rater_reload_successful",
+        "Was it read the last time?",
+        float(rater.refused <= rater.reloaded),
+    )
 
 # %% ../../nbs/rater/13_metrics.ipynb #b656926d
 def policy_answers(desk: PolicyDesk) -> Iterator[Metric]:
     "What Postfix has been told, and how many others have connected there."
-    found = CounterMetricFamily("rater_policy_answers", "Answers to Postfix, by action", labels=["action"])
+    found = CounterMetricFamily(
+        "rater_policy_answers", "Answers to Postfix, by action", labels=["action"]
+    )
     for action, count in list(desk.told.items()):
         found.add_metric([action], count)
     yield found
-    yield CounterMetricFamily("rater_policy_malformed", "Clients that weren't Postfix", desk.malformed)
+    yield CounterMetricFamily(
+        "rater_policy_malformed", "Clients that weren't Postfix", desk.malformed
+    )
 
 # %% ../../nbs/rater/13_metrics.ipynb #308198f3
 LOOK = 60  # seconds between two counts of what is held
@@ -115,22 +149,52 @@ class Figures(Collector):
     def collect(self) -> Iterator[Metric]:
         "The metrics as they are now. prometheus_client calls this."
         groups = self.server.groups
-        accepted, dropped = sum(each.accepted for each in groups), sum(each.dropped for each in groups)
-        opened, pauses = sum(len(each.connections) for each in groups), sum(each.pauses for each in groups)
+        accepted, dropped = (
+            sum(each.accepted for each in groups),
+            sum(each.dropped for each in groups),
+        )
+        opened, pauses = (
+            sum(len(each.connections) for each in groups),
+            sum(each.pauses for each in groups),
+        )
         yield questions(self.rater)
         yield refused_questions(self.rater)
         yield watched_questions(self.rater)
         yield latency(self.rater)
         yield build()
         yield from reloads(self.rater)
-        yield GaugeMetricFamily("rater_connections", "Connections open that were waited for", opened)
-        yield CounterMetricFamily("rater_connections_accepted", "Connections accepted", accepted)
-        yield CounterMetricFamily("rater_connections_dropped", "Connections too slow, or over the limit", dropped)
-        yield CounterMetricFamily("rater_accept_pauses", "Pauses for want of open files", pauses)
-        yield CounterMetricFamily("rater_store_failures", "Batches that the store failed", self.rater.health.failures)
-        yield CounterMetricFamily("rater_store_errors", "Questions that failed alone", self.rater.health.refused)
-        yield CounterMetricFamily("rater_values_dropped", "Values that went for others", self.rater.store.dropped)
-        yield GaugeMetricFamily("rater_values", "Values that have marks, counted once a minute", self.held)
+        yield GaugeMetricFamily(
+            "rater_connections", "Connections open that were waited for", opened
+        )
+        yield CounterMetricFamily(
+            "rater_connections_accepted", "Connections accepted", accepted
+        )
+        yield CounterMetricFamily(
+            "rater_connections_dropped",
+            "Connections too slow, or over the limit",
+            dropped,
+        )
+        yield CounterMetricFamily(
+            "rater_accept_pauses", "Pauses for want of open files", pauses
+        )
+        yield CounterMetricFamily(
+            "rater_store_failures",
+            "Batches that the store failed",
+            self.rater.health.failures,
+        )
+        yield CounterMetricFamily(
+            "rater_store_errors",
+            "Questions that failed alone",
+            self.rater.health.refused,
+        )
+        yield CounterMetricFamily(
+            "rater_values_dropped",
+            "Values that went for others",
+            self.rater.store.dropped,
+        )
+        yield GaugeMetricFamily(
+            "rater_values", "Values that have marks, counted once a minute", self.held
+        )
         if self.desk:
             yield from policy_answers(self.desk)
 
@@ -149,12 +213,18 @@ class MetricsPage:
         self.registry = CollectorRegistry()
         self.registry.register(figures)
         ProcessCollector(registry=self.registry)
-        self.cut_short = self._page("400 Bad Request", b"A request ends with a newline\n")
+        self.cut_short = self._page(
+            "400 Bad Request", b"A request ends with a newline\n"
+        )
 
     def read(self, line: bytes) -> PageRequest:
         "Read the line."
         words = line.rstrip(b"\r").split(b" ")
-        return PageRequest(words[0].decode("latin-1") if len(words) == 3 and words[2].startswith(b"HTTP/1.") else "")
+        return PageRequest(
+            words[0].decode("latin-1")
+            if len(words) == 3 and words[2].startswith(b"HTTP/1.")
+            else ""
+        )
 
     def answers(self, asked: Sequence[PageRequest]) -> list[bytes]:
         "A page for each, with the figures of this moment."
@@ -164,7 +234,9 @@ class MetricsPage:
             "HEAD": page.partition(b"\r\n\r\n")[0] + b"\r\n\r\n",
             "": self._page("400 Bad Request", b"This is HTTP/1.1\n"),
         }
-        other = self._page("405 Method Not Allowed", b"GET is allowed\n", "Allow: GET, HEAD\r\n")
+        other = self._page(
+            "405 Method Not Allowed", b"GET is allowed\n", "Allow: GET, HEAD\r\n"
+        )
         return [found.get(each.method, other) for each in asked]
 
     def _page(self, status: str, body: bytes, more: str = "") -> bytes:

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 
 from ra_plugins.rater.client import LARGEST_WEIGHT
 from ra_plugins.rater.limits import address
-from ra_plugins.rater.settings import as_written, file_mode, quoted_text, section, setting, unknown, whole
+from ra_plugins.rater.settings import (
+    as_written,
+    file_mode,
+    quoted_text,
+    section,
+    setting,
+    unknown,
+    whole,
+)
 from ra_plugins.rater.syntax import Source, Where
 
 # %% auto #0
@@ -23,13 +31,48 @@ __all__ = ['POLICY_NAMES', 'DOMAIN_OF', 'TOLD_NAMES', 'ATTRIBUTE_NAMES', 'ACTION
 
 # %% ../../nbs/rater/07_policy.ipynb #fe69e90a
 POLICY_NAMES = (
-    *("request", "protocol_state", "protocol_name", "helo_name", "queue_id", "sender", "recipient", "recipient_count"),
-    *("client_address", "client_name", "client_port", "reverse_client_name", "instance", "sasl_method", "sasl_username"),
-    *("sasl_sender", "size", "ccert_subject", "ccert_issuer", "ccert_fingerprint", "ccert_pubkey_fingerprint"),
-    *("encryption_protocol", "encryption_cipher", "encryption_keysize", "etrn_domain", "stress", "policy_context"),
+    *(
+        "request",
+        "protocol_state",
+        "protocol_name",
+        "helo_name",
+        "queue_id",
+        "sender",
+        "recipient",
+        "recipient_count",
+    ),
+    *(
+        "client_address",
+        "client_name",
+        "client_port",
+        "reverse_client_name",
+        "instance",
+        "sasl_method",
+        "sasl_username",
+    ),
+    *(
+        "sasl_sender",
+        "size",
+        "ccert_subject",
+        "ccert_issuer",
+        "ccert_fingerprint",
+        "ccert_pubkey_fingerprint",
+    ),
+    *(
+        "encryption_protocol",
+        "encryption_cipher",
+        "encryption_keysize",
+        "etrn_domain",
+        "stress",
+        "policy_context",
+    ),
     *("server_address", "server_port", "compatibility_level", "mail_version"),
 )
-DOMAIN_OF = {"sender_domain": "sender", "recipient_domain": "recipient", "sasl_domain": "sasl_username"}
+DOMAIN_OF = {
+    "sender_domain": "sender",
+    "recipient_domain": "recipient",
+    "sasl_domain": "sasl_username",
+}
 TOLD_NAMES = {
     "class": "the class of the rule",
     "value": "the value that was counted",
@@ -71,9 +114,13 @@ def parse_template(text: str, known: Container[str]) -> Template:
     pieces = tuple(re.split(r"\{([^{}]*)\}", text))
     for name in pieces[1::2]:
         if name not in known:
-            raise ValueError(unknown(f"{{{name}}}", [f"{{{each}}}" for each in _names(known)]))
+            raise ValueError(
+                unknown(f"{{{name}}}", [f"{{{each}}}" for each in _names(known)])
+            )
     if any(set("{}") & set(each) for each in pieces[::2]):
-        raise ValueError("a brace stands around a name, as in {sasl_username}, and nowhere else")
+        raise ValueError(
+            "a brace stands around a name, as in {sasl_username}, and nowhere else"
+        )
     return Template(text, pieces)
 
 
@@ -85,7 +132,7 @@ ATTRIBUTE_NAMES = frozenset((*POLICY_NAMES, *DOMAIN_OF))
 
 
 def attributes_template(value: Any) -> Template:
-    "a text in double quotes, with Postfix's attributes in braces, as in \"{sasl_username}\""
+    'a text in double quotes, with Postfix\'s attributes in braces, as in "{sasl_username}"'
     return parse_template(quoted_text(value), ATTRIBUTE_NAMES)
 
 
@@ -94,10 +141,26 @@ def with_domains(
 ) -> dict[str, str]:
     "The attributes of a request, and what is made of them."
     domains = {name: request.get(whole, "") for name, whole in DOMAIN_OF.items()}
-    return {**request, **{name: of.rpartition("@")[2].lower() if "@" in of else "" for name, of in domains.items()}}
+    return {
+        **request,
+        **{
+            name: of.rpartition("@")[2].lower() if "@" in of else ""
+            for name, of in domains.items()
+        },
+    }
 
 # %% ../../nbs/rater/07_policy.ipynb #e414fe57
-ACTIONS = ("DUNNO", "DEFER_IF_PERMIT", "DEFER_IF_REJECT", "DEFER", "REJECT", "HOLD", "PREPEND", "WARN", "INFO")
+ACTIONS = (
+    "DUNNO",
+    "DEFER_IF_PERMIT",
+    "DEFER_IF_REJECT",
+    "DEFER",
+    "REJECT",
+    "HOLD",
+    "PREPEND",
+    "WARN",
+    "INFO",
+)
 _TEXTED = ("HOLD", "PREPEND", "WARN", "INFO")  # what follows is a text of its own
 ENOUGH = "DEFER_IF_PERMIT 4.7.1 Too much mail in a short time, please try again later"
 
@@ -111,7 +174,11 @@ def action_fault(action: str) -> str:
     if not code and word.upper() not in ACTIONS:
         return f"{as_written(word)} is no action here; there are {', '.join(ACTIONS)}, and codes as in 450 4.7.1 TEXT"
     status = re.match(r"([245])\.\d{1,3}\.\d{1,3}(?: |$)", text)
-    wanted = word[0] if code else {"DEFER": "4", "REJECT": "5"}.get(word.upper().partition("_")[0])
+    wanted = (
+        word[0]
+        if code
+        else {"DEFER": "4", "REJECT": "5"}.get(word.upper().partition("_")[0])
+    )
     if status and word.upper() not in _TEXTED and status[1] != wanted:
         return f"{status[0].strip()} doesn't fit to {word}, which is for a code that begins with {wanted or 'none'}"
     if code and not text.strip():
@@ -128,14 +195,16 @@ def refuses(action: str) -> bool:
 
 
 def action_template(value: Any) -> Template:
-    "what Postfix is told, as in \"DUNNO\" or \"450 4.7.1 Too much mail, try again in {wait} s\""
+    'what Postfix is told, as in "DUNNO" or "450 4.7.1 Too much mail, try again in {wait} s"'
     text = quoted_text(value)
     if fault := action_fault(text):
         raise ValueError(fault)
     return parse_template(text, {*ATTRIBUTE_NAMES, *TOLD_NAMES})
 
 # %% ../../nbs/rater/07_policy.ipynb #8cc0a401
-ListeningPlace = tuple[str, int] | str  # an address and a port, or the path of a Unix socket
+ListeningPlace = (
+    tuple[str, int] | str
+)  # an address and a port, or the path of a Unix socket
 
 
 def listening_place(text: str) -> ListeningPlace:
@@ -146,20 +215,35 @@ def listening_place(text: str) -> ListeningPlace:
         return rest
     host, _, port = rest.rpartition(":")
     host = host[1:-1] if host[:1] == "[" and host[-1:] == "]" else host
-    if kind == "unix" or address(host) is None or not re.fullmatch("[0-9]{1,5}", port, re.ASCII) or int(port) > 65535:
+    if (
+        kind == "unix"
+        or address(host) is None
+        or not re.fullmatch("[0-9]{1,5}", port, re.ASCII)
+        or int(port) > 65535
+    ):
         raise ValueError
     return host, int(port)
 
 
 def listening_places(value: Any) -> tuple[ListeningPlace, ...]:
-    "an address and a port as in \"127.0.0.1:10040\", the path of a Unix socket, or a list of such"
+    'an address and a port as in "127.0.0.1:10040", the path of a Unix socket, or a list of such'
     texts = value if isinstance(value, (list, tuple)) else [value]
     if not texts:
         raise ValueError
     return tuple(listening_place(quoted_text(each)) for each in texts)
 
 # %% ../../nbs/rater/07_policy.ipynb #4dd287e5
-STATES = ("CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN")  # protocol_state
+STATES = (
+    "CONNECT",
+    "EHLO",
+    "HELO",
+    "MAIL",
+    "RCPT",
+    "DATA",
+    "END-OF-MESSAGE",
+    "VRFY",
+    "ETRN",
+)  # protocol_state
 
 
 def state_list(value: Any) -> frozenset[str]:
@@ -177,7 +261,7 @@ RECIPIENTS = "{recipient_count}"
 
 
 def policy_weight(value: Any) -> int:  # 0 for the number of recipients
-    "a whole number from 1 on, or \"{recipient_count}\""
+    'a whole number from 1 on, or "{recipient_count}"'
     return 0 if value == RECIPIENTS else whole(1, LARGEST_WEIGHT)(value)
 
 # %% ../../nbs/rater/07_policy.ipynb #1a0a31a2
@@ -185,27 +269,68 @@ def policy_weight(value: Any) -> int:  # 0 for the number of recipients
 class PolicySettings:
     "The section `policy`."
 
-    listen: tuple[ListeningPlace, ...] = setting(listening_places, (), "Where Postfix connects to.")
-    mode: int = setting(file_mode, "0666", "Who may connect to a Unix socket: everybody on this machine, by default.", True)
-    owner: str | None = setting(quoted_text, None, "The user that it belongs to; without it, rater's.")
+    listen: tuple[ListeningPlace, ...] = setting(
+        listening_places, (), "Where Postfix connects to."
+    )
+    mode: int = setting(
+        file_mode,
+        "0666",
+        "Who may connect to a Unix socket: everybody on this machine, by default.",
+        True,
+    )
+    owner: str | None = setting(
+        quoted_text, None, "The user that it belongs to; without it, rater's."
+    )
     group: str | None = setting(quoted_text, None, "The same for its group.")
-    connections: int = setting(whole(1, 100_000), 1_000, "How many may be open at once; each smtpd of Postfix has one.")
-    timeout: int = setting(whole(1, 86400), 600, "How many seconds one may wait for its next request.")
-    within: Template = setting(action_template, "DUNNO", "What Postfix is told about who is within the limits.", True)
-    over: Template = setting(action_template, ENOUGH, "And about who is over one of them.", True)
-    no_verdict: Template = setting(action_template, "DUNNO", "And if there is no verdict, as while the store is away.", True)
+    connections: int = setting(
+        whole(1, 100_000),
+        1_000,
+        "How many may be open at once; each smtpd of Postfix has one.",
+    )
+    timeout: int = setting(
+        whole(1, 86400), 600, "How many seconds one may wait for its next request."
+    )
+    within: Template = setting(
+        action_template,
+        "DUNNO",
+        "What Postfix is told about who is within the limits.",
+        True,
+    )
+    over: Template = setting(
+        action_template, ENOUGH, "And about who is over one of them.", True
+    )
+    no_verdict: Template = setting(
+        action_template,
+        "DUNNO",
+        "And if there is no verdict, as while the store is away.",
+        True,
+    )
 
 
 @dataclass(frozen=True)
 class PolicyRuleSettings:
     "A rule in `policy.rules`."
 
-    class_: Template | None = setting(attributes_template, None, "The class: one of those that have limits.")
-    value: Template | None = setting(attributes_template, None, "What is counted. If an attribute is empty, nothing is.")
-    unless: Template | None = setting(attributes_template, None, "If there is this, nothing is counted either.")
+    class_: Template | None = setting(
+        attributes_template, None, "The class: one of those that have limits."
+    )
+    value: Template | None = setting(
+        attributes_template,
+        None,
+        "What is counted. If an attribute is empty, nothing is.",
+    )
+    unless: Template | None = setting(
+        attributes_template, None, "If there is this, nothing is counted either."
+    )
     weight: int = setting(policy_weight, 1, "How many marks it is worth.")
-    state: frozenset[str] = setting(state_list, "RCPT", "In which states of the session it is asked.", True)
-    over: Template | None = setting(action_template, None, "What Postfix is told; without it, what the section says.")
+    state: frozenset[str] = setting(
+        state_list, "RCPT", "In which states of the session it is asked.", True
+    )
+    over: Template | None = setting(
+        action_template,
+        None,
+        "What Postfix is told; without it, what the section says.",
+    )
 
 # %% ../../nbs/rater/07_policy.ipynb #40b8b57c
 class PolicyRule(NamedTuple):
@@ -238,27 +363,45 @@ def policy_of(
     rules = table.pop("rules", None)
     settings = section(source, where, table, PolicySettings)
     if "listen" not in table:
-        source.wrong(where, 'policy should say where it listens, as in listen = "127.0.0.1:10040"')
+        source.wrong(
+            where,
+            'policy should say where it listens, as in listen = "127.0.0.1:10040"',
+        )
     if not isinstance(rules, (list, tuple)) or not rules:
-        source.wrong((*where, "rules"), "policy should have rules: [[policy.rules]] before each, or rules: ( … );")
+        source.wrong(
+            (*where, "rules"),
+            "policy should have rules: [[policy.rules]] before each, or rules: ( … );",
+        )
         return None
     enough = settings.over if settings else action_template(ENOUGH)
-    found = [_policy_rule(source, (*where, "rules", number), rule, enough, classes) for number, rule in enumerate(rules)]
+    found = [
+        _policy_rule(source, (*where, "rules", number), rule, enough, classes)
+        for number, rule in enumerate(rules)
+    ]
     return Policy(settings, tuple(filter(None, found))) if settings else None
 
 
-def _policy_rule(source: Source, where: Where, table: Any, enough: Template, classes: Container[str]) -> PolicyRule | None:
+def _policy_rule(
+    source: Source, where: Where, table: Any, enough: Template, classes: Container[str]
+) -> PolicyRule | None:
     if not isinstance(table, Mapping):
-        source.wrong(where, "a rule should be a table: [[policy.rules]] before it, or { … }")
+        source.wrong(
+            where, "a rule should be a table: [[policy.rules]] before it, or { … }"
+        )
         return None
     for name in ("class", "value"):
         if name not in table:
-            source.wrong(where, f"a rule should have a {name}, as in {name} = {_EXAMPLES[name]}")
+            source.wrong(
+                where, f"a rule should have a {name}, as in {name} = {_EXAMPLES[name]}"
+            )
     it = section(source, where, table, PolicyRuleSettings)
     if it is None or it.class_ is None or it.value is None:
         return None
     if not it.class_.names and it.class_.text not in classes:
-        source.wrong((*where, "class"), f"there are no limits for a class {as_written(it.class_.text)}")
+        source.wrong(
+            (*where, "class"),
+            f"there are no limits for a class {as_written(it.class_.text)}",
+        )
     for name, odd in _policy_oddities(it.class_, it.value, it.weight, it.state):
         source.note((*where, name), odd)
     over, unless = it.over or enough, it.unless or Template("", ("",))
@@ -271,21 +414,42 @@ _COUNTED_IN = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
 _DELAYED = frozenset(("CONNECT", "EHLO", "HELO", "MAIL"))
 
 
-def _policy_oddities(name: Template, value: Template, weight: int, states: frozenset[str]) -> Iterator[tuple[str, str]]:
+def _policy_oddities(
+    name: Template, value: Template, weight: int, states: frozenset[str]
+) -> Iterator[tuple[str, str]]:
     "What can't be meant in a rule: which setting, and what."
     if weight == 0 and not states & _COUNTED_IN:
-        yield "weight", "there are no recipients yet in this state, so nothing is counted; DATA would do"
-    if "RCPT" not in states and any(each in ("recipient", "recipient_domain") for each in (*name.names, *value.names)):
-        yield "value", "outside of RCPT Postfix tells a recipient only if it is the only one, so others aren't counted"
+        yield (
+            "weight",
+            "there are no recipients yet in this state, so nothing is counted; DATA would do",
+        )
+    if "RCPT" not in states and any(
+        each in ("recipient", "recipient_domain")
+        for each in (*name.names, *value.names)
+    ):
+        yield (
+            "value",
+            "outside of RCPT Postfix tells a recipient only if it is the only one, so others aren't counted",
+        )
     if states <= _DELAYED:
-        yield "state", "Postfix asks in this state only with smtpd_delay_reject = no; as it comes, it waits for RCPT"
+        yield (
+            "state",
+            "Postfix asks in this state only with smtpd_delay_reject = no; as it comes, it waits for RCPT",
+        )
     if not value.names:
-        yield "value", "this value has no attribute in braces, so everybody is counted together"
+        yield (
+            "value",
+            "this value has no attribute in braces, so everybody is counted together",
+        )
 
 # %% ../../nbs/rater/07_policy.ipynb #bd82e514
 def policy_where(place: ListeningPlace) -> str:
     "A place, for people."
-    return place if isinstance(place, str) else f"{place[0]} port {place[1] or '(any that is free)'}"
+    return (
+        place
+        if isinstance(place, str)
+        else f"{place[0]} port {place[1] or '(any that is free)'}"
+    )
 
 
 def described_policy(policy: Policy | None) -> Iterator[str]:
@@ -295,7 +459,9 @@ def described_policy(policy: Policy | None) -> Iterator[str]:
     it = policy.settings
     yield f"Postfix: {' and '.join(map(policy_where, it.listen))}, at most {it.connections:,} connections"
     for rule in policy.rules:
-        weight = {0: " as often as there are recipients", 1: ""}.get(rule.weight, f" for {rule.weight}")
+        weight = {0: " as often as there are recipients", 1: ""}.get(
+            rule.weight, f" for {rule.weight}"
+        )
         states = ", ".join(each for each in STATES if each in rule.states)
         unless = f", unless {rule.unless.text}" * bool(rule.unless.text)
         counted = f"{rule.name.text} {rule.value.text} is counted{weight}{unless}"

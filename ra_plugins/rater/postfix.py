@@ -32,8 +32,12 @@ class Ledger:
 
     def __init__(self, most: int = REMEMBERED):
         self.most = most
-        self.answers: dict[int, Answer | None] = {}  # by rule, message and recipient; None: it was within
-        self.marks: dict[int, int] = {}  # how many there are by now, by rule and message
+        self.answers: dict[
+            int, Answer | None
+        ] = {}  # by rule, message and recipient; None: it was within
+        self.marks: dict[
+            int, int
+        ] = {}  # how many there are by now, by rule and message
 
     def note(self, once: int, message: int, weight: int, answer: Answer) -> None:
         "Something has been counted."
@@ -78,11 +82,18 @@ def counting(
     recipient = request.get("recipient", "") if state == "RCPT" else None
     message = hash((number, name, value, request.get("instance") or next(_ALONE)))
     once = hash((message, recipient))
-    weight = _weight(rule, request, recipient) - (ledger.marks.get(message, 0) if recipient is None else 0)
+    weight = _weight(rule, request, recipient) - (
+        ledger.marks.get(message, 0) if recipient is None else 0
+    )
     if weight <= 0 and once not in ledger.answers:
         return None
     problem = "Value too long" if len(name) + len(value) > VALUE_BYTES else ""
-    return Counting(rule, Request(name, value, min(weight, LARGEST_WEIGHT), True, problem, rule.more), once, message)
+    return Counting(
+        rule,
+        Request(name, value, min(weight, LARGEST_WEIGHT), True, problem, rule.more),
+        once,
+        message,
+    )
 
 
 def _weight(rule: PolicyRule, request: Mapping[str, str], recipient: str | None) -> int:
@@ -101,9 +112,18 @@ def over_action(
     "What Postfix is told about somebody over a limit."
     if not template.names:
         return template.text
-    wait = answer.window if answer.wait is None else answer.wait  # nobody can tell: the whole window is enough
-    verdict = {"class": asked.name, "value": asked.value, "count": str(answer.count), "limit": str(answer.limit)}
-    return template.filled({**request, **verdict, "window": duration(answer.window), "wait": f"{wait:.0f}"})
+    wait = (
+        answer.window if answer.wait is None else answer.wait
+    )  # nobody can tell: the whole window is enough
+    verdict = {
+        "class": asked.name,
+        "value": asked.value,
+        "count": str(answer.count),
+        "limit": str(answer.limit),
+    }
+    return template.filled(
+        {**request, **verdict, "window": duration(answer.window), "wait": f"{wait:.0f}"}
+    )
 
 # %% ../../nbs/rater/11_postfix.ipynb #c482c6a7
 class PolicyDesk:
@@ -128,27 +148,64 @@ class PolicyDesk:
         "Count and judge."
         requests = [with_domains(each) for each in asked]
         wanted = [self._wanted(each) for each in requests]
-        new = {each.once: each for some in wanted for each in some if each.once not in self.ledger.answers}
-        lines = self.rater.answers([each.request for each in new.values()]) if new else []
+        new = {
+            each.once: each
+            for some in wanted
+            for each in some
+            if each.once not in self.ledger.answers
+        }
+        lines = (
+            self.rater.answers([each.request for each in new.values()]) if new else []
+        )
         heard = dict(zip(new, map(read_answer, lines), strict=True))
         for once, answer in heard.items():
             if answer.verdict != NO_VERDICT:
-                self.ledger.note(once, new[once].message, new[once].request.weight, answer)
-        return [self._answer(request, some, heard) for request, some in zip(requests, wanted, strict=True)]
+                self.ledger.note(
+                    once, new[once].message, new[once].request.weight, answer
+                )
+        return [
+            self._answer(request, some, heard)
+            for request, some in zip(requests, wanted, strict=True)
+        ]
 
     def _wanted(self, request: Mapping[str, str]) -> list[Counting]:
-        each = (counting(number, rule, request, self.ledger) for number, rule in enumerate(self.policy.rules))
+        each = (
+            counting(number, rule, request, self.ledger)
+            for number, rule in enumerate(self.policy.rules)
+        )
         return [one for one in each if one]
 
-    def _answer(self, request: Mapping[str, str], wanted: Sequence[Counting], heard: Mapping[int, Answer]) -> bytes:
+    def _answer(
+        self,
+        request: Mapping[str, str],
+        wanted: Sequence[Counting],
+        heard: Mapping[int, Answer],
+    ) -> bytes:
         action, it = "DUNNO", self.policy.settings
-        found = [(each, heard[each.once] if each.once in heard else self.ledger.answers.get(each.once)) for each in wanted]
-        over = [(each, answer) for each, answer in found if answer is not None and answer.over]
+        found = [
+            (
+                each,
+                heard[each.once]
+                if each.once in heard
+                else self.ledger.answers.get(each.once),
+            )
+            for each in wanted
+        ]
+        over = [
+            (each, answer)
+            for each, answer in found
+            if answer is not None and answer.over
+        ]
         if over:
-            each, answer = next((one for one in over if refuses(one[0].rule.over.text)), over[0])
+            each, answer = next(
+                (one for one in over if refuses(one[0].rule.over.text)), over[0]
+            )
             action = over_action(each.rule.over, request, each.request, answer)
         elif found:
-            unsure = any(answer is not None and answer.verdict == NO_VERDICT for _, answer in found)
+            unsure = any(
+                answer is not None and answer.verdict == NO_VERDICT
+                for _, answer in found
+            )
             action = (it.no_verdict if unsure else it.within).filled(request)
         self.told[action.partition(" ")[0].upper()] += 1
         return policy_answer(action)
@@ -161,7 +218,9 @@ class PolicyDesk:
             log.warning("policy: hung up on a client that isn't Postfix: %s", error)
 
 
-MALFORMED_PAUSE = 60.0  # seconds until the log tells again of somebody who isn't Postfix
+MALFORMED_PAUSE = (
+    60.0  # seconds until the log tells again of somebody who isn't Postfix
+)
 
 # %% ../../nbs/rater/11_postfix.ipynb #2fca48b8
 class PolicyClient(Connection):

@@ -16,7 +16,17 @@ from math import ceil
 from typing import NamedTuple
 
 from ra_plugins.rater.client import LARGEST_WEIGHT, QUESTION_LIMIT
-from ra_plugins.rater.limits import EXEMPT, Limit, NoRule, Rule, RuleBook, Verdict, address_bytes, judge, would_refuse
+from ra_plugins.rater.limits import (
+    EXEMPT,
+    Limit,
+    NoRule,
+    Rule,
+    RuleBook,
+    Verdict,
+    address_bytes,
+    judge,
+    would_refuse,
+)
 from ra_plugins.rater.memory import Mark, Memory, Store, StoreError
 from ra_plugins.support.log import printable
 
@@ -61,12 +71,20 @@ def read_request(
             peek = True
         elif name == "-more":
             more = True
-        elif (told := name.removeprefix("-weight=")).isascii() and told.isdigit() and 0 < int(told) <= LARGEST_WEIGHT:
+        elif (
+            (told := name.removeprefix("-weight=")).isascii()
+            and told.isdigit()
+            and 0 < int(told) <= LARGEST_WEIGHT
+        ):
             weight = int(told)
         else:
             return Request(keep=keep, problem=f"Unknown option: {name}")
         name, blank, value = value.partition(" ")
-    return Request(name, value, 0 if peek else weight, keep, more=more) if blank else NO_BLANK._replace(keep=keep)
+    return (
+        Request(name, value, 0 if peek else weight, keep, more=more)
+        if blank
+        else NO_BLANK._replace(keep=keep)
+    )
 
 # %% ../../nbs/rater/09_protocol.ipynb #99bb7d7b
 class RaterReply(NamedTuple):
@@ -75,8 +93,12 @@ class RaterReply(NamedTuple):
     verdict: Verdict
     near: bool  # is half of what is allowed used up, by one of the limits?
     line: bytes  # for the client
-    watched: tuple[Limit, ...]  # the limits that would have refused it, and are only watched
-    limit: Limit | None = None  # the one that the verdict is about; None for what is exempt
+    watched: tuple[
+        Limit, ...
+    ]  # the limits that would have refused it, and are only watched
+    limit: Limit | None = (
+        None  # the one that the verdict is about; None for what is exempt
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -86,15 +108,28 @@ def reply(
 ) -> RaterReply:
     "The answer to a request."
     verdict = judge(rule, counts)
-    near = any(marks * 2 >= limit.allowed for marks, limit in zip(counts, rule.limits, strict=True))
+    near = any(
+        marks * 2 >= limit.allowed
+        for marks, limit in zip(counts, rule.limits, strict=True)
+    )
     watched = tuple(would_refuse(rule, counts))
-    return RaterReply(verdict, near, b"%d %d/%d\r\n" % verdict, watched, judged_by(rule, counts, verdict))
+    return RaterReply(
+        verdict,
+        near,
+        b"%d %d/%d\r\n" % verdict,
+        watched,
+        judged_by(rule, counts, verdict),
+    )
 
 
 def judged_by(rule: Rule, counts: tuple[int, ...], verdict: Verdict) -> Limit | None:
     "The limit that a verdict is about; None for what is exempt."
     each = zip(counts, rule.by_limit(), strict=True)
-    of_it = (limit for marks, (limit, watched) in each if marks == verdict.marks and (rule.watch or not watched))
+    of_it = (
+        limit
+        for marks, (limit, watched) in each
+        if marks == verdict.marks and (rule.watch or not watched)
+    )
     return next((limit for limit in of_it if limit.allowed == verdict.allowed), None)
 
 # %% ../../nbs/rater/09_protocol.ipynb #8e4006b8
@@ -123,8 +158,12 @@ class Nearby:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.rules: dict[tuple[str, str], Rule] = {}  # by class and value, who came near last stands last
-        self.over: dict[tuple[str, str], dict[Limit, float]] = {}  # when they were last over which limit
+        self.rules: dict[
+            tuple[str, str], Rule
+        ] = {}  # by class and value, who came near last stands last
+        self.over: dict[
+            tuple[str, str], dict[Limit, float]
+        ] = {}  # when they were last over which limit
         self.book = RuleBook({})
         self._recalled = False
 
@@ -163,33 +202,64 @@ class Nearby:
             if marks > limit.allowed:
                 self._note_over(key, limit, marks, watched)
 
-    def _note_over(self, key: tuple[str, str], limit: Limit, marks: int, watched: bool) -> None:
+    def _note_over(
+        self, key: tuple[str, str], limit: Limit, marks: int, watched: bool
+    ) -> None:
         now, over = self.clock(), self.over.setdefault(key, {})
         if now >= over.get(limit, now - limit.seconds) + limit.seconds:
             name, value = key
             only = ", watched only" * watched
-            log.info("%s %s is over its limit of %s: %d/%d%s", name, printable(value), limit, marks, limit.allowed, only)
+            log.info(
+                "%s %s is over its limit of %s: %d/%d%s",
+                name,
+                printable(value),
+                limit,
+                marks,
+                limit.allowed,
+                only,
+            )
         over[limit] = now
 
     def verdicts(self, store: Store) -> list[Near]:
         "Who is near a limit now, or over it; the fullest first. It raises `StoreError`."
         if not self._recalled:
             self._recall(store.likely(NEAR_LIMIT))
-        marks = [Mark(name, value, rule.limits, weight=0) for (name, value), rule in self.rules.items() if rule.limits]
+        marks = [
+            Mark(name, value, rule.limits, weight=0)
+            for (name, value), rule in self.rules.items()
+            if rule.limits
+        ]
         rules = [rule for rule in self.rules.values() if rule.limits]
         found = [
-            Near(mark.name, mark.value, verdict := judge(rule, counts), judged_by(rule, counts, verdict))
+            Near(
+                mark.name,
+                mark.value,
+                verdict := judge(rule, counts),
+                judged_by(rule, counts, verdict),
+            )
             for mark, rule, counts in zip(marks, rules, store.count(marks), strict=True)
             if not isinstance(counts, StoreError)
         ]
-        near = [each for each in found if each.verdict.marks and each.verdict.marks * 2 >= each.verdict.allowed]
-        return sorted(near, key=lambda each: each.verdict.marks / (each.verdict.allowed or 0.5), reverse=True)
+        near = [
+            each
+            for each in found
+            if each.verdict.marks and each.verdict.marks * 2 >= each.verdict.allowed
+        ]
+        return sorted(
+            near,
+            key=lambda each: each.verdict.marks / (each.verdict.allowed or 0.5),
+            reverse=True,
+        )
 
     def _recall(self, values: Sequence[tuple[str, str]]) -> None:
         self._recalled = True
         lately, self.rules = self.rules, {}
         for name, value in reversed(values[: max(NEAR_LIMIT - len(lately), 0)]):
-            if (found := self._known(name, value)) and found[1] == value and (name, value) not in lately:
+            if (
+                (found := self._known(name, value))
+                and found[1] == value
+                and (name, value) not in lately
+            ):
                 self.rules[name, value] = found[0]
         self.rules.update(lately)
 
@@ -224,7 +294,10 @@ class Health:
             if len(self._said) >= KINDS_LIMIT:
                 self._said.clear()
             self._said[kind] = now
-            log.error("no verdict for one value, and maybe more, since the store failed: %s", error)
+            log.error(
+                "no verdict for one value, and maybe more, since the store failed: %s",
+                error,
+            )
 
     def worked(self) -> None:
         "It has worked."
@@ -242,8 +315,13 @@ class Search:
 
     def __init__(self, mark: Mark, limit: Limit):
         self.mark, self.limit = mark, limit
-        self.room = limit.allowed - max(mark.weight, 1)  # marks that may be there already
-        self.fits, self.full = 0.0, limit.seconds  # seconds: this window has room, and that one hasn't
+        self.room = limit.allowed - max(
+            mark.weight, 1
+        )  # marks that may be there already
+        self.fits, self.full = (
+            0.0,
+            limit.seconds,
+        )  # seconds: this window has room, and that one hasn't
 
     def done(self) -> bool:
         "Is the answer near enough?"
@@ -252,13 +330,18 @@ class Search:
     def look(self) -> Mark:
         "What to ask the store."
         step = (self.full - self.fits) / STEPS
-        windows = tuple(Limit(self.limit.allowed, self.fits + step * number) for number in range(1, STEPS + 1))
+        windows = tuple(
+            Limit(self.limit.allowed, self.fits + step * number)
+            for number in range(1, STEPS + 1)
+        )
         return self.mark._replace(limits=windows, weight=0, within=())
 
     def heed(self, counts: tuple[int, ...]) -> None:
         "Go on from what the store has said."
         windows = [limit.seconds for limit in self.look().limits]
-        fitting = sum(marks <= self.room for marks in counts)  # those are the first ones
+        fitting = sum(
+            marks <= self.room for marks in counts
+        )  # those are the first ones
         self.full = windows[min(fitting, STEPS - 1)]
         self.fits = windows[fitting - 1] if fitting else self.fits
 
@@ -274,7 +357,9 @@ def seconds_to_wait(
     "When each of these marks would be within its limits. It raises `StoreError`."
     searches = [[Search(mark, limit) for limit in mark.limits] for mark in marks]
     while open_ones := [each for one in searches for each in one if not each.done()]:
-        for search, counts in zip(open_ones, store.count([each.look() for each in open_ones]), strict=True):
+        for search, counts in zip(
+            open_ones, store.count([each.look() for each in open_ones]), strict=True
+        ):
             if isinstance(counts, StoreError):
                 raise counts
             search.heed(counts)
@@ -283,15 +368,25 @@ def seconds_to_wait(
 
 # %% ../../nbs/rater/09_protocol.ipynb #8f427795
 STORE_FAILED = "Store failed"  # what clients are told; they have no business with its servers, files and keys
-REFUSED = Verdict(True, 1, 0)  # while the store is away, where that is what should be done
-LATENCIES = (0.0001, 0.001, 0.01, 0.1, 1.0)  # seconds: bounds of the classes in which batches are counted
+REFUSED = Verdict(
+    True, 1, 0
+)  # while the store is away, where that is what should be done
+LATENCIES = (
+    0.0001,
+    0.001,
+    0.01,
+    0.1,
+    1.0,
+)  # seconds: bounds of the classes in which batches are counted
 
 
 class Latency:
     "How long a store has taken for its batches."
 
     def __init__(self) -> None:
-        self.batches = [0] * (len(LATENCIES) + 1)  # as long as each of `LATENCIES` or less, and longer
+        self.batches = [0] * (
+            len(LATENCIES) + 1
+        )  # as long as each of `LATENCIES` or less, and longer
         self.seconds = 0.0  # in all
 
     def took(self, seconds: float) -> None:
@@ -318,9 +413,15 @@ class Further(NamedTuple):
 
     def line(self, line: bytes, wait: int | None) -> bytes:
         "The answer, with more; without the wait, nobody can tell."
-        limit = None if isinstance(self.rule, str) or isinstance(self.counts, StoreError) else reply(self.rule, self.counts).limit
+        limit = (
+            None
+            if isinstance(self.rule, str) or isinstance(self.counts, StoreError)
+            else reply(self.rule, self.counts).limit
+        )
         window = f"{limit.seconds:.3f}".rstrip("0").rstrip(".") if limit else "0"
-        return line.replace(b"\r", f" {window} {'-' if wait is None else wait}\r".encode())
+        return line.replace(
+            b"\r", f" {window} {'-' if wait is None else wait}\r".encode()
+        )
 
 
 NEVER = Limit(0, 1)
@@ -332,10 +433,21 @@ class Rater:
     read, cut_short = staticmethod(read_request), CUT_SHORT
 
     def __init__(self, book: RuleBook, store: Store):
-        self.store, self.health, self.near, self.latency = store, Health(), Nearby(), Latency()
-        self.answered: Counter[tuple[str, str]] = Counter()  # by class and `0`, `1` or `2`
-        self.over: Counter[tuple[str, Limit | None]] = Counter()  # what was refused, by class and limit
-        self.watched: Counter[tuple[str, str]] = Counter()  # what would have been refused, by class and limit
+        self.store, self.health, self.near, self.latency = (
+            store,
+            Health(),
+            Nearby(),
+            Latency(),
+        )
+        self.answered: Counter[tuple[str, str]] = (
+            Counter()
+        )  # by class and `0`, `1` or `2`
+        self.over: Counter[tuple[str, Limit | None]] = (
+            Counter()
+        )  # what was refused, by class and limit
+        self.watched: Counter[tuple[str, str]] = (
+            Counter()
+        )  # what would have been refused, by class and limit
         self.spare = Memory()  # counts while the store is away
         self.refused = 0.0  # when a configuration was last refused, by `time.time`
         self._said_full = False
@@ -346,7 +458,13 @@ class Rater:
         "Judge by this book from now on. The marks stay."
         self.book, self.reloaded = book, time.time()
         self.store.keep({name: book.span(name) for name in book.classes})
-        self.spare.keep({name: book.span(name) for name, down in book.down.items() if down == "memory"})
+        self.spare.keep(
+            {
+                name: book.span(name)
+                for name, down in book.down.items()
+                if down == "memory"
+            }
+        )
         self.near.use(book)
         told = ", ".join(f"{name}: {down}" for name, down in book.down.items())
         self.health.instead = f" (until it works, {told})" if told else ""
@@ -357,7 +475,9 @@ class Rater:
         self.spare.tidy()
         if self.store.dropped and not self._said_full:
             self._said_full = True
-            log.warning("the store holds as many values as it may, so the oldest go before their time")
+            log.warning(
+                "the store holds as many values as it may, so the oldest go before their time"
+            )
 
     def answers(
         self,
@@ -379,10 +499,22 @@ class Rater:
         counts = self._counts(marks) if marks else []
         if len(counts) < len(asked):  # some left no mark
             given = iter(counts)
-            counts = [() if isinstance(rule, str) or not rule.limits else next(given) for _, rule, _ in asked]
-        answers = [self._answer(*each, count) for each, count in zip(asked, counts, strict=True)]
+            counts = [
+                () if isinstance(rule, str) or not rule.limits else next(given)
+                for _, rule, _ in asked
+            ]
+        answers = [
+            self._answer(*each, count)
+            for each, count in zip(asked, counts, strict=True)
+        ]
         if further:
-            self._tell_more(answers, [Further(index, requests[index], *asked[index][1:], counts[index]) for index in further])
+            self._tell_more(
+                answers,
+                [
+                    Further(index, requests[index], *asked[index][1:], counts[index])
+                    for index in further
+                ],
+            )
         return answers
 
     def _tell_more(self, answers: list[bytes], further: Sequence[Further]) -> None:
@@ -394,7 +526,9 @@ class Rater:
         wait = {each.number: found for each, found in zip(over, waits, strict=True)}
         for each in further:
             if not answers[each.number].startswith(b"2"):
-                answers[each.number] = each.line(answers[each.number], wait.get(each.number, 0))
+                answers[each.number] = each.line(
+                    answers[each.number], wait.get(each.number, 0)
+                )
 
     def _counts(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
         begin = time.perf_counter() if self._timed else 0.0
@@ -405,12 +539,19 @@ class Rater:
             counts = [error] * len(marks)
         else:
             if StoreError in map(type, counts):
-                self._failed_for_some([each for each in counts if isinstance(each, StoreError)], len(counts))
+                self._failed_for_some(
+                    [each for each in counts if isinstance(each, StoreError)],
+                    len(counts),
+                )
             elif self.health.failing:
                 self.health.worked()
         if self._timed:
             self.latency.took(time.perf_counter() - begin)
-        return [self._spared(*each) for each in zip(marks, counts, strict=True)] if self.book.down else counts
+        return (
+            [self._spared(*each) for each in zip(marks, counts, strict=True)]
+            if self.book.down
+            else counts
+        )
 
     def _failed_for_some(self, failures: Sequence[StoreError], questions: int) -> None:
         if len(failures) < questions:
@@ -418,14 +559,24 @@ class Rater:
         for each in failures:
             self.health.failed_for_one(each)
 
-    def _spared(self, mark: Mark, counts: tuple[int, ...] | StoreError) -> tuple[int, ...] | StoreError:
+    def _spared(
+        self, mark: Mark, counts: tuple[int, ...] | StoreError
+    ) -> tuple[int, ...] | StoreError:
         if isinstance(counts, StoreError) and self.book.down.get(mark.name) == "memory":
             return self.spare.count([mark])[0]
         return counts
 
-    def _answer(self, name: str, rule: Rule | str, value: str, counts: tuple[int, ...] | StoreError) -> bytes:
+    def _answer(
+        self,
+        name: str,
+        rule: Rule | str,
+        value: str,
+        counts: tuple[int, ...] | StoreError,
+    ) -> bytes:
         if isinstance(rule, str) or isinstance(counts, StoreError):
-            return self._without_counts(name, rule if isinstance(rule, str) else STORE_FAILED)
+            return self._without_counts(
+                name, rule if isinstance(rule, str) else STORE_FAILED
+            )
         verdict, near, line, watched, limit = reply(rule, counts)
         self.answered[name, "1" if verdict[0] else "0"] += 1
         if verdict[0]:

@@ -75,8 +75,13 @@ def packed(
     "The script's second argument: doubles."
     life = ceil(1000 * max([span, *(limit.seconds for limit in limits)]))
     musts = within or (False,) * len(limits)
-    triples = [(limit.allowed, limit.seconds, must) for limit, must in zip(limits, musts, strict=True)]
-    return pack(f"<{3 + 3 * len(limits)}d", weight, life, most, *chain.from_iterable(triples))
+    triples = [
+        (limit.allowed, limit.seconds, must)
+        for limit, must in zip(limits, musts, strict=True)
+    ]
+    return pack(
+        f"<{3 + 3 * len(limits)}d", weight, life, most, *chain.from_iterable(triples)
+    )
 
 # %% ../../nbs/rater/03_redis.ipynb #dc7f448d
 TOLD = """
@@ -192,7 +197,11 @@ class LuaScript(NamedTuple):
 
 def script(*parts: str) -> LuaScript:
     "A script of these parts."
-    text = "".join(parts).replace("SPARE_MARKS", str(SPARE_MARKS)).replace("LOOKED_AT", str(LOOKED_AT))
+    text = (
+        "".join(parts)
+        .replace("SPARE_MARKS", str(SPARE_MARKS))
+        .replace("LOOKED_AT", str(LOOKED_AT))
+    )
     return LuaScript(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -263,7 +272,9 @@ def failure(
     "What a server's error is to a rater."
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "")
     code = "" if str(error).startswith(code) else f"{code} "
-    return StoreError(f"Redis: {code}{error} {key.decode(errors='backslashreplace')}".rstrip())
+    return StoreError(
+        f"Redis: {code}{error} {key.decode(errors='backslashreplace')}".rstrip()
+    )
 
 
 def checked_reply(reply: Any) -> Any:
@@ -273,19 +284,27 @@ def checked_reply(reply: Any) -> Any:
     return reply
 
 # %% ../../nbs/rater/03_redis.ipynb #4619c345
-_UNFIT = re.compile(r"(?:.*: -)?(?:READONLY|MASTERDOWN|NOAUTH|LOADING)\b", re.DOTALL)  # a script's has more in front
+_UNFIT = re.compile(
+    r"(?:.*: -)?(?:READONLY|MASTERDOWN|NOAUTH|LOADING)\b", re.DOTALL
+)  # a script's has more in front
 
 
 def is_unfit(reply: Any) -> bool:
     "Does this error say that the server isn't one to stay connected with? What it was the reply to hasn't been done."
     kinds = (ReadOnlyError, MasterDownError, BusyLoadingError, AuthenticationError)
-    return isinstance(reply, kinds) or isinstance(reply, ResponseError) and bool(_UNFIT.match(str(reply)))
+    return (
+        isinstance(reply, kinds)
+        or isinstance(reply, ResponseError)
+        and bool(_UNFIT.match(str(reply)))
+    )
 
 # %% ../../nbs/rater/03_redis.ipynb #0d54d95e
 class Line:
     "A connection to Redis that is let alone for a while after a failure."
 
-    def __init__(self, connection: Any, timeout: float):  # as `held_to_its_end` makes it
+    def __init__(
+        self, connection: Any, timeout: float
+    ):  # as `held_to_its_end` makes it
         self.connection, self.timeout = connection, timeout
         self.failed, self.reason = float("-inf"), ""  # the last failure: when and why
 
@@ -304,16 +323,24 @@ class Line:
             if any(map(is_unfit, replies)):
                 self._ask_elsewhere(commands, replies, start + self.timeout / 2)
             return replies
-        except (RedisError, OSError, UnicodeError) as error:  # UnicodeError: a host's name that can't be one
+        except (
+            RedisError,
+            OSError,
+            UnicodeError,
+        ) as error:  # UnicodeError: a host's name that can't be one
             self.connection.disconnect()
             self.failed, self.reason = time.monotonic(), f"Redis: {error}"
             raise StoreError(self.reason) from error
 
-    def _ask_elsewhere(self, commands: Sequence[Sequence[Any]], replies: list[Any], end: float) -> None:
+    def _ask_elsewhere(
+        self, commands: Sequence[Sequence[Any]], replies: list[Any], end: float
+    ) -> None:
         "Ask once more, on a new connection, what a server couldn't do. Where that doesn't help, there is a pause."
         self.connection.disconnect()
         undone = [index for index, reply in enumerate(replies) if is_unfit(reply)]
-        with suppress(RedisError, OSError):  # then what was answered before stays answered
+        with suppress(
+            RedisError, OSError
+        ):  # then what was answered before stays answered
             self.connection.connect()
             again = batch(self.connection, [commands[index] for index in undone], end)
             for index, reply in zip(undone, again, strict=True):
@@ -329,7 +356,9 @@ class Line:
 class HeldSocket:
     "A socket whose waits all end when its connection's do, at `end` by `time.monotonic`."
 
-    def __init__(self, connection: Any, socket: Any):  # which has `end`, and what it has opened
+    def __init__(
+        self, connection: Any, socket: Any
+    ):  # which has `end`, and what it has opened
         self.connection, self.socket = connection, socket
 
     def __getattr__(self, name: str) -> Any:
@@ -362,7 +391,8 @@ class HeldSocket:
 
 def held_to_its_end(
     connection: Any,  # which isn't open yet
-    found: Callable[[], tuple[str, int]] | None = None,  # tells host and port each time that it is opened
+    found: Callable[[], tuple[str, int]]
+    | None = None,  # tells host and port each time that it is opened
 ) -> Any:
     "A connection of redis-py's, with `end`: the time after which it waits for nothing."
     opened, connection.end = connection._connect, float("inf")
@@ -390,8 +420,24 @@ SEVERAL_URL = "redis+sentinel://:PASSWORD@HOST,HOST/SERVICE/DATABASE or redis+cl
 
 
 URL_OPTIONS = (
-    *("timeout", "prefix", "db", "username", "password", "sentinel_username", "sentinel_password"),
-    *("client_name", "socket_keepalive", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"),
+    *(
+        "timeout",
+        "prefix",
+        "db",
+        "username",
+        "password",
+        "sentinel_username",
+        "sentinel_password",
+    ),
+    *(
+        "client_name",
+        "socket_keepalive",
+        "ssl_ca_certs",
+        "ssl_ca_path",
+        "ssl_certfile",
+        "ssl_keyfile",
+        "ssl_password",
+    ),
     *("ssl_cert_reqs", "ssl_check_hostname"),
 )
 
@@ -409,7 +455,9 @@ def check_options(url: str) -> None:
         raise ValueError(f"behind a ? may stand, each once: {', '.join(URL_OPTIONS)}")
     if "db" in names and parts.scheme != "unix" and parts.path.strip("/"):
         raise ValueError("both its path and db say which database")
-    if parts.scheme in ("redis+cluster", "rediss+cluster") and ("db" in names or parts.path.strip("/") not in ("", "0")):
+    if parts.scheme in ("redis+cluster", "rediss+cluster") and (
+        "db" in names or parts.path.strip("/") not in ("", "0")
+    ):
         raise ValueError("a cluster has the database 0 and no other")
     if "password" in names and "@" in parts.netloc:
         raise ValueError("it has two passwords, or two users")
@@ -426,14 +474,34 @@ def parse_place(url: str) -> RedisPlace:
     servers, _, path = front.partition("/")
     login, at, names = servers.rpartition("@")
     service, _, number = path.partition("/") if kind == "sentinel" else ("", "", path)
-    if kind not in SEVERAL or base not in ("redis", "rediss") or bool(service) != (kind == "sentinel"):
+    if (
+        kind not in SEVERAL
+        or base not in ("redis", "rediss")
+        or bool(service) != (kind == "sentinel")
+    ):
         raise ValueError(SEVERAL_URL)
-    if "@" in login or not all(name.partition(":")[0] for name in names.split(",")):  # an empty one would be localhost
+    if "@" in login or not all(
+        name.partition(":")[0] for name in names.split(",")
+    ):  # an empty one would be localhost
         raise ValueError(SEVERAL_URL)
     each = [parse_redis_url(f"redis://{name}") for name in names.split(",")]
-    options = parse_redis_url(f"{base}://{login}{at}{names.split(',')[0]}/{number}{mark}{query}")
-    hosts = tuple((str(one.get("host", "localhost")), int(one.get("port", SEVERAL[kind]))) for one in each)
-    return RedisPlace(kind, hosts, service, {name: value for name, value in options.items() if name not in ("host", "port")})
+    options = parse_redis_url(
+        f"{base}://{login}{at}{names.split(',')[0]}/{number}{mark}{query}"
+    )
+    hosts = tuple(
+        (str(one.get("host", "localhost")), int(one.get("port", SEVERAL[kind])))
+        for one in each
+    )
+    return RedisPlace(
+        kind,
+        hosts,
+        service,
+        {
+            name: value
+            for name, value in options.items()
+            if name not in ("host", "port")
+        },
+    )
 
 # %% ../../nbs/rater/03_redis.ipynb #165988c9
 LONGEST_TIMEOUT = 60.0  # seconds
@@ -446,7 +514,9 @@ class Reach(NamedTuple):
     options: dict[str, Any]  # as `kind` takes them
     timeout: float  # seconds for a batch
 
-    def line(self, found: Callable[[], tuple[str, int]] | None = None, **where: Any) -> Line:
+    def line(
+        self, found: Callable[[], tuple[str, int]] | None = None, **where: Any
+    ) -> Line:
         "A line to one of them. It raises `ValueError` for an option that isn't one."
         try:
             connection = self.kind(**{**self.options, **where})
@@ -461,11 +531,20 @@ def reach(
     prefix: str,
 ) -> tuple[Reach, str]:  # with the prefix of all keys
     "How to reach a server. It raises `ValueError`."
-    prefix, timeout = options.pop("prefix", prefix), float(options.pop("timeout", timeout))
+    prefix, timeout = (
+        options.pop("prefix", prefix),
+        float(options.pop("timeout", timeout)),
+    )
     if not 0 < timeout <= LONGEST_TIMEOUT:
-        raise ValueError(f"timeout should be over 0 and at most {LONGEST_TIMEOUT:g} seconds")
+        raise ValueError(
+            f"timeout should be over 0 and at most {LONGEST_TIMEOUT:g} seconds"
+        )
     kind = options.pop("connection_class", Connection)
-    wait = {"socket_timeout": timeout / 2, "socket_connect_timeout": timeout / 2, "retry": Retry(NoBackoff(), 0)}
+    wait = {
+        "socket_timeout": timeout / 2,
+        "socket_connect_timeout": timeout / 2,
+        "retry": Retry(NoBackoff(), 0),
+    }
     return Reach(kind, {**wait, "protocol": 2, **options}, timeout), prefix
 
 # %% ../../nbs/rater/03_redis.ipynb #f63cff9e
@@ -476,9 +555,13 @@ def run_script(
 ) -> list[Any]:
     "As `Line.ask`, for commands of which some are scripts."
     replies = line.ask(commands)
-    unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    unknown = [
+        index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)
+    ]
     if unknown:
-        again = line.ask([("SCRIPT", "LOAD", known.text), *(commands[index] for index in unknown)])
+        again = line.ask(
+            [("SCRIPT", "LOAD", known.text), *(commands[index] for index in unknown)]
+        )
         for index, reply in zip(unknown, again[1:], strict=True):
             replies[index] = reply
     return replies
@@ -495,7 +578,9 @@ class OneServer:
         commands: Sequence[Sequence[Any]],
         keys: Sequence[bytes],  # for each command, the key that it is about
         known: LuaScript = MARK_SCRIPT,
-    ) -> list[Any]:  # for each command, a reply, or a `RedisError` or `StoreError` in its place
+    ) -> list[
+        Any
+    ]:  # for each command, a reply, or a `RedisError` or `StoreError` in its place
         "Ask, and wait for the answers. It raises `StoreError`."
         return run_script(self.line, commands, known)
 
@@ -512,16 +597,32 @@ class OneServer:
         self.line.connection.disconnect()
 
 # %% ../../nbs/rater/03_redis.ipynb #fbfbdd4b
-_A_CLIENT = re.compile(r"<redis\..*?> - ", re.DOTALL)  # with all its options, in the text of redis-py's exception
+_A_CLIENT = re.compile(
+    r"<redis\..*?> - ", re.DOTALL
+)  # with all its options, in the text of redis-py's exception
 
 
 def sentinel_line(place: RedisPlace, settings: Reach) -> Line:
     "A line to the server that sentinels name. It raises `ValueError`."
     options, wait = settings.options, settings.timeout / 4
-    own = {name: options.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in options}
-    told = {"socket_timeout": wait, "socket_connect_timeout": wait, "retry": Retry(NoBackoff(), 0), **own}
+    own = {
+        name: options.pop(f"sentinel_{name}")
+        for name in ("username", "password")
+        if f"sentinel_{name}" in options
+    }
+    told = {
+        "socket_timeout": wait,
+        "socket_connect_timeout": wait,
+        "retry": Retry(NoBackoff(), 0),
+        **own,
+    }
     if issubclass(settings.kind, SSLConnection):
-        told |= {"ssl": True, **{name: value for name, value in options.items() if name.startswith("ssl")}}
+        told |= {
+            "ssl": True,
+            **{
+                name: value for name, value in options.items() if name.startswith("ssl")
+            },
+        }
     try:
         sentinel = Sentinel(place.hosts, sentinel_kwargs=told)
     except TypeError as error:
@@ -540,7 +641,9 @@ def sentinel_line(place: RedisPlace, settings: Reach) -> Line:
 # %% ../../nbs/rater/03_redis.ipynb #914e5f53
 def redirection(reply: Any) -> Any:
     "A reply; where it sends us elsewhere, as redis-py's exception for that (which before 6 it makes in its own client only)."
-    code, _, rest = str(reply).partition(" ") if type(reply) is ResponseError else ("", "", "")
+    code, _, rest = (
+        str(reply).partition(" ") if type(reply) is ResponseError else ("", "", "")
+    )
     kinds = {"MOVED": MovedError, "ASK": AskError}
     return kinds[code](rest) if code in kinds else reply
 
@@ -553,7 +656,11 @@ class ClusterServers:
         self.place, self.settings = place, settings
         self.lines: dict[str, Line] = {}
         self.client: RedisCluster | None = None
-        self.looked, self.stale, self.reason = float("-inf"), True, ""  # when, should we again, why it failed
+        self.looked, self.stale, self.reason = (
+            float("-inf"),
+            True,
+            "",
+        )  # when, should we again, why it failed
         settings.line(host="", port=0)  # says it now if an option makes no sense
 
     def _look(self) -> RedisCluster:
@@ -572,13 +679,26 @@ class ClusterServers:
         return self.client
 
     def _made(self) -> RedisCluster:
-        wait = {"socket_timeout": self.settings.timeout / 4, "socket_connect_timeout": self.settings.timeout / 4}
-        options = {name: value for name, value in self.settings.options.items() if name not in ("db", "protocol", "retry")}
+        wait = {
+            "socket_timeout": self.settings.timeout / 4,
+            "socket_connect_timeout": self.settings.timeout / 4,
+        }
+        options = {
+            name: value
+            for name, value in self.settings.options.items()
+            if name not in ("db", "protocol", "retry")
+        }
         tls = {"ssl": True} if issubclass(self.settings.kind, SSLConnection) else {}
         nodes = [ClusterNode(host, port) for host, port in self.place.hosts]
         if self.client is not None:
-            nodes += [ClusterNode(node.host, node.port) for node in self.client.get_nodes()]
-        return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **{**options, **wait, **tls})
+            nodes += [
+                ClusterNode(node.host, node.port) for node in self.client.get_nodes()
+            ]
+        return RedisCluster(
+            startup_nodes=nodes,
+            require_full_coverage=False,
+            **{**options, **wait, **tls},
+        )
 
     def _line(self, host: str, port: int) -> Line:
         name = f"{host}:{port}"
@@ -586,7 +706,12 @@ class ClusterServers:
             self.lines[name] = self.settings.line(host=host, port=port)
         return self.lines[name]
 
-    def ask(self, commands: Sequence[Sequence[Any]], keys: Sequence[bytes], known: LuaScript = MARK_SCRIPT) -> list[Any]:
+    def ask(
+        self,
+        commands: Sequence[Sequence[Any]],
+        keys: Sequence[bytes],
+        known: LuaScript = MARK_SCRIPT,
+    ) -> list[Any]:
         "As `OneServer.ask`."
         replies: list[Any] = [None] * len(commands)
         client, owned = self._look(), defaultdict[tuple[str, int], list[int]](list)
@@ -594,10 +719,16 @@ class ClusterServers:
             try:
                 node = client.get_node_from_key(key)
                 owned[node.host, node.port].append(index)
-            except (RedisClusterException, RedisError) as error:  # a slot that nobody has
+            except (
+                RedisClusterException,
+                RedisError,
+            ) as error:  # a slot that nobody has
                 self.stale, replies[index] = True, StoreError(f"Redis: {error}")
         self._ask_at(owned, commands, known, replies)
-        moved, ahead = defaultdict[tuple[str, int], list[int]](list), dict[int, AskError]()
+        moved, ahead = (
+            defaultdict[tuple[str, int], list[int]](list),
+            dict[int, AskError](),
+        )
         for index, reply in enumerate(map(redirection, replies)):
             if isinstance(reply, MovedError):
                 self.stale = True
@@ -620,18 +751,26 @@ class ClusterServers:
     ) -> None:
         for (host, port), indices in servers.items():
             try:
-                found = run_script(self._line(host, port), [commands[index] for index in indices], known)
+                found = run_script(
+                    self._line(host, port),
+                    [commands[index] for index in indices],
+                    known,
+                )
             except StoreError as error:
                 self.stale, found = True, [error] * len(indices)
             for index, reply in zip(indices, found, strict=True):
                 replies[index] = reply
 
-    def _ask_ahead(self, where: AskError, command: Sequence[Any], known: LuaScript) -> Any:
+    def _ask_ahead(
+        self, where: AskError, command: Sequence[Any], known: LuaScript
+    ) -> Any:
         line = self._line(where.host, where.port)
         try:
             reply = line.ask([("ASKING",), command])[1]
             if isinstance(reply, NoScriptError):
-                reply = line.ask([("SCRIPT", "LOAD", known.text), ("ASKING",), command])[2]
+                reply = line.ask(
+                    [("SCRIPT", "LOAD", known.text), ("ASKING",), command]
+                )[2]
         except StoreError as error:
             return error
         return reply
@@ -661,10 +800,18 @@ def servers(place: RedisPlace, settings: Reach) -> OneServer | ClusterServers:
     "What a place is. It raises `ValueError`."
     if place.kind == "cluster":
         return ClusterServers(place, settings)
-    return OneServer(sentinel_line(place, settings) if place.kind == "sentinel" else settings.line())
+    return OneServer(
+        sentinel_line(place, settings) if place.kind == "sentinel" else settings.line()
+    )
 
 
-NONSENSE = (ValueError, TypeError, AttributeError, LookupError, OverflowError)  # what comes of answers that aren't Redis's
+NONSENSE = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+)  # what comes of answers that aren't Redis's
 _Given = ParamSpec("_Given")
 _Found = TypeVar("_Found")
 
@@ -677,7 +824,9 @@ def making_sense(method: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
         try:
             return method(*given, **options)
         except NONSENSE as error:
-            raise StoreError(f"Redis: it answers what makes no sense ({type(error).__name__})") from error
+            raise StoreError(
+                f"Redis: it answers what makes no sense ({type(error).__name__})"
+            ) from error
 
     return asked
 
@@ -689,7 +838,8 @@ class Redis:
         self,
         url: str,  # `redis://:PASSWORD@HOST:PORT/DATABASE`, `rediss://…` with TLS, `unix:///PATH`, `redis+sentinel://…` …
         timeout: float = 1,  # seconds for a batch; in the URL: `?timeout=2`
-        clock: Callable[[], float] | None = None,  # in seconds; by default, the server's
+        clock: Callable[[], float]
+        | None = None,  # in seconds; by default, the server's
         prefix: str = "rater:",  # of all keys; in the URL: `?prefix=mail:`
         most: int = VALUES_LIMIT,  # keys to hold, in each server
     ):
@@ -709,7 +859,13 @@ class Redis:
 
     def command(self, mark: Mark) -> tuple[Any, ...]:
         "What the server is asked."
-        argument = packed(mark.weight, self.spans.get(mark.name, 0), mark.limits, mark.within, self.most)
+        argument = packed(
+            mark.weight,
+            self.spans.get(mark.name, 0),
+            mark.limits,
+            mark.within,
+            self.most,
+        )
         key = series_key(mark.name, mark.value, self.prefix)
         return "EVALSHA", MARK_SCRIPT.sha, 1, key, self._now(), argument, self.prefix
 
@@ -726,7 +882,9 @@ class Redis:
             for mark, reply, command in zip(marks, replies, commands, strict=True)
         ]
 
-    def _counts(self, mark: Mark, reply: Any, key: bytes) -> tuple[int, ...] | StoreError:
+    def _counts(
+        self, mark: Mark, reply: Any, key: bytes
+    ) -> tuple[int, ...] | StoreError:
         if isinstance(reply, (RedisError, StoreError)):
             return reply if isinstance(reply, StoreError) else failure(reply, key)
         if not isinstance(reply, list) or len(reply) < len(mark.limits):
@@ -743,7 +901,10 @@ class Redis:
     @making_sense
     def held(self) -> int:
         "As `Store.held`: the number of keys in the database, so it should have one to itself."
-        return sum(int(checked_reply(self.servers.ask_at(place, [("DBSIZE",)])[0])) for place in self.servers.places())
+        return sum(
+            int(checked_reply(self.servers.ask_at(place, [("DBSIZE",)])[0]))
+            for place in self.servers.places()
+        )
 
     def _keys(self) -> Iterator[list[bytes]]:
         "All keys, a step at a time. It raises `StoreError`."
@@ -751,7 +912,10 @@ class Redis:
         for place in self.servers.places():
             cursor = -1
             while cursor:
-                (found,) = self.servers.ask_at(place, [("SCAN", max(cursor, 0), "MATCH", ours, "COUNT", KEYS_AT_ONCE)])
+                (found,) = self.servers.ask_at(
+                    place,
+                    [("SCAN", max(cursor, 0), "MATCH", ours, "COUNT", KEYS_AT_ONCE)],
+                )
                 after, keys = checked_reply(found)
                 cursor = int(after)
                 yield keys
@@ -767,18 +931,34 @@ class Redis:
         "As `Store.likely`: the longest of the series that can be looked at in `LOOKING`."
         end, sizes = time.monotonic() + LOOKING, dict[bytes, int]()
         for keys in self._keys():
-            replies = self.servers.ask([("STRLEN", key) for key in keys], keys) if keys else []
-            sizes.update({key: size for key, size in zip(keys, replies, strict=True) if isinstance(size, int)})
+            replies = (
+                self.servers.ask([("STRLEN", key) for key in keys], keys)
+                if keys
+                else []
+            )
+            sizes.update(
+                {
+                    key: size
+                    for key, size in zip(keys, replies, strict=True)
+                    if isinstance(size, int)
+                }
+            )
             if time.monotonic() > end:
                 break
-        return [key_parts(key, self.prefix) for key in nlargest(most, sizes, key=lambda key: sizes[key])]
+        return [
+            key_parts(key, self.prefix)
+            for key in nlargest(most, sizes, key=lambda key: sizes[key])
+        ]
 
     def tidy(self) -> None:
         "As `Store.tidy`: Redis drops a key that has expired. Those of a window that is longer now are told to live on."
         try:
             keys = next(self._walk, [])
             spans = [self.spans.get(key_parts(key, self.prefix)[0], 0) for key in keys]
-            commands = [("EVALSHA", LIVE_ON_SCRIPT.sha, 1, key, self._now(), span) for key, span in zip(keys, spans, strict=True)]
+            commands = [
+                ("EVALSHA", LIVE_ON_SCRIPT.sha, 1, key, self._now(), span)
+                for key, span in zip(keys, spans, strict=True)
+            ]
             if commands:
                 self.servers.ask(commands, keys, LIVE_ON_SCRIPT)
         except (StoreError, *NONSENSE):

@@ -46,12 +46,16 @@ DEFER_ACCEPT = 5  # seconds for which the kernel holds a connection that says no
 
 def listen(host: str, port: int) -> Listener:
     "Listen on a TCP port; 0 for a free one. It raises `OSError`."
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
     listener = Listener(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_DEFER_ACCEPT"):
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT)
+            listener.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT
+            )
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError:
@@ -96,19 +100,30 @@ CHUNK = 4096  # bytes to read at once: several lines
 def whole_lines(data: bytes) -> tuple[list[bytes], bytes]:
     "The whole lines in what has come, and the beginning of the next. One that gets too long is taken for whole."
     *lines, rest = data.split(b"\n")
-    return ([*lines, rest] if len(rest) > QUESTION_LIMIT + 1 else lines), rest  # a carriage return may be among them
+    return (
+        [*lines, rest] if len(rest) > QUESTION_LIMIT + 1 else lines
+    ), rest  # a carriage return may be among them
 
 # %% ../../nbs/rater/10_server.ipynb #fe8e54d8
-READABLE, WRITABLE = select.POLLIN, select.POLLOUT  # what a client is waited for, in poll(2) and epoll(7) alike
+READABLE, WRITABLE = (
+    select.POLLIN,
+    select.POLLOUT,
+)  # what a client is waited for, in poll(2) and epoll(7) alike
 SURPLUS = 1 << 21  # bytes to ignore of a client that says more than it should
-NOW = int(socket.MSG_DONTWAIT)  # spares the system call that makes a socket non-blocking
-LAST = NOW | int(getattr(socket, "MSG_MORE", 0))  # lets the answer travel with the end of the connection, in one packet
+NOW = int(
+    socket.MSG_DONTWAIT
+)  # spares the system call that makes a socket non-blocking
+LAST = NOW | int(
+    getattr(socket, "MSG_MORE", 0)
+)  # lets the answer travel with the end of the connection, in one packet
 
 # %% ../../nbs/rater/10_server.ipynb #67bc249f
 class Connection:
     "A client."
 
-    buffer = output = b""  # what came and isn't a whole line yet; what couldn't be sent yet
+    buffer = output = (
+        b""  # what came and isn't a whole line yet; what couldn't be sent yet
+    )
     keep = False  # may another line follow?
     surplus = 0  # bytes to ignore before it is closed
     events = 0  # what it is waited for
@@ -146,14 +161,20 @@ class Connection:
             self.port.asked.append((self, asked))
             self.keep = asked.keep
             if not self.keep:
-                self.surplus = SURPLUS if number < len(lines) or self.buffer or len(data) >= CHUNK else 0
+                self.surplus = (
+                    SURPLUS
+                    if number < len(lines) or self.buffer or len(data) >= CHUNK
+                    else 0
+                )
                 return None
         return None if lines else self.waiting.watch(self, READABLE)
 
     def send(self) -> None:
         "Send what there is to send, as far as the client takes it, and decide how to go on."
         try:
-            sent = self.socket.send(self.output, NOW if self.keep or self.surplus else LAST)
+            sent = self.socket.send(
+                self.output, NOW if self.keep or self.surplus else LAST
+            )
             self.output = self.output[sent:]
         except BlockingIOError:
             pass
@@ -169,7 +190,9 @@ class Connection:
         return self.waiting.watch(self, READABLE, again=self.keep)
 
 # %% ../../nbs/rater/10_server.ipynb #32778c11
-SECOND = 1 if hasattr(select, "epoll") else 1000  # in the unit in which it is told how long to wait
+SECOND = (
+    1 if hasattr(select, "epoll") else 1000
+)  # in the unit in which it is told how long to wait
 
 
 def poller() -> Any:
@@ -190,11 +213,18 @@ class Waiting:
         self.now = time.monotonic()  # the time at which a turn of the loop begins
         self.accepted = 0  # connections, of all ports
         self.dropped = 0  # connections that were too slow, or over the limit
-        self.paused, self.pauses = False, 0  # is nobody accepted, for want of open files? How often was that so?
+        self.paused, self.pauses = (
+            False,
+            0,
+        )  # is nobody accepted, for want of open files? How often was that so?
         self.listeners: list[int] = []  # file descriptors
         self.poll: Any = beside.poll if beside else poller()
-        self.ready: dict[int, Callable[[], object]] = beside.ready if beside else {}  # what to do, by file descriptor
-        self.connections: dict[int, Connection] = {}  # by file descriptor; first the one that has waited for longest
+        self.ready: dict[int, Callable[[], object]] = (
+            beside.ready if beside else {}
+        )  # what to do, by file descriptor
+        self.connections: dict[
+            int, Connection
+        ] = {}  # by file descriptor; first the one that has waited for longest
 
     def watch(self, connection: Connection, events: int, again: bool = False) -> None:
         "Wait until a connection can be read or written; `again` gives it the whole time once more."
@@ -208,7 +238,9 @@ class Waiting:
                 self.poll.register(number, events)
                 again = True
             connection.events = events
-            self.ready[number] = connection.receive if events == READABLE else connection.send
+            self.ready[number] = (
+                connection.receive if events == READABLE else connection.send
+            )
         if again:
             self.connections.pop(number, None)
             connection.deadline = self.now + self.timeout
@@ -226,7 +258,10 @@ class Waiting:
 
     def expire(self) -> None:
         "Drop those that have had their time."
-        while self.connections and (first := next(iter(self.connections.values()))).deadline <= self.now:
+        while (
+            self.connections
+            and (first := next(iter(self.connections.values()))).deadline <= self.now
+        ):
             self.dropped += 1
             first.end()
 
@@ -262,7 +297,12 @@ class Port:
         waiting: Waiting,
         connection: type[Connection] = Connection,  # how what a client says is read
     ):
-        self.listener, self.service, self.waiting, self.connection = listener, service, waiting, connection
+        self.listener, self.service, self.waiting, self.connection = (
+            listener,
+            service,
+            waiting,
+            connection,
+        )
         self.asked: list[tuple[Connection, Any]] = []
 
     def accept(self) -> None:
@@ -298,7 +338,9 @@ class Turns:
 
     def __init__(
         self,
-        often: Callable[[], None] = lambda: None,  # is called ten times a second, and returns within milliseconds
+        often: Callable[[], None] = lambda: (
+            None
+        ),  # is called ten times a second, and returns within milliseconds
         limit: int = 10_000,  # connections, as `Waiting` has it
         timeout: float = 30,  # seconds, as `Waiting` has it
     ):
@@ -313,7 +355,8 @@ class Turns:
         listener: Listener,
         service: Answering,  # `Service`, for connections that say lines
         connection: type[Connection] = Connection,
-        group: Waiting | None = None,  # where they are waited for, if not with the others; one of `groups`
+        group: Waiting
+        | None = None,  # where they are waited for, if not with the others; one of `groups`
     ) -> None:
         "Let `service` answer those who connect to `listener`."
         listener.setblocking(False)
@@ -344,7 +387,11 @@ class Turns:
             for number, _ in ready:
                 if number in waiting.ready:  # it may have been dropped for another one
                     waiting.ready[number]()
-            ready = waiting.poll.poll(0) if accepted < waiting.accepted < before + ACCEPTED else []
+            ready = (
+                waiting.poll.poll(0)
+                if accepted < waiting.accepted < before + ACCEPTED
+                else []
+            )
         for port in self.ports:
             if port.asked:
                 port.answer()

@@ -49,19 +49,27 @@ def value_of_kind(kind: Callable[[Any], Any], name: str, value: Any) -> Any:
     try:
         return kind(value)
     except ValueError as error:
-        raise ValueError(str(error) or f"{name} should be {kind.__doc__}, not {as_written(value)}") from None
+        raise ValueError(
+            str(error) or f"{name} should be {kind.__doc__}, not {as_written(value)}"
+        ) from None
 
 
 def as_written(value: Any) -> str:
     "A value as one would write it in the file."
-    return "false" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return (
+        "false" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    )
 
 # %% ../../nbs/rater/06_settings.ipynb #48d1ebe9
 def whole(low: int, high: int) -> Callable[[Any], int]:
     "The kind of whole numbers from `low` to `high`."
 
     def kind(value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        if (
+            not isinstance(value, int)
+            or isinstance(value, bool)
+            or not low <= value <= high
+        ):
             raise ValueError
         return int(value)
 
@@ -82,14 +90,14 @@ def ip(value: Any) -> str:
 
 # %% ../../nbs/rater/06_settings.ipynb #232379a2
 def file_mode(value: Any) -> int:
-    "a mode in double quotes, as in \"0660\""
+    'a mode in double quotes, as in "0660"'
     if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
         raise ValueError
     return int(value, 8)
 
 # %% ../../nbs/rater/06_settings.ipynb #c2a428e9
 def store_name(value: Any) -> str:
-    "\"memory\", \"sqlite:FILE\" or \"redis://HOST:PORT/NUMBER\""
+    '"memory", "sqlite:FILE" or "redis://HOST:PORT/NUMBER"'
     open_store(quoted_text(value))
     return str(value)
 
@@ -108,9 +116,13 @@ def one_of(*choices: str) -> Callable[[Any], str]:
 
 
 def limit_list(value: Any) -> tuple[Limit, ...]:
-    "a count and a time, as in \"10 in 1m\", or a list of such"
+    'a count and a time, as in "10 in 1m", or a list of such'
     texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(each, str) for each in texts):
+    if (
+        not isinstance(texts, (list, tuple))
+        or not texts
+        or not all(isinstance(each, str) for each in texts)
+    ):
         raise ValueError
     return tuple(map(parse_limit, texts))
 
@@ -137,17 +149,23 @@ class Patterns(NamedTuple):
 
 
 def patterns(value: Any) -> Patterns:
-    "a network, an address, a wildcard as in a shell, a list of those, or \"file:PATH\", all in double quotes"
+    'a network, an address, a wildcard as in a shell, a list of those, or "file:PATH", all in double quotes'
     if isinstance(value, str) and value.startswith(FILE):
         found = patterns_in_file(value.removeprefix(FILE))
-        return Patterns(f"{value} ({len(found)})", found or ("\n",))  # which no value has
+        return Patterns(
+            f"{value} ({len(found)})", found or ("\n",)
+        )  # which no value has
     if not isinstance(value, (list, tuple)):
         return Patterns(pattern(value))
     found = tuple(map(pattern, value))
     if not found:
         raise ValueError
     more = f" and {len(found) - 3} more" * (len(found) > 3)
-    return Patterns(", ".join(found[:3]) + more, found) if len(found) > 1 else Patterns(found[0])
+    return (
+        Patterns(", ".join(found[:3]) + more, found)
+        if len(found) > 1
+        else Patterns(found[0])
+    )
 
 
 def patterns_in_file(path: str) -> tuple[str, ...]:
@@ -160,7 +178,9 @@ def patterns_in_file(path: str) -> tuple[str, ...]:
     if len(content) > FILE_LIMIT:
         raise ValueError(f"{path} has over {FILE_LIMIT:,} bytes")
     found = []
-    for number, line in enumerate(content.decode("utf-8", "surrogateescape").splitlines(), start=1):
+    for number, line in enumerate(
+        content.decode("utf-8", "surrogateescape").splitlines(), start=1
+    ):
         text = line.strip()
         if text and not text.startswith("#"):
             try:
@@ -171,8 +191,14 @@ def patterns_in_file(path: str) -> tuple[str, ...]:
 
 
 def one_character(value: Any) -> str:
-    "one character in double quotes, as in \"+\""
-    if not isinstance(value, str) or len(value) != 1 or not value.isprintable() or value in "@ " or value.isalnum():
+    'one character in double quotes, as in "+"'
+    if (
+        not isinstance(value, str)
+        or len(value) != 1
+        or not value.isprintable()
+        or value in "@ "
+        or value.isalnum()
+    ):
         raise ValueError
     return value
 
@@ -185,7 +211,9 @@ def setting(
 ) -> Any:  # to a type checker, the value
     "Declare a setting, in the body of a dataclass."
     value = kind(default) if written else default
-    return field(default=value, metadata={"kind": kind, "meaning": meaning, "written": default})
+    return field(
+        default=value, metadata={"kind": kind, "meaning": meaning, "written": default}
+    )
 
 # %% ../../nbs/rater/06_settings.ipynb #15b60e2c
 class SettingTable:
@@ -193,13 +221,20 @@ class SettingTable:
 
     def __init__(self, section: type):
         self.rows = [
-            (setting_name(each), str(each.metadata["kind"].__doc__), _default(each.metadata["written"]), each.metadata["meaning"])
+            (
+                setting_name(each),
+                str(each.metadata["kind"].__doc__),
+                _default(each.metadata["written"]),
+                each.metadata["meaning"],
+            )
             for each in fields(section)
         ]
 
     def _repr_markdown_(self) -> str:
         head = "| Name | Value | Default | Meaning |\n| --- | --- | --- | --- |\n"
-        return head + "\n".join("| `{}` | {} | {} | {} |".format(*row) for row in self.rows)
+        return head + "\n".join(
+            "| `{}` | {} | {} | {} |".format(*row) for row in self.rows
+        )
 
 
 def setting_name(field: Field[Any]) -> str:
@@ -221,24 +256,60 @@ class DaemonSettings:
 
     address: str = setting(ip, "127.0.0.1", "Where questions are taken.")
     port: int | None = setting(port_number, 1999, "Its TCP port.")
-    socket: str | None = setting(quoted_text, None, "A Unix socket where questions are taken too: its path.")
-    socket_mode: int = setting(file_mode, "0666", "Who may ask there: everybody on this machine, by default.", True)
-    socket_owner: str | None = setting(quoted_text, None, "The user that it belongs to; without it, rater's.")
+    socket: str | None = setting(
+        quoted_text, None, "A Unix socket where questions are taken too: its path."
+    )
+    socket_mode: int = setting(
+        file_mode,
+        "0666",
+        "Who may ask there: everybody on this machine, by default.",
+        True,
+    )
+    socket_owner: str | None = setting(
+        quoted_text, None, "The user that it belongs to; without it, rater's."
+    )
     socket_group: str | None = setting(quoted_text, None, "The same for its group.")
-    connections: int = setting(whole(1, 1_000_000), 10_000, "How many may be open at once.")
-    timeout: int = setting(whole(1, 86400), 30, "How many seconds a client has for a question.")
+    connections: int = setting(
+        whole(1, 1_000_000), 10_000, "How many may be open at once."
+    )
+    timeout: int = setting(
+        whole(1, 86400), 30, "How many seconds a client has for a question."
+    )
     store: str = setting(store_name, "memory", "Where marks are kept.")
-    values: int = setting(whole(1000, 100_000_000), VALUES_LIMIT, "How many values may have marks. Beyond that the oldest go.")
-    db_path: str = setting(quoted_text, ":memory:", 'What the C rater called it: FILE here is `store = "sqlite:FILE"`.')
+    values: int = setting(
+        whole(1000, 100_000_000),
+        VALUES_LIMIT,
+        "How many values may have marks. Beyond that the oldest go.",
+    )
+    db_path: str = setting(
+        quoted_text,
+        ":memory:",
+        'What the C rater called it: FILE here is `store = "sqlite:FILE"`.',
+    )
     log: str = setting(quoted_text, "/dev/stderr", "The file that the log is added to.")
-    log_level: int = setting(whole(0, 4), 3, "What is logged: 0 fatal, 1 error, 2 warning, 3 info, 4 debug.")
-    control_address: str = setting(ip, "127.0.0.1", "Where the control port is. Whoever reaches it may use it.")
+    log_level: int = setting(
+        whole(0, 4), 3, "What is logged: 0 fatal, 1 error, 2 warning, 3 info, 4 debug."
+    )
+    control_address: str = setting(
+        ip, "127.0.0.1", "Where the control port is. Whoever reaches it may use it."
+    )
     control_port: int | None = setting(port_number, 4445, "Its TCP port.")
-    control_socket: str | None = setting(quoted_text, None, "A Unix socket in its place, or beside it: its path.")
-    control_mode: int = setting(file_mode, "0600", "Who may use that: rater's own user and root, by default.", True)
-    control_owner: str | None = setting(quoted_text, None, "The user that it belongs to; without it, rater's.")
+    control_socket: str | None = setting(
+        quoted_text, None, "A Unix socket in its place, or beside it: its path."
+    )
+    control_mode: int = setting(
+        file_mode,
+        "0600",
+        "Who may use that: rater's own user and root, by default.",
+        True,
+    )
+    control_owner: str | None = setting(
+        quoted_text, None, "The user that it belongs to; without it, rater's."
+    )
     control_group: str | None = setting(quoted_text, None, "The same for its group.")
-    metrics_address: str = setting(ip, "127.0.0.1", "Where Prometheus finds figures, by HTTP.")
+    metrics_address: str = setting(
+        ip, "127.0.0.1", "Where Prometheus finds figures, by HTTP."
+    )
     metrics_port: int | None = setting(port_number, None, "Its TCP port.")
     expiration_timer: Any = setting(anything, None, UNUSED)
     max_age: Any = setting(anything, None, UNUSED)
@@ -248,36 +319,74 @@ class DaemonSettings:
 class RuleSettings:
     "A rule in the section `limits`."
 
-    match: Patterns = setting(patterns, "*", "The values it holds for: a network, an address, or a wildcard; or several.", True)
-    limit: tuple[Limit, ...] = setting(limit_list, (), "How many marks are allowed in which time: d, h, m, s.")
-    exempt: bool = setting(true_or_false, False, "In place of a limit: these values are neither counted nor refused.")
-    prefix4: int = setting(whole(0, 32), 32, "Count all IPv4 addresses together that share so many bits.")
-    prefix6: int = setting(whole(0, 128), 128, "The same for IPv6. A customer usually has 64.")
-    watch: bool | tuple[Limit, ...] = setting(watch_list, False, "Count and log, and never refuse: all limits, or these.")
-    count: str = setting(one_of("all", "within"), "all", "What is counted: each mark, or only those within the limits.")
+    match: Patterns = setting(
+        patterns,
+        "*",
+        "The values it holds for: a network, an address, or a wildcard; or several.",
+        True,
+    )
+    limit: tuple[Limit, ...] = setting(
+        limit_list, (), "How many marks are allowed in which time: d, h, m, s."
+    )
+    exempt: bool = setting(
+        true_or_false,
+        False,
+        "In place of a limit: these values are neither counted nor refused.",
+    )
+    prefix4: int = setting(
+        whole(0, 32), 32, "Count all IPv4 addresses together that share so many bits."
+    )
+    prefix6: int = setting(
+        whole(0, 128), 128, "The same for IPv6. A customer usually has 64."
+    )
+    watch: bool | tuple[Limit, ...] = setting(
+        watch_list, False, "Count and log, and never refuse: all limits, or these."
+    )
+    count: str = setting(
+        one_of("all", "within"),
+        "all",
+        "What is counted: each mark, or only those within the limits.",
+    )
 
 # %% ../../nbs/rater/06_settings.ipynb #4506f0c4
 @dataclass(frozen=True)
 class ClassSettings:
     "A class in the section `classes`."
 
-    fold: bool = setting(true_or_false, False, "Count values together that differ in case only.")
-    tag: str = setting(one_character, "", 'Cut what it stands before in a local part: "+" makes ana@… of ana+news@….')
-    down: str = setting(one_of(*DOWN), "", "What is answered while the store is away. Without it, there is no verdict then.")
+    fold: bool = setting(
+        true_or_false, False, "Count values together that differ in case only."
+    )
+    tag: str = setting(
+        one_character,
+        "",
+        'Cut what it stands before in a local part: "+" makes ana@… of ana+news@….',
+    )
+    down: str = setting(
+        one_of(*DOWN),
+        "",
+        "What is answered while the store is away. Without it, there is no verdict then.",
+    )
 
 # %% ../../nbs/rater/06_settings.ipynb #218212eb
 def unknown(name: str, known: Iterable[str]) -> str:
     "What to say of a name that nobody knows."
     close = get_close_matches(name, known, 1)
-    return f"{name} is unknown; " + (f"should it be {close[0]}?" if close else f"there are {', '.join(known)}")
+    return f"{name} is unknown; " + (
+        f"should it be {close[0]}?" if close else f"there are {', '.join(known)}"
+    )
 
 # %% ../../nbs/rater/06_settings.ipynb #5c86f54c
 Section = TypeVar("Section")
 
 
-def section(source: Source, where: Where, table: Mapping[str, Any], kind: type[Section]) -> Section | None:
+def section(
+    source: Source, where: Where, table: Mapping[str, Any], kind: type[Section]
+) -> Section | None:
     "The values of a table, judged by their declaration, or None and more problems in `source`."
-    known = {setting_name(each): (each.name, each.metadata["kind"]) for each in fields(kind)}  # type: ignore[arg-type]
+    declared = fields(kind)  # type: ignore[arg-type]
+    known = {
+        setting_name(each): (each.name, each.metadata["kind"]) for each in declared
+    }
     found, before = {}, len(source.problems)
     for name, value in table.items():
         try:

@@ -55,7 +55,9 @@ def lock_file(path: str) -> FileIO:  # to be closed, which lets go of the lock
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise ValueError("another rater has it open; each needs a file of its own") from None
+        raise ValueError(
+            "another rater has it open; each needs a file of its own"
+        ) from None
     return file
 
 
@@ -134,7 +136,10 @@ def drop_expired(
 ) -> tuple[int, bool]:  # how many rows; may there be more?
     "Drop a slice of the rows that have expired, in a transaction that is open."
     expired = database.execute(EXPIRED, (now, SLICE)).fetchall()
-    ends = [(unpack("d", last)[0] + spans.get(key_parts(key)[0], 0), key) for key, last in expired]
+    ends = [
+        (unpack("d", last)[0] + spans.get(key_parts(key)[0], 0), key)
+        for key, last in expired
+    ]
     gone = [(key,) for end, key in ends if end <= now]
     database.executemany(KEEP_ON, [each for each in ends if each[0] > now])
     database.executemany(DROP, gone)
@@ -158,7 +163,9 @@ def write_series(
 
 # %% ../../nbs/rater/02_sqlite.ipynb #01e53e12
 LOSS = 1.0  # seconds: how old a mark gets before it is written
-DROP_FIRST = "DELETE FROM series WHERE key IN (SELECT key FROM series ORDER BY expires LIMIT ?)"
+DROP_FIRST = (
+    "DELETE FROM series WHERE key IN (SELECT key FROM series ORDER BY expires LIMIT ?)"
+)
 
 
 class Changes:
@@ -169,10 +176,17 @@ class Changes:
         self.spans: dict[str, float] = {}
         self.written = float("-inf")  # when
         self.more = False  # is there more to drop?
-        self.most, self.dropped = most, 0  # rows that may be in the file; those that had to go for it
+        self.most, self.dropped = (
+            most,
+            0,
+        )  # rows that may be in the file; those that had to go for it
         self.rows = 0  # in the file
-        self.rows_of: sqlite3.Connection | None = None  # through which they were counted; a new one may be of a new file
-        self.new: set[tuple[str, str]] = set()  # those of the series that aren't in the file
+        self.rows_of: sqlite3.Connection | None = (
+            None  # through which they were counted; a new one may be of a new file
+        )
+        self.new: set[tuple[str, str]] = (
+            set()
+        )  # those of the series that aren't in the file
 
     def due(self, now: float) -> bool:
         "Is it time to write?"
@@ -210,8 +224,14 @@ class Changes:
         self.new.clear()
         self.written = now
         if self.rows > self.most:
-            surplus = database.execute(DROP_FIRST, (min(self.rows - self.most, 4 * SLICE),)).rowcount
-            self.rows, self.dropped, self.more = self.rows - surplus, self.dropped + surplus, True
+            surplus = database.execute(
+                DROP_FIRST, (min(self.rows - self.most, 4 * SLICE),)
+            ).rowcount
+            self.rows, self.dropped, self.more = (
+                self.rows - surplus,
+                self.dropped + surplus,
+                True,
+            )
 
 # %% ../../nbs/rater/02_sqlite.ipynb #3a000d3e
 FULLEST = """
@@ -226,11 +246,17 @@ class Sqlite:
     def __init__(
         self,
         path: str,
-        clock: Callable[[], float] = time.time,  # in seconds; it goes on over restarts, so it tells the time of day
+        clock: Callable[
+            [], float
+        ] = time.time,  # in seconds; it goes on over restarts, so it tells the time of day
         most: int = VALUES_LIMIT,  # values to hold, and a slice more that waits to be written
     ):
         "The file is opened at the first question."
-        self.clock, self.file, self.changes = clock, MarksFile(path, clock), Changes(most)
+        self.clock, self.file, self.changes = (
+            clock,
+            MarksFile(path, clock),
+            Changes(most),
+        )
 
     @property
     def dropped(self) -> int:
@@ -244,7 +270,12 @@ class Sqlite:
     def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
         "As `Store.count`. Where it raises, nothing is marked."
         now = self.clock()
-        marks = [mark._replace(value=held_name(mark.value)) if len(mark.value) > HELD_LENGTH else mark for mark in marks]
+        marks = [
+            mark._replace(value=held_name(mark.value))
+            if len(mark.value) > HELD_LENGTH
+            else mark
+            for mark in marks
+        ]
         with self.file.asked() as database:
             if self.changes.due(now):
                 self.changes.write(database, now)
@@ -258,7 +289,10 @@ class Sqlite:
         self.changes.rows -= rows
         if rows and (name, held_name(value)) in self.changes.series:
             self.changes.new.add((name, held_name(value)))
-        return self.changes.series.pop((name, held_name(value)), None) is not None or rows > 0
+        return (
+            self.changes.series.pop((name, held_name(value)), None) is not None
+            or rows > 0
+        )
 
     def held(self) -> int:
         "As `Store.held`."
@@ -272,8 +306,13 @@ class Sqlite:
         "As `Store.values`."
         with self.file.asked() as database:
             self.changes.write(database, self.clock())
-            first, last = octets(f"{name} "), octets(f"{name}!")  # a ! comes right behind a blank
-            rows = database.execute("SELECT key FROM series WHERE key >= ? AND key < ?", (first, last)).fetchall()
+            first, last = (
+                octets(f"{name} "),
+                octets(f"{name}!"),
+            )  # a ! comes right behind a blank
+            rows = database.execute(
+                "SELECT key FROM series WHERE key >= ? AND key < ?", (first, last)
+            ).fetchall()
         return [key_parts(key)[1] for (key,) in rows]
 
     def likely(self, most: int) -> list[tuple[str, str]]:
@@ -291,7 +330,9 @@ class Sqlite:
     def close(self) -> None:
         "As `Store.close`. It raises `StoreError` where the last marks can't be written."
         try:
-            self.file.failed = float("-inf")  # once more, whenever it failed the last time
+            self.file.failed = float(
+                "-inf"
+            )  # once more, whenever it failed the last time
             with self.file.asked() as database:
                 self.changes.write(database, self.clock())
         finally:

@@ -13,7 +13,9 @@ from ra_plugins.rater.memory import VALUES_LIMIT, Memory, Store
 __all__ = ['REDIS', 'open_store']
 
 # %% ../../nbs/rater/04_stores.ipynb #b383cc88
-REDIS = re.compile(r"(?:redis|rediss)(?:\+(?:sentinel|cluster))?|unix")  # schemes of URLs
+REDIS = re.compile(
+    r"(?:redis|rediss)(?:\+(?:sentinel|cluster))?|unix"
+)  # schemes of URLs
 
 
 def open_store(
@@ -27,10 +29,21 @@ def open_store(
     if scheme and REDIS.fullmatch(scheme[1]):
         return _redis(text, most)
     path = text.removeprefix("sqlite:")
-    if not path or scheme and path == text or path.strip().lower() in ("memory", ":memory:"):
-        shown = "what has an @ in it, and may have a password," if "@" in text else repr(text)
+    if (
+        not path
+        or scheme
+        and path == text
+        or path.strip().lower() in ("memory", ":memory:")
+    ):
+        shown = (
+            "what has an @ in it, and may have a password,"
+            if "@" in text
+            else repr(text)
+        )
         places = "redis://HOST, rediss://HOST, unix://PATH, redis+sentinel://HOST/SERVICE or redis+cluster://HOST"
-        raise ValueError(f"{shown} is no store: memory, sqlite:PATH, {places} would be one")
+        raise ValueError(
+            f"{shown} is no store: memory, sqlite:PATH, {places} would be one"
+        )
     from ra_plugins.rater.sqlite import Sqlite
 
     return Sqlite(path, most=most)
@@ -40,7 +53,9 @@ def _redis(url: str, most: int) -> Store:
     try:
         from ra_plugins.rater.redis import Redis
     except ModuleNotFoundError as error:
-        raise ValueError(f"marks in Redis need {error.name}: pip install 'ra-plugins[rater]'") from None
+        raise ValueError(
+            f"marks in Redis need {error.name}: pip install 'ra-plugins[rater]'"
+        ) from None
     try:
         return Redis(url, most=most)
     except ValueError as error:

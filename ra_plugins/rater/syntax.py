@@ -29,7 +29,11 @@ class ConfigProblem(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        return printable(f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}")
+        return printable(
+            f"{self.file}:{self.line}: {self.message}"
+            if self.line
+            else f"{self.file}: {self.message}"
+        )
 
 
 class ConfigError(Exception):
@@ -47,7 +51,9 @@ Where = tuple[str | int, ...]  # a value's path: names, and numbers from 0 in li
 class Source:
     "What is in a configuration file, and what there is to say about it."
 
-    def __init__(self, file: str, values: Mapping[str, Any], places: Mapping[Where, Place]):
+    def __init__(
+        self, file: str, values: Mapping[str, Any], places: Mapping[Where, Place]
+    ):
         self.file, self.values, self.places = file, values, places
         self.problems: list[ConfigProblem] = []
         self.notes: list[ConfigProblem] = []  # what does no harm
@@ -83,7 +89,9 @@ def toml_keys(
     return tuple(keys)
 
 # %% ../../nbs/rater/05_syntax.ipynb #56f89ad9
-_HEADER = re.compile(rf"[ \t]*\[(\[?)[ \t]*({_KEYS})[ \t]*\]\]?[ \t\r]*(?:#.*)?$", re.ASCII)
+_HEADER = re.compile(
+    rf"[ \t]*\[(\[?)[ \t]*({_KEYS})[ \t]*\]\]?[ \t\r]*(?:#.*)?$", re.ASCII
+)
 _KEY = re.compile(rf"[ \t]*({_KEYS})[ \t]*=", re.ASCII)
 
 
@@ -115,7 +123,11 @@ def read_toml(file: str, content: bytes) -> Source:
         return Source(file, tomllib.loads(text), toml_places(file, text))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(ConfigProblem(file, line, f"byte {content[error.start]:#04x} should be UTF-8")) from None
+        raise ConfigError(
+            ConfigProblem(
+                file, line, f"byte {content[error.start]:#04x} should be UTF-8"
+            )
+        ) from None
     except ValueError as error:
         message, _, position = str(error).rpartition(" (at ")
         found = re.match(r"line (\d+)", position)
@@ -128,7 +140,11 @@ def file_content(file: str, place: Place | None = None) -> bytes:
     try:
         return Path(file).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte in it
-        raise ConfigError(ConfigProblem(*place or (file, 0), f"can't read {file}: {system_reason(error)}")) from None
+        raise ConfigError(
+            ConfigProblem(
+                *place or (file, 0), f"can't read {file}: {system_reason(error)}"
+            )
+        ) from None
 
 # %% ../../nbs/rater/05_syntax.ipynb #81c8d0d8
 def libconfig_tokens(file: str, text: str, around: tuple[str, ...] = ()) -> list[Any]:
@@ -142,12 +158,18 @@ def libconfig_tokens(file: str, text: str, around: tuple[str, ...] = ()) -> list
             tokens += tokenizer.tokenize(piece)
         except (libconf.ConfigParseError, ValueError):
             line = text.split("\n")[tokenizer.row - 1].strip()
-            unknown = ConfigProblem(file, tokenizer.row, f"there is nothing like this in libconfig: {line}")
+            unknown = ConfigProblem(
+                file, tokenizer.row, f"there is nothing like this in libconfig: {line}"
+            )
             raise ConfigError(unknown) from None
         if included in (file, *around):
-            raise ConfigError(ConfigProblem(file, tokenizer.row, f"{included} would include itself"))
+            raise ConfigError(
+                ConfigProblem(file, tokenizer.row, f"{included} would include itself")
+            )
         if included:
-            inner = file_content(included, (file, tokenizer.row)).decode(errors="surrogateescape")
+            inner = file_content(included, (file, tokenizer.row)).decode(
+                errors="surrogateescape"
+            )
             tokens += libconfig_tokens(included, inner, (file, *around))
     return tokens
 
@@ -182,7 +204,9 @@ def read_libconfig(file: str, content: bytes) -> Source:
     try:
         values = libconf.Parser(stream).parse()
     except libconf.ConfigParseError as error:
-        raise ConfigError(_misplaced(stream.peek(), str(error), (file, content.count(b"\n") + 1))) from None
+        raise ConfigError(
+            _misplaced(stream.peek(), str(error), (file, content.count(b"\n") + 1))
+        ) from None
     places, twice = libconfig_places(tokens)
     source = Source(file, values, places)
     for where in twice:
@@ -195,8 +219,13 @@ def _misplaced(
     error: str,  # libconf's
     end: Place,
 ) -> ConfigProblem:
-    expected = " or ".join(re.findall(r"'(\S)'", error.partition("; ")[2])) or "a setting, as in name: value;"
-    message = f"{at.text if at else 'the end of the file'} stands where {expected} should be"
+    expected = (
+        " or ".join(re.findall(r"'(\S)'", error.partition("; ")[2]))
+        or "a setting, as in name: value;"
+    )
+    message = (
+        f"{at.text if at else 'the end of the file'} stands where {expected} should be"
+    )
     if at and expected in (")", "]", "}"):
         message += "; is a comma or a double quote missing before it?"
     place: Place = (at.filename, at.row) if at else end
@@ -204,7 +233,9 @@ def _misplaced(
 
 # %% ../../nbs/rater/05_syntax.ipynb #adad6da3
 _COMMENT = re.compile(rb"^[ \t]*/\*.*?\*/", re.MULTILINE | re.DOTALL)
-_UNFINISHED = re.compile(rb"[=:,(\[{][ \t]*(?:(?:#|//).*)?$")  # a line after which a value has to come
+_UNFINISHED = re.compile(
+    rb"[=:,(\[{][ \t]*(?:(?:#|//).*)?$"
+)  # a line after which a value has to come
 
 
 def is_toml(content: bytes) -> bool:
@@ -224,7 +255,9 @@ def read_config(file: str, content: bytes) -> Source:
     try:
         return (read_toml if toml else read_libconfig)(file, content)
     except RecursionError:
-        raise ConfigError(ConfigProblem(file, 0, "brackets are nested too deeply")) from None
+        raise ConfigError(
+            ConfigProblem(file, 0, "brackets are nested too deeply")
+        ) from None
     except ModuleNotFoundError as error:
         missing = f"to read it takes {error.name}: pip install 'ra-plugins[rater]'"
         raise ConfigError(ConfigProblem(file, 0, missing)) from None

@@ -67,11 +67,17 @@ def programs(
     if "ENABLE_SPP" not in environ if like == "sagredo" else "NOSPP" in environ:
         return {}
     name = environ.get("SPPCONFFILE")
-    path = os.path.join(os.path.dirname(os.path.abspath(control.folder)), name) if name else "smtpplugins"
+    path = (
+        os.path.join(os.path.dirname(os.path.abspath(control.folder)), name)
+        if name
+        else "smtpplugins"
+    )
     return sections(control.read(path).decode("utf-8", "surrogateescape"), like)
 
 # %% ../../nbs/smtpd/01_dialogue.ipynb #3a34104a
-def _bytes_of(control: Control, name: str) -> bytes | None:  # None if there is no such file
+def _bytes_of(
+    control: Control, name: str
+) -> bytes | None:  # None if there is no such file
     "What is in a control file; `OSError` if it is there and can't be read."
     try:
         return control.read(name)
@@ -79,7 +85,9 @@ def _bytes_of(control: Control, name: str) -> bytes | None:  # None if there is 
         return None
 
 
-def _lines_of(control: Control, name: str) -> frozenset[bytes] | None:  # None if there is no such file
+def _lines_of(
+    control: Control, name: str
+) -> frozenset[bytes] | None:  # None if there is no such file
     "The entries of a list, in lower case, as qmail-smtpd reads it (`qmail-control(5)`)."
     raw = _bytes_of(control, name)
     if raw is None:
@@ -88,13 +96,21 @@ def _lines_of(control: Control, name: str) -> frozenset[bytes] | None:  # None i
     return frozenset(line for line in lines if line and not line.startswith(b"#"))
 
 
-def _line_of(control: Control, name: str) -> str | None:  # None if there is no such file
+def _line_of(
+    control: Control, name: str
+) -> str | None:  # None if there is no such file
     "The first line of a file."
     raw = _bytes_of(control, name)
-    return None if raw is None else raw.partition(b"\n")[0].rstrip(b" \t").decode("utf-8", "surrogateescape")
+    return (
+        None
+        if raw is None
+        else raw.partition(b"\n")[0].rstrip(b" \t").decode("utf-8", "surrogateescape")
+    )
 
 
-def _number_of(text: str | None) -> int | None:  # None if there is no text; without a digit in front, 0
+def _number_of(
+    text: str | None,
+) -> int | None:  # None if there is no text; without a digit in front, 0
     "The number that a text begins with."
     if text is None:
         return None
@@ -109,12 +125,17 @@ _SIOCGIFADDR = 0x8915  # netdevice(7)
 def _interface_addresses() -> frozenset[str]:
     "The IPv4 addresses of this machine, as far as the system tells; 0.0.0.0 is one (RFC 1122, section 3.2.1.3)."
     found = {"0.0.0.0", "127.0.0.1"}  # noqa: S104
-    with suppress(ImportError, OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+    with (
+        suppress(ImportError, OSError),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked,
+    ):
         from fcntl import ioctl
 
         for _, name in socket.if_nameindex():
             with suppress(OSError):  # an interface without an address
-                answer = ioctl(asked.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()))
+                answer = ioctl(
+                    asked.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode())
+                )
                 found.add(socket.inet_ntoa(answer[20:24]))
     return frozenset(found)
 
@@ -126,9 +147,13 @@ def _literal(
     numbers = domain[1:-1].split(".")
     if len(numbers) != 4 or domain != f"[{'.'.join(numbers)}]":
         return ""
-    if not all(number.isascii() and number.isdigit() and len(number) < 10 for number in numbers):
+    if not all(
+        number.isascii() and number.isdigit() and len(number) < 10 for number in numbers
+    ):
         return ""
-    return ".".join(str(int(number) % 256) for number in numbers)  # a byte each, whatever stands there
+    return ".".join(
+        str(int(number) % 256) for number in numbers
+    )  # a byte each, whatever stands there
 
 # %% ../../nbs/smtpd/01_dialogue.ipynb #4c7bdbd9
 TIMEOUT = 1200  # seconds without a word from the client, unless `timeoutsmtpd` says otherwise: qmail-smtpd(8)
@@ -149,33 +174,58 @@ class AtStart:
         self.greeting = next(name for name in names if name is not None)
         name = _line_of(control, "localiphost")
         self.name_of_ours = self.me if name is None else name
-        self.rcpthosts, self.bad_senders = _lines_of(control, "rcpthosts"), _lines_of(control, "badmailfrom")
-        seconds, size = _number_of(_line_of(control, "timeoutsmtpd")), _number_of(_line_of(control, "databytes"))
+        self.rcpthosts, self.bad_senders = (
+            _lines_of(control, "rcpthosts"),
+            _lines_of(control, "badmailfrom"),
+        )
+        seconds, size = (
+            _number_of(_line_of(control, "timeoutsmtpd")),
+            _number_of(_line_of(control, "databytes")),
+        )
         self.seconds = TIMEOUT if seconds is None else max(seconds, 1)
         asked = _number_of(environ.get("DATABYTES"))
-        self.databytes = (size or 0) if asked is None else asked  # of a message; 0 for no limit
-        self.relay, self.remote_info = environ.get("RELAYCLIENT"), environ.get("TCPREMOTEINFO")
+        self.databytes = (
+            (size or 0) if asked is None else asked
+        )  # of a message; 0 for no limit
+        self.relay, self.remote_info = (
+            environ.get("RELAYCLIENT"),
+            environ.get("TCPREMOTEINFO"),
+        )
         self.remote_host = environ.get("TCPREMOTEHOST", "unknown")
-        self.remote_ip, self.local_ip = environ.get("TCPREMOTEIP", "unknown"), environ.get("TCPLOCALIP", "unknown")
+        self.remote_ip, self.local_ip = (
+            environ.get("TCPREMOTEIP", "unknown"),
+            environ.get("TCPLOCALIP", "unknown"),
+        )
         self.local_host = environ.get("TCPLOCALHOST", self.local_ip)
 
     def require_name(self) -> None:
         "Raise `OSError` if there is neither `smtpgreeting` nor `me`: qmail-smtpd doesn't begin then."
         if self.me is None and not self.control.exists("smtpgreeting"):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.control.path("me"))
+            raise FileNotFoundError(
+                errno.ENOENT, os.strerror(errno.ENOENT), self.control.path("me")
+            )
 
     def is_bad(self, sender: str) -> bool:
         "Is the sender listed in `badmailfrom`, or his `@domain` (`qmail-smtpd(8)`)?"
         address = octets(sender).lower()
         _, at, domain = address.rpartition(b"@")
-        return not {address, at + domain if at else address}.isdisjoint(self.bad_senders or ())
+        return not {address, at + domain if at else address}.isdisjoint(
+            self.bad_senders or ()
+        )
 
     def allows(self, recipient: str) -> bool:
         "Does `rcpthosts` let mail for this recipient in, or `morercpthosts.cdb` (`qmail-smtpd(8)`)?"
         _, at, domain = octets(recipient).lower().rpartition(b"@")
         if not at or self.rcpthosts is None:
             return True
-        names = [domain, *(domain[place:] for place in range(1, len(domain)) if domain[place : place + 1] == b".")]
+        names = [
+            domain,
+            *(
+                domain[place:]
+                for place in range(1, len(domain))
+                if domain[place : place + 1] == b"."
+            ),
+        ]
         if not self.rcpthosts.isdisjoint(names):
             return True
         with suppress(FileNotFoundError):
@@ -186,7 +236,11 @@ class AtStart:
     def with_our_name(self, address: str) -> str:
         "An address, with our name where a literal of ours stood."
         user, at, domain = address.rpartition("@")
-        ours = at and self.name_of_ours is not None and _literal(domain) in {self.local_ip, *_interface_addresses()}
+        ours = (
+            at
+            and self.name_of_ours is not None
+            and _literal(domain) in {self.local_ip, *_interface_addresses()}
+        )
         return f"{user}@{self.name_of_ours}" if ours else address
 
     def address_in(
@@ -194,7 +248,11 @@ class AtStart:
         argument: str,  # of MAIL or RCPT
     ) -> str | None:  # None for a syntax error
         "The address that a command names, with our name in it if it has our address."
-        if self.like == "sagredo" and "<" not in argument and not argument.partition(":")[2]:
+        if (
+            self.like == "sagredo"
+            and "<" not in argument
+            and not argument.partition(":")[2]
+        ):
             return None
         address = named_address(argument)
         return None if address is None else _short(self.with_our_name(address))
@@ -204,7 +262,9 @@ async def judged_recipient(
     start: AtStart,
     checks: Checks,
     recipient: str,
-) -> str | None:  # the address to deliver to; None where it was refused: the reply has been sent
+) -> (
+    str | None
+):  # the address to deliver to; None where it was refused: the reply has been sent
     "Let plugins and `rcpthosts` judge a recipient."
     relays, sagredo = start.relay is not None, start.like == "sagredo"
     allowed = relays or start.allows(recipient)
@@ -216,7 +276,9 @@ async def judged_recipient(
     if sagredo:
         allowed = relays or start.allows(address)
     if not allowed and answer != "skip":
-        await checks.say("553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)")
+        await checks.say(
+            "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
+        )
         return None
     return address if sagredo else address + (start.relay or "")
 
@@ -239,7 +301,9 @@ class Recipients:
             return
         self.count_all += 1
         environ = self.checks.effects.environ
-        environ.update(SMTPRCPTCOUNT=str(self.count), SMTPRCPTCOUNTALL=str(self.count_all))
+        environ.update(
+            SMTPRCPTCOUNT=str(self.count), SMTPRCPTCOUNTALL=str(self.count_all)
+        )
         recipient = await judged_recipient(self.start, self.checks, address)
         if recipient is not None:
             self.count += 1
@@ -262,7 +326,9 @@ async def judged_sender(
     checks: Checks,
     sender: str,
     bad: bool = False,  # what was found about the one before
-) -> tuple[str, bool] | None:  # the address to go on with, and is it a bad one? None where it was refused
+) -> (
+    tuple[str, bool] | None
+):  # the address to go on with, and is it a bad one? None where it was refused
     "Let plugins and `badmailfrom` judge a sender."
     answer = await checks.check("mail", "SMTPMAILFROM", sender)
     if answer == "refuse":
@@ -299,7 +365,9 @@ class Transaction:
             await self.checks.say(TOO_BIG)
         elif not await self.checks.overdue("mail"):
             self.recipients.count = self.recipients.count_all = 0
-            if judgement := await judged_sender(self.start, self.checks, address, self.bad_sender):
+            if judgement := await judged_sender(
+                self.start, self.checks, address, self.bad_sender
+            ):
                 self.sender, self.bad_sender = judgement
                 self.recipients = Recipients(self.start, self.checks)
                 await self.checks.say("250 ok")
@@ -307,7 +375,9 @@ class Transaction:
     def _is_too_big(self, argument: str) -> bool:
         "Does the client say that its message is (RFC 1870, section 3)? netqmail itself doesn't listen."
         for word in argument.partition(">")[2].split(" "):
-            if word[:5].upper() == "SIZE=" and 0 < self.start.databytes < (_number_of(word[5:]) or 0):
+            if word[:5].upper() == "SIZE=" and 0 < self.start.databytes < (
+                _number_of(word[5:]) or 0
+            ):
                 return True
         return False
 
@@ -319,11 +389,15 @@ class Transaction:
         elif address is None:
             await self.checks.say(SYNTAX_ERROR)
         elif self.bad_sender:
-            await self.checks.say("553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)")
+            await self.checks.say(
+                "553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)"
+            )
         elif not await self.checks.overdue("rcpt"):
             await self.recipients.name(address)
 
-    async def data(self) -> bool:  # may the message come? The yes is left to the caller to say
+    async def data(
+        self,
+    ) -> bool:  # may the message come? The yes is left to the caller to say
         "DATA."
         if self.sender is None:
             await self.checks.say(MAIL_FIRST)
@@ -372,7 +446,13 @@ class Dialogue:
         "What else we can do, for EHLO."
         logins = ("AUTH LOGIN PLAIN",) if self.logins else ()
         if self.start.like == "sagredo":
-            return "PIPELINING", "SMTPUTF8", "8BITMIME", *logins, f"SIZE {self.start.databytes}"
+            return (
+                "PIPELINING",
+                "SMTPUTF8",
+                "8BITMIME",
+                *logins,
+                f"SIZE {self.start.databytes}",
+            )
         return *logins, "PIPELINING", "8BITMIME"
 
     async def _greeted(self, argument: str, *extensions: str) -> bool:
@@ -390,7 +470,9 @@ class Dialogue:
         method: str,  # PLAIN, LOGIN …
     ) -> bool:  # may the client log in? A yes is left to the caller to say
         "AUTH, with credentials that were right."
-        if self.start.like != "netqmail":  # whose patch for AUTH knows nothing of plugins
+        if (
+            self.start.like != "netqmail"
+        ):  # whose patch for AUTH knows nothing of plugins
             self.environ.update(SMTPAUTHUSER=user, SMTPAUTHMETHOD=method.lower())
         if self.start.like == "sagredo":
             self.environ["SMTP_AUTH_USER"] = user

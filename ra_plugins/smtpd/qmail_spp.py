@@ -39,8 +39,13 @@ def encoded(
     environ: dict[str, str],
 ) -> dict[bytes, bytes]:
     "An environment as C has it: in bytes, each value up to a NUL."
-    pairs = ((name.encode("utf-8", "surrogateescape"), value.partition("\0")[0]) for name, value in environ.items())
-    return {name: value.encode("utf-8", "surrogateescape") for name, value in pairs if name}
+    pairs = (
+        (name.encode("utf-8", "surrogateescape"), value.partition("\0")[0])
+        for name, value in environ.items()
+    )
+    return {
+        name: value.encode("utf-8", "surrogateescape") for name, value in pairs if name
+    }
 
 # %% ../../nbs/smtpd/00_qmail_spp.ipynb #e2d401c8
 class Failure(Exception):
@@ -81,10 +86,14 @@ async def _started(
     "The process that an entry asks for."
     shell = entry.startswith(":")
     arguments = ["/bin/sh", "-c", entry[1:]] if shell else [entry]
-    path = None if shell else os.path.join(home, entry)  # which is never looked for in PATH
+    path = (
+        None if shell else os.path.join(home, entry)
+    )  # which is never looked for in PATH
     files = {"stdout": output, "stderr": errors, "preexec_fn": _close_stdin}
     try:
-        return await start_process(*arguments, environ=environ, executable=path, cwd=home, **files)
+        return await start_process(
+            *arguments, environ=environ, executable=path, cwd=home, **files
+        )
     except (OSError, ValueError) as error:
         raise Failure("can't execute") from error
 
@@ -108,7 +117,9 @@ async def in_time(
         task.cancel()
 
 # %% ../../nbs/smtpd/00_qmail_spp.ipynb #950fcf17
-OUTPUT_LIMIT = 1_000_000  # bytes that a plugin may print; a useful answer has a few hundred
+OUTPUT_LIMIT = (
+    1_000_000  # bytes that a plugin may print; a useful answer has a few hundred
+)
 
 
 async def _output(
@@ -117,7 +128,9 @@ async def _output(
 ) -> AsyncGenerator[bytes, None]:
     "What comes through a pipe; `Failure` where that is too much, `TimeoutError` where it takes too long."
     loop, stream, size = asyncio.get_running_loop(), asyncio.StreamReader(), 0
-    pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), reader)
+    pipe, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), reader
+    )
     try:
         while chunk := await in_time(stream.read(65536), deadline - loop.time()):
             size += len(chunk)
@@ -143,7 +156,9 @@ async def _commands(
         yield command
 
 # %% ../../nbs/smtpd/00_qmail_spp.ipynb #2fc12bae
-CANT_EXECUTE = 120  # the exit status of qmail-smtpd's child that found nothing to execute
+CANT_EXECUTE = (
+    120  # the exit status of qmail-smtpd's child that found nothing to execute
+)
 
 
 async def run_program(
@@ -162,7 +177,9 @@ async def run_program(
             os.close(writer)
         status = None
         try:
-            async with aclosing(_output(reader, asyncio.get_running_loop().time() + seconds)) as output:
+            async with aclosing(
+                _output(reader, asyncio.get_running_loop().time() + seconds)
+            ) as output:
                 async for command in _commands(output):
                     yield command
             status = await in_time(process.wait(), seconds)
@@ -193,7 +210,9 @@ class Effects:
         "Forget what belongs to one message: at RSET, and when DATA was accepted."
         self.headers: list[str] = []
         self.later: dict[str, list[str]] = {"mail": [], "rcpt": [], "data": []}
-        self.shown: set[str] = set()  # stages of which the client has been told what is in `later`
+        self.shown: set[str] = (
+            set()
+        )  # stages of which the client has been told what is in `later`
 
     def name(
         self,
@@ -221,7 +240,9 @@ class Effects:
 
 # %% ../../nbs/smtpd/00_qmail_spp.ipynb #fd05fa10
 def _answer_to(
-    last: Command | Failure | None,  # the final command or the failure that a program ended with, if any
+    last: Command
+    | Failure
+    | None,  # the final command or the failure that a program ended with, if any
 ) -> str:  # `go` on, go on and `skip` qmail's own checks, `refuse`; empty where the next program has its turn
     "What a program's end means for the SMTP command."
     if isinstance(last, (Refuse, Disconnect, Drop, Failure)):
@@ -259,11 +280,19 @@ class Checks:
         self,
         programs: dict[str, list[str]],  # as `sections` gives them
         environ: dict[str, str],  # the connection's environment, which is changed
-        run: Callable[[str, dict[str, str]], AsyncGenerator[Command, None]],  # runs an entry, like `run_program`
+        run: Callable[
+            [str, dict[str, str]], AsyncGenerator[Command, None]
+        ],  # runs an entry, like `run_program`
         say: Callable[[str], Awaitable[None]],  # sends a line to the client
         wait: Callable[[float], Awaitable[object]] = asyncio.sleep,  # for a `Delay`
     ):
-        self.programs, self.effects, self.run, self.say, self.wait = programs, Effects(environ), run, say, wait
+        self.programs, self.effects, self.run, self.say, self.wait = (
+            programs,
+            Effects(environ),
+            run,
+            say,
+            wait,
+        )
         self.closed = False  # is it time to hang up?
 
     async def overdue(self, stage: str) -> bool:
@@ -292,7 +321,9 @@ class Checks:
 
     async def _run_entry(self, entry: str) -> Command | Failure | None:
         try:
-            return await _obeyed(self.run(entry, self.effects.environ), self.effects, self.say, self.wait)
+            return await _obeyed(
+                self.run(entry, self.effects.environ), self.effects, self.say, self.wait
+            )
         except Failure as failure:
             await self.say(f"451 qmail-spp failure: {entry}: {failure} (#4.3.0)")
             return failure

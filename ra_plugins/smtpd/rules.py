@@ -27,7 +27,11 @@ class RuleFault(ValueError):
     "A line that tcprules doesn't take; and then it takes none."
 
 # %% ../../nbs/smtpd/04_rules.ipynb #535c3704
-def _parts(line: str) -> tuple[str, str, str]:  # address, instruction, and what follows; without an instruction, nothing
+def _parts(
+    line: str,
+) -> tuple[
+    str, str, str
+]:  # address, instruction, and what follows; without an instruction, nothing
     "A rule's address, and what it says."
     places = (place for place, char in enumerate(line) if char == ":")
     for place in places:
@@ -50,16 +54,24 @@ def _settings(text: str) -> dict[str, str] | None:  # None for what can't be und
     return found
 
 # %% ../../nbs/smtpd/04_rules.ipynb #79b4cadc
-def _addresses(address: str) -> Iterator[str] | None:  # None for what can't be understood
+def _addresses(
+    address: str,
+) -> Iterator[str] | None:  # None for what can't be understood
     "The addresses of a rule."
     first, hyphen, rest = address.partition("-")
     if not hyphen or "=" in address:
         return iter([address])
     before, low = first[: first.rfind(".") + 1], first[first.rfind(".") + 1 :]
     high, dot, after = rest.partition(".")
-    if not all(number.isascii() and number.isdigit() and len(number) < 10 for number in (low, high)):
+    if not all(
+        number.isascii() and number.isdigit() and len(number) < 10
+        for number in (low, high)
+    ):
         return None
-    return (f"{before}{number}{dot}{after}" for number in range(int(low), min(int(high), 255) + 1))
+    return (
+        f"{before}{number}{dot}{after}"
+        for number in range(int(low), min(int(high), 255) + 1)
+    )
 
 # %% ../../nbs/smtpd/04_rules.ipynb #8d81c50e
 def rules_in(
@@ -74,7 +86,9 @@ def rules_in(
         address, word, rest = _parts(line)
         settings, addresses = _settings(rest) if word else None, _addresses(address)
         if settings is None or addresses is None:
-            raise RuleFault(f"line {number}: tcprules doesn't take {printable(line, 200) or 'a line of blanks'!r}")
+            raise RuleFault(
+                f"line {number}: tcprules doesn't take {printable(line, 200) or 'a line of blanks'!r}"
+            )
         for each in addresses:
             found.setdefault(each, ClientRule(number, line, word == "allow", settings))
     return found
@@ -82,7 +96,9 @@ def rules_in(
 # %% ../../nbs/smtpd/04_rules.ipynb #beff5d21
 def rule_for(
     rules: Mapping[str, ClientRule],  # by address
-    environ: Mapping[str, str],  # TCPREMOTEIP, and TCPREMOTEHOST and TCPREMOTEINFO if they are known
+    environ: Mapping[
+        str, str
+    ],  # TCPREMOTEIP, and TCPREMOTEHOST and TCPREMOTEINFO if they are known
 ) -> ClientRule | None:
     "The rule that tcpserver finds for a client (`tcprules(1)`)."
     return next((rules[name] for name in _names(environ) if name in rules), None)
@@ -90,7 +106,11 @@ def rule_for(
 
 def _names(environ: Mapping[str, str]) -> Iterator[str]:
     "Where a client's rule is looked for, the closest first."
-    ip, host, info = environ["TCPREMOTEIP"], environ.get("TCPREMOTEHOST", ""), environ.get("TCPREMOTEINFO", "")
+    ip, host, info = (
+        environ["TCPREMOTEIP"],
+        environ.get("TCPREMOTEHOST", ""),
+        environ.get("TCPREMOTEINFO", ""),
+    )
     if info:
         yield f"{info}@{ip}"
         yield from [f"{info}@={host}"] if host else []

@@ -23,7 +23,13 @@ from typing import BinaryIO
 from ra_plugins.hosts.guard import describe
 from ra_plugins.hosts.script import environment
 from ra_plugins.smtpd.dialogue import TOO_BIG, Dialogue, programs
-from ra_plugins.smtpd.qmail_spp import Checks, end_process, in_time, run_program, start_process
+from ra_plugins.smtpd.qmail_spp import (
+    Checks,
+    end_process,
+    in_time,
+    run_program,
+    start_process,
+)
 from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line, octets, printable
 from ra_plugins.support.networks import unmapped
@@ -36,7 +42,14 @@ __all__ = ['TOLD_BY_TCPSERVER', 'LOG_ROUNDS', 'SMTP_LINE_LIMIT', 'STRAY_NEWLINE'
            'answer_quit', 'answer_data', 'AuthFault', 'answer_auth', 'hold_session', 'start_server']
 
 # %% ../../nbs/smtpd/02_server.ipynb #ff17bc44
-TOLD_BY_TCPSERVER = "PROTO", *(f"TCP{side}{what}" for side in ("REMOTE", "LOCAL") for what in ("IP", "PORT", "HOST", "INFO"))
+TOLD_BY_TCPSERVER = (
+    "PROTO",
+    *(
+        f"TCP{side}{what}"
+        for side in ("REMOTE", "LOCAL")
+        for what in ("IP", "PORT", "HOST", "INFO")
+    ),
+)
 
 
 def inherited() -> dict[str, str]:
@@ -57,15 +70,24 @@ class ServerSetup:
         self,
         folder: str,  # of the control files; the one above it is qmail's home
         like: str = "netqmail",  # whose qmail-spp: a key of `SECTIONS`
-        users: dict[str, str] | None = None,  # passwords by name; AUTH is offered where there are any
+        users: dict[str, str]
+        | None = None,  # passwords by name; AUTH is offered where there are any
         deliver: str = "",  # shell command that takes each message on standard input
         seconds: float = 300,  # that a plugin may take
-        environ: dict[str, str] | None = None,  # for plugins: settings; by default, what they inherit from this process
-        errors: int | None = None,  # descriptor for what plugins log; by default, our standard error
+        environ: dict[str, str]
+        | None = None,  # for plugins: settings; by default, what they inherit from this process
+        errors: int
+        | None = None,  # descriptor for what plugins log; by default, our standard error
     ):
         self.control = Control(os.path.abspath(folder))
         self.home = os.path.dirname(self.control.folder)
-        self.like, self.users, self.deliver, self.seconds, self.errors = like, users or {}, deliver, seconds, errors
+        self.like, self.users, self.deliver, self.seconds, self.errors = (
+            like,
+            users or {},
+            deliver,
+            seconds,
+            errors,
+        )
         self.environ = inherited() if environ is None else environ
         self.numbers = count(1)  # of sessions
         self.sessions: set[asyncio.Future[None]] = set()
@@ -88,7 +110,9 @@ def log_of_server(message: str) -> None:
     _write_log(octets(log_line("smtpd", os.getpid(), message) + "\n"))
 
 # %% ../../nbs/smtpd/02_server.ipynb #6e234316
-LOG_ROUNDS = 100  # times 64 kB that are read of a plugin's log before its session goes on
+LOG_ROUNDS = (
+    100  # times 64 kB that are read of a plugin's log before its session goes on
+)
 
 
 class SessionLog:
@@ -97,7 +121,8 @@ class SessionLog:
     def __init__(
         self,
         number: int,
-        errors: int | None = None,  # descriptor to write to; by default, our standard error
+        errors: int
+        | None = None,  # descriptor to write to; by default, our standard error
     ):
         self.mark, self.errors, self.rest = f"session {number}: ".encode(), errors, b""
         self.reader, self.writer = os.pipe()
@@ -143,8 +168,16 @@ def connection_environ(
 ) -> dict[str, str]:  # the environment of one connection
     "What tcpserver would leave to qmail-smtpd (`tcp-environ(5)`)."
     told = {"PROTO": "TCP", "TCPREMOTEIP": remote[0], "TCPREMOTEPORT": str(remote[1])}
-    told |= {"TCPLOCALIP": local[0], "TCPLOCALPORT": str(local[1]), "CONTROLDIR": setup.control.folder}
-    return {"TCPLOCALHOST": setup.control.first_line("me", "localhost"), **setup.environ, **told}
+    told |= {
+        "TCPLOCALIP": local[0],
+        "TCPLOCALPORT": str(local[1]),
+        "CONTROLDIR": setup.control.folder,
+    }
+    return {
+        "TCPLOCALHOST": setup.control.first_line("me", "localhost"),
+        **setup.environ,
+        **told,
+    }
 
 # %% ../../nbs/smtpd/02_server.ipynb #0593d734
 def begin(
@@ -156,7 +189,12 @@ def begin(
     "The dialogue with a client who has just connected; `OSError` where qmail-smtpd couldn't read its files."
     run = partial(run_program, home=setup.home, seconds=setup.seconds, errors=errors)
     checks = Checks(programs(setup.control, environ, setup.like), environ, run, say)
-    dialogue = Dialogue(setup.control, checks, setup.like, bool(setup.users) and _is_here(environ["TCPREMOTEIP"]))
+    dialogue = Dialogue(
+        setup.control,
+        checks,
+        setup.like,
+        bool(setup.users) and _is_here(environ["TCPREMOTEIP"]),
+    )
     dialogue.start.require_name()
     return dialogue
 
@@ -183,13 +221,17 @@ class Lines:
 
     def __init__(
         self,
-        read: Callable[[], Awaitable[bytes]],  # the bytes that come next; nothing at the end
+        read: Callable[
+            [], Awaitable[bytes]
+        ],  # the bytes that come next; nothing at the end
     ):
         self.read, self.held = read, b""
 
     async def piece(self) -> bytes:
         "A line with its LF, or `SMTP_LINE_LIMIT` bytes of a longer one; `Gone` if there is no more."
-        while (end := self.held.find(b"\n") + 1) == 0 and len(self.held) < SMTP_LINE_LIMIT:
+        while (end := self.held.find(b"\n") + 1) == 0 and len(
+            self.held
+        ) < SMTP_LINE_LIMIT:
             chunk = await self.read()
             if not chunk:
                 raise Gone("it has left")
@@ -212,7 +254,9 @@ STRAY_NEWLINE = "451 See http://pobox.com/~djb/docs/smtplf.html."
 
 async def message_lines(
     lines: Lines,  # behind DATA
-) -> AsyncIterator[tuple[bytes, bytes]]:  # a piece as it came, if a line begins with it, and as it is to be passed on
+) -> AsyncIterator[
+    tuple[bytes, bytes]
+]:  # a piece as it came, if a line begins with it, and as it is to be passed on
     "The pieces of a message; `Gone` at a bare LF."
     begins, held = True, b""
     while True:
@@ -232,7 +276,9 @@ async def message_lines(
 
 # %% ../../nbs/smtpd/02_server.ipynb #c0b01180
 HOPS_LIMIT = 100  # servers that a message may have passed: MAXHOPS in qmail-smtpd
-MESSAGE_LIMIT = 10**9  # bytes that go into a file if `databytes` sets no limit; qmail-smtpd itself has none then
+MESSAGE_LIMIT = (
+    10**9
+)  # bytes that go into a file if `databytes` sets no limit; qmail-smtpd itself has none then
 
 
 class Incoming:
@@ -254,7 +300,9 @@ class Incoming:
     ) -> None:
         "One more piece of it."
         self.in_header = self.in_header and piece != b"\r\n"
-        self.hops += self.in_header and piece[:9].lower().startswith((b"received", b"delivered"))
+        self.hops += self.in_header and piece[:9].lower().startswith(
+            (b"received", b"delivered")
+        )
         self.size += len(text)
         if self.file and not self.fault:
             self.file.write(text)
@@ -270,7 +318,11 @@ class Incoming:
 def received(dialogue: Dialogue) -> str:
     "The trace field for a message (RFC 5321, section 4.4), as qmail-smtpd writes it."
     start, greeted = dialogue.start, dialogue.environ.get("SMTPHELOHOST")
-    helo = "" if greeted is None or greeted.lower() == start.remote_host.lower() else f" (HELO {_safe(greeted)})"
+    helo = (
+        ""
+        if greeted is None or greeted.lower() == start.remote_host.lower()
+        else f" (HELO {_safe(greeted)})"
+    )
     info = "" if start.remote_info is None else f"{_safe(start.remote_info)}@"
     date = time.strftime("%d %b %Y %H:%M:%S -0000", time.gmtime()).lstrip("0")
     who = f"{_safe(start.remote_host)}{helo} ({info}{_safe(start.remote_ip)})"
@@ -279,12 +331,18 @@ def received(dialogue: Dialogue) -> str:
 
 def _safe(text: str) -> str:
     "A name that a client may have chosen, fit for a header."
-    return "".join(char if char.isascii() and (char.isalnum() or char in ".@%+/=:-") else "?" for char in text)
+    return "".join(
+        char if char.isascii() and (char.isalnum() or char in ".@%+/=:-") else "?"
+        for char in text
+    )
 
 
 def head(dialogue: Dialogue) -> bytes:
     "What goes in front of a message."
-    return octets(received(dialogue) + "".join(f"{line}\n" for line in dialogue.checks.effects.headers))
+    return octets(
+        received(dialogue)
+        + "".join(f"{line}\n" for line in dialogue.checks.effects.headers)
+    )
 
 # %% ../../nbs/smtpd/02_server.ipynb #3026106b
 QUEUE_TROUBLE = {
@@ -317,7 +375,11 @@ def reply_to_message(
         return f"250 ok {int(time.time())} qp {pid}"
     if status < 0:
         return "451 qq crashed (#4.3.0)"
-    permanent = "554 qq permanent problem (#5.3.0)" if 11 <= status <= 40 else "451 qq temporary problem (#4.3.0)"
+    permanent = (
+        "554 qq permanent problem (#5.3.0)"
+        if 11 <= status <= 40
+        else "451 qq temporary problem (#4.3.0)"
+    )
     return QUEUE_TROUBLE.get(status, permanent)
 
 # %% ../../nbs/smtpd/02_server.ipynb #dcb6b3f5
@@ -339,7 +401,9 @@ async def deliver(
     try:
         status = await in_time(process.wait(), setup.seconds)
     except TimeoutError:
-        log.say(f"the command that takes messages has not ended after {setup.seconds:g} seconds")
+        log.say(
+            f"the command that takes messages has not ended after {setup.seconds:g} seconds"
+        )
         return reply_to_message(52)
     finally:
         if process.returncode is None:
@@ -371,7 +435,9 @@ class SmtpSession:
         try:
             return await in_time(self.reader.read(65536), self.seconds)
         except TimeoutError:
-            raise Gone("it has said nothing for too long", "451 timeout (#4.4.2)") from None
+            raise Gone(
+                "it has said nothing for too long", "451 timeout (#4.4.2)"
+            ) from None
         except ConnectionError:
             return b""
 
@@ -398,19 +464,26 @@ class SmtpSession:
             with suppress(Gone):
                 await self.say(gone.reply) if gone.reply else None
         except asyncio.CancelledError:
-            self.log.say(f"{client} is gone: it has broken off, or the server has ended")
+            self.log.say(
+                f"{client} is gone: it has broken off, or the server has ended"
+            )
             raise
         except Exception as error:
             self.log.say(f"{client} is gone: the session failed: {describe(error)}")
 
     async def _begin(self) -> None:
-        called = self.writer.get_extra_info("peername"), self.writer.get_extra_info("sockname")
+        called = (
+            self.writer.get_extra_info("peername"),
+            self.writer.get_extra_info("sockname"),
+        )
         try:
             environ = connection_environ(self.setup, *called)
             self.dialogue = begin(self.setup, environ, self.say, self.log.writer)
         except OSError as error:
             self.log.say(f"can't begin a session: {describe(error)}")
-            raise Gone("we couldn't read our files", "421 unable to read controls (#4.3.0)") from None
+            raise Gone(
+                "we couldn't read our files", "421 unable to read controls (#4.3.0)"
+            ) from None
         self.seconds = self.dialogue.start.seconds
         await self.ask(self.dialogue.connection())
 
@@ -433,7 +506,9 @@ class SmtpSession:
         except Gone:
             raise
         except Exception as error:
-            self.log.say(f"failed at a command: {describe(error)}")  # it mustn't cost mail
+            self.log.say(
+                f"failed at a command: {describe(error)}"
+            )  # it mustn't cost mail
             await self.say("451 internal error (#4.3.0)")
         self.errors += self.last[:1] in (b"4", b"5")
         if self.errors >= ERRORS_LIMIT:
@@ -489,18 +564,28 @@ async def answer_data(session: SmtpSession, argument: str) -> None:
     dialogue, setup = session.dialogue, session.setup
     if not await session.ask(dialogue.transaction.data()):
         return
-    sender, recipients = dialogue.transaction.sender or "", dialogue.transaction.recipients.accepted
-    environ, front = {**dialogue.environ, "SENDER": sender, "RECIPIENTS": "\n".join(recipients)}, head(dialogue)
+    sender, recipients = (
+        dialogue.transaction.sender or "",
+        dialogue.transaction.recipients.accepted,
+    )
+    environ, front = (
+        {**dialogue.environ, "SENDER": sender, "RECIPIENTS": "\n".join(recipients)},
+        head(dialogue),
+    )
     dialogue.transaction.end()
     await session.say("354 go ahead")
     if not setup.deliver:
-        await session.say((await _taken(session, None)).fault or "250 ok, and thrown away")
+        await session.say(
+            (await _taken(session, None)).fault or "250 ok, and thrown away"
+        )
         return
     with tempfile.TemporaryFile() as file:
         file.write(front)
         message = await _taken(session, file)
         file.seek(0)
-        await session.say(message.fault or await deliver(setup, environ, file, session.log))
+        await session.say(
+            message.fault or await deliver(setup, environ, file, session.log)
+        )
 
 
 async def _taken(session: SmtpSession, file: BinaryIO | None) -> Incoming:
@@ -537,7 +622,11 @@ def _decoded(text: str) -> str:
 
 async def _plain(session: SmtpSession, argument: str) -> tuple[str, str]:
     "Name and password, behind the name to act for, and NUL between them."
-    _, user, password, *_ = [*_decoded(argument or await _asked(session, "")).split("\0"), "", ""]
+    _, user, password, *_ = [
+        *_decoded(argument or await _asked(session, "")).split("\0"),
+        "",
+        "",
+    ]
     return user, password
 
 
@@ -565,7 +654,9 @@ async def answer_auth(session: SmtpSession, argument: str) -> None:
         await session.say("235 ok, go ahead (#2.0.0)")
 
 
-async def _credentials(session: SmtpSession, argument: str) -> tuple[str, tuple[str, str]]:
+async def _credentials(
+    session: SmtpSession, argument: str
+) -> tuple[str, tuple[str, str]]:
     "The method, and name and password; `AuthFault` if there are none to be had."
     dialogue = session.dialogue
     if not dialogue.logins:
@@ -609,7 +700,10 @@ async def hold_session(
     session = SmtpSession(setup, reader, writer)
     loop = asyncio.get_running_loop()
     loop.add_reader(session.log.reader, session.log.drain)
-    held, lost = asyncio.ensure_future(session.hold()), asyncio.ensure_future(writer.wait_closed())
+    held, lost = (
+        asyncio.ensure_future(session.hold()),
+        asyncio.ensure_future(writer.wait_closed()),
+    )
     try:
         await asyncio.wait({held, lost}, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -14,10 +14,22 @@ from functools import cached_property
 from math import inf
 from typing import Any
 
-from ra_plugins.hosts.catalogue import PROGRAM_LIMIT, catalogue, is_installed, plugin_of, script_of, section_of
+from ra_plugins.hosts.catalogue import (
+    PROGRAM_LIMIT,
+    catalogue,
+    is_installed,
+    plugin_of,
+    script_of,
+    section_of,
+)
 from ra_plugins.hosts.guard import BoundedAnswerers, Guard, words_of
 from ra_plugins.hosts.script import CONTROLDIR, executable
-from ra_plugins.hosts.section import SectionAnswer, plugin_lack, section_lack, section_names
+from ra_plugins.hosts.section import (
+    SectionAnswer,
+    plugin_lack,
+    section_lack,
+    section_names,
+)
 from ra_plugins.smtpd.dialogue import Dialogue, programs
 from ra_plugins.smtpd.qmail_spp import Checks, Failure, run_program
 from ra_plugins.smtpd.rules import ClientRule
@@ -32,7 +44,9 @@ __all__ = ['NOTED_LIMIT', 'LOG_LIMIT', 'VERDICTS', 'ENDINGS', 'Run', 'Step', 'No
            'Runner', 'noted_checks', 'Trial', 'denied', 'verdict', 'trial_text', 'trial_data']
 
 # %% ../../nbs/smtpd/03_trial.ipynb #debcc911
-NOTED_LIMIT = 1000  # questions, and log lines, of a plugin at one command that are noted
+NOTED_LIMIT = (
+    1000  # questions, and log lines, of a plugin at one command that are noted
+)
 
 
 class Run:
@@ -40,7 +54,9 @@ class Run:
 
     def __init__(self, entry: str):
         self.entry = entry  # as in control/smtpplugins
-        self.how = ""  # why a program of ours was started, instead of its plugin in here
+        self.how = (
+            ""  # why a program of ours was started, instead of its plugin in here
+        )
         self.asked: list[tuple[str, str]] = []  # questions and their answers
         self.answered: list[Command] = []
         self.logged: list[str] = []
@@ -49,19 +65,32 @@ class Run:
     def log(self, message: str) -> None:
         "A line of the plugin's, as a script would write it."
         if len(self.logged) < NOTED_LIMIT:
-            self.logged.append(log_line(os.path.basename(self.entry), os.getpid(), message))
+            self.logged.append(
+                log_line(os.path.basename(self.entry), os.getpid(), message)
+            )
 
     def note(self, question: Any, answer: object) -> None:
         "What the plugin has asked, and what it was told."
         if len(self.asked) < NOTED_LIMIT:
-            self.asked.append((printable(words_of(repr, question)), printable(words_of(question.shown, answer))))
+            self.asked.append(
+                (
+                    printable(words_of(repr, question)),
+                    printable(words_of(question.shown, answer)),
+                )
+            )
 
     def data(self) -> dict[str, Any]:
         "The same, for JSON."
         return {
             "plugin": self.entry,
-            "asked": [{"question": question, "answer": answer} for question, answer in self.asked],
-            "answered": [{"command": type(command).__name__, "text": command.text} for command in self.answered],
+            "asked": [
+                {"question": question, "answer": answer}
+                for question, answer in self.asked
+            ],
+            "answered": [
+                {"command": type(command).__name__, "text": command.text}
+                for command in self.answered
+            ],
             "logged": self.logged,
             "failure": self.failure or None,
             **({"note": self.how} if self.how else {}),
@@ -107,24 +136,37 @@ class Notes:
     @property
     def refused(self) -> bool:
         "Has the client been refused anything but a recipient?"
-        return bool(self.steps) and self.steps[-1].code >= 400 and not self.steps[-1].said.startswith("RCPT")
+        return (
+            bool(self.steps)
+            and self.steps[-1].code >= 400
+            and not self.steps[-1].said.startswith("RCPT")
+        )
 
 # %% ../../nbs/smtpd/03_trial.ipynb #c2c7545b
 async def decided(
-    plugin: Plugin | None,  # None for one that can't be loaded, of which the log has told
+    plugin: Plugin
+    | None,  # None for one that can't be loaded, of which the log has told
     run: Run,  # takes notes
     environ: dict[str, str],
     seconds: float = inf,  # that it may take at most; it may say less
-    answering: Mapping[Any, Any] | None = None,  # who answers instead, by class of question: a function of it
+    answering: Mapping[Any, Any]
+    | None = None,  # who answers instead, by class of question: a function of it
 ) -> AsyncGenerator[Command, None]:
     "The commands of a plugin that runs in here."
     if plugin is None:
         return
     bound = min(seconds, plugin.seconds)
-    session, control = Session(environ, run.log, os.getpid()), Control(environ.get("CONTROLDIR", CONTROLDIR))
-    async with BoundedAnswerers(environ, run.log, dry=True, seconds=bound, note=run.note) as answerers:
+    session, control = (
+        Session(environ, run.log, os.getpid()),
+        Control(environ.get("CONTROLDIR", CONTROLDIR)),
+    )
+    async with BoundedAnswerers(
+        environ, run.log, dry=True, seconds=bound, note=run.note
+    ) as answerers:
         answerers.known = answering or {}
-        answer = await Guard(plugin, run.log, bound).adecide(session, control, answerers)
+        answer = await Guard(plugin, run.log, bound).adecide(
+            session, control, answerers
+        )
     for command in answer:
         yield command
 
@@ -141,11 +183,15 @@ async def watched(
     "The commands of a program."
     with tempfile.TemporaryFile() as errors:
         try:
-            async for command in run_program(run.entry, environ, home, seconds, errors.fileno()):
+            async for command in run_program(
+                run.entry, environ, home, seconds, errors.fileno()
+            ):
                 yield command
         finally:
             errors.seek(0)
-            lines = errors.read(LOG_LIMIT).decode("utf-8", "surrogateescape").splitlines()
+            lines = (
+                errors.read(LOG_LIMIT).decode("utf-8", "surrogateescape").splitlines()
+            )
             run.logged += [printable(line) for line in lines]
 
 # %% ../../nbs/smtpd/03_trial.ipynb #2ce033bd
@@ -158,7 +204,10 @@ async def decided_section(
     answering: Mapping[Any, Any] | None = None,
 ) -> AsyncGenerator[Command, None]:
     "The commands of all plugins of a section."
-    section, control = SectionAnswer(stage, environ), Control(environ.get("CONTROLDIR", CONTROLDIR))
+    section, control = (
+        SectionAnswer(stage, environ),
+        Control(environ.get("CONTROLDIR", CONTROLDIR)),
+    )
     names = section_names(control, stage)
     if not names and (lack := section_lack(control, stage)):
         run.log(lack)
@@ -166,7 +215,12 @@ async def decided_section(
         plugin = plugin_of(os.path.join(folder, name), run.log)
         if plugin is None:
             run.log(plugin_lack(name))
-        answer = [command async for command in decided(plugin, run, section.environ, seconds, answering)]
+        answer = [
+            command
+            async for command in decided(
+                plugin, run, section.environ, seconds, answering
+            )
+        ]
         for command in answer:
             yield command
         if not section.add(answer):
@@ -177,7 +231,12 @@ def _first_python(program: str) -> str:
     "The interpreter that a program of ours names, directly or by way of the shell."
     lines = program.split("\n", 2)
     if lines[0] == "#!/bin/sh" and len(lines) > 1:
-        return lines[1].partition("exec' '")[2].rpartition("' -IS")[0].replace("'\\''", "'")
+        return (
+            lines[1]
+            .partition("exec' '")[2]
+            .rpartition("' -IS")[0]
+            .replace("'\\''", "'")
+        )
     return lines[0].removeprefix("#!").removesuffix(" -IS")
 
 
@@ -188,7 +247,9 @@ def _is_todays(path: str, plugin: Plugin) -> bool:
             program = file.read(PROGRAM_LIMIT)
         python = _first_python(program)
         same = os.path.isabs(python) and os.path.samefile(python, sys.executable)
-        return same and program == executable(plugin, python) and os.access(path, os.X_OK)
+        return (
+            same and program == executable(plugin, python) and os.access(path, os.X_OK)
+        )
     except OSError:
         return False
 
@@ -209,22 +270,32 @@ class Runner:
         "The plugins that there are, by name."
         return catalogue()
 
-    def source(self, run: Run, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
+    def source(
+        self, run: Run, environ: dict[str, str]
+    ) -> AsyncGenerator[Command, None]:
         "The commands of an entry, however it has to be run."
         path, name = os.path.join(self.home, run.entry), os.path.basename(run.entry)
         if section := section_of(path):
             folder = os.path.dirname(script_of(path))
-            return decided_section(section, folder, run, environ, self.seconds, self.answering)
+            return decided_section(
+                section, folder, run, environ, self.seconds, self.answering
+            )
         if is_installed(path):
             plugin = plugin_of(path, _quietly)
             if plugin and _is_todays(script_of(path), plugin):
                 return decided(plugin, run, environ, self.seconds, self.answering)
             run.how = "isn't what ra-plugins install writes today, so it is run as a program, and for real"
-        if run.entry[0] != ":" and not os.path.isdir(os.path.dirname(path)) and name in self.known:
+        if (
+            run.entry[0] != ":"
+            and not os.path.isdir(os.path.dirname(path))
+            and name in self.known
+        ):
             return decided(self.known[name], run, environ, self.seconds, self.answering)
         return watched(run, environ, self.home, self.seconds)
 
-    async def commands(self, run: Run, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
+    async def commands(
+        self, run: Run, environ: dict[str, str]
+    ) -> AsyncGenerator[Command, None]:
         "Run the entry that `run` names, and note what it does."
         try:
             async for command in self.source(run, environ):
@@ -249,7 +320,9 @@ def noted_checks(
 ) -> Checks:
     "The plugins of a session that is noted."
     environ = {"CONTROLDIR": control.folder, **environ}
-    runner = Runner(os.path.dirname(os.path.abspath(control.folder)), seconds, answering)
+    runner = Runner(
+        os.path.dirname(os.path.abspath(control.folder)), seconds, answering
+    )
 
     def run(entry: str, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
         return runner.commands(notes.started(entry), environ)
@@ -266,12 +339,17 @@ class Trial:
         environ: dict[str, str],  # of the session: TCPREMOTEIP, settings
         like: str = "netqmail",  # whose qmail-spp: a key of `SECTIONS`
         seconds: float = 300,  # that a program may take
-        answering: Mapping[Any, Any] | None = None,  # who answers instead, by class of question: a function of it
+        answering: Mapping[Any, Any]
+        | None = None,  # who answers instead, by class of question: a function of it
     ):
         self.notes = Notes()
-        self.checks = noted_checks(control, environ, self.notes, like, seconds, answering)
+        self.checks = noted_checks(
+            control, environ, self.notes, like, seconds, answering
+        )
         self.dialogue = Dialogue(control, self.checks, like)
-        self.rule: ClientRule | None = None  # of tcpserver's, if the client's address was looked up
+        self.rule: ClientRule | None = (
+            None  # of tcpserver's, if the client's address was looked up
+        )
         self.messages: list[dict[str, Any]] = []  # those that may come
 
     async def hold(
@@ -280,7 +358,9 @@ class Trial:
         sender: str | None = None,  # likewise
         recipients: Sequence[str] = (),
         user: str = "",  # who logs in, if anybody
-        more: Sequence[tuple[str, Sequence[str]]] = (),  # further messages: sender and recipients
+        more: Sequence[
+            tuple[str, Sequence[str]]
+        ] = (),  # further messages: sender and recipients
     ) -> None:
         "Say what the client says, until it has been sent away."
         dialogue = self.dialogue
@@ -289,7 +369,11 @@ class Trial:
         if helo is not None:
             await self._step(f"EHLO {helo}", dialogue.ehlo(helo))
         if user:
-            await self._step(f"AUTH PLAIN {user}", dialogue.auth(user, "plain"), "235 ok, go ahead (#2.0.0)")
+            await self._step(
+                f"AUTH PLAIN {user}",
+                dialogue.auth(user, "plain"),
+                "235 ok, go ahead (#2.0.0)",
+            )
         if self.over or sender is None:
             return
         for number, (each, named) in enumerate([(sender, recipients), *more]):
@@ -302,12 +386,23 @@ class Trial:
         transaction = self.dialogue.transaction
         await self._step(f"MAIL FROM:<{sender}>", transaction.mail(f"FROM:<{sender}>"))
         for recipient in recipients:
-            await self._step(f"RCPT TO:<{recipient}>", transaction.rcpt(f"TO:<{recipient}>"))
+            await self._step(
+                f"RCPT TO:<{recipient}>", transaction.rcpt(f"TO:<{recipient}>")
+            )
         if transaction.recipients.accepted and not self.over:
-            headers, accepted = self.checks.effects.headers, transaction.recipients.accepted
+            headers, accepted = (
+                self.checks.effects.headers,
+                transaction.recipients.accepted,
+            )
             await self._step("DATA", transaction.data(), "354 go ahead")
             if self.notes.steps[-1].code == 354:
-                self.messages.append({"sender": transaction.sender, "recipients": accepted, "headers": headers})
+                self.messages.append(
+                    {
+                        "sender": transaction.sender,
+                        "recipients": accepted,
+                        "headers": headers,
+                    }
+                )
 
     async def _next(self) -> None:
         "End a message, so that another can begin: after a refusal, with RSET."
@@ -323,7 +418,9 @@ class Trial:
         "Has the client been sent away, or refused anything but a recipient?"
         return self.checks.closed or self.notes.refused
 
-    async def _step(self, said: str, reply: Coroutine[Any, Any, object], yes: str = "") -> None:
+    async def _step(
+        self, said: str, reply: Coroutine[Any, Any, object], yes: str = ""
+    ) -> None:
         "Hold one command, unless the client has been sent away before; `yes` is the reply that the dialogue leaves to us."
         if self.over:
             reply.close()
@@ -342,7 +439,11 @@ def denied(
     trial.notes.steps.append(Step(""))
 
 # %% ../../nbs/smtpd/03_trial.ipynb #79db6226
-VERDICTS = {"accepted": 0, "refused": 1, "temporary": 2}  # and the exit status of `ra-plugins try`
+VERDICTS = {
+    "accepted": 0,
+    "refused": 1,
+    "temporary": 2,
+}  # and the exit status of `ra-plugins try`
 
 
 def verdict(trial: Trial) -> str:  # a key of `VERDICTS`
@@ -359,17 +460,29 @@ def trial_text(trial: Trial) -> str:
     for step in trial.notes.steps:
         lines.append(f"C: {printable(step.said) or '(connects)'}")
         if trial.rule and not step.said:
-            lines.append(f"     rule of line {trial.rule.number}: {printable(trial.rule.text)}")
+            lines.append(
+                f"     rule of line {trial.rule.number}: {printable(trial.rule.text)}"
+            )
         for run in step.runs:
             lines.append(f"     {printable(run.entry)}")
             lines += [f"       note      {run.how}"] if run.how else []
-            lines += [f"       asked     {question}: {answer}" for question, answer in run.asked]
+            lines += [
+                f"       asked     {question}: {answer}"
+                for question, answer in run.asked
+            ]
             lines += [f"       logged    {line}" for line in run.logged]
-            lines += [f"       answered  {printable(words_of(repr, command))}" for command in run.answered]
+            lines += [
+                f"       answered  {printable(words_of(repr, command))}"
+                for command in run.answered
+            ]
             lines += [f"       failed    {run.failure}"] if run.failure else []
         lines += [f"S: {printable(line)}" for line in step.replies] or ["S: (hangs up)"]
     waited = f", after {trial.notes.delay} s of waiting" if trial.notes.delay else ""
-    so_far = "" if any(step.said.startswith("RCPT") for step in trial.notes.steps) else " so far"
+    so_far = (
+        ""
+        if any(step.said.startswith("RCPT") for step in trial.notes.steps)
+        else " so far"
+    )
     ending = ENDINGS[verdict(trial)].replace("accepted", f"accepted{so_far}")
     return "\n".join([*lines, f"The session is {ending}{waited}."])
 
@@ -386,7 +499,11 @@ def trial_data(trial: Trial) -> dict[str, Any]:
         "recipients": trial.dialogue.transaction.recipients.accepted,
         "headers": trial.checks.effects.headers,
         "steps": [
-            {"command": step.said or None, "plugins": [run.data() for run in step.runs], "replies": step.replies}
+            {
+                "command": step.said or None,
+                "plugins": [run.data() for run in step.runs],
+                "replies": step.replies,
+            }
             for step in trial.notes.steps
         ],
         **({"messages": trial.messages} if len(trial.messages) > 1 else {}),

@@ -70,9 +70,15 @@ async def ask_dns(
     try:
         answer = await lookup
     except Unanswered as error:
-        failure = error.with_traceback(None)  # which would keep alive all that the check was about
+        failure = error.with_traceback(
+            None
+        )  # which would keep alive all that the check was about
         visit.asked.append((number, lookup, failure))
-        if isinstance(failure, Late) and not isinstance(failure, Silent) and number != EXPLANATION:
+        if (
+            isinstance(failure, Late)
+            and not isinstance(failure, Silent)
+            and number != EXPLANATION
+        ):
             query.missed = DeadlinePassed(visit, number, lookup, failure)
         raise LookupFailed(visit, number, lookup, failure) from None
     visit.asked.append((number, lookup, len(answer)))
@@ -96,7 +102,9 @@ def never_matches(query: Query, spec: MacroString | None) -> bool:
     if spec is None or spec.letters.isdisjoint("slh"):
         return False
     unfit = len(query.local) > LOCAL_LENGTH or not query.local.isascii()
-    return (unfit and not spec.letters.isdisjoint("sl")) or ("h" in spec.letters and len(helo_name(query.helo)) > NAME_LENGTH)
+    return (unfit and not spec.letters.isdisjoint("sl")) or (
+        "h" in spec.letters and len(helo_name(query.helo)) > NAME_LENGTH
+    )
 
 # %% ../../nbs/spf/07_evaluation.ipynb #b1ea76f0
 def target_name(
@@ -109,7 +117,9 @@ def target_name(
         return domain
     if never_matches(query, spec):
         return None
-    name = fit_name(spec.expand_end({} if spec.plain else query.letters(domain), NAME_LENGTH + 2))
+    name = fit_name(
+        spec.expand_end({} if spec.plain else query.letters(domain), NAME_LENGTH + 2)
+    )
     return name if is_name(name) else None
 
 # %% ../../nbs/spf/07_evaluation.ipynb #d1088ee8
@@ -127,7 +137,9 @@ def first_lookup(query: Query, term: Term, domain: str) -> Lookup | None:
         return Lookup(query.ip.reverse_pointer, "PTR")
     named = policy_name if term.mechanism == "include" else target_name
     name = named(query, term.domain, domain)
-    return Lookup(name, FIRST_RDTYPE.get(term.mechanism, query.rdtype)) if name else None
+    return (
+        Lookup(name, FIRST_RDTYPE.get(term.mechanism, query.rdtype)) if name else None
+    )
 
 # %% ../../nbs/spf/07_evaluation.ipynb #23e9f561
 async def match_a(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
@@ -146,7 +158,9 @@ async def match_mx(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bo
     if len(hosts) > NAME_LIMIT:
         raise HostLimitExceeded(visit, term.number)
     for host in hosts:
-        if query.among(await ask_dns(query, visit, term.number, Lookup(host, query.rdtype)), term):
+        if query.among(
+            await ask_dns(query, visit, term.number, Lookup(host, query.rdtype)), term
+        ):
             return True
     return False
 
@@ -156,7 +170,9 @@ async def match_exists(query: Query, visit: Visit, term: Term, lookup: Lookup) -
     return bool(await ask_dns(query, visit, term.number, lookup, host=False))
 
 # %% ../../nbs/spf/07_evaluation.ipynb #6b1bf92e
-async def _ask_leniently(query: Query, visit: Visit, number: int, lookup: Lookup) -> Records | tuple[str, ...]:
+async def _ask_leniently(
+    query: Query, visit: Visit, number: int, lookup: Lookup
+) -> Records | tuple[str, ...]:
     "As `ask_dns`, with nothing in place of an answer that doesn't come (RFC 7208, section 5.5)."
     try:
         return await ask_dns(query, visit, number, lookup)
@@ -166,10 +182,16 @@ async def _ask_leniently(query: Query, visit: Visit, number: int, lookup: Lookup
 # %% ../../nbs/spf/07_evaluation.ipynb #ec23c750
 async def validated_names(query: Query, visit: Visit, number: int) -> list[str]:
     "The client's validated names, in lower case (RFC 7208, section 5.5)."
-    names = await _ask_leniently(query, visit, number, Lookup(query.ip.reverse_pointer, "PTR"))
+    names = await _ask_leniently(
+        query, visit, number, Lookup(query.ip.reverse_pointer, "PTR")
+    )
     validated = []
     for name in names[:NAME_LIMIT]:
-        addresses = await _ask_leniently(query, visit, number, Lookup(name, query.rdtype)) if is_name(name) else ()
+        addresses = (
+            await _ask_leniently(query, visit, number, Lookup(name, query.rdtype))
+            if is_name(name)
+            else ()
+        )
         if any(inet_pton(query.family, each) == query.ip.packed for each in addresses):
             validated.append(name.lower())
     return validated
@@ -187,7 +209,9 @@ def needs_name(spec: MacroString | None) -> bool:
     return spec is not None and "p" in spec.letters
 
 # %% ../../nbs/spf/07_evaluation.ipynb #f0b0bf15
-async def prepare_macros(query: Query, visit: Visit, number: int, spec: MacroString | None) -> None:
+async def prepare_macros(
+    query: Query, visit: Visit, number: int, spec: MacroString | None
+) -> None:
     "Ask for what the expansion of a macro string needs."
     if needs_name(spec):
         domain = visit.domain.lower()
@@ -202,7 +226,11 @@ async def lookup_by_macros(query: Query, visit: Visit, term: Term) -> Lookup | N
     if needs_name(term.domain):
         await prepare_macros(query, visit, term.number, term.domain)
     lookup = first_lookup(query, term, visit.domain)
-    if lookup is None and term.mechanism == "include" and not never_matches(query, term.domain):
+    if (
+        lookup is None
+        and term.mechanism == "include"
+        and not never_matches(query, term.domain)
+    ):
         raise NoRecord(visit, term.number)
     return lookup
 
@@ -216,7 +244,13 @@ async def match_include(query: Query, visit: Visit, term: Term, lookup: Lookup) 
     return inner.result == "pass"
 
 # %% ../../nbs/spf/07_evaluation.ipynb #dc6ab2a2
-MATCH = {"a": match_a, "mx": match_mx, "exists": match_exists, "ptr": match_ptr, "include": match_include}
+MATCH = {
+    "a": match_a,
+    "mx": match_mx,
+    "exists": match_exists,
+    "ptr": match_ptr,
+    "include": match_include,
+}
 
 # %% ../../nbs/spf/07_evaluation.ipynb #70d744cc
 LONG_RECORD = 4096  # characters
@@ -238,7 +272,9 @@ def select_record(query: Query, visit: Visit, texts: Records) -> Record | None:
     if not records or not is_record(text := records[0]):
         return None
     try:
-        return kept_record(text) if len(text) < LONG_RECORD else long_record(query, text)
+        return (
+            kept_record(text) if len(text) < LONG_RECORD else long_record(query, text)
+        )
     except RecordError as error:
         raise FaultyRecord(visit, text, error) from None
 
@@ -261,10 +297,16 @@ async def evaluate(query: Query, visit: Visit, record: Record) -> ResultName:
                 visit.matched = step.number
         if visit.matched is not None:
             return qualified(record.directives[visit.matched])
-    return await follow_redirect(query, visit, record.redirect) if record.redirect else "neutral"
+    return (
+        await follow_redirect(query, visit, record.redirect)
+        if record.redirect
+        else "neutral"
+    )
 
 # %% ../../nbs/spf/07_evaluation.ipynb #2bafa0cc
-async def follow_redirect(query: Query, visit: Visit, spec: MacroString) -> ResultName:  # of the other record
+async def follow_redirect(
+    query: Query, visit: Visit, spec: MacroString
+) -> ResultName:  # of the other record
     "Go on with another domain's record in place of this one (RFC 7208, section 6.1)."
     visit.reached = REDIRECT
     count_term(query, visit, REDIRECT)
@@ -305,7 +347,9 @@ def upcoming(query: Query, record: Record, domain: str) -> list[Lookup]:
             return lookups
         else:
             room -= 1
-            lookup = None if needs_name(step.domain) else first_lookup(query, step, domain)
+            lookup = (
+                None if needs_name(step.domain) else first_lookup(query, step, domain)
+            )
             lookups += [lookup] if lookup else []
     if record.redirect and room > 0 and not needs_name(record.redirect):
         name = policy_name(query, record.redirect, domain)
@@ -318,23 +362,40 @@ def next_lookups(query: Query, lookup: Lookup, answer: Records) -> list[Lookup]:
     if lookup.rdtype == "TXT":
         texts = [text for text in answer if is_record(text)]
         try:
-            follows = len(texts) == 1 and len(texts[0]) < LONG_RECORD  # taking a long one apart can wait for its turn
-            return upcoming(query, kept_record(texts[0]), lookup.name) if follows else []
+            follows = (
+                len(texts) == 1 and len(texts[0]) < LONG_RECORD
+            )  # taking a long one apart can wait for its turn
+            return (
+                upcoming(query, kept_record(texts[0]), lookup.name) if follows else []
+            )
         except RecordError:
             return []
     if lookup.rdtype == "MX" and len(answer) > NAME_LIMIT:
         return []  # which is a permerror, and none of them is asked about
-    names = mail_hosts(answer) if lookup.rdtype == "MX" else answer if lookup.rdtype == "PTR" else ()
+    names = (
+        mail_hosts(answer)
+        if lookup.rdtype == "MX"
+        else answer
+        if lookup.rdtype == "PTR"
+        else ()
+    )
     return [Lookup(name, query.rdtype) for name in names[:NAME_LIMIT] if is_name(name)]
 
 # %% ../../nbs/spf/07_evaluation.ipynb #84485a80
 DEFAULT_EXPLANATION = "SPF fail - not authorized"
-EXPLANATION_LENGTH = 400  # characters of an explanation, so that it fits into an SMTP reply
+EXPLANATION_LENGTH = (
+    400  # characters of an explanation, so that it fits into an SMTP reply
+)
 
 # %% ../../nbs/spf/07_evaluation.ipynb #f824bb13
 EXPLANATIONS = KeptTexts(
     partial(parse_macro, explanation=True),
-    lambda macro: 500 + 6 * len(macro.text) + 200 * macro.text.count("%") + 80 * macro.text.count(" "),
+    lambda macro: (
+        500
+        + 6 * len(macro.text)
+        + 200 * macro.text.count("%")
+        + 80 * macro.text.count(" ")
+    ),
     total=4_000_000,  # bytes
 )
 kept_explanation = EXPLANATIONS.get
@@ -346,19 +407,31 @@ async def expand_explanation(query: Query, visit: Visit, text: str) -> str:
     try:
         await prepare_macros(query, visit, EXPLANATION, macro)
     except EvaluationError:
-        query.letters(visit.domain)["p"] = "unknown"  # as if there is no validated name: RFC 7208, section 7.3
-    line = macro.expand({} if macro.plain else query.letters(visit.domain), EXPLANATION_LENGTH)
-    return line if line.isascii() and line.isprintable() else "".join(c if " " <= c <= "~" else "?" for c in line)
+        query.letters(visit.domain)["p"] = (
+            "unknown"  # as if there is no validated name: RFC 7208, section 7.3
+        )
+    line = macro.expand(
+        {} if macro.plain else query.letters(visit.domain), EXPLANATION_LENGTH
+    )
+    return (
+        line
+        if line.isascii() and line.isprintable()
+        else "".join(c if " " <= c <= "~" else "?" for c in line)
+    )
 
 # %% ../../nbs/spf/07_evaluation.ipynb #9285ccb5
-async def explanation(query: Query, visit: Visit, default: str = DEFAULT_EXPLANATION) -> str:
+async def explanation(
+    query: Query, visit: Visit, default: str = DEFAULT_EXPLANATION
+) -> str:
     "Why the client may not, in the words of the domain that decided; else `default`, which is a macro string too."
     spec = visit.record.exp if visit.record else None
     try:
         await prepare_macros(query, visit, EXPLANATION, spec)
         name = target_name(query, spec, visit.domain) if spec else None
         if name:
-            texts = await ask_dns(query, visit, EXPLANATION, Lookup(name, "TXT"), void=False)
+            texts = await ask_dns(
+                query, visit, EXPLANATION, Lookup(name, "TXT"), void=False
+            )
             if len(texts) == 1 and texts[0].isascii():
                 return await expand_explanation(query, visit, texts[0])
     except (EvaluationError, MacroError):
@@ -366,16 +439,22 @@ async def explanation(query: Query, visit: Visit, default: str = DEFAULT_EXPLANA
     return await expand_explanation(query, visit, default)
 
 # %% ../../nbs/spf/07_evaluation.ipynb #cfc81afe
-def outcome_error(query: Query, error: EvaluationError | None) -> EvaluationError | None:
+def outcome_error(
+    query: Query, error: EvaluationError | None
+) -> EvaluationError | None:
     "What makes a check temperror or permerror: an error that ended it, or an answer that came too late for it."
-    if isinstance(query.missed, DeadlinePassed) and (error is None or error.result != "temperror"):
+    if isinstance(query.missed, DeadlinePassed) and (
+        error is None or error.result != "temperror"
+    ):
         error = query.missed
     if error:
         error.__traceback__ = error.__context__ = None  # as in `ask_dns`
     return error
 
 
-NOT_IN_NAMES = frozenset("[@ ")  # DNS could be asked for a name with one of these, and no domain has one
+NOT_IN_NAMES = frozenset(
+    "[@ "
+)  # DNS could be asked for a name with one of these, and no domain has one
 
 
 async def check_identity(
@@ -385,7 +464,11 @@ async def check_identity(
     "Check a MAIL FROM or HELO identity by its domain's policy, asking `Lookup`s; `MacroError` for a faulty `default`."
     kept_explanation(default)
     trace = Visit(query.domain)
-    if "." not in query.domain or not is_name(query.domain) or not NOT_IN_NAMES.isdisjoint(query.domain):
+    if (
+        "." not in query.domain
+        or not is_name(query.domain)
+        or not NOT_IN_NAMES.isdisjoint(query.domain)
+    ):
         trace.result = "none"  # no name that could have a policy: RFC 7208, section 4.3
         return Result(query, trace, "none")
     error: EvaluationError | None = None

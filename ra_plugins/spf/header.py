@@ -18,12 +18,19 @@ __all__ = ['LONG', 'SHORT', 'COMMENTS', 'ATOM', 'DOT_ATOM', 'LINE_LENGTH', 'NAME
            'received_spf', 'dot_atom', 'authentication_results']
 
 # %% ../../nbs/spf/05_header.ipynb #ad442334
-LONG, SHORT = 254, 40  # characters of a word: an address may have 254 (RFC 5321, 4.5.3.1.3)
+LONG, SHORT = (
+    254,
+    40,
+)  # characters of a word: an address may have 254 (RFC 5321, 4.5.3.1.3)
 
 
 def plain(text: str, limit: int = LONG) -> str:
     "Text as printable ASCII without line breaks, and not too long."
-    text = text if text.isascii() and text.isprintable() else "".join(c if " " <= c <= "~" else "?" for c in text)
+    text = (
+        text
+        if text.isascii() and text.isprintable()
+        else "".join(c if " " <= c <= "~" else "?" for c in text)
+    )
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 # %% ../../nbs/spf/05_header.ipynb #ddb6ce2d
@@ -53,7 +60,9 @@ def comment(
         "problem": result.problem,
         "asked": result.problem_text,  # of a temperror, the lookup that failed
     }
-    sentence = words[result.result].format(**{name: plain(str(part)) for name, part in parts.items()})
+    sentence = words[result.result].format(
+        **{name: plain(str(part)) for name, part in parts.items()}
+    )
     return f"{plain(receiver)}: {sentence.removesuffix(': ')}"
 
 # %% ../../nbs/spf/05_header.ipynb #a4583bce
@@ -78,7 +87,9 @@ DOT_ATOM = re.compile(rf"{ATOM}(?:\.{ATOM})*", re.IGNORECASE | re.ASCII)
 
 def word(text: str, bare: re.Pattern[str] = DOT_ATOM) -> str:
     "A value in a header field, in quotes where it has to be."
-    return text if bare.fullmatch(text) else '"' + re.sub(r'["\\]', r"\\\g<0>", text) + '"'
+    return (
+        text if bare.fullmatch(text) else '"' + re.sub(r'["\\]', r"\\\g<0>", text) + '"'
+    )
 
 # %% ../../nbs/spf/05_header.ipynb #fb84f104
 LINE_LENGTH = 998  # characters of a line in a message, with the field's name
@@ -112,7 +123,11 @@ def facts(result: Outcome, receiver: str, identity: str) -> dict[str, str]:
     return {key: value for key, value in values.items() if value}
 
 # %% ../../nbs/spf/05_header.ipynb #da57f210
-NAMES = {"softfail": "SoftFail", "temperror": "TempError", "permerror": "PermError"}  # others are capitalised
+NAMES = {
+    "softfail": "SoftFail",
+    "temperror": "TempError",
+    "permerror": "PermError",
+}  # others are capitalised
 RECEIVED_SPF, AUTHENTICATION_RESULTS = "Received-SPF: ", "Authentication-Results: "
 
 
@@ -126,15 +141,22 @@ def received_spf(
     values, sentence = facts(result, receiver, identity), comment(result, receiver)
 
     def write(limit: int) -> str:
-        pairs = "; ".join(f"{key}={word(plain(value, limit))}" for key, value in values.items())
-        return f"{RECEIVED_SPF}{name} {parenthesized(plain(sentence, 2 * limit))} {pairs}"
+        pairs = "; ".join(
+            f"{key}={word(plain(value, limit))}" for key, value in values.items()
+        )
+        return (
+            f"{RECEIVED_SPF}{name} {parenthesized(plain(sentence, 2 * limit))} {pairs}"
+        )
 
     return fitted(write).removeprefix(RECEIVED_SPF)
 
 # %% ../../nbs/spf/05_header.ipynb #dee8b6c2
 def dot_atom(text: str) -> str:
     "A domain name, with question marks for what no dot-atom has."
-    atoms = (re.sub(rf"(?!{ATOM})[\S\s]", "?", part, flags=re.IGNORECASE | re.ASCII) for part in text.split("."))
+    atoms = (
+        re.sub(rf"(?!{ATOM})[\S\s]", "?", part, flags=re.IGNORECASE | re.ASCII)
+        for part in text.split(".")
+    )
     return ".".join(atom or "?" for atom in atoms)
 
 # %% ../../nbs/spf/05_header.ipynb #578256f8
@@ -152,12 +174,23 @@ def authentication_results(
         if identity == "helo":
             checked = {"smtp_helo": dot_atom(plain(query.helo, limit))}
         else:
-            checked = {"smtp_mailfrom": f"{word(plain(query.local, limit))}@{dot_atom(plain(query.domain, limit))}"}
+            checked = {
+                "smtp_mailfrom": f"{word(plain(query.local, limit))}@{dot_atom(plain(query.domain, limit))}"
+            }
         inner = parenthesized(plain(sentence, 2 * limit))[1:-1]
-        clause = SPFAuthenticationResult(result=result.result, result_comment=inner, **checked)
-        return str(AuthenticationResultsHeader(authserv_id=dot_atom(plain(authserv_id, limit)), results=[clause]))
+        clause = SPFAuthenticationResult(
+            result=result.result, result_comment=inner, **checked
+        )
+        return str(
+            AuthenticationResultsHeader(
+                authserv_id=dot_atom(plain(authserv_id, limit)), results=[clause]
+            )
+        )
 
     return fitted(write).removeprefix(AUTHENTICATION_RESULTS)
 
 # %% ../../nbs/spf/05_header.ipynb #41433726
-HEADER_FIELDS = {"Received-SPF": received_spf, "Authentication-Results": authentication_results}
+HEADER_FIELDS = {
+    "Received-SPF": received_spf,
+    "Authentication-Results": authentication_results,
+}

@@ -26,7 +26,9 @@ class Expansion:
         self.escaped = letter != self.letter
         self.keep = int(digits or 0)  # how many parts, from the right; 0 for all
         self.reverse = bool(reverse)
-        self.delimiters = "".join(dict.fromkeys(delimiters)) or "."  # each once, however often a stranger repeats it
+        self.delimiters = (
+            "".join(dict.fromkeys(delimiters)) or "."
+        )  # each once, however often a stranger repeats it
 
     def apply(self, value: str) -> str:
         "The value of the letter, transformed."
@@ -81,15 +83,22 @@ class MacroString:
         "As `expand`, its last `limit` characters. What stands before them isn't filled at all."
         if self.plain is not None:
             return self.plain[-limit:]
-        return "".join(reversed(_enough(_filled(reversed(self.parts), values), limit)))[-limit:]
+        return "".join(reversed(_enough(_filled(reversed(self.parts), values), limit)))[
+            -limit:
+        ]
 
     def __repr__(self) -> str:
         return f"MacroString({self.text!r})"
 
 
-def _filled(parts: Iterable[str | Expansion], values: Mapping[str, str]) -> Iterator[str]:
+def _filled(
+    parts: Iterable[str | Expansion], values: Mapping[str, str]
+) -> Iterator[str]:
     "What stands for each part."
-    return (part if isinstance(part, str) else part.apply(values[part.letter]) for part in parts)
+    return (
+        part if isinstance(part, str) else part.apply(values[part.letter])
+        for part in parts
+    )
 
 
 def _enough(pieces: Iterable[str], limit: int) -> list[str]:
@@ -110,7 +119,9 @@ TOKEN = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 ESCAPES = {"%": "%", "_": " ", "-": "%20"}
-FOR_EXPLANATIONS = frozenset("crt")  # letters that mean something in an explanation only
+FOR_EXPLANATIONS = frozenset(
+    "crt"
+)  # letters that mean something in an explanation only
 LABELS = 127  # the most that a domain name can have, and so a local part or an address that becomes one
 
 # %% ../../nbs/spf/00_macro.ipynb #f019ffa8
@@ -123,7 +134,9 @@ class MacroError(ValueError):
         place: int = 0,  # where that begins in the macro string, counted in characters from 0
         length: int = 0,  # characters of it
     ):
-        super().__init__(message, place, length)  # all of them, so that it can be copied
+        super().__init__(
+            message, place, length
+        )  # all of them, so that it can be copied
         self.message, self.place, self.length = message, place, length
 
     def __str__(self) -> str:
@@ -135,7 +148,12 @@ def _expansion(letter: str, digits: str, reverse: str, delimiters: str) -> Expan
     if digits and not digits.strip("0"):
         raise MacroError(f"%{{{letter}{digits}}} keeps nothing")
     significant = digits.lstrip("0")
-    return Expansion(letter, significant if len(significant) <= 3 else str(LABELS + 1), reverse, delimiters)
+    return Expansion(
+        letter,
+        significant if len(significant) <= 3 else str(LABELS + 1),
+        reverse,
+        delimiters,
+    )
 
 # %% ../../nbs/spf/00_macro.ipynb #22b6a06e
 def parse_macro(
@@ -143,7 +161,12 @@ def parse_macro(
     explanation: bool = False,  # blanks and three more letters are allowed there
 ) -> MacroString:
     "Take a macro string apart (RFC 7208, section 7.1), or raise `MacroError`."
-    if "%" not in text and text.isascii() and text.isprintable() and (explanation or " " not in text):
+    if (
+        "%" not in text
+        and text.isascii()
+        and text.isprintable()
+        and (explanation or " " not in text)
+    ):
         return MacroString(text, [text], open=False)  # as most are
     parts: list[str | Expansion] = []
     place, plain, made = 0, "", dict[str, Expansion]()  # by how it is written
@@ -152,7 +175,9 @@ def parse_macro(
         if token is None:
             if not explanation or text[place] != " ":
                 wrong = text[place : place + 12]
-                raise MacroError(f"{wrong!r} isn't a macro, nor plain text", place, len(wrong))
+                raise MacroError(
+                    f"{wrong!r} isn't a macro, nor plain text", place, len(wrong)
+                )
             parts.append(" ")
             place += 1
             continue
@@ -167,6 +192,10 @@ def parse_macro(
             except MacroError as error:
                 raise MacroError(error.message, token.start(), len(written)) from None
             if not explanation and letter.lower() in FOR_EXPLANATIONS:
-                raise MacroError(f"%{{{letter}}} has a meaning in explanations only", token.start(), len(written))
+                raise MacroError(
+                    f"%{{{letter}}} has a meaning in explanations only",
+                    token.start(),
+                    len(written),
+                )
         parts.append(made[written])
     return MacroString(text, parts, open=bool(parts) and not plain)

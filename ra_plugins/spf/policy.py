@@ -5,9 +5,22 @@
 # %% ../../nbs/spf/09_policy.ipynb #08758c37
 from __future__ import annotations
 
-from ra_plugins.spf.evaluation import DEFAULT_EXPLANATION, evaluate, explanation, outcome_error
+from ra_plugins.spf.evaluation import (
+    DEFAULT_EXPLANATION,
+    evaluate,
+    explanation,
+    outcome_error,
+)
 from ra_plugins.spf.query import Query
-from ra_plugins.spf.record import Record, RecordError, ascii_domain, is_name, is_record, parse_record, qualified
+from ra_plugins.spf.record import (
+    Record,
+    RecordError,
+    ascii_domain,
+    is_name,
+    is_record,
+    parse_record,
+    qualified,
+)
 from ra_plugins.spf.result import Result
 from ra_plugins.spf.trace import EvaluationError, FaultyRecord, Outcome, Visit
 
@@ -32,7 +45,11 @@ def is_open(found: Outcome) -> bool:
     place = last_word(visit.record) if visit.record else None
     if place is None:
         return False
-    return visit.matched >= place if visit.matched is not None else not visit.error or visit.reached >= place
+    return (
+        visit.matched >= place
+        if visit.matched is not None
+        else not visit.error or visit.reached >= place
+    )
 
 # %% ../../nbs/spf/09_policy.ipynb #c1ddb991
 async def by_policy(

@@ -26,11 +26,17 @@ __all__ = ['MAPPED', 'LOOKUP_LIMIT', 'VOID_LIMIT', 'NAME_LIMIT', 'RFC7208', 'LOC
 MAPPED = 0xFFFF  # what stands before an IPv4 address that is mapped into IPv6: RFC 4291, section 2.5.5.2
 
 
-def ip_number(ip: str | IPv4Address | IPv6Address) -> tuple[int, int]:  # version and number
+def ip_number(
+    ip: str | IPv4Address | IPv6Address,
+) -> tuple[int, int]:  # version and number
     "An address, an IPv4 one if it is mapped into IPv6 (RFC 7208, section 5); `ValueError` if it isn't one."
     text = str(ip)
     try:  # fe80::1%eth0 names an interface of this machine, too
-        packed = inet_pton(AF_INET6, text.partition("%")[0]) if ":" in text else inet_pton(AF_INET, text)
+        packed = (
+            inet_pton(AF_INET6, text.partition("%")[0])
+            if ":" in text
+            else inet_pton(AF_INET, text)
+        )
     except (OSError, ValueError):
         raise ValueError(f"ip should be an IP address, not {str(ip)!r:.60}") from None
     number = int.from_bytes(packed, "big")
@@ -41,7 +47,9 @@ def ip_number(ip: str | IPv4Address | IPv6Address) -> tuple[int, int]:  # versio
 # %% ../../nbs/spf/02_query.ipynb #c6c063b5
 LOOKUP_LIMIT = 10  # terms that ask DNS: include, a, mx, ptr, exists and redirect
 VOID_LIMIT = 2  # lookups without an answer
-NAME_LIMIT = 10  # hosts of an MX (more is a permerror) and names of a PTR (more are ignored)
+NAME_LIMIT = (
+    10  # hosts of an MX (more is a permerror) and names of a PTR (more are ignored)
+)
 
 # %% ../../nbs/spf/02_query.ipynb #4efff43e
 class Limits:
@@ -67,8 +75,15 @@ class Limits:
         void_ipv6: bool = True,  # does a host without an IPv6 address count as void, for an IPv6 client?
         void_ipv4: bool = True,  # does a host without an IPv4 address count as void, for an IPv4 client?
     ):
-        for name, value, most in (("lookups", lookups, MOST_LOOKUPS), ("voids", voids, None)):
-            if type(value) is not int or value < 0 or (most is not None and value > most):
+        for name, value, most in (
+            ("lookups", lookups, MOST_LOOKUPS),
+            ("voids", voids, None),
+        ):
+            if (
+                type(value) is not int
+                or value < 0
+                or (most is not None and value > most)
+            ):
                 bound = f"from 0 to {most}" if most else "from 0 on"
                 raise ValueError(f"{name} should be a number {bound}, not {value!r:.60}")
         for name, choice in (("void_ipv6", void_ipv6), ("void_ipv4", void_ipv4)):
@@ -81,7 +96,9 @@ class Limits:
         return f"Limits(lookups={self.lookups}, voids={self.voids}, {counted})"
 
     def __eq__(self, other: object) -> bool:
-        return repr(self) == repr(other) if isinstance(other, Limits) else NotImplemented
+        return (
+            repr(self) == repr(other) if isinstance(other, Limits) else NotImplemented
+        )
 
     def __hash__(self) -> int:
         return hash((self.lookups, self.voids, self.void_ipv6, self.void_ipv4))
@@ -92,7 +109,9 @@ class Limits:
         host: bool = True,  # was it for a host's addresses, as of a and mx, and not for exists?
     ) -> bool:
         "Does that lookup count as void?"
-        return not host or (self.void_ipv6 if rdtype == "AAAA" else self.void_ipv4 or rdtype != "A")
+        return not host or (
+            self.void_ipv6 if rdtype == "AAAA" else self.void_ipv4 or rdtype != "A"
+        )
 
 
 RFC7208 = Limits()
@@ -113,7 +132,9 @@ class Query:
     lookups: int
     voids: int
     long_records: dict[str, Record] | None = None  # that have been taken apart
-    missed: Exception | None = None  # an answer that the deadline took, and without which the check went on
+    missed: Exception | None = (
+        None  # an answer that the deadline took, and without which the check went on
+    )
 
     def __init__(
         self,
@@ -125,8 +146,16 @@ class Query:
         prefetch: bool = False,  # say what will be asked, to one who can use the time?
     ):
         self.version, self.number = ip_number(ip)
-        self.rdtype, self.family = ("A", AF_INET) if self.version == 4 else ("AAAA", AF_INET6)
-        self.sender, self.helo, self.receiver, self.limits, self.prefetch = sender, helo, receiver, limits, prefetch
+        self.rdtype, self.family = (
+            ("A", AF_INET) if self.version == 4 else ("AAAA", AF_INET6)
+        )
+        self.sender, self.helo, self.receiver, self.limits, self.prefetch = (
+            sender,
+            helo,
+            receiver,
+            limits,
+            prefetch,
+        )
         local, _, domain = sender.rpartition("@") if sender else ("", "", helo)
         self.local, self.domain = local or "postmaster", ascii_domain(domain)
         self.lookups, self.voids, self.void_lookups = 0, 0, []
@@ -135,13 +164,18 @@ class Query:
     @property
     def ip(self) -> IPv4Address | IPv6Address:
         "The client's address."
-        return IPv4Address(self.number) if self.version == 4 else IPv6Address(self.number)
+        return (
+            IPv4Address(self.number) if self.version == 4 else IPv6Address(self.number)
+        )
 
     def among(self, addresses: Iterable[str], term: Term) -> bool:
         "Is the client in the network of one of these addresses, under the mask of an a or mx term?"
         mask = term.mask4 if self.version == 4 else term.mask6
         own = self.number & mask
-        return any(int.from_bytes(inet_pton(self.family, each), "big") & mask == own for each in addresses)
+        return any(
+            int.from_bytes(inet_pton(self.family, each), "big") & mask == own
+            for each in addresses
+        )
 
     def letters(self, domain: str) -> dict[str, str]:
         "The values of the macro letters in a record of `domain` (RFC 7208, section 7.2), all but `p`."

@@ -26,11 +26,18 @@ __all__ = ['ResultName', 'RESULTS', 'QUALIFIERS', 'NAME_LENGTH', 'LABEL_LENGTH',
            'Record', 'parse_record', 'faulty_part', 'record_size', 'KeptTexts']
 
 # %% ../../nbs/spf/01_record.ipynb #ec1ae56b
-ResultName = Literal["pass", "fail", "softfail", "neutral", "none", "temperror", "permerror"]
+ResultName = Literal[
+    "pass", "fail", "softfail", "neutral", "none", "temperror", "permerror"
+]
 RESULTS = get_args(ResultName)
 
 # %% ../../nbs/spf/01_record.ipynb #264c758d
-QUALIFIERS: dict[str, ResultName] = {"+": "pass", "-": "fail", "~": "softfail", "?": "neutral"}  # RFC 7208, 4.6.2
+QUALIFIERS: dict[str, ResultName] = {
+    "+": "pass",
+    "-": "fail",
+    "~": "softfail",
+    "?": "neutral",
+}  # RFC 7208, 4.6.2
 
 # %% ../../nbs/spf/01_record.ipynb #0db60ee1
 def qualified(
@@ -48,10 +55,18 @@ class RecordError(ValueError):
         message: str,  # what is wrong
         problem: str,  # the text that is wrong
         place: int = 0,  # where the term begins, counted in characters from 0
-        part: tuple[int, int] | None = None,  # what of that text is wrong: from where to where; None for all of it
+        part: tuple[int, int]
+        | None = None,  # what of that text is wrong: from where to where; None for all of it
     ):
-        super().__init__(message, problem, place, part)  # all of them, so that it can be copied
-        self.message, self.problem, self.place, self.part = message, problem, place, part
+        super().__init__(
+            message, problem, place, part
+        )  # all of them, so that it can be copied
+        self.message, self.problem, self.place, self.part = (
+            message,
+            problem,
+            place,
+            part,
+        )
 
     def __str__(self) -> str:
         return f"{self.message}: {self.problem}"
@@ -90,13 +105,20 @@ def _is_name(domain: str) -> bool:
 def fit_name(domain: str) -> str:
     "A domain name without a dot at its end, and without the labels at its left that are too much (RFC 7208, section 7.3)."
     name = domain.removesuffix(".")
-    return name if len(name) <= NAME_LENGTH else name[-NAME_LENGTH - 1 :].partition(".")[2]
+    return (
+        name if len(name) <= NAME_LENGTH else name[-NAME_LENGTH - 1 :].partition(".")[2]
+    )
 
 # %% ../../nbs/spf/01_record.ipynb #98bb1185
 def is_top_label(label: str) -> bool:
     "Letters, digits and hyphens, no hyphen at either end, and not digits alone (`toplabel` in RFC 7208, section 7.1)."
     body = label.replace("-", "")
-    return body.isascii() and body.isalnum() and not label.isdigit() and label[0] != "-" != label[-1]
+    return (
+        body.isascii()
+        and body.isalnum()
+        and not label.isdigit()
+        and label[0] != "-" != label[-1]
+    )
 
 # %% ../../nbs/spf/01_record.ipynb #2df1a06c
 def domain_spec(text: str) -> MacroString:
@@ -104,7 +126,11 @@ def domain_spec(text: str) -> MacroString:
     try:
         macro = parse_macro(text)
     except MacroError as error:
-        raise RecordError(f"Invalid macro: {error}", text, part=(error.place, error.place + error.length)) from None
+        raise RecordError(
+            f"Invalid macro: {error}",
+            text,
+            part=(error.place, error.place + error.length),
+        ) from None
     if not macro.open:
         _, dot, label = text.removesuffix(".").rpartition(".")
         if not dot or not is_top_label(label):
@@ -115,7 +141,13 @@ def domain_spec(text: str) -> MacroString:
 def masks(bits: int) -> dict[str | None, int]:
     "The masks of all prefix lengths, by the digits behind the slash; None for no slash (RFC 7208, section 12)."
     every = (1 << bits) - 1
-    return {None: every, **{str(length): every >> (bits - length) << (bits - length) for length in range(bits + 1)}}
+    return {
+        None: every,
+        **{
+            str(length): every >> (bits - length) << (bits - length)
+            for length in range(bits + 1)
+        },
+    }
 
 
 MASKS4, MASKS6 = masks(32), masks(128)
@@ -183,7 +215,11 @@ class Networks:
         return numbers[bisect_right(starts, address) - 1]
 
 # %% ../../nbs/spf/01_record.ipynb #30d71708
-FIRST_RDTYPE = {"include": "TXT", "mx": "MX", "exists": "A"}  # what is asked first; for a, the type of the client's address
+FIRST_RDTYPE = {
+    "include": "TXT",
+    "mx": "MX",
+    "exists": "A",
+}  # what is asked first; for a, the type of the client's address
 
 
 class Term:
@@ -199,13 +235,26 @@ class Term:
         mask6: int = 0,  # for IPv6 addresses
     ):
         self.number = 0  # among the directives of its record, from 0
-        self.mechanism, self.domain, self.mask4, self.mask6 = mechanism, domain, mask4, mask6
+        self.mechanism, self.domain, self.mask4, self.mask6 = (
+            mechanism,
+            domain,
+            mask4,
+            mask6,
+        )
         name = domain.plain.removesuffix(".") if domain and domain.plain else ""
         if len(name) > NAME_LENGTH:
             name = fit_name(name)
-        self.name = name if name and is_name(name) else ""  # the domain, where it has no macros and can be asked
-        self.lookup: Lookup | None = None  # what all clients ask first, if that doesn't depend on them
-        if self.name and mechanism in FIRST_RDTYPE and (mechanism != "include" or "." in name):
+        self.name = (
+            name if name and is_name(name) else ""
+        )  # the domain, where it has no macros and can be asked
+        self.lookup: Lookup | None = (
+            None  # what all clients ask first, if that doesn't depend on them
+        )
+        if (
+            self.name
+            and mechanism in FIRST_RDTYPE
+            and (mechanism != "include" or "." in name)
+        ):
             self.lookup = Lookup(self.name, FIRST_RDTYPE[mechanism])
 
 # %% ../../nbs/spf/01_record.ipynb #2a6571a0
@@ -245,7 +294,9 @@ def parse_term(text: str) -> Term:
     return Term(host.lower(), domain, MASKS4[four], MASKS6[six])
 
 # %% ../../nbs/spf/01_record.ipynb #0c25b82f
-MOST_LOOKUPS = 100  # that anybody can want: an include in an include takes Python's stack
+MOST_LOOKUPS = (
+    100  # that anybody can want: an include in an include takes Python's stack
+)
 
 _MACRO = r"%(?:[%_-]|\{[slodiphv](?:0*[1-9]\d*)?r?[-.+,/_=]*\})"
 _NAME = rf"(?:[!-$&-~]|{_MACRO})*(?:\.(?!\d+\.?(?:/|\Z))[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.?|{_MACRO})"
@@ -259,7 +310,9 @@ WELL_FORMED = re.compile(
 # %% ../../nbs/spf/01_record.ipynb #b2baa605
 def is_record(text: str) -> bool:
     "Is this TXT record an SPF record? Others are none of our business (RFC 7208, section 4.5)."
-    return text.startswith("v=spf1 ") or (text[:6].lower() == "v=spf1" and text[6:7] in ("", " "))
+    return text.startswith("v=spf1 ") or (
+        text[:6].lower() == "v=spf1" and text[6:7] in ("", " ")
+    )
 
 # %% ../../nbs/spf/01_record.ipynb #fdedb498
 class Record:
@@ -279,15 +332,26 @@ class Record:
         places: list[int] = []
         place = 6  # behind `v=spf1`
         for term in self.text[6:].split(" "):
-            if len(places) < len(self.directives) and term == self.directives[len(places)]:
+            if (
+                len(places) < len(self.directives)
+                and term == self.directives[len(places)]
+            ):
                 places.append(place)
             place += len(term) + 1
         return places
 
     def modifiers(self) -> list[str]:
         "The modifiers that nobody knows, as they stand in the record. Only what is shown needs them, too."
-        found = ((MODIFIER.match(term), term) for term in self.text[6:].split(" ") if "=" in term)
-        return [term for modifier, term in found if modifier and modifier[1].lower() not in ("redirect", "exp")]
+        found = (
+            (MODIFIER.match(term), term)
+            for term in self.text[6:].split(" ")
+            if "=" in term
+        )
+        return [
+            term
+            for modifier, term in found
+            if modifier and modifier[1].lower() not in ("redirect", "exp")
+        ]
 
 # %% ../../nbs/spf/01_record.ipynb #0840bcd4
 def _modify(record: Record, name: str, value: str, text: str) -> None:
@@ -302,10 +366,14 @@ def _modify(record: Record, name: str, value: str, text: str) -> None:
             parse_macro(value)
     except MacroError as error:
         begin = len(text) - len(value) + error.place
-        raise RecordError(f"Invalid macro: {error}", text, part=(begin, begin + error.length)) from None
+        raise RecordError(
+            f"Invalid macro: {error}", text, part=(begin, begin + error.length)
+        ) from None
 
 # %% ../../nbs/spf/01_record.ipynb #7e148a08
-def _add(record: Record, text: str) -> bool:  # was it a directive, which ends a run of networks?
+def _add(
+    record: Record, text: str
+) -> bool:  # was it a directive, which ends a run of networks?
     "Add a term to a record, any but a network."
     if "=" in text and (modifier := MODIFIER.match(text)):
         _modify(record, modifier[1].lower(), modifier[2], text)
@@ -338,7 +406,9 @@ def parse_record(
                     mask = masks[length if slash else None]
                     first = from_bytes(inet_pton(family, address)) & mask
                 except KeyError:
-                    raise RecordError(f"Invalid IP{version} CIDR length", term) from None
+                    raise RecordError(
+                        f"Invalid IP{version} CIDR length", term
+                    ) from None
                 except (OSError, ValueError):
                     raise RecordError(f"Invalid IP{version} address", term) from None
                 listed[version].append((mask, first, len(directives)))
@@ -383,9 +453,15 @@ class KeptTexts(Generic[T]):
         make: Callable[[str], T],  # from a text; what it raises isn't kept
         size: Callable[[T], int],  # of what was made, in bytes, with its text
         total: int,  # bytes that may be kept
-        share: float = 1 / 32,  # of the total, that one may take; what is larger is made each time
+        share: float = 1
+        / 32,  # of the total, that one may take; what is larger is made each time
     ):
-        self.make, self.size, self.half, self.most = make, size, total // 2, total * share
+        self.make, self.size, self.half, self.most = (
+            make,
+            size,
+            total // 2,
+            total * share,
+        )
         self.young: dict[str, T] = {}
         self.old: dict[str, T] = {}
         self.bytes, self.lock = 0, Lock()  # of the young ones

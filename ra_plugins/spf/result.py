@@ -43,9 +43,13 @@ class Result(Outcome):
         if not isinstance(receiver, str):
             raise ValueError(f"receiver should be text, not {receiver!r:.60}")
         if identity not in ("mailfrom", "helo"):
-            raise ValueError(f"identity should be mailfrom or helo, not {identity!r:.60}")
+            raise ValueError(
+                f"identity should be mailfrom or helo, not {identity!r:.60}"
+            )
         if not isinstance(field, str) or field not in HEADER_FIELDS:
-            raise ValueError(f"field should be one of {', '.join(HEADER_FIELDS)}, not {field!r:.60}")
+            raise ValueError(
+                f"field should be one of {', '.join(HEADER_FIELDS)}, not {field!r:.60}"
+            )
         return f"{field}: {HEADER_FIELDS[field](self, receiver or self.query.receiver, identity)}"
 
     def __repr__(self) -> str:

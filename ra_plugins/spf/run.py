@@ -10,7 +10,11 @@ from ipaddress import IPv4Address, IPv6Address
 from math import inf
 from time import monotonic
 
-from ra_plugins.spf.evaluation import DEFAULT_EXPLANATION, check_identity, kept_explanation
+from ra_plugins.spf.evaluation import (
+    DEFAULT_EXPLANATION,
+    check_identity,
+    kept_explanation,
+)
 from ra_plugins.spf.macro import MacroError
 from ra_plugins.spf.query import RFC7208, Limits, Query
 from ra_plugins.spf.result import Result
@@ -55,7 +59,9 @@ def has_brackets(address: str) -> bool:
     if "<" not in address and ">" not in address:
         return False
     parts = re.finditer(r'[<>]|"(?:[^"\\]|\\.)*+("?)', address, re.DOTALL)
-    return any(not found[1] and ("<" in found[0] or ">" in found[0]) for found in parts)  # a quote that isn't closed is none
+    return any(
+        not found[1] and ("<" in found[0] or ">" in found[0]) for found in parts
+    )  # a quote that isn't closed is none
 
 
 def bare_address(sender: str) -> str:
@@ -71,7 +77,9 @@ def understood_sender(sender: object) -> str:
     "The same; `ValueError` for what has brackets and isn't understood."
     bare = bare_address(as_text(sender, "sender"))
     if has_brackets(bare):
-        raise ValueError(f"sender should be an address, or one in a pair of brackets, not {sender!r:.60}")
+        raise ValueError(
+            f"sender should be an address, or one in a pair of brackets, not {sender!r:.60}"
+        )
     return bare
 
 # %% ../../nbs/spf/08_run.ipynb #c050dbf9
@@ -87,7 +95,13 @@ def query_for(
         raise ValueError(f"limits should be Limits, not {limits!r:.60}")
     client = ip if isinstance(ip, (IPv4Address, IPv6Address)) else as_text(ip, "ip")
     name = as_text(helo, "helo").strip(" \t\r\n")
-    return Query(client, bare_address(as_text(sender, "sender")), name, as_text(receiver, "receiver"), limits)
+    return Query(
+        client,
+        bare_address(as_text(sender, "sender")),
+        name,
+        as_text(receiver, "receiver"),
+        limits,
+    )
 
 # %% ../../nbs/spf/08_run.ipynb #0d2bbe46
 def check_default(default: object) -> str:
@@ -100,7 +114,9 @@ def check_default(default: object) -> str:
     return text
 
 # %% ../../nbs/spf/08_run.ipynb #a70c8283
-CHECK_TIMEOUT = 20  # seconds for a whole check: RFC 7208, section 4.6.4, asks for no less
+CHECK_TIMEOUT = (
+    20  # seconds for a whole check: RFC 7208, section 4.6.4, asks for no less
+)
 
 
 def deadline(
@@ -110,12 +126,21 @@ def deadline(
     if timeout is None:
         return inf
     try:
-        if isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout >= 0:
+        if (
+            isinstance(timeout, (int, float))
+            and not isinstance(timeout, bool)
+            and timeout >= 0
+        ):
             return monotonic() + timeout
         told = f"{timeout!r:.60}"
-    except (OverflowError, ValueError):  # an integer that is no float, or has more digits than Python writes
+    except (
+        OverflowError,
+        ValueError,
+    ):  # an integer that is no float, or has more digits than Python writes
         told = "so large a number"
-    raise ValueError(f"timeout should be a number of seconds from 0 on, or None, not {told}")
+    raise ValueError(
+        f"timeout should be a number of seconds from 0 on, or None, not {told}"
+    )
 
 # %% ../../nbs/spf/08_run.ipynb #399ec60c
 async def check_over_dns(
@@ -139,19 +164,25 @@ def check_resolver(resolver: object) -> Resolver | Zone | None:
     from ra_plugins.ask.resolver import Resolver
 
     if not isinstance(resolver, Resolver):
-        raise ValueError(f"resolver should be a Resolver or a Zone, not {resolver!r:.60}")
+        raise ValueError(
+            f"resolver should be a Resolver or a Zone, not {resolver!r:.60}"
+        )
     return resolver
 
 # %% ../../nbs/spf/08_run.ipynb #d22c32af
 async def acheck(
     ip: str | bytes | IPv4Address | IPv6Address,  # the client's address
     sender: str | bytes,  # the reverse-path of MAIL; empty, or `<>`, for a bounce
-    helo: str | bytes = "",  # the client's name by HELO or EHLO, which stands in for an empty sender
+    helo: str
+    | bytes = "",  # the client's name by HELO or EHLO, which stands in for an empty sender
     *,
-    resolver: Resolver | Zone | None = None,  # who answers; by default, the nameservers of this machine
+    resolver: Resolver
+    | Zone
+    | None = None,  # who answers; by default, the nameservers of this machine
     receiver: str = "unknown",  # our own name, for explanations
     limits: Limits = RFC7208,  # how many terms may ask, and how many lookups bring nothing
-    timeout: float | None = CHECK_TIMEOUT,  # seconds for the whole check; None for no end
+    timeout: float
+    | None = CHECK_TIMEOUT,  # seconds for the whole check; None for no end
     default: str = DEFAULT_EXPLANATION,  # why a fail is one, if the domain doesn't say; a macro string
 ) -> Result:
     """May this client send mail in this sender's name (RFC 7208)? On asyncio, others run while it waits.
@@ -171,7 +202,10 @@ async def acheck(
     The result's `result` is one of pass, fail, softfail, neutral, none, temperror and permerror; `help(check)` says what they
     mean. `ValueError` names an argument that is of no use, before anything is asked.
     """
-    query, until = query_for(ip, understood_sender(sender), helo, receiver, limits), deadline(timeout)
+    query, until = (
+        query_for(ip, understood_sender(sender), helo, receiver, limits),
+        deadline(timeout),
+    )
     default, resolver = check_default(default), check_resolver(resolver)
     if isinstance(resolver, Zone):
         return drive(check_identity(query, default), resolver)
@@ -194,12 +228,16 @@ def waited(coroutine: Coroutine[Any, Any, T]) -> T:
 def check(
     ip: str | bytes | IPv4Address | IPv6Address,  # the client's address
     sender: str | bytes,  # the reverse-path of MAIL; empty, or `<>`, for a bounce
-    helo: str | bytes = "",  # the client's name by HELO or EHLO, which stands in for an empty sender
+    helo: str
+    | bytes = "",  # the client's name by HELO or EHLO, which stands in for an empty sender
     *,
-    resolver: Resolver | Zone | None = None,  # who answers; by default, the nameservers of this machine
+    resolver: Resolver
+    | Zone
+    | None = None,  # who answers; by default, the nameservers of this machine
     receiver: str = "unknown",  # our own name, for explanations
     limits: Limits = RFC7208,  # how many terms may ask, and how many lookups bring nothing
-    timeout: float | None = CHECK_TIMEOUT,  # seconds for the whole check; None for no end
+    timeout: float
+    | None = CHECK_TIMEOUT,  # seconds for the whole check; None for no end
     default: str = DEFAULT_EXPLANATION,  # why a fail is one, if the domain doesn't say; a macro string
 ) -> Result:
     """May this client send mail in this sender's name (RFC 7208)? Waits for the answer, for `timeout` seconds at most.
@@ -228,7 +266,10 @@ def check(
     Whatever a client says has a result. `ValueError` names an argument that is of no use, before anything is asked: a sender
     is of no use only if it has angle brackets that aren't understood, as in `<<ana@example.org>>`.
     """
-    query, until = query_for(ip, understood_sender(sender), helo, receiver, limits), deadline(timeout)
+    query, until = (
+        query_for(ip, understood_sender(sender), helo, receiver, limits),
+        deadline(timeout),
+    )
     default, resolver = check_default(default), check_resolver(resolver)
     if isinstance(resolver, Zone):
         return drive(check_identity(query, default), resolver)

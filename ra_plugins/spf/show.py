@@ -59,7 +59,9 @@ class Turn:
     ):
         self.text, self.state = text, state
         self.result = ""  # what that means
-        self.cost = 0  # of the ten lookups, without those of the record that it leads to
+        self.cost = (
+            0  # of the ten lookups, without those of the record that it leads to
+        )
         self.asked: Asked = []  # lookups, with the number of answers, or why there is none
         self.visit: Visit | None = None  # the record that it leads to
         self.letters = frozenset[str]()  # of the macros in it, if it had its turn
@@ -70,7 +72,9 @@ class Turn:
 # %% ../../nbs/spf/04_show.ipynb #88f397e2
 def inside(turn: Turn) -> int:
     "The lookups of the record that a term leads to, and of those that that one leads to."
-    return sum(each.cost + inside(each) for each in turns(turn.visit)) if turn.visit else 0
+    return (
+        sum(each.cost + inside(each) for each in turns(turn.visit)) if turn.visit else 0
+    )
 
 # %% ../../nbs/spf/04_show.ipynb #c7e24b02
 def lookups_of(visit: Visit, number: int) -> Asked:
@@ -95,16 +99,28 @@ def modifier_turns(
     if redirect:
         turn = Turn(f"redirect={redirect.text}", UNREACHED)
         if behind:
-            turn.state, turn.result = (STOPPED, "") if visit.error else (FOLLOWED, visit.result or "")
-            turn.cost, turn.asked, turn.visit = 1, lookups_of(visit, REDIRECT), visit.redirected
+            turn.state, turn.result = (
+                (STOPPED, "") if visit.error else (FOLLOWED, visit.result or "")
+            )
+            turn.cost, turn.asked, turn.visit = (
+                1,
+                lookups_of(visit, REDIRECT),
+                visit.redirected,
+            )
             turn.letters = redirect.letters
         yield turn
     exp, explained = visit.record and visit.record.exp, lookups_of(visit, EXPLANATION)
     if exp or explained:
-        turn = Turn(f"exp={exp.text}" if exp else "the explanation", FOLLOWED if explained else UNREACHED)
+        turn = Turn(
+            f"exp={exp.text}" if exp else "the explanation",
+            FOLLOWED if explained else UNREACHED,
+        )
         turn.asked = explained
         yield turn
-    yield from (Turn(text, IGNORED) for text in (visit.record.modifiers() if visit.record else []))
+    yield from (
+        Turn(text, IGNORED)
+        for text in (visit.record.modifiers() if visit.record else [])
+    )
 
 # %% ../../nbs/spf/04_show.ipynb #8b5c7872
 def turns(visit: Visit) -> list[Turn]:
@@ -112,16 +128,29 @@ def turns(visit: Visit) -> list[Turn]:
     record = visit.record
     if record is None:
         return []
-    asking = {step.number: step for step in record.steps if isinstance(step, Term) and step.mechanism != "all"}
+    asking = {
+        step.number: step
+        for step in record.steps
+        if isinstance(step, Term) and step.mechanism != "all"
+    }
     last = last_turn(visit)
-    found = [Turn(text, PASSED if number < last else UNREACHED) for number, text in enumerate(record.directives)]
+    found = [
+        Turn(text, PASSED if number < last else UNREACHED)
+        for number, text in enumerate(record.directives)
+    ]
     for number, turn in enumerate(found[: last + 1]):
-        turn.cost, turn.asked, turn.visit = int(number in asking), lookups_of(visit, number), visit.visits.get(number)
+        turn.cost, turn.asked, turn.visit = (
+            int(number in asking),
+            lookups_of(visit, number),
+            visit.visits.get(number),
+        )
         if number in asking and (domain := asking[number].domain):
             turn.letters = domain.letters
     if last < len(found):
         matched = visit.matched is not None
-        found[last].state, found[last].result = (MATCHED, visit.result or "") if matched else (STOPPED, "")
+        found[last].state, found[last].result = (
+            (MATCHED, visit.result or "") if matched else (STOPPED, "")
+        )
     return [*found, *modifier_turns(visit, last == len(found))]
 
 # %% ../../nbs/spf/04_show.ipynb #ea10f01a
@@ -153,14 +182,22 @@ def lookup_data(query: Query, asked: Asked) -> list[dict[str, Any]]:
     ]
 
 # %% ../../nbs/spf/04_show.ipynb #d368e688
-def mistakes(visit: Visit) -> list[tuple[str, int, int]]:  # texts; where what is wrong begins in each, and its length
+def mistakes(
+    visit: Visit,
+) -> list[
+    tuple[str, int, int]
+]:  # texts; where what is wrong begins in each, and its length
     "The texts that a domain can't have for a record as they are, if that is what ended its check."
     error = visit.error
     if error is None or error.visit is not visit:
         return []
     if isinstance(error, FaultyRecord):
         return [(error.record, *error.part)]
-    return [(text, 0, len("v=spf1")) for text in error.records] if isinstance(error, SeveralRecords) else []
+    return (
+        [(text, 0, len("v=spf1")) for text in error.records]
+        if isinstance(error, SeveralRecords)
+        else []
+    )
 
 # %% ../../nbs/spf/04_show.ipynb #aee5c9ff
 def helo_notes(result: Outcome) -> list[dict[str, str]]:
@@ -168,10 +205,21 @@ def helo_notes(result: Outcome) -> list[dict[str, str]]:
     helo = result.query.helo
     if helo and not helo.endswith("."):
         return []
-    cause, told = ("HELO with a dot", "HELO ends in a dot") if helo.strip(".") else ("no HELO", "HELO is empty")
-    means = "stands for it without the dot" if helo.strip(".") else "stands for `unknown`"
+    cause, told = (
+        ("HELO with a dot", "HELO ends in a dot")
+        if helo.strip(".")
+        else ("no HELO", "HELO is empty")
+    )
+    means = (
+        "stands for it without the dot" if helo.strip(".") else "stands for `unknown`"
+    )
     return [
-        {"cause": cause, "domain": visit.domain, "term": turn.text, "text": f"{told}, so %{{h}} {means} in {turn.text}"}
+        {
+            "cause": cause,
+            "domain": visit.domain,
+            "term": turn.text,
+            "text": f"{told}, so %{{h}} {means} in {turn.text}",
+        }
         for visit, turn in all_turns(result.trace)
         if "h" in turn.letters
     ]
@@ -194,7 +242,11 @@ def visit_data(query: Query, visit: Visit) -> dict[str, Any]:
     faulty = [text for text, _, _ in mistakes(visit)]
     return {
         "domain": visit.domain,
-        "record": visit.record.text if visit.record else faulty[0] if len(faulty) == 1 else None,
+        "record": visit.record.text
+        if visit.record
+        else faulty[0]
+        if len(faulty) == 1
+        else None,
         "result": visit.result or None,
         "problem": visit.error.message if visit.error else None,
         "asked": lookup_data(query, lookups_of(visit, RECORD)),
@@ -205,9 +257,18 @@ def visit_data(query: Query, visit: Visit) -> dict[str, Any]:
 def spent(result: Outcome) -> dict[str, dict[str, Any]]:
     "What was used of the limits on lookups and void ones, and by which terms."
     limits, everything = result.query.limits, list(all_turns(result.trace))
-    by = [{"domain": visit.domain, "term": turn.text} for visit, turn in everything if turn.cost]
+    by = [
+        {"domain": visit.domain, "term": turn.text}
+        for visit, turn in everything
+        if turn.cost
+    ]
     voids_by = [
-        {"domain": visit.domain, "term": turn.text, "name": lookup.name, "type": lookup.rdtype}
+        {
+            "domain": visit.domain,
+            "term": turn.text,
+            "name": lookup.name,
+            "type": lookup.rdtype,
+        }
         for visit, turn in everything
         for lookup, answer in turn.asked
         if is_void(result.query, lookup, answer)
@@ -228,8 +289,12 @@ def outcome_data(result: Outcome) -> dict[str, Any]:
         "receiver": query.receiver,
         "result": result.result,
         "explanation": result.explanation,
-        "problem": {"message": result.problem, "text": result.problem_text} if result.problem else None,
-        "decided": {"domain": result.decided.domain, "term": result.mechanism} if result.mechanism else None,
+        "problem": {"message": result.problem, "text": result.problem_text}
+        if result.problem
+        else None,
+        "decided": {"domain": result.decided.domain, "term": result.mechanism}
+        if result.mechanism
+        else None,
         "why": result.why.data(),
         "notes": helo_notes(result),
         **spent(result),
@@ -242,12 +307,17 @@ def is_network(term: str) -> bool:
     return term.lstrip("+-~?")[:4].lower() in ("ip4:", "ip6:")
 
 # %% ../../nbs/spf/04_show.ipynb #dac94fb0
-RUN, REST = 3, 12  # networks, and terms that weren't reached, that are listed one by one
+RUN, REST = (
+    3,
+    12,
+)  # networks, and terms that weren't reached, that are listed one by one
 
 
 def runs(turns: Iterable[Turn]) -> Iterator[Turn]:
     "Turns, a long run of networks that came to the same as one."
-    for (state, networks), group in groupby(turns, lambda turn: (turn.state, is_network(turn.text))):
+    for (state, networks), group in groupby(
+        turns, lambda turn: (turn.state, is_network(turn.text))
+    ):
         run = list(group)
         if networks and len(run) > RUN:
             yield Turn(f"{run[0].text} and {len(run) - 1} more", state)
@@ -263,7 +333,11 @@ def gathered(turns: Iterable[Turn]) -> Iterator[Turn]:
             idle[turn.state] += 1
         if idle.get(turn.state, 0) <= REST:
             yield turn
-    yield from (Turn(f"{count - REST} more", state) for state, count in idle.items() if count > REST)
+    yield from (
+        Turn(f"{count - REST} more", state)
+        for state, count in idle.items()
+        if count > REST
+    )
 
 # %% ../../nbs/spf/04_show.ipynb #cf61a8b2
 def turn_outcome(turn: Turn) -> str:
@@ -279,7 +353,11 @@ def price(turn: Turn) -> str:
 # %% ../../nbs/spf/04_show.ipynb #c3886ab1
 def brought(query: Query, lookup: Lookup, answer: int | Unanswered) -> str:
     "What came of a lookup."
-    return f"{answer or 'none'}{', void' * is_void(query, lookup, answer)}" if isinstance(answer, int) else str(answer)
+    return (
+        f"{answer or 'none'}{', void' * is_void(query, lookup, answer)}"
+        if isinstance(answer, int)
+        else str(answer)
+    )
 
 # %% ../../nbs/spf/04_show.ipynb #b862140a
 SHOWN = 4  # lookups of a term that are named
@@ -288,7 +366,8 @@ SHOWN = 4  # lookups of a term that are named
 def notes(query: Query, turn: Turn) -> list[str]:
     "What a term asked, and how many answers came or what went wrong; the first few."
     found = [
-        f"{lookup.rdtype} {lookup.name}: {brought(query, lookup, answer)}" for lookup, answer in turn.asked[:SHOWN]
+        f"{lookup.rdtype} {lookup.name}: {brought(query, lookup, answer)}"
+        for lookup, answer in turn.asked[:SHOWN]
     ]
     more = len(turn.asked) - SHOWN
     return [*found, f"{more} more"] if more > 0 else found
@@ -297,7 +376,9 @@ def notes(query: Query, turn: Turn) -> list[str]:
 def ended(visit: Visit) -> str:
     "What came of a record, or its problem if it arose there."
     message = visit.error.message if visit.error else ""
-    return visit.result or (STOPPED if any(each.error for each in visit.inner()) else message)
+    return visit.result or (
+        STOPPED if any(each.error for each in visit.inner()) else message
+    )
 
 # %% ../../nbs/spf/04_show.ipynb #b1a5bf5f
 EXCERPT = 100  # characters of a text that are shown around a mistake in it
@@ -309,7 +390,11 @@ def excerpt(text: str, place: int, length: int) -> tuple[str, str, str]:
     room = (EXCERPT - len(part)) // 2 + 1
     begin = printable(text[max(place - room, 0) : place], 10 * room)
     before = begin if place <= room and len(begin) <= room else f"…{begin[1 - room :]}"
-    return before, part, printable(text[place + length : place + length + room + 1], room)
+    return (
+        before,
+        part,
+        printable(text[place + length : place + length + room + 1], room),
+    )
 
 
 def marked(visit: Visit) -> Iterator[str]:
@@ -328,7 +413,12 @@ def tree(query: Query, visit: Visit, depth: int) -> Iterator[tuple[str, str, str
     yield f"{indent}{visit.domain}: {ended(visit)}", "", "", ""
     yield from ((f"{indent}  {line}", "", "", "") for line in marked(visit))
     for turn in gathered(turns(visit)):
-        yield f"{indent}  {turn.text}", turn_outcome(turn), price(turn), "; ".join(notes(query, turn))
+        yield (
+            f"{indent}  {turn.text}",
+            turn_outcome(turn),
+            price(turn),
+            "; ".join(notes(query, turn)),
+        )
         if turn.visit:
             yield from tree(query, turn.visit, depth + 1)
 
@@ -355,13 +445,23 @@ LINE, WIDE = 200, 48  # characters of a line, and at most of its first column
 
 def outcome_text(result: Outcome) -> str:
     "A result and its trace as an indented tree, for a terminal. Each line is printable, whatever a record holds."
-    rows = [tuple(printable(cell, LINE) for cell in row) for row in tree(result.query, result.trace, 0)]
-    terms, outcomes, prices = (max((len(row[column]) for row in rows if row[1]), default=0) for column in (0, 1, 2))
+    rows = [
+        tuple(printable(cell, LINE) for cell in row)
+        for row in tree(result.query, result.trace, 0)
+    ]
+    terms, outcomes, prices = (
+        max((len(row[column]) for row in rows if row[1]), default=0)
+        for column in (0, 1, 2)
+    )
     lines = [
         f"{term:{min(terms, WIDE)}}  {outcome:{outcomes}}  {price:>{prices}}  {notes}".rstrip()
         for term, outcome, price, notes in rows
     ]
-    head = [f"{result.result}: {heading(result)}", in_words(result), *(note["text"] for note in helo_notes(result)[:SHOWN])]
+    head = [
+        f"{result.result}: {heading(result)}",
+        in_words(result),
+        *(note["text"] for note in helo_notes(result)[:SHOWN]),
+    ]
     return "\n".join([*(printable(line, LINE) for line in head if line), *lines])
 
 # %% ../../nbs/spf/04_show.ipynb #4a74bc4c
@@ -410,7 +510,9 @@ STYLE = """
 # %% ../../nbs/spf/04_show.ipynb #0ca2b33a
 def boxes(kinds: list[str]) -> str:
     "A box for each kind: `used`, `over` or `free`."
-    return "".join(f'<span class="raspf-box raspf-{kind}"></span>' for kind in kinds) + " " * bool(kinds)
+    return "".join(
+        f'<span class="raspf-box raspf-{kind}"></span>' for kind in kinds
+    ) + " " * bool(kinds)
 
 # %% ../../nbs/spf/04_show.ipynb #6141f861
 BOXES = 20  # of a meter; above, the number has to do
@@ -418,19 +520,34 @@ BOXES = 20  # of a meter; above, the number has to do
 
 def meter(used: int, limit: int) -> str:
     "How much of a limit was used: boxes, and the figures."
-    kinds = ["used"] * min(used, limit) + ["over"] * (used - limit) + ["free"] * (limit - used)
+    kinds = (
+        ["used"] * min(used, limit)
+        + ["over"] * (used - limit)
+        + ["free"] * (limit - used)
+    )
     return f"{boxes(kinds) if len(kinds) <= BOXES else ''}{used} of {limit}"
 
 # %% ../../nbs/spf/04_show.ipynb #418aafdd
-TURN_CLASSES = {UNREACHED: " raspf-unreached", IGNORED: " raspf-unreached", MATCHED: " raspf-match", STOPPED: " raspf-match"}
+TURN_CLASSES = {
+    UNREACHED: " raspf-unreached",
+    IGNORED: " raspf-unreached",
+    MATCHED: " raspf-match",
+    STOPPED: " raspf-match",
+}
 
 
 def turn_html(result: Outcome, visit: Visit, turn: Turn) -> str:
     "A term: its text and what it asked, how its turn ended, its price, and below it the record that it leads to."
     kind = TURN_CLASSES.get(turn.state, "")
-    decided = turn.state == STOPPED or (turn.state == MATCHED and visit is result.decided)
+    decided = turn.state == STOPPED or (
+        turn.state == MATCHED and visit is result.decided
+    )
     tint = f' style="background: {COLOURS[result.result]}2b"' if decided else ""
-    asked = f'<div class="raspf-note">{safe("; ".join(notes(result.query, turn)))}</div>' if turn.asked else ""
+    asked = (
+        f'<div class="raspf-note">{safe("; ".join(notes(result.query, turn)))}</div>'
+        if turn.asked
+        else ""
+    )
     more = f"+ {inside(turn)}" if inside(turn) else ""
     cells = (
         f'<span class="raspf-code">{safe(turn.text)}</span>{asked}',

@@ -27,11 +27,22 @@ from ra_plugins.spf.query import RFC7208, Limits, Query
 from ra_plugins.spf.record import ResultName, ascii_domain, is_name, is_record
 from ra_plugins.spf.result import Result
 from ra_plugins.spf.evaluation import check_identity
-from ra_plugins.spf.run import CHECK_TIMEOUT, bare_address, check_over_dns, deadline, waited
+from ra_plugins.spf.run import (
+    CHECK_TIMEOUT,
+    bare_address,
+    check_over_dns,
+    deadline,
+    waited,
+)
 from ra_plugins.spf.trace import Reason, Visit
 from ra_plugins.ask.question import drive
 from ra_plugins.ask.dns import Lookup, Records, Zone
-from ra_plugins.support.command_line import Fault, run_command, system_reason, version_line
+from ra_plugins.support.command_line import (
+    Fault,
+    run_command,
+    system_reason,
+    version_line,
+)
 from ra_plugins.support.log import printable
 
 TYPE_CHECKING = False
@@ -54,10 +65,19 @@ __all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'CANT_ANSWER'
 class SpfRequest:
     "One question to spfquery: who sends."
 
-    until: float | None = None  # by when it has to be answered, on `time.monotonic`; None before it is begun
+    until: float | None = (
+        None  # by when it has to be answered, on `time.monotonic`; None before it is begun
+    )
 
-    def __init__(self, ip: str, sender: str, helo: str = "", recipients: Sequence[str] = ()):
-        self.ip, self.sender, self.helo, self.recipients = ip, bare_address(sender), helo, recipients
+    def __init__(
+        self, ip: str, sender: str, helo: str = "", recipients: Sequence[str] = ()
+    ):
+        self.ip, self.sender, self.helo, self.recipients = (
+            ip,
+            bare_address(sender),
+            helo,
+            recipients,
+        )
 
 # %% ../../nbs/spf/10_spfquery.ipynb #6b16e2f8
 WHY = "Please see https://ra-plugins.github.io/ra-plugins/guides/why.html?sender=%{S}&ip=%{C}&receiver=%{R}"
@@ -73,22 +93,32 @@ class SpfquerySetup:
     guess = ""  # terms for domains without a record
     trusted = False  # ask trusted-forwarder.org?
     sanitize = True  # one blank for several?
-    resolver: Resolver | Zone | None = None  # who answers; by default, the nameservers of this machine
-    timeout: float | None = CHECK_TIMEOUT  # seconds for a request, with all the policies and recipients that it asks about
+    resolver: Resolver | Zone | None = (
+        None  # who answers; by default, the nameservers of this machine
+    )
+    timeout: float | None = (
+        CHECK_TIMEOUT  # seconds for a request, with all the policies and recipients that it asks about
+    )
     given: tuple[Lookup, Records] | None = None  # an answer in place of DNS's
 
     def query(self, request: SpfRequest) -> Query:
         "A check; `ValueError` where the client's address isn't one."
-        return Query(request.ip, request.sender, request.helo, self.receiver, self.limits)
+        return Query(
+            request.ip, request.sender, request.helo, self.receiver, self.limits
+        )
 
     def check(self, request: SpfRequest) -> Result:
         "What the policy of the sender's domain says; `ValueError` likewise."
-        query = self.query(request)  # whatever the sender: it is a mail server that asks
+        query = self.query(
+            request
+        )  # whatever the sender: it is a mail server that asks
         if self.given:
             return run_decision(check_identity(query, self.default), request, self)
         if isinstance(self.resolver, Zone):
             return drive(check_identity(query, self.default), self.resolver)
-        return waited(check_over_dns(query, self.default, self.resolver, self.until(request)))
+        return waited(
+            check_over_dns(query, self.default, self.resolver, self.until(request))
+        )
 
     def until(self, request: SpfRequest) -> float:
         "By when a request has to be answered, on `time.monotonic`: the same for all that is asked for it."
@@ -104,11 +134,18 @@ WORDS = {
 }
 
 # %% ../../nbs/spf/10_spfquery.ipynb #b95ee71a
-def run_decision(decision: Coroutine[Any, Any, T], request: SpfRequest, setup: SpfquerySetup) -> T:
+def run_decision(
+    decision: Coroutine[Any, Any, T], request: SpfRequest, setup: SpfquerySetup
+) -> T:
     "Run a decision: over the zone, or over DNS, as long as the request's time lasts."
     asked, answer = setup.given or (None, None)
     if isinstance(zone := setup.resolver, Zone):
-        return drive(decision, lambda question, until: answer if question == asked else zone(question, until))
+        return drive(
+            decision,
+            lambda question, until: (
+                answer if question == asked else zone(question, until)
+            ),
+        )
     from ra_plugins.ask.question import adrive
     from ra_plugins.ask.resolver import Lookups, default_resolver
 
@@ -118,7 +155,9 @@ def run_decision(decision: Coroutine[Any, Any, T], request: SpfRequest, setup: S
         async with Lookups(resolver) as lookups:
 
             async def tell(question: Question[Any], until: float) -> Any:
-                return answer if question == asked else await lookups.tell(question, until)
+                return (
+                    answer if question == asked else await lookups.tell(question, until)
+                )
 
             return await adrive(decision, tell, setup.until(request))
 
@@ -127,7 +166,13 @@ def run_decision(decision: Coroutine[Any, Any, T], request: SpfRequest, setup: S
 # %% ../../nbs/spf/10_spfquery.ipynb #d8fc2cdc
 def by_terms(terms: str, request: SpfRequest, setup: SpfquerySetup) -> Result | None:
     "What a policy says that the options name; None where it says nothing, and where they name none."
-    return run_decision(by_policy(setup.query(request), terms, setup.default), request, setup) if terms else None
+    return (
+        run_decision(
+            by_policy(setup.query(request), terms, setup.default), request, setup
+        )
+        if terms
+        else None
+    )
 
 # %% ../../nbs/spf/10_spfquery.ipynb #c78f2969
 TRUSTED = "include:spf.trusted-forwarder.org"
@@ -142,13 +187,17 @@ def second_opinion(
     domain = found.query.domain
     if found.result == "none":
         guessed = by_terms(setup.guess, request, setup) if is_name(domain) else None
-        return (guessed, f"best guess record for domain of {domain}") if guessed else None
+        return (
+            (guessed, f"best guess record for domain of {domain}") if guessed else None
+        )
     if not is_open(found):
         return None
     if local := by_terms(setup.local, request, setup):
         return local, "local policy"
     trusted = by_terms(TRUSTED if setup.trusted else "", request, setup)
-    return (trusted, "trusted-forwarder.org") if trusted and not trusted.problem else None
+    return (
+        (trusted, "trusted-forwarder.org") if trusted and not trusted.problem else None
+    )
 
 # %% ../../nbs/spf/10_spfquery.ipynb #bfecbe88
 class SpfqueryAnswer:
@@ -157,9 +206,13 @@ class SpfqueryAnswer:
     def __init__(self, result: Result, comment: str, own: Result | None = None):
         self.result = result  # by the policy that decided
         self.own = own or result  # by that of the sender's domain
-        self.name: ResultName = result.result  # the last word: pass, too, for a host that takes mail for the recipients
+        self.name: ResultName = (
+            result.result
+        )  # the last word: pass, too, for a host that takes mail for the recipients
         self.comment = comment
-        self.recipients: list[tuple[str, str]] = []  # each recipient, and the result up to it
+        self.recipients: list[
+            tuple[str, str]
+        ] = []  # each recipient, and the result up to it
 
 # %% ../../nbs/spf/10_spfquery.ipynb #0d51abc2
 def by_domain(request: SpfRequest, setup: SpfquerySetup) -> SpfqueryAnswer:
@@ -188,45 +241,74 @@ def by_loopback(query: Query, receiver: str) -> SpfqueryAnswer:
     "An answer for a client on this machine."
     visit = Visit(query.domain)
     visit.result = "pass"
-    return SpfqueryAnswer(LoopbackResult(query, visit, "pass"), f"{plain(receiver)}: localhost is always allowed.")
+    return SpfqueryAnswer(
+        LoopbackResult(query, visit, "pass"),
+        f"{plain(receiver)}: localhost is always allowed.",
+    )
 
 # %% ../../nbs/spf/10_spfquery.ipynb #1fcbc42a
 def _is_secondary(request: SpfRequest, setup: SpfquerySetup, recipient: str) -> bool:
     return run_decision(secondary_mx(setup.query(request), recipient), request, setup)
 
 
-def add_recipients(answer: SpfqueryAnswer, request: SpfRequest, setup: SpfquerySetup) -> None:
+def add_recipients(
+    answer: SpfqueryAnswer, request: SpfRequest, setup: SpfquerySetup
+) -> None:
     "Complete an answer by what the recipients' domains say of the client."
     covered = True
     for recipient in request.recipients:
-        covered = covered and (answer.name == "pass" or _is_secondary(request, setup, recipient))
+        covered = covered and (
+            answer.name == "pass" or _is_secondary(request, setup, recipient)
+        )
         answer.recipients.append((recipient, "pass" if covered else answer.name))
     if request.recipients and covered and answer.name != "pass":
         client = answer.result.query.ip
-        domains = plain(", ".join(recipient.rpartition("@")[2] for recipient in request.recipients))
+        domains = plain(
+            ", ".join(recipient.rpartition("@")[2] for recipient in request.recipients)
+        )
         answer.name = "pass"
-        secondary = f"message received from {client} which is an MX secondary for {domains}."
+        secondary = (
+            f"message received from {client} which is an MX secondary for {domains}."
+        )
         answer.comment = f"{plain(setup.receiver)}: {secondary}"
 
 # %% ../../nbs/spf/10_spfquery.ipynb #9e3ddc23
 def answer_request(request: SpfRequest, setup: SpfquerySetup) -> SpfqueryAnswer:
     "SpfqueryAnswer a request; `ValueError` where the client's address isn't one."
     query = setup.query(request)
-    answer = by_loopback(query, setup.receiver) if query.ip.is_loopback else by_domain(request, setup)
+    answer = (
+        by_loopback(query, setup.receiver)
+        if query.ip.is_loopback
+        else by_domain(request, setup)
+    )
     add_recipients(answer, request, setup)
     return answer
 
 # %% ../../nbs/spf/10_spfquery.ipynb #a95c3d5a
-BARE = re.compile(r"[-\w.!#$%&'*+/=?^`{|}~@:]+", re.ASCII)  # what libspf2 writes without quotes, and scripts expect so
+BARE = re.compile(
+    r"[-\w.!#$%&'*+/=?^`{|}~@:]+", re.ASCII
+)  # what libspf2 writes without quotes, and scripts expect so
 
 
 def libspf2_header(answer: SpfqueryAnswer) -> str:
     "The Received-SPF field, as libspf2 writes it."
-    query, problem = answer.result.query, answer.result.problem_text if answer.result.result == "permerror" else ""
-    values = {"client-ip": str(query.ip), "envelope-from": mailbox(query), "helo": query.helo, "problem": problem}
+    query, problem = (
+        answer.result.query,
+        answer.result.problem_text if answer.result.result == "permerror" else "",
+    )
+    values = {
+        "client-ip": str(query.ip),
+        "envelope-from": mailbox(query),
+        "helo": query.helo,
+        "problem": problem,
+    }
 
     def write(limit: int) -> str:
-        pairs = " ".join(f"{key}={word(plain(value, limit), BARE)};" for key, value in values.items() if value)
+        pairs = " ".join(
+            f"{key}={word(plain(value, limit), BARE)};"
+            for key, value in values.items()
+            if value
+        )
         return f"{RECEIVED_SPF}{answer.name} {parenthesized(plain(answer.comment, 2 * limit))} {pairs}"
 
     return fitted(write)
@@ -246,9 +328,14 @@ def as_data(answer: SpfqueryAnswer) -> dict[str, Any]:
         "result": answer.name,
         "comment": answer.comment,
         "header": libspf2_header(answer),
-        "recipients": [{"recipient": recipient, "result": result} for recipient, result in answer.recipients],
+        "recipients": [
+            {"recipient": recipient, "result": result}
+            for recipient, result in answer.recipients
+        ],
         "check": answer.own.data(),
-        "other policy": answer.result.data() if answer.result is not answer.own else None,
+        "other policy": answer.result.data()
+        if answer.result is not answer.own
+        else None,
     }
 
 # %% ../../nbs/spf/10_spfquery.ipynb #1cb4abd3
@@ -263,7 +350,9 @@ class Option:
     ):
         self.name, *self.others = names.split()
         self.value, self.help = value, help
-        self.alone = "1" if not value or value.startswith("[") else None  # what it means without a value
+        self.alone = (
+            "1" if not value or value.startswith("[") else None
+        )  # what it means without a value
 
     def takes(
         self,
@@ -275,19 +364,57 @@ class Option:
 # %% ../../nbs/spf/10_spfquery.ipynb #bf3a8a26
 OPTIONS = [
     Option("ip i ip-address ipv4 ipv6", "ADDRESS", "the client's address"),
-    Option("sender s mail-from mfrom", "ADDRESS", "the sender; for a domain, its postmaster; '' for a bounce"),
+    Option(
+        "sender s mail-from mfrom",
+        "ADDRESS",
+        "the sender; for a domain, its postmaster; '' for a bounce",
+    ),
     Option("helo h helo-identity", "NAME", "the name that the client gave in HELO"),
-    Option("rcpt-to r authorize-mxes-for", "ADDRESSES", "recipients, with commas; their MX may pass on mail"),
-    Option("file f", "FILE", "many requests: lines of ip, sender, helo and recipients; - for standard input"),
-    Option("local l", "TERMS", "a policy of our own, asked before the last word of the sender's"),
+    Option(
+        "rcpt-to r authorize-mxes-for",
+        "ADDRESSES",
+        "recipients, with commas; their MX may pass on mail",
+    ),
+    Option(
+        "file f",
+        "FILE",
+        "many requests: lines of ip, sender, helo and recipients; - for standard input",
+    ),
+    Option(
+        "local l",
+        "TERMS",
+        "a policy of our own, asked before the last word of the sender's",
+    ),
     Option("trusted t tfwl", "[0|1]", "ask trusted-forwarder.org, too (0)"),
     Option("guess g", "TERMS", "a policy for domains that have none"),
-    Option("default-explanation e def-exp", "TEXT", "why a fail is one, where the domain doesn't say"),
-    Option("max-lookup m max-lookup-count max-dns-interactive-terms", "NUMBER", "how many terms may ask DNS (10)"),
-    Option("void-lookups max-void-dns-lookups", "NUMBER", "how many lookups may bring nothing (2)"),
-    Option("void-ipv6", "[0|1]", "0: a host without an IPv6 address isn't one, for an IPv6 client (1)"),
-    Option("void-ipv4", "[0|1]", "0: a host without an IPv4 address isn't one, for an IPv4 client (1)"),
-    Option("timeout", "SECONDS", "for each request, with all policies and recipients (20)"),
+    Option(
+        "default-explanation e def-exp",
+        "TEXT",
+        "why a fail is one, where the domain doesn't say",
+    ),
+    Option(
+        "max-lookup m max-lookup-count max-dns-interactive-terms",
+        "NUMBER",
+        "how many terms may ask DNS (10)",
+    ),
+    Option(
+        "void-lookups max-void-dns-lookups",
+        "NUMBER",
+        "how many lookups may bring nothing (2)",
+    ),
+    Option(
+        "void-ipv6",
+        "[0|1]",
+        "0: a host without an IPv6 address isn't one, for an IPv6 client (1)",
+    ),
+    Option(
+        "void-ipv4",
+        "[0|1]",
+        "0: a host without an IPv4 address isn't one, for an IPv4 client (1)",
+    ),
+    Option(
+        "timeout", "SECONDS", "for each request, with all policies and recipients (20)"
+    ),
     Option("name n hostname", "NAME", "our own name (spfquery)"),
     Option("sanitize c", "[0|1]", "print one blank for several (1)"),
     Option("zone", "FILE", "answer from a zone file (RFC 1035) in place of DNS"),
@@ -304,9 +431,15 @@ def find_option(name: str, options: Sequence[Option]) -> Option:
     "The option that is meant; `Fault` where there is none, or more than one."
     wanted = name.removeprefix("-").removeprefix("-")
     exact = [option for option in options if wanted in (option.name, *option.others)]
-    begun = exact or [option for option in options if wanted and option.name.startswith(wanted)]
+    begun = exact or [
+        option for option in options if wanted and option.name.startswith(wanted)
+    ]
     if len(begun) != 1 or not name.startswith("-"):
-        meant = f"; -{', -'.join(option.name for option in begun)}?" if len(begun) > 1 else ""
+        meant = (
+            f"; -{', -'.join(option.name for option in begun)}?"
+            if len(begun) > 1
+            else ""
+        )
         raise Fault(f"there is no option {printable(name, 40)}{meant}")
     return begun[0]
 
@@ -359,8 +492,14 @@ def option_number(values: dict[str, str], name: str, default: int) -> int:
 
 def limits_for(values: dict[str, str]) -> Limits:
     "How far checks may go, by the options; `Fault` for what makes no sense."
-    lookups, voids = option_number(values, "max-lookup", RFC7208.lookups), option_number(values, "void-lookups", RFC7208.voids)
-    counted = {name: values.get(name.replace("_", "-"), "1") != "0" for name in ("void_ipv6", "void_ipv4")}
+    lookups, voids = (
+        option_number(values, "max-lookup", RFC7208.lookups),
+        option_number(values, "void-lookups", RFC7208.voids),
+    )
+    counted = {
+        name: values.get(name.replace("_", "-"), "1") != "0"
+        for name in ("void_ipv6", "void_ipv4")
+    }
     try:
         return Limits(lookups=lookups, voids=voids, **counted)
     except ValueError as error:
@@ -373,7 +512,10 @@ def setup_for(values: dict[str, str]) -> SpfquerySetup:
     setup.receiver = values.get("name") or SpfquerySetup.receiver
     setup.default = values.get("default-explanation") or SpfquerySetup.default
     setup.local, setup.guess = values.get("local", ""), values.get("guess", "")
-    setup.trusted, setup.sanitize = values.get("trusted") == "1", values.get("sanitize", "1") != "0"
+    setup.trusted, setup.sanitize = (
+        values.get("trusted") == "1",
+        values.get("sanitize", "1") != "0",
+    )
     try:
         parse_macro(setup.default, explanation=True)
     except MacroError as error:
@@ -391,13 +533,20 @@ def request_of(fields: list[str]) -> SpfRequest | None:
     if not 2 <= len(fields) <= 4:
         return None
     ip, sender, helo, recipients = [*fields, "", ""][:4]
-    return SpfRequest(ip, sender, helo, [each for each in recipients.split(",") if each])
+    return SpfRequest(
+        ip, sender, helo, [each for each in recipients.split(",") if each]
+    )
 
 # %% ../../nbs/spf/10_spfquery.ipynb #b91d039a
 def file_lines(path: str) -> Iterable[str]:
     "The lines of a file, or of standard input for `-`; `Fault` where it can't be read."
     try:
-        with open(0 if path == "-" else path, encoding="utf-8", errors="surrogateescape", closefd=path != "-") as file:
+        with open(
+            0 if path == "-" else path,
+            encoding="utf-8",
+            errors="surrogateescape",
+            closefd=path != "-",
+        ) as file:
             yield from file
     except OSError as error:
         raise Fault(f"can't read {printable(path)}: {system_reason(error)}") from None
@@ -407,9 +556,23 @@ def requests(values: dict[str, str]) -> Iterator[tuple[str, SpfRequest | None]]:
     "What is asked: a line's number with a colon, or nothing, and the request, None where there is none on it."
     if "file" not in values:
         if "ip" not in values or not (values.get("sender") or values.get("helo")):
-            raise Fault("-ip and one of -sender and -helo are needed, or -file; -help tells more")
-        recipients = [each.strip() for each in values.get("rcpt-to", "").split(",") if each.strip()]
-        yield "", SpfRequest(values["ip"], values.get("sender", ""), values.get("helo", ""), recipients)
+            raise Fault(
+                "-ip and one of -sender and -helo are needed, or -file; -help tells more"
+            )
+        recipients = [
+            each.strip()
+            for each in values.get("rcpt-to", "").split(",")
+            if each.strip()
+        ]
+        yield (
+            "",
+            SpfRequest(
+                values["ip"],
+                values.get("sender", ""),
+                values.get("helo", ""),
+                recipients,
+            ),
+        )
         return
     if clash := values.keys() & {"ip", "sender", "helo", "rcpt-to"}:
         raise Fault(f"-file and -{min(clash)} exclude each other")
@@ -421,26 +584,43 @@ def requests(values: dict[str, str]) -> Iterator[tuple[str, SpfRequest | None]]:
             print(printable(line.rstrip()))
 
 # %% ../../nbs/spf/10_spfquery.ipynb #cff99b36
-STATUS = {"pass": 0, "fail": 1, "softfail": 2, "neutral": 3, "permerror": 4, "temperror": 5, "none": 6}
+STATUS = {
+    "pass": 0,
+    "fail": 1,
+    "softfail": 2,
+    "neutral": 3,
+    "permerror": 4,
+    "temperror": 5,
+    "none": 6,
+}
 CANT_ANSWER = 255
 
 # %% ../../nbs/spf/10_spfquery.ipynb #13586ad3
 def usage() -> str:
     "What `-help` prints."
-    names = [f"-{option.name}{'=' * bool(option.value)}{option.value}" for option in OPTIONS]
+    names = [
+        f"-{option.name}{'=' * bool(option.value)}{option.value}" for option in OPTIONS
+    ]
     return "\n".join(
         [
             "usage: spfquery -ip=ADDRESS -sender=ADDRESS -helo=NAME [options]",
             "       spfquery -file=FILE [options]",
             "May this client send mail in this domain's name? One dash or two, = or a blank:",
-            *(f"  {name:28} {option.help}" for name, option in zip(names, OPTIONS, strict=True)),
+            *(
+                f"  {name:28} {option.help}"
+                for name, option in zip(names, OPTIONS, strict=True)
+            ),
             _statuses(),
         ]
     )
 
 
 def _statuses() -> str:
-    return "exit status: " + ", ".join(f"{status} {name}" for name, status in STATUS.items()) + f", {CANT_ANSWER} error"
+    return (
+        "exit status: "
+        + ", ".join(f"{status} {name}" for name, status in STATUS.items())
+        + f", {CANT_ANSWER} error"
+    )
 
 # %% ../../nbs/spf/10_spfquery.ipynb #a25b2c31
 def trees(answer: SpfqueryAnswer) -> str:
@@ -448,11 +628,17 @@ def trees(answer: SpfqueryAnswer) -> str:
     return "\n".join(str(each) for each in dict.fromkeys((answer.own, answer.result)))
 
 
-def print_result(answer: SpfqueryAnswer, values: dict[str, str], setup: SpfquerySetup) -> None:
+def print_result(
+    answer: SpfqueryAnswer, values: dict[str, str], setup: SpfquerySetup
+) -> None:
     "Print an answer as the options say."
     import json
 
-    print(json.dumps(as_data(answer)) if "json" in values else "\n".join(lines(answer, setup.sanitize)))
+    print(
+        json.dumps(as_data(answer))
+        if "json" in values
+        else "\n".join(lines(answer, setup.sanitize))
+    )
     if "trace" in values and "json" not in values:
         print(trees(answer))
     sys.stdout.flush()
@@ -460,7 +646,9 @@ def print_result(answer: SpfqueryAnswer, values: dict[str, str], setup: Spfquery
         print(trees(answer), file=sys.stderr)
 
 # %% ../../nbs/spf/10_spfquery.ipynb #53bf0922
-def answered(place: str, request: SpfRequest | None, setup: SpfquerySetup) -> SpfqueryAnswer | None:
+def answered(
+    place: str, request: SpfRequest | None, setup: SpfquerySetup
+) -> SpfqueryAnswer | None:
     "The answer to what `requests` found; None where that is no request, which is said on standard error."
     try:
         if request is None:
@@ -482,7 +670,9 @@ def spfquery(arguments: Sequence[str]) -> int:
         answer = answered(place, request, setup)
         if answer:
             print_result(answer, values, setup)
-        status = STATUS[answer.name] if answer and status != CANT_ANSWER else CANT_ANSWER
+        status = (
+            STATUS[answer.name] if answer and status != CANT_ANSWER else CANT_ANSWER
+        )
     if status is None:
         raise Fault(f"{printable(values['file'])} holds no request")
     return status
@@ -498,7 +688,9 @@ LIMITING = ("max-lookup", "void-lookups", "void-ipv6", "void-ipv4", "timeout")
 EXPLAINS = ("ip", "helo", "name", *LIMITING, "zone", "json", "help", "version")
 EXPLAIN = [
     *(option for option in OPTIONS if option.name in EXPLAINS),
-    Option("domain", "NAME", "the own domain of a record that stands in place of a domain"),
+    Option(
+        "domain", "NAME", "the own domain of a record that stands in place of a domain"
+    ),
     Option("picture", "FILE", "write a picture, too: a page of HTML"),
 ]
 
@@ -511,7 +703,10 @@ def explanation_usage() -> str:
             "       ra-plugins spf explain DOMAIN|ADDRESS|RECORD --ip ADDRESS [options]",
             "What does a domain's SPF record cost, and whom does it let pass? With --ip: how does it judge this client?",
             "RECORD is one in quotes, 'v=spf1 mx -all', before it is published.",
-            *(f"  {f'--{option.name} {option.value}':22} {option.help}" for option in EXPLAIN),
+            *(
+                f"  {f'--{option.name} {option.value}':22} {option.help}"
+                for option in EXPLAIN
+            ),
             _statuses(),
             "Without --ip: 0 within the limits, 4 a permerror for some clients, 5 DNS didn't tell it all, 6 no record.",
         ]
@@ -528,7 +723,9 @@ def read_explain(arguments: Sequence[str]) -> dict[str, str]:
     if "about" not in values:
         raise Fault("a domain or a record is needed; --help tells more")
     if "domain" in values and not is_record(values["about"].strip()):
-        raise Fault("--domain names the domain of a record, and there is none in quotes")
+        raise Fault(
+            "--domain names the domain of a record, and there is none in quotes"
+        )
     if "helo" in values and "ip" not in values:
         raise Fault("--helo needs --ip")
     return values
@@ -559,7 +756,9 @@ def explained_report(values: dict[str, str], setup: SpfquerySetup) -> SurveyRepo
     from ra_plugins.spf.owner.tree import SurveyReport
 
     seconds = setup.timeout if "timeout" in values else SURVEY_TIMEOUT
-    survey = explained_survey(values["about"], values.get("domain", ""), setup.resolver, seconds)
+    survey = explained_survey(
+        values["about"], values.get("domain", ""), setup.resolver, seconds
+    )
     return SurveyReport(survey, setup.limits)
 
 # %% ../../nbs/spf/10_spfquery.ipynb #007f67ab
@@ -567,10 +766,18 @@ def explained(arguments: Sequence[str]) -> int:
     "That command itself; `Fault` where it can't answer."
     values = read_explain(arguments)
     if "help" in values or "version" in values:
-        print(explanation_usage() if "help" in values else version_line("ra-plugins spf explain"))
+        print(
+            explanation_usage()
+            if "help" in values
+            else version_line("ra-plugins spf explain")
+        )
         return 0
     setup = setup_for(values)
-    found = explained_check(values, setup) if "ip" in values else explained_report(values, setup)
+    found = (
+        explained_check(values, setup)
+        if "ip" in values
+        else explained_report(values, setup)
+    )
     if path := values.get("picture"):
         from ra_plugins.spf.owner.explain import save_picture
 
@@ -585,4 +792,9 @@ def explain(
     arguments: Sequence[str],  # `DOMAIN --ip ADDRESS …`
 ) -> int:  # the exit status, as of `spfquery`
     "The command `ra-plugins spf explain`: print the tree of a check, or of a survey."
-    return run_command("ra-plugins spf explain", partial(explained, arguments), CANT_ANSWER, CANT_ANSWER)
+    return run_command(
+        "ra-plugins spf explain",
+        partial(explained, arguments),
+        CANT_ANSWER,
+        CANT_ANSWER,
+    )

@@ -11,7 +11,15 @@ from typing import Any
 
 from ra_plugins.ask.question import Broken, Late, Nobody, Refused, Unanswered
 from ra_plugins.spf.query import NAME_LIMIT, Query
-from ra_plugins.spf.record import LABEL_LENGTH, NAME_LENGTH, Record, RecordError, ResultName, faulty_part, is_name
+from ra_plugins.spf.record import (
+    LABEL_LENGTH,
+    NAME_LENGTH,
+    Record,
+    RecordError,
+    ResultName,
+    faulty_part,
+    is_name,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,12 +43,16 @@ class Visit:
     reached = -1  # what had its turn last of all that asks: a directive, or `REDIRECT`
     matched: int | None = None  # the directive that matched
     redirected: Visit | None = None
-    error: EvaluationError | None = None  # that ended it, here or in a record that it led to
+    error: EvaluationError | None = (
+        None  # that ended it, here or in a record that it led to
+    )
     exists = True  # False if there is no record, and not even such a name (NXDOMAIN)
 
     def __init__(self, domain: str):
         self.domain = domain
-        self.asked: list[tuple[int, Lookup, int | Unanswered]] = []  # by which term, and how many answers or why none
+        self.asked: list[
+            tuple[int, Lookup, int | Unanswered]
+        ] = []  # by which term, and how many answers or why none
         self.visits: dict[int, Visit] = {}  # the includes, by term
 
     def __repr__(self) -> str:
@@ -61,7 +73,9 @@ class Visit:
         if self.record is None or number in (RECORD, EXPLANATION):
             return ""
         if number == REDIRECT:
-            return f"redirect={self.record.redirect.text}" if self.record.redirect else ""
+            return (
+                f"redirect={self.record.redirect.text}" if self.record.redirect else ""
+            )
         return self.record.directives[number]
 
 # %% ../../nbs/spf/03_trace.ipynb #ce1b8ece
@@ -104,7 +118,13 @@ class Reason:
 
     def data(self) -> dict[str, Any]:
         "The whole, of the types that JSON has."
-        return {"kind": self.kind, "domain": self.domain, "term": self.term or None, "place": self.place, **self.details()}
+        return {
+            "kind": self.kind,
+            "domain": self.domain,
+            "term": self.term or None,
+            "place": self.place,
+            **self.details(),
+        }
 
 # %% ../../nbs/spf/03_trace.ipynb #447d199e
 class Matched(Reason):
@@ -119,7 +139,11 @@ class NothingMatched(Reason):
     kind = "no match"
 
 # %% ../../nbs/spf/03_trace.ipynb #6980efd9
-NO_NAME, NO_TEXTS, OTHER_TEXTS = "no such name", "no TXT record", "TXT records, none for SPF"
+NO_NAME, NO_TEXTS, OTHER_TEXTS = (
+    "no such name",
+    "no TXT record",
+    "TXT records, none for SPF",
+)
 
 
 class NoPolicy(Reason):
@@ -132,7 +156,11 @@ class NoPolicy(Reason):
         "Why there is none: `NO_NAME`, `NO_TEXTS` or `OTHER_TEXTS`."
         if not self.visit.exists:
             return NO_NAME
-        return OTHER_TEXTS if any(answer for number, _, answer in self.visit.asked if number == RECORD) else NO_TEXTS
+        return (
+            OTHER_TEXTS
+            if any(answer for number, _, answer in self.visit.asked if number == RECORD)
+            else NO_TEXTS
+        )
 
     def words(self) -> str:
         "The same for a person."
@@ -159,7 +187,11 @@ def name_fault(domain: str) -> str:
         return f"has more than {NAME_LENGTH} characters"
     if any(len(label) > LABEL_LENGTH for label in domain.split(".")):
         return f"has a label of more than {LABEL_LENGTH} characters"
-    return "has an empty label" if "" in domain.split(".") else "has a character that no domain name has"
+    return (
+        "has an empty label"
+        if "" in domain.split(".")
+        else "has a character that no domain name has"
+    )
 
 
 class NoDomain(Reason):
@@ -167,7 +199,9 @@ class NoDomain(Reason):
 
     kind = "no domain"
 
-    def __init__(self, visit: Visit, helo: bool = False):  # was there no sender, so that HELO stands for it?
+    def __init__(
+        self, visit: Visit, helo: bool = False
+    ):  # was there no sender, so that HELO stands for it?
         super().__init__(visit)
         self.helo = helo
 
@@ -176,14 +210,29 @@ class NoDomain(Reason):
         "Why it is none: `EMPTY_DOMAIN`, `ONE_LABEL` or `MALFORMED_DOMAIN`."
         if not self.domain:
             return EMPTY_DOMAIN
-        return MALFORMED_DOMAIN if "." in self.domain or not is_name(self.domain) or set("[@ ") & set(self.domain) else ONE_LABEL
+        return (
+            MALFORMED_DOMAIN
+            if "." in self.domain
+            or not is_name(self.domain)
+            or set("[@ ") & set(self.domain)
+            else ONE_LABEL
+        )
 
     def words(self) -> str:
         "The same for a person."
         if self.cause == EMPTY_DOMAIN:
-            return "the sender is empty, and so is HELO" if self.helo else "the sender has no domain"
-        where = "the sender is empty, and " * self.helo + f"{self.domain}{' from HELO' * self.helo}"
-        fault = "has only one label" if self.cause == ONE_LABEL else name_fault(self.domain)
+            return (
+                "the sender is empty, and so is HELO"
+                if self.helo
+                else "the sender has no domain"
+            )
+        where = (
+            "the sender is empty, and " * self.helo
+            + f"{self.domain}{' from HELO' * self.helo}"
+        )
+        fault = (
+            "has only one label" if self.cause == ONE_LABEL else name_fault(self.domain)
+        )
         return f"{where} {fault}, so it has no policy"
 
     def details(self) -> dict[str, Any]:
@@ -237,7 +286,11 @@ class VoidLimitExceeded(LimitExceeded):
 
     def details(self) -> dict[str, Any]:
         "The limit, and the lookup that went over it."
-        return {"limit": self.limit, "name": self.lookup.name, "type": self.lookup.rdtype}
+        return {
+            "limit": self.limit,
+            "name": self.lookup.name,
+            "type": self.lookup.rdtype,
+        }
 
 
 class HostLimitExceeded(LimitExceeded):
@@ -259,8 +312,13 @@ class FaultyRecord(EvaluationError):
     def __init__(self, visit: Visit, record: str, error: RecordError):
         super().__init__(visit)
         self.message, self.text, self.record = error.message, error.problem, record
-        self.faulty = error.place, record[error.place :].partition(" ")[0]  # there is no record to find it in
-        self.part = faulty_part(record, error)  # where what is wrong begins in the record, and its length
+        self.faulty = (
+            error.place,
+            record[error.place :].partition(" ")[0],
+        )  # there is no record to find it in
+        self.part = faulty_part(
+            record, error
+        )  # where what is wrong begins in the record, and its length
 
     @property
     def term(self) -> str:
@@ -275,7 +333,12 @@ class FaultyRecord(EvaluationError):
     def details(self) -> dict[str, Any]:
         "What is wrong, in which text, and where: the length of the term, and the part of it that is wrong."
         part = {"place": self.part[0], "length": self.part[1]}
-        return {"message": self.message, "text": self.text, "length": len(self.term), "part": part}
+        return {
+            "message": self.message,
+            "text": self.text,
+            "length": len(self.term),
+            "part": part,
+        }
 
 
 class SeveralRecords(EvaluationError):
@@ -302,13 +365,21 @@ class NoRecord(EvaluationError):
         super().__init__(visit, number)
         record = visit.record
         redirect = record.redirect if record and number == REDIRECT else None
-        self.message = "redirect domain has no SPF record" if redirect else "include has no SPF record"
+        self.message = (
+            "redirect domain has no SPF record"
+            if redirect
+            else "include has no SPF record"
+        )
         self.text = redirect.text if redirect else self.term
 
 # %% ../../nbs/spf/03_trace.ipynb #758246fe
 def failure_kind(failure: Unanswered) -> str:
     "Why there is no answer, in a word: that for the class of its failure that questions know."
-    known = (each.__name__.lower() for each in type(failure).__mro__ if each in (Late, Refused, Broken, Nobody))
+    known = (
+        each.__name__.lower()
+        for each in type(failure).__mro__
+        if each in (Late, Refused, Broken, Nobody)
+    )
     return next(known, "unanswered")
 
 
@@ -321,12 +392,20 @@ class LookupFailed(EvaluationError):
     def __init__(self, visit: Visit, number: int, lookup: Lookup, failure: Unanswered):
         super().__init__(visit, number)
         self.lookup, self.failure = lookup, failure
-        self.message, self.text = f"DNS {lookup.rdtype} {lookup.name}: {failure}", f"{lookup.rdtype} {lookup.name}"
+        self.message, self.text = (
+            f"DNS {lookup.rdtype} {lookup.name}: {failure}",
+            f"{lookup.rdtype} {lookup.name}",
+        )
 
     def details(self) -> dict[str, Any]:
         "The lookup, and why there is no answer: by its type, and in words."
         name, rdtype = self.lookup.name, self.lookup.rdtype
-        return {"name": name, "type": rdtype, "failure": failure_kind(self.failure), "text": str(self.failure)}
+        return {
+            "name": name,
+            "type": rdtype,
+            "failure": failure_kind(self.failure),
+            "text": str(self.failure),
+        }
 
 
 class DeadlinePassed(LookupFailed):
@@ -348,7 +427,13 @@ class Outcome:
     error: EvaluationError | None  # what ended it with temperror or permerror
     explanation: str  # for the SMTP reply, if it is fail
 
-    def __init__(self, query: Query, trace: Visit, result: ResultName, error: EvaluationError | None = None):
+    def __init__(
+        self,
+        query: Query,
+        trace: Visit,
+        result: ResultName,
+        error: EvaluationError | None = None,
+    ):
         self.query, self.trace, self.result, self.error = query, trace, result, error
         self.explanation = ""
 
@@ -370,7 +455,9 @@ class Outcome:
             return Matched(visit, visit.matched)
         if visit.record:
             return NothingMatched(visit)
-        return NoPolicy(visit) if visit.asked else NoDomain(visit, not self.query.sender)
+        return (
+            NoPolicy(visit) if visit.asked else NoDomain(visit, not self.query.sender)
+        )
 
     @property
     def mechanism(self) -> str:

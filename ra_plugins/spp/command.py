@@ -47,7 +47,10 @@ class Command:
         return f"{type(self).__name__}({', '.join(map(repr, self.arguments))})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Command) and (type(self), self.text) == (type(other), other.text)
+        return isinstance(other, Command) and (type(self), self.text) == (
+            type(other),
+            other.text,
+        )
 
     def __hash__(self) -> int:
         return hash((type(self), self.text))
@@ -103,7 +106,12 @@ _NAME_LIMIT = 100  # bytes of a name: of a variable, a header field, a plugin
 
 def _checked_name(name: str) -> str:
     "The name of an environment variable."
-    if not (isinstance(name, str) and name.isascii() and name.isidentifier() and len(name) <= _NAME_LIMIT):
+    if not (
+        isinstance(name, str)
+        and name.isascii()
+        and name.isidentifier()
+        and len(name) <= _NAME_LIMIT
+    ):
         raise ValueError(f"no name for an environment variable: {name!r:.60}")
     return name
 
@@ -116,9 +124,15 @@ def _checked_address(address: str) -> str:
     wrong = "" if address else "empty"
     if any(char < " " or char == "\x7f" for char in address[: ADDRESS_LIMIT + 1]):
         wrong = "a control character in it"
-    if any("\ud800" <= char <= "\udfff" and not "\udc80" <= char <= "\udcff" for char in address[: ADDRESS_LIMIT + 1]):
+    if any(
+        "\ud800" <= char <= "\udfff" and not "\udc80" <= char <= "\udcff"
+        for char in address[: ADDRESS_LIMIT + 1]
+    ):
         wrong = "a surrogate in it that stands for no byte (PEP 383)"
-    elif len(address) > ADDRESS_LIMIT or len(address.encode("utf-8", "surrogateescape")) > ADDRESS_LIMIT:
+    elif (
+        len(address) > ADDRESS_LIMIT
+        or len(address.encode("utf-8", "surrogateescape")) > ADDRESS_LIMIT
+    ):
         wrong = f"longer than {ADDRESS_LIMIT} bytes"
     if wrong:
         raise ValueError(f"can't change the address to {address!r:.60}: {wrong}")
@@ -130,15 +144,25 @@ def _checked_codes(code: object, enhanced: object) -> None:
     if type(code) is not int or not 400 <= code <= 599:
         raise ValueError(f"a refusal has a code from 400 to 599, not {code!r:.60}")
     parts = enhanced.split(".", 3) if isinstance(enhanced, str) else []
-    fits = len(parts) == 3 and all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts)
+    fits = len(parts) == 3 and all(
+        part.isascii() and part.isdigit() and len(part) < 4 for part in parts
+    )
     if enhanced is not None and not (fits and parts[0] == str(code)[0]):
-        raise ValueError(f"an enhanced status code for {code} is {code // 100}.X.Y (RFC 3463), not {enhanced!r:.60}")
+        raise ValueError(
+            f"an enhanced status code for {code} is {code // 100}.X.Y (RFC 3463), not {enhanced!r:.60}"
+        )
 
 
 def _check_signature(by: object) -> None:
     "`ValueError` for what can't sign a reply."
-    if not isinstance(by, str) or len(by) > _NAME_LIMIT or any(not "!" <= char <= "~" for char in by):
-        raise ValueError(f"a reply is signed with a word of ASCII of at most {_NAME_LIMIT} bytes, not with {by!r:.60}")
+    if (
+        not isinstance(by, str)
+        or len(by) > _NAME_LIMIT
+        or any(not "!" <= char <= "~" for char in by)
+    ):
+        raise ValueError(
+            f"a reply is signed with a word of ASCII of at most {_NAME_LIMIT} bytes, not with {by!r:.60}"
+        )
 
 # %% ../../nbs/spp/01_command.ipynb #0867dcfd
 class Reply(Command):
@@ -149,7 +173,8 @@ class Reply(Command):
     def __init__(
         self,
         code: int,  # from 400 to 599
-        enhanced: str | None = None,  # enhanced status code, `5.7.1`; None for a reply that shows none
+        enhanced: str
+        | None = None,  # enhanced status code, `5.7.1`; None for a reply that shows none
         text: str = "",  # for people; it may come from outside
         *,
         by: str = "",  # the plugin that signs the reply, behind the enhanced status code; a word
@@ -159,11 +184,21 @@ class Reply(Command):
         _check_signature(by)
         _check_text("what a refusal says", text)
         before = f"{code} {enhanced} " if enhanced and in_front else f"{code} "
-        behind = f" (#{enhanced}{' - ' + by if by else ''})" if enhanced and not in_front else ""
+        behind = (
+            f" (#{enhanced}{' - ' + by if by else ''})"
+            if enhanced and not in_front
+            else ""
+        )
         said = _reply(text, REPLY_LIMIT - len(before) - len(behind))
         if not said.strip():
             raise ValueError(f"a refusal should say something: {code} {text!r:.60}")
-        self._say(before + said + behind, code, enhanced, said, *(["by", by] if by else ["in_front", True] if in_front else []))
+        self._say(
+            before + said + behind,
+            code,
+            enhanced,
+            said,
+            *(["by", by] if by else ["in_front", True] if in_front else []),
+        )
 
     def __repr__(self) -> str:
         if not self.arguments:
@@ -209,7 +244,9 @@ class Later(Command):
         refusal: Refuse,
     ):
         if not isinstance(stage, str) or stage not in self.STAGES:
-            raise ValueError(f"a refusal can be put off until {', '.join(self.STAGES)}, not {stage!r:.60}")
+            raise ValueError(
+                f"a refusal can be put off until {', '.join(self.STAGES)}, not {stage!r:.60}"
+            )
         if not isinstance(refusal, Refuse):
             raise ValueError(f"what is put off should be a Refuse, not {refusal!r:.60}")
         self._say(self.STAGES[stage] + refusal.text, stage, refusal)
@@ -217,7 +254,9 @@ class Later(Command):
     @property
     def stage(self) -> str:
         "Where it refuses."
-        return next(stage for stage, letter in self.STAGES.items() if letter == self.text[:1])
+        return next(
+            stage for stage, letter in self.STAGES.items() if letter == self.text[:1]
+        )
 
     @property
     def reply(self) -> str:
@@ -270,7 +309,11 @@ class AddHeader(Command):
     ):
         _check_text("a header field", field)
         name, colon, _ = field.partition(":")
-        if not (colon and 0 < len(name) <= _NAME_LIMIT and all("!" <= char <= "~" for char in name)):
+        if not (
+            colon
+            and 0 < len(name) <= _NAME_LIMIT
+            and all("!" <= char <= "~" for char in name)
+        ):
             raise ValueError(f"a header field is NAME: VALUE, not {field!r:.60}")
         said = _field(field)
         self._say(said, said)
@@ -287,7 +330,9 @@ class Say(Command):
         text: str,
     ):
         if type(code) is not int or not 200 <= code <= 599:
-            raise ValueError(f"a line of a reply has a code from 200 to 599, not {code!r:.60}")
+            raise ValueError(
+                f"a line of a reply has a code from 200 to 599, not {code!r:.60}"
+            )
         _check_text("a line of a reply", text)
         said = _reply(text, REPLY_LIMIT - 4)
         self._say(f"{code}-{said}", code, said)
@@ -306,8 +351,14 @@ class Delay(Command):
         seconds: int,  # whole ones, from 0 to `DELAY_LIMIT`
     ):
         if type(seconds) is not int or not 0 <= seconds <= DELAY_LIMIT:
-            shown = "a longer one" if isinstance(seconds, int) and seconds > DELAY_LIMIT else f"{seconds!r:.60}"
-            raise ValueError(f"a delay is a whole number of seconds from 0 to {DELAY_LIMIT}, not {shown}")
+            shown = (
+                "a longer one"
+                if isinstance(seconds, int) and seconds > DELAY_LIMIT
+                else f"{seconds!r:.60}"
+            )
+            raise ValueError(
+                f"a delay is a whole number of seconds from 0 to {DELAY_LIMIT}, not {shown}"
+            )
         self._say(str(seconds), seconds)
 
     @property
@@ -336,7 +387,10 @@ def write(
 ) -> bytes:  # for standard output
     "Write commands, each on one line; `ValueError` for one that somebody has read with a newline or NUL in it."
     acting = [command for command in up_to_final(commands) if command.letter]
-    lines = [(command.letter + command.text).encode("utf-8", "surrogateescape") for command in acting]
+    lines = [
+        (command.letter + command.text).encode("utf-8", "surrogateescape")
+        for command in acting
+    ]
     if any(b"\n" in line or b"\0" in line for line in lines):
         raise ValueError("a newline or a NUL byte in a command")
     return b"".join(line + b"\n" for line in lines)
@@ -362,7 +416,20 @@ def block_temporary(
 # %% ../../nbs/spp/01_command.ipynb #a35ada82
 _KINDS: dict[str, type[Command]] = {
     kind.letter: kind
-    for kind in (Accept, Next, Okay, Drop, Refuse, Disconnect, Later, ChangeAddress, SetVariable, UnsetVariable, AddHeader, Say)
+    for kind in (
+        Accept,
+        Next,
+        Okay,
+        Drop,
+        Refuse,
+        Disconnect,
+        Later,
+        ChangeAddress,
+        SetVariable,
+        UnsetVariable,
+        AddHeader,
+        Say,
+    )
 }
 
 
@@ -370,7 +437,11 @@ def _read_line(line: str) -> Command | None:
     "The command on one line, if it is one."
     letter, rest = line[:1], line[1:]
     kind = _KINDS.get(letter)
-    if kind is None or (kind is Later and rest[:1] not in ("M", "R", "D")) or (kind is SetVariable and "=" not in rest):
+    if (
+        kind is None
+        or (kind is Later and rest[:1] not in ("M", "R", "D"))
+        or (kind is SetVariable and "=" not in rest)
+    ):
         return None
     if letter in ("A", "N", "O", "D"):
         return kind()
@@ -382,5 +453,8 @@ def read(
 ) -> list[Command]:  # up to and with the first final one
     "Read a plugin's commands as qmail-spp does. The texts hold what was written, undecodable bytes as surrogates."
     *lines, rest = output.split(b"\n")
-    found = (_read_line(line.decode("utf-8", "surrogateescape")) for line in [*lines, rest[:-1]])
+    found = (
+        _read_line(line.decode("utf-8", "surrogateescape"))
+        for line in [*lines, rest[:-1]]
+    )
     return up_to_final(command for command in found if command)

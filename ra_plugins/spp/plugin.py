@@ -27,20 +27,40 @@ __all__ = ['STAGES', 'ARGUMENTS', 'ANSWER_COMMANDS', 'ANSWER_BYTES', 'SECONDS', 
            'plugin']
 
 # %% ../../nbs/spp/02_plugin.ipynb #67ea9674
-STAGES = ("connection", "helo", "mail", "rcpt", "data", "auth", "pass")  # sections of control/smtpplugins
-ARGUMENTS = ("session", "settings", "state", "control", "log", "now")  # what a decision may take
+STAGES = (
+    "connection",
+    "helo",
+    "mail",
+    "rcpt",
+    "data",
+    "auth",
+    "pass",
+)  # sections of control/smtpplugins
+ARGUMENTS = (
+    "session",
+    "settings",
+    "state",
+    "control",
+    "log",
+    "now",
+)  # what a decision may take
 
 # %% ../../nbs/spp/02_plugin.ipynb #000124b3
 def _check_known(what: str, given: tuple[object, ...], known: tuple[str, ...]) -> None:
     "`ValueError` for a name that isn't known, or comes twice."
     for name in given:
         if name not in known:
-            raise ValueError(f"a plugin has no {what} {name!s:.60}; there are {', '.join(known)}")
+            raise ValueError(
+                f"a plugin has no {what} {name!s:.60}; there are {', '.join(known)}"
+            )
     if len(set(given)) < len(given):
         raise ValueError(f"a plugin has each {what} once: {', '.join(map(str, given))}")
 
 # %% ../../nbs/spp/02_plugin.ipynb #353e0109
-VARIADIC, GENERATOR = 0x04 | 0x08, 0x20 | 0x200  # in `co_flags`: `*arguments` or `**options`; a generator, asynchronous or not
+VARIADIC, GENERATOR = (
+    0x04 | 0x08,
+    0x20 | 0x200,
+)  # in `co_flags`: `*arguments` or `**options`; a generator, asynchronous or not
 
 
 VARIADIC_KEYWORDS = 0x08  # in `co_flags`: `**options`
@@ -53,13 +73,19 @@ def _layers(decision: object) -> list[Any]:  # the outermost first
     while hasattr(layers[-1], "__wrapped__") and len(layers) <= LAYERS_LIMIT:
         layers.append(layers[-1].__wrapped__)
     if len(layers) > LAYERS_LIMIT:
-        raise ValueError(f"{name:.60} is wrapped over {LAYERS_LIMIT} times, or in itself")
+        raise ValueError(
+            f"{name:.60} is wrapped over {LAYERS_LIMIT} times, or in itself"
+        )
     for each in layers:
         if not hasattr(each, "__code__"):
             without = " as long as it is decorated" if each is not layers[-1] else ""
-            raise ValueError(f"a decision is a function, and {name:.60} isn't one{without}")
+            raise ValueError(
+                f"a decision is a function, and {name:.60} isn't one{without}"
+            )
         if each.__code__.co_flags & GENERATOR:
-            raise ValueError(f"{name:.60} yields; a decision returns its answer, and awaits what it asks")
+            raise ValueError(
+                f"{name:.60} yields; a decision returns its answer, and awaits what it asks"
+            )
     return layers
 
 
@@ -68,8 +94,12 @@ def _arguments(decision: object) -> tuple[str, ...]:
     layers = _layers(decision)
     name, code = layers[-1].__name__, layers[-1].__code__
     if code.co_flags & VARIADIC or code.co_posonlyargcount:
-        raise ValueError(f"{name:.60} should name what it takes: any of {', '.join(ARGUMENTS)}")
-    names: tuple[str, ...] = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        raise ValueError(
+            f"{name:.60} should name what it takes: any of {', '.join(ARGUMENTS)}"
+        )
+    names: tuple[str, ...] = code.co_varnames[
+        : code.co_argcount + code.co_kwonlyargcount
+    ]
     _check_known("argument", names, ARGUMENTS)
     _check_callable(layers[0], names)
     return names
@@ -80,13 +110,29 @@ def _check_callable(function: Any, names: tuple[str, ...]) -> None:
     code, by_name = function.__code__, slice(function.__code__.co_posonlyargcount, None)
     taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     needed = taken[: code.co_argcount - len(function.__defaults__ or ())]
-    needed += tuple(each for each in taken[code.co_argcount :] if each not in (function.__kwdefaults__ or {}))
-    lacking = [] if code.co_flags & VARIADIC_KEYWORDS else [each for each in names if each not in taken[by_name]]
-    asked_for = [each for place, each in enumerate(needed) if each not in names or place < code.co_posonlyargcount]
+    needed += tuple(
+        each
+        for each in taken[code.co_argcount :]
+        if each not in (function.__kwdefaults__ or {})
+    )
+    lacking = (
+        []
+        if code.co_flags & VARIADIC_KEYWORDS
+        else [each for each in names if each not in taken[by_name]]
+    )
+    asked_for = [
+        each
+        for place, each in enumerate(needed)
+        if each not in names or place < code.co_posonlyargcount
+    ]
     if lacking:
-        raise ValueError(f"what is wrapped around {function.__name__:.60} doesn't take {', '.join(lacking)}; **options would")
+        raise ValueError(
+            f"what is wrapped around {function.__name__:.60} doesn't take {', '.join(lacking)}; **options would"
+        )
     if asked_for:
-        raise ValueError(f"what is wrapped around {function.__name__:.60} wants {', '.join(asked_for)}, which it isn't given")
+        raise ValueError(
+            f"what is wrapped around {function.__name__:.60} wants {', '.join(asked_for)}, which it isn't given"
+        )
 
 # %% ../../nbs/spp/02_plugin.ipynb #0bb53fca
 class State(Environment):
@@ -99,8 +145,12 @@ class State(Environment):
         "The commands that leave values for the next command; `ValueError` for one that couldn't be read again."
         declared = {each.attribute: each for each in self.variables()}
         if unknown := [attribute for attribute in values if attribute not in declared]:
-            raise ValueError(f"there is no {', '.join(unknown)} to keep; there are {', '.join(declared) or 'none'}")
-        return [_kept(declared[attribute], value) for attribute, value in values.items()]
+            raise ValueError(
+                f"there is no {', '.join(unknown)} to keep; there are {', '.join(declared) or 'none'}"
+            )
+        return [
+            _kept(declared[attribute], value) for attribute, value in values.items()
+        ]
 
 
 def _kept(variable: Variable, value: object) -> SetVariable:
@@ -110,11 +160,17 @@ def _kept(variable: Variable, value: object) -> SetVariable:
         read_again = variable.kind(command.text.partition("=")[2])
     except ValueError as error:
         why = str(error) or f"should be {variable.kind.__doc__}"
-        raise ValueError(f"{variable.attribute} can't be kept as {value!r:.60}: {why}") from None
+        raise ValueError(
+            f"{variable.attribute} can't be kept as {value!r:.60}: {why}"
+        ) from None
     if isinstance(value, str) and len(value) > LINE_LIMIT:
-        raise ValueError(f"{variable.attribute} can't be kept as {value!r:.60}: longer than {LINE_LIMIT} characters")
+        raise ValueError(
+            f"{variable.attribute} can't be kept as {value!r:.60}: longer than {LINE_LIMIT} characters"
+        )
     if read_again != value:
-        raise ValueError(f"{variable.attribute} can't be kept as {value!r:.60}: read again, that is {read_again!r:.60}")
+        raise ValueError(
+            f"{variable.attribute} can't be kept as {value!r:.60}: read again, that is {read_again!r:.60}"
+        )
     return command
 
 # %% ../../nbs/spp/02_plugin.ipynb #2591c607
@@ -126,33 +182,49 @@ def commands(
     answer: object,  # what a decision returned: a command, a list or tuple of them, or None
 ) -> list[Command]:  # up to and with the first final one
     "The answer of a decision, as a list in every case; `TypeError` if it isn't one, `ValueError` if it is too long."
-    listed = [] if answer is None else [answer] if isinstance(answer, Command) else answer
-    if not isinstance(listed, (list, tuple)) or not all(isinstance(each, Command) for each in listed):
+    listed = (
+        [] if answer is None else [answer] if isinstance(answer, Command) else answer
+    )
+    if not isinstance(listed, (list, tuple)) or not all(
+        isinstance(each, Command) for each in listed
+    ):
         raise TypeError(f"a plugin answers with commands, not with {answer!r:.60}")
     acting = up_to_final(listed)
     if len(acting) > ANSWER_COMMANDS:
-        raise ValueError(f"a plugin answers with at most {ANSWER_COMMANDS} commands, not with {len(acting)}")
+        raise ValueError(
+            f"a plugin answers with at most {ANSWER_COMMANDS} commands, not with {len(acting)}"
+        )
     size = sum(len(each.letter) + len(octets(each.text)) + 1 for each in acting)
     if size > ANSWER_BYTES:
-        raise ValueError(f"a plugin answers with at most {ANSWER_BYTES} bytes, not with {size}")
+        raise ValueError(
+            f"a plugin answers with at most {ANSWER_BYTES} bytes, not with {size}"
+        )
     delay = sum(each.seconds for each in acting if isinstance(each, Delay))
     if delay > DELAY_LIMIT:
-        raise ValueError(f"a plugin asks for at most {DELAY_LIMIT} seconds of delay in all, not for {delay}")
+        raise ValueError(
+            f"a plugin asks for at most {DELAY_LIMIT} seconds of delay in all, not for {delay}"
+        )
     return acting
 
 # %% ../../nbs/spp/02_plugin.ipynb #4d3ab851
 def _check_kind(what: str, kind: object, base: type) -> None:
     "`ValueError` for what is no class derived from `base`."
     if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise ValueError(f"{what} should be a class that derives from {base.__name__}, not {kind!r:.60}")
+        raise ValueError(
+            f"{what} should be a class that derives from {base.__name__}, not {kind!r:.60}"
+        )
 
 
 def _check_kinds(what: str, kinds: object, base: type) -> None:
     "`ValueError` for what is no tuple of such classes."
     if isinstance(kinds, type):
-        raise ValueError(f"{what} should be a tuple of classes: {what}=({kinds.__name__},)")
+        raise ValueError(
+            f"{what} should be a tuple of classes: {what}=({kinds.__name__},)"
+        )
     if not isinstance(kinds, tuple):
-        raise ValueError(f"{what} should be a tuple of classes, as in {what}=({base.__name__},), not {kinds!r:.60}")
+        raise ValueError(
+            f"{what} should be a tuple of classes, as in {what}=({base.__name__},), not {kinds!r:.60}"
+        )
     for kind in kinds:
         _check_kind(f"each of {what}", kind, base)
 
@@ -166,25 +238,39 @@ class Declaration:
     def __init__(
         self,
         decision: Callable[..., Any],
-        stages: tuple[str, ...],  # SMTP commands at which it is meant to run, of `STAGES`
+        stages: tuple[
+            str, ...
+        ],  # SMTP commands at which it is meant to run, of `STAGES`
         settings: type[Environment] = Environment,  # what it can be told
         state: type[State] = State,  # what it keeps from command to command
         asks: tuple[type[Question[Any]], ...] = (),  # the questions that it may ask
-        answers: tuple[type[Command], ...] | None = None,  # the commands that it may answer; None: it doesn't say
+        answers: tuple[type[Command], ...]
+        | None = None,  # the commands that it may answer; None: it doesn't say
         seconds: float = SECONDS,  # that it may take as a whole
     ):
-        self.decision, self.stages, self.settings, self.state = decision, stages, settings, state
+        self.decision, self.stages, self.settings, self.state = (
+            decision,
+            stages,
+            settings,
+            state,
+        )
         self.asks, self.answers, self.seconds = asks, answers, seconds
         self.arguments = _arguments(decision)
         self.name: str = decision.__name__
-        self.__name__, self.__doc__, self.__module__ = decision.__name__, decision.__doc__, decision.__module__
+        self.__name__, self.__doc__, self.__module__ = (
+            decision.__name__,
+            decision.__doc__,
+            decision.__module__,
+        )
         self.__wrapped__ = decision
         self.judge()
 
     def judge(self) -> None:
         "`ValueError` for a declaration that can't be one. That can also have become of it since."
         if not isinstance(self.stages, tuple) or not self.stages:
-            raise ValueError(f"a plugin runs at one SMTP command or several, of {', '.join(STAGES)}")
+            raise ValueError(
+                f"a plugin runs at one SMTP command or several, of {', '.join(STAGES)}"
+            )
         _check_known("stage", self.stages, STAGES)
         _check_kind("settings", self.settings, Environment)
         _check_kind("state", self.state, State)
@@ -192,7 +278,9 @@ class Declaration:
         if self.answers is not None:
             _check_kinds("answers", self.answers, Command)
         if type(self.seconds) not in (int, float) or not 0 < self.seconds <= LONGEST:
-            raise ValueError(f"a plugin may take a number of seconds over 0 and up to {LONGEST}, not {self.seconds!r:.60}")
+            raise ValueError(
+                f"a plugin may take a number of seconds over 0 and up to {LONGEST}, not {self.seconds!r:.60}"
+            )
         if not isinstance(self.name, str) or not isinstance(self.__doc__, str | None):
             raise ValueError("a plugin's name and description are texts")
 
@@ -207,7 +295,12 @@ class Declaration:
         now: float,  # seconds since 1970
     ) -> Any:  # what the decision returns: commands, or a coroutine where it asks
         "Hand the decision what it takes."
-        given: dict[str, Any] = {"session": session, "control": control, "log": log, "now": now}
+        given: dict[str, Any] = {
+            "session": session,
+            "control": control,
+            "log": log,
+            "now": now,
+        }
         for name, declared in (("settings", self.settings), ("state", self.state)):
             if name in self.arguments:
                 given[name] = declared(session.environ, log)
@@ -232,13 +325,20 @@ class Plugin(Declaration):
         self,
         session: Session,
         control: Control | None = None,  # none by default: no control file is there
-        log: Callable[[str], None] | None = None,  # prints, by default, what would stand in the log
-        answerers: Answerers | Mapping[type[Question[Any]], Any] | None = None,  # or functions, by class of question
-        now: float | None = None,  # the time of day, in seconds since 1970; by default, the system's
+        log: Callable[[str], None]
+        | None = None,  # prints, by default, what would stand in the log
+        answerers: Answerers
+        | Mapping[type[Question[Any]], Any]
+        | None = None,  # or functions, by class of question
+        now: float
+        | None = None,  # the time of day, in seconds since 1970; by default, the system's
         watch: Callable[..., Any] | None = None,  # as in `drive`
     ) -> list[Command]:  # up to and with the first final one
         "Decide on a session, from beginning to end. What the decision raises is raised."
-        given, until = self._given(session, control, log, now), monotonic() + self.seconds
+        given, until = (
+            self._given(session, control, log, now),
+            monotonic() + self.seconds,
+        )
         answer = watch(self.start, *given) if watch else self.start(*given)
         if hasattr(answer, "send"):
             answer = drive(answer, _answerers(answerers).tell, until, watch)
@@ -256,15 +356,24 @@ class Plugin(Declaration):
         watch: Callable[..., Any] | None = None,
     ) -> list[Command]:
         "As `decide`, on asyncio: while it waits for answers, others run."
-        given, until = self._given(session, control, log, now), monotonic() + self.seconds
+        given, until = (
+            self._given(session, control, log, now),
+            monotonic() + self.seconds,
+        )
         answer = watch(self.start, *given) if watch else self.start(*given)
         if hasattr(answer, "send"):
             answer = await adrive(answer, _answerers(answerers).atell, until, watch)
         return watch(commands, answer) if watch else commands(answer)
 
 
-def _answerers(given: Answerers | Mapping[type[Question[Any]], Any] | None) -> Answerers:
-    return given if isinstance(given, Answerers) else Answerers(known=given, only_known=True)
+def _answerers(
+    given: Answerers | Mapping[type[Question[Any]], Any] | None,
+) -> Answerers:
+    return (
+        given
+        if isinstance(given, Answerers)
+        else Answerers(known=given, only_known=True)
+    )
 
 # %% ../../nbs/spp/02_plugin.ipynb #5e31c78d
 def plugin(
@@ -272,10 +381,15 @@ def plugin(
     settings: type[Environment] = Environment,  # what it can be told
     state: type[State] = State,  # what it keeps from command to command
     asks: tuple[type[Question[Any]], ...] = (),  # the questions that it may ask
-    answers: tuple[type[Command], ...] | None = None,  # the commands that it may answer; None: it doesn't say
+    answers: tuple[type[Command], ...]
+    | None = None,  # the commands that it may answer; None: it doesn't say
     seconds: float = SECONDS,  # that it may take as a whole
 ) -> Callable[[Callable[..., Any]], Plugin]:
     "Decorator: make a decision a plugin of the same name. `ValueError` for what can't be one."
     if any(map(callable, stages)):
-        raise ValueError("""a plugin says where it runs: @plugin("mail"), and not @plugin""")
-    return lambda decision: Plugin(decision, stages, settings, state, asks, answers, seconds)
+        raise ValueError(
+            """a plugin says where it runs: @plugin("mail"), and not @plugin"""
+        )
+    return lambda decision: Plugin(
+        decision, stages, settings, state, asks, answers, seconds
+    )

@@ -38,7 +38,11 @@ def sections(
     return programs
 
 # %% ../../nbs/spp/03_sections.ipynb #bf3b9153
-ADDRESS_VARIABLES = {"mail": "SMTPMAILFROM", "rcpt": "SMTPRCPTTO", "pass": "SMTPRCPTTO"}  # where a stage's address stands
+ADDRESS_VARIABLES = {
+    "mail": "SMTPMAILFROM",
+    "rcpt": "SMTPRCPTTO",
+    "pass": "SMTPRCPTTO",
+}  # where a stage's address stands
 
 
 def affect(

@@ -33,7 +33,10 @@ def parse_address(
     text: str,  # as in SMTPMAILFROM and SMTPRCPTTO, without angle brackets
 ) -> Address:
     "Take an address apart, or raise `ValueError` that says what is wrong with it."
-    if len(text[: ADDRESS_LIMIT + 1].encode("utf-8", "surrogateescape")) > ADDRESS_LIMIT:
+    if (
+        len(text[: ADDRESS_LIMIT + 1].encode("utf-8", "surrogateescape"))
+        > ADDRESS_LIMIT
+    ):
         raise ValueError(f"longer than {ADDRESS_LIMIT} bytes")
     if any(char < " " or char == "\x7f" for char in text):
         raise ValueError("a control character in it")
@@ -68,6 +71,10 @@ def literal(
 
     inside = domain[1:].removesuffix("]")
     try:
-        return IPv6Address(inside[5:]) if inside[:5].lower() == "ipv6:" else IPv4Address(inside)
+        return (
+            IPv6Address(inside[5:])
+            if inside[:5].lower() == "ipv6:"
+            else IPv4Address(inside)
+        )
     except ValueError:
         raise ValueError("brackets, but no IP address in them") from None

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ['KEY_LIMIT', 'BLOCK', 'HEADER', 'PROBE_LIMIT', 'ConstantDatabase']
 
 # %% ../../nbs/support/03_cdb.ipynb #3ed5c56f
-KEY_LIMIT = 1024  # bytes of a key that is looked for: no address that qmail takes has over 899
+KEY_LIMIT = (
+    1024  # bytes of a key that is looked for: no address that qmail takes has over 899
+)
 BLOCK = 256  # bytes that are read at least: 32 slots
 
 # %% ../../nbs/support/03_cdb.ipynb #49307a72
@@ -43,7 +45,10 @@ class _Window:
             raise ValueError("a hash table has no empty slot within reach")
         stop = min(place.stop, place.start + KEY_LIMIT + 1)
         if not self.place <= place.start <= stop <= self.place + len(self.block):
-            self.place, self.block = place.start, self.data[place.start : max(stop, place.start + BLOCK)]
+            self.place, self.block = (
+                place.start,
+                self.data[place.start : max(stop, place.start + BLOCK)],
+            )
         return self.block[place.start - self.place : stop - self.place]
 
 # %% ../../nbs/support/03_cdb.ipynb #8c627d89
@@ -77,7 +82,9 @@ class ConstantDatabase:
         self._reader, self._window = Reader(header), _Window(data)
         self._reader.data = self._window
         _check_whole(self._reader.index, len(data))
-        self._slices = 4 * min(PROBE_LIMIT, max(slots for _, slots in self._reader.index)) + 4
+        self._slices = (
+            4 * min(PROBE_LIMIT, max(slots for _, slots in self._reader.index)) + 4
+        )
 
     def has(
         self,
@@ -101,7 +108,9 @@ class ConstantDatabase:
 
         self._window.begin(self._slices)
         try:
-            found: bytes | None = self._reader.get(key) if len(key) <= KEY_LIMIT else None
+            found: bytes | None = (
+                self._reader.get(key) if len(key) <= KEY_LIMIT else None
+            )
         except StructError:
             raise ValueError("it was cut short while it was read") from None
         return found

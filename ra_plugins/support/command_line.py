@@ -19,14 +19,19 @@ __all__ = ['FAILED', 'INTERRUPTED', 'exit_statuses', 'version_line', 'Fault', 's
 
 # %% ../../nbs/support/05_command_line.ipynb #a5b3e586
 FAILED = 3  # exit status of a command that couldn't do its work, or whose command line makes no sense
-INTERRUPTED = 130  # exit status after Control-C, as shells have it: 128 and the number of SIGINT
+INTERRUPTED = (
+    130  # exit status after Control-C, as shells have it: 128 and the number of SIGINT
+)
 
 # %% ../../nbs/support/05_command_line.ipynb #497a865d
 def exit_statuses(
     meanings: Mapping[int, str] | None = None,  # of 0, 1 and 2; by default, 0: done
 ) -> str:
     "The exit statuses of a command, as its help has them."
-    found = {**(meanings or {0: "done"}), FAILED: "it couldn't be done, or the command line makes no sense"}
+    found = {
+        **(meanings or {0: "done"}),
+        FAILED: "it couldn't be done, or the command line makes no sense",
+    }
     return f"Exit status: {'; '.join(f'{status} {meaning}' for status, meaning in found.items())}."
 
 # %% ../../nbs/support/05_command_line.ipynb #d30edc33
@@ -51,7 +56,10 @@ def system_reason(error: BaseException) -> str:
 
         return strerror(number)
     spoken = getattr(error, "strerror", None) or str(error)
-    return str(spoken or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__))
+    return str(
+        spoken
+        or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__)
+    )
 
 # %% ../../nbs/support/05_command_line.ipynb #0adb138b
 def trouble(error: BaseException) -> str:
@@ -106,7 +114,9 @@ def run_command(
         return failed
     except KeyboardInterrupt:
         return interrupted
-    except OSError as error:  # nobody reads standard output any more, or the disk is full
+    except (
+        OSError
+    ) as error:  # nobody reads standard output any more, or the disk is full
         discard(1)
         if not isinstance(error, BrokenPipeError):
             print(f"{name}: can't write: {trouble(error)}", file=sys.stderr)
@@ -125,13 +135,20 @@ def command_parser(
     class Parser(argparse.ArgumentParser):
         def __init__(self, **options: Any):
             super().__init__(**{"epilog": exit_statuses(), **options})
-            self.add_argument("--version", action="version", version=version_line(name), help="say which version this is")
+            self.add_argument(
+                "--version",
+                action="version",
+                version=version_line(name),
+                help="say which version this is",
+            )
 
         def error(self, message: str) -> NoReturn:
             "Say what is wrong with the command line, and end."
             self.exit(failed, f"{self.prog}: {message}\n")
 
-    return Parser(prog=name, description=description or None, epilog=exit_statuses(statuses))
+    return Parser(
+        prog=name, description=description or None, epilog=exit_statuses(statuses)
+    )
 
 # %% ../../nbs/support/05_command_line.ipynb #366d9694
 def number_over_zero(text: str) -> float:

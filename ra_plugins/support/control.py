@@ -47,7 +47,13 @@ def _identity(
     status: os.stat_result,
 ) -> tuple[int, ...]:  # another one as soon as the file is another, or its content is
     "Device, inode, size and times of change."
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
 
 # %% ../../nbs/support/04_control.ipynb #22191c2a
 STEP = 20_000_000  # nanoseconds: more than any kernel's tick
@@ -105,7 +111,9 @@ class FileInMemory:
         return True
 
 # %% ../../nbs/support/04_control.ipynb #b82807ca
-TEXT_LIMIT = 32 * 2**20  # bytes of a text: over a million addresses, which a CDB holds better
+TEXT_LIMIT = (
+    32 * 2**20
+)  # bytes of a text: over a million addresses, which a CDB holds better
 
 
 def _whole(
@@ -114,7 +122,9 @@ def _whole(
 ) -> bytes:
     "All that is in a file; `OSError` if that is more than `TEXT_LIMIT`."
     pieces, length = [], 0
-    while length <= TEXT_LIMIT >= len(file) and (piece := file[length : length + len(file) + 1]):
+    while length <= TEXT_LIMIT >= len(file) and (
+        piece := file[length : length + len(file) + 1]
+    ):
         pieces.append(piece)
         length += len(piece)
     if max(length, len(file)) > TEXT_LIMIT:
@@ -146,7 +156,9 @@ FIRST_BYTES = 2048  # as many as a CDB's header has
 def _list_in(
     file: RegularFile | FileInMemory,
     path: str,  # for errors
-) -> tuple[frozenset[str] | ConstantDatabase | str, int]:  # a str says why it is neither; bytes that it takes to keep
+) -> tuple[
+    frozenset[str] | ConstantDatabase | str, int
+]:  # a str says why it is neither; bytes that it takes to keep
     "The list that a file holds."
     if b"\0" not in file[0:FIRST_BYTES]:
         raw = _whole(file, path)
@@ -188,7 +200,9 @@ class _Kept:
     "What was made of files, for as long as they are the same."
 
     def __init__(self) -> None:
-        self.made: dict[object, tuple[object, object, int]] = {}  # identity, what was made, bytes; latest asked last
+        self.made: dict[
+            object, tuple[object, object, int]
+        ] = {}  # identity, what was made, bytes; latest asked last
 
     def get(
         self,
@@ -207,7 +221,10 @@ class _Kept:
         if size <= KEPT_BYTES:
             self.made[key] = identity, made, size
         for oldest in list(self.made):
-            if len(self.made) <= KEPT_FILES and sum(size for *_, size in self.made.values()) <= KEPT_BYTES:
+            if (
+                len(self.made) <= KEPT_FILES
+                and sum(size for *_, size in self.made.values()) <= KEPT_BYTES
+            ):
                 break
             self.made.pop(oldest, None)
 
@@ -250,7 +267,9 @@ class _Readings(_Folder):
     def _made(
         self,
         name: str,
-        make: Callable[[RegularFile | FileInMemory, str], tuple[Made, int]],  # its size in memory behind it, in bytes
+        make: Callable[
+            [RegularFile | FileInMemory, str], tuple[Made, int]
+        ],  # its size in memory behind it, in bytes
         again: bool = True,  # read a second time if the first came too early to be kept?
         key: object = None,  # what the result is kept by, beside the name; by default, `make` itself
     ) -> Made:
@@ -275,7 +294,9 @@ class _Lists(_Readings):
     def entries(
         self,
         name: str,  # of a file with an entry on each line
-    ) -> frozenset[str]:  # in lower case; undecodable bytes as surrogate escapes (PEP 383)
+    ) -> frozenset[
+        str
+    ]:  # in lower case; undecodable bytes as surrogate escapes (PEP 383)
         "The entries of a text list; `OSError` if it can't be read, or isn't text."
         found = self._made(name, _list_in)
         if not isinstance(found, frozenset):
@@ -297,9 +318,15 @@ class _Lists(_Readings):
             raise _unfit(errno.EINVAL, found, self.path(name))
         lowered = [each.lower() for each in wanted]
         try:
-            return not found.isdisjoint(lowered) if isinstance(found, frozenset) else found.has(*lowered)
+            return (
+                not found.isdisjoint(lowered)
+                if isinstance(found, frozenset)
+                else found.has(*lowered)
+            )
         except ValueError as error:
-            raise _unfit(errno.EINVAL, f"not a whole CDB: {error}", self.path(name)) from None
+            raise _unfit(
+                errno.EINVAL, f"not a whole CDB: {error}", self.path(name)
+            ) from None
 
     def has_key(
         self,
@@ -321,13 +348,17 @@ class _Texts(_Lists):
     def parsed(
         self,
         name: str,
-        parse: Callable[[str], Made],  # one function, the same each time: what it returns is kept under it, and mustn't be None
+        parse: Callable[
+            [str], Made
+        ],  # one function, the same each time: what it returns is kept under it, and mustn't be None
         cost: int = PARSED_COST,  # bytes that are kept for each byte of the text
     ) -> Made:
         "What `parse` makes of a file's text; `OSError` if the file can't be read, or isn't text. What `parse` raises is raised."
 
         def make(file: RegularFile | FileInMemory, path: str) -> tuple[Made, int]:
-            raw = b"\0" if b"\0" in file[0:FIRST_BYTES] else _whole(file, path)  # of a CDB, the rest needn't be read
+            raw = (
+                b"\0" if b"\0" in file[0:FIRST_BYTES] else _whole(file, path)
+            )  # of a CDB, the rest needn't be read
             if b"\0" in raw:
                 raise _unfit(errno.EINVAL, "isn't text", path)
             return parse(_stripped(raw)), cost * len(raw)
@@ -345,7 +376,10 @@ def _covering(domain: str) -> list[str]:
     if len(domain) > DOMAIN_LENGTH:
         return []
     domain = domain.lower()
-    return [domain, *(domain[place:] for place, char in enumerate(domain) if char == "." and place)]
+    return [
+        domain,
+        *(domain[place:] for place, char in enumerate(domain) if char == "." and place),
+    ]
 
 # %% ../../nbs/support/04_control.ipynb #ed80a9e5
 class Control(_Texts):
@@ -376,7 +410,9 @@ class Control(_Texts):
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise _unfit(error.errno or errno.EIO, with_reason(more, error), self.path(more)) from None
+            raise _unfit(
+                error.errno or errno.EIO, with_reason(more, error), self.path(more)
+            ) from None
 
 # %% ../../nbs/support/04_control.ipynb #413e0acf
 class ControlFiles(Control):

@@ -73,7 +73,11 @@ def shown(
     "A value in a log line, a table or the help."
     if value is None:
         return "not set"
-    if isinstance(value, str) and value and not (value[-1].isalnum() and value == value.strip()):
+    if (
+        isinstance(value, str)
+        and value
+        and not (value[-1].isalnum() and value == value.strip())
+    ):
         return f'"{value}"'
     return str(int(value)) if isinstance(value, bool) else str(value) or "empty"
 
@@ -83,14 +87,25 @@ _NAME_LIMIT = 100  # characters; a command that sets a variable takes no more
 
 def _checked_declaration(name: object, kind: object, meaning: object) -> None:
     "`ValueError` for what can't be a variable."
-    if not (isinstance(name, str) and name.isascii() and name.isidentifier() and len(name) <= _NAME_LIMIT):
+    if not (
+        isinstance(name, str)
+        and name.isascii()
+        and name.isidentifier()
+        and len(name) <= _NAME_LIMIT
+    ):
         raise ValueError(f"no name for an environment variable: {name!r:.60}")
     if not hasattr(kind, "__code__"):
-        raise ValueError(f"the kind of {name} should be a function from text to value, not {kind!r:.60}")
+        raise ValueError(
+            f"the kind of {name} should be a function from text to value, not {kind!r:.60}"
+        )
     if not _is_line(kind.__doc__):
-        raise ValueError(f"the kind of {name} needs a docstring of one line, which completes 'should be …'")
+        raise ValueError(
+            f"the kind of {name} needs a docstring of one line, which completes 'should be …'"
+        )
     if meaning != "" and not _is_line(meaning):
-        raise ValueError(f"the meaning of {name} should be a line of text, not {meaning!r:.60}")
+        raise ValueError(
+            f"the meaning of {name} should be a line of text, not {meaning!r:.60}"
+        )
 
 
 def _is_line(text: object) -> bool:
@@ -101,7 +116,9 @@ def _is_line(text: object) -> bool:
 class Variable:
     "An environment variable, as an attribute of an `Environment`. Made by `variable`."
 
-    def __init__(self, name: str, kind: Callable[[str], Any], default: Any, meaning: str):
+    def __init__(
+        self, name: str, kind: Callable[[str], Any], default: Any, meaning: str
+    ):
         _checked_declaration(name, kind, meaning)
         self.name, self.kind, self.default, self.meaning = name, kind, default, meaning
 
@@ -122,13 +139,17 @@ class Variable:
         try:
             return self.kind(value)
         except ValueError:
-            view.log(f"{self.name}={value:.60} should be {self.kind.__doc__}; taken as {shown(self.default)}")
+            view.log(
+                f"{self.name}={value:.60} should be {self.kind.__doc__}; taken as {shown(self.default)}"
+            )
             return self.default
 
 # %% ../../nbs/support/02_environment.ipynb #81e06e4f
 def variable(
     name: str,  # in the environment
-    kind: Callable[[str], Any],  # how its text is read: a function with a docstring of one line
+    kind: Callable[
+        [str], Any
+    ],  # how its text is read: a function with a docstring of one line
     default: Any,  # the value where it isn't set, or where its text makes no sense
     meaning: str,  # a sentence, for the tables and the help
 ) -> Any:  # to a type checker, the value; the annotation beside it says of which type
@@ -142,14 +163,21 @@ class Environment:
     def __init__(
         self,
         environ: Mapping[str, str],  # undecodable bytes as surrogate escapes (PEP 383)
-        log: Callable[[str], None] = print,  # takes a message about text that makes no sense
+        log: Callable[
+            [str], None
+        ] = print,  # takes a message about text that makes no sense
     ):
         self.environ, self.log = environ, log
 
     @classmethod
     def variables(cls) -> list[Variable]:
         "The declared variables, in the order of their declaration."
-        return [value for base in reversed(cls.__mro__) for value in vars(base).values() if isinstance(value, Variable)]
+        return [
+            value
+            for base in reversed(cls.__mro__)
+            for value in vars(base).values()
+            if isinstance(value, Variable)
+        ]
 
     def read_all(self) -> None:
         "Read every variable now, so that nonsense in one is logged even where its value isn't needed."
@@ -161,7 +189,11 @@ class VariableTable:
     "The variables of one `Environment` or several as a table: Markdown in a notebook, indented text on a terminal."
 
     def __init__(self, *environments: type[Environment]):
-        self.variables = [variable for environment in environments for variable in environment.variables()]
+        self.variables = [
+            variable
+            for environment in environments
+            for variable in environment.variables()
+        ]
 
     def __str__(self) -> str:
         return "\n".join(
@@ -171,5 +203,8 @@ class VariableTable:
 
     def _repr_markdown_(self) -> str:
         head = "| Variable | Value | Default | Meaning |\n| --- | --- | --- | --- |\n"
-        rows = ((f"`{each.name}`", each.kind.__doc__, shown(each.default), each.meaning) for each in self.variables)
+        rows = (
+            (f"`{each.name}`", each.kind.__doc__, shown(each.default), each.meaning)
+            for each in self.variables
+        )
         return head + "\n".join("| {} | {} | {} | {} |".format(*row) for row in rows)

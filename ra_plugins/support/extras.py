@@ -43,7 +43,11 @@ def missing_part(
     error: BaseException,
 ) -> str:  # nothing if it is about anything else
     "What isn't installed, and what would bring it, of an import that failed."
-    module = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    module = (
+        (getattr(error, "name", None) or "").partition(".")[0]
+        if isinstance(error, ModuleNotFoundError)
+        else ""
+    )
     if module not in EXTRAS:
         return ""
     package, extra = EXTRAS[module]
@@ -68,4 +72,8 @@ def absent(
     from importlib.util import find_spec
 
     also = ("dns",) if extra in ("spf", "checkback") else ()
-    return [package for module, (package, which) in EXTRAS.items() if which in (extra, *also) and not find_spec(module)]
+    return [
+        package
+        for module, (package, which) in EXTRAS.items()
+        if which in (extra, *also) and not find_spec(module)
+    ]

@@ -41,7 +41,10 @@ def way(
                 if links:
                     yield step
                 target = os.readlink(step)
-                here, left = "/" if target.startswith("/") else here, target.split("/") + left
+                here, left = (
+                    "/" if target.startswith("/") else here,
+                    target.split("/") + left,
+                )
             else:
                 here = step
                 yield here
@@ -57,12 +60,16 @@ def folder_fault(
         try:
             state = os.lstat(step)
             if link := stat.S_ISLNK(state.st_mode):
-                replaced = os.stat(os.path.dirname(step)).st_mode & (stat.S_IWOTH | stat.S_IWGRP)
+                replaced = os.stat(os.path.dirname(step)).st_mode & (
+                    stat.S_IWOTH | stat.S_IWGRP
+                )
         except OSError as error:
             return f"{step}: {system_reason(error)}"
         if state.st_uid not in trusted and not (link and not replaced):
             return f"{step} belongs to another user (number {state.st_uid}), who could put another socket there"
-        others = state.st_mode & (stat.S_IWOTH if state.st_gid == 0 else stat.S_IWOTH | stat.S_IWGRP)
+        others = state.st_mode & (
+            stat.S_IWOTH if state.st_gid == 0 else stat.S_IWOTH | stat.S_IWGRP
+        )
         if not link and others and (step == end or not state.st_mode & stat.S_ISVTX):
             return f"{step} may be written to by others, who could put another socket there: chmod go-w {step}"
     return ""
@@ -75,7 +82,9 @@ def _clear(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        what = "a symbolic link" if stat.S_ISLNK(mode) else "something that is no socket"
+        what = (
+            "a symbolic link" if stat.S_ISLNK(mode) else "something that is no socket"
+        )
         raise Fault(f"{path} is {what}; remove it, or name another path")
     with socket.socket(socket.AF_UNIX) as there:
         there.settimeout(1)
@@ -84,7 +93,9 @@ def _clear(path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
         except OSError as error:
-            raise Fault(f"can't tell who listens on {path}: {system_reason(error)}") from None
+            raise Fault(
+                f"can't tell who listens on {path}: {system_reason(error)}"
+            ) from None
         else:
             raise Fault(f"somebody listens on {path} already")
 
@@ -96,7 +107,11 @@ def _as_owner(
     group: int = -1,  # that the socket is to have; -1: as it comes
 ) -> Iterator[None]:
     "While this lasts, root has no more rights than a socket's owner, if the way to it is that one's; `OSError` if that can't be."
-    if os.geteuid() != 0 or owner in (-1, 0) or owner not in _owners(os.path.dirname(path)):
+    if (
+        os.geteuid() != 0
+        or owner in (-1, 0)
+        or owner not in _owners(os.path.dirname(path))
+    ):
         yield
         return
     groups, own = os.getgroups(), os.getegid()
@@ -158,7 +173,10 @@ class UnixListener(socket.socket):
     def remove(self) -> None:
         "Close it, and take its name away, unless another socket bears that by now."
         self.close()
-        with suppress(OSError), _as_owner(self.path, self.owner):  # another user's folder, which isn't ours any more
+        with (
+            suppress(OSError),
+            _as_owner(self.path, self.owner),
+        ):  # another user's folder, which isn't ours any more
             if self.identity and _identity(self.path) == self.identity:
                 os.unlink(self.path)
 
@@ -184,7 +202,9 @@ def allow_files(
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < connections + spare:
         spare = min(spare, hard * 2 // 3)
-        log(f"only {max(hard - spare, 1)} connections are possible: the system allows {hard} open files (ulimit -n)")
+        log(
+            f"only {max(hard - spare, 1)} connections are possible: the system allows {hard} open files (ulimit -n)"
+        )
         connections = hard - spare
     wanted = connections + spare
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -19,11 +19,30 @@ def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 # %% ../../nbs/support/07_networks.ipynb #8c01f25f
 NOT_PUBLIC = (
-    *("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16"),  # this host, loopback, link-local: RFC 1122, RFC 3927
-    *("192.0.0.0/24", "198.18.0.0/15"),  # for protocols, and for measuring routers: RFC 6890, RFC 2544
-    *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"),  # private, and shared: RFC 1918, RFC 6598
-    *("224.0.0.0/4", "240.0.0.0/4"),  # multicast, and never assigned: RFC 5771, RFC 1112
-    *("fe80::/10", "fc00::/7", "ff00::/8"),  # link-local, private and multicast of IPv6: RFC 4291, RFC 4193
+    *(
+        "0.0.0.0/8",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+    ),  # this host, loopback, link-local: RFC 1122, RFC 3927
+    *(
+        "192.0.0.0/24",
+        "198.18.0.0/15",
+    ),  # for protocols, and for measuring routers: RFC 6890, RFC 2544
+    *(
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+    ),  # private, and shared: RFC 1918, RFC 6598
+    *(
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+    ),  # multicast, and never assigned: RFC 5771, RFC 1112
+    *(
+        "fe80::/10",
+        "fc00::/7",
+        "ff00::/8",
+    ),  # link-local, private and multicast of IPv6: RFC 4291, RFC 4193
     "::/96",  # this host, loopback, and IPv4 addresses as IPv6 had them at first: RFC 4291, section 2.5.5.1
     "2002::/16",  # 6to4, which leads to an IPv4 address, and has been given up: RFC 3056, RFC 7526
 )
@@ -34,7 +53,9 @@ def _behind_nat64(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Addre
     from ipaddress import IPv4Address
 
     number = int(address)
-    return IPv4Address(number & 0xFFFFFFFF) if number >> 32 == 0x64FF9B << 64 else address
+    return (
+        IPv4Address(number & 0xFFFFFFFF) if number >> 32 == 0x64FF9B << 64 else address
+    )
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:

@@ -48,7 +48,9 @@ class PolicyRequests:
     def feed(
         self,
         data: bytes,  # as it arrived; may end anywhere
-    ) -> list[dict[str, str]]:  # what is complete now: values by name, in the order in which they were sent
+    ) -> list[
+        dict[str, str]
+    ]:  # what is complete now: values by name, in the order in which they were sent
         "Requests from the next bytes. `PolicyError` for what Postfix can't have sent, and from then on for everything."
         found: list[dict[str, str]] = []
         if self._error is None:
@@ -108,5 +110,11 @@ def policy_answer(
     action: str,  # as in access(5); DUNNO if there is nothing in it
 ) -> bytes:
     "What is sent to Postfix: one attribute of one line, and the empty line."
-    line = action.translate(_BLANKS).strip().encode("utf-8", "replace")[:POLICY_ACTION_BYTES]
-    return b"action=%s\n\n" % (line.decode("utf-8", "ignore").rstrip().encode() or b"DUNNO")
+    line = (
+        action.translate(_BLANKS)
+        .strip()
+        .encode("utf-8", "replace")[:POLICY_ACTION_BYTES]
+    )
+    return b"action=%s\n\n" % (
+        line.decode("utf-8", "ignore").rstrip().encode() or b"DUNNO"
+    )

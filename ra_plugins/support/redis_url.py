@@ -26,8 +26,16 @@ def parse_redis_url(
 
     try:
         parts, options = urlsplit(url), parse_url(url)
-        own_path = not parts.netloc or "@" in parts.netloc if parts.scheme == "unix" else _is_database(parts.path)
-        if "#" in url or not own_path or any("=" not in each for each in parts.query.split("&") if each):
+        own_path = (
+            not parts.netloc or "@" in parts.netloc
+            if parts.scheme == "unix"
+            else _is_database(parts.path)
+        )
+        if (
+            "#" in url
+            or not own_path
+            or any("=" not in each for each in parts.query.split("&") if each)
+        ):
             raise ValueError
     except ValueError:  # whose text may have a piece of the password in it
         raise ValueError(URL_MISTAKE) from None

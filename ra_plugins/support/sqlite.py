@@ -33,7 +33,12 @@ class Layout:
         version: int,  # of the tables
         schema: str,  # statements that make them
     ):
-        self.owner, self.application, self.version, self.schema = owner, application, version, schema
+        self.owner, self.application, self.version, self.schema = (
+            owner,
+            application,
+            version,
+            schema,
+        )
 
 # %% ../../nbs/support/06_sqlite.ipynb #43dc07a8
 class DatabaseFault(OSError):
@@ -54,7 +59,9 @@ def is_new(database: sqlite3.Connection, layout: Layout) -> bool:
     if application != layout.application and (application or version or tables):
         raise ValueError("a database of another program; name another file")
     if version > layout.version:
-        raise ValueError(f"made by a newer version of {layout.owner}; use that, or name another file")
+        raise ValueError(
+            f"made by a newer version of {layout.owner}; use that, or name another file"
+        )
     return not application
 
 # %% ../../nbs/support/06_sqlite.ipynb #490b2751
@@ -63,7 +70,9 @@ def statements(script: str) -> Iterator[str]:
     statement = ""
     for piece in script.split(";"):
         statement += piece + ";"
-        if sqlite3.complete_statement(statement):  # else the semicolon was one within it
+        if sqlite3.complete_statement(
+            statement
+        ):  # else the semicolon was one within it
             yield statement
             statement = ""
 
@@ -88,28 +97,41 @@ def _use_wal(database: sqlite3.Connection, end: float) -> None:
         try:
             mode = database.execute("PRAGMA journal_mode = WAL").fetchone()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > end:
+            if (
+                error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY
+                or monotonic() > end
+            ):
                 raise
         else:
-            if mode != ("wal",):  # https://sqlite.org/pragma.html#pragma_journal_mode: it says which mode is left
-                raise ValueError("it can't have a write-ahead log; is this file system a network's?")
+            if (
+                mode != ("wal",)
+            ):  # https://sqlite.org/pragma.html#pragma_journal_mode: it says which mode is left
+                raise ValueError(
+                    "it can't have a write-ahead log; is this file system a network's?"
+                )
 
 # %% ../../nbs/support/06_sqlite.ipynb #7633cfab
 def _create(path: str) -> None:
     "Make an empty file that its owner alone may read: what is remembered can be private. One that is there is left."
     with suppress(FileExistsError):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        )
 
 # %% ../../nbs/support/06_sqlite.ipynb #94c3c225
 def open_database(
     path: str,
     layout: Layout,
     within: float,  # seconds to wait for others
-) -> sqlite3.Connection:  # without transactions of Python's own; any thread may use it, one at a time
+) -> (
+    sqlite3.Connection
+):  # without transactions of Python's own; any thread may use it, one at a time
     "Open a database; make it if there is none. `OSError`, `sqlite3.Error`, or `ValueError` as in `is_new`."
     end = monotonic() + within
     _create(path)
-    database = sqlite3.connect(path, timeout=within, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(
+        path, timeout=within, isolation_level=None, check_same_thread=False
+    )
     try:
         new = is_new(database, layout)
         _use_wal(database, end)
@@ -129,7 +151,11 @@ def open_to_look(path: str, layout: Layout, within: float) -> sqlite3.Connection
     quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     alone = "" if os.path.exists(path + "-wal") else "&immutable=1"
     database = sqlite3.connect(
-        f"file:{quoted}?mode=ro{alone}", timeout=within, isolation_level=None, check_same_thread=False, uri=True
+        f"file:{quoted}?mode=ro{alone}",
+        timeout=within,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=True,
     )
     try:
         if is_new(database, layout):
@@ -141,13 +167,22 @@ def open_to_look(path: str, layout: Layout, within: float) -> sqlite3.Connection
 
 # %% ../../nbs/support/06_sqlite.ipynb #4a543ba2
 ADVICE = {
-    sqlite3.SQLITE_READONLY: (errno.EACCES, "{owner}'s user should be allowed to write to the file and in its folder"),
-    sqlite3.SQLITE_CORRUPT: (errno.EIO, "move the file away, and {owner} makes a new one"),
+    sqlite3.SQLITE_READONLY: (
+        errno.EACCES,
+        "{owner}'s user should be allowed to write to the file and in its folder",
+    ),
+    sqlite3.SQLITE_CORRUPT: (
+        errno.EIO,
+        "move the file away, and {owner} makes a new one",
+    ),
     sqlite3.SQLITE_BUSY: (errno.EBUSY, "another process writes to it"),
     sqlite3.SQLITE_FULL: (errno.ENOSPC, "make room"),
     sqlite3.SQLITE_IOERR: (errno.EIO, "is there room, and is the disk sound?"),
     sqlite3.SQLITE_NOTADB: (errno.EINVAL, "name another file"),
-    sqlite3.SQLITE_CANTOPEN: (errno.EACCES, "it should be a file, in a folder in which {owner}'s user may write"),
+    sqlite3.SQLITE_CANTOPEN: (
+        errno.EACCES,
+        "it should be a file, in a folder in which {owner}'s user may write",
+    ),
 }
 
 
@@ -157,9 +192,17 @@ def fault(
     error: Exception,  # `OSError`, `sqlite3.Error` or `ValueError`
 ) -> DatabaseFault:
     "A failure, with what to tell people about it."
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what an extended code adds
-    number, advice = ADVICE.get(code, (getattr(error, "errno", None) or errno.EINVAL, ""))
-    return DatabaseFault(number, system_reason(error) + (advice and f" ({advice.format(owner=layout.owner)})"), path)
+    code = (
+        getattr(error, "sqlite_errorcode", 0) & 0xFF
+    )  # without what an extended code adds
+    number, advice = ADVICE.get(
+        code, (getattr(error, "errno", None) or errno.EINVAL, "")
+    )
+    return DatabaseFault(
+        number,
+        system_reason(error) + (advice and f" ({advice.format(owner=layout.owner)})"),
+        path,
+    )
 
 # %% ../../nbs/support/06_sqlite.ipynb #73259d69
 FAULT_PAUSE = 1.0  # seconds from a failure to the next try
@@ -177,7 +220,10 @@ class DatabaseFile:
         only_look: bool = False,  # change nothing; a file that isn't there is a failure then
     ):
         self.path, self.layout, self.clock = path, layout, clock
-        self.failed, self.why = float("-inf"), (0, "")  # the last failure: when, and `errno` and `strerror`
+        self.failed, self.why = (
+            float("-inf"),
+            (0, ""),
+        )  # the last failure: when, and `errno` and `strerror`
         self.only_look = only_look
         self._database: sqlite3.Connection | None = None
         self._turn = Lock()
@@ -191,7 +237,9 @@ class DatabaseFile:
         within = min(max(within, 0.0), LONGEST_WAIT)
         end = monotonic() + within
         if not self._turn.acquire(timeout=within):
-            raise DatabaseFault(errno.EBUSY, "in use by others of this process", self.path)
+            raise DatabaseFault(
+                errno.EBUSY, "in use by others of this process", self.path
+            )
         try:
             if 0 <= self.clock() - self.failed < FAULT_PAUSE:
                 raise DatabaseFault(*self.why, self.path)
@@ -209,15 +257,22 @@ class DatabaseFile:
         except (OSError, sqlite3.Error, ValueError) as error:
             self.close()
             found = fault(self.path, self.layout, error)
-            self.failed, self.why = self.clock(), (found.errno or errno.EIO, str(found.strerror))
+            self.failed, self.why = (
+                self.clock(),
+                (found.errno or errno.EIO, str(found.strerror)),
+            )
             raise found from error
-        except BaseException:  # who asked has failed: no transaction of theirs stays open
+        except (
+            BaseException
+        ):  # who asked has failed: no transaction of theirs stays open
             self.close()
             raise
 
     def _ready(self, within: float) -> sqlite3.Connection:
         if self._database is None:
-            self._database = (open_to_look if self.only_look else open_database)(self.path, self.layout, within)
+            self._database = (open_to_look if self.only_look else open_database)(
+                self.path, self.layout, within
+            )
         self._database.execute(f"PRAGMA busy_timeout = {within * 1000:.0f}")
         return self._database
 

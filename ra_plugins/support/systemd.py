@@ -18,8 +18,13 @@ def tell_systemd(
 ) -> None:
     "Say how we are, if we were started by a unit of the type `notify`."
     if path := os.environ.get("NOTIFY_SOCKET"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as messages, suppress(OSError):
-            messages.sendto(state.encode(), f"\0{path[1:]}" if path.startswith("@") else path)
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as messages,
+            suppress(OSError),
+        ):
+            messages.sendto(
+                state.encode(), f"\0{path[1:]}" if path.startswith("@") else path
+            )
 
 # %% ../../nbs/support/09_systemd.ipynb #abc9cee9
 FIRST_INHERITED = 3  # SD_LISTEN_FDS_START
@@ -31,4 +36,6 @@ def inherited_sockets() -> list[socket.socket]:
     os.environ.pop("LISTEN_FDNAMES", None)
     if process != str(os.getpid()) or not count.isdigit():
         return []
-    return [socket.socket(fileno=FIRST_INHERITED + number) for number in range(int(count))]
+    return [
+        socket.socket(fileno=FIRST_INHERITED + number) for number in range(int(count))
+    ]

@@ -20,7 +20,12 @@ from ra_plugins.cli.report.reading import LogFile, log_files
 from ra_plugins.cli.report.stamps import Stamps, moment
 from ra_plugins.cli.report.tally import LogTally
 from ra_plugins.cli.report.telling import report_data, report_text
-from ra_plugins.support.command_line import Fault, command_parser, run_command, system_reason
+from ra_plugins.support.command_line import (
+    Fault,
+    command_parser,
+    run_command,
+    system_reason,
+)
 
 # %% auto #0
 __all__ = ['report_parser', 'tally_of', 'run_report', 'main']
@@ -34,8 +39,15 @@ def _moment(text: str) -> float:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= 1000 and len(text) < 9):
-        raise argparse.ArgumentTypeError(f"{text!r:.40} should be a number from 1 to 1000")
+    if not (
+        text.isascii()
+        and text.isdigit()
+        and 0 < int(text[:9]) <= 1000
+        and len(text) < 9
+    ):
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.40} should be a number from 1 to 1000"
+        )
     return int(text)
 
 
@@ -48,11 +60,32 @@ def report_parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins report`."
     made = command_parser("ra-plugins report", description=_TELLS, statuses=_REPORTED)
     add = made.add_argument
-    add("logs", nargs="*", metavar="LOG", help="a file, packed or not, a folder of multilog's, or - for standard input")
-    add("--since", type=_moment, metavar="WHEN", help="2026-11-23, 2026-11-23T15:20, today, yesterday, 12h, 2d")
-    add("--until", type=_moment, metavar="WHEN", help="likewise; that moment is no longer counted")
+    add(
+        "logs",
+        nargs="*",
+        metavar="LOG",
+        help="a file, packed or not, a folder of multilog's, or - for standard input",
+    )
+    add(
+        "--since",
+        type=_moment,
+        metavar="WHEN",
+        help="2026-11-23, 2026-11-23T15:20, today, yesterday, 12h, 2d",
+    )
+    add(
+        "--until",
+        type=_moment,
+        metavar="WHEN",
+        help="likewise; that moment is no longer counted",
+    )
     add("--plugin", default="", metavar="NAME", help="tell of this one only")
-    add("--top", type=_number, default=10, metavar="N", help="so many of the most frequent (%(default)s)")
+    add(
+        "--top",
+        type=_number,
+        default=10,
+        metavar="N",
+        help="so many of the most frequent (%(default)s)",
+    )
     add("--json", action="store_true", help="print it as JSON")
     add("--html", metavar="FILE", help="write it as a page, and print nothing")
     return made
@@ -104,7 +137,11 @@ class _Progress:
             return
         self.told = now
         read = sum(log.at() for log in self.files)
-        share = f"{100 * read // self.whole} % of {self.whole // 1_000_000:,} MB" if self.whole else f"{now - self.began:.0f} s"
+        share = (
+            f"{100 * read // self.whole} % of {self.whole // 1_000_000:,} MB"
+            if self.whole
+            else f"{now - self.began:.0f} s"
+        )
         print(f"\r\033[Kreading: {share}", end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
@@ -141,11 +178,15 @@ def _write_page(path: str, page: str) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(page)
         return
-    descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".report", suffix=".html")
+    descriptor, beside = tempfile.mkstemp(
+        dir=os.path.dirname(path), prefix=".report", suffix=".html"
+    )
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(page)
-        os.chmod(beside, 0o600 if not os.path.exists(path) else os.stat(path).st_mode & 0o777)
+        os.chmod(
+            beside, 0o600 if not os.path.exists(path) else os.stat(path).st_mode & 0o777
+        )
         os.replace(beside, path)
     except BaseException:
         os.unlink(beside)
@@ -161,11 +202,16 @@ def run_report(options: argparse.Namespace) -> int:
     names = options.logs
     if not names:
         if sys.stdin is None or sys.stdin.isatty():
-            raise Fault("which log? Name files, or pipe one in: journalctl -o json | ra-plugins report")
+            raise Fault(
+                "which log? Name files, or pipe one in: journalctl -o json | ra-plugins report"
+            )
         names = ["-"]
     if names.count("-") > 1:
         raise Fault("standard input can be read but once")
-    tally, files = LogTally(options.since, options.until, options.plugin), log_files(names)
+    tally, files = (
+        LogTally(options.since, options.until, options.plugin),
+        log_files(names),
+    )
     unread = tally_of(files, tally, _complain)
     data: dict[str, Any] = report_data(tally, files, options.top)
     if options.html:
@@ -180,7 +226,11 @@ def run_report(options: argparse.Namespace) -> int:
     return PARTIAL if unread or any(log.fault for log in files) else 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:  # 0 done; 1 only a part could be read; 3 nothing could
+def main(
+    arguments: Sequence[str] | None = None,
+) -> int:  # 0 done; 1 only a part could be read; 3 nothing could
     "Run the command line; returns the exit status."
-    options = report_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
+    options = report_parser().parse_args(
+        sys.argv[1:] if arguments is None else arguments
+    )
     return run_command("ra-plugins report", partial(run_report, options))

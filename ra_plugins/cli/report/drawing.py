@@ -24,7 +24,13 @@ def element(
     **attributes: object,  # of HTML or SVG; `_` stands for `-`, and `class_` for `class`
 ) -> Element:
     "An element of HTML or SVG. Whatever text is in it stays text."
-    made = Element(name, {key.rstrip("_").replace("_", "-"): printable(str(value)) for key, value in attributes.items()})
+    made = Element(
+        name,
+        {
+            key.rstrip("_").replace("_", "-"): printable(str(value))
+            for key, value in attributes.items()
+        },
+    )
     last = None
     for part in parts:
         if isinstance(part, str):
@@ -64,7 +70,10 @@ def style() -> str:
     "The style for pictures, once on a page."
     dark = f":root {{ {_values(_DARK)} }}"
     chosen = f"body[data-theme=light] {{ {_values(_LIGHT)} }} body[data-theme=dark] {{ {_values(_DARK)} }}"
-    colours = "".join(f".ra-picture .{name} {{ fill: var(--ra-{name}); }}\n" for name in list(_LIGHT)[4:])
+    colours = "".join(
+        f".ra-picture .{name} {{ fill: var(--ra-{name}); }}\n"
+        for name in list(_LIGHT)[4:]
+    )
     return (
         f"<style>:root {{ {_values(_LIGHT)} }}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}\n"
         f"@media screen {{ {chosen} }}\n{_RULES}{colours}</style>"
@@ -89,7 +98,9 @@ def round_top(most: int) -> int:
 def bars(
     title: str,
     labels: Sequence[str],  # of each bar
-    parts: Mapping[str, Sequence[int]],  # by its name and class: how high it is in each bar; the first stands below
+    parts: Mapping[
+        str, Sequence[int]
+    ],  # by its name and class: how high it is in each bar; the first stands below
 ) -> str:
     "Stacked bars, as SVG."
     top = round_top(max(map(sum, zip(*parts.values(), strict=True)), default=0))
@@ -118,5 +129,22 @@ def bars(
         bar.insert(0, element("title", f"{label}: {', '.join(said) or 'nothing'}"))
         drawn.append(bar)
         if number % shown == 0:
-            drawn.append(element("text", label, x=round(min(left + wide / 2, WIDTH - 50), 1), y=HEIGHT - 5, text_anchor="middle"))
-    return markup(element("svg", *drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=title, class_="ra-picture"))
+            drawn.append(
+                element(
+                    "text",
+                    label,
+                    x=round(min(left + wide / 2, WIDTH - 50), 1),
+                    y=HEIGHT - 5,
+                    text_anchor="middle",
+                )
+            )
+    return markup(
+        element(
+            "svg",
+            *drawn,
+            viewBox=f"0 0 {WIDTH} {HEIGHT}",
+            role="img",
+            aria_label=title,
+            class_="ra-picture",
+        )
+    )

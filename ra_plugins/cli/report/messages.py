@@ -17,7 +17,10 @@ __all__ = ['WAS_REFUSED', 'WAS_DEFERRED', 'LET_THROUGH', 'NEAR_MISS', 'TROUBLE',
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #f3ed803e
 WAS_REFUSED, WAS_DEFERRED, LET_THROUGH = "refused", "deferred", "let through"
-NEAR_MISS, TROUBLE = "near miss", "trouble"  # let through, and nearly not; let through, because a plugin couldn't do its work
+NEAR_MISS, TROUBLE = (
+    "near miss",
+    "trouble",
+)  # let through, and nearly not; let through, because a plugin couldn't do its work
 ABOUT_SESSION = "told"  # about the session only
 OUTCOMES = (WAS_REFUSED, WAS_DEFERRED, LET_THROUGH, NEAR_MISS, TROUBLE)
 
@@ -49,15 +52,31 @@ _SPF = r"(?P<reason>SPF_RESULT_\w+)"
 _PLUGIN_RULES = [
     (WAS_REFUSED, "", r"blocked with: (?P<reason>[^:]*)"),
     (WAS_REFUSED, "", rf"(?P<reason>541 Blocked by \S*) \((?:{_IP}|.*)\)"),
-    (WAS_REFUSED, "", r"(?P<reason>(?:501|511|522|571) (?!No IP address)[^(]*?) \((?:\d+ of \d+ - )?(?P<address>.*?)\)?$"),
+    (
+        WAS_REFUSED,
+        "",
+        r"(?P<reason>(?:501|511|522|571) (?!No IP address)[^(]*?) \((?:\d+ of \d+ - )?(?P<address>.*?)\)?$",
+    ),
     (WAS_DEFERRED, "", r"Rejecting on (?P<reason>SPF_RESULT_TEMPERROR)"),
     (WAS_REFUSED, "", rf"Rejecting on {_SPF}"),
     (WAS_REFUSED, "name in DNS or HELO", rf"Rejecting {_IP}"),
     (WAS_REFUSED, "name in DNS or HELO", r"Rejecting a client"),
     (WAS_REFUSED, "not logged in", r"Message rejected \(no auth\)"),
-    (WAS_REFUSED, "may write to local addresses only", r"blocked from (?P<user>.*?)(?: to (?P<recipient>\S*))?$"),
-    (NEAR_MISS, "not an address of theirs (only logged)", r".* may not send as (?P<sender>\S+), and does$"),
-    (WAS_REFUSED, "not an address of theirs", rf"(?:{_IP}|(?P<user>.*)) may not send as (?P<sender>.+)$"),
+    (
+        WAS_REFUSED,
+        "may write to local addresses only",
+        r"blocked from (?P<user>.*?)(?: to (?P<recipient>\S*))?$",
+    ),
+    (
+        NEAR_MISS,
+        "not an address of theirs (only logged)",
+        r".* may not send as (?P<sender>\S+), and does$",
+    ),
+    (
+        WAS_REFUSED,
+        "not an address of theirs",
+        rf"(?:{_IP}|(?P<user>.*)) may not send as (?P<sender>.+)$",
+    ),
     (WAS_DEFERRED, "", rf"refused for now{_ABOUT.removeprefix('(?: for now)?')}"),
     (WAS_REFUSED, "", rf"refused{_ABOUT}"),
     (WAS_DEFERRED, "", r"temporary failure: (?P<reason>.*)"),
@@ -65,36 +84,66 @@ _PLUGIN_RULES = [
     (WAS_DEFERRED, "over a limit", rf"Rate exceeded per IP \({_IP}\)"),
     (WAS_DEFERRED, "over a limit", r"Rate exceeded per user \((?P<user>.*?)\)?$"),
     (WAS_DEFERRED, "over a limit", r"Rate exceeded per "),
-    (LET_THROUGH, "known to greylist", rf"(?:first seen, come back in|too early,) 0 s.*? {_WHO}"),
+    (
+        LET_THROUGH,
+        "known to greylist",
+        rf"(?:first seen, come back in|too early,) 0 s.*? {_WHO}",
+    ),
     (WAS_DEFERRED, "greylisted", rf"(?:first seen|too early), .*? {_WHO}"),
     (NEAR_MISS, "greylisted (only observed)", rf"only observed: .*? {_WHO}"),
     (LET_THROUGH, "came back", rf"passed after \d+ s {_WHO}"),
-    (LET_THROUGH, "known to greylist", rf"(?:known|proven client), last seen .*? {_WHO}"),
+    (
+        LET_THROUGH,
+        "known to greylist",
+        rf"(?:known|proven client), last seen .*? {_WHO}",
+    ),
     (LET_THROUGH, "", r"(?P<reason>listed (?:client|sender|recipient)) \("),
     (NEAR_MISS, "", r"Accepting on (?P<reason>SPF_RESULT_(?:FAIL|SOFTFAIL))"),
     (TROUBLE, "", r"Accepting on (?P<reason>SPF_RESULT_(?:TEMP|PERM)ERROR)"),
     (LET_THROUGH, "", rf"(?:Accepting on )?{_SPF}"),
     (LET_THROUGH, "accepted", r"Accepting non-local sender \((?P<sender>.*)\)"),
-    (NEAR_MISS, "name in DNS or HELO", rf"Accepting (?:{_IP}|a client).*, together [1-9]\d*$"),
+    (
+        NEAR_MISS,
+        "name in DNS or HELO",
+        rf"Accepting (?:{_IP}|a client).*, together [1-9]\d*$",
+    ),
     (LET_THROUGH, "accepted", rf"Accepting (?:{_IP}|a client)"),
-    (LET_THROUGH, "accepted", r"(?:Accepted|Whitelisted) recipient \((?P<recipient>.*) number \d+ of \d+ \)"),
+    (
+        LET_THROUGH,
+        "accepted",
+        r"(?:Accepted|Whitelisted) recipient \((?P<recipient>.*) number \d+ of \d+ \)",
+    ),
     (LET_THROUGH, "accepted", r"(?:Accepted|Whitelisted) sender \((?P<sender>.*)\)"),
     (LET_THROUGH, "accepted", rf"Accepted {_IP}$"),
     (LET_THROUGH, "accepted", r"(?:Accepted|Whitelisted|Allowed|OK) "),
     (LET_THROUGH, "accepted", rf"allowed{_ABOUT}"),
-    (LET_THROUGH, "", r"(?P<reason>accepted from (?:own forwarder|secondary MX)|SPF pass) ?"),
+    (
+        LET_THROUGH,
+        "",
+        r"(?P<reason>accepted from (?:own forwarder|secondary MX)|SPF pass) ?",
+    ),
     (LET_THROUGH, "", r"(?P<reason>Domain of ours, not called)"),
     (LET_THROUGH, "", r"No checks performed, because (?P<reason>.*)"),
     (NEAR_MISS, "tarpitted", r"started tarpitting"),
     (NEAR_MISS, "", r"(?P<reason>Listed by \S*) "),
     (ABOUT_SESSION, "", r"Checking sender \((?P<sender>.*)\)$"),
-    (ABOUT_SESSION, "", rf"authenticated as (?P<user>.*?)(?: by \S+)?(?: from {_IP})?$"),
-    (ABOUT_SESSION, "", r"(?:Testing server|Sender in cache|changed |Server \S+ gave|Server rejected|Server \S+ isn't)"),
+    (
+        ABOUT_SESSION,
+        "",
+        rf"authenticated as (?P<user>.*?)(?: by \S+)?(?: from {_IP})?$",
+    ),
+    (
+        ABOUT_SESSION,
+        "",
+        r"(?:Testing server|Sender in cache|changed |Server \S+ gave|Server rejected|Server \S+ isn't)",
+    ),
     (ABOUT_SESSION, "", rf"(?:tagged|exempt){_ABOUT}"),
     (ABOUT_SESSION, "", r"Blocked \S+$"),
     (ABOUT_SESSION, "", r"\S+ (?:answers again|is left alone)"),
 ]
-_BY_FIRST_LETTER: dict[str, list[tuple[str, str, re.Pattern[str]]]] = {}  # the rules that may fit
+_BY_FIRST_LETTER: dict[
+    str, list[tuple[str, str, re.Pattern[str]]]
+] = {}  # the rules that may fit
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #fe21439f
 _LEFT_OUT = re.compile(  # addresses, numbers, values of settings, names that are looked up
@@ -120,7 +169,9 @@ def _names() -> frozenset[str]:
     from importlib.resources import files
 
     found = files("ra_plugins.plugins").iterdir()
-    return frozenset(each.name.removesuffix(".py") for each in found if each.name.endswith(".py"))
+    return frozenset(
+        each.name.removesuffix(".py") for each in found if each.name.endswith(".py")
+    )
 
 
 _OURS = _names()  # the plugins of ours
@@ -136,10 +187,22 @@ def plugin_event(
         if found := pattern.match(message):
             told = found.groupdict("")
             address = told.get("address", "")
-            about = {"sender": address, "recipient": ""} if plugin.startswith("sender") else {"sender": "", "recipient": address}
+            about = (
+                {"sender": address, "recipient": ""}
+                if plugin.startswith("sender")
+                else {"sender": "", "recipient": address}
+            )
             return Event(
-                *(verdict, plugin, reason or told.get("reason", ""), told.get("client") or told.get("network", "")),
-                *(told.get("sender") or about["sender"], told.get("recipient") or about["recipient"]),
+                *(
+                    verdict,
+                    plugin,
+                    reason or told.get("reason", ""),
+                    told.get("client") or told.get("network", ""),
+                ),
+                *(
+                    told.get("sender") or about["sender"],
+                    told.get("recipient") or about["recipient"],
+                ),
                 *(told.get("user", ""), pid),
             )
     if plugin == "rblchecks" and message == "no TCPREMOTEIP":
@@ -152,8 +215,12 @@ def plugin_event(
 _POSTFIX = re.compile(
     r"\w{1,20}: (?:milter-)?(reject|reject_warning|warn|discard|hold): [\w-]+ from \S*?\[([^\]]*)\](?::\d+)?: (.*)"
 )
-_TO = re.compile(r"(?:; from=<(?P<sender>[^>]*)>)?(?:(?:;| )? ?to=<(?P<recipient>[^>]*)>)?(?: proto=\S+)?(?: helo=<.*>)?$")
-_CODES = re.compile(r"([45])\d\d (?:[45]\.\d+\.\d+ )?(?:<[^>]*>: )?(?:[A-Z][\w -]* rejected: )?")
+_TO = re.compile(
+    r"(?:; from=<(?P<sender>[^>]*)>)?(?:(?:;| )? ?to=<(?P<recipient>[^>]*)>)?(?: proto=\S+)?(?: helo=<.*>)?$"
+)
+_CODES = re.compile(
+    r"([45])\d\d (?:[45]\.\d+\.\d+ )?(?:<[^>]*>: )?(?:[A-Z][\w -]* rejected: )?"
+)
 _CLIENT = re.compile(r"\w{1,20}: client=\S*?\[([^\]]*)\]")
 _REPLIES = [  # a text that only one plugin replies with, or a word that signs it
     (re.compile(pattern), plugin)
@@ -166,9 +233,18 @@ _REPLIES = [  # a text that only one plugin replies with, or a word that signs i
         (r"Too many connections\. Please reduce", "rater"),
         (r"your server's name in DNS or HELO", "rdnschecks"),
         (r"You are only allowed to send to local", "localmail"),
-        (r"isn't an address of yours|mail in the name of that domain comes from", "ownsender"),
-        (r"your envelope sender domain must exist|DNS temporary failure", "mfdnschecks"),
-        (r"Could not verify sender|Couldn't verify sender|Sender's server doesn't", "checkback"),
+        (
+            r"isn't an address of yours|mail in the name of that domain comes from",
+            "ownsender",
+        ),
+        (
+            r"your envelope sender domain must exist|DNS temporary failure",
+            "mfdnschecks",
+        ),
+        (
+            r"Could not verify sender|Couldn't verify sender|Sender's server doesn't",
+            "checkback",
+        ),
         (r"Message rejected by server|\b5\.7\.2[34]\b|\b4\.4\.3\b", "spfchecks"),
     )
 ]
@@ -204,18 +280,24 @@ def postfix_event(message: str) -> Event | None:
     if found := _CLIENT.match(message):
         return Event(LET_THROUGH, "postfix", "accepted", found[1], source="postfix")
     if message.startswith("warning: problem talking to server "):
-        return Event(TROUBLE, "postfix", message[9:].partition(":")[0], source="postfix")
+        return Event(
+            TROUBLE, "postfix", message[9:].partition(":")[0], source="postfix"
+        )
     return None
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #1b4ae7f2
-_OVER = re.compile(r"(?:\S* )?(?:info: )?(\S{1,100} .{1,900}?) is over its limit of [^:]*: \d+/\d+(, watched only)?$")
+_OVER = re.compile(
+    r"(?:\S* )?(?:info: )?(\S{1,100} .{1,900}?) is over its limit of [^:]*: \d+/\d+(, watched only)?$"
+)
 _CALLED = re.compile(
     rf"(?:tcpserver|sslserver): (?P<do>ok|deny) (?P<pid>\d+) \S+ [^:\s]*:(?:\[)?{_IP}(?:\])?:\S*:\d*\s*$"
     rf"|(?:tcpserver|sslserver|tcpsvd|sslsvd): (?:info: )?(?P<from>pid) (?P<pid2>\d+) from {_IP.replace('client', 'client2')}"
     r"|(?:tcpserver|sslserver|tcpsvd|sslsvd): (?:info: )?(?P<end>end) (?P<pid3>\d+)"
     r"|(?:tcpsvd|sslsvd): info: (?P<deny>deny) (?P<pid4>\d+)"
 )
-_PLUGIN = re.compile(r"(?:session (\d+): )?(?:([\w.+-]{1,64}): |: )?pid (\d{1,10}) - (.*)", re.DOTALL)
+_PLUGIN = re.compile(
+    r"(?:session (\d+): )?(?:([\w.+-]{1,64}): |: )?pid (\d{1,10}) - (.*)", re.DOTALL
+)
 _RATER = re.compile(r"(?:\S* )?(error|critical|warning): (.*)")
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #cf14ffc8
@@ -228,17 +310,37 @@ def server_event(message: str) -> Event | None:
     pid = next(told[each] for each in ("pid", "pid2", "pid3", "pid4") if told[each])
     client = told["client"] or told["client2"] or ""
     if told["do"] == "deny" or told["deny"]:
-        return Event(WAS_REFUSED, name, "may not connect", client, pid=pid, source="server")
-    return Event(ABOUT_SESSION, name, "end" if told["end"] else "begin", client, pid=pid, source="server")
+        return Event(
+            WAS_REFUSED, name, "may not connect", client, pid=pid, source="server"
+        )
+    return Event(
+        ABOUT_SESSION,
+        name,
+        "end" if told["end"] else "begin",
+        client,
+        pid=pid,
+        source="server",
+    )
 
 
 def rater_event(message: str) -> Event | None:
     "What the rater daemon says of a value over its limit, or of itself."
     if found := _OVER.match(message):
         verdict = NEAR_MISS if found[2] else ABOUT_SESSION
-        return Event(verdict, "rater (daemon)", "over a limit, watched only", limit=found[1], source="rater")
+        return Event(
+            verdict,
+            "rater (daemon)",
+            "over a limit, watched only",
+            limit=found[1],
+            source="rater",
+        )
     if (found := _RATER.match(message)) and "store" in message:
-        return Event(TROUBLE, "rater (daemon)", _LEFT_OUT.sub("…", found[2][:200]), source="rater")
+        return Event(
+            TROUBLE,
+            "rater (daemon)",
+            _LEFT_OUT.sub("…", found[2][:200]),
+            source="rater",
+        )
     return None
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #74b580f0
@@ -247,13 +349,38 @@ def verdict_event(text: str) -> Event | None:
     try:
         told = json.loads(text)
         plugin, kind = str(told["plugin"]), str(told["verdict"])
-        pid, client, sender, recipient = (str(told.get(name, "")) for name in ("pid", "client", "sender", "recipient"))
+        pid, client, sender, recipient = (
+            str(told.get(name, "")) for name in ("pid", "client", "sender", "recipient")
+        )
         when = datetime.fromisoformat(told["time"]).timestamp()
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError):
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        OverflowError,
+        RecursionError,
+        AttributeError,
+    ):
         return None
-    verdict = WAS_DEFERRED if kind.endswith("4xx") else WAS_REFUSED if kind.endswith("5xx") or kind == "drop" else LET_THROUGH
+    verdict = (
+        WAS_DEFERRED
+        if kind.endswith("4xx")
+        else WAS_REFUSED
+        if kind.endswith("5xx") or kind == "drop"
+        else LET_THROUGH
+    )
     reason = _LEFT_OUT.sub("…", str(told.get("reply", ""))[4:200]) or "by the service"
-    return Event(verdict, plugin, reason, client, sender, recipient, pid=pid, source="verdicts", time=when)
+    return Event(
+        verdict,
+        plugin,
+        reason,
+        client,
+        sender,
+        recipient,
+        pid=pid,
+        source="verdicts",
+        time=when,
+    )
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #9d3c7017
 EVENT_CHARACTERS = 2048  # characters of a message that are looked at: no plugin of ours writes more than 1,000
@@ -281,9 +408,28 @@ def event_in(
         session, plugin, pid, said = found.groups()
         if plugin == "smtpd" and session:
             client, _, what = said.partition(" ")
-            reason = "begin" if what == "has called" else "end" if what.startswith("is gone") else ""
-            return Event(ABOUT_SESSION, plugin, reason, client if reason else "", pid=f"session {session}", source="server")
-        return plugin_event(plugin or program or "unnamed", f"session {session}" if session else pid, said)
+            reason = (
+                "begin"
+                if what == "has called"
+                else "end"
+                if what.startswith("is gone")
+                else ""
+            )
+            return Event(
+                ABOUT_SESSION,
+                plugin,
+                reason,
+                client if reason else "",
+                pid=f"session {session}",
+                source="server",
+            )
+        return plugin_event(
+            plugin or program or "unnamed",
+            f"session {session}" if session else pid,
+            said,
+        )
     if program.startswith("postfix/"):
         return postfix_event(message)
-    return server_event(message) or (None if program not in ("", "rater") else rater_event(message))
+    return server_event(message) or (
+        None if program not in ("", "rater") else rater_event(message)
+    )

@@ -9,7 +9,14 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from ra_plugins.cli.report.drawing import bars, element, markup, style
-from ra_plugins.cli.report.messages import WAS_DEFERRED, LET_THROUGH, NEAR_MISS, WAS_REFUSED, TROUBLE, OUTCOMES
+from ra_plugins.cli.report.messages import (
+    WAS_DEFERRED,
+    LET_THROUGH,
+    NEAR_MISS,
+    WAS_REFUSED,
+    TROUBLE,
+    OUTCOMES,
+)
 
 # %% auto #0
 __all__ = ['report_page']
@@ -39,27 +46,47 @@ KEYS
 
 def _key_colours() -> str:
     names = [verdict.split()[0] for verdict in OUTCOMES]
-    return "\n".join(f".key.{name} {{ background: var(--ra-{name}); }}" for name in names)
+    return "\n".join(
+        f".key.{name} {{ background: var(--ra-{name}); }}" for name in names
+    )
 
 # %% ../../../nbs/cli/report/06_page.ipynb #5a4859f1
 def _numbers(head: list[str], rows: list[list[object]]) -> Element:
     "A table whose first column is text."
+
     def cells(kind: str, row: list[object]) -> Element:
         return element("tr", *(
             element(kind, f"{cell:,}" if isinstance(cell, int) else str(cell), **({"class_": "n"} if column else {}))
             for column, cell in enumerate(row)
         ))  # fmt: skip
 
-    table = element("table", element("thead", cells("th", [*head])), element("tbody", *(cells("td", row) for row in rows)))
-    return element("div", table, class_="scroll", tabindex=0, role="region", aria_label=head[0] or "by plugin")
+    table = element(
+        "table",
+        element("thead", cells("th", [*head])),
+        element("tbody", *(cells("td", row) for row in rows)),
+    )
+    return element(
+        "div",
+        table,
+        class_="scroll",
+        tabindex=0,
+        role="region",
+        aria_label=head[0] or "by plugin",
+    )
 
 
 def _top_list(title: str, what: str, most: dict[str, Any]) -> list[Element]:
     if not most["top"]:
         return []
-    off = [element("p", f"Each may be up to {most['error']:,} more.", class_="soft")] if most["error"] else []
+    off = (
+        [element("p", f"Each may be up to {most['error']:,} more.", class_="soft")]
+        if most["error"]
+        else []
+    )
     rows = [[each["name"], each["count"]] for each in most["top"]]
-    return [element("section", element("h2", title), *off, _numbers([what, "lines"], rows))]
+    return [
+        element("section", element("h2", title), *off, _numbers([what, "lines"], rows))
+    ]
 
 
 def _sums(verdicts: dict[str, int]) -> Element:
@@ -70,9 +97,13 @@ def _sums(verdicts: dict[str, int]) -> Element:
     ), class_="sums")  # fmt: skip
 
 
-def _drawn(title: str, labels: list[str], counts: list[dict[str, int]], names: tuple[str, ...]) -> str:
+def _drawn(
+    title: str, labels: list[str], counts: list[dict[str, int]], names: tuple[str, ...]
+) -> str:
     parts = {name: [each[name] for each in counts] for name in names}
-    return f"<section>{markup(element('h2', title))}{bars(title, labels, parts)}</section>"
+    return (
+        f"<section>{markup(element('h2', title))}{bars(title, labels, parts)}</section>"
+    )
 
 # %% ../../../nbs/cli/report/06_page.ipynb #d526a39c
 _STOPPED = (WAS_REFUSED, WAS_DEFERRED)
@@ -82,13 +113,34 @@ def _pictures(data: dict[str, Any]) -> str:
     spans, hours = data["timeline"]["spans"], data["timeline"]["hours"]
     if not spans:
         return ""
-    each = "hour" if hours == 1 else "day" if hours == 24 else f"{hours} hours" if hours < 24 else f"{hours // 24} days"
-    labels = [span["from"][5:10] if hours >= 24 else span["from"][5:].replace("T", " ") for span in spans]
+    each = (
+        "hour"
+        if hours == 1
+        else "day"
+        if hours == 24
+        else f"{hours} hours"
+        if hours < 24
+        else f"{hours // 24} days"
+    )
+    labels = [
+        span["from"][5:10] if hours >= 24 else span["from"][5:].replace("T", " ")
+        for span in spans
+    ]
     clock = data["hours of the day"]
     return (
         _drawn(f"Refused and deferred, each {each}", labels, spans, _STOPPED)
-        + _drawn(f"Let through, each {each}", labels, spans, (LET_THROUGH, NEAR_MISS, TROUBLE))
-        + _drawn("Refused and deferred, by hour of the day", [f"{hour}:00" for hour in range(24)], clock, _STOPPED)
+        + _drawn(
+            f"Let through, each {each}",
+            labels,
+            spans,
+            (LET_THROUGH, NEAR_MISS, TROUBLE),
+        )
+        + _drawn(
+            "Refused and deferred, by hour of the day",
+            [f"{hour}:00" for hour in range(24)],
+            clock,
+            _STOPPED,
+        )
     )
 
 
@@ -97,17 +149,42 @@ def report_page(
     title: str = "What became of mail",
 ) -> str:
     "A report as one HTML page."
-    span = f"{data['from'].replace('T', ' ')} to {data['to'].replace('T', ' ')}, " if data["from"] else ""
+    span = (
+        f"{data['from'].replace('T', ' ')} to {data['to'].replace('T', ' ')}, "
+        if data["from"]
+        else ""
+    )
     head = [
         element("h1", title),
-        element("p", f"{span}{data['counted']:,} verdicts in {data['lines']:,} lines", class_="soft"),
-        *([element("ul", *(element("li", note) for note in data["notes"]), class_="soft")] if data["notes"] else []),
+        element(
+            "p",
+            f"{span}{data['counted']:,} verdicts in {data['lines']:,} lines",
+            class_="soft",
+        ),
+        *(
+            [
+                element(
+                    "ul",
+                    *(element("li", note) for note in data["notes"]),
+                    class_="soft",
+                )
+            ]
+            if data["notes"]
+            else []
+        ),
         _sums(data["verdicts"]),
     ]
-    rows = [[row["plugin"], *(row[verdict] for verdict in OUTCOMES)] for row in data["plugins"]]
+    rows = [
+        [row["plugin"], *(row[verdict] for verdict in OUTCOMES)]
+        for row in data["plugins"]
+    ]
     tops: list[Element] = []
     for name, most in data["top"].items():
-        tops += _top_list("Why" if name == "reasons" else f"{name.capitalize()} refused or deferred", name[:-1], most)
+        tops += _top_list(
+            "Why" if name == "reasons" else f"{name.capitalize()} refused or deferred",
+            name[:-1],
+            most,
+        )
     tops += _top_list("Let through, but", "plugin and reason", data["near misses"])
     tops += _top_list("Over a limit of rater's", "class and value", data["over limits"])
     policy = "default-src 'none'; style-src 'unsafe-inline'"
@@ -118,10 +195,12 @@ def report_page(
         element("meta", name="color-scheme", content="light dark"),
         element("title", title),
     ]
-    by_plugin = element("section", element("h2", "By whom"), _numbers(["", *OUTCOMES], rows))
+    by_plugin = element(
+        "section", element("h2", "By whom"), _numbers(["", *OUTCOMES], rows)
+    )
     lists = element("div", *tops, class_="lists")
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head>{markup(*meta)}{style()}{_STYLE.replace("KEYS", _key_colours())}</head>\n'
         f"<body><main>"
-        f'{markup(*head)}{_pictures(data)}{markup(by_plugin, lists)}</main></body></html>\n'
+        f"{markup(*head)}{_pictures(data)}{markup(by_plugin, lists)}</main></body></html>\n"
     )

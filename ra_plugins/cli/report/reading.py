@@ -31,7 +31,9 @@ def log_kind(
     start: bytes,  # of the file
 ) -> str:  # a key of `LOG_MAGIC`; empty for text
     "How a log is packed."
-    return next((kind for kind, magic in LOG_MAGIC.items() if start.startswith(magic)), "")
+    return next(
+        (kind for kind, magic in LOG_MAGIC.items() if start.startswith(magic)), ""
+    )
 
 # %% ../../../nbs/cli/report/00_reading.ipynb #35978ddd
 def unpacked(
@@ -56,10 +58,14 @@ def unpacked(
         try:
             zstd = import_module("compression.zstd")  # from Python 3.14 on
         except ImportError:
-            raise Fault(f"{name} is packed by zstd: zstd -dc {name} | ra-plugins report") from None
+            raise Fault(
+                f"{name} is packed by zstd: zstd -dc {name} | ra-plugins report"
+            ) from None
         return zstd.ZstdFile(raw)
     if kind == "journal":
-        raise Fault(f"{name} is a journal: journalctl --file={name} -o json | ra-plugins report")
+        raise Fault(
+            f"{name} is a journal: journalctl --file={name} -o json | ra-plugins report"
+        )
     return raw
 
 # %% ../../../nbs/cli/report/00_reading.ipynb #58eda9d5
@@ -88,14 +94,20 @@ class LogFile:
         self,
         name: str,  # `-` for standard input
     ):
-        self.name, self.fault, self.long = name, "", 0  # lines that were longer than we look at
+        self.name, self.fault, self.long = (
+            name,
+            "",
+            0,
+        )  # lines that were longer than we look at
         self.raw: Any = None
         try:
             state = None if name == "-" else os.stat(name)
         except OSError:  # it is told when it is opened
             state = None
         self.size = state.st_size if state else 0
-        self.changed = state.st_mtime if state else None  # when it was last written to; None: now
+        self.changed = (
+            state.st_mtime if state else None
+        )  # when it was last written to; None: now
 
     def __str__(self) -> str:
         return "standard input" if self.name == "-" else self.name
@@ -117,7 +129,11 @@ class LogFile:
         try:
             yield from lines_by_block(unpacked(self.raw, kind, self.name).read1)
         except (EOFError, zlib.error, OSError, ValueError) as error:
-            self.fault = "it ends too early" if isinstance(error, EOFError) else system_reason(error)
+            self.fault = (
+                "it ends too early"
+                if isinstance(error, EOFError)
+                else system_reason(error)
+            )
         except Exception as error:  # lzma and zstd have errors of their own
             if type(error).__name__ not in ("LZMAError", "ZstdError"):
                 raise
@@ -145,11 +161,17 @@ def log_files(
     for name in names:
         if os.path.isdir(name):
             try:
-                within = sorted(each for each in os.listdir(name) if each.startswith("@4") or each == "current")
+                within = sorted(
+                    each
+                    for each in os.listdir(name)
+                    if each.startswith("@4") or each == "current"
+                )
             except OSError as error:
                 raise Fault(f"can't read {name}: {system_reason(error)}") from None
             if not within:
-                raise Fault(f"{name} is a folder, and none of multilog's: name the files in it")
+                raise Fault(
+                    f"{name} is a folder, and none of multilog's: name the files in it"
+                )
             found += [LogFile(os.path.join(name, each)) for each in within]
         else:
             found.append(LogFile(name))

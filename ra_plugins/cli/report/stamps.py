@@ -25,8 +25,12 @@ class LogEntry(NamedTuple):
 
 # %% ../../../nbs/cli/report/01_stamps.ipynb #987db5e5
 _TAI = re.compile(r"@([0-9a-f]{16})(?:[0-9a-f]{8})? ")
-_ISO = re.compile(r"(\d{4}-\d\d-\d\d)[T _](\d\d:\d\d:\d\d)(?:[.,]\d{1,9})?(Z|[+-]\d\d:?\d\d)? +")
-_BSD = re.compile(r"(?:<\d{1,3}>)?(([A-Z][a-z]{2}) {1,2}(\d{1,2}) (\d\d):(\d\d):(\d\d))(?:\.\d{1,9})? ")
+_ISO = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T _](\d\d:\d\d:\d\d)(?:[.,]\d{1,9})?(Z|[+-]\d\d:?\d\d)? +"
+)
+_BSD = re.compile(
+    r"(?:<\d{1,3}>)?(([A-Z][a-z]{2}) {1,2}(\d{1,2}) (\d\d):(\d\d):(\d\d))(?:\.\d{1,9})? "
+)
 _HEADER = re.compile(r"(\S{0,254}[^\s:]) ([^\s:\[\]]{1,64})(?:\[(\d{1,10})\])?: ")
 _NAMES = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec"  # in whatever language the system speaks
 _MONTHS = {_NAMES[at : at + 3]: at // 4 + 1 for at in range(0, len(_NAMES), 4)}
@@ -50,7 +54,13 @@ class Stamps:
     ) -> LogEntry:
         "Take a line apart."
         if line[:1] == "@" and (found := _TAI.match(line)):
-            return LogEntry(self._possible(int(found[1], 16) - 2**62 - 10), "", "", 0, line[found.end() :])
+            return LogEntry(
+                self._possible(int(found[1], 16) - 2**62 - 10),
+                "",
+                "",
+                0,
+                line[found.end() :],
+            )
         if found := _ISO.match(line):
             when = self._kept((found[1], found[2], found[3]), self._iso)
         elif found := _BSD.match(line):
@@ -59,10 +69,14 @@ class Stamps:
             return LogEntry(None, "", "", 0, line)
         rest = line[found.end() :]
         if head := _HEADER.match(rest):
-            return LogEntry(when, head[1], head[2], int(head[3] or 0), rest[head.end() :])
+            return LogEntry(
+                when, head[1], head[2], int(head[3] or 0), rest[head.end() :]
+            )
         return LogEntry(when, "", "", 0, rest)
 
-    def _kept(self, stamp: tuple[Any, ...], read: Callable[..., float | None]) -> float | None:
+    def _kept(
+        self, stamp: tuple[Any, ...], read: Callable[..., float | None]
+    ) -> float | None:
         if self._last[0] != stamp:
             self._last = stamp, self._possible(read(*stamp))
         return self._last[1]
@@ -82,9 +96,18 @@ class Stamps:
 
     def _bsd(self, month: str, day: str, *time: str) -> float | None:
         next_year = datetime.fromtimestamp(self.latest, UTC).year + 1
-        for year in range(next_year, next_year - 9, -1):  # 29 February may be eight years back
+        for year in range(
+            next_year, next_year - 9, -1
+        ):  # 29 February may be eight years back
             try:
-                when = datetime(year, _MONTHS[month], int(day), int(time[0]), int(time[1]), int(time[2])).timestamp()
+                when = datetime(
+                    year,
+                    _MONTHS[month],
+                    int(day),
+                    int(time[0]),
+                    int(time[1]),
+                    int(time[2]),
+                ).timestamp()
             except (KeyError, ValueError, OverflowError):
                 continue
             if when <= self.latest + 86_400:
@@ -100,12 +123,21 @@ def moment(
     now: float,  # in seconds since 1970
 ) -> float:  # in seconds since 1970
     "A moment as people name it, in local time; `ValueError` for what is none."
-    if text[-1:] in _UNITS and text[:-1].isascii() and text[:-1].isdigit() and len(text) < 8:
+    if (
+        text[-1:] in _UNITS
+        and text[:-1].isascii()
+        and text[:-1].isdigit()
+        and len(text) < 8
+    ):
         return now - int(text[:-1]) * _UNITS[text[-1]]
-    midnight = datetime.fromtimestamp(now).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = datetime.fromtimestamp(now).replace(
+        hour=0, minute=0, second=0, microsecond=0
+    )
     if text in ("today", "yesterday"):
         return (midnight - timedelta(days=text == "yesterday")).timestamp()
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
-        raise ValueError(f"{text!r:.40} should be a date, 2026-11-23 or 2026-11-23T15:20, or 12h, 2d, today, yesterday") from None
+        raise ValueError(
+            f"{text!r:.40} should be a date, 2026-11-23 or 2026-11-23T15:20, or 12h, 2d, today, yesterday"
+        ) from None

@@ -45,12 +45,18 @@ class FrequentCounter:
         self.counts[name] = self.counts.get(name, 0) + count
         if len(self.counts) > 2 * self.room:
             middle = sorted(self.counts.values(), reverse=True)[self.room]
-            self.counts = {name: count - middle for name, count in self.counts.items() if count > middle}
+            self.counts = {
+                name: count - middle
+                for name, count in self.counts.items()
+                if count > middle
+            }
             self.error += middle
 
     def top(self, number: int) -> list[tuple[str, int]]:
         "The most frequent names and their counts, which are at most `error` below the truth."
-        return sorted(self.counts.items(), key=lambda each: (-each[1], each[0]))[:number]
+        return sorted(self.counts.items(), key=lambda each: (-each[1], each[0]))[
+            :number
+        ]
 
 # %% ../../../nbs/cli/report/03_tally.ipynb #e6a1b82e
 HOURS = 10_000  # kept at most, over a year; with more, days
@@ -61,9 +67,17 @@ class Timeline:
 
     def __init__(self) -> None:
         self.step = 3600  # seconds of a bucket
-        self.buckets: dict[int, Counter[str]] = {}  # by its beginning, in seconds of local time
-        self.clock: list[Counter[str]] = [Counter() for _ in range(24)]  # by hour of the day, local time
-        self._local: tuple[int, int, int] = (-1, 0, 0)  # the last quarter of an hour, its hour of the day, seconds east of UTC
+        self.buckets: dict[
+            int, Counter[str]
+        ] = {}  # by its beginning, in seconds of local time
+        self.clock: list[Counter[str]] = [
+            Counter() for _ in range(24)
+        ]  # by hour of the day, local time
+        self._local: tuple[int, int, int] = (
+            -1,
+            0,
+            0,
+        )  # the last quarter of an hour, its hour of the day, seconds east of UTC
 
     def add(self, time: float, verdict: str) -> None:
         "Count a verdict."
@@ -84,12 +98,16 @@ class Timeline:
     def _coarsen(self) -> None:
         self.step, hours, self.buckets = 86_400, self.buckets, {}
         for at, counts in hours.items():
-            self.buckets.setdefault(at // self.step * self.step, Counter()).update(counts)
+            self.buckets.setdefault(at // self.step * self.step, Counter()).update(
+                counts
+            )
 
     def spans(
         self,
         most: int,  # how many there may be
-    ) -> tuple[int, list[tuple[int, Counter[str]]]]:  # seconds of one, and of each its beginning and verdicts
+    ) -> tuple[
+        int, list[tuple[int, Counter[str]]]
+    ]:  # seconds of one, and of each its beginning and verdicts
         "The timeline in few equal spans, empty ones among them."
         if not self.buckets:
             return self.step, []
@@ -113,7 +131,9 @@ TWINS = 60  # seconds within which two writers speak of the same
 class Sessions:
     "What was said of each session, the latest last."
 
-    known: OrderedDict[tuple[str, str], dict[str, str]] = field(default_factory=OrderedDict)
+    known: OrderedDict[tuple[str, str], dict[str, str]] = field(
+        default_factory=OrderedDict
+    )
 
     def completed(self, host: str, event: Event) -> Event:
         "The event, with what earlier lines of its session have told."
@@ -133,7 +153,9 @@ class Sessions:
                 known[name] = value
         if event.verdict == ABOUT_SESSION or not known:
             return event
-        missing: dict[str, Any] = {name: value for name, value in known.items() if not getattr(event, name)}
+        missing: dict[str, Any] = {
+            name: value for name, value in known.items() if not getattr(event, name)
+        }
         return event._replace(**missing)
 
 
@@ -141,12 +163,22 @@ class Twins:
     "Refusals that another writer may speak of, too."
 
     def __init__(self) -> None:
-        self.waiting: OrderedDict[tuple[str, ...], tuple[str, float, Event]] = OrderedDict()
+        self.waiting: OrderedDict[tuple[str, ...], tuple[str, float, Event]] = (
+            OrderedDict()
+        )
 
     def told_before(self, host: str, time: float | None, event: Event) -> Event | None:
         "The event that another writer has told already. Otherwise this one is kept for a while."
-        kinds = {WAS_REFUSED: "stopped", WAS_DEFERRED: "stopped", LET_THROUGH: "let", NEAR_MISS: "let", TROUBLE: "let"}
-        keys: list[tuple[str, ...]] = [(host, event.plugin, kinds[event.verdict], event.pid)] if event.pid else []
+        kinds = {
+            WAS_REFUSED: "stopped",
+            WAS_DEFERRED: "stopped",
+            LET_THROUGH: "let",
+            NEAR_MISS: "let",
+            TROUBLE: "let",
+        }
+        keys: list[tuple[str, ...]] = (
+            [(host, event.plugin, kinds[event.verdict], event.pid)] if event.pid else []
+        )
         if event.verdict in (WAS_REFUSED, WAS_DEFERRED) and event.source != "verdicts":
             keys.append((host, event.plugin, event.recipient))
         for key in keys:
@@ -175,12 +207,16 @@ class LogTally:
         plugin: str = "",  # count what this one has said only
     ):
         self.since, self.until, self.plugin = since, until, plugin
-        self.lines = self.counted = self.long = self.odd = self.twice = self.timeless = 0
+        self.lines = self.counted = self.long = self.odd = self.twice = (
+            self.timeless
+        ) = 0
         self.first: float | None = None
         self.last: float | None = None
         self.verdicts: Counter[str] = Counter()
         self.plugins = {verdict: FrequentCounter(500) for verdict in OUTCOMES}
-        self.tops = {name: FrequentCounter() for name in TOPS}  # of what was refused or deferred
+        self.tops = {
+            name: FrequentCounter() for name in TOPS
+        }  # of what was refused or deferred
         self.near = FrequentCounter(1000)  # plugin and reason
         self.limits = FrequentCounter(1000)
         self.timeline, self.sessions, self.twins = Timeline(), Sessions(), Twins()
@@ -207,7 +243,9 @@ class LogTally:
     def _wanted(self, time: float | None) -> bool:
         if time is None:
             return self.since is None and self.until is None
-        return (self.since is None or time >= self.since) and (self.until is None or time < self.until)
+        return (self.since is None or time >= self.since) and (
+            self.until is None or time < self.until
+        )
 
     def _count(self, time: float | None, event: Event, other: Event | None) -> None:
         if other is None:
@@ -226,7 +264,11 @@ class LogTally:
             for name in TOPS:
                 value = getattr(event, name)
                 if value and not (other and getattr(other, name)):
-                    self.tops[name].add(f"{event.plugin}: {value}"[:_NAME_LIMIT] if name == "reason" else value[:_NAME_LIMIT])
+                    self.tops[name].add(
+                        f"{event.plugin}: {value}"[:_NAME_LIMIT]
+                        if name == "reason"
+                        else value[:_NAME_LIMIT]
+                    )
         elif event.verdict in (NEAR_MISS, TROUBLE) and other is None:
             self.near.add(f"{event.plugin}: {event.reason}"[:_NAME_LIMIT])
 
@@ -242,7 +284,11 @@ class LogTally:
             text = line.decode("utf-8", "surrogateescape")
             if text[:1] == "{" and '"MESSAGE"' in text:
                 worth = may_tell(text) or "[" in text or "verdict" in text
-                if worth and (entry := journal_entry(text, stamps)) and may_tell(entry.message):
+                if (
+                    worth
+                    and (entry := journal_entry(text, stamps))
+                    and may_tell(entry.message)
+                ):
                     self.add(entry)
             elif may_tell(text):
                 self.add(stamps.entry(text.rstrip("\r\0 ")))
@@ -263,7 +309,10 @@ def journal_entry(
         if isinstance(message, list):
             message = bytes(message).decode("utf-8", "surrogateescape")
         when = stamps._possible(int(told["__REALTIME_TIMESTAMP"]) / 1e6)
-        host, program = str(told.get("_HOSTNAME", "")), str(told.get("SYSLOG_IDENTIFIER", ""))
+        host, program = (
+            str(told.get("_HOSTNAME", "")),
+            str(told.get("SYSLOG_IDENTIFIER", "")),
+        )
         return LogEntry(when, host, program, 0, str(message))
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None

@@ -19,25 +19,50 @@ __all__ = ['TOP_TITLES', 'SPANS', 'report_data', 'report_text']
 # %% ../../../nbs/cli/report/04_telling.ipynb #10673337
 def _most(counter: FrequentCounter, number: int) -> dict[str, Any]:
     "The most frequent names, and by how much a count may be too low."
-    top = [{"name": printable(name, 200), "count": count} for name, count in counter.top(number)]
+    top = [
+        {"name": printable(name, 200), "count": count}
+        for name, count in counter.top(number)
+    ]
     return {"top": top, "names": len(counter.counts), "error": counter.error}
 
 
 def _when(time: float | None) -> str | None:
-    return None if time is None else datetime.fromtimestamp(time).isoformat(timespec="seconds")
+    return (
+        None
+        if time is None
+        else datetime.fromtimestamp(time).isoformat(timespec="seconds")
+    )
 
 
 def _by_plugin(tally: LogTally, number: int) -> list[dict[str, Any]]:
     names = {name for counter in tally.plugins.values() for name in counter.counts}
     rows: list[dict[str, Any]] = [
-        {"plugin": printable(name, 64), **{verdict: tally.plugins[verdict].counts.get(name, 0) for verdict in OUTCOMES}}
+        {
+            "plugin": printable(name, 64),
+            **{
+                verdict: tally.plugins[verdict].counts.get(name, 0)
+                for verdict in OUTCOMES
+            },
+        }
         for name in names
     ]
-    rows.sort(key=lambda row: (-row[WAS_REFUSED] - row[WAS_DEFERRED], -sum(row[each] for each in OUTCOMES), row["plugin"]))
+    rows.sort(
+        key=lambda row: (
+            -row[WAS_REFUSED] - row[WAS_DEFERRED],
+            -sum(row[each] for each in OUTCOMES),
+            row["plugin"],
+        )
+    )
     return rows[: max(number, 30)]
 
 # %% ../../../nbs/cli/report/04_telling.ipynb #df48f6aa
-TOP_TITLES = {"client": "clients", "sender": "senders", "recipient": "recipients", "user": "users", "reason": "reasons"}
+TOP_TITLES = {
+    "client": "clients",
+    "sender": "senders",
+    "recipient": "recipients",
+    "user": "users",
+    "reason": "reasons",
+}
 SPANS = 48  # on a timeline
 
 
@@ -61,28 +86,47 @@ def report_data(
         "timeline": {
             "hours": step // 3600,
             "spans": [
-                {"from": datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M"), **{each: counts[each] for each in OUTCOMES}}
+                {
+                    "from": datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M"),
+                    **{each: counts[each] for each in OUTCOMES},
+                }
                 for at, counts in spans
             ],
         },
-        "hours of the day": [{verdict: counts[verdict] for verdict in OUTCOMES} for counts in tally.timeline.clock],
+        "hours of the day": [
+            {verdict: counts[verdict] for verdict in OUTCOMES}
+            for counts in tally.timeline.clock
+        ],
         "notes": _notes(tally, files),
     }
 
 # %% ../../../nbs/cli/report/04_telling.ipynb #9d032310
 def _notes(tally: LogTally, files: list[LogFile]) -> list[str]:
     "What a reader should know before believing it."
-    notes = [f"only a part of {printable(str(log), 200)} was read: {log.fault}" for log in files if log.fault]
+    notes = [
+        f"only a part of {printable(str(log), 200)} was read: {log.fault}"
+        for log in files
+        if log.fault
+    ]
     for number, what in (
         (sum(log.long for log in files), "were cut, being longer than 8,192 bytes"),
         (tally.odd, "have a time stamp that no log of mail can have"),
-        (tally.timeless, "that count have no time, and are missing where hours or days are counted"),
+        (
+            tally.timeless,
+            "that count have no time, and are missing where hours or days are counted",
+        ),
         (tally.twice, "tell what another line has told, and count once"),
     ):
         if number:
-            notes.append(f"{number:,} lines {what}" if number > 1 else f"1 line: lines that {what}")
+            notes.append(
+                f"{number:,} lines {what}"
+                if number > 1
+                else f"1 line: lines that {what}"
+            )
     if any(counter.error for counter in tally.tops.values()):
-        notes.append("there are more names than are remembered: where a list says so, its counts may be too low by that much")
+        notes.append(
+            "there are more names than are remembered: where a list says so, its counts may be too low by that much"
+        )
     return notes
 
 # %% ../../../nbs/cli/report/04_telling.ipynb #74b50ec9
@@ -90,7 +134,15 @@ def _columns(rows: list[tuple[str, ...]]) -> list[str]:
     "A table: the first column to the left, numbers to the right."
     wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
-        "  ".join([row[0].ljust(wide[0]), *(each.rjust(width) for each, width in zip(row[1:], wide[1:], strict=True))]).rstrip()
+        "  ".join(
+            [
+                row[0].ljust(wide[0]),
+                *(
+                    each.rjust(width)
+                    for each, width in zip(row[1:], wide[1:], strict=True)
+                ),
+            ]
+        ).rstrip()
         for row in rows
     ]
 
@@ -121,19 +173,36 @@ def report_text(
 ) -> str:
     "A report for people."
     if not data["counted"]:
-        return "\n".join([f"Nothing in {data['lines']:,} lines is from a plugin, Postfix's smtpd or rater.", *data["notes"]])
-    span = f"{data['from'].replace('T', ' ')} to {data['to'].replace('T', ' ')}" if data["from"] else "no times"
+        return "\n".join(
+            [
+                f"Nothing in {data['lines']:,} lines is from a plugin, Postfix's smtpd or rater.",
+                *data["notes"],
+            ]
+        )
+    span = (
+        f"{data['from'].replace('T', ' ')} to {data['to'].replace('T', ' ')}"
+        if data["from"]
+        else "no times"
+    )
     lines = [f"{span}: {data['counted']:,} verdicts in {data['lines']:,} lines", ""]
     head = ("", *OUTCOMES)
-    rows = [(_shortened(row["plugin"], 20), *(f"{row[verdict]:,}" for verdict in OUTCOMES)) for row in data["plugins"]]
+    rows = [
+        (_shortened(row["plugin"], 20), *(f"{row[verdict]:,}" for verdict in OUTCOMES))
+        for row in data["plugins"]
+    ]
     total = ("all", *(f"{data['verdicts'][verdict]:,}" for verdict in OUTCOMES))
     lines += _columns([head, *rows, total])
     spans = data["timeline"]["spans"]
     if len(spans) > 1:
         stopped = [span[WAS_REFUSED] + span[WAS_DEFERRED] for span in spans]
-        by_hour = [each[WAS_REFUSED] + each[WAS_DEFERRED] for each in data["hours of the day"]]
+        by_hour = [
+            each[WAS_REFUSED] + each[WAS_DEFERRED] for each in data["hours of the day"]
+        ]
         begin, hours = spans[0]["from"].replace("T", " "), data["timeline"]["hours"]
-        lines += ["", f"Refused and deferred, by hour of the day, 0 to 23   |{_bars(by_hour)}|"]
+        lines += [
+            "",
+            f"Refused and deferred, by hour of the day, 0 to 23   |{_bars(by_hour)}|",
+        ]
         lines += [f"The same from {begin} on, {hours} h each", f"|{_bars(stopped)}|"]
     for name, most in data["top"].items():
         lines += _list(f"Refused or deferred: {name}", most)

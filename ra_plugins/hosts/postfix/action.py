@@ -6,7 +6,18 @@
 from __future__ import annotations
 
 from ra_plugins.hosts.postfix.attributes import POSTFIX_STAGES
-from ra_plugins.spp.command import Accept, AddHeader, ChangeAddress, Command, Delay, Disconnect, Drop, Later, Next, Okay
+from ra_plugins.spp.command import (
+    Accept,
+    AddHeader,
+    ChangeAddress,
+    Command,
+    Delay,
+    Disconnect,
+    Drop,
+    Later,
+    Next,
+    Okay,
+)
 from ra_plugins.spp.command import Refuse, Reply, Say, SetVariable, UnsetVariable
 
 # %% auto #0
@@ -47,7 +58,9 @@ HEADER_STAGES = ("mail", "rcpt", "data")  # where `PREPEND` is for the message a
 def policy_action(
     stage: str,  # where Postfix asks: a key of `POSTFIX_STAGES`
     final: Command | None,  # what ended the plugins' answers
-    headers: list[str],  # that are yet to be handed out; one is taken off if it's the answer
+    headers: list[
+        str
+    ],  # that are yet to be handed out; one is taken off if it's the answer
 ) -> str:
     "The one action."
     if isinstance(final, (Refuse, Disconnect, Drop)):
@@ -65,7 +78,9 @@ CANT = {
     Say: "talk to the client before the reply, and a policy service has one answer; put the words into a refusal, or into "
     "smtpd_reject_footer (postconf(5))",
 }
-CANT_AT_END = {AddHeader: "add a header field, and at the end of a message it's too late for that; [data] isn't"}
+CANT_AT_END = {
+    AddHeader: "add a header field, and at the end of a message it's too late for that; [data] isn't"
+}
 
 
 def misfits(
@@ -74,4 +89,8 @@ def misfits(
 ) -> list[str]:  # what would complete "NAME may …"
     "What a plugin may want that Postfix can't do."
     cant = CANT | (CANT_AT_END if stage == "end-of-message" else {})
-    return [why for kind, why in cant.items() if any(issubclass(each, kind) for each in answers or ())]
+    return [
+        why
+        for kind, why in cant.items()
+        if any(issubclass(each, kind) for each in answers or ())
+    ]

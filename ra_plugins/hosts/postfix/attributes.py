@@ -51,12 +51,18 @@ _SINCE = {  # attributes that stand in a variable, by the first place at which t
         "server_address": "TCPLOCALIP",
         "server_port": "TCPLOCALPORT",
     },
-    "helo": {"helo_name": "SMTPHELOHOST", "sasl_username": "SMTPAUTHUSER", "sasl_method": "SMTPAUTHMETHOD"},
+    "helo": {
+        "helo_name": "SMTPHELOHOST",
+        "sasl_username": "SMTPAUTHUSER",
+        "sasl_method": "SMTPAUTHMETHOD",
+    },
     "mail": {"sender": "SMTPMAILFROM"},
     "rcpt": {"recipient": "SMTPRCPTTO"},
 }
 _NAMED = frozenset(name for names in _SINCE.values() for name in names) | {"request"}
-TOLD_BY_POSTFIX = frozenset(variable for names in _SINCE.values() for variable in names.values()) | {
+TOLD_BY_POSTFIX = frozenset(
+    variable for names in _SINCE.values() for variable in names.values()
+) | {
     "SMTPRCPTCOUNT",
     "SMTPRCPTCOUNTALL",
 }
@@ -68,8 +74,15 @@ def policy_environ(
     "The session's environment, but for the counts of recipients, which [the message](03_instance.ipynb) keeps."
     stage = policy_stage(attributes)
     told = list(POSTFIX_STAGES).index(stage) if stage else -1
-    others = {name: value for name, value in attributes.items() if value and name not in _NAMED and _is_variable(name)}
-    environ = {"PROTO": "TCP", **{f"POSTFIX_{name.upper()}": value for name, value in others.items()}}
+    others = {
+        name: value
+        for name, value in attributes.items()
+        if value and name not in _NAMED and _is_variable(name)
+    }
+    environ = {
+        "PROTO": "TCP",
+        **{f"POSTFIX_{name.upper()}": value for name, value in others.items()},
+    }
     for number, names in enumerate(_SINCE.values()):
         for name, variable in names.items() if number <= told else ():
             value = attributes.get(name, "")
@@ -89,7 +102,14 @@ def smtpd_pid(
 ) -> int:  # 0 if it isn't told
     "The process number of the smtpd that asks."
     first = attributes.get("instance", "").partition(".")[0]
-    return int(first, 16) if first.isascii() and first.isalnum() and len(first) < 8 and _is_hexadecimal(first) else 0
+    return (
+        int(first, 16)
+        if first.isascii()
+        and first.isalnum()
+        and len(first) < 8
+        and _is_hexadecimal(first)
+        else 0
+    )
 
 
 def _is_hexadecimal(text: str) -> bool:
@@ -101,8 +121,16 @@ def about_client(
 ) -> str:
     "Who it is about, for a line of the log: client, sender, recipient, and the names of the message."
     words = [attributes.get("client_address") or "unknown"]
-    for word, name in (("from", "sender"), ("to", "recipient"), ("user", "sasl_username")):
+    for word, name in (
+        ("from", "sender"),
+        ("to", "recipient"),
+        ("user", "sasl_username"),
+    ):
         if attributes.get(name) or (name == "sender" and attributes.get("recipient")):
             words.append(f"{word} <{attributes.get(name, '')[:256]}>")
-    words += [f"{name} {attributes[name][:60]}" for name in ("queue_id", "instance") if attributes.get(name)]
+    words += [
+        f"{name} {attributes[name][:60]}"
+        for name in ("queue_id", "instance")
+        if attributes.get(name)
+    ]
     return ", ".join(words)

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from ra_plugins.hosts.postfix.attributes import POSTFIX_STAGES
-from ra_plugins.spp.command import Accept, AddHeader, Command, Later, Refuse, SetVariable, UnsetVariable
+from ra_plugins.spp.command import (
+    Accept,
+    AddHeader,
+    Command,
+    Later,
+    Refuse,
+    SetVariable,
+    UnsetVariable,
+)
 
 # %% auto #0
 __all__ = ['KEPT_VARIABLES', 'KEPT_HEADERS', 'MESSAGES', 'MESSAGE_SECONDS', 'CONNECTION_SECONDS', 'PolicyMessage',
@@ -26,15 +34,23 @@ KEPT_HEADERS = 100  # of one message that are yet to be handed out
 class PolicyMessage:
     "What has been said about one message, or about a connection before there is one."
 
-    kept: dict[str, str | None] = field(default_factory=dict)  # variables by name; None: unset
-    later: dict[str, tuple[str, Refuse]] = field(default_factory=dict)  # by stage of a plugin: who has put off what
+    kept: dict[str, str | None] = field(
+        default_factory=dict
+    )  # variables by name; None: unset
+    later: dict[str, tuple[str, Refuse]] = field(
+        default_factory=dict
+    )  # by stage of a plugin: who has put off what
     headers: list[str] = field(default_factory=list)  # to be handed out
     seen: set[str] = field(default_factory=set)  # header fields that were said
-    done: dict[str, tuple[str, str, Command | None]] = field(default_factory=dict)  # by place: what it was about, who refused
+    done: dict[str, tuple[str, str, Command | None]] = field(
+        default_factory=dict
+    )  # by place: what it was about, who refused
     named: int = 0  # recipients, with this one
     let_through: int = 0
     accepted: bool = False  # no more plugins
-    last: tuple[Mapping[str, str], str] | None = None  # the last request at RCPT, and its refusal
+    last: tuple[Mapping[str, str], str] | None = (
+        None  # the last request at RCPT, and its refusal
+    )
     heard: float = 0.0  # when it was last asked about
 
     def take(
@@ -49,9 +65,17 @@ class PolicyMessage:
             if name in self.kept or len(self.kept) < KEPT_VARIABLES:
                 self.kept[name] = value if equals else None
         elif isinstance(command, Later):
-            refusal = Refuse.as_written(command.reply) if not command.arguments else command.arguments[1]
+            refusal = (
+                Refuse.as_written(command.reply)
+                if not command.arguments
+                else command.arguments[1]
+            )
             self.later.setdefault(command.stage, (plugin, refusal))  # type: ignore[arg-type]
-        elif isinstance(command, AddHeader) and command.text not in self.seen and len(self.seen) < KEPT_HEADERS:
+        elif (
+            isinstance(command, AddHeader)
+            and command.text not in self.seen
+            and len(self.seen) < KEPT_HEADERS
+        ):
             self.seen.add(command.text)
             self.headers.append(command.text)
         elif isinstance(command, Accept):
@@ -69,7 +93,11 @@ class PolicyMessage:
 MESSAGES = 10_000  # messages and connections that are remembered
 MESSAGE_SECONDS = 3600  # for which a message is, after it was last asked about
 CONNECTION_SECONDS = 600  # for which a connection is
-_EARLY = ("client", "helo", "mail")  # places at which all recipients share what was said
+_EARLY = (
+    "client",
+    "helo",
+    "mail",
+)  # places at which all recipients share what was said
 
 
 class PolicyMessages:
@@ -77,7 +105,9 @@ class PolicyMessages:
 
     def __init__(
         self,
-        forgotten: Callable[[PolicyMessage], object] = lambda message: None,  # is told of a message that is over
+        forgotten: Callable[[PolicyMessage], object] = lambda message: (
+            None
+        ),  # is told of a message that is over
         clock: Callable[[], float] = monotonic,
     ):
         self.clock, self.forgotten = clock, forgotten
@@ -118,7 +148,10 @@ class PolicyMessages:
         connection = self._connection(chain, attributes, self.clock())
         connection.accepted = connection.accepted or message.accepted
         if stage in ("client", "helo") and connection is not message:
-            connection.kept, connection.done[stage] = dict(message.kept), message.done[stage]
+            connection.kept, connection.done[stage] = (
+                dict(message.kept),
+                message.done[stage],
+            )
 
     def end(
         self,
@@ -129,8 +162,13 @@ class PolicyMessages:
         if message := self.known.pop((chain, attributes.get("instance", "")), None):
             self.forgotten(message)
 
-    def _connection(self, chain: str, attributes: Mapping[str, str], now: float) -> PolicyMessage:
-        address, port = attributes.get("client_address", ""), attributes.get("client_port", "")
+    def _connection(
+        self, chain: str, attributes: Mapping[str, str], now: float
+    ) -> PolicyMessage:
+        address, port = (
+            attributes.get("client_address", ""),
+            attributes.get("client_port", ""),
+        )
         if not (address and port.strip("0")):
             return PolicyMessage()  # nothing names it, so nothing is remembered
         key = (chain, address, port)

@@ -23,7 +23,10 @@ __all__ = ['POLICY_PLACE', 'POLICY_SECONDS', 'POSTFIX_GROUP', 'PolicyPlace', 'po
 # %% ../../../nbs/hosts/postfix/05_places.ipynb #0b64618c
 POLICY_PLACE = "inet:127.0.0.1:10040"  # unless another is named
 POLICY_SECONDS = 90  # for one request, waiting included; Postfix waits for 100 (smtpd_policy_service_timeout)
-_PLACE = re.compile(r"(?:(?P<chain>[A-Za-z0-9_.-]{1,64})=)?(?:unix:(?P<path>/[^\0]*)|inet:(?P<host>.*):(?P<port>\d{1,5}))", re.A)
+_PLACE = re.compile(
+    r"(?:(?P<chain>[A-Za-z0-9_.-]{1,64})=)?(?:unix:(?P<path>/[^\0]*)|inet:(?P<host>.*):(?P<port>\d{1,5}))",
+    re.A,
+)
 
 
 class PolicyPlace(NamedTuple):
@@ -43,9 +46,13 @@ def policy_place(text: str) -> PolicyPlace:
     "A place as it's written; `ValueError` where it's none."
     found = _PLACE.fullmatch(text)
     if not found or int(found["port"] or 0) > 65535:
-        raise ValueError(f"{text!r:.80} should be inet:HOST:PORT or unix:/PATH, as in main.cf, or NAME= and that")
+        raise ValueError(
+            f"{text!r:.80} should be inet:HOST:PORT or unix:/PATH, as in main.cf, or NAME= and that"
+        )
     host = (found["host"] or "").removeprefix("[").removesuffix("]")
-    return PolicyPlace(found["chain"] or "", found["path"] or "", host, int(found["port"] or 0))
+    return PolicyPlace(
+        found["chain"] or "", found["path"] or "", host, int(found["port"] or 0)
+    )
 
 # %% ../../../nbs/hosts/postfix/05_places.ipynb #2a9ccc77
 POSTFIX_GROUP = "postfix"
@@ -60,16 +67,27 @@ def policy_listener(
     if place.path:
         group = _postfix_group()
         if group == -1:
-            log(f"{place} can't be given to the group {POSTFIX_GROUP}, so everybody on this machine may ask there")
+            log(
+                f"{place} can't be given to the group {POSTFIX_GROUP}, so everybody on this machine may ask there"
+            )
         return UnixListener(place.path, 0o666 if group == -1 else 0o660, owner, group)
     try:
-        found = socket.getaddrinfo(place.host or None, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            place.host or None,
+            place.port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )
         kind, _, _, _, address = found[0]
         listener = socket.create_server(address[:2], family=kind, backlog=4096)
     except (OSError, UnicodeError) as error:
-        raise Fault(f"can't listen on {printable(str(place))}: {system_reason(error)}") from None
+        raise Fault(
+            f"can't listen on {printable(str(place))}: {system_reason(error)}"
+        ) from None
     if not address_of(str(listener.getsockname()[0]).partition("%")[0]).is_loopback:
-        log(f"whoever reaches {printable(str(place))} may ask there, and each request counts")
+        log(
+            f"whoever reaches {printable(str(place))} may ask there, and each request counts"
+        )
     return listener
 
 
@@ -78,4 +96,6 @@ def _postfix_group() -> int:  # -1: there is none that we could give it to
         number = grp.getgrnam(POSTFIX_GROUP).gr_gid
     except KeyError:
         return -1
-    return number if os.geteuid() == 0 or number in (os.getegid(), *os.getgroups()) else -1
+    return (
+        number if os.geteuid() == 0 or number in (os.getegid(), *os.getgroups()) else -1
+    )

@@ -30,7 +30,9 @@ __all__ = ['POLICY_IDLE', 'POLICY_PART', 'PolicyPort', 'PolicyConnection', 'Poli
 
 # %% ../../../nbs/hosts/postfix/06_port.ipynb #8e8b0ac3
 POLICY_IDLE = 1200  # seconds; Postfix closes a connection after 1000 at the latest (smtpd_policy_service_max_ttl)
-POLICY_PART = 30  # seconds for what is lacking of a request, and for an answer to be read
+POLICY_PART = (
+    30  # seconds for what is lacking of a request, and for an answer to be read
+)
 
 
 class PolicyPort:
@@ -57,7 +59,11 @@ class PolicyPort:
         "A connection has been accepted."
         connected.setblocking(False)
         loop = asyncio.get_running_loop()
-        task = loop.create_task(loop.connect_accepted_socket(lambda: PolicyConnection(self, chain), connected))
+        task = loop.create_task(
+            loop.connect_accepted_socket(
+                lambda: PolicyConnection(self, chain), connected
+            )
+        )
         self.tasks.add(task)
         task.add_done_callback(self._taken)
 
@@ -69,7 +75,9 @@ class PolicyPort:
     def hang_up(self, event: str, detail: str = "") -> None:
         "Count a connection that is closed on Postfix, and say why."
         self.counts.events[f"policy: {event}"] += 1
-        self.complaints.say(f"{event}, so Postfix is left without an answer, and keeps the mail", detail)
+        self.complaints.say(
+            f"{event}, so Postfix is left without an answer, and keeps the mail", detail
+        )
 
     async def look_around(self) -> None:
         "Once a second, for ever."
@@ -82,7 +90,9 @@ class PolicyPort:
     async def settle(self, seconds: float) -> None:
         "Answer what has been asked, for as long as that; a connection on which nothing is asked is closed at once."
         self.ending = True
-        await asyncio.sleep(0.01)  # some may have been accepted that we haven't heard of yet
+        await asyncio.sleep(
+            0.01
+        )  # some may have been accepted that we haven't heard of yet
         for connection in [*self.open]:
             connection.leave()
         if self.open:
@@ -108,7 +118,9 @@ class PolicyConnection(asyncio.Protocol):
         self.decided: asyncio.Future[None] | None = None  # the turn under way
         self.timer: asyncio.TimerHandle | None = None
         self.over = False  # will nothing more be asked?
-        self.heard = self.began = monotonic()  # the last byte either way; the first of a request that isn't complete
+        self.heard = self.began = (
+            monotonic()
+        )  # the last byte either way; the first of a request that isn't complete
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         "Is there room?"
@@ -137,7 +149,9 @@ class PolicyConnection(asyncio.Protocol):
         while self.decided is None and not self.transport.is_closing():
             try:
                 if not self.queue:
-                    self.requests.feed(b"")  # tells what was wrong behind the last request
+                    self.requests.feed(
+                        b""
+                    )  # tells what was wrong behind the last request
                     break
                 self.turn = PolicyTurn(self.port.host, self.chain, self.queue.popleft())
             except PolicyError as error:
@@ -192,7 +206,9 @@ class PolicyConnection(asyncio.Protocol):
         self.turn.log()
         self.heard = monotonic()
         self.transport.write(policy_answer(self.turn.action))
-        self.port.counts.events[f"policy: {self.turn.action.partition(' ')[0][:7]}"] += 1
+        self.port.counts.events[
+            f"policy: {self.turn.action.partition(' ')[0][:7]}"
+        ] += 1
         if self.port.ending:
             self.transport.close()
 
@@ -213,7 +229,11 @@ class PolicyConnection(asyncio.Protocol):
         if self.transport.is_closing() or self.transport.get_write_buffer_size():
             if now - self.heard > POLICY_PART:
                 self.transport.abort()  # it doesn't read
-        elif self.decided is None and self.requests.begun and now - self.began > POLICY_PART:
+        elif (
+            self.decided is None
+            and self.requests.begun
+            and now - self.began > POLICY_PART
+        ):
             self.port.hang_up("a request without its end")
             self.transport.abort()
         elif self.decided is None and now - self.heard > POLICY_IDLE:
@@ -260,8 +280,15 @@ class PolicyDoor:
             try:
                 connected, _ = self.listener.accept()
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self.port.complaints.say("nobody can be taken", system_reason(error))
+                if error.errno in (
+                    errno.EMFILE,
+                    errno.ENFILE,
+                    errno.ENOBUFS,
+                    errno.ENOMEM,
+                ):
+                    self.port.complaints.say(
+                        "nobody can be taken", system_reason(error)
+                    )
                     self.loop.remove_reader(self.listener)
                     self.resting = self.loop.call_later(REST_SECONDS, self.open)
                 return  # nobody is there any more, or somebody has gone again

@@ -30,17 +30,31 @@ class PolicyService:
     def __init__(
         self,
         decider: Decider,
-        places: Sequence[tuple[str, int]],  # names of chains, and descriptors of sockets that listen for them
+        places: Sequence[
+            tuple[str, int]
+        ],  # names of chains, and descriptors of sockets that listen for them
         log: Callable[[str], None],  # takes what we say ourselves
         limit: int = CONNECTIONS,  # connections at a time
         seconds: float = POLICY_SECONDS,  # for one request
         ahead: Callable[..., Any] | None = None,  # as `Rehearsals.heard`
     ):
-        chains = judged_chains(decider.control, decider.plugins, [chain for chain, _ in places], decider.own)
-        self.port = PolicyPort(PolicyHost(decider, chains, log, ahead=ahead), log, limit, seconds)
-        self.listeners = [socket.socket(fileno=os.dup(descriptor)) for _, descriptor in places]
+        chains = judged_chains(
+            decider.control,
+            decider.plugins,
+            [chain for chain, _ in places],
+            decider.own,
+        )
+        self.port = PolicyPort(
+            PolicyHost(decider, chains, log, ahead=ahead), log, limit, seconds
+        )
+        self.listeners = [
+            socket.socket(fileno=os.dup(descriptor)) for _, descriptor in places
+        ]
         names = [chain for chain, _ in places]
-        self.doors = [PolicyDoor(self.port, *each) for each in zip(self.listeners, names, strict=True)]
+        self.doors = [
+            PolicyDoor(self.port, *each)
+            for each in zip(self.listeners, names, strict=True)
+        ]
 
     def open(self) -> None:
         "Take connections."

@@ -44,7 +44,9 @@ class PostfixChain:
 
     def plugins(self) -> list[Plugin]:
         "All of them."
-        return [plugin for section in self.sections.values() for plugin in section.plugins]
+        return [
+            plugin for section in self.sections.values() for plugin in section.plugins
+        ]
 
 # %% ../../../nbs/hosts/postfix/02_stages.ipynb #2da5d57a
 def plugin_misfits(
@@ -55,10 +57,16 @@ def plugin_misfits(
     "Why a plugin can't stand there."
     faults = [f"{plugin.name} may {why}" for why in misfits(plugin.answers, stage)]
     if POSTFIX_STAGES[stage] not in plugin.stages:
-        places = ", ".join(f"[{each}]" for each, its in POSTFIX_STAGES.items() if its in plugin.stages)
+        places = ", ".join(
+            f"[{each}]" for each, its in POSTFIX_STAGES.items() if its in plugin.stages
+        )
         meant = places or f"{', '.join(plugin.stages)}, and Postfix asks nobody there"
-        faults.append(f"{plugin.name} can't stand at [{stage}]: it is meant for {meant}")
-    if any(issubclass(each, Later) for each in plugin.answers or ()) and asked.isdisjoint({"data", "end-of-message"}):
+        faults.append(
+            f"{plugin.name} can't stand at [{stage}]: it is meant for {meant}"
+        )
+    if any(
+        issubclass(each, Later) for each in plugin.answers or ()
+    ) and asked.isdisjoint({"data", "end-of-message"}):
         faults.append(
             f"{plugin.name} may put a refusal off until DATA, so Postfix has to ask there: smtpd_data_restrictions = "
             "check_policy_service … in main.cf, and a line [data] in this file, which may have nothing below it"
@@ -71,7 +79,9 @@ def _setting_fault(name: str, plugins: list[Plugin], own: Collection[str]) -> st
         return f"{name} is what Postfix tells"
     if name in own:
         return f"{name} is a setting of the whole service: put it into its environment, or a file for --settings"
-    if name in _names(Session) or any(name in _names(plugin.settings) for plugin in plugins):
+    if name in _names(Session) or any(
+        name in _names(plugin.settings) for plugin in plugins
+    ):
         return ""
     return f"no plugin here has a setting {name}"
 
@@ -98,21 +108,33 @@ class _Reading:
         if line.startswith("["):
             self._heading(number, line)
         elif equals and name.isidentifier() and name.isascii() and "\0" not in value:
-            (self.common if self.section is None else self.section.settings)[name] = value
+            (self.common if self.section is None else self.section.settings)[name] = (
+                value
+            )
             self.set.append((number, name, self.section))
         elif line.rpartition("/")[2] in self.plugins and self.section is not None:
             plugin = self.plugins[line.rpartition("/")[2]]
             self.section.plugins.append(plugin)
             self.placed.append((number, *self.place, plugin))
         elif self.section is None and not equals:
-            self.fault(number, f"{printable(line, 60)} stands above the first heading: [client], [helo] …")
+            self.fault(
+                number,
+                f"{printable(line, 60)} stands above the first heading: [client], [helo] …",
+            )
         else:
-            self.fault(number, f"there is no plugin {printable(line, 60)}; ra-plugins list says which there are")
+            self.fault(
+                number,
+                f"there is no plugin {printable(line, 60)}; ra-plugins list says which there are",
+            )
 
     def _heading(self, number: int, line: str) -> None:
         name, colon, stage = line[1:].partition("]")[0].rpartition(":")
         self.place = name, stage
-        if stage not in POSTFIX_STAGES or (colon and not CHAIN_NAME.fullmatch(name)) or not line.endswith("]"):
+        if (
+            stage not in POSTFIX_STAGES
+            or (colon and not CHAIN_NAME.fullmatch(name))
+            or not line.endswith("]")
+        ):
             places = ", ".join(f"[{each}]" for each in POSTFIX_STAGES)
             known = f"there are {places}, and [NAME:rcpt] for a service with a name"
             self.fault(number, f"{printable(line, 60)} is no heading; {known}")
@@ -131,13 +153,17 @@ class _Reading:
 def _judge(reading: _Reading) -> None:
     "What can be said only when all has been read."
     for number, name, stage, plugin in reading.placed:
-        asked = frozenset(reading.chains[name].sections if name in reading.chains else ())
+        asked = frozenset(
+            reading.chains[name].sections if name in reading.chains else ()
+        )
         if stage in POSTFIX_STAGES:
             for fault in plugin_misfits(plugin, stage, asked):
                 reading.fault(number, fault)
     everywhere = [plugin for *_, plugin in reading.placed]
     for number, name, section in reading.set:
-        if fault := _setting_fault(name, everywhere if section is None else section.plugins, reading.own):
+        if fault := _setting_fault(
+            name, everywhere if section is None else section.plugins, reading.own
+        ):
             reading.fault(number, fault)
     for chain in reading.chains.values():
         for section in chain.sections.values():
@@ -147,15 +173,21 @@ def _judge(reading: _Reading) -> None:
 def chains_in(
     text: str,  # of the control file
     plugins: Mapping[str, Plugin],  # by name
-    own: Collection[str] = (),  # the names of the variables that are the service's, and no plugin's
-) -> tuple[dict[str, PostfixChain], list[str]]:  # by name, and what is wrong, each with its line
+    own: Collection[
+        str
+    ] = (),  # the names of the variables that are the service's, and no plugin's
+) -> tuple[
+    dict[str, PostfixChain], list[str]
+]:  # by name, and what is wrong, each with its line
     "The chains of a file."
     reading = _Reading(plugins, frozenset(own))
     for number, line in enumerate(text.split("\n"), 1):
         if (stripped := line.strip()) and not stripped.startswith("#"):
             reading.read(number, stripped)
     _judge(reading)
-    return reading.chains, sorted(reading.faults, key=lambda fault: int(fault[5:].partition(":")[0]))
+    return reading.chains, sorted(
+        reading.faults, key=lambda fault: int(fault[5:].partition(":")[0])
+    )
 
 
 def judged_chains(
@@ -167,13 +199,19 @@ def judged_chains(
     "The chains of the control file; `Fault` if it can't be read, if anything in it is wrong, or if one isn't there."
     path = control.path(POSTFIX_FILE)
     try:
-        text = control.read(POSTFIX_FILE).removeprefix(BOM).decode("utf-8", "surrogateescape")
+        text = (
+            control.read(POSTFIX_FILE)
+            .removeprefix(BOM)
+            .decode("utf-8", "surrogateescape")
+        )
     except OSError as error:
         raise Fault(f"can't read {path}: {system_reason(error)}") from None
     chains, faults = chains_in(text, plugins, own)
     for name in sorted(set(names) - chains.keys()):
         heading = f"[{name}:rcpt]" if name else "[rcpt]"
-        faults.append(f"there is no section {heading}, nor another of this chain, which Postfix is to ask")
+        faults.append(
+            f"there is no section {heading}, nor another of this chain, which Postfix is to ask"
+        )
     if faults:
         raise Fault("\n".join(f"{path}, {fault}" for fault in faults))
     return chains

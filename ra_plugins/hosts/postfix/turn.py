@@ -9,7 +9,13 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from ra_plugins.hosts.postfix.action import CANT, policy_action, refusal_action
-from ra_plugins.hosts.postfix.attributes import POSTFIX_STAGES, about_client, policy_environ, policy_stage, smtpd_pid
+from ra_plugins.hosts.postfix.attributes import (
+    POSTFIX_STAGES,
+    about_client,
+    policy_environ,
+    policy_stage,
+    smtpd_pid,
+)
 from ra_plugins.hosts.postfix.instance import PolicyMessage, PolicyMessages
 from ra_plugins.hosts.postfix.stages import PostfixChain
 from ra_plugins.hosts.section import SectionAnswer
@@ -37,14 +43,26 @@ class PolicyHost:
         chains: Mapping[str, PostfixChain],  # by name
         log: Callable[[str], None],  # takes what we say ourselves
         write: Callable[[str], object] = write_to_log,  # takes a line of the log
-        ahead: Callable[[ServiceRequest, SectionAnswer, Sequence[str]], object] | None = None,  # as `Rehearsals.heard`
+        ahead: Callable[[ServiceRequest, SectionAnswer, Sequence[str]], object]
+        | None = None,  # as `Rehearsals.heard`
     ):
-        self.decider, self.chains, self.write, self.ahead = decider, chains, write, ahead
+        self.decider, self.chains, self.write, self.ahead = (
+            decider,
+            chains,
+            write,
+            ahead,
+        )
         self.counts, self.complaints = decider.counts, Complaints(log)
         self.messages = PolicyMessages(self._forgotten)
-        names = {each.name for plugin in decider.plugins.values() for each in plugin.settings.variables()}
+        names = {
+            each.name
+            for plugin in decider.plugins.values()
+            for each in plugin.settings.variables()
+        }
         names |= decider.own | {"RAEXEMPT"}
-        self.settings = {name: value for name, value in decider.environ.items() if name in names}
+        self.settings = {
+            name: value for name, value in decider.environ.items() if name in names
+        }
 
     def chain(
         self,
@@ -54,12 +72,17 @@ class PolicyHost:
         "The chain that a request is for: the one that main.cf names, or else the socket's."
         context = attributes.get("policy_context", "")
         if context and context not in self.chains:
-            self.complaints.say("policy_context in main.cf names no chain here, so the socket's is taken", printable(context, 64))
+            self.complaints.say(
+                "policy_context in main.cf names no chain here, so the socket's is taken",
+                printable(context, 64),
+            )
         return self.chains[context if context and context in self.chains else name]
 
     def _forgotten(self, message: PolicyMessage) -> None:
         if message.headers:
-            self.counts.events["header fields that weren't handed out"] += len(message.headers)
+            self.counts.events["header fields that weren't handed out"] += len(
+                message.headers
+            )
             self.complaints.say(
                 "a message had more header fields than Postfix has asked for",
                 "PREPEND takes one with each answer; with smtpd_data_restrictions, Postfix asks once more",
@@ -75,7 +98,11 @@ class PolicyTurn:
         name: str,  # of the socket's chain
         attributes: Mapping[str, str],
     ):
-        self.host, self.attributes, self.stage = host, attributes, policy_stage(attributes)
+        self.host, self.attributes, self.stage = (
+            host,
+            attributes,
+            policy_stage(attributes),
+        )
         self.action, self.lines = "DUNNO", list[str]()
         self.running = ""  # the plugin whose turn it is
         self.delay = 0  # seconds to wait before the answer
@@ -83,7 +110,11 @@ class PolicyTurn:
         self.chain = host.chain(name, attributes)
         self.request = ServiceRequest("postfix", smtpd_pid(attributes), {})
         self.told = {**host.settings, **policy_environ(attributes)}
-        self.message = host.messages.find(self.chain.name, self.stage, attributes) if self.stage else PolicyMessage()
+        self.message = (
+            host.messages.find(self.chain.name, self.stage, attributes)
+            if self.stage
+            else PolicyMessage()
+        )
 
     async def run(self) -> None:
         "Have the plugins decide, and wait as they ask for it. Then `action` is what to answer."
@@ -97,8 +128,15 @@ class PolicyTurn:
             return
         _count(self)
         places = list(POSTFIX_STAGES)
-        due = [*places[: min(places.index(self.stage), places.index("rcpt"))], self.stage]
-        due = [stage for stage in due if stage == self.stage or stage in self.chain.sections]
+        due = [
+            *places[: min(places.index(self.stage), places.index("rcpt"))],
+            self.stage,
+        ]
+        due = [
+            stage
+            for stage in due
+            if stage == self.stage or stage in self.chain.sections
+        ]
         _ask_ahead(self, due)
         for stage in due:
             if not await _run_section(self, stage):
@@ -137,7 +175,12 @@ def _count(turn: PolicyTurn) -> None:
     message.named += turn.stage == "rcpt"
     counts = message.let_through, message.named
     taken = turn.attributes.get("recipient_count", "")
-    if turn.stage in ("data", "end-of-message") and taken.isascii() and taken.isdigit() and len(taken) < 8:
+    if (
+        turn.stage in ("data", "end-of-message")
+        and taken.isascii()
+        and taken.isdigit()
+        and len(taken) < 8
+    ):
         counts = int(taken), max(int(taken), message.named)
     if counts[1]:
         turn.told["SMTPRCPTCOUNT"], turn.told["SMTPRCPTCOUNTALL"] = map(str, counts)
@@ -153,7 +196,11 @@ async def _run_section(turn: PolicyTurn, stage: str) -> bool:
         return _refuse(turn, *put_off, stage)
     goes_on = await _ask_plugins(turn, stage)
     if stage in ("client", "helo", "mail"):
-        message.done[stage] = about, turn.running, None if goes_on or message.accepted else turn.final
+        message.done[stage] = (
+            about,
+            turn.running,
+            None if goes_on or message.accepted else turn.final,
+        )
     turn.host.messages.share(turn.chain.name, stage, turn.attributes, message)
     return goes_on
 
@@ -164,12 +211,16 @@ def _about(turn: PolicyTurn, stage: str) -> str:
     return f"{name}={turn.attributes.get(name, '')}"
 
 
-def _refuse(turn: PolicyTurn, who: str, refusal: Command, stage: str) -> bool:  # False: nothing else has its turn
+def _refuse(
+    turn: PolicyTurn, who: str, refusal: Command, stage: str
+) -> bool:  # False: nothing else has its turn
     "Refuse, and say so in the log; a refusal that isn't one counts as a plugin's failure."
     try:
         words = refusal_action(refusal)
     except ValueError as error:
-        turn.lines.append(log_line(who, turn.request.pid, f"failed, so the mail goes on: {error}"))
+        turn.lines.append(
+            log_line(who, turn.request.pid, f"failed, so the mail goes on: {error}")
+        )
         turn.final = None
         return True
     turn.final = refusal
@@ -184,11 +235,16 @@ async def _ask_plugins(turn: PolicyTurn, stage: str) -> bool:
     if not chain_section:
         return True
     environ = {**turn.told, **chain_section.settings}
-    environ = {**turn.message.environ(environ), **{name: environ[name] for name in _NEW_EACH_TIME if name in environ}}
+    environ = {
+        **turn.message.environ(environ),
+        **{name: environ[name] for name in _NEW_EACH_TIME if name in environ},
+    }
     section = SectionAnswer(POSTFIX_STAGES[stage], environ)
     for plugin in chain_section.plugins:
         turn.running = plugin.name
-        answer = await turn.host.decider.answer(plugin, turn.request, section.environ, turn.lines)
+        answer = await turn.host.decider.answer(
+            plugin, turn.request, section.environ, turn.lines
+        )
         if not _take(turn, section, answer):
             break
     if isinstance(turn.final, (Refuse, Disconnect, Drop)):
@@ -196,19 +252,28 @@ async def _ask_plugins(turn: PolicyTurn, stage: str) -> bool:
     return not turn.message.accepted
 
 
-_NEW_EACH_TIME = ("SMTPRCPTTO", "SMTPRCPTCOUNT", "SMTPRCPTCOUNTALL")  # whatever a plugin has set at another recipient
+_NEW_EACH_TIME = (
+    "SMTPRCPTTO",
+    "SMTPRCPTCOUNT",
+    "SMTPRCPTCOUNTALL",
+)  # whatever a plugin has set at another recipient
 
 
 def _take(turn: PolicyTurn, section: SectionAnswer, answer: list[Command]) -> bool:
     "Take in what a plugin has answered. Is it the next one's turn?"
     for command in answer:
         if isinstance(command, tuple(CANT)):
-            turn.host.complaints.say(f"{turn.running} answers {type(command).__name__}", "Postfix can't do that; passed over")
+            turn.host.complaints.say(
+                f"{turn.running} answers {type(command).__name__}",
+                "Postfix can't do that; passed over",
+            )
         elif isinstance(command, Delay):
             turn.delay += command.seconds
         else:
             turn.message.take(turn.running, command, turn.stage)
-    goes_on = section.add([command for command in answer if not isinstance(command, tuple(CANT))])
+    goes_on = section.add(
+        [command for command in answer if not isinstance(command, tuple(CANT))]
+    )
     turn.final = None if goes_on else answer[-1]
     return goes_on
 
@@ -217,8 +282,15 @@ def _ask_ahead(turn: PolicyTurn, due: list[str]) -> None:
     "Have what is sure to be asked asked at once."
     if turn.host.ahead is None:
         return
-    later = [each for stage in due if stage in turn.chain.sections for each in turn.chain.sections[stage].plugins][1:]
+    later = [
+        each
+        for stage in due
+        if stage in turn.chain.sections
+        for each in turn.chain.sections[stage].plugins
+    ][1:]
     names = [plugin.name for plugin in later if any(kind.ahead for kind in plugin.asks)]
     if names:
-        told = SectionAnswer(POSTFIX_STAGES[turn.stage], turn.message.environ(turn.told))
+        told = SectionAnswer(
+            POSTFIX_STAGES[turn.stage], turn.message.environ(turn.told)
+        )
         turn.host.ahead(turn.request, told, names)

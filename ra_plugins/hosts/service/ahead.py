@@ -32,13 +32,19 @@ __all__ = ['YET_TO_COME', 'QUESTIONS_AHEAD', 'WAITED_FOR', 'SESSIONS', 'SESSION_
            'later_names', 'Load', 'Rehearsals']
 
 # %% ../../../nbs/hosts/service/03_ahead.ipynb #55732e2a
-_RCPT = frozenset({"SMTPRCPTTO", "SMTPRCPTCOUNT", "SMTPRCPTCOUNTALL", "SMTPRCPTHOSTSOK"})
+_RCPT = frozenset(
+    {"SMTPRCPTTO", "SMTPRCPTCOUNT", "SMTPRCPTCOUNTALL", "SMTPRCPTHOSTSOK"}
+)
 YET_TO_COME = {  # variables, after each command that tells something that others ask about
     "connection": _RCPT | {"SMTPMAILFROM", "SMTPHELOHOST"},
     "helo": _RCPT | {"SMTPMAILFROM"},
     "mail": _RCPT,
 }
-_VARIABLES = {each.attribute: each.name for each in Session.variables() if each.name in YET_TO_COME["connection"]}
+_VARIABLES = {
+    each.attribute: each.name
+    for each in Session.variables()
+    if each.name in YET_TO_COME["connection"]
+}
 
 # %% ../../../nbs/hosts/service/03_ahead.ipynb #bdc0b9b4
 class TooEarly(BaseException):
@@ -54,8 +60,12 @@ class EarlyEnviron(Mapping[str, str]):
         stage: str,  # up to which all is told: a key of `YET_TO_COME`
     ):
         self.to_come, self.over = YET_TO_COME[stage], False
-        self.noticed: set[str] = set()  # what the decision has looked at of what a client tells
-        self.told = {name: value for name, value in environ.items() if name not in self.to_come}
+        self.noticed: set[str] = (
+            set()
+        )  # what the decision has looked at of what a client tells
+        self.told = {
+            name: value for name, value in environ.items() if name not in self.to_come
+        }
 
     def __getitem__(self, name: str) -> str:
         if name in YET_TO_COME["connection"]:
@@ -83,10 +93,14 @@ class _ToCome(frozenset[str]):
         return super().__contains__(attribute)
 
 
-def early_session(environ: EarlyEnviron, log: Callable[[str], None], pid: int) -> Session:
+def early_session(
+    environ: EarlyEnviron, log: Callable[[str], None], pid: int
+) -> Session:
     "A session that knows what is yet to come."
     session = Session(environ, log, pid)
-    session.to_come = to_come = _ToCome(each for each, name in _VARIABLES.items() if name in environ.to_come)
+    session.to_come = to_come = _ToCome(
+        each for each, name in _VARIABLES.items() if name in environ.to_come
+    )
     to_come.environ = environ
     return session
 
@@ -105,7 +119,12 @@ class AheadAnswerers(Answerers):
         stop: Callable[[], object],  # ends the rehearsal
     ):
         super().__init__()
-        self.rehearsals, self.early, self.stop, self.room = rehearsals, environ, stop, QUESTIONS_AHEAD
+        self.rehearsals, self.early, self.stop, self.room = (
+            rehearsals,
+            environ,
+            stop,
+            QUESTIONS_AHEAD,
+        )
 
     async def atell(self, question: Question[Any], until: float = float("inf")) -> Any:
         "As `Answerers.atell`; never an answer to what isn't to be asked."
@@ -144,18 +163,27 @@ class KnownSession:
     __slots__ = ("changed", "noticed", "seen", "stage", "times", "told")
 
     def __init__(self) -> None:
-        self.told: dict[str, int] = {}  # hashes of what the client has told, by variable
+        self.told: dict[
+            str, int
+        ] = {}  # hashes of what the client has told, by variable
         self.stage = "connection"  # up to which all is told: a key of `YET_TO_COME`; nothing, if nothing is new
         self.changed: frozenset[str] = frozenset()  # variables that are new
         self.times = 0  # that something was new
         self.seen = 0.0
-        self.noticed: dict[str, frozenset[str]] = {}  # by plugin: the variables that its rehearsal has looked at
+        self.noticed: dict[
+            str, frozenset[str]
+        ] = {}  # by plugin: the variables that its rehearsal has looked at
 
     def hear(self, environ: Mapping[str, str]) -> None:
         "Take in what is known now."
         told = {name: hash(environ[name]) for name in _TOLD if name in environ}
-        self.changed = frozenset(name for name in told if told[name] != self.told.get(name))
-        self.stage = next((stage for name, stage in _TOLD.items() if name in self.changed), "" if self.times else "connection")
+        self.changed = frozenset(
+            name for name in told if told[name] != self.told.get(name)
+        )
+        self.stage = next(
+            (stage for name, stage in _TOLD.items() if name in self.changed),
+            "" if self.times else "connection",
+        )
         self.told, self.times = told, self.times + bool(self.stage)
         if self.times > NEWS_OF_A_SESSION:
             self.stage = ""
@@ -165,11 +193,19 @@ class KnownSession:
         name: str,  # of a plugin
     ) -> bool:
         "Could a rehearsal get further with what is new than the one before?"
-        return name not in self.noticed or not self.changed.isdisjoint(self.noticed[name])
+        return name not in self.noticed or not self.changed.isdisjoint(
+            self.noticed[name]
+        )
 
 
-_TOLD = {"SMTPMAILFROM": "mail", "SMTPHELOHOST": "helo"}  # the stage that tells a variable, the latest first
-_SHARED = {each: each for each in map(frozenset, ((), {"SMTPMAILFROM"}, {"SMTPHELOHOST"}, _TOLD))}  # thousands hold these few
+_TOLD = {
+    "SMTPMAILFROM": "mail",
+    "SMTPHELOHOST": "helo",
+}  # the stage that tells a variable, the latest first
+_SHARED = {
+    each: each
+    for each in map(frozenset, ((), {"SMTPMAILFROM"}, {"SMTPHELOHOST"}, _TOLD))
+}  # thousands hold these few
 
 
 class SessionNews:
@@ -186,16 +222,26 @@ class SessionNews:
     ) -> KnownSession:
         "Take in what is known of a session now."
         key = hash((pid, environ.get("TCPREMOTEIP"), environ.get("TCPREMOTEPORT")))
-        session = self.known[key] = self.known.pop(key) if key in self.known else KnownSession()
+        session = self.known[key] = (
+            self.known.pop(key) if key in self.known else KnownSession()
+        )
         session.seen = self.clock()
         session.hear(environ)
-        while len(self.known) > SESSIONS or next(iter(self.known.values())).seen < session.seen - SESSION_SECONDS:
+        while (
+            len(self.known) > SESSIONS
+            or next(iter(self.known.values())).seen < session.seen - SESSION_SECONDS
+        ):
             self.known.popitem(last=False)
         return session
 
 # %% ../../../nbs/hosts/service/03_ahead.ipynb #0a9e43d3
 _IN_ORDER = ("connection", "helo", "auth", "mail", "rcpt", "data")
-_ENDINGS = (Refuse, Disconnect, Drop, Accept)  # after which there are no plugins to come, or not for this mail
+_ENDINGS = (
+    Refuse,
+    Disconnect,
+    Drop,
+    Accept,
+)  # after which there are no plugins to come, or not for this mail
 
 
 def later_names(
@@ -209,11 +255,21 @@ def later_names(
     found: dict[str, None] = {}
     for file in (SECTION_FILE, "smtpplugins"):
         try:
-            found.update(dict.fromkeys(each for section in later for each in section_names(decider.control, section, file)))
+            found.update(
+                dict.fromkeys(
+                    each
+                    for section in later
+                    for each in section_names(decider.control, section, file)
+                )
+            )
         except (OSError, ValueError):  # whoever runs the section says so
             continue
     plugins = {each: decider.plugins[each] for each in found if each in decider.plugins}
-    return [each for each, plugin in plugins.items() if any(kind.ahead for kind in plugin.asks)]
+    return [
+        each
+        for each, plugin in plugins.items()
+        if any(kind.ahead for kind in plugin.asks)
+    ]
 
 # %% ../../../nbs/hosts/service/03_ahead.ipynb #99ec02d0
 BUSY_SHARE = 0.5  # of a processor's time
@@ -225,7 +281,9 @@ class Load:
     def __init__(
         self,
         clock: Callable[[], float] = monotonic,  # in seconds
-        used: Callable[[], float] = process_time,  # seconds of a processor's time so far
+        used: Callable[
+            [], float
+        ] = process_time,  # seconds of a processor's time so far
     ):
         self.clock, self.used = clock, used
         self.busy, self.since, self.before = False, clock(), used()
@@ -251,47 +309,86 @@ class Rehearsals:
         decider: Decider,
         limit: int = REHEARSALS,  # at a time
     ):
-        self.decider, self.limit, self.news, self.load = decider, limit, SessionNews(), Load()
+        self.decider, self.limit, self.news, self.load = (
+            decider,
+            limit,
+            SessionNews(),
+            Load(),
+        )
         self.running: set[asyncio.Task[None]] = set()
         self.asked: set[asyncio.Future[Any]] = set()  # questions under way
         self.places = asyncio.Semaphore(WAITED_FOR)
 
-    def heard(self, request: ServiceRequest, section: SectionAnswer, names: Sequence[str] | None = None) -> None:
+    def heard(
+        self,
+        request: ServiceRequest,
+        section: SectionAnswer,
+        names: Sequence[str] | None = None,
+    ) -> None:
         "If a request has told something new, rehearse what comes later: these plugins, or else what the control files say."
         known = self.news.hear(request.pid, section.environ)
-        if not known.stage or (section.answer and isinstance(section.answer[-1], _ENDINGS)):
+        if not known.stage or (
+            section.answer and isinstance(section.answer[-1], _ENDINGS)
+        ):
             return
-        for name in later_names(self.decider, request.name, known.stage) if names is None else names:
+        for name in (
+            later_names(self.decider, request.name, known.stage)
+            if names is None
+            else names
+        ):
             if known.concerns(name):
-                self._begin(self.decider.plugins[name], request.pid, EarlyEnviron(section.environ, known.stage), known)
+                self._begin(
+                    self.decider.plugins[name],
+                    request.pid,
+                    EarlyEnviron(section.environ, known.stage),
+                    known,
+                )
 
-    def _begin(self, plugin: Plugin, pid: int, environ: EarlyEnviron, known: KnownSession) -> None:
+    def _begin(
+        self, plugin: Plugin, pid: int, environ: EarlyEnviron, known: KnownSession
+    ) -> None:
         events = self.decider.counts.events
-        if len(self.running) >= self.limit or self.load.is_high() or plugin.name in self.decider.alone:
+        if (
+            len(self.running) >= self.limit
+            or self.load.is_high()
+            or plugin.name in self.decider.alone
+        ):
             events["rehearsals left out"] += 1
             return
         events["rehearsals"] += 1
-        task = asyncio.get_running_loop().create_task(self._rehearse(plugin, pid, environ, known))
+        task = asyncio.get_running_loop().create_task(
+            self._rehearse(plugin, pid, environ, known)
+        )
         self.running.add(task)
         task.add_done_callback(self.running.discard)
 
-    async def _rehearse(self, plugin: Plugin, pid: int, environ: EarlyEnviron, known: KnownSession) -> None:
+    async def _rehearse(
+        self, plugin: Plugin, pid: int, environ: EarlyEnviron, known: KnownSession
+    ) -> None:
         known.noticed.pop(plugin.name, None)  # as long as it runs, it may look at more
         guard = _UnheardGuard(plugin, environ, self.decider)
         task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]
         answerers = AheadAnswerers(self, environ, task.cancel)
         try:
             async with asyncio.timeout(plugin.seconds):
-                await guard.adecide(early_session(environ, guard.log, pid), self.decider.control, answerers)
+                await guard.adecide(
+                    early_session(environ, guard.log, pid),
+                    self.decider.control,
+                    answerers,
+                )
         except TimeoutError:
             return
         finally:
-            known.noticed[plugin.name] = _SHARED[frozenset(environ.noticed & _TOLD.keys())]
+            known.noticed[plugin.name] = _SHARED[
+                frozenset(environ.noticed & _TOLD.keys())
+            ]
 
     async def ask(self, question: Question[Any], until: float) -> Any:
         "The answer to a question that may be asked ahead, asked in its turn among others of that kind."
         await self.places.acquire()
-        asked = eager(Answerers.atell(self.decider.answerers, question, until))  # counted here, and not as one of a decision
+        asked = eager(
+            Answerers.atell(self.decider.answerers, question, until)
+        )  # counted here, and not as one of a decision
         self.decider.counts.questions[type(question).__name__, "ahead"] += 1
         self.asked.add(asked)
         asked.add_done_callback(self._answered)

@@ -16,7 +16,12 @@ from typing import NamedTuple
 
 from ra_plugins.hosts.catalogue import CLIENT_MARK
 from ra_plugins.hosts.script import MARK, interpreter_line
-from ra_plugins.hosts.service.request import REQUEST_LIMIT, SERVICE_REPLY_LIMIT, SILENCE, SOCKET
+from ra_plugins.hosts.service.request import (
+    REQUEST_LIMIT,
+    SERVICE_REPLY_LIMIT,
+    SILENCE,
+    SOCKET,
+)
 from ra_plugins.support.command_line import Fault, system_reason
 from ra_plugins.support.log import printable
 
@@ -34,16 +39,30 @@ CLIENT_SECONDS = 600  # that a client waits for a service that says it is still 
 def c_string(text: str) -> str:
     "A string literal of C."
     plain = b"/._-abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in os.fsencode(text)) + '"'
+    return (
+        '"'
+        + "".join(
+            chr(byte) if byte in plain else f"\\{byte:03o}"
+            for byte in os.fsencode(text)
+        )
+        + '"'
+    )
 
 # %% ../../../nbs/hosts/service/05_client.ipynb #7f5aa2cb
 def _check(socket: str, scripts: str) -> None:
     "`Fault` if these can't be compiled in."
-    for path, limit, what in ((socket, SOCKET_PATH_LIMIT, "the socket"), (scripts, SCRIPTS_PATH_LIMIT, "the folder of scripts")):
+    for path, limit, what in (
+        (socket, SOCKET_PATH_LIMIT, "the socket"),
+        (scripts, SCRIPTS_PATH_LIMIT, "the folder of scripts"),
+    ):
         if not path.startswith("/") or "\0" in path:
-            raise Fault(f"{what} should be named by its full path, from / on, and not as {path!r:.200}")
+            raise Fault(
+                f"{what} should be named by its full path, from / on, and not as {path!r:.200}"
+            )
         if (length := len(os.fsencode(path))) > limit:
-            raise Fault(f"the path of {what} has {length} bytes, and {limit} are possible: {path:.60}…")
+            raise Fault(
+                f"the path of {what} has {length} bytes, and {limit} are possible: {path:.60}…"
+            )
 
 # %% ../../../nbs/hosts/service/05_client.ipynb #7397a455
 def _folder(
@@ -391,13 +410,18 @@ def client_source(
     return head + asking + _WHOLE + _HEAR + _ANSWER + _TELL + _SCRIPT + _MAIN
 
 # %% ../../../nbs/hosts/service/05_client.ipynb #cfd459d0
-COMPILERS = (("musl-gcc", "-static"), ("cc", "-static"), ("cc",))  # the first that can is taken
+COMPILERS = (
+    ("musl-gcc", "-static"),
+    ("cc", "-static"),
+    ("cc",),
+)  # the first that can is taken
 COMPILER_SECONDS = 60  # that one may take
 
 
 def _run(
     command: tuple[str, ...],
-    program: str | None = None,  # path, if the command's first word isn't the program's name
+    program: str
+    | None = None,  # path, if the command's first word isn't the program's name
 ) -> tuple[int, str]:
     "The exit status of a program and what it says on standard error; `OSError` if it can't be run, or doesn't end."
     environ = {**os.environ, "LC_ALL": "C"}
@@ -429,7 +453,9 @@ def _compiled(
         raise OSError("not there")
     status, said = _run((*compiler, "-O2", "-s", "-o", program, text))
     if status:
-        lines = [line for line in said.splitlines() if "error" in line or "cannot" in line] or said.splitlines()
+        lines = [
+            line for line in said.splitlines() if "error" in line or "cannot" in line
+        ] or said.splitlines()
         raise OSError(printable((lines or [f"exit status {status}"])[0], 200))
     status, said = _run(("",), program)
     if status or "by a name that no plugin has" not in said:
@@ -443,13 +469,16 @@ class ServiceClient(NamedTuple):
 
     program: bytes
     kind: str  # for people
-    tried: tuple[str, ...] = ()  # what would have been quicker, and why it couldn't be had
+    tried: tuple[
+        str, ...
+    ] = ()  # what would have been quicker, and why it couldn't be had
 
 
 def compile_client(
     socket: str,  # path of the service's
     scripts: str,  # path of the folder of scripts
-    folder: str | None = None,  # to work in, where programs can run; by default, the one for temporary files
+    folder: str
+    | None = None,  # to work in, where programs can run; by default, the one for temporary files
     silence: float = SILENCE,  # as for `client_source`
     seconds: float = CLIENT_SECONDS,
 ) -> ServiceClient:
@@ -458,9 +487,13 @@ def compile_client(
     tried: list[str] = []
     for compiler in COMPILERS:
         try:
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".ra-plugins-") as place:
+            with tempfile.TemporaryDirectory(
+                dir=folder, prefix=".ra-plugins-"
+            ) as place:
                 program = _compiled(compiler, source, place)
-            return ServiceClient(program, f"in C, compiled by {' '.join(compiler)}", tuple(tried))
+            return ServiceClient(
+                program, f"in C, compiled by {' '.join(compiler)}", tuple(tried)
+            )
         except OSError as error:
             tried.append(f"{' '.join(compiler)}: {system_reason(error)}")
     text = python_client(socket, scripts, silence, seconds)
@@ -627,7 +660,9 @@ def python_client(
 ) -> str:  # the text of a program
     "The client in Python; `Fault` if there is something wrong with a path."
     _check(socket, scripts)
-    time = struct.pack("@ll", int(silence), round(silence % 1 * 1_000_000))  # a timeval, as setsockopt(2) wants it
+    time = struct.pack(
+        "@ll", int(silence), round(silence % 1 * 1_000_000)
+    )  # a timeval, as setsockopt(2) wants it
     return f"""{interpreter_line(python)}
 # {CLIENT_MARK}; run that again to renew it.
 MARK = {CLIENT_MARK.encode()!r}

@@ -18,7 +18,12 @@ from ra_plugins.ask.question import TOO_LATE, Late, Question, Unanswered
 from ra_plugins.hosts.catalogue import to_stderr
 from ra_plugins.hosts.guard import Guard, Overdue, StepsInBounds, in_bounds
 from ra_plugins.hosts.script import CONTROLDIR
-from ra_plugins.hosts.section import SectionAnswer, plugin_lack, section_lack, section_names
+from ra_plugins.hosts.section import (
+    SectionAnswer,
+    plugin_lack,
+    section_lack,
+    section_names,
+)
 from ra_plugins.hosts.service.request import ServiceReply, ServiceRequest
 from ra_plugins.spp.command import Command, Delay, write
 from ra_plugins.spp.plugin import STAGES, Plugin
@@ -32,17 +37,23 @@ __all__ = ['STEP_SECONDS', 'CUTS', 'ALONE_SECONDS', 'LOG_LINES', 'Note', 'LeftAl
            'ServiceGuard', 'ServiceAnswerers', 'answerer_variables', 'file_variables', 'Decider']
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #e91143b9
-STEP_SECONDS = 2  # seconds that a plugin or an answerer may take from one wait to the next
+STEP_SECONDS = (
+    2  # seconds that a plugin or an answerer may take from one wait to the next
+)
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #7261e1ec
-CUTS = 3  # steps of a plugin that are cut within `ALONE_SECONDS` before it is left alone
+CUTS = (
+    3  # steps of a plugin that are cut within `ALONE_SECONDS` before it is left alone
+)
 ALONE_SECONDS = 60  # for which it is
 
 
 class LeftAlone:
     "Which plugins have hung too often, and aren't run for a while."
 
-    def __init__(self, log: Callable[[str], None], clock: Callable[[], float] = monotonic):
+    def __init__(
+        self, log: Callable[[str], None], clock: Callable[[], float] = monotonic
+    ):
         self.log, self.clock = log, clock
         self.cuts: dict[str, list[float]] = {}  # when, by plugin
         self.until: dict[str, float] = {}
@@ -53,11 +64,15 @@ class LeftAlone:
     ) -> None:
         "A step of it has been cut."
         now = self.clock()
-        recent = self.cuts[name] = [when for when in self.cuts.get(name, ()) if when > now - ALONE_SECONDS] + [now]
+        recent = self.cuts[name] = [
+            when for when in self.cuts.get(name, ()) if when > now - ALONE_SECONDS
+        ] + [now]
         if len(recent) >= CUTS:
             del self.cuts[name]
             self.until[name] = now + ALONE_SECONDS
-            self.log(f"{name} has hung {CUTS} times within {ALONE_SECONDS} s: it isn't run for {ALONE_SECONDS} s")
+            self.log(
+                f"{name} has hung {CUTS} times within {ALONE_SECONDS} s: it isn't run for {ALONE_SECONDS} s"
+            )
 
     def __contains__(self, name: str) -> bool:
         return bool(self.until) and self.clock() < self.until.get(name, 0)
@@ -67,16 +82,46 @@ class Counts:
     "What has happened since the start. Keys are texts, or several as a tuple."
 
     def __init__(self) -> None:
-        self.verdicts: Counter[tuple[str, str]] = Counter()  # by plugin and kind of answer
-        self.seconds: Counter[str] = Counter()  # that decisions took, waiting included, by plugin
-        self.slower: Counter[tuple[str, float]] = Counter()  # decisions by plugin and the bound that they stayed within
-        self.questions: Counter[tuple[str, str]] = Counter()  # by kind, and how they were answered
-        self.at_once: Counter[str] = Counter()  # questions of a kind to which the answer was at hand, in a cache say
-        self.answerers: Counter[tuple[str, str]] = Counter()  # what answerers have counted, by their class
-        self.sent_back: Counter[str] = Counter()  # clients that got no reply, so they run their scripts, by reason
-        self.events: Counter[str] = Counter()  # steps cut, connections, clients that went away …
+        self.verdicts: Counter[tuple[str, str]] = (
+            Counter()
+        )  # by plugin and kind of answer
+        self.seconds: Counter[str] = (
+            Counter()
+        )  # that decisions took, waiting included, by plugin
+        self.slower: Counter[tuple[str, float]] = (
+            Counter()
+        )  # decisions by plugin and the bound that they stayed within
+        self.questions: Counter[tuple[str, str]] = (
+            Counter()
+        )  # by kind, and how they were answered
+        self.at_once: Counter[str] = (
+            Counter()
+        )  # questions of a kind to which the answer was at hand, in a cache say
+        self.answerers: Counter[tuple[str, str]] = (
+            Counter()
+        )  # what answerers have counted, by their class
+        self.sent_back: Counter[str] = (
+            Counter()
+        )  # clients that got no reply, so they run their scripts, by reason
+        self.events: Counter[str] = (
+            Counter()
+        )  # steps cut, connections, clients that went away …
 
-    BOUNDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, float("inf"))  # seconds
+    BOUNDS = (
+        0.0001,
+        0.0003,
+        0.001,
+        0.003,
+        0.01,
+        0.03,
+        0.1,
+        0.3,
+        1.0,
+        3.0,
+        10.0,
+        30.0,
+        float("inf"),
+    )  # seconds
 
     def decided(self, plugin: str, answer: list[Command], seconds: float) -> None:
         "A plugin has decided."
@@ -90,7 +135,11 @@ def verdict_kind(answer: list[Command]) -> str:
     if not (answer and answer[-1].final):
         return "go on"
     code = getattr(answer[-1], "code", 0)
-    return f"{type(answer[-1]).__name__.lower()} {code // 100}xx" if code else type(answer[-1]).__name__.lower()
+    return (
+        f"{type(answer[-1]).__name__.lower()} {code // 100}xx"
+        if code
+        else type(answer[-1]).__name__.lower()
+    )
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #cc0f7f56
 class TimedGuard(Guard):
@@ -110,7 +159,10 @@ class TimedGuard(Guard):
 
     def has_hung(self, error: Exception) -> bool:
         "Did a step of its own end it?"
-        return isinstance(error.__cause__, Overdue) and monotonic() - self.began >= self.step / 2
+        return (
+            isinstance(error.__cause__, Overdue)
+            and monotonic() - self.began >= self.step / 2
+        )
 
 
 LOG_LINES = 100  # lines of one plugin for one SMTP command
@@ -119,8 +171,21 @@ LOG_LINES = 100  # lines of one plugin for one SMTP command
 class ServiceGuard(TimedGuard):
     "Runs a plugin for one client, each step in bounds, and keeps what it logs."
 
-    def __init__(self, plugin: Plugin, request: ServiceRequest, lines: list[str], counts: Counts, alone: LeftAlone):
-        self.request, self.lines, self.counts, self.alone, self.room = request, lines, counts, alone, LOG_LINES
+    def __init__(
+        self,
+        plugin: Plugin,
+        request: ServiceRequest,
+        lines: list[str],
+        counts: Counts,
+        alone: LeftAlone,
+    ):
+        self.request, self.lines, self.counts, self.alone, self.room = (
+            request,
+            lines,
+            counts,
+            alone,
+            LOG_LINES,
+        )
         super().__init__(plugin, self.keep, step=STEP_SECONDS)
 
     def keep(self, message: str) -> None:
@@ -131,7 +196,9 @@ class ServiceGuard(TimedGuard):
 
     def failed(self, error: Exception) -> list[Command]:
         "As `Guard.failed`, and counted."
-        self.counts.events["steps cut" if isinstance(error.__cause__, Overdue) else "errors of plugins"] += 1
+        self.counts.events[
+            "steps cut" if isinstance(error.__cause__, Overdue) else "errors of plugins"
+        ] += 1
         if self.has_hung(error):
             self.alone.cut(self.plugin.name)
         return super().failed(error)
@@ -140,11 +207,15 @@ class ServiceGuard(TimedGuard):
 class ServiceAnswerers(Answerers):
     "The answerers of the service: each step in bounds, each answer counted."
 
-    def __init__(self, environ: Mapping[str, str], log: Callable[[str], None], counts: Counts):
+    def __init__(
+        self, environ: Mapping[str, str], log: Callable[[str], None], counts: Counts
+    ):
         super().__init__(environ, log)
         self.counts = counts
 
-    def begin(self, answerer: Answerer, question: Question[Any], until: float) -> Awaitable[Any]:
+    def begin(
+        self, answerer: Answerer, question: Question[Any], until: float
+    ) -> Awaitable[Any]:
         "As `Answerers.begin`, each step in bounds."
         return StepsInBounds(answerer.aanswer(question, until), until, STEP_SECONDS)
 
@@ -164,7 +235,11 @@ class ServiceAnswerers(Answerers):
         how = "not waited for"
         try:
             answer = await super().atell(question, until)
-            how = type(answer).__name__.lower() if isinstance(answer, Unanswered) else "answered"
+            how = (
+                type(answer).__name__.lower()
+                if isinstance(answer, Unanswered)
+                else "answered"
+            )
             return answer
         finally:
             self.counts.questions[type(question).__name__, how] += 1
@@ -174,7 +249,9 @@ class ServiceAnswerers(Answerers):
         for answerer in self.made.values():
             try:
                 for what, number in in_bounds(STEP_SECONDS, answerer.counted).items():
-                    self.counts.answerers[type(answerer).__name__, str(what)] = int(number)
+                    self.counts.answerers[type(answerer).__name__, str(what)] = int(
+                        number
+                    )
             except (Exception, Overdue):  # noqa: S112 - somebody else's, and only a number
                 continue
         return self.counts
@@ -194,10 +271,17 @@ def answerer_variables(plugins: Iterable[Plugin]) -> set[str]:
 
 def file_variables(plugins: Iterable[Plugin]) -> set[str]:
     "The names of the variables by which these plugins are told of files."
-    return {each.name for plugin in plugins for each in plugin.settings.variables() if each.kind in FILENAME_KINDS}
+    return {
+        each.name
+        for plugin in plugins
+        for each in plugin.settings.variables()
+        if each.kind in FILENAME_KINDS
+    }
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #c188f4ea
-Note = Callable[[str, int, Mapping[str, str], list[Command], float], None]  # plugin, pid, environment, answer, seconds
+Note = Callable[
+    [str, int, Mapping[str, str], list[Command], float], None
+]  # plugin, pid, environment, answer, seconds
 
 
 class Decider:
@@ -210,13 +294,21 @@ class Decider:
         log: Callable[[str], None] = to_stderr,  # takes a message of the service's own
         control: Control | None = None,  # by default, the files in CONTROLDIR
     ):
-        self.plugins, self.environ, self.log, self.counts = plugins, dict(environ or {}), log, Counts()
+        self.plugins, self.environ, self.log, self.counts = (
+            plugins,
+            dict(environ or {}),
+            log,
+            Counts(),
+        )
         self.note: Note | None = None  # is told of each verdict
         self.folder = os.path.normpath(self.environ.get("CONTROLDIR", CONTROLDIR))
         self.control = control or Control(self.folder)
         self.answerers = ServiceAnswerers(self.environ, log, self.counts)
         self.alone = LeftAlone(log)
-        self.own, self.files = answerer_variables(plugins.values()), file_variables(plugins.values())
+        self.own, self.files = (
+            answerer_variables(plugins.values()),
+            file_variables(plugins.values()),
+        )
 
     def names(self, name: str) -> tuple[str, ...]:
         "The plugins that a client's name stands for; `KeyError` for one that stands for none, `OSError` if the file fails."
@@ -236,16 +328,33 @@ class Decider:
             outcome.log.append(log_line(request.name, request.pid, lack))
         for name in names:
             if name not in self.plugins:
-                outcome.log.append(log_line(request.name, request.pid, plugin_lack(name)))
-            elif not section.add(await self.answer(self.plugins[name], request, section.environ, outcome.log)):
+                outcome.log.append(
+                    log_line(request.name, request.pid, plugin_lack(name))
+                )
+            elif not section.add(
+                await self.answer(
+                    self.plugins[name], request, section.environ, outcome.log
+                )
+            ):
                 break
         outcome.output, outcome.section = write(section.answer), section
-        outcome.seconds = sum(command.seconds for command in section.answer if isinstance(command, Delay))
+        outcome.seconds = sum(
+            command.seconds for command in section.answer if isinstance(command, Delay)
+        )
         return outcome
 
-    async def answer(self, plugin: Plugin, request: ServiceRequest, environ: dict[str, str], lines: list[str]) -> list[Command]:
+    async def answer(
+        self,
+        plugin: Plugin,
+        request: ServiceRequest,
+        environ: dict[str, str],
+        lines: list[str],
+    ) -> list[Command]:
         "What one plugin answers; what it logs is added to the lines."
-        began, guard = monotonic(), ServiceGuard(plugin, request, lines, self.counts, self.alone)
+        began, guard = (
+            monotonic(),
+            ServiceGuard(plugin, request, lines, self.counts, self.alone),
+        )
         session = Session(environ, guard.log, request.pid)
         if plugin.name in self.alone:
             guard.log("not run, since it has hung too often; the mail goes on")
@@ -261,26 +370,48 @@ class Decider:
             self.note(plugin.name, request.pid, environ, answer, seconds)
         return answer
 
-    def _environ(self, request: ServiceRequest, names: tuple[str, ...], lines: list[str]) -> dict[str, str]:
+    def _environ(
+        self, request: ServiceRequest, names: tuple[str, ...], lines: list[str]
+    ) -> dict[str, str]:
         "A session's environment for these plugins, in which what is the service's own is the service's own."
         environ = request.environ
         for name in self.own & environ.keys():
             del environ[name]
-        environ.update((name, self.environ[name]) for name in self.own & self.environ.keys())
-        outside = sorted(name for name in self.files & environ.keys() if self._is_outside(environ[name]))
-        told = file_variables(self.plugins[each] for each in names if each in self.plugins) if outside else set()
+        environ.update(
+            (name, self.environ[name]) for name in self.own & self.environ.keys()
+        )
+        outside = sorted(
+            name
+            for name in self.files & environ.keys()
+            if self._is_outside(environ[name])
+        )
+        told = (
+            file_variables(self.plugins[each] for each in names if each in self.plugins)
+            if outside
+            else set()
+        )
         for name in outside:
             del environ[name]
             if name in told:
-                lines.append(log_line(request.name, request.pid, f"{name} names a file outside {self.folder}; not read"))
+                lines.append(
+                    log_line(
+                        request.name,
+                        request.pid,
+                        f"{name} names a file outside {self.folder}; not read",
+                    )
+                )
         return environ
 
     def _is_outside(self, name: str) -> bool:
         "Does a setting name a file that isn't among the control files? What lies there may be a link."
         path = os.path.join(self.folder, name)
-        if ".." not in name.split("/") and os.path.normpath(path).startswith(os.path.join(self.folder, "")):
+        if ".." not in name.split("/") and os.path.normpath(path).startswith(
+            os.path.join(self.folder, "")
+        ):
             return False
-        return bool(name) and not os.path.realpath(path).startswith(os.path.join(os.path.realpath(self.folder), ""))
+        return bool(name) and not os.path.realpath(path).startswith(
+            os.path.join(os.path.realpath(self.folder), "")
+        )
 
     async def aclose(self) -> None:
         "Close the answerers."

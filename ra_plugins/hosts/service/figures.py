@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from ra_plugins.hosts.service.decider import Counts
@@ -22,7 +27,12 @@ __all__ = ['LABEL_LIMIT', 'labelled_counter', 'decision_seconds', 'ServiceFigure
 LABEL_LIMIT = 100  # characters of a label
 
 
-def labelled_counter(name: str, meaning: str, labels: list[str], numbers: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
+def labelled_counter(
+    name: str,
+    meaning: str,
+    labels: list[str],
+    numbers: Iterable[tuple[tuple[str, ...], float]],
+) -> Metric:
     "A counter with a number for each combination of labels."
     family = CounterMetricFamily(f"ra_plugins_{name}", meaning, labels=labels)
     for values, number in numbers:
@@ -32,7 +42,11 @@ def labelled_counter(name: str, meaning: str, labels: list[str], numbers: Iterab
 
 def decision_seconds(counts: Counts) -> Metric:
     "How long plugins take to decide, waiting included."
-    family = HistogramMetricFamily("ra_plugins_decision_seconds", "Time of decisions, waiting included", labels=["plugin"])
+    family = HistogramMetricFamily(
+        "ra_plugins_decision_seconds",
+        "Time of decisions, waiting included",
+        labels=["plugin"],
+    )
     for plugin, seconds in counts.seconds.items():
         total, buckets = 0, list[tuple[str, float]]()
         for bound in counts.BOUNDS:
@@ -53,31 +67,68 @@ class ServiceFigures(Collector):
         seconds: float,  # that it has been there
         silent: int = 0,  # workers that don't answer
     ):
-        self.counts, self.workers, self.connections, self.seconds = counts, workers, connections, seconds
+        self.counts, self.workers, self.connections, self.seconds = (
+            counts,
+            workers,
+            connections,
+            seconds,
+        )
         self.silent = silent
 
     def collect(self) -> Iterator[Metric]:
         "For prometheus_client."
         counts = self.counts
-        yield labelled_counter("verdicts", "Verdicts", ["plugin", "verdict"], counts.verdicts.items())
+        yield labelled_counter(
+            "verdicts", "Verdicts", ["plugin", "verdict"], counts.verdicts.items()
+        )
         yield decision_seconds(counts)
-        yield labelled_counter("questions", "Questions of plugins", ["kind", "answer"], counts.questions.items())
+        yield labelled_counter(
+            "questions",
+            "Questions of plugins",
+            ["kind", "answer"],
+            counts.questions.items(),
+        )
         at_once = (((kind,), number) for kind, number in counts.at_once.items())
-        yield labelled_counter("questions_at_once", "Questions whose answer was at hand", ["kind"], at_once)
-        yield labelled_counter("answerers", "What answerers count", ["answerer", "what"], counts.answerers.items())
+        yield labelled_counter(
+            "questions_at_once", "Questions whose answer was at hand", ["kind"], at_once
+        )
+        yield labelled_counter(
+            "answerers",
+            "What answerers count",
+            ["answerer", "what"],
+            counts.answerers.items(),
+        )
         sent_back = (((why,), number) for why, number in counts.sent_back.items())
-        yield labelled_counter("clients_sent_back", "Clients that ran their scripts", ["reason"], sent_back)
+        yield labelled_counter(
+            "clients_sent_back", "Clients that ran their scripts", ["reason"], sent_back
+        )
         for event, name in EVENTS.items():
-            yield labelled_counter(name, event[0].upper() + event[1:], [], [((), counts.events[event])])
+            yield labelled_counter(
+                name, event[0].upper() + event[1:], [], [((), counts.events[event])]
+            )
         accepted = counts.events["connections"]
-        yield labelled_counter("connections_accepted", "Connections accepted", [], [((), accepted)])
-        yield GaugeMetricFamily("ra_plugins_connections", "Connections open", self.connections)
-        yield GaugeMetricFamily("ra_plugins_workers", "Workers that take clients", self.workers)
-        yield GaugeMetricFamily("ra_plugins_workers_silent", "Workers that don't answer", self.silent)
-        yield GaugeMetricFamily("ra_plugins_up_seconds", "Seconds that the service has been there", self.seconds)
+        yield labelled_counter(
+            "connections_accepted", "Connections accepted", [], [((), accepted)]
+        )
+        yield GaugeMetricFamily(
+            "ra_plugins_connections", "Connections open", self.connections
+        )
+        yield GaugeMetricFamily(
+            "ra_plugins_workers", "Workers that take clients", self.workers
+        )
+        yield GaugeMetricFamily(
+            "ra_plugins_workers_silent", "Workers that don't answer", self.silent
+        )
+        yield GaugeMetricFamily(
+            "ra_plugins_up_seconds",
+            "Seconds that the service has been there",
+            self.seconds,
+        )
 
 
-def metrics_page(counts: Counts, workers: int, connections: int, seconds: float, silent: int = 0) -> bytes:
+def metrics_page(
+    counts: Counts, workers: int, connections: int, seconds: float, silent: int = 0
+) -> bytes:
     "What Prometheus reads."
     registry = CollectorRegistry()
     registry.register(ServiceFigures(counts, workers, connections, seconds, silent))
@@ -94,6 +145,10 @@ def http_answer(
     if path.split(b"?")[0] != b"/metrics":
         status, kind, page = "404 Not Found", "text/plain", b"There is /metrics here.\n"
     elif method not in (b"GET", b"HEAD"):
-        status, kind, page = "405 Method Not Allowed\r\nAllow: GET, HEAD", "text/plain", b"GET /metrics\n"
+        status, kind, page = (
+            "405 Method Not Allowed\r\nAllow: GET, HEAD",
+            "text/plain",
+            b"GET /metrics\n",
+        )
     lines = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(page)}\r\nConnection: close\r\n\r\n"
     return lines.encode() + (b"" if method == b"HEAD" else page)

@@ -33,7 +33,9 @@ class ServiceLog:
         descriptor: int = 2,
     ):
         self.descriptor = descriptor
-        self.lost = self.untold = 0  # lines: in all, and since the last that was written
+        self.lost = self.untold = (
+            0  # lines: in all, and since the last that was written
+        )
         self.torn = False  # has only a part of the last line been written?
 
     def write(
@@ -112,7 +114,10 @@ class _StderrBytes(io.RawIOBase):
 def take_stderr() -> None:
     "Put the log in the place of `sys.stderr`."
     sys.stderr = io.TextIOWrapper(
-        io.BufferedWriter(_StderrBytes(), LOG_BYTES), encoding="utf-8", errors="backslashreplace", line_buffering=True
+        io.BufferedWriter(_StderrBytes(), LOG_BYTES),
+        encoding="utf-8",
+        errors="backslashreplace",
+        line_buffering=True,
     )
 
 # %% ../../../nbs/hosts/service/10_log.ipynb #d6c9ad23
@@ -121,7 +126,9 @@ class Complaints:
 
     EVERY = 60  # seconds
 
-    def __init__(self, log: Callable[[str], None], clock: Callable[[], float] = monotonic):
+    def __init__(
+        self, log: Callable[[str], None], clock: Callable[[], float] = monotonic
+    ):
         self.log, self.clock = log, clock
         self.told: dict[str, tuple[float, int]] = {}  # when, and how often since
 

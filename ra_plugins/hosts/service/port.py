@@ -43,7 +43,9 @@ def peer_user(
     connected: socket.socket,
 ) -> int:  # a user's number
     "Who is at the other end of a Unix socket."
-    _, user, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    _, user, _ = struct.unpack(
+        "3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    )
     return int(user)
 
 # %% ../../../nbs/hosts/service/02_port.ipynb #e25686a4
@@ -58,9 +60,11 @@ class ServicePort:
         self,
         decider: Decider,
         log: Callable[[str], None],
-        users: Collection[int] | None = None,  # the numbers of those who may ask; None: whoever can connect
+        users: Collection[int]
+        | None = None,  # the numbers of those who may ask; None: whoever can connect
         limit: int = CONNECTIONS,  # connections at a time; those above are closed, and their clients run scripts
-        heard: Callable[[ServiceRequest, SectionAnswer], object] | None = None,  # is told what has been asked and answered
+        heard: Callable[[ServiceRequest, SectionAnswer], object]
+        | None = None,  # is told what has been asked and answered
     ):
         self.decider, self.users, self.limit, self.heard = decider, users, limit, heard
         self.complaints, self.counts = Complaints(log), decider.counts
@@ -80,7 +84,10 @@ class ServicePort:
         "Count what has gone wrong outside of any decision, and say so. For `loop.set_exception_handler`."
         error = context.get("exception")
         self.counts.events["errors outside of decisions"] += 1
-        self.complaints.say("an error", f"{context.get('message')}{': ' + describe(error) if error else ''}")
+        self.complaints.say(
+            "an error",
+            f"{context.get('message')}{': ' + describe(error) if error else ''}",
+        )
 
     async def look_around(self) -> None:
         "Once a second, for ever."
@@ -93,8 +100,13 @@ class ServicePort:
     async def settle(self, seconds: float) -> None:
         "Answer what has been taken, for as long as that; what sends no whole request in a moment is closed."
         moment = monotonic() + MOMENT
-        await asyncio.sleep(0.01)  # some may have been accepted that we haven't heard of yet
-        while any(connection.decided is None for connection in self.open) and monotonic() < moment:
+        await asyncio.sleep(
+            0.01
+        )  # some may have been accepted that we haven't heard of yet
+        while (
+            any(connection.decided is None for connection in self.open)
+            and monotonic() < moment
+        ):
             await asyncio.sleep(0.01)
         for connection in [*self.open]:
             if connection.decided is None:
@@ -129,7 +141,11 @@ class ClientConnection(asyncio.Protocol):
         port = self.port
         port.open.add(self)
         port.counts.events["connections"] += 1
-        if port.users is not None and (user := peer_user(transport.get_extra_info("socket"))) not in port.users:
+        if (
+            port.users is not None
+            and (user := peer_user(transport.get_extra_info("socket")))
+            not in port.users
+        ):
             port.refuse("a user who may not ask", f"user {user}")
             self.transport.abort()
         elif len(port.open) > port.limit:
@@ -165,8 +181,12 @@ class ClientConnection(asyncio.Protocol):
         try:
             reply = decided.result()
             self.transport.write(reply.pack())
-            if self.port.heard and reply.section:  # when what has been written is on its way
-                asyncio.get_running_loop().call_soon(self.port.heard, self.request, reply.section)
+            if (
+                self.port.heard and reply.section
+            ):  # when what has been written is on its way
+                asyncio.get_running_loop().call_soon(
+                    self.port.heard, self.request, reply.section
+                )
         except KeyError as error:
             self.port.refuse("a plugin that isn't here", str(error))
         except Exception as error:
@@ -206,7 +226,12 @@ class _FirstMoment(asyncio.Transport):
 
     def __init__(self, connected: socket.socket):
         super().__init__({"socket": connected})
-        self.connected, self.rest, self.closing, self.done = connected, b"", False, False
+        self.connected, self.rest, self.closing, self.done = (
+            connected,
+            b"",
+            False,
+            False,
+        )
 
     def write(self, data: bytes) -> None:  # type: ignore[override]
         self.rest += data
@@ -238,8 +263,12 @@ class _FirstMoment(asyncio.Transport):
 # %% ../../../nbs/hosts/service/02_port.ipynb #cc1be9f3
 TAKEN_AT_ONCE = 100  # connections, before those that are there get their turn
 TAKING_SECONDS = 0.01  # after which they get it, too
-_FIRST_BYTES = 32_768  # that are looked for in a connection's first moment; few requests have more
-REST_SECONDS = 0.2  # for which nobody is taken, if there isn't even a file for hanging up
+_FIRST_BYTES = (
+    32_768  # that are looked for in a connection's first moment; few requests have more
+)
+REST_SECONDS = (
+    0.2  # for which nobody is taken, if there isn't even a file for hanging up
+)
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -249,7 +278,9 @@ class Door:
     def __init__(self, port: ServicePort, listener: socket.socket):
         self.port, self.listener, self.loop = port, listener, asyncio.get_running_loop()
         self.reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self.starving = 0.0  # since when no file is left, on `monotonic`; 0: there are some
+        self.starving = (
+            0.0  # since when no file is left, on `monotonic`; 0: there are some
+        )
         self.tasks: set[asyncio.Task[Any]] = set()
         self.resting: asyncio.TimerHandle | None = None
 
@@ -301,7 +332,9 @@ class Door:
                 connected.close()
                 connection.connection_lost(None)
                 continue
-            handing_over = self.loop.connect_accepted_socket(partial(_itself, connection), connected)
+            handing_over = self.loop.connect_accepted_socket(
+                partial(_itself, connection), connected
+            )
             task = self.loop.create_task(handing_over)
             self.tasks.add(task)
             task.add_done_callback(partial(self._taken, connection))

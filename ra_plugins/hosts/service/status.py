@@ -40,14 +40,20 @@ def median_bound(
 
 def service_status(
     counts: Counts,
-    workers: Sequence[Mapping[str, Any]],  # pid, seconds, connections, leaving, seconds for which it has been silent
+    workers: Sequence[
+        Mapping[str, Any]
+    ],  # pid, seconds, connections, leaving, seconds for which it has been silent
     seconds: float,  # that the service has been there
 ) -> dict[str, Any]:
     "How a service is, for JSON."
     plugins: dict[str, Any] = {}
     for (plugin, kind), number in sorted(counts.verdicts.items()):
         bound = median_bound(counts, plugin)
-        told = {"verdicts": {}, "seconds": round(counts.seconds[plugin], 6), "median": bound if bound < 1e9 else None}
+        told = {
+            "verdicts": {},
+            "seconds": round(counts.seconds[plugin], 6),
+            "median": bound if bound < 1e9 else None,
+        }
         plugins.setdefault(plugin, told)["verdicts"][kind] = number
     questions: dict[str, dict[str, int]] = {}
     for (kind, how), number in sorted(counts.questions.items()):
@@ -62,7 +68,10 @@ def service_status(
         "pid": os.getpid(),
         "seconds": round(seconds, 1),
         "workers": [dict(worker) for worker in workers],
-        "connections": {"open": sum(worker["connections"] for worker in workers), "all": counts.events["connections"]},
+        "connections": {
+            "open": sum(worker["connections"] for worker in workers),
+            "all": counts.events["connections"],
+        },
         "plugins": plugins,
         "questions": questions,
         "answerers": answerers,
@@ -99,29 +108,54 @@ def status_table(
     status: Mapping[str, Any],  # as of `service_status`
 ) -> str:  # several lines
     "How a service is, to be read."
-    lines = [f"ra-plugins service {status['version']}, process {status['pid']}, up {elapsed(status['seconds'])}", ""]
+    lines = [
+        f"ra-plugins service {status['version']}, process {status['pid']}, up {elapsed(status['seconds'])}",
+        "",
+    ]
     workers = [
-        [worker["pid"], elapsed(worker["seconds"]), worker["connections"], _manner(worker)]
+        [
+            worker["pid"],
+            elapsed(worker["seconds"]),
+            worker["connections"],
+            _manner(worker),
+        ]
         for worker in status["workers"]
     ]
     lines += _table(["WORKER", "AGE", "CONNECTIONS OPEN", ""], workers)
     rows = []
     for name, told in status["plugins"].items():
         median = f"{told['median'] * 1000:g} ms" if told["median"] else "more"
-        rows.append([name, sum(told["verdicts"].values()), median, _listed(told["verdicts"])])
+        rows.append(
+            [name, sum(told["verdicts"].values()), median, _listed(told["verdicts"])]
+        )
     lines += _table(["PLUGIN", "DECISIONS", "HALF WITHIN", "VERDICTS"], rows)
-    lines += _table(["QUESTION", "ANSWERS"], [[kind, _listed(told)] for kind, told in status["questions"].items()])
+    lines += _table(
+        ["QUESTION", "ANSWERS"],
+        [[kind, _listed(told)] for kind, told in status["questions"].items()],
+    )
     rest = {"connections": status["connections"]["all"]}
-    rest |= {f"{who}: {what}": number for who, told in status["answerers"].items() for what, number in told.items()}
-    rest |= {f"clients sent back to their scripts: {why}": number for why, number in status["sent_back"].items()}
-    lines += _table(["SINCE THE START", ""], [[what, number] for what, number in (rest | status["events"]).items()])
+    rest |= {
+        f"{who}: {what}": number
+        for who, told in status["answerers"].items()
+        for what, number in told.items()
+    }
+    rest |= {
+        f"clients sent back to their scripts: {why}": number
+        for why, number in status["sent_back"].items()
+    }
+    lines += _table(
+        ["SINCE THE START", ""],
+        [[what, number] for what, number in (rest | status["events"]).items()],
+    )
     return "\n".join(lines[:-1])
 
 
 def _manner(worker: Mapping[str, Any]) -> str:
     if worker["leaving"]:
         return "ending"
-    return f"hasn't answered for {elapsed(worker['silent'])}" if worker["silent"] else ""
+    return (
+        f"hasn't answered for {elapsed(worker['silent'])}" if worker["silent"] else ""
+    )
 
 
 def _listed(numbers: Mapping[str, int]) -> str:
@@ -136,7 +170,10 @@ def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     right = [isinstance(cell, int) for cell in rows[0]]
     lines = [
-        "  ".join(cell.rjust(width) if to else cell.ljust(width) for cell, width, to in zip(row, widths, right, strict=True))
+        "  ".join(
+            cell.rjust(width) if to else cell.ljust(width)
+            for cell, width, to in zip(row, widths, right, strict=True)
+        )
         for row in cells
     ]
     return [line.rstrip() for line in lines] + [""]
@@ -155,13 +192,18 @@ class Bulletin:
         self,
         told: Callable[[bytes], Awaitable[bytes]],  # makes it of the question
         asked: bool = False,  # is there a question, up to an empty line, as in HTTP?
-        users: Collection[int] | None = None,  # the numbers of those who may ask on a Unix socket; None: everybody
+        users: Collection[int]
+        | None = None,  # the numbers of those who may ask on a Unix socket; None: everybody
     ):
         self.told, self.asked, self.users = told, asked, users
         self.inside: set[asyncio.StreamWriter] = set()
-        self.waited_for: dict[asyncio.StreamWriter, None] = {}  # those who are to ask, or to read; the first for longest
+        self.waited_for: dict[
+            asyncio.StreamWriter, None
+        ] = {}  # those who are to ask, or to read; the first for longest
 
-    async def tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def tell(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         "Serve one connection, in bounds."
         if not self._may(writer) or not self._has_room():
             writer.transport.abort()
@@ -195,7 +237,10 @@ class Bulletin:
         return len(self.inside) < INQUIRIES
 
     def _may(self, writer: asyncio.StreamWriter) -> bool:
-        return self.users is None or peer_user(writer.get_extra_info("socket")) in self.users
+        return (
+            self.users is None
+            or peer_user(writer.get_extra_info("socket")) in self.users
+        )
 
 # %% ../../../nbs/hosts/service/08_status.ipynb #ea197b84
 STATUS_LIMIT = 16_000_000  # bytes of an answer
@@ -215,9 +260,13 @@ def ask_status(
                 answer += data
                 asking.settimeout(max(end - monotonic(), 0.001))
     except OSError as error:
-        raise Fault(f"no service answers on {printable(where)}: {system_reason(error)}") from None
+        raise Fault(
+            f"no service answers on {printable(where)}: {system_reason(error)}"
+        ) from None
     with suppress(ValueError):
         status = json.loads(answer)
         if isinstance(status, dict) and "workers" in status:
             return status
-    raise Fault(f"what answers on {printable(where)} is no service of ours, or it lets nobody of our name ask")
+    raise Fault(
+        f"what answers on {printable(where)} is no service of ours, or it lets nobody of our name ask"
+    )

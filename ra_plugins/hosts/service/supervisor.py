@@ -24,9 +24,19 @@ from ra_plugins.hosts.service.decider import Counts
 from ra_plugins.hosts.service.log import LOG, Complaints, log_to_stderr, unblock_stderr
 from ra_plugins.hosts.service.port import CONNECTIONS, REST_SECONDS
 from ra_plugins.hosts.service.request import SOCKET
-from ra_plugins.hosts.service.status import HEAD_BYTES, STATUS_ENDING, Bulletin, service_status
+from ra_plugins.hosts.service.status import (
+    HEAD_BYTES,
+    STATUS_ENDING,
+    Bulletin,
+    service_status,
+)
 from ra_plugins.hosts.service.verdicts import verdicts_fault
-from ra_plugins.hosts.service.worker import ANSWERER_FILES, Order, counts_from_json, counts_to_json
+from ra_plugins.hosts.service.worker import (
+    ANSWERER_FILES,
+    Order,
+    counts_from_json,
+    counts_to_json,
+)
 from ra_plugins.support.command_line import Fault, system_reason
 from ra_plugins.support.control import BOM, Control
 from ra_plugins.support.listening import SPARE_FILES, UnixListener, allow_files
@@ -49,15 +59,23 @@ class ServiceOptions:
     socket: str = SOCKET  # a path; empty: none, since only Postfix asks
     workers: int = 1  # processes that decide
     settings: str = ""  # a file with NAME=VALUE lines for the answerers; empty: the environment is all
-    files: list[str] = field(default_factory=list)  # paths of files that hold plugins of others
+    files: list[str] = field(
+        default_factory=list
+    )  # paths of files that hold plugins of others
     user: str = ""  # whom to run as; empty: as whoever starts it
-    group: str = ""  # who may connect besides; empty: the group of the first of `callers`
+    group: str = (
+        ""  # who may connect besides; empty: the group of the first of `callers`
+    )
     mode: int = 0o660  # the socket's
-    callers: Sequence[str] = CALLERS  # users who may ask, besides root and the one it runs as
+    callers: Sequence[str] = (
+        CALLERS  # users who may ask, besides root and the one it runs as
+    )
     limit: int = CONNECTIONS  # connections at a time, for each worker
     grace: float = 60  # seconds for what has been taken, at the end
     verdicts: str = ""  # the file for a line of JSON a verdict; `-` for the service's log, empty for none
-    metrics: tuple[str, int] | None = None  # the address and the port where Prometheus may ask
+    metrics: tuple[str, int] | None = (
+        None  # the address and the port where Prometheus may ask
+    )
     ahead: bool = True  # ask what is sure to be asked later as soon as it is known
     postfix: Sequence[PolicyPlace] = ()  # where Postfix asks
     policy_seconds: float = POLICY_SECONDS  # for one request of Postfix
@@ -71,12 +89,16 @@ def settings_in(
         raw = Control(os.curdir).read(path)
     except OSError as error:
         raise Fault(f"can't read {path}: {error.strerror}") from None
-    for number, line in enumerate(raw.removeprefix(BOM).decode("utf-8", "surrogateescape").split("\n"), 1):
+    for number, line in enumerate(
+        raw.removeprefix(BOM).decode("utf-8", "surrogateescape").split("\n"), 1
+    ):
         name, equals, value = line.strip().partition("=")
         if not name or name.startswith("#"):
             continue
         if "\0" in line or not (equals and name.isidentifier() and name.isascii()):
-            raise Fault(f"{path}, line {number}: a setting is NAME=VALUE, in plain text")
+            raise Fault(
+                f"{path}, line {number}: a setting is NAME=VALUE, in plain text"
+            )
         yield number, name, value
 
 
@@ -119,7 +141,11 @@ def _group_number(options: ServiceOptions) -> int:  # -1: as it comes
     for name in options.callers:
         with suppress(KeyError):
             number = pwd.getpwnam(name).pw_gid
-            return number if os.geteuid() == 0 or number in (os.getegid(), *os.getgroups()) else -1
+            return (
+                number
+                if os.geteuid() == 0 or number in (os.getegid(), *os.getgroups())
+                else -1
+            )
     return -1
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #5f2f0955
@@ -128,12 +154,20 @@ class Worker:
 
     def __init__(self, process: asyncio.subprocess.Process):
         self.process, self.born = process, monotonic()
-        self.ready, self.counted, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.ready, self.counted, self.ended = (
+            asyncio.Event(),
+            asyncio.Event(),
+            asyncio.Event(),
+        )
         self.counts: dict[str, list[Any]] = {}
         self.open = 0  # connections
         self.starving = 0.0  # seconds for which it has had no open file for a client
-        self.asked = 0.0  # since when it owes us an answer, on `monotonic`; 0: it doesn't
-        self.leaving = self.killed = False  # has it been told to end, has it been made to?
+        self.asked = (
+            0.0  # since when it owes us an answer, on `monotonic`; 0: it doesn't
+        )
+        self.leaving = self.killed = (
+            False  # has it been told to end, has it been made to?
+        )
         self.following = asyncio.ensure_future(self._follow())
 
     async def _follow(self) -> None:
@@ -144,7 +178,11 @@ class Worker:
             if "ready" in said:
                 self.ready.set()
             else:
-                self.counts, self.open, self.starving = said["counts"], said["open"], said["starving"]
+                self.counts, self.open, self.starving = (
+                    said["counts"],
+                    said["open"],
+                    said["starving"],
+                )
                 self.asked = 0
                 self.counted.set()
         await self.process.wait()
@@ -185,7 +223,9 @@ READY_SECONDS = 60  # for a worker to be ready
 STUCK_SECONDS = 15  # without an answer, after which a worker is killed
 LOOK_SECONDS = 5  # between two looks at a worker
 SILENT_SECONDS = 1  # without an answer, after which whoever asks how we are is told
-STARVING_SECONDS = 30  # without an open file for a client, after which a worker is replaced
+STARVING_SECONDS = (
+    30  # without an open file for a client, after which a worker is replaced
+)
 SHORT_LIFE = 10  # seconds; a worker that ends sooner is replaced later
 LONGEST_PAUSE = 30  # seconds before a worker is replaced
 
@@ -193,13 +233,19 @@ LONGEST_PAUSE = 30  # seconds before a worker is replaced
 class Supervisor:
     "Owns the socket, and keeps workers at work. `Fault` where it can't."
 
-    def __init__(self, options: ServiceOptions, log: Callable[[str], None] = log_to_stderr):
+    def __init__(
+        self, options: ServiceOptions, log: Callable[[str], None] = log_to_stderr
+    ):
         self.options, self.log = options, log
         self.workers: list[Worker] = []  # that take clients
-        self.living: list[Worker] = []  # these, and those that answer what they have taken
+        self.living: list[
+            Worker
+        ] = []  # these, and those that answer what they have taken
         self.own = Counts()  # what we have counted ourselves
         self.complaints = Complaints(log)
-        self.past: list[dict[str, list[Any]]] = []  # what workers had counted that have ended
+        self.past: list[
+            dict[str, list[Any]]
+        ] = []  # what workers had counted that have ended
         self.pause, self.ending, self.began = 0.0, False, monotonic()
         self.tasks: set[asyncio.Task[None]] = set()
         self.reloading: asyncio.Task[None] | None = None
@@ -230,7 +276,9 @@ class Supervisor:
         "Answer those who ask how we are; `Fault` where Prometheus can't."
         if self.status:
             status = Bulletin(self._status_line, users=self.users)
-            self.others.append(await asyncio.start_unix_server(status.tell, sock=self.status))
+            self.others.append(
+                await asyncio.start_unix_server(status.tell, sock=self.status)
+            )
         if self.options.metrics:
             self.others.append(await self._serve_metrics(*self.options.metrics))
 
@@ -239,18 +287,33 @@ class Supervisor:
         try:
             from ra_plugins.hosts.service.figures import http_answer, metrics_page
         except ModuleNotFoundError as error:
-            raise Fault(f"metrics need {error.name}: pip install 'ra-plugins[service]'") from None
+            raise Fault(
+                f"metrics need {error.name}: pip install 'ra-plugins[service]'"
+            ) from None
 
         async def told(head: bytes) -> bytes:
             counts = await self.counts()
             open_now = sum(worker.open for worker in self.living)
             silent = sum(worker.silent() >= SILENT_SECONDS for worker in self.living)
-            return http_answer(head, metrics_page(counts, len(self.workers), open_now, monotonic() - self.began, silent))
+            return http_answer(
+                head,
+                metrics_page(
+                    counts,
+                    len(self.workers),
+                    open_now,
+                    monotonic() - self.began,
+                    silent,
+                ),
+            )
 
         try:
-            return await asyncio.start_server(Bulletin(told, asked=True).tell, host, port, limit=HEAD_BYTES)
+            return await asyncio.start_server(
+                Bulletin(told, asked=True).tell, host, port, limit=HEAD_BYTES
+            )
         except (OSError, UnicodeError) as error:
-            raise Fault(f"can't tell metrics on {printable(host)} port {port}: {system_reason(error)}") from None
+            raise Fault(
+                f"can't tell metrics on {printable(host)} port {port}: {system_reason(error)}"
+            ) from None
 
     async def _status_line(self, head: bytes) -> bytes:
         counts, now = await self.counts(), monotonic()
@@ -260,11 +323,16 @@ class Supervisor:
                 "seconds": round(now - worker.born, 1),
                 "connections": worker.open,
                 "leaving": worker.leaving,
-                "silent": round(silent, 1) if (silent := worker.silent()) >= SILENT_SECONDS else 0,
+                "silent": round(silent, 1)
+                if (silent := worker.silent()) >= SILENT_SECONDS
+                else 0,
             }
             for worker in self.living
         ]
-        return json.dumps(service_status(counts, workers, now - self.began)).encode() + b"\n"
+        return (
+            json.dumps(service_status(counts, workers, now - self.began)).encode()
+            + b"\n"
+        )
 
     def _listen(self) -> socket.socket | None:
         "The socket that systemd has opened, or one of our own."
@@ -278,14 +346,23 @@ class Supervisor:
     def policy_places(self) -> list[str]:
         "Where Postfix asks, with the ports that the system has chosen."
         pairs = zip(self.options.postfix, self.policies, strict=True)
-        return [str(place if place.path else place._replace(port=each.getsockname()[1])) for place, each in pairs]
+        return [
+            str(place if place.path else place._replace(port=each.getsockname()[1]))
+            for place, each in pairs
+        ]
 
     def _unix_listener(self, path: str) -> UnixListener:
-        return UnixListener(path, self.options.mode, self._owner(), _group_number(self.options))
+        return UnixListener(
+            path, self.options.mode, self._owner(), _group_number(self.options)
+        )
 
     def _owner(self) -> int:  # -1: us
         "Whose the sockets are."
-        return user_number(self.options.user) if self.options.user and os.geteuid() == 0 else -1
+        return (
+            user_number(self.options.user)
+            if self.options.user and os.geteuid() == 0
+            else -1
+        )
 
     def _become_user(self) -> None:
         "Be the user that we are to run as, if we are root."
@@ -333,21 +410,41 @@ class Supervisor:
 
     async def _all_ready(self, new: list[Worker]) -> None:
         "Wait until these are ready; `Fault` if one isn't in time, or ends."
-        starting = [asyncio.ensure_future(_first(worker.ready.wait(), worker.ended.wait())) for worker in new]
+        starting = [
+            asyncio.ensure_future(_first(worker.ready.wait(), worker.ended.wait()))
+            for worker in new
+        ]
         await asyncio.wait(starting, timeout=READY_SECONDS)
         for each in starting:
             each.cancel()
-        if not all(worker.ready.is_set() and not worker.ended.is_set() for worker in new):
+        if not all(
+            worker.ready.is_set() and not worker.ended.is_set() for worker in new
+        ):
             raise Fault("a worker hasn't come up; what it has said stands above")
 
     async def _new_worker(self, settings: dict[str, str]) -> Worker:
         "One worker; `Fault` where the system has no room for another process, or for what follows it."
         options = self.options
         descriptor = self.listener.fileno() if self.listener else -1
-        order = Order(descriptor, options.files, self.users, options.limit, options.grace, options.verdicts, options.ahead)
-        order.policies = [(place.chain, each.fileno()) for place, each in zip(options.postfix, self.policies, strict=True)]
+        order = Order(
+            descriptor,
+            options.files,
+            self.users,
+            options.limit,
+            options.grace,
+            options.verdicts,
+            options.ahead,
+        )
+        order.policies = [
+            (place.chain, each.fileno())
+            for place, each in zip(options.postfix, self.policies, strict=True)
+        ]
         order.policy_seconds = options.policy_seconds
-        descriptors = [each for each in (descriptor, *(each for _, each in order.policies)) if each >= 0]
+        descriptors = [
+            each
+            for each in (descriptor, *(each for _, each in order.policies))
+            if each >= 0
+        ]
         try:
             process = await asyncio.create_subprocess_exec(
                 *order.words(),
@@ -380,12 +477,18 @@ class Supervisor:
         if worker in self.workers:
             self.workers.remove(worker)
         self._stand_in()
-        self.own.events["workers killed" if worker.killed else "workers that ended by themselves"] += 1
+        self.own.events[
+            "workers killed" if worker.killed else "workers that ended by themselves"
+        ] += 1
         short = monotonic() - worker.born < SHORT_LIFE
         self.pause = min(max(2 * self.pause, 1), LONGEST_PAUSE) if short else 0
         status = worker.process.returncode
-        how = f"by signal {-status}" if status and status < 0 else f"with status {status}"
-        self.log(f"a worker has ended {how}; another starts{f' in {self.pause:g} s' if self.pause else ''}")
+        how = (
+            f"by signal {-status}" if status and status < 0 else f"with status {status}"
+        )
+        self.log(
+            f"a worker has ended {how}; another starts{f' in {self.pause:g} s' if self.pause else ''}"
+        )
         while not self.ending and len(self.workers) < self.options.workers:
             await asyncio.sleep(self.pause)
             try:
@@ -410,7 +513,9 @@ class Supervisor:
 
     async def _kill_later(self, worker: Worker) -> None:
         try:
-            await asyncio.wait_for(worker.ended.wait(), self.options.grace + STUCK_SECONDS)
+            await asyncio.wait_for(
+                worker.ended.wait(), self.options.grace + STUCK_SECONDS
+            )
         except TimeoutError:
             self.log("a worker that was told to end hasn't: killed")
             worker.kill()
@@ -434,7 +539,9 @@ class Supervisor:
         except BlockingIOError:  # a worker has been quicker
             pass
         except OSError as error:  # no open file
-            self.complaints.say("there is no worker, and nobody can be taken", system_reason(error))
+            self.complaints.say(
+                "there is no worker, and nobody can be taken", system_reason(error)
+            )
             loop = asyncio.get_running_loop()
             loop.remove_reader(self.listener)
             loop.call_later(REST_SECONDS, self._stand_in)
@@ -443,7 +550,10 @@ class Supervisor:
         "Say what has gone wrong outside of what we wait for; a connection that can't be taken, for example."
         error = context.get("exception")
         self.own.events["errors outside of decisions"] += 1
-        self.complaints.say("an error", f"{context.get('message')}{': ' + describe(error) if error else ''}")
+        self.complaints.say(
+            "an error",
+            f"{context.get('message')}{': ' + describe(error) if error else ''}",
+        )
 
     async def _look(self) -> None:
         "Ask the workers for their counts, kill who hangs, and replace who can't take clients."
@@ -460,17 +570,25 @@ class Supervisor:
         try:
             new = await self._new_workers(1)
         except Fault as error:
-            self.log(f"a worker has had no open files for {STARVING_SECONDS} s, and no other can take over: {error}")
+            self.log(
+                f"a worker has had no open files for {STARVING_SECONDS} s, and no other can take over: {error}"
+            )
             return
         if worker in self.workers:
             self.workers.remove(worker)
             self.own.events["workers replaced"] += 1
-            self.log(f"a worker has had no open files for {STARVING_SECONDS} s; another takes over")
+            self.log(
+                f"a worker has had no open files for {STARVING_SECONDS} s; another takes over"
+            )
             self._see_off(worker)
         self._take(new)
 
     async def _look_at(self, worker: Worker) -> None:
-        if not await worker.count(STUCK_SECONDS) and not worker.ended.is_set() and not worker.leaving:
+        if (
+            not await worker.count(STUCK_SECONDS)
+            and not worker.ended.is_set()
+            and not worker.leaving
+        ):
             self.log(f"a worker hasn't answered for {STUCK_SECONDS} s: killed")
             worker.killed = True
             with suppress(ProcessLookupError):
@@ -478,13 +596,24 @@ class Supervisor:
 
     async def settled(self) -> None:
         "Wait until there are as many workers as there are to be."
-        while sum(not worker.ended.is_set() for worker in self.workers) < self.options.workers:
+        while (
+            sum(not worker.ended.is_set() for worker in self.workers)
+            < self.options.workers
+        ):
             await asyncio.sleep(0.05)
 
     async def counts(self) -> Counts:
         "What has been counted by all, as it is now."
-        await asyncio.gather(*(worker.count(1) for worker in self.living if not worker.leaving))
-        total = counts_from_json([*self.past, *(worker.counts for worker in self.living), counts_to_json(self.own)])
+        await asyncio.gather(
+            *(worker.count(1) for worker in self.living if not worker.leaving)
+        )
+        total = counts_from_json(
+            [
+                *self.past,
+                *(worker.counts for worker in self.living),
+                counts_to_json(self.own),
+            ]
+        )
         total.events["lines of the log that are lost"] += LOG.lost
         return total
 
@@ -547,7 +676,11 @@ async def run_service(
 ) -> None:
     "Be a service until SIGTERM or SIGINT; SIGHUP reads the settings again. `Fault` if it can't start."
     unblock_stderr()
-    supervisor, loop, ended = Supervisor(options, log), asyncio.get_running_loop(), asyncio.Event()
+    supervisor, loop, ended = (
+        Supervisor(options, log),
+        asyncio.get_running_loop(),
+        asyncio.Event(),
+    )
     loop.set_exception_handler(supervisor.failed)
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     loop.add_signal_handler(signal.SIGINT, ended.set)
@@ -555,7 +688,9 @@ async def run_service(
     try:
         await supervisor.start()
         places = [options.socket] * bool(options.socket) + supervisor.policy_places()
-        log(f"ready on {' and '.join(places)}, {options.workers} worker{'s' if options.workers > 1 else ''}")
+        log(
+            f"ready on {' and '.join(places)}, {options.workers} worker{'s' if options.workers > 1 else ''}"
+        )
         tell_systemd()
         await ended.wait()
         tell_systemd("STOPPING=1")

@@ -25,7 +25,12 @@ __all__ = ['VERDICT_LIMIT', 'OPEN_AGAIN', 'verdict_line', 'VerdictLog', 'verdict
 # %% ../../../nbs/hosts/service/09_verdicts.ipynb #5b7d2230
 VERDICT_LIMIT = 4096  # bytes of a line, with its end
 
-_TOLD = {"client": "TCPREMOTEIP", "helo": "SMTPHELOHOST", "sender": "SMTPMAILFROM", "recipient": "SMTPRCPTTO"}
+_TOLD = {
+    "client": "TCPREMOTEIP",
+    "helo": "SMTPHELOHOST",
+    "sender": "SMTPMAILFROM",
+    "recipient": "SMTPRCPTTO",
+}
 
 
 def verdict_line(
@@ -38,15 +43,31 @@ def verdict_line(
 ) -> bytes:
     "A verdict as a line of JSON."
     final = answer[-1] if answer and answer[-1].final else None
-    words = {name: environ[variable] for name, variable in _TOLD.items() if variable in environ}
+    words = {
+        name: environ[variable]
+        for name, variable in _TOLD.items()
+        if variable in environ
+    }
     if isinstance(final, Reply):
         words["reply"] = final.text
     verdict = {"verdict": verdict_kind(answer), "letter": final.letter if final else ""}
     line = b""
-    for limit in (900, 200, 60):  # characters of a field; one may take four bytes, or two of JSON's
-        fields = {name: printable(word, limit) for name, word in (("plugin", plugin), *verdict.items(), *words.items())}
+    for limit in (
+        900,
+        200,
+        60,
+    ):  # characters of a field; one may take four bytes, or two of JSON's
+        fields = {
+            name: printable(word, limit)
+            for name, word in (("plugin", plugin), *verdict.items(), *words.items())
+        }
         time = (when or datetime.now(UTC)).isoformat(timespec="milliseconds")
-        whole: dict[str, Any] = {"time": time, "pid": pid, **fields, "milliseconds": round(seconds * 1000, 3)}
+        whole: dict[str, Any] = {
+            "time": time,
+            "pid": pid,
+            **fields,
+            "milliseconds": round(seconds * 1000, 3),
+        }
         line = json.dumps(whole, ensure_ascii=False).encode() + b"\n"
         if len(line) <= VERDICT_LIMIT:
             break
@@ -68,7 +89,14 @@ class VerdictLog:
         self.path, self.complaints = path, Complaints(log)
         self.descriptor, self.again, self.torn = -1, 0.0, False
 
-    def write(self, plugin: str, pid: int, environ: Mapping[str, str], answer: list[Command], seconds: float) -> None:
+    def write(
+        self,
+        plugin: str,
+        pid: int,
+        environ: Mapping[str, str],
+        answer: list[Command],
+        seconds: float,
+    ) -> None:
         "Write a verdict, if that's possible."
         if self.path == "-":
             LOG.write(verdict_line(plugin, pid, environ, answer, seconds))
@@ -96,7 +124,9 @@ class VerdictLog:
         return self.descriptor >= 0
 
     def _complain(self, error: OSError) -> None:
-        self.complaints.say("a verdict couldn't be noted", f"{self.path}: {system_reason(error)}")
+        self.complaints.say(
+            "a verdict couldn't be noted", f"{self.path}: {system_reason(error)}"
+        )
 
 # %% ../../../nbs/hosts/service/09_verdicts.ipynb #98f4c601
 def verdicts_fault(

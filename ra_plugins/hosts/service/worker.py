@@ -41,14 +41,24 @@ __all__ = ['PROGRAM', 'ANSWERER_FILES', 'HANGING_SECONDS', 'Order', 'counts_to_j
 class Order:
     "What a worker is told when it is started."
 
-    descriptor: int  # of the socket, which listens; -1: there is none, and only Postfix asks
-    files: list[str] = field(default_factory=list)  # paths of files that hold plugins of others
-    users: list[int] | None = None  # the numbers of those who may ask; None: whoever can connect
+    descriptor: (
+        int  # of the socket, which listens; -1: there is none, and only Postfix asks
+    )
+    files: list[str] = field(
+        default_factory=list
+    )  # paths of files that hold plugins of others
+    users: list[int] | None = (
+        None  # the numbers of those who may ask; None: whoever can connect
+    )
     limit: int = CONNECTIONS  # connections at a time
     grace: float = 60  # seconds for what has been taken, at the end
-    verdicts: str = ""  # the file for a line of JSON a verdict; `-` for our own log, empty for none
+    verdicts: str = (
+        ""  # the file for a line of JSON a verdict; `-` for our own log, empty for none
+    )
     ahead: bool = True  # ask what is sure to be asked later as soon as it is known
-    policies: list[tuple[str, int]] = field(default_factory=list)  # chains for Postfix, and descriptors that listen for them
+    policies: list[tuple[str, int]] = field(
+        default_factory=list
+    )  # chains for Postfix, and descriptors that listen for them
     policy_seconds: float = 90  # for one request of Postfix
 
     def words(self) -> list[str]:
@@ -61,7 +71,10 @@ PROGRAM = "from ra_plugins.hosts.service.worker import main; main()"
 # %% ../../../nbs/hosts/service/06_worker.ipynb #4e5135b1
 def counts_to_json(counts: Counts) -> dict[str, list[Any]]:
     "What has been counted, for `counts_from_json`."
-    return {name: [[key, value] for key, value in counter.items()] for name, counter in vars(counts).items()}
+    return {
+        name: [[key, value] for key, value in counter.items()]
+        for name, counter in vars(counts).items()
+    }
 
 
 def counts_from_json(
@@ -110,7 +123,9 @@ ANSWERER_FILES = 320  # open files besides connections: the resolver's sockets (
 async def serve_clients(order: Order) -> None:
     "Answer clients until standard input ends, or SIGTERM comes."
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    decider = Decider(catalogue(order.files, log_to_stderr), environment(), log_to_stderr)
+    decider = Decider(
+        catalogue(order.files, log_to_stderr), environment(), log_to_stderr
+    )
     rehearsals = Rehearsals(decider)
     heard = rehearsals.heard if order.ahead else None
     limit = allow_files(order.limit, log_to_stderr, SPARE_FILES + ANSWERER_FILES)
@@ -118,16 +133,24 @@ async def serve_clients(order: Order) -> None:
     loop.set_exception_handler(port.failed)
     if order.verdicts:
         decider.note = VerdictLog(order.verdicts, log_to_stderr).write
-    policy = _policy_service(order, decider, limit, rehearsals.heard if order.ahead else None)
+    policy = _policy_service(
+        order, decider, limit, rehearsals.heard if order.ahead else None
+    )
     line = SupervisorLine()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     listener = socket.socket(fileno=order.descriptor) if order.descriptor >= 0 else None
     at_work = _AtWork(port, Door(port, listener) if listener else None, policy)
     await loop.connect_read_pipe(lambda: _Asked(at_work, line, ended), line.questions)
-    descriptors = [order.descriptor] * bool(listener) + [descriptor for _, descriptor in order.policies]
+    descriptors = [order.descriptor] * bool(listener) + [
+        descriptor for _, descriptor in order.policies
+    ]
     descriptors += [each.fileno() for each in policy.listeners] if policy else []
-    _let_no_child_serve(loop, at_work, [*descriptors, line.questions.fileno(), line.answers])
-    looking = [loop.create_task(each) for each in (*at_work.lookers(), _keep_going(at_work))]
+    _let_no_child_serve(
+        loop, at_work, [*descriptors, line.questions.fileno(), line.answers]
+    )
+    looking = [
+        loop.create_task(each) for each in (*at_work.lookers(), _keep_going(at_work))
+    ]
     at_work.open()
     gc.collect()
     gc.freeze()
@@ -144,13 +167,17 @@ async def serve_clients(order: Order) -> None:
         await asyncio.wait_for(_closed(rehearsals, decider), _CLOSE_SECONDS)
 
 
-def _policy_service(order: Order, decider: Decider, limit: int, ahead: Any) -> PolicyService | None:
+def _policy_service(
+    order: Order, decider: Decider, limit: int, ahead: Any
+) -> PolicyService | None:
     "What answers Postfix, if it asks here; `Fault` for chains that aren't as they should be."
     if not order.policies:
         return None
     from ra_plugins.hosts.postfix.service import PolicyService
 
-    return PolicyService(decider, order.policies, log_to_stderr, limit, order.policy_seconds, ahead)
+    return PolicyService(
+        decider, order.policies, log_to_stderr, limit, order.policy_seconds, ahead
+    )
 
 
 async def _closed(rehearsals: Rehearsals, decider: Decider) -> None:
@@ -180,11 +207,17 @@ class _AtWork:
             door.close()
 
     def _doors(self) -> list[Any]:
-        return [*([self.door] if self.door else []), *([self.policy] if self.policy else [])]
+        return [
+            *([self.door] if self.door else []),
+            *([self.policy] if self.policy else []),
+        ]
 
     def lookers(self) -> list[Any]:
         "Coroutines that look at connections once a second."
-        return [self.port.look_around(), *([self.policy.port.look_around()] if self.policy else [])]
+        return [
+            self.port.look_around(),
+            *([self.policy.port.look_around()] if self.policy else []),
+        ]
 
     async def settle(self, seconds: float) -> None:
         "Answer what has been taken."
@@ -203,7 +236,11 @@ class _AtWork:
         "What has been counted, the connections that are open, and for how many seconds no file has been left for one."
         self.port.counts.events["lines of the log that are lost"] = LOG.lost
         counts = counts_to_json(self.port.decider.answerers.counted())
-        return {"counts": counts, "open": len(self.connections()), "starving": self.look()}
+        return {
+            "counts": counts,
+            "open": len(self.connections()),
+            "starving": self.look(),
+        }
 
 # %% ../../../nbs/hosts/service/06_worker.ipynb #08658c25
 class _Asked(asyncio.Protocol):
@@ -228,7 +265,9 @@ async def _keep_going(at_work: _AtWork) -> None:
         try:
             while True:
                 keep_ringing()
-                faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True, file=nowhere)
+                faulthandler.dump_traceback_later(
+                    HANGING_SECONDS, exit=True, file=nowhere
+                )
                 at_work.look()
                 LOG.catch_up()
                 await asyncio.sleep(1)
@@ -236,12 +275,17 @@ async def _keep_going(at_work: _AtWork) -> None:
             faulthandler.cancel_dump_traceback_later()
 
 # %% ../../../nbs/hosts/service/06_worker.ipynb #2e0a57ae
-def _let_no_child_serve(loop: asyncio.AbstractEventLoop, at_work: _AtWork, descriptors: list[int]) -> None:
+def _let_no_child_serve(
+    loop: asyncio.AbstractEventLoop, at_work: _AtWork, descriptors: list[int]
+) -> None:
     "Have children that a plugin makes with `os.fork` end, after their step at the latest."
 
     def in_child() -> None:
         end_after_step()
-        sockets = [each.transport.get_extra_info("socket").fileno() for each in at_work.connections()]
+        sockets = [
+            each.transport.get_extra_info("socket").fileno()
+            for each in at_work.connections()
+        ]
         for descriptor in descriptors + sockets:
             with suppress(OSError):
                 os.close(descriptor)
@@ -253,7 +297,10 @@ def _let_no_child_serve(loop: asyncio.AbstractEventLoop, at_work: _AtWork, descr
 def main(arguments: Sequence[str] | None = None) -> None:
     "Be a worker."
     (order,) = sys.argv[1:] if arguments is None else arguments
-    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's, which are for the one who has started us
+    for number in (
+        signal.SIGINT,
+        signal.SIGHUP,
+    ):  # a terminal's, which are for the one who has started us
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     take_stderr()

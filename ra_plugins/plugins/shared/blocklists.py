@@ -41,8 +41,14 @@ def parse_answers(
 
 def _answer_pattern(text: str) -> tuple[tuple[int, int], ...]:
     ranges = tuple(_byte_range(part) for part in text.split("."))
-    if len(ranges) != 4 or ranges[0] != (127, 127) or any(first > last for first, last in ranges):
-        raise ValueError("answers are written as 127.0.0.2-11, several with commas between them")
+    if (
+        len(ranges) != 4
+        or ranges[0] != (127, 127)
+        or any(first > last for first, last in ranges)
+    ):
+        raise ValueError(
+            "answers are written as 127.0.0.2-11, several with commas between them"
+        )
     return ranges
 
 
@@ -54,18 +60,27 @@ def _byte_range(text: str) -> tuple[int, int]:
 
 
 def _byte(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 3 and int(text) < 256 else None
+    return (
+        int(text)
+        if text.isascii() and text.isdigit() and len(text) <= 3 and int(text) < 256
+        else None
+    )
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #a52ba17a
 def is_plain_name(name: str) -> bool:
     "Is this a name of letters, digits, hyphens and underscores, which every nameserver can be asked about?"
     return 0 < len(name) <= 253 and all(
-        0 < len(label) <= 63 and label.isascii() and label.replace("-", "a").replace("_", "a").isalnum()
+        0 < len(label) <= 63
+        and label.isascii()
+        and label.replace("-", "a").replace("_", "a").isalnum()
         for label in name.split(".")
     )
 
 
-KEYED = ("dq.spamhaus.net", "mail.abusix.zone")  # below these, one label is the list's, and all before it a key
+KEYED = (
+    "dq.spamhaus.net",
+    "mail.abusix.zone",
+)  # below these, one label is the list's, and all before it a key
 KEY_LENGTH = 20  # characters from which on a first label is taken for a key
 
 
@@ -76,7 +91,9 @@ def split_key(
     labels = name.split(".")
     own = next((home.count(".") + 2 for home in KEYED if name.endswith(f".{home}")), 0)
     if not own:
-        own = len(labels) - (len(labels) > 2 and len(labels[0]) >= KEY_LENGTH and labels[0].isalnum())
+        own = len(labels) - (
+            len(labels) > 2 and len(labels[0]) >= KEY_LENGTH and labels[0].isalnum()
+        )
     return ".".join(labels[:-own]), ".".join(labels[-own:])
 
 
@@ -88,7 +105,9 @@ def marked_key(
         return split_key(name)
     key, brace, rest = name[1:].partition("}.")
     if name[0] != "{" or not brace or not is_plain_name(key) or not is_plain_name(rest):
-        raise ValueError("braces stand around a key in front of a list's name, as in {KEY}.bl.example.org")
+        raise ValueError(
+            "braces stand around a key in front of a list's name, as in {KEY}.bl.example.org"
+        )
     return key, rest
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #f9267311
@@ -113,9 +132,13 @@ class Blocklist:
 
     def __str__(self) -> str:
         patterns = (
-            ".".join(f"{low}" if low == high else f"{low}-{high}" for low, high in each) for each in self.answers
+            ".".join(f"{low}" if low == high else f"{low}-{high}" for low, high in each)
+            for each in self.answers
         )
-        answers, weight = ",".join(patterns), "" if self.weight == 1 else f"*{self.weight}"
+        answers, weight = (
+            ",".join(patterns),
+            "" if self.weight == 1 else f"*{self.weight}",
+        )
         return self.name + (f"={answers}" if answers else "") + weight
 
     def __repr__(self) -> str:
@@ -134,16 +157,28 @@ def parse_blocklist(
     key, public = marked_key(name.strip().lower().removesuffix("."))
     if fault := _slip(f"{key}.{public}" if key else public, answers):
         raise ValueError(fault)
-    if star and not (weight.isascii() and weight.isdigit() and len(weight) <= 4 and int(weight) <= WEIGHT_LIMIT):
+    if star and not (
+        weight.isascii()
+        and weight.isdigit()
+        and len(weight) <= 4
+        and int(weight) <= WEIGHT_LIMIT
+    ):
         raise ValueError(f"a list's weight is a whole number from 0 to {WEIGHT_LIMIT}")
-    return Blocklist(public, parse_answers(answers) if equals else (), int(weight) if star else 1, key)
+    return Blocklist(
+        public,
+        parse_answers(answers) if equals else (),
+        int(weight) if star else 1,
+        key,
+    )
 
 
 def _slip(name: str, answers: str) -> str:
     "What is wrong with a list, if its name can't be one: what people write in its place."
     if "//" in name or "//" in answers:
         return "a web address is no list; write the list's name in DNS, as in bl.spamcop.net"
-    between = any(char in name for char in ", \t;") or any(part.strip()[:1].isalpha() for part in answers.split(","))
+    between = any(char in name for char in ", \t;") or any(
+        part.strip()[:1].isalpha() for part in answers.split(",")
+    )
     if between or " " in answers.strip():
         return "between lists there is a colon, and no comma or blank, as in one.example:two.example"
     return "" if is_plain_name(name) else "a list's name is one in DNS"
@@ -162,7 +197,9 @@ def blocklists(value: str) -> Blocklists:
     "lists with colons between them, each NAME, NAME=ANSWERS, NAME*WEIGHT or NAME=ANSWERS*WEIGHT; {KEY}.NAME with a key"
     found: dict[str, Blocklist] = {}
     faults = []
-    for place, entry in enumerate(value.replace("://", "//").split(":"), 1):  # one entry, and not a list named https
+    for place, entry in enumerate(
+        value.replace("://", "//").split(":"), 1
+    ):  # one entry, and not a list named https
         try:
             if entry.strip():
                 made = parse_blocklist(entry)
@@ -185,7 +222,9 @@ class Subject(namedtuple("Subject", "name label kind")):
 
 def about_address(address: IPv4Address | IPv6Address) -> Subject:
     "A client."
-    return Subject(str(address), address.reverse_pointer.rsplit(".", 2)[0], f"IPv{address.version}")
+    return Subject(
+        str(address), address.reverse_pointer.rsplit(".", 2)[0], f"IPv{address.version}"
+    )
 
 
 def about_domain(
@@ -195,12 +234,23 @@ def about_domain(
     return Subject(name, name, "domain")
 
 
-_MAPPED = "0.0.0.0.0.f.7.f.f.f.f" + 20 * ".0"  # ::ffff:127.0.0.0, turned around, without its last nibble
+_MAPPED = (
+    "0.0.0.0.0.f.7.f.f.f.f" + 20 * ".0"
+)  # ::ffff:127.0.0.0, turned around, without its last nibble
 
 TEST_POINTS = {  # always listed, and never
-    "IPv4": (Subject("127.0.0.2", "2.0.0.127", "IPv4"), Subject("127.0.0.1", "1.0.0.127", "IPv4")),
-    "IPv6": (Subject("::FFFF:7F00:2", f"2.{_MAPPED}", "IPv6"), Subject("::FFFF:7F00:1", f"1.{_MAPPED}", "IPv6")),
-    "domain": (Subject("TEST", "test", "domain"), Subject("INVALID", "invalid", "domain")),
+    "IPv4": (
+        Subject("127.0.0.2", "2.0.0.127", "IPv4"),
+        Subject("127.0.0.1", "1.0.0.127", "IPv4"),
+    ),
+    "IPv6": (
+        Subject("::FFFF:7F00:2", f"2.{_MAPPED}", "IPv6"),
+        Subject("::FFFF:7F00:1", f"1.{_MAPPED}", "IPv6"),
+    ),
+    "domain": (
+        Subject("TEST", "test", "domain"),
+        Subject("INVALID", "invalid", "domain"),
+    ),
 }
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #93c6cc86
@@ -241,7 +291,11 @@ REFUSALS = {  # what lists answer to those whom they don't answer, and why
     "127.255.255.254": "we ask by way of a public resolver",
     "127.255.255.255": "we ask too much",
 }
-UNCERTAIN_REFUSALS = ("127.0.0.1", "127.0.0.255", "127.0.1.255")  # unless the list's answers are named
+UNCERTAIN_REFUSALS = (
+    "127.0.0.1",
+    "127.0.0.255",
+    "127.0.1.255",
+)  # unless the list's answers are named
 
 
 def is_listing(
@@ -253,7 +307,9 @@ def is_listing(
     for answer, octets in read:
         if len(octets) != 4 or None in octets or octets[0] != 127:
             raise Broken(f"answers {answer:.40}, which isn't in 127.0.0.0/8")
-        if octets[1:3] == (255, 255) or (not blocklist.answers and answer in UNCERTAIN_REFUSALS):
+        if octets[1:3] == (255, 255) or (
+            not blocklist.answers and answer in UNCERTAIN_REFUSALS
+        ):
             why = REFUSALS.get(answer, "")
             raise Refused(f"refuses to answer us ({answer}{': ' + why if why else ''})")
     return any(_counts(octets, blocklist.answers) for _, octets in read)
@@ -261,19 +317,27 @@ def is_listing(
 
 def _counts(octets: tuple[Any, ...], patterns: Patterns) -> bool:
     return not patterns or any(
-        all(low <= octet <= high for octet, (low, high) in zip(octets, pattern, strict=True)) for pattern in patterns
+        all(
+            low <= octet <= high
+            for octet, (low, high) in zip(octets, pattern, strict=True)
+        )
+        for pattern in patterns
     )
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #2da17aa3
 AFTERWARDS = 3  # seconds for a list that has answered to say why
-REASON_LIMIT = 400  # characters; a reply has room for 510, with all that stands around it
+REASON_LIMIT = (
+    400  # characters; a reply has room for 510, with all that stands around it
+)
 
 
 async def ask_blocklist(
     subject: Subject,
     blocklist: Blocklist,
     within: float = AFTERWARDS,  # seconds until it has to have answered
-) -> str | None:  # the reason, empty if it gives none; None for somebody who isn't listed
+) -> (
+    str | None
+):  # the reason, empty if it gives none; None for somebody who isn't listed
     "Is somebody on a list? `Unanswered` says why that can't be known."
     (answers,) = await gather(Listed(subject, blocklist), within=within)
     if isinstance(answers, Unanswered):
@@ -281,7 +345,9 @@ async def ask_blocklist(
     if not is_listing(answers, blocklist):
         return None
     nobody = TEST_POINTS[subject.kind][1]
-    reasons, everybody = await gather(Listed(subject, blocklist, "TXT"), Listed(nobody, blocklist), within=AFTERWARDS)
+    reasons, everybody = await gather(
+        Listed(subject, blocklist, "TXT"), Listed(nobody, blocklist), within=AFTERWARDS
+    )
     if not isinstance(everybody, Unanswered) and everybody:
         raise Broken(f"lists {nobody.name}, and so everybody")
     return "" if isinstance(reasons, Unanswered) else _reason(reasons, blocklist.key)
@@ -302,7 +368,10 @@ class Inquiry(namedtuple("Inquiry", "subject blocklist allows")):
     @property
     def counted(self) -> tuple[str, str]:
         "What counts once: a list of domains may have HELO name and sender, and is one list."
-        return self.blocklist.name, "domain" if self.subject.kind == "domain" else "address"
+        return (
+            self.blocklist.name,
+            "domain" if self.subject.kind == "domain" else "address",
+        )
 
 
 class Tally:
@@ -314,9 +383,15 @@ class Tally:
         threshold: int,  # the sum of weights from which on a client is refused
     ):
         self.inquiries, self.threshold = tuple(inquiries), threshold
-        self.unheard = set(range(len(self.inquiries)))  # places of those that haven't answered
-        self.hits: list[tuple[Inquiry, str, int]] = []  # block lists that list somebody, the reason, and the sum with them
-        self.outcomes: dict[str, str] = {}  # by list: what was wrong with it, or nothing
+        self.unheard = set(
+            range(len(self.inquiries))
+        )  # places of those that haven't answered
+        self.hits: list[
+            tuple[Inquiry, str, int]
+        ] = []  # block lists that list somebody, the reason, and the sum with them
+        self.outcomes: dict[
+            str, str
+        ] = {}  # by list: what was wrong with it, or nothing
         self.allowed: Inquiry | None = None  # by which allow list
 
     def add(
@@ -328,14 +403,24 @@ class Tally:
         inquiry = self.inquiries[place]
         self.unheard.discard(place)
         name, key = inquiry.blocklist.name, inquiry.blocklist.key
-        why = Broken(without_key(str(answer), key)) if isinstance(answer, Unanswered) else None
+        why = (
+            Broken(without_key(str(answer), key))
+            if isinstance(answer, Unanswered)
+            else None
+        )
         fault = with_reason(f"error asking {name}", why) if why else ""
         self.outcomes[name] = self.outcomes.get(name) or fault
         if isinstance(answer, str) and inquiry.allows:
             self.allowed = inquiry
         elif isinstance(answer, str):
             new = all(inquiry.counted != other.counted for other, *_ in self.hits)
-            self.hits.append((inquiry, answer, self.weight + (inquiry.blocklist.weight if new else 0)))
+            self.hits.append(
+                (
+                    inquiry,
+                    answer,
+                    self.weight + (inquiry.blocklist.weight if new else 0),
+                )
+            )
 
     @property
     def weight(self) -> int:
@@ -354,7 +439,11 @@ class Tally:
         if self.allowed or self.weight >= self.threshold:
             return bool(self.allowed) or not any(each.allows for each in waiting)
         heard = {inquiry.counted for inquiry, *_ in self.hits}
-        most = {each.counted: each.blocklist.weight for each in waiting if not each.allows and each.counted not in heard}
+        most = {
+            each.counted: each.blocklist.weight
+            for each in waiting
+            if not each.allows and each.counted not in heard
+        }
         return self.weight + sum(most.values()) < self.threshold and all(most.values())
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #72cb924e
@@ -369,7 +458,9 @@ class ListHealth:
         rest: float,  # seconds for which a list is left alone; 0: it never is
     ):
         self.rest = rest
-        self.failures: dict[str, int] = {}  # since a list last answered; all by its name
+        self.failures: dict[
+            str, int
+        ] = {}  # since a list last answered; all by its name
         self.resting: dict[str, float] = {}  # until when it is left alone
 
     def left_alone(
@@ -388,12 +479,20 @@ class ListHealth:
         "Take in how a list has done."
         failures = self.failures.pop(name, 0)
         if not fault:
-            return [f"{name} answers again"] if self.resting.pop(name, None) is not None else []
+            return (
+                [f"{name} answers again"]
+                if self.resting.pop(name, None) is not None
+                else []
+            )
         self.failures[name] = failures + 1
         lines = [] if failures else [fault]
         if self.rest and failures + 1 >= FAILURES:
             self.resting[name] = now + self.rest
-            lines += [f"{name} is left alone for {self.rest:g} seconds at a time"] if failures + 1 == FAILURES else []
+            lines += (
+                [f"{name} is left alone for {self.rest:g} seconds at a time"]
+                if failures + 1 == FAILURES
+                else []
+            )
         return lines
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #172a7a7c
@@ -416,7 +515,9 @@ class ListOutcomes(Question["list[str]"]):
 
     def __init__(
         self,
-        outcomes: dict[str, str],  # by name, what went wrong, as a line for the log, or nothing
+        outcomes: dict[
+            str, str
+        ],  # by name, what went wrong, as a line for the log, or nothing
     ):
         self.outcomes = outcomes
 
@@ -428,7 +529,10 @@ class ListHealthSettings(Environment):
     "What a host can be told about lists that fail."
 
     rest: int = variable(
-        "RBLREST", number, 60, "In a service: for how many seconds a list is left alone after three failures in a row; 0: none."
+        "RBLREST",
+        number,
+        60,
+        "In a service: for how many seconds a list is left alone after three failures in a row; 0: none.",
     )
 
 
@@ -437,22 +541,35 @@ class ListHealthAnswerer(Answerer):
 
     settings_class = ListHealthSettings
 
-    def __init__(self, settings: ListHealthSettings, log: Callable[[str], None], dry: bool = False):
+    def __init__(
+        self,
+        settings: ListHealthSettings,
+        log: Callable[[str], None],
+        dry: bool = False,
+    ):
         super().__init__(settings, log, dry)
         self.health = ListHealth(settings.rest)
 
-    def answer(self, question: ListsLeftAlone | ListOutcomes, until: float) -> frozenset[str] | list[str]:
+    def answer(
+        self, question: ListsLeftAlone | ListOutcomes, until: float
+    ) -> frozenset[str] | list[str]:
         "From memory."
         return told_from(self.health, question, monotonic())
 
     at_once = answer  # it takes no time
 
 
-def told_from(health: ListHealth, question: ListsLeftAlone | ListOutcomes, now: float) -> frozenset[str] | list[str]:
+def told_from(
+    health: ListHealth, question: ListsLeftAlone | ListOutcomes, now: float
+) -> frozenset[str] | list[str]:
     "The answer to either question."
     if isinstance(question, ListsLeftAlone):
         return health.left_alone(now)
-    return [line for name, fault in question.outcomes.items() for line in health.note(name, fault, now)]
+    return [
+        line
+        for name, fault in question.outcomes.items()
+        for line in health.note(name, fault, now)
+    ]
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #02ea62c8
 async def lists_left_alone() -> frozenset[str]:

@@ -27,7 +27,12 @@ def skip_relay(
     prefix: str,  # the plugin's name in capitals
 ) -> Any:  # to a type checker, a `bool`
     "Declare the variable that says whether clients that may relay are exempt: `OVERLOADSKIPRELAY`, for example."
-    return variable(f"{prefix}SKIPRELAY", yes_or_no, True, "1 exempts clients that may relay (RELAYCLIENT); 0 doesn't.")
+    return variable(
+        f"{prefix}SKIPRELAY",
+        yes_or_no,
+        True,
+        "1 exempts clients that may relay (RELAYCLIENT); 0 doesn't.",
+    )
 
 # %% ../../../nbs/plugins/shared/exempt.ipynb #efc0ab7d
 def is_exempt(

@@ -30,7 +30,10 @@ def client_keys(
     address = unmapped(address)
     number, kind = int(address), type(address)
     bits = address.max_prefixlen
-    shifted = ((number >> bits - length << bits - length, length) for length in range(bits, -1, -1))
+    shifted = (
+        (number >> bits - length << bits - length, length)
+        for length in range(bits, -1, -1)
+    )
     return [str(address), *(f"{kind(first)}/{length}" for first, length in shifted)]
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #50048c61
@@ -44,11 +47,18 @@ def network_entry(
         found = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise ValueError(f"{text:.60} is neither an address nor a network") from None
-    if "/" in text and ipaddress.ip_address(text.partition("/")[0]) != found.network_address:
+    if (
+        "/" in text
+        and ipaddress.ip_address(text.partition("/")[0]) != found.network_address
+    ):
         raise ValueError(f"{text} has bits behind its prefix; {found} is the network")
     mapped = unmapped(found.network_address)
-    if mapped != found.network_address and found.prefixlen >= 96:  # RFC 4291, section 2.5.5.2
-        written = mapped if found.prefixlen == 128 else f"{mapped}/{found.prefixlen - 96}"
+    if (
+        mapped != found.network_address and found.prefixlen >= 96
+    ):  # RFC 4291, section 2.5.5.2
+        written = (
+            mapped if found.prefixlen == 128 else f"{mapped}/{found.prefixlen - 96}"
+        )
         raise ValueError(f"{text} is an IPv4 client's; {written} is how we see it")
     return str(found)
 
@@ -63,11 +73,16 @@ def name_keys(
     key = domain_key(name or "")
     if not key or len(key) > _NAME_LIMIT:
         return []
-    return [entry for spelt in domain_spellings(key) for entry in _with_those_above(spelt)]
+    return [
+        entry for spelt in domain_spellings(key) for entry in _with_those_above(spelt)
+    ]
 
 
 def _with_those_above(name: str) -> list[str]:
-    return [name, *(name[place:] for place, char in enumerate(name) if char == "." and place)]
+    return [
+        name,
+        *(name[place:] for place, char in enumerate(name) if char == "." and place),
+    ]
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #f811d6d5
 def address_keys(
@@ -80,7 +95,10 @@ def address_keys(
     names = name_keys(domain) if local else []
     if not names:
         return [address.lower()]
-    return [*(f"{local}@{name}" for name in domain_spellings(names[0])), *(f"@{name}" for name in names)]
+    return [
+        *(f"{local}@{name}" for name in domain_spellings(names[0])),
+        *(f"@{name}" for name in names),
+    ]
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #80fc981d
 def address_entry(
@@ -126,9 +144,16 @@ def _is_well_written(entry: str) -> bool:
         packed, prefix = inet_pton(family, address), int(length[:3]) if slash else bits
     except (OSError, ValueError):
         return False
-    if inet_ntop(family, packed) != address or (":" in address and "." in address) or (slash and str(prefix) != length):
+    if (
+        inet_ntop(family, packed) != address
+        or (":" in address and "." in address)
+        or (slash and str(prefix) != length)
+    ):
         return False
-    return 0 <= prefix <= bits and not int.from_bytes(packed, "big") & (1 << bits - prefix) - 1
+    return (
+        0 <= prefix <= bits
+        and not int.from_bytes(packed, "big") & (1 << bits - prefix) - 1
+    )
 
 
 def _wrong_client(entry: str) -> str:
@@ -139,7 +164,11 @@ def _wrong_client(entry: str) -> str:
         written = network_entry(entry)
     except ValueError as error:
         return f"it{str(error)[len(entry[:60]) :]}"
-    return "" if entry in (written, written.partition("/")[0]) else f"it is written {written}"
+    return (
+        ""
+        if entry in (written, written.partition("/")[0])
+        else f"it is written {written}"
+    )
 
 
 def _wrong_name(entry: str) -> str:
@@ -153,7 +182,9 @@ def _wrong_end(domain: str) -> str:
     "The same for the domain in an entry."
     if domain.endswith("."):
         return "there is a dot at its end"
-    return "" if domain_key(domain).isascii() else "it holds no name that DNS could have"
+    return (
+        "" if domain_key(domain).isascii() else "it holds no name that DNS could have"
+    )
 
 
 def _wrong_domain(entry: str) -> str:
@@ -166,7 +197,12 @@ def _wrong_address(entry: str, local_parts: bool = False) -> str:
     "The same for an address; `ana@` is a local part."
     local, at, domain = entry.rpartition("@")
     fine = (at and domain) or entry in ("<>", "postmaster") or (local_parts and local)
-    if not fine or " " in domain or "\t" in domain or (" " in local and '"' not in local):
+    if (
+        not fine
+        or " " in domain
+        or "\t" in domain
+        or (" " in local and '"' not in local)
+    ):
         if local_parts:
             return "it is neither an address, nor a domain with @ in front, nor a local part with @ behind"
         return "it is neither an address nor a domain with @ in front"
@@ -175,7 +211,11 @@ def _wrong_address(entry: str, local_parts: bool = False) -> str:
 
 def _wrong_address_alone(entry: str) -> str:
     "The same for an address that is compared letter by letter, where domains have a list of their own."
-    return "" if "@" in entry[1:-1] else "this is a list of addresses, such as ana@example.org"
+    return (
+        ""
+        if "@" in entry[1:-1]
+        else "this is a list of addresses, such as ana@example.org"
+    )
 
 
 def _wrong_user(entry: str) -> str:
@@ -211,7 +251,9 @@ def _list_faults(text: str, wrong: Callable[[str], str]) -> Faults:
     "The entries of a text list that can't match."
     faults = Faults()
     faults.others = "entries that nothing matches"
-    for line, written in enumerate(text.split("\n", LINES_LOOKED_AT)[:LINES_LOOKED_AT], 1):
+    for line, written in enumerate(
+        text.split("\n", LINES_LOOKED_AT)[:LINES_LOOKED_AT], 1
+    ):
         entry = written.strip(" \t\r").lower()
         if entry and entry[0] != "#" and (fault := wrong(entry)):
             faults.append(f"line {line}: nothing matches {entry:.60}; {fault}")
@@ -222,7 +264,9 @@ def _reader(wrong: Callable[[str], str]) -> Callable[[str], Faults]:
     return lambda text: _list_faults(text, wrong)
 
 
-_READERS = {kind: _reader(wrong) for kind, wrong in LIST_ENTRIES.items()}  # one function each, as `Control.parsed` wants it
+_READERS = {
+    kind: _reader(wrong) for kind, wrong in LIST_ENTRIES.items()
+}  # one function each, as `Control.parsed` wants it
 
 
 def log_list_faults(

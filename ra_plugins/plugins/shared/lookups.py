@@ -14,7 +14,9 @@ CHECK_BOUND = 65  # seconds that a plugin with such a setting may take
 # %% ../../../nbs/plugins/shared/lookups.ipynb #bbb54bdb
 def dns_name(
     domain: str,  # of an address
-) -> str:  # as it stands in DNS; what can't be a name stays as it is, and DNS won't have it
+) -> (
+    str
+):  # as it stands in DNS; what can't be a name stays as it is, and DNS won't have it
     "A domain as DNS is asked about it: an internationalised one by its A-labels (RFC 5890), without a dot at the end."
     if domain.isascii():
         return domain.removesuffix(".")
@@ -25,7 +27,9 @@ def dns_name(
 # %% ../../../nbs/plugins/shared/lookups.ipynb #714d1e61
 def domain_key(
     domain: str,  # a name, or a dot and a name for what is below it
-) -> str:  # what can't be a name in DNS stays as it is, but in lower case; then it isn't ASCII
+) -> (
+    str
+):  # what can't be a name in DNS stays as it is, but in lower case; then it isn't ASCII
     "A domain in the form in which two are compared: A-labels (RFC 5890), lower case (RFC 4343), no dot at the end."
     dot = "." if domain.startswith(".") else ""
     name = dns_name(domain.removeprefix(dot)).rstrip(".").lower()

@@ -7,14 +7,29 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from ra_plugins.ask.mailbox import NOT_FOUND, DovecotMailbox, MailboxFound, Mailbox, PostfixMailbox, SqlMailbox, VpopmailMailbox
+from ra_plugins.ask.mailbox import (
+    NOT_FOUND,
+    DovecotMailbox,
+    MailboxFound,
+    Mailbox,
+    PostfixMailbox,
+    SqlMailbox,
+    VpopmailMailbox,
+)
 from ra_plugins.ask.question import Unanswered
 from ra_plugins.plugins.shared.listkeys import log_list_faults
 from ra_plugins.spp.command import Command, Refuse, SetVariable
 from ra_plugins.spp.plugin import State
 from ra_plugins.spp.session import sample_session
 from ra_plugins.support.address import Address, parse_address
-from ra_plugins.support.environment import Environment, filename, filename_or_empty, number, variable, yes_or_no
+from ra_plugins.support.environment import (
+    Environment,
+    filename,
+    filename_or_empty,
+    number,
+    variable,
+    yes_or_no,
+)
 from ra_plugins.support.environment import text as any_text
 from ra_plugins.support.log import with_reason
 
@@ -36,7 +51,11 @@ __all__ = ['FORMS', 'EXTENSION_LIMIT', 'QUESTIONS', 'WHITELISTED', 'FOREIGN', 'K
            'SenderSettings', 'check_sender_mailbox', 'ListedSettings', 'is_own_address', 'one_message']
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #2c0ea9e8
-class Forms(namedtuple("Forms", "delimiter extensions verp srs", defaults=("-", False, False, False))):
+class Forms(
+    namedtuple(
+        "Forms", "delimiter extensions verp srs", defaults=("-", False, False, False)
+    )
+):
     "By which addresses beside its own a mailbox can be reached."
 
     __slots__ = ()
@@ -106,7 +125,9 @@ def listed_as(
     "The entries that would make an address one of our mailboxes, but for its domain's catch-all."
     domain, local = address.domain.lower(), address.local.lower()
     plain = unquoted(local)
-    places = [place for place, char in enumerate(plain) if place and char in forms.delimiter][:EXTENSION_LIMIT]
+    places = [
+        place for place, char in enumerate(plain) if place and char in forms.delimiter
+    ][:EXTENSION_LIMIT]
     found = [*spellings(local), *(f"{plain[: place + 1]}*" for place in places)]
     if forms.verp and (name := returns_to(plain, forms.delimiter)):
         found.append(name)
@@ -124,10 +145,16 @@ class Mailboxes:
         self,
         control: Control,
         place: str,  # where the addresses are: the name of a file, for a log line
-        whitelist: str | None = None,  # the name of a list of domains that aren't checked, text or CDB
+        whitelist: str
+        | None = None,  # the name of a list of domains that aren't checked, text or CDB
         forms: Forms = FORMS,
     ):
-        self.control, self.place, self.whitelist, self.forms = control, place, whitelist, forms
+        self.control, self.place, self.whitelist, self.forms = (
+            control,
+            place,
+            whitelist,
+            forms,
+        )
 
     async def ours(self, domain: str) -> bool:
         "Do we take mail for this domain? `OSError` or `Unanswered` where that can't be found out."
@@ -220,7 +247,12 @@ class SeveralMailboxes(Mailboxes):
 
     def __init__(self, sources: list[Mailboxes]):
         first = sources[0]
-        super().__init__(first.control, " ".join(each.place for each in sources), first.whitelist, first.forms)
+        super().__init__(
+            first.control,
+            " ".join(each.place for each in sources),
+            first.whitelist,
+            first.forms,
+        )
         self.sources, self.domains = sources, first.domains
 
     async def ours(self, domain: str) -> bool:
@@ -235,7 +267,9 @@ class SeveralMailboxes(Mailboxes):
         why: OSError | Unanswered | None = None
         for each in self.sources:
             try:
-                if await each.ours(address.domain) and (found := await each.find(address)):
+                if await each.ours(address.domain) and (
+                    found := await each.find(address)
+                ):
                     return found
             except (OSError, Unanswered) as error:
                 why = error
@@ -277,7 +311,14 @@ def mailboxes_in(
     return found[0] if len(found) == 1 else SeveralMailboxes(found)
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #7bf7bc01
-WHITELISTED, FOREIGN, KNOWN, UNKNOWN, FULL, UNCHECKED = "whitelisted", "foreign", "known", "unknown", "full", "unchecked"
+WHITELISTED, FOREIGN, KNOWN, UNKNOWN, FULL, UNCHECKED = (
+    "whitelisted",
+    "foreign",
+    "known",
+    "unknown",
+    "full",
+    "unchecked",
+)
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #ea3f2826
 def is_whitelisted(
@@ -338,10 +379,27 @@ def _form_variables(
 ) -> tuple[Any, Any, Any, Any]:
     "The settings of which `Forms` are made."
     return (
-        variable(f"{prefix}_DELIMITER", any_text, "-", "The characters at which an extension may begin; empty: none."),
-        variable(f"{prefix}_EXTENSIONS", yes_or_no, False, "Has every mailbox every extension?"),
-        variable(f"{prefix}_VERP", yes_or_no, False, "Is every mailbox taken for a list, which has VERP addresses?"),
-        variable(f"{prefix}_SRS", yes_or_no, False, "Are SRS addresses in our domains taken?"),
+        variable(
+            f"{prefix}_DELIMITER",
+            any_text,
+            "-",
+            "The characters at which an extension may begin; empty: none.",
+        ),
+        variable(
+            f"{prefix}_EXTENSIONS",
+            yes_or_no,
+            False,
+            "Has every mailbox every extension?",
+        ),
+        variable(
+            f"{prefix}_VERP",
+            yes_or_no,
+            False,
+            "Is every mailbox taken for a list, which has VERP addresses?",
+        ),
+        variable(
+            f"{prefix}_SRS", yes_or_no, False, "Are SRS addresses in our domains taken?"
+        ),
     )
 
 
@@ -362,12 +420,23 @@ class _FormSettings(Environment):
 class RecipientSettings(_FormSettings):
     "What every recipient check can be told."
 
-    limit: int = variable("CHKUSER_RCPTLIMIT", number, 10000, "How many recipients a message may have; 0: any number.")
+    limit: int = variable(
+        "CHKUSER_RCPTLIMIT",
+        number,
+        10000,
+        "How many recipients a message may have; 0: any number.",
+    )
     wrong_limit: int = variable(
-        "CHKUSER_WRONGRCPTLIMIT", number, 10000, "How many recipients without a mailbox a message may name."
+        "CHKUSER_WRONGRCPTLIMIT",
+        number,
+        10000,
+        "How many recipients without a mailbox a message may name.",
     )
     whitelist: str | None = variable(
-        "CHKUSER_WLFILE", filename_or_empty, None, "A list of domains whose mailboxes aren't checked, as text or as a CDB."
+        "CHKUSER_WLFILE",
+        filename_or_empty,
+        None,
+        "A list of domains whose mailboxes aren't checked, as text or as a CDB.",
     )
     delimiter, extensions, verp, srs = _form_variables("CHKUSER")
 
@@ -375,7 +444,9 @@ class RecipientSettings(_FormSettings):
 class RecipientListSettings(RecipientSettings):
     "What a recipient check with a list of addresses can be told."
 
-    addresses: str = variable("CHKUSER_ADDRFILE", filename, "addresslist", "The list of our mailboxes.")
+    addresses: str = variable(
+        "CHKUSER_ADDRFILE", filename, "addresslist", "The list of our mailboxes."
+    )
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #6a01547c
 def parse_recipient(
@@ -398,7 +469,9 @@ def accepted_before(
 class RecipientState(State):
     "What a recipient check keeps from call to call."
 
-    wrong: int = variable("WRONGRCPTCOUNT", number, 0, "Recipients without a mailbox so far.")
+    wrong: int = variable(
+        "WRONGRCPTCOUNT", number, 0, "Recipients without a mailbox so far."
+    )
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #55211bae
 def wrong_before(
@@ -406,7 +479,11 @@ def wrong_before(
     stored: int,  # WRONGRCPTCOUNT
 ) -> int:
     "How many wrong recipients does this message count before this one?"
-    named = session.rcpt_count if session.rcpt_count_all is None else session.rcpt_count_all - 1
+    named = (
+        session.rcpt_count
+        if session.rcpt_count_all is None
+        else session.rcpt_count_all - 1
+    )
     return 0 if stored > (named or 0) else stored
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #4c80ea0d
@@ -420,7 +497,10 @@ def no_mailbox(
 ) -> list[Command]:
     "Count a wrong recipient, and refuse it."
     if wrong > limit:
-        reply, detail = "571 sorry, you are violating our security policies", f"{wrong} of {limit} - {named}"
+        reply, detail = (
+            "571 sorry, you are violating our security policies",
+            f"{wrong} of {limit} - {named}",
+        )
     else:
         reply, detail = "511 sorry, no mailbox here by that name", named
     return [*state.keep(wrong=wrong), refuse(name, log, reply, detail)]
@@ -455,8 +535,15 @@ async def check_recipient(
     if found == UNKNOWN:
         return no_mailbox(name, named, state, wrong + 1, settings.wrong_limit, log)
     if found == FULL:
-        return [*restart, refuse(name, log, "522 sorry, recipient mailbox is full", named)]
-    passes = {WHITELISTED: "Whitelisted recipient", FOREIGN: "Accepted recipient", KNOWN: "Accepted recipient"}
+        return [
+            *restart,
+            refuse(name, log, "522 sorry, recipient mailbox is full", named),
+        ]
+    passes = {
+        WHITELISTED: "Whitelisted recipient",
+        FOREIGN: "Accepted recipient",
+        KNOWN: "Accepted recipient",
+    }
     if found in passes:
         log(f"{passes[found]} ({named} number {count} of {limit} )")
     return restart
@@ -466,7 +553,10 @@ class SenderSettings(_FormSettings):
     "What every sender check can be told."
 
     whitelist: str | None = variable(
-        "SENDERCHK_WLFILE", filename_or_empty, None, "A list of domains whose senders aren't checked, as text or as a CDB."
+        "SENDERCHK_WLFILE",
+        filename_or_empty,
+        None,
+        "A list of domains whose senders aren't checked, as text or as a CDB.",
     )
     delimiter, extensions, verp, srs = _form_variables("SENDERCHK")
 
@@ -492,7 +582,11 @@ async def check_sender_mailbox(
     found = await standing(mailboxes, address, log)
     if found == UNKNOWN:
         return refuse(name, log, "511 sorry, no mailbox here by that name", sender)
-    passes = {WHITELISTED: "Whitelisted sender", FOREIGN: foreign, KNOWN: "Accepted sender"}
+    passes = {
+        WHITELISTED: "Whitelisted sender",
+        FOREIGN: foreign,
+        KNOWN: "Accepted sender",
+    }
     if found in passes:
         log(f"{passes[found]} ({sender})")
     return None
@@ -502,21 +596,41 @@ class ListedSettings(Environment):
     "Where a plugin that rewrites recipients looks for those that are to stay."
 
     source: str | None = variable(
-        "CHKUSER_SOURCE", mailbox_sources, None, "Where our mailboxes are; else in the list, and in vpopmail's files."
+        "CHKUSER_SOURCE",
+        mailbox_sources,
+        None,
+        "Where our mailboxes are; else in the list, and in vpopmail's files.",
     )
     addresses: str = variable(
-        "CHKUSER_ADDRFILE", filename, "addresslist", "The list of our mailboxes, text or CDB; by default, if it is there."
+        "CHKUSER_ADDRFILE",
+        filename,
+        "addresslist",
+        "The list of our mailboxes, text or CDB; by default, if it is there.",
     )
-    delimiter: str = variable("CHKUSER_DELIMITER", any_text, "-", "The characters at which an extension may begin; empty: none.")
+    delimiter: str = variable(
+        "CHKUSER_DELIMITER",
+        any_text,
+        "-",
+        "The characters at which an extension may begin; empty: none.",
+    )
 
 
-def _places(settings: ListedSettings, control: Control, forms: Forms) -> list[Mailboxes]:
+def _places(
+    settings: ListedSettings, control: Control, forms: Forms
+) -> list[Mailboxes]:
     "Where to look."
     if settings.source:
         return [mailboxes_in(settings.source, control, settings.addresses, forms=forms)]
-    listed = "CHKUSER_ADDRFILE" in settings.environ or control.exists(settings.addresses)
-    places = [*(["list"] if listed else []), *(["vpopmail"] if control.exists("virtualdomains") else [])]
-    return [mailboxes_in(name, control, settings.addresses, forms=forms) for name in places]
+    listed = "CHKUSER_ADDRFILE" in settings.environ or control.exists(
+        settings.addresses
+    )
+    places = [
+        *(["list"] if listed else []),
+        *(["vpopmail"] if control.exists("virtualdomains") else []),
+    ]
+    return [
+        mailboxes_in(name, control, settings.addresses, forms=forms) for name in places
+    ]
 
 
 async def is_own_address(
@@ -530,10 +644,16 @@ async def is_own_address(
     for mailboxes in _places(settings, control, forms):
         try:
             found = NOT_FOUND
-            if isinstance(mailboxes, ListMailboxes) or await mailboxes.ours(address.domain):
+            if isinstance(mailboxes, ListMailboxes) or await mailboxes.ours(
+                address.domain
+            ):
                 found = await mailboxes.find(address)
         except (OSError, Unanswered) as error:
-            log(with_reason(f"Error opening address list file ({mailboxes.place})", error))
+            log(
+                with_reason(
+                    f"Error opening address list file ({mailboxes.place})", error
+                )
+            )
             return True
         if found and not found.catch_all:
             return True
@@ -549,8 +669,16 @@ def one_message(
     "For notebooks and tests: name recipients in one message, to a server with this one plugin."
     replies: list[str] = []
     for recipient in recipients:
-        values |= {"rcpt_to": recipient, "rcpt_count": replies.count("250 ok"), "rcpt_count_all": len(replies) + 1}
+        values |= {
+            "rcpt_to": recipient,
+            "rcpt_count": replies.count("250 ok"),
+            "rcpt_count_all": len(replies) + 1,
+        }
         answer = check(sample_session(**values), control)
-        values |= dict(each.text.split("=", 1) for each in answer if isinstance(each, SetVariable))
-        replies += [each.text for each in answer if isinstance(each, Refuse)] or ["250 ok"]
+        values |= dict(
+            each.text.split("=", 1) for each in answer if isinstance(each, SetVariable)
+        )
+        replies += [each.text for each in answer if isinstance(each, Refuse)] or [
+            "250 ok"
+        ]
     return replies

@@ -41,7 +41,8 @@ def is_local(
     control: Control,
     domain: str,
     log: Callable[[str], None],
-    domains: str | None = None,  # name of a list of domains; without one, those that we accept mail for
+    domains: str
+    | None = None,  # name of a list of domains; without one, those that we accept mail for
 ) -> bool | None:  # None where the list can't be read, and the log says so
     "Is `domain` one of ours?"
     if domains:
@@ -71,14 +72,20 @@ async def change_local_part(
     log: Callable[[str], None],
     domains: str | None,  # as in `is_local`
     change: Callable[[str], str],  # as in `rewrite`
-    stays: Callable[[Address], Awaitable[bool]],  # is this address somebody's as it stands?
+    stays: Callable[
+        [Address], Awaitable[bool]
+    ],  # is this address somebody's as it stands?
 ) -> ChangeAddress | None:  # None where the recipient stays what it is
     "Rewrite the recipient's local part, in our own domains only, and say so in the log."
     address = recipient(session, log)
     if address is None:
         return None
     changed = rewrite(address, change)
-    if changed == address or not is_local(control, address.domain, log, domains) or await stays(address):
+    if (
+        changed == address
+        or not is_local(control, address.domain, log, domains)
+        or await stays(address)
+    ):
         return None
     log(f"changed {address} to {changed}")
     return ChangeAddress(str(changed))

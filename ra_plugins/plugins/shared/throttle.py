@@ -38,7 +38,9 @@ def too_many(
     more: str = "",  # to be said behind it
 ) -> Disconnect:
     "What all three reply."
-    return Disconnect(421, None, f"Too many connections. Please reduce connections per minute.{more}")
+    return Disconnect(
+        421, None, f"Too many connections. Please reduce connections per minute.{more}"
+    )
 
 # %% ../../../nbs/plugins/shared/throttle.ipynb #fde8dc17
 def client_address(

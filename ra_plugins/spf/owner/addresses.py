@@ -9,7 +9,13 @@ from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from ra_plugins.spf.owner.survey import AddressBlock, Survey, SurveyedRecord, SurveyedTerm, bits_of
+from ra_plugins.spf.owner.survey import (
+    AddressBlock,
+    Survey,
+    SurveyedRecord,
+    SurveyedTerm,
+    bits_of,
+)
 from ra_plugins.spf.query import NAME_LIMIT, ip_number
 
 # %% auto #0
@@ -50,7 +56,9 @@ class AddressSet:
         together: dict[int, list[AddressRange]] = {4: [], 6: []}
         for block in blocks:
             together[block.version].append((block.first, block.last))
-        self.ranges = {version: merged_ranges(each) for version, each in together.items()}
+        self.ranges = {
+            version: merged_ranges(each) for version, each in together.items()
+        }
 
     def count(self, version: int) -> int:
         "How many addresses of a version."
@@ -58,7 +66,11 @@ class AddressSet:
 
     def blocks(self, version: int) -> list[AddressBlock]:
         "The networks that they are, as few as can be."
-        return [block for first, last in self.ranges[version] for block in range_blocks(version, first, last)]
+        return [
+            block
+            for first, last in self.ranges[version]
+            for block in range_blocks(version, first, last)
+        ]
 
     def __contains__(self, ip: object) -> bool:
         version, number = ip_number(str(ip))
@@ -70,13 +82,18 @@ class AddressSet:
         for version in (4, 6):
             theirs = [(first, last, 0) for first, last in other.ranges[version]]
             ours = [(first, last, 1) for first, last in self.ranges[version]]
-            found.ranges[version] = merged_ranges(each[:2] for each in first_matches([*theirs, *ours]) if each[2])
+            found.ranges[version] = merged_ranges(
+                each[:2] for each in first_matches([*theirs, *ours]) if each[2]
+            )
         return found
 
     def __or__(self, other: AddressSet) -> AddressSet:
         "Those that are in one of both."
         found = AddressSet()
-        found.ranges = {version: merged_ranges([*self.ranges[version], *other.ranges[version]]) for version in (4, 6)}
+        found.ranges = {
+            version: merged_ranges([*self.ranges[version], *other.ranges[version]])
+            for version in (4, 6)
+        }
         return found
 
     def __eq__(self, other: object) -> bool:
@@ -94,10 +111,14 @@ class AddressSet:
 # %% ../../../nbs/spf/owner/03_addresses.ipynb #94b3558d
 def first_matches(
     ranges: Iterable[tuple[int, int, int]],  # first, last, and a term's number
-) -> Iterator[tuple[int, int, int]]:  # in order: first, last, and the number of the first term that matches
+) -> Iterator[
+    tuple[int, int, int]
+]:  # in order: first, last, and the number of the first term that matches
     "Which term decides about which addresses."
     waiting = sorted(ranges, reverse=True)
-    places = sorted({place for first, last, _ in waiting for place in (first, last + 1)})
+    places = sorted(
+        {place for first, last, _ in waiting for place in (first, last + 1)}
+    )
     inside: list[tuple[int, int]] = []  # a heap: number, last
     for place, following in zip(places, places[1:], strict=False):
         while waiting and waiting[-1][0] == place:
@@ -116,7 +137,9 @@ class Senders(NamedTuple):
     "Who may send."
 
     passing: AddressSet
-    unknown: list[tuple[SurveyedRecord, SurveyedTerm]]  # what may let others pass, or refuse some of these: client by client
+    unknown: list[
+        tuple[SurveyedRecord, SurveyedTerm]
+    ]  # what may let others pass, or refuse some of these: client by client
     partial: bool  # was something not counted that DNS would have told, or that was too much?
 
 # %% ../../../nbs/spf/owner/03_addresses.ipynb #717d844c
@@ -133,7 +156,9 @@ class _Sorting:
         self.room = MOST_RANGES
         self.partial = False
 
-    def sort(self, record: SurveyedRecord, way: frozenset[int] = frozenset()) -> dict[str, list[AddressRange]]:
+    def sort(
+        self, record: SurveyedRecord, way: frozenset[int] = frozenset()
+    ) -> dict[str, list[AddressRange]]:
         "The ranges that pass, and those that have an error."
         if id(record) in way:  # a loop, and so too many lookups
             return {PASSES: [], ERROR: [self.every]}
@@ -141,11 +166,15 @@ class _Sorting:
             self.known[id(record)] = self._sort(record, way | {id(record)})
         return self.known[id(record)]
 
-    def _sort(self, record: SurveyedRecord, way: frozenset[int]) -> dict[str, list[AddressRange]]:
+    def _sort(
+        self, record: SurveyedRecord, way: frozenset[int]
+    ) -> dict[str, list[AddressRange]]:
         if record.state in ("lookup failed", "not read"):
             self.partial = True
             return {PASSES: [], ERROR: []}
-        if record.state != "record":  # of what an include or redirect leads to, a permerror
+        if (
+            record.state != "record"
+        ):  # of what an include or redirect leads to, a permerror
             return {PASSES: [], ERROR: [self.every]}
         ranges: list[tuple[int, int, int]] = []
         outcomes: list[str] = []
@@ -163,7 +192,9 @@ class _Sorting:
             sorted_[outcomes[number]].append((first, last))
         return {outcome: merged_ranges(sorted_[outcome]) for outcome in (PASSES, ERROR)}
 
-    def matches(self, term: SurveyedTerm, way: frozenset[int]) -> Iterator[tuple[str, list[AddressRange]]]:
+    def matches(
+        self, term: SurveyedTerm, way: frozenset[int]
+    ) -> Iterator[tuple[str, list[AddressRange]]]:
         "What comes of which ranges, by a term."
         outcome = PASSES if term.result == "pass" else ELSE
         if term.inner:
@@ -175,7 +206,14 @@ class _Sorting:
         elif len(term.hosts) > NAME_LIMIT:
             yield ERROR, [self.every]
         else:
-            yield outcome, [(block.first, block.last) for block in term.blocks if block.version == self.version]
+            yield (
+                outcome,
+                [
+                    (block.first, block.last)
+                    for block in term.blocks
+                    if block.version == self.version
+                ],
+            )
 
 # %% ../../../nbs/spf/owner/03_addresses.ipynb #bcbb9994
 def senders(survey: Survey) -> Senders:

@@ -26,12 +26,16 @@ class _Price(NamedTuple):
     at: int  # by which term they leave it, as an index; as many as there are for those who match none
 
 
-_Prices = dict[bool, _Price]  # by whether they pass; without an entry if nobody does, or everybody
+_Prices = dict[
+    bool, _Price
+]  # by whether they pass; without an entry if nobody does, or everybody
 
 # %% ../../../nbs/spf/owner/02_cost.ipynb #c1003bfb
 def covers_all(term: SurveyedTerm, version: int) -> bool:
     "Does a term match all clients of this version: `all`, or a network without a fixed bit?"
-    return term.matches_all or any(block.version == version and block.prefix == 0 for block in term.blocks)
+    return term.matches_all or any(
+        block.version == version and block.prefix == 0 for block in term.blocks
+    )
 
 # %% ../../../nbs/spf/owner/02_cost.ipynb #d5a2ce02
 class WorstCase:
@@ -41,16 +45,30 @@ class WorstCase:
         self,
         survey: Survey,
         version: int,  # of clients
-        weigh: Callable[[SurveyedTerm, int], int],  # what a term costs, without the record that it leads to
+        weigh: Callable[
+            [SurveyedTerm, int], int
+        ],  # what a term costs, without the record that it leads to
         limit: int,
         loop: float,  # what it costs to come back to a record that one is in
     ):
-        self.survey, self.version, self.weigh, self.limit, self.loop = survey, version, weigh, limit, loop
+        self.survey, self.version, self.weigh, self.limit, self.loop = (
+            survey,
+            version,
+            weigh,
+            limit,
+            loop,
+        )
         self.known: dict[int, _Prices] = {}
         prices = self.prices(survey.root)
-        self.passes = max(prices, key=lambda passes: prices[passes].total, default=False)
+        self.passes = max(
+            prices, key=lambda passes: prices[passes].total, default=False
+        )
         self.total = prices[self.passes].total if prices else 0
-        self.spent = list(islice(self.way(survey.root, self.passes), max(2 * limit, limit + SPENT_SHOWN)))
+        self.spent = list(
+            islice(
+                self.way(survey.root, self.passes), max(2 * limit, limit + SPENT_SHOWN)
+            )
+        )
 
     @property
     def over(self) -> Spent | None:
@@ -64,9 +82,15 @@ class WorstCase:
 
     def inside(self, term: SurveyedTerm) -> float:
         "The most that the record costs that a term leads to."
-        return max((each.total for each in self.prices(term.inner).values()), default=0) if term.inner else 0
+        return (
+            max((each.total for each in self.prices(term.inner).values()), default=0)
+            if term.inner
+            else 0
+        )
 
-    def prices(self, record: SurveyedRecord, way: frozenset[int] = frozenset()) -> _Prices:
+    def prices(
+        self, record: SurveyedRecord, way: frozenset[int] = frozenset()
+    ) -> _Prices:
         "Both prices of a record."
         if id(record) in way:
             return {False: _Price(self.loop, 0)}
@@ -83,7 +107,11 @@ class WorstCase:
 
         spent: float = 0
         for at, term in enumerate(record.terms):
-            if not term.reached or term.mechanism == "exp" or (term.block and term.block.version != self.version):
+            if (
+                not term.reached
+                or term.mechanism == "exp"
+                or (term.block and term.block.version != self.version)
+            ):
                 continue
             spent += self.weigh(term, self.version)
             inner = self.prices(term.inner, way) if term.inner else {}
@@ -105,7 +133,11 @@ class WorstCase:
         return found
 
     def way(
-        self, record: SurveyedRecord, passes: bool, by: tuple[SurveyedTerm, ...] = (), within: frozenset[int] = frozenset()
+        self,
+        record: SurveyedRecord,
+        passes: bool,
+        by: tuple[SurveyedTerm, ...] = (),
+        within: frozenset[int] = frozenset(),
     ) -> Iterator[Spent]:
         "What is spent on the way of those who pay the most, in order. It may be endless."
         price = self.prices(record).get(passes)
@@ -117,12 +149,18 @@ class WorstCase:
             if weight := self.weigh(term, self.version):
                 yield Spent(record, term, weight, by)
             if term.inner:
-                leaves = at == price.at and (passes if term.mechanism == "redirect" else True)
-                yield from self.way(term.inner, leaves, (*by, term), within | {id(record)})
+                leaves = at == price.at and (
+                    passes if term.mechanism == "redirect" else True
+                )
+                yield from self.way(
+                    term.inner, leaves, (*by, term), within | {id(record)}
+                )
 
     def __repr__(self) -> str:
         total = "endless" if self.total == inf else self.total
-        return f"<{total} of {self.limit}{f', over by {self.over}' if self.over else ''}>"
+        return (
+            f"<{total} of {self.limit}{f', over by {self.over}' if self.over else ''}>"
+        )
 
 
 SPENT_SHOWN = 20  # more than the limit that are listed
@@ -134,11 +172,15 @@ class Spent(NamedTuple):
     record: SurveyedRecord
     term: SurveyedTerm
     weight: int  # what it costs itself
-    by: tuple[SurveyedTerm, ...]  # includes and redirects that it stands behind, from the domain's own record on
+    by: tuple[
+        SurveyedTerm, ...
+    ]  # includes and redirects that it stands behind, from the domain's own record on
 
     def __repr__(self) -> str:
         by = f", by {' '.join(term.text for term in self.by)}" if self.by else ""
-        return f"{self.term.text} of {self.record.domain}{by}" + f": {self.weight}" * (self.weight > 1)
+        return f"{self.term.text} of {self.record.domain}{by}" + f": {self.weight}" * (
+            self.weight > 1
+        )
 
 # %% ../../../nbs/spf/owner/02_cost.ipynb #bb3c114e
 def lookup_weight(term: SurveyedTerm, version: int) -> int:
@@ -156,8 +198,17 @@ def void_weight(term: SurveyedTerm, version: int) -> int:
 
 # %% ../../../nbs/spf/owner/02_cost.ipynb #34ccb511
 STRING_BYTES = 255  # of a text: its length is a byte (RFC 1035, section 3.3)
-TOGETHER_BYTES, PLAIN_UDP_BYTES, UDP_BYTES = 450, 512, 1_232  # RFC 7208, section 3.4; RFC 1035, 4.2.1; DNS Flag Day 2020
-_HEADER, _QUESTION, _ANSWER, _EDNS = 12, 4, 12, 11  # bytes of a message, without names and texts
+TOGETHER_BYTES, PLAIN_UDP_BYTES, UDP_BYTES = (
+    450,
+    512,
+    1_232,
+)  # RFC 7208, section 3.4; RFC 1035, 4.2.1; DNS Flag Day 2020
+_HEADER, _QUESTION, _ANSWER, _EDNS = (
+    12,
+    4,
+    12,
+    11,
+)  # bytes of a message, without names and texts
 
 
 class RecordSize(NamedTuple):
@@ -179,9 +230,19 @@ def record_sizes(record: SurveyedRecord) -> RecordSize:
     sizes = [_octets(text) for text in record.texts or [record.text]]
     strings = [max(ceil(size / STRING_BYTES), 1) for size in sizes]
     name = len(record.domain)
-    answer = _HEADER + name + 2 + _QUESTION + sum(sizes) + sum(strings) + _ANSWER * len(sizes)
+    answer = (
+        _HEADER
+        + name
+        + 2
+        + _QUESTION
+        + sum(sizes)
+        + sum(strings)
+        + _ANSWER * len(sizes)
+    )
     own = _octets(record.text)
-    return RecordSize(own, max(ceil(own / STRING_BYTES), 1), len(sizes), name + sum(sizes), answer)
+    return RecordSize(
+        own, max(ceil(own / STRING_BYTES), 1), len(sizes), name + sum(sizes), answer
+    )
 
 # %% ../../../nbs/spf/owner/02_cost.ipynb #52955ebf
 class SurveyCost:
@@ -198,36 +259,77 @@ class SurveyCost:
 
     def __init__(self, survey: Survey, limits: Limits = RFC7208):
         self.survey, self.limits = survey, limits
-        both = [WorstCase(survey, version, lookup_weight, limits.lookups, inf) for version in (4, 6)]
+        both = [
+            WorstCase(survey, version, lookup_weight, limits.lookups, inf)
+            for version in (4, 6)
+        ]
         self.lookups = max(both, key=lambda worst: worst.total)
-        self.voids = {version: WorstCase(survey, version, void_weight, limits.voids, 0) for version in (4, 6)}
-        turns = [(record, term) for record, term in survey.terms() if term.reached and term.mechanism != "exp"]
-        self.open = [(record, term) for record, term in turns if term.letters and term.counts and not term.inner]
+        self.voids = {
+            version: WorstCase(survey, version, void_weight, limits.voids, 0)
+            for version in (4, 6)
+        }
+        turns = [
+            (record, term)
+            for record, term in survey.terms()
+            if term.reached and term.mechanism != "exp"
+        ]
+        self.open = [
+            (record, term)
+            for record, term in turns
+            if term.letters and term.counts and not term.inner
+        ]
         self.mx = [(record, term) for record, term in turns if term.mechanism == "mx"]
-        leading = [(record, term) for record, term in turns if term.mechanism in ("include", "redirect")]
-        self.broken = [(record, term) for record, term in leading if term.inner and term.inner.state in BROKEN]
+        leading = [
+            (record, term)
+            for record, term in turns
+            if term.mechanism in ("include", "redirect")
+        ]
+        self.broken = [
+            (record, term)
+            for record, term in leading
+            if term.inner and term.inner.state in BROKEN
+        ]
         self.unknown = [
-            (record, term) for record, term in leading if not term.inner or term.inner.state in ("lookup failed", "not read")
+            (record, term)
+            for record, term in leading
+            if not term.inner or term.inner.state in ("lookup failed", "not read")
         ]
 
     @property
     def mx_over(self) -> list[tuple[SurveyedRecord, SurveyedTerm]]:
         "The mx terms with too many hosts: whoever gets there has a permerror."
-        return [(record, term) for record, term in self.mx if len(term.hosts) > NAME_LIMIT]
+        return [
+            (record, term) for record, term in self.mx if len(term.hosts) > NAME_LIMIT
+        ]
 
     @property
     def sizes(self) -> dict[str, RecordSize]:
         "The sizes of all records that were read, by domain."
-        return {name: record_sizes(record) for name, record in self.survey.records.items() if record.text}
+        return {
+            name: record_sizes(record)
+            for name, record in self.survey.records.items()
+            if record.text
+        }
 
     @property
     def permerror(self) -> bool:
         "Is there a client that gets a permerror, whatever it depends on?"
-        over = [worst for worst in (self.lookups, *self.voids.values()) if worst.total > worst.limit]
-        return bool(over or self.mx_over or self.broken or self.survey.root.state in BROKEN[1:])
+        over = [
+            worst
+            for worst in (self.lookups, *self.voids.values())
+            if worst.total > worst.limit
+        ]
+        return bool(
+            over or self.mx_over or self.broken or self.survey.root.state in BROKEN[1:]
+        )
 
 
-BROKEN = ("no record", "several records", "faulty record", "no domain")  # what an include can't lead to: section 5.2
+BROKEN = (
+    "no record",
+    "several records",
+    "faulty record",
+    "no domain",
+)  # what an include can't lead to: section 5.2
 
 
 def survey_cost(survey: Survey, limits: Limits = RFC7208) -> SurveyCost:

@@ -59,7 +59,12 @@ async def follow_progress(
     async def say() -> None:
         await asyncio.sleep(patience)
         while True:
-            print(f"{_CLEAR}{answered} of {asked} lookups answered", end="", file=terminal, flush=True)
+            print(
+                f"{_CLEAR}{answered} of {asked} lookups answered",
+                end="",
+                file=terminal,
+                flush=True,
+            )
             await asyncio.sleep(every)
 
     saying = asyncio.get_running_loop().create_task(say())
@@ -86,7 +91,9 @@ def explained_survey(
         raise Fault(printable(str(error))) from None
 
 
-async def _over_dns(decision: Coroutine[Any, Any, Survey], resolver: Resolver | None, until: float) -> Survey:
+async def _over_dns(
+    decision: Coroutine[Any, Any, Survey], resolver: Resolver | None, until: float
+) -> Survey:
     from ra_plugins.ask.resolver import Lookups, default_resolver
 
     async with Lookups(resolver or default_resolver(), room=0) as lookups:
@@ -102,6 +109,8 @@ def save_picture(
 ) -> None:
     "Write a page with a picture; `Fault` where that can't be done."
     try:
-        Path(path).write_text(html_page(title, shown), encoding="utf-8", errors="backslashreplace")
+        Path(path).write_text(
+            html_page(title, shown), encoding="utf-8", errors="backslashreplace"
+        )
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise Fault(f"can't write {printable(path)}: {system_reason(error)}") from None

@@ -56,11 +56,17 @@ class LintFinding(NamedTuple):
     def data(self) -> dict[str, Any]:
         "All of it, of the types that JSON has, and of the record the part that it is about."
         part = self.text[self.place : self.place + self.length]
-        return {**{key: value for key, value in self._asdict().items() if key != "text"}, "part": part}
+        return {
+            **{key: value for key, value in self._asdict().items() if key != "text"},
+            "part": part,
+        }
 
     def __str__(self) -> str:
         where = f"{self.domain}: " if self.domain else ""
-        return printable(f"{where}{self.severity}: {self.what} ({self.code}; RFC 7208, section {self.section})", LINE)
+        return printable(
+            f"{where}{self.severity}: {self.what} ({self.code}; RFC 7208, section {self.section})",
+            LINE,
+        )
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #2bcd27e7
 class LintRule(NamedTuple):
@@ -74,64 +80,196 @@ class LintRule(NamedTuple):
 LINT_RULES = {
     # the beginning
     "not-spf": LintRule("error", "4.5", "begin with v=spf1 and a blank"),
-    "version": LintRule("error", "4.5", "begin with v=spf1 and a blank, and nothing before, between or behind"),
-    "sender-id": LintRule("warning", "4.5", "take it away: it is Sender ID's, which nobody asks for; SPF needs v=spf1"),
+    "version": LintRule(
+        "error",
+        "4.5",
+        "begin with v=spf1 and a blank, and nothing before, between or behind",
+    ),
+    "sender-id": LintRule(
+        "warning",
+        "4.5",
+        "take it away: it is Sender ID's, which nobody asks for; SPF needs v=spf1",
+    ),
     # characters
-    "look-alike": LintRule("error", "12", "type it again by hand: it was copied from a text that was set"),
-    "quote": LintRule("error", "12", "take the quotes away: in a zone file they stand around the text, not in it"),
-    "separator": LintRule("error", "4.6.1", "between terms stands a blank, and nothing else"),
-    "space-after-colon": LintRule("error", "4.6.1", "take the blank behind the colon away"),
+    "look-alike": LintRule(
+        "error", "12", "type it again by hand: it was copied from a text that was set"
+    ),
+    "quote": LintRule(
+        "error",
+        "12",
+        "take the quotes away: in a zone file they stand around the text, not in it",
+    ),
+    "separator": LintRule(
+        "error", "4.6.1", "between terms stands a blank, and nothing else"
+    ),
+    "space-after-colon": LintRule(
+        "error", "4.6.1", "take the blank behind the colon away"
+    ),
     # terms
     "syntax": LintRule("error", "12", "look at the grammar, or take the term away"),
     "bare-address": LintRule("error", "5.6", "put ip4: or ip6: before it"),
     "ip-mechanism": LintRule("error", "5.6", "the mechanisms are called ip4 and ip6"),
     "wrong-family": LintRule("error", "5.6", "ip4: is for IPv4 and ip6: for IPv6"),
-    "network": LintRule("error", "5.6", "write all four numbers of an address, and a length up to 32, or up to 128 for IPv6"),
+    "network": LintRule(
+        "error",
+        "5.6",
+        "write all four numbers of an address, and a length up to 32, or up to 128 for IPv6",
+    ),
     "name-in-network": LintRule("error", "5.6", "a host's name stands behind a:"),
-    "address-in-name": LintRule("error", "5.6", "an address stands behind ip4: or ip6:"),
-    "mechanism-as-modifier": LintRule("error", "6", "behind a mechanism stands a colon; as it is, everybody passes over it"),
-    "modifier-as-mechanism": LintRule("error", "6", "behind redirect and exp stands an equals sign"),
+    "address-in-name": LintRule(
+        "error", "5.6", "an address stands behind ip4: or ip6:"
+    ),
+    "mechanism-as-modifier": LintRule(
+        "error",
+        "6",
+        "behind a mechanism stands a colon; as it is, everybody passes over it",
+    ),
+    "modifier-as-mechanism": LintRule(
+        "error", "6", "behind redirect and exp stands an equals sign"
+    ),
     "mechanism-typo": LintRule("error", "5", "look how it is spelt"),
-    "modifier-typo": LintRule("error", "6", "look how it is spelt; as it is, everybody passes over it"),
-    "unknown-modifier": LintRule("info", "6", "everybody passes over it; take it away unless you know who reads it"),
+    "modifier-typo": LintRule(
+        "error", "6", "look how it is spelt; as it is, everybody passes over it"
+    ),
+    "unknown-modifier": LintRule(
+        "info",
+        "6",
+        "everybody passes over it; take it away unless you know who reads it",
+    ),
     "modifier-twice": LintRule("error", "6", "leave one"),
     "mail-address": LintRule("error", "7.1", "name the domain only"),
     "url": LintRule("error", "7.1", "name the domain only"),
-    "record-in-record": LintRule("error", "3.2", "make one record of two: v=spf1 stands at the beginning only"),
+    "record-in-record": LintRule(
+        "error", "3.2", "make one record of two: v=spf1 stands at the beginning only"
+    ),
     # what it says
-    "pass-all": LintRule("error", "5.1", "name who may send, and end with -all or ~all"),
-    "neutral-all": LintRule("warning", "5.1", "end with -all or ~all: as it is, it says nothing about others"),
-    "softfail-all": LintRule("info", "5.1", "-all says it without a doubt, once you know all who send for you"),
-    "no-all": LintRule("warning", "4.7", "end with -all or ~all: as it is, it says nothing about others"),
-    "empty": LintRule("warning", "4.7", "v=spf1 -all says that nobody sends mail in this name"),
-    "behind-all": LintRule("error", "5.1", "put all at the end: nothing behind it is ever reached"),
-    "redirect-ignored": LintRule("error", "6.1", "with all in a record nobody follows its redirect: leave one of them"),
-    "wide-network": LintRule("warning", "5.6", "name the addresses that send, and no others'"),
-    "duplicate": LintRule("warning", "4.6.2", "take it away: the first one has decided already"),
-    "covered-network": LintRule("warning", "4.6.2", "take it away: the larger network does the same"),
-    "host-bits": LintRule("info", "5.6", "only the bits under the mask count: write the network's first address"),
-    "ptr": LintRule("warning", "5.5", "name the hosts or networks instead: ptr should not be used"),
+    "pass-all": LintRule(
+        "error", "5.1", "name who may send, and end with -all or ~all"
+    ),
+    "neutral-all": LintRule(
+        "warning",
+        "5.1",
+        "end with -all or ~all: as it is, it says nothing about others",
+    ),
+    "softfail-all": LintRule(
+        "info",
+        "5.1",
+        "-all says it without a doubt, once you know all who send for you",
+    ),
+    "no-all": LintRule(
+        "warning",
+        "4.7",
+        "end with -all or ~all: as it is, it says nothing about others",
+    ),
+    "empty": LintRule(
+        "warning", "4.7", "v=spf1 -all says that nobody sends mail in this name"
+    ),
+    "behind-all": LintRule(
+        "error", "5.1", "put all at the end: nothing behind it is ever reached"
+    ),
+    "redirect-ignored": LintRule(
+        "error",
+        "6.1",
+        "with all in a record nobody follows its redirect: leave one of them",
+    ),
+    "wide-network": LintRule(
+        "warning", "5.6", "name the addresses that send, and no others'"
+    ),
+    "duplicate": LintRule(
+        "warning", "4.6.2", "take it away: the first one has decided already"
+    ),
+    "covered-network": LintRule(
+        "warning", "4.6.2", "take it away: the larger network does the same"
+    ),
+    "host-bits": LintRule(
+        "info",
+        "5.6",
+        "only the bits under the mask count: write the network's first address",
+    ),
+    "ptr": LintRule(
+        "warning", "5.5", "name the hosts or networks instead: ptr should not be used"
+    ),
     "p-macro": LintRule("warning", "7.2", "leave it out: %{p} should not be used"),
-    "helo-macro": LintRule("info", "7.2", "the client chooses what stands there, or says nothing: see what becomes of it"),
-    "includes-itself": LintRule("error", "5.2", "take it away: it leads back here until the ten lookups are spent"),
-    "too-many-lookups": LintRule("error", "4.6.4", "name networks in place of names, or take away what sends no more"),
-    "near-lookup-limit": LintRule("warning", "4.6.4", "the next term, of yours or of a provider, may be one too many"),
-    "long": LintRule("info", "3.3", "split it into strings of 255 bytes in one TXT record: no blank comes between them"),
-    "too-long": LintRule("warning", "3.4", "shorten it, or put a part behind an include: longer answers may not arrive"),
+    "helo-macro": LintRule(
+        "info",
+        "7.2",
+        "the client chooses what stands there, or says nothing: see what becomes of it",
+    ),
+    "includes-itself": LintRule(
+        "error",
+        "5.2",
+        "take it away: it leads back here until the ten lookups are spent",
+    ),
+    "too-many-lookups": LintRule(
+        "error",
+        "4.6.4",
+        "name networks in place of names, or take away what sends no more",
+    ),
+    "near-lookup-limit": LintRule(
+        "warning",
+        "4.6.4",
+        "the next term, of yours or of a provider, may be one too many",
+    ),
+    "long": LintRule(
+        "info",
+        "3.3",
+        "split it into strings of 255 bytes in one TXT record: no blank comes between them",
+    ),
+    "too-long": LintRule(
+        "warning",
+        "3.4",
+        "shorten it, or put a part behind an include: longer answers may not arrive",
+    ),
     # what DNS has: the next page
-    "no-record": LintRule("error", "3", "publish one; v=spf1 -all says that nobody sends mail in this name"),
+    "no-record": LintRule(
+        "error",
+        "3",
+        "publish one; v=spf1 -all says that nobody sends mail in this name",
+    ),
     "several-records": LintRule("error", "3.2", "make one record of them"),
-    "wrong-name": LintRule("error", "3", "the record stands at the domain itself, of type TXT"),
-    "unused-record": LintRule("info", "3", "nothing leads to it: include it, or take it away"),
-    "broken-include": LintRule("error", "5.2", "take it away, or ask its owner: whoever gets there has a permerror"),
-    "broken-redirect": LintRule("error", "6.1", "take it away, or ask its owner: whoever gets there has a permerror"),
-    "faulty-include": LintRule("error", "5.2", "its owner has to mend it; until then, whoever gets there has a permerror"),
-    "loop": LintRule("error", "4.6.4", "take one of them away: they lead to each other until the ten lookups are spent"),
-    "void-lookup": LintRule("warning", "4.6.4", "take it away: it matches nobody, and costs one of two void lookups"),
-    "too-many-voids": LintRule("error", "4.6.4", "take away the names that aren't there"),
-    "too-many-hosts": LintRule("error", "4.6.4", "name their networks: an mx with more than ten hosts is a permerror"),
+    "wrong-name": LintRule(
+        "error", "3", "the record stands at the domain itself, of type TXT"
+    ),
+    "unused-record": LintRule(
+        "info", "3", "nothing leads to it: include it, or take it away"
+    ),
+    "broken-include": LintRule(
+        "error",
+        "5.2",
+        "take it away, or ask its owner: whoever gets there has a permerror",
+    ),
+    "broken-redirect": LintRule(
+        "error",
+        "6.1",
+        "take it away, or ask its owner: whoever gets there has a permerror",
+    ),
+    "faulty-include": LintRule(
+        "error",
+        "5.2",
+        "its owner has to mend it; until then, whoever gets there has a permerror",
+    ),
+    "loop": LintRule(
+        "error",
+        "4.6.4",
+        "take one of them away: they lead to each other until the ten lookups are spent",
+    ),
+    "void-lookup": LintRule(
+        "warning",
+        "4.6.4",
+        "take it away: it matches nobody, and costs one of two void lookups",
+    ),
+    "too-many-voids": LintRule(
+        "error", "4.6.4", "take away the names that aren't there"
+    ),
+    "too-many-hosts": LintRule(
+        "error",
+        "4.6.4",
+        "name their networks: an mx with more than ten hosts is a permerror",
+    ),
     "no-explanation": LintRule("warning", "6.2", "publish it, or take exp away"),
-    "not-known": LintRule("warning", "4.6.4", "look again later: DNS hasn't told it all"),
+    "not-known": LintRule(
+        "warning", "4.6.4", "look again later: DNS hasn't told it all"
+    ),
 }
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #c73a438f
@@ -146,13 +284,27 @@ class LintFindings:
         self.found: list[LintFinding] = []
         self.counts: Counter[str] = Counter()
 
-    def add(self, code: str, what: str, place: int = 0, length: int = 0, advice: str = "") -> None:
+    def add(
+        self, code: str, what: str, place: int = 0, length: int = 0, advice: str = ""
+    ) -> None:
         "Note something, of a code in `LINT_RULES`."
         self.counts[code] += 1
         severity, section, usual = LINT_RULES[code]
         if self.counts[code] <= FINDINGS:
             what, told = printable(what, LINE), printable(advice or usual, LINE)
-            self.found.append(LintFinding(code, severity, self.domain, self.text, place, length, what, told, section))
+            self.found.append(
+                LintFinding(
+                    code,
+                    severity,
+                    self.domain,
+                    self.text,
+                    place,
+                    length,
+                    what,
+                    told,
+                    section,
+                )
+            )
 
     def all(self) -> list[LintFinding]:
         "Those, by place, with how many more there are."
@@ -160,16 +312,34 @@ class LintFindings:
             if count > FINDINGS:
                 severity, section, advice = LINT_RULES[code]
                 more = f"{count - FINDINGS} more of these"
-                self.found.append(LintFinding(code, severity, self.domain, self.text, len(self.text), 0, more, advice, section))
+                self.found.append(
+                    LintFinding(
+                        code,
+                        severity,
+                        self.domain,
+                        self.text,
+                        len(self.text),
+                        0,
+                        more,
+                        advice,
+                        section,
+                    )
+                )
         return sorted(self.found, key=lambda finding: finding.place)
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #70e8c4a7
-VERSION = re.compile(r"""[\s"'\u201c\u201d\u200b\ufeff]*v\s*=\s*spf1(?:\s*[;,:])?""", re.IGNORECASE)
+VERSION = re.compile(
+    r"""[\s"'\u201c\u201d\u200b\ufeff]*v\s*=\s*spf1(?:\s*[;,:])?""", re.IGNORECASE
+)
 
 
 def is_like_record(text: str) -> bool:
     "Did somebody mean this for an SPF record?"
-    return bool(re.match(r"[^a-z0-9]*(?:v?\s*=?\s*spf\s*[0-9]|spf2\.0)", text[:40], re.IGNORECASE))
+    return bool(
+        re.match(
+            r"[^a-z0-9]*(?:v?\s*=?\s*spf\s*[0-9]|spf2\.0)", text[:40], re.IGNORECASE
+        )
+    )
 
 
 def lint_version(findings: LintFindings) -> int:  # where the terms begin
@@ -180,7 +350,12 @@ def lint_version(findings: LintFindings) -> int:  # where the terms begin
     found = VERSION.match(text)
     if found:
         length = len(found[0]) + (found[0] == found[0].strip().lower() == "v=spf1")
-        findings.add("version", f"it isn't taken for an SPF record, since it begins with {text[:length]!r}", 0, length)
+        findings.add(
+            "version",
+            f"it isn't taken for an SPF record, since it begins with {text[:length]!r}",
+            0,
+            length,
+        )
         return found.end()
     if re.match(r"spf2\.0", text, re.IGNORECASE):
         findings.add("sender-id", "it is a Sender ID record, and none for SPF", 0, 6)
@@ -195,8 +370,16 @@ LOOKALIKES = {
     **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", '"'),
     **dict.fromkeys("\u00a0\u2002\u2003\u2009\u202f\u3000\t\r\n", " "),
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad", ""),
-    **dict(zip("\u0430\u0435\u043e\u0440\u0441\u0445\u0456\u03bf", "aeopcxio", strict=True)),  # Cyrillic, and Greek
-    **dict(zip("\uff1a\u02d0\uff1d\u2044\uff0f\u02dc\u223c\uff5e\uff0b", "::=//~~~+", strict=True)),
+    **dict(
+        zip("\u0430\u0435\u043e\u0440\u0441\u0445\u0456\u03bf", "aeopcxio", strict=True)
+    ),  # Cyrillic, and Greek
+    **dict(
+        zip(
+            "\uff1a\u02d0\uff1d\u2044\uff0f\u02dc\u223c\uff5e\uff0b",
+            "::=//~~~+",
+            strict=True,
+        )
+    ),
 }
 
 
@@ -206,12 +389,20 @@ def lint_characters(findings: LintFindings) -> None:
         run, place = found[0], found.start()
         if run in "\"'":
             findings.add("quote", f"a quote, {run}, is part of the text", place, 1)
-        elif any("\x80" <= char <= "\x9f" or "\udc80" <= char <= "\udcff" for char in run):
+        elif any(
+            "\x80" <= char <= "\x9f" or "\udc80" <= char <= "\udcff" for char in run
+        ):
             findings.add("look-alike", "bytes that are no text", place, len(run))
         else:
             name = f"U+{ord(run[0]):04X}"
             like = LOOKALIKES.get(run[0])
-            seems = "that can't be seen" if like == "" else f"that looks like {like!r}" if like else "that isn't ASCII"
+            seems = (
+                "that can't be seen"
+                if like == ""
+                else f"that looks like {like!r}"
+                if like
+                else "that isn't ASCII"
+            )
             findings.add("look-alike", f"a character ({name}) {seems}", place, len(run))
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #9c23a8a6
@@ -246,7 +437,11 @@ class LintTerm:
     def specs(self) -> Iterator[MacroString]:
         "The domain that it names."
         record = self.record
-        named = [self.term.domain if self.term else None, record.redirect if record else None, record.exp if record else None]
+        named = [
+            self.term.domain if self.term else None,
+            record.redirect if record else None,
+            record.exp if record else None,
+        ]
         return (spec for spec in named if spec)
 
 
@@ -278,7 +473,11 @@ def near_word(word: str, words: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     letters = [each for each in words if len(each) > 2]
-    return next(iter(get_close_matches(word[:20], letters, 1, 0.72)), "") if len(word) > 2 and word not in words else ""
+    return (
+        next(iter(get_close_matches(word[:20], letters, 1, 0.72)), "")
+        if len(word) > 2 and word not in words
+        else ""
+    )
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #24b53447
 def is_fine(text: str) -> bool:
@@ -287,11 +486,15 @@ def is_fine(text: str) -> bool:
     return term.error is None and (term.directive or term.name in MODIFIERS)
 
 
-GLUED = re.compile(r"(.{2,}?)([-+~?](?:all|(?:ip4|ip6|a|mx|include|exists|ptr):.{1,300}))", re.IGNORECASE | re.DOTALL)
+GLUED = re.compile(
+    r"(.{2,}?)([-+~?](?:all|(?:ip4|ip6|a|mx|include|exists|ptr):.{1,300}))",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def lint_error(findings: LintFindings, term: LintTerm, more: bool) -> None:
     "Say what was meant by a term that can't be taken apart. Is there a piece behind it that is none either?"
+
     def say(code: str, what: str, advice: str = "") -> None:
         findings.add(code, what, term.place, len(term.text), advice)
 
@@ -301,9 +504,16 @@ def lint_error(findings: LintFindings, term: LintTerm, more: bool) -> None:
     if re.search("[,;]", term.text) and (not pieces or all(map(is_fine, pieces))):
         say("separator", f"{term.text} has a comma or a semicolon in it")
     elif (glued := GLUED.fullmatch(term.text)) and is_fine(glued[1]):
-        say("separator", f"there is no blank before {glued[2]}", f"write {glued[1]} {glued[2]}")
+        say(
+            "separator",
+            f"there is no blank before {glued[2]}",
+            f"write {glued[1]} {glued[2]}",
+        )
     elif term.name in MECHANISMS and term.sign == ":" and not term.value:
-        say("space-after-colon" if more else "syntax", f"there is nothing behind {term.text}")
+        say(
+            "space-after-colon" if more else "syntax",
+            f"there is nothing behind {term.text}",
+        )
     elif not lint_slip(say, term) and term.error:
         place, length = faulty_part(f"v=spf1 {term.text}", term.error)
         findings.add("syntax", str(term.error), term.place + place - 7, length)
@@ -314,38 +524,78 @@ def lint_slip(say: Callable[[str, str, str], None], term: LintTerm) -> bool:
     bare = term.text.lstrip("+-~?")
     qualifier = term.text[:1] if term.text[:1] in QUALIFIERS else ""
     if version_of(bare):
-        say("bare-address", f"{bare} stands there alone", f"write {qualifier}ip{version_of(bare)}:{bare}")
+        say(
+            "bare-address",
+            f"{bare} stands there alone",
+            f"write {qualifier}ip{version_of(bare)}:{bare}",
+        )
     elif term.name in IP_NAMES and term.sign:
         version = IP_NAMES[term.name] or version_of(term.value) or 4
-        say("ip-mechanism", f"there is no mechanism {term.name}", f"write {qualifier}ip{version}:{term.value}")
+        say(
+            "ip-mechanism",
+            f"there is no mechanism {term.name}",
+            f"write {qualifier}ip{version}:{term.value}",
+        )
     elif term.name in MODIFIERS and term.sign == ":":
-        say("modifier-as-mechanism", f"{term.name} is a modifier", f"write {term.name}={term.value}")
+        say(
+            "modifier-as-mechanism",
+            f"{term.name} is a modifier",
+            f"write {term.name}={term.value}",
+        )
     elif "://" in term.value or term.value.startswith("//") and term.sign == ":":
         say("url", f"{term.value} is no domain", "")
     elif term.name in ("ip4", "ip6"):
         lint_network_error(say, term, qualifier)
     elif term.name in MECHANISMS and version_of(term.value):
         version = version_of(term.value)
-        say("address-in-name", f"{term.value} is an address", f"write {qualifier}ip{version}:{term.value}")
+        say(
+            "address-in-name",
+            f"{term.value} is an address",
+            f"write {qualifier}ip{version}:{term.value}",
+        )
     elif term.name.partition(".")[0] in ("include", "exists") and "." in term.name:
         name, _, rest = bare.partition(".")
-        say("mechanism-typo", f"there is no mechanism {name} without a colon", f"write {qualifier}{name}:{rest}")
+        say(
+            "mechanism-typo",
+            f"there is no mechanism {name} without a colon",
+            f"write {qualifier}{name}:{rest}",
+        )
     elif (name := near_word(term.name, MECHANISMS)) and term.name not in MODIFIERS:
-        say("mechanism-typo", f"there is no mechanism {term.name}", f"perhaps {qualifier}{name}{term.sign}{term.value}")
+        say(
+            "mechanism-typo",
+            f"there is no mechanism {term.name}",
+            f"perhaps {qualifier}{name}{term.sign}{term.value}",
+        )
     else:
         return False
     return True
 
 
-def lint_network_error(say: Callable[[str, str, str], None], term: LintTerm, qualifier: str) -> None:
+def lint_network_error(
+    say: Callable[[str, str, str], None], term: LintTerm, qualifier: str
+) -> None:
     "Say what is wrong with an ip4 or ip6."
     version = version_of(term.value)
     if version and str(version) != term.name[2]:
-        say("wrong-family", f"{term.value} is an address of IPv{version}", f"write {qualifier}ip{version}:{term.value}")
-    elif term.value and re.fullmatch(r"(?:[\w-]+\.)+[a-z][\w-]*", term.value, re.IGNORECASE):
-        say("name-in-network", f"{term.value} is a name", f"write {qualifier}a:{term.value}")
+        say(
+            "wrong-family",
+            f"{term.value} is an address of IPv{version}",
+            f"write {qualifier}ip{version}:{term.value}",
+        )
+    elif term.value and re.fullmatch(
+        r"(?:[\w-]+\.)+[a-z][\w-]*", term.value, re.IGNORECASE
+    ):
+        say(
+            "name-in-network",
+            f"{term.value} is a name",
+            f"write {qualifier}a:{term.value}",
+        )
     else:
-        say("network", f"{term.text}: {term.error.message if term.error else 'no network'}", "")
+        say(
+            "network",
+            f"{term.text}: {term.error.message if term.error else 'no network'}",
+            "",
+        )
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #e15f267f
 def lint_modifier(findings: LintFindings, term: LintTerm) -> None:
@@ -355,19 +605,51 @@ def lint_modifier(findings: LintFindings, term: LintTerm) -> None:
         return
     if term.name in (*MECHANISMS, *IP_NAMES):
         version = IP_NAMES.get(term.name, "-")
-        name = term.name if version == "-" else f"ip{version or version_of(term.value) or 4}"
+        name = (
+            term.name
+            if version == "-"
+            else f"ip{version or version_of(term.value) or 4}"
+        )
         what = f"{term.text} is a modifier that nobody knows, and no mechanism"
-        findings.add("mechanism-as-modifier", what, term.place, size, f"write {name}:{term.value}")
+        findings.add(
+            "mechanism-as-modifier",
+            what,
+            term.place,
+            size,
+            f"write {name}:{term.value}",
+        )
     elif term.name == "v":
-        findings.add("record-in-record", f"{term.text} in the middle is where another record begins", term.place, size)
+        findings.add(
+            "record-in-record",
+            f"{term.text} in the middle is where another record begins",
+            term.place,
+            size,
+        )
     elif name := near_word(term.name, MODIFIERS):
         what = f"{term.name} is a modifier that nobody knows"
-        findings.add("modifier-typo", what, term.place, size, f"perhaps {name}={term.value}; as it is, everybody passes over it")
+        findings.add(
+            "modifier-typo",
+            what,
+            term.place,
+            size,
+            f"perhaps {name}={term.value}; as it is, everybody passes over it",
+        )
     elif name := near_word(term.name, MECHANISMS):
         what = f"{term.text} is a modifier that nobody knows, and no mechanism"
-        findings.add("mechanism-as-modifier", what, term.place, size, f"perhaps {name}:{term.value}")
+        findings.add(
+            "mechanism-as-modifier",
+            what,
+            term.place,
+            size,
+            f"perhaps {name}:{term.value}",
+        )
     else:
-        findings.add("unknown-modifier", f"{term.name} is a modifier that nobody knows", term.place, size)
+        findings.add(
+            "unknown-modifier",
+            f"{term.name} is a modifier that nobody knows",
+            term.place,
+            size,
+        )
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #e8bb57f0
 def lint_directive(findings: LintFindings, term: LintTerm) -> None:
@@ -377,14 +659,31 @@ def lint_directive(findings: LintFindings, term: LintTerm) -> None:
         findings.add("ptr", "ptr is slow and not reliable", place, size)
     for spec in term.specs:
         if "p" in spec.letters:
-            findings.add("p-macro", f"{term.text} needs the client's name by PTR", place, size)
+            findings.add(
+                "p-macro", f"{term.text} needs the client's name by PTR", place, size
+            )
         if "h" in spec.letters:
-            findings.add("helo-macro", f"{term.text} needs the name in HELO", place, size)
+            findings.add(
+                "helo-macro", f"{term.text} needs the name in HELO", place, size
+            )
         if "@" in spec.text or "://" in spec.text:
-            code, thing = ("url", "a URL") if "://" in spec.text else ("mail-address", "a mail address")
+            code, thing = (
+                ("url", "a URL")
+                if "://" in spec.text
+                else ("mail-address", "a mail address")
+            )
             findings.add(code, f"{spec.text} is {thing}", place, size)
-        if term.name in ("include", "redirect") and spec.plain and is_same(spec.plain, findings.domain):
-            findings.add("includes-itself", f"{term.text} leads to the record that it stands in", place, size)
+        if (
+            term.name in ("include", "redirect")
+            and spec.plain
+            and is_same(spec.plain, findings.domain)
+        ):
+            findings.add(
+                "includes-itself",
+                f"{term.text} leads to the record that it stands in",
+                place,
+                size,
+            )
     block = term.block
     if block and int(ip_address(term.value.partition("/")[0])) != block.first:
         advice = f"only the bits under the mask count: write ip{block.version}:{block}"
@@ -396,28 +695,61 @@ def is_same(name: str, domain: str) -> bool:
     return name.removesuffix(".").lower() == domain.removesuffix(".").lower()
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #944fd77a
-WIDE_PREFIX = {4: 16, 6: 32}  # bits of a prefix; what has fewer is more than any one owner's mail comes from
+WIDE_PREFIX = {
+    4: 16,
+    6: 32,
+}  # bits of a prefix; what has fewer is more than any one owner's mail comes from
 
 
 def lint_width(findings: LintFindings, terms: list[LintTerm]) -> None:
     "Look for networks that are very large, alone or together, of terms that let pass."
-    passing = [term for term in terms if term.directive and qualified(term.text) == "pass"]
+    passing = [
+        term for term in terms if term.directive and qualified(term.text) == "pass"
+    ]
     for term in passing:
         block, size = term.block, len(term.text)
         if block and 0 < block.prefix < WIDE_PREFIX[block.version]:
             many = f"2^{bits_of(block.version) - block.prefix}"
-            findings.add("wide-network", f"{term.text} lets {many} addresses pass", term.place, size)
-        for version, mask in ((4, term.term.mask4), (6, term.term.mask6)) if term.name in ("a", "mx") and term.term else ():
+            findings.add(
+                "wide-network",
+                f"{term.text} lets {many} addresses pass",
+                term.place,
+                size,
+            )
+        for version, mask in (
+            ((4, term.term.mask4), (6, term.term.mask6))
+            if term.name in ("a", "mx") and term.term
+            else ()
+        ):
             if mask == 0:
-                findings.add("pass-all", f"{term.text} lets all of IPv{version} pass", term.place, size)
+                findings.add(
+                    "pass-all",
+                    f"{term.text} lets all of IPv{version} pass",
+                    term.place,
+                    size,
+                )
             elif mask.bit_count() < WIDE_PREFIX[version]:
-                findings.add("wide-network", f"{term.text} lets networks of /{mask.bit_count()} pass", term.place, size)
+                findings.add(
+                    "wide-network",
+                    f"{term.text} lets networks of /{mask.bit_count()} pass",
+                    term.place,
+                    size,
+                )
     for version in (4, 6):
-        blocks = [(term.block, term) for term in passing if term.block and term.block.version == version]
+        blocks = [
+            (term.block, term)
+            for term in passing
+            if term.block and term.block.version == version
+        ]
         if last := completing([block for block, _ in blocks], bits_of(version)):
             term = blocks[last - 1][1]
             rest = "" if last == 1 else " with those before it"
-            findings.add("pass-all", f"{term.text}{rest} lets all of IPv{version} pass", term.place, len(term.text))
+            findings.add(
+                "pass-all",
+                f"{term.text}{rest} lets all of IPv{version} pass",
+                term.place,
+                len(term.text),
+            )
 
 
 def completing(blocks: list[AddressBlock], bits: int) -> int:
@@ -427,7 +759,9 @@ def completing(blocks: list[AddressBlock], bits: int) -> int:
     low, high = 1, len(blocks)
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if covers(blocks[:middle], bits) else (middle + 1, high)
+        low, high = (
+            (low, middle) if covers(blocks[:middle], bits) else (middle + 1, high)
+        )
     return low
 
 
@@ -444,51 +778,92 @@ def covers(blocks: list[AddressBlock], bits: int) -> bool:
 def lint_repeats(findings: LintFindings, terms: list[LintTerm]) -> None:
     "Look for terms that stand there twice, and for networks inside of others before them."
     seen: dict[str, LintTerm] = {}
-    networks: dict[tuple[int, int, int], LintTerm] = {}  # by version, prefix and first address
+    networks: dict[
+        tuple[int, int, int], LintTerm
+    ] = {}  # by version, prefix and first address
     for term in terms:
         key = f"{term.name}{term.sign}{term.value}".lower()
         block, size = term.block, len(term.text)
-        if (term.directive or term.name in MODIFIERS) and key in seen and term.name != "all":
+        if (
+            (term.directive or term.name in MODIFIERS)
+            and key in seen
+            and term.name != "all"
+        ):
             code = "modifier-twice" if term.name in MODIFIERS else "duplicate"
             findings.add(code, f"{term.text} stands there already", term.place, size)
         elif block and (larger := holder(networks, block)):
-            findings.add("covered-network", f"{term.text} is inside {larger.text}, which stands before it", term.place, size)
-        elif term.name in MODIFIERS and any(each.name == term.name for each in seen.values()):
-            findings.add("modifier-twice", f"{term.name} stands there already", term.place, size)
+            findings.add(
+                "covered-network",
+                f"{term.text} is inside {larger.text}, which stands before it",
+                term.place,
+                size,
+            )
+        elif term.name in MODIFIERS and any(
+            each.name == term.name for each in seen.values()
+        ):
+            findings.add(
+                "modifier-twice", f"{term.name} stands there already", term.place, size
+            )
         seen.setdefault(key, term)
         if block:
             networks.setdefault((block.version, block.prefix, block.first), term)
     inner = [(term, block) for term in terms if (block := term.block)]
     for term, block in inner:
         larger = holder(networks, block, proper=True)
-        if larger and larger.place > term.place and qualified(larger.text) == qualified(term.text):
+        if (
+            larger
+            and larger.place > term.place
+            and qualified(larger.text) == qualified(term.text)
+        ):
             what = f"{term.text} is inside {larger.text}, which says the same"
             findings.add("covered-network", what, term.place, len(term.text))
 
 
-def holder(networks: dict[tuple[int, int, int], LintTerm], block: AddressBlock, proper: bool = False) -> LintTerm | None:
+def holder(
+    networks: dict[tuple[int, int, int], LintTerm],
+    block: AddressBlock,
+    proper: bool = False,
+) -> LintTerm | None:
     "A term whose network holds this one, the largest; with `proper`, a larger one."
     bits = bits_of(block.version)
     prefixes = range(block.prefix + (not proper))
-    keys = ((block.version, prefix, block.first >> (bits - prefix) << (bits - prefix)) for prefix in prefixes)
+    keys = (
+        (block.version, prefix, block.first >> (bits - prefix) << (bits - prefix))
+        for prefix in prefixes
+    )
     return next((networks[key] for key in keys if key in networks), None)
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #a9ee8940
 def lint_end(findings: LintFindings, terms: list[LintTerm]) -> None:
     "Look at `all`, at what stands behind it, and at a redirect."
-    ends = ((number, term) for number, term in enumerate(terms) if term.directive and term.name == "all")
+    ends = (
+        (number, term)
+        for number, term in enumerate(terms)
+        if term.directive and term.name == "all"
+    )
     number, last = next(ends, (len(terms), None))
     behind = [term for term in terms[number + 1 :] if term.directive]
     if behind:
         span = behind[-1].place + len(behind[-1].text) - behind[0].place
         count = f"{len(behind)} terms stand" if len(behind) > 1 else "a term stands"
-        findings.add("behind-all", f"{count} behind {last.text if last else ''}", behind[0].place, span)
-    redirect = next((term for term in terms if term.name == "redirect" and term.sign == "="), None)
+        findings.add(
+            "behind-all",
+            f"{count} behind {last.text if last else ''}",
+            behind[0].place,
+            span,
+        )
+    redirect = next(
+        (term for term in terms if term.name == "redirect" and term.sign == "="), None
+    )
     if last and redirect:
         told = f"{redirect.text} counts for nothing beside {last.text}"
         findings.add("redirect-ignored", told, redirect.place, len(redirect.text))
     if last:
-        code = {"pass": "pass-all", "neutral": "neutral-all", "softfail": "softfail-all"}.get(qualified(last.text))
+        code = {
+            "pass": "pass-all",
+            "neutral": "neutral-all",
+            "softfail": "softfail-all",
+        }.get(qualified(last.text))
         meaning = {
             "pass-all": f"{last.text} lets everybody pass",
             "neutral-all": f"{last.text} says nothing about all others",
@@ -497,24 +872,46 @@ def lint_end(findings: LintFindings, terms: list[LintTerm]) -> None:
         if code:
             findings.add(code, meaning[code], last.place, len(last.text))
     elif not redirect and not any(term.error for term in terms):
-        findings.add(*(("no-all", "it has no all at its end") if terms else ("empty", "it has no terms")))
+        findings.add(
+            *(
+                ("no-all", "it has no all at its end")
+                if terms
+                else ("empty", "it has no terms")
+            )
+        )
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #53ea2e9c
-STRING, ANSWER = 255, 450  # bytes: of a string in a TXT record, and of a name with its records (RFC 7208, section 3.4)
+STRING, ANSWER = (
+    255,
+    450,
+)  # bytes: of a string in a TXT record, and of a name with its records (RFC 7208, section 3.4)
 NEAR_LOOKUPS = LOOKUP_LIMIT - 1  # lookups from which on a warning is due
 
 
 def lint_amounts(findings: LintFindings, terms: list[LintTerm]) -> None:
     "Count terms that ask, and bytes."
-    asking = [term for term in reached(terms) if term.name in ("include", "a", "mx", "ptr", "exists", "redirect")]
+    asking = [
+        term
+        for term in reached(terms)
+        if term.name in ("include", "a", "mx", "ptr", "exists", "redirect")
+    ]
     if len(asking) > LOOKUP_LIMIT:
         over = asking[LOOKUP_LIMIT]
-        findings.add("too-many-lookups", f"{len(asking)} terms ask DNS, and {LOOKUP_LIMIT} may", over.place, len(over.text))
+        findings.add(
+            "too-many-lookups",
+            f"{len(asking)} terms ask DNS, and {LOOKUP_LIMIT} may",
+            over.place,
+            len(over.text),
+        )
     elif len(asking) >= NEAR_LOOKUPS:
-        findings.add("near-lookup-limit", f"{len(asking)} terms ask DNS, and {LOOKUP_LIMIT} may")
+        findings.add(
+            "near-lookup-limit", f"{len(asking)} terms ask DNS, and {LOOKUP_LIMIT} may"
+        )
     size = len(findings.text.encode("utf-8", "surrogateescape"))
     if size + len(findings.domain) > ANSWER:
-        findings.add("too-long", f"it has {size} bytes; with its name, {ANSWER} are safe")
+        findings.add(
+            "too-long", f"it has {size} bytes; with its name, {ANSWER} are safe"
+        )
     elif size > STRING:
         findings.add("long", f"it has {size} bytes, and a string has room for {STRING}")
 
@@ -527,7 +924,11 @@ def reached(terms: list[LintTerm]) -> list[LintTerm]:
             found.append(term)
             if term.name == "all":
                 return found
-    return found + [term for term in terms if term.name == "redirect" and term.sign == "=" and term.error is None]
+    return found + [
+        term
+        for term in terms
+        if term.name == "redirect" and term.sign == "=" and term.error is None
+    ]
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #441316a0
 LINTED = 65_536  # characters: more than DNS can bring
@@ -570,4 +971,7 @@ def finding_lines(finding: LintFinding) -> Iterator[str]:
 
 def lint_text(findings: Iterable[LintFinding]) -> str:
     "Findings, for a terminal; a sentence if there are none."
-    return "\n".join(line for finding in findings for line in finding_lines(finding)) or "nothing to say"
+    return (
+        "\n".join(line for finding in findings for line in finding_lines(finding))
+        or "nothing to say"
+    )

@@ -10,15 +10,36 @@ from functools import partial
 from typing import Any
 
 from ra_plugins.spf.owner.cost import SurveyCost, survey_cost
-from ra_plugins.spf.owner.lint import NEAR_LOOKUPS, LintFinding, LintFindings, Severity, is_like_record, lint, lint_text
-from ra_plugins.spf.owner.survey import NOBODYS_DOMAIN, SURVEY_TIMEOUT, Survey, SurveyedRecord, SurveyedTerm, survey
+from ra_plugins.spf.owner.lint import (
+    NEAR_LOOKUPS,
+    LintFinding,
+    LintFindings,
+    Severity,
+    is_like_record,
+    lint,
+    lint_text,
+)
+from ra_plugins.spf.owner.survey import (
+    NOBODYS_DOMAIN,
+    SURVEY_TIMEOUT,
+    Survey,
+    SurveyedRecord,
+    SurveyedTerm,
+    survey,
+)
 from ra_plugins.spf.query import NAME_LIMIT, RFC7208, Limits
 from ra_plugins.spf.record import is_name, is_record
 from ra_plugins.spf.run import check_resolver, deadline, waited
 from ra_plugins.spf.show import LINE
 from ra_plugins.ask.dns import Lookup, Records, Zone
 from ra_plugins.ask.question import adrive, drive, gather
-from ra_plugins.support.command_line import Fault, command_parser, exit_statuses, run_command, system_reason
+from ra_plugins.support.command_line import (
+    Fault,
+    command_parser,
+    exit_statuses,
+    run_command,
+    system_reason,
+)
 from ra_plugins.support.log import printable
 
 TYPE_CHECKING = False
@@ -42,8 +63,15 @@ class LintReport:
     partial   is there something that DNS hasn't told?
     """
 
-    def __init__(self, domain: str, text: str, findings: list[LintFinding], partial: bool = False):
-        self.domain, self.text, self.findings, self.partial = domain, text, findings, partial
+    def __init__(
+        self, domain: str, text: str, findings: list[LintFinding], partial: bool = False
+    ):
+        self.domain, self.text, self.findings, self.partial = (
+            domain,
+            text,
+            findings,
+            partial,
+        )
 
     def count(self, severity: Severity) -> int:
         "How many findings are that bad."
@@ -52,11 +80,19 @@ class LintReport:
     def data(self) -> dict[str, Any]:
         "All of it, of the types that JSON has."
         findings = [finding.data() for finding in self.findings]
-        return {"domain": self.domain, "record": self.text or None, "partial": self.partial, "findings": findings}
+        return {
+            "domain": self.domain,
+            "record": self.text or None,
+            "partial": self.partial,
+            "findings": findings,
+        }
 
     def __str__(self) -> str:
         severities: tuple[Severity, ...] = ("error", "warning", "info")
-        counts = ", ".join(f"{self.count(each)} {each}{'s' * (self.count(each) != 1)}" for each in severities)
+        counts = ", ".join(
+            f"{self.count(each)} {each}{'s' * (self.count(each) != 1)}"
+            for each in severities
+        )
         return f"{printable(self.domain or 'the record', LINE)}: {counts}\n{lint_text(self.findings)}"
 
     def __repr__(self) -> str:
@@ -66,7 +102,11 @@ class LintReport:
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #67c96ac3
 def place_of(term: SurveyedTerm, record: SurveyedRecord) -> tuple[int, int]:
     "Where a term stands in its record, and its length."
-    place = term.place if term.place is not None else max(record.text.lower().rfind(f" {term.text}".lower()) + 1, 0)
+    place = (
+        term.place
+        if term.place is not None
+        else max(record.text.lower().rfind(f" {term.text}".lower()) + 1, 0)
+    )
     return place, len(term.text) if record.text else 0
 
 
@@ -78,14 +118,20 @@ REASONS = {
 }
 
 
-def lint_leads(findings: LintFindings, cost: SurveyCost, record: SurveyedRecord) -> None:
+def lint_leads(
+    findings: LintFindings, cost: SurveyCost, record: SurveyedRecord
+) -> None:
     "Look at the includes and redirects of a record, and at what stands there."
     for within, term in cost.broken:
         inner = term.inner
         if within is record and inner and inner is not record:
             why = f"{REASONS[inner.state]}{f' ({inner.error})' if inner.error else ''}"
             exists = inner.state != "no record" or getattr(inner.texts, "exists", True)
-            code = "faulty-include" if inner.state in ("several records", "faulty record") else f"broken-{term.mechanism}"
+            code = (
+                "faulty-include"
+                if inner.state in ("several records", "faulty record")
+                else f"broken-{term.mechanism}"
+            )
             what = f"{term.text} leads to {inner.domain}, which {why if exists else 'is no name in DNS'}"
             findings.add(code, what, *place_of(term, record))
 
@@ -93,33 +139,64 @@ def lint_leads(findings: LintFindings, cost: SurveyCost, record: SurveyedRecord)
 def lint_loops(findings: LintFindings, survey: Survey) -> None:
     "Look for ways from a record back to itself."
     for loop in survey.loops:
-        if len(loop) > 2 or loop[0].lower() != findings.domain.lower():  # that one is seen in the text
+        if (
+            len(loop) > 2 or loop[0].lower() != findings.domain.lower()
+        ):  # that one is seen in the text
             findings.add("loop", f"a loop: {' -> '.join(loop)}")
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #b2b7464c
 def lint_hosts(findings: LintFindings, record: SurveyedRecord) -> None:
     "Look for names that aren't there, and for an mx with too many hosts."
     for term in record.terms:
-        answers = [answer for lookup, answer in term.asked if lookup.rdtype in ("A", "AAAA")]
+        answers = [
+            answer for lookup, answer in term.asked if lookup.rdtype in ("A", "AAAA")
+        ]
         hosts = len(term.hosts)
         if hosts > NAME_LIMIT:
-            findings.add("too-many-hosts", f"{term.text} has {hosts} hosts, and {NAME_LIMIT} may be", *place_of(term, record))
-        elif term.mechanism == "mx" and any(lookup.rdtype == "MX" and answer == () for lookup, answer in term.asked):
-            findings.add("void-lookup", f"{term.text}: {term.domain} has no MX record", *place_of(term, record))
-        elif term.mechanism in ("a", "mx") and answers and all(answer == () for answer in answers):
-            what = "none of its hosts has an address" if hosts else f"{term.domain} has no address"
+            findings.add(
+                "too-many-hosts",
+                f"{term.text} has {hosts} hosts, and {NAME_LIMIT} may be",
+                *place_of(term, record),
+            )
+        elif term.mechanism == "mx" and any(
+            lookup.rdtype == "MX" and answer == () for lookup, answer in term.asked
+        ):
+            findings.add(
+                "void-lookup",
+                f"{term.text}: {term.domain} has no MX record",
+                *place_of(term, record),
+            )
+        elif (
+            term.mechanism in ("a", "mx")
+            and answers
+            and all(answer == () for answer in answers)
+        ):
+            what = (
+                "none of its hosts has an address"
+                if hosts
+                else f"{term.domain} has no address"
+            )
             findings.add("void-lookup", f"{term.text}: {what}", *place_of(term, record))
         elif term.mechanism == "exp" and any(answer == () for _, answer in term.asked):
-            findings.add("no-explanation", f"{term.text}: {term.domain} has no TXT record", *place_of(term, record))
+            findings.add(
+                "no-explanation",
+                f"{term.text}: {term.domain} has no TXT record",
+                *place_of(term, record),
+            )
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #de397550
 def lint_cost(findings: LintFindings, cost: SurveyCost) -> None:
     "Count lookups over all records, in the worst case."
     lookups, limit = cost.lookups, cost.limits.lookups
     if over := lookups.over:
-        findings.add("too-many-lookups", f"number {limit + 1} of {limit} lookups is {over}")
+        findings.add(
+            "too-many-lookups", f"number {limit + 1} of {limit} lookups is {over}"
+        )
     elif lookups.total >= min(NEAR_LOOKUPS, limit):
-        findings.add("near-lookup-limit", f"the worst case are {lookups.total} of {limit} lookups")
+        findings.add(
+            "near-lookup-limit",
+            f"the worst case are {lookups.total} of {limit} lookups",
+        )
     for version, worst in cost.voids.items():
         if worst.over:
             told = f"number {worst.limit + 1} of {worst.limit} void lookups, over IPv{version}, is {worst.over}"
@@ -128,24 +205,44 @@ def lint_cost(findings: LintFindings, cost: SurveyCost) -> None:
         findings.add("not-known", f"not all is known: {cost.survey.gaps[0]}")
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #71ec8999
-def lint_absence(findings: LintFindings, record: SurveyedRecord, elsewhere: list[str]) -> None:
+def lint_absence(
+    findings: LintFindings, record: SurveyedRecord, elsewhere: list[str]
+) -> None:
     "Say why there is no record that could be used, and where one was put."
     if record.state == "several records":
         number = sum(map(is_record, record.texts))
-        same = "the same one twice: " if len({text for text in record.texts if is_record(text)}) == 1 else ""
-        findings.add("several-records", f"there are {number} SPF records, {same}for everybody a permerror")
+        same = (
+            "the same one twice: "
+            if len({text for text in record.texts if is_record(text)}) == 1
+            else ""
+        )
+        findings.add(
+            "several-records",
+            f"there are {number} SPF records, {same}for everybody a permerror",
+        )
     elif record.state == "no record" and not any(map(is_like_record, record.texts)):
         exists = getattr(record.texts, "exists", True)
-        findings.add("no-record", "there is no SPF record" if exists else "there is no such name in DNS (NXDOMAIN)")
+        findings.add(
+            "no-record",
+            "there is no SPF record"
+            if exists
+            else "there is no such name in DNS (NXDOMAIN)",
+        )
     for name in elsewhere if record.state == "no record" else []:
-        findings.add("wrong-name", f"a record stands at {name}, where nobody looks for that of {record.domain}")
+        findings.add(
+            "wrong-name",
+            f"a record stands at {name}, where nobody looks for that of {record.domain}",
+        )
 
 
 def lint_unused(findings: LintFindings, survey: Survey, elsewhere: list[str]) -> None:
     "Name records below the domain that nothing leads to."
     for name in elsewhere if survey.root.state == "record" else []:
         if name.lower() not in survey.records and not name.startswith("www."):
-            findings.add("unused-record", f"{name} has an SPF record, and that of {survey.domain} doesn't lead to it")
+            findings.add(
+                "unused-record",
+                f"{name} has an SPF record, and that of {survey.domain} doesn't lead to it",
+            )
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #8cdc1ff1
 ELSEWHERE = ("www", "_spf", "spf", "_spf1", "_dmarc", "mail")
@@ -156,29 +253,47 @@ async def records_elsewhere(domain: str) -> list[str]:
     names = [f"{label}.{domain}" for label in ELSEWHERE]
     names = [name for name in names if is_name(name)]
     answers = await gather(*(Lookup(name, "TXT") for name in names), within=6)
-    known = [(name, answer) for name, answer in zip(names, answers, strict=True) if isinstance(answer, Records)]
+    known = [
+        (name, answer)
+        for name, answer in zip(names, answers, strict=True)
+        if isinstance(answer, Records)
+    ]
     return [name for name, answer in known if any(map(is_record, answer))]
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #03f07956
 def lint_texts(root: SurveyedRecord, domain: str) -> list[LintFinding]:
     "What there is to say about the texts of a domain alone, if they are or were meant for SPF records."
-    texts = {text: None for text in ([root.text] if root.text else []) + [each for each in root.texts if is_like_record(each)]}
+    texts = {
+        text: None
+        for text in ([root.text] if root.text else [])
+        + [each for each in root.texts if is_like_record(each)]
+    }
     found = [finding for text in texts for finding in lint(text, domain)]
-    summed = ("too-many-lookups", "near-lookup-limit") if root.text else ()  # the sum over all records says it better
+    summed = (
+        ("too-many-lookups", "near-lookup-limit") if root.text else ()
+    )  # the sum over all records says it better
     return [finding for finding in found if finding.code not in summed]
 
 
-def lint_survey(found: Survey, elsewhere: Sequence[str] = (), limits: Limits = RFC7208) -> LintReport:
+def lint_survey(
+    found: Survey, elsewhere: Sequence[str] = (), limits: Limits = RFC7208
+) -> LintReport:
     "What there is to say about a survey."
     root, cost = found.root, survey_cost(found, limits)
     domain = "" if found.given and found.domain == NOBODYS_DOMAIN else found.domain
     findings, others = LintFindings(root.text, domain), list[LintFinding]()
     for record in found.records.values():
         if record.record and (record is root or is_below(record.domain, domain)):
-            own = findings if record is root else LintFindings(record.text, record.domain)
+            own = (
+                findings if record is root else LintFindings(record.text, record.domain)
+            )
             lint_leads(own, cost, record)
             lint_hosts(own, record)
-            others += [] if record is root else [*lint(record.text, record.domain), *own.all()]
+            others += (
+                []
+                if record is root
+                else [*lint(record.text, record.domain), *own.all()]
+            )
     if root.record:
         lint_cost(findings, cost)
     lint_loops(findings, found)
@@ -196,21 +311,28 @@ def is_below(name: str, domain: str) -> bool:
     return bool(domain) and name.lower().endswith(f".{domain.lower()}")
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #26f63c3b
-async def lint_questions(about: str, domain: str = "", limits: Limits = RFC7208) -> LintReport:
+async def lint_questions(
+    about: str, domain: str = "", limits: Limits = RFC7208
+) -> LintReport:
     "The same, asking `Lookup`s; `ValueError` for what is neither a domain nor a record."
     if is_like_record(about) and not is_record(about.strip()):
         return LintReport(domain, about, lint(about, domain))  # nobody would follow it
     found = await survey(about, domain)
     known = not found.given or bool(domain)
-    return lint_survey(found, await records_elsewhere(found.domain) if known else (), limits)
+    return lint_survey(
+        found, await records_elsewhere(found.domain) if known else (), limits
+    )
 
 
 def run_lint(
     about: str,  # a domain, an address in it, or a record
     domain: str = "",  # of the record
     *,
-    resolver: Resolver | Zone | None = None,  # who answers; by default, the nameservers of this machine
-    timeout: float | None = SURVEY_TIMEOUT,  # seconds for the whole; what hasn't been answered by then isn't known
+    resolver: Resolver
+    | Zone
+    | None = None,  # who answers; by default, the nameservers of this machine
+    timeout: float
+    | None = SURVEY_TIMEOUT,  # seconds for the whole; what hasn't been answered by then isn't known
     limits: Limits = RFC7208,
 ) -> LintReport:
     "What the owner of a domain should know about its SPF. Waits for it; `ValueError` names an argument that is of no use."
@@ -228,7 +350,11 @@ def run_lint(
     return waited(over_dns())
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #9bd5c941
-LINT_STATUSES = {0: "nothing, or without --strict whatever there is", 1: "an error", 2: "no error, but DNS hasn't told it all"}
+LINT_STATUSES = {
+    0: "nothing, or without --strict whatever there is",
+    1: "an error",
+    2: "no error, but DNS hasn't told it all",
+}
 
 
 def lint_options() -> argparse.ArgumentParser:
@@ -236,17 +362,37 @@ def lint_options() -> argparse.ArgumentParser:
     told = "Say what is wrong with SPF records, or will be, and what would do."
     parser = command_parser("ra-plugins spf lint", description=told)
     parser.epilog = exit_statuses(LINT_STATUSES)
-    parser.add_argument("about", nargs="*", metavar="DOMAIN|RECORD", help="a domain, or a record in quotes: 'v=spf1 mx -all'")
-    parser.add_argument("--domain", default="", metavar="NAME", help="the own domain of a record in quotes")
-    parser.add_argument("--zone", metavar="FILE", help="answer from a zone file; without a domain, look at all of it")
+    parser.add_argument(
+        "about",
+        nargs="*",
+        metavar="DOMAIN|RECORD",
+        help="a domain, or a record in quotes: 'v=spf1 mx -all'",
+    )
+    parser.add_argument(
+        "--domain",
+        default="",
+        metavar="NAME",
+        help="the own domain of a record in quotes",
+    )
+    parser.add_argument(
+        "--zone",
+        metavar="FILE",
+        help="answer from a zone file; without a domain, look at all of it",
+    )
     parser.add_argument("--json", action="store_true", help="tell it as lines of JSON")
-    parser.add_argument("--strict", action="store_true", help="end with status 1 if there is an error")
+    parser.add_argument(
+        "--strict", action="store_true", help="end with status 1 if there is an error"
+    )
     return parser
 
 
 def zone_domains(zone: Zone) -> list[str]:
     "The names in a zone that have an SPF record or something like it, or that take mail and have none."
-    names = {name for (name, rdtype), values in zone.records.items() if rdtype == "TXT" and any(map(is_like_record, values))}
+    names = {
+        name
+        for (name, rdtype), values in zone.records.items()
+        if rdtype == "TXT" and any(map(is_like_record, values))
+    }
     return sorted(names | {name for name, rdtype in zone.records if rdtype == "MX"})
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #40d1d3d8
@@ -256,8 +402,13 @@ def lint_command(arguments: Sequence[str]) -> int:
     resolver = _zone(options.zone) if options.zone else None
     abouts = options.about or (zone_domains(resolver) if resolver else [])
     if not abouts:
-        raise Fault("a domain, a record in quotes or --zone FILE is needed; --help tells more")
-    if any(about.strip().lower() == "v=spf1" for about in options.about) and len(options.about) > 1:
+        raise Fault(
+            "a domain, a record in quotes or --zone FILE is needed; --help tells more"
+        )
+    if (
+        any(about.strip().lower() == "v=spf1" for about in options.about)
+        and len(options.about) > 1
+    ):
         raise Fault("a record stands in quotes, as in 'v=spf1 mx -all'")
     import json
 
@@ -268,7 +419,13 @@ def lint_command(arguments: Sequence[str]) -> int:
         except ValueError as error:
             raise Fault(printable(str(error))) from None
         print(json.dumps(report.data()) if options.json else report, flush=True)
-        status = 1 if report.count("error") or status == 1 else 2 if report.partial else status
+        status = (
+            1
+            if report.count("error") or status == 1
+            else 2
+            if report.partial
+            else status
+        )
     return status if options.strict else 0
 
 

@@ -58,8 +58,14 @@ class AddressBlock(NamedTuple):
 
     def __str__(self) -> str:
         family = AF_INET if self.version == 4 else AF_INET6
-        address = inet_ntop(family, self.first.to_bytes(bits_of(self.version) // 8, "big"))
-        return address if self.prefix == bits_of(self.version) else f"{address}/{self.prefix}"
+        address = inet_ntop(
+            family, self.first.to_bytes(bits_of(self.version) // 8, "big")
+        )
+        return (
+            address
+            if self.prefix == bits_of(self.version)
+            else f"{address}/{self.prefix}"
+        )
 
 
 def bits_of(version: int) -> int:
@@ -76,7 +82,9 @@ def address_block(
     bits = bits_of(version)
     length = bits if prefix is None else prefix
     try:
-        number = int.from_bytes(inet_pton(AF_INET if version == 4 else AF_INET6, address), "big")
+        number = int.from_bytes(
+            inet_pton(AF_INET if version == 4 else AF_INET6, address), "big"
+        )
     except OSError:
         raise ValueError(f"not an address: {address!r:.60}") from None
     return AddressBlock(version, number >> (bits - length) << (bits - length), length)
@@ -93,7 +101,14 @@ def term_block(
     return address_block(address, int(length) if slash else None)
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #1dd35412
-ASKING = ("include", "a", "mx", "ptr", "exists", "redirect")  # what counts among the ten: RFC 7208, section 4.6.4
+ASKING = (
+    "include",
+    "a",
+    "mx",
+    "ptr",
+    "exists",
+    "redirect",
+)  # what counts among the ten: RFC 7208, section 4.6.4
 
 
 class SurveyedTerm:
@@ -117,8 +132,15 @@ class SurveyedTerm:
     __slots__ = ("number", "text", "place", "mechanism", "result", "reached", "domain", "letters", "block", "prefixes", "hosts",
                  "asked", "inner")  # fmt: skip
 
-    def __init__(self, number: int, text: str, mechanism: str, place: int | None = None):
-        self.number, self.text, self.mechanism, self.place = number, text, mechanism, place
+    def __init__(
+        self, number: int, text: str, mechanism: str, place: int | None = None
+    ):
+        self.number, self.text, self.mechanism, self.place = (
+            number,
+            text,
+            mechanism,
+            place,
+        )
         self.result: ResultName | Literal[""] = qualified(text) if number >= 0 else ""
         self.reached = True
         self.domain = self.letters = ""
@@ -136,13 +158,19 @@ class SurveyedTerm:
     @property
     def matches_all(self) -> bool:
         "Does it match whoever calls: `all`, or an `exists` whose name depends on nobody and is there?"
-        exists = self.mechanism == "exists" and any(not isinstance(answer, Unanswered) and answer for _, answer in self.asked)
+        exists = self.mechanism == "exists" and any(
+            not isinstance(answer, Unanswered) and answer for _, answer in self.asked
+        )
         return self.mechanism == "all" or exists
 
     @property
     def failures(self) -> list[tuple[Lookup, Unanswered]]:
         "The lookups that weren't answered."
-        return [(lookup, answer) for lookup, answer in self.asked if isinstance(answer, Unanswered)]
+        return [
+            (lookup, answer)
+            for lookup, answer in self.asked
+            if isinstance(answer, Unanswered)
+        ]
 
     @property
     def blocks(self) -> list[AddressBlock]:
@@ -162,12 +190,23 @@ class SurveyedTerm:
             "" if self.block else ", ".join(map(str, self.blocks)),
             f"depends on {self.letters}" if self.letters else "",
             "" if self.reached else "never reached",
-            *(f"{lookup.rdtype} {lookup.name}: {failure}" for lookup, failure in self.failures),
+            *(
+                f"{lookup.rdtype} {lookup.name}: {failure}"
+                for lookup, failure in self.failures
+            ),
         ]
         return f"<{': '.join(filter(None, [self.text[:80], '; '.join(filter(None, known))]))}>"
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #7cf8a6b1
-RecordState = Literal["record", "no record", "several records", "faulty record", "lookup failed", "no domain", "not read"]
+RecordState = Literal[
+    "record",
+    "no record",
+    "several records",
+    "faulty record",
+    "lookup failed",
+    "no domain",
+    "not read",
+]
 
 
 class SurveyedRecord:
@@ -186,9 +225,22 @@ class SurveyedRecord:
     terms    directives in order, then redirect and exp
     """
 
-    __slots__ = ("domain", "depth", "parent", "state", "texts", "text", "record", "error", "failure", "terms")
+    __slots__ = (
+        "domain",
+        "depth",
+        "parent",
+        "state",
+        "texts",
+        "text",
+        "record",
+        "error",
+        "failure",
+        "terms",
+    )
 
-    def __init__(self, domain: str, depth: int = 0, parent: SurveyedRecord | None = None):
+    def __init__(
+        self, domain: str, depth: int = 0, parent: SurveyedRecord | None = None
+    ):
         self.domain, self.depth, self.parent = domain, depth, parent
         self.state: RecordState = "not read"
         self.texts: Records = Records()
@@ -219,7 +271,9 @@ class SurveyBounds(NamedTuple):
     lookups: int = 1_000
     octets: int = 200_000  # of TXT records
     answers: int = 20_000  # hosts and addresses
-    hosts: int = 2 * NAME_LIMIT  # of an MX, whose addresses are asked for; more than ten are a permerror anyway
+    hosts: int = (
+        2 * NAME_LIMIT
+    )  # of an MX, whose addresses are asked for; more than ten are a permerror anyway
     seconds: float = 6  # for the lookups at one depth; whoever runs the survey has a deadline for the whole
 
 
@@ -271,7 +325,9 @@ class Survey:
 
     def terms(self) -> Iterator[tuple[SurveyedRecord, SurveyedTerm]]:
         "All terms, each with its record."
-        return ((record, term) for record in self.records.values() for term in record.terms)
+        return (
+            (record, term) for record in self.records.values() for term in record.terms
+        )
 
     def __repr__(self) -> str:
         known = f"{len(self.records)} records, {self.lookups} lookups in {self.rounds} rounds"
@@ -303,7 +359,9 @@ FIRST_ASKED = {
 }
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #19d311bb
-def name_term(term: SurveyedTerm, spec: MacroString | None, domain: str, sender: str) -> None:
+def name_term(
+    term: SurveyedTerm, spec: MacroString | None, domain: str, sender: str
+) -> None:
     "Note whom a term asks about."
     letters = spec.letters - KNOWN_LETTERS if spec else frozenset()
     term.letters = "".join(sorted(letters))
@@ -312,7 +370,9 @@ def name_term(term: SurveyedTerm, spec: MacroString | None, domain: str, sender:
         term.letters = term.letters or "i"
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #05f97eb1
-def surveyed_directive(number: int, text: str, place: int, step: Term | None, domain: str, sender: str) -> SurveyedTerm:
+def surveyed_directive(
+    number: int, text: str, place: int, step: Term | None, domain: str, sender: str
+) -> SurveyedTerm:
     "A directive of a record, before anybody is asked."
     block = term_block(text)
     if block:
@@ -333,14 +393,22 @@ def surveyed_terms(record: Record, domain: str, sender: str) -> list[SurveyedTer
     steps = {step.number: step for step in record.steps if isinstance(step, Term)}
     places = record.places()
     terms = [
-        surveyed_directive(number, text, places[number], steps.get(number), domain, sender)
+        surveyed_directive(
+            number, text, places[number], steps.get(number), domain, sender
+        )
         for number, text in enumerate(record.directives)
     ]
-    for number, name, spec in ((REDIRECT, "redirect", record.redirect), (EXPLANATION, "exp", record.exp)):
+    for number, name, spec in (
+        (REDIRECT, "redirect", record.redirect),
+        (EXPLANATION, "exp", record.exp),
+    ):
         if spec:
             terms.append(term := SurveyedTerm(number, f"{name}={spec.text}", name))
             name_term(term, spec, domain, sender)
-    last = next((number for number, term in enumerate(terms) if term.mechanism == "all"), len(terms))
+    last = next(
+        (number for number, term in enumerate(terms) if term.mechanism == "all"),
+        len(terms),
+    )
     for term in terms[last + 1 :]:
         term.reached = term.mechanism == "exp"
     return terms
@@ -351,15 +419,28 @@ class _Walk:
 
     def __init__(self, survey: Survey, bounds: SurveyBounds):
         self.survey, self.bounds = survey, bounds
-        self.octets, self.answers = bounds.octets, bounds.answers  # that there is room for
+        self.octets, self.answers = (
+            bounds.octets,
+            bounds.answers,
+        )  # that there is room for
         self.known: dict[Lookup, Records | Unanswered] = {}
-        self.wanted: dict[Lookup, list[tuple[SurveyedRecord, SurveyedTerm | None]]] = {}  # by whom: a term, or a record itself
+        self.wanted: dict[
+            Lookup, list[tuple[SurveyedRecord, SurveyedTerm | None]]
+        ] = {}  # by whom: a term, or a record itself
 
-    def want(self, name: str, rdtype: str, record: SurveyedRecord, term: SurveyedTerm | None) -> None:
+    def want(
+        self, name: str, rdtype: str, record: SurveyedRecord, term: SurveyedTerm | None
+    ) -> None:
         "Ask this in the next round."
         self.wanted.setdefault(Lookup(name, rdtype), []).append((record, term))
 
-    def gap(self, kind: GapKind, record: SurveyedRecord, term: SurveyedTerm | None, text: str = "") -> None:
+    def gap(
+        self,
+        kind: GapKind,
+        record: SurveyedRecord,
+        term: SurveyedTerm | None,
+        text: str = "",
+    ) -> None:
         "Note what isn't known, once."
         found = Gap(kind, record.domain, term.text if term else "", text)
         if found not in self.survey.gaps[-3:]:
@@ -396,12 +477,19 @@ def _follow(walk: _Walk, record: SurveyedRecord, term: SurveyedTerm) -> None:
     if term.letters or name in survey.records:
         term.inner = survey.records.get(name)
         return
-    inner = term.inner = SurveyedRecord(term.domain or term.text, record.depth + 1, record)
+    inner = term.inner = SurveyedRecord(
+        term.domain or term.text, record.depth + 1, record
+    )
     if "." not in name:  # what can have no policy: RFC 7208, section 4.3
         inner.state = "no domain"
     elif inner.depth > bounds.depth:
         grows = sum(each.text == record.text for each in record.way()) > 2
-        walk.gap("growing name" if grows else "too deep", record, term, f"{bounds.depth} includes and redirects were followed")
+        walk.gap(
+            "growing name" if grows else "too deep",
+            record,
+            term,
+            f"{bounds.depth} includes and redirects were followed",
+        )
     elif len(survey.records) >= bounds.records:
         walk.gap("too many records", record, term, f"{bounds.records} were read")
     else:
@@ -432,16 +520,32 @@ def _texts(walk: _Walk, record: SurveyedRecord, answer: Records | Unanswered) ->
         _enter(walk, record, records[0])
 
 
-def _told(walk: _Walk, record: SurveyedRecord, term: SurveyedTerm, lookup: Lookup, answer: Records | Unanswered) -> None:
+def _told(
+    walk: _Walk,
+    record: SurveyedRecord,
+    term: SurveyedTerm,
+    lookup: Lookup,
+    answer: Records | Unanswered,
+) -> None:
     "What an answer is to a term."
     term.asked.append((lookup, answer))
     if isinstance(answer, Unanswered):
         if term.mechanism != "exp":  # which can change no result
-            walk.gap("lookup failed", record, term, f"{lookup.rdtype} {lookup.name}: {answer}")
+            walk.gap(
+                "lookup failed",
+                record,
+                term,
+                f"{lookup.rdtype} {lookup.name}: {answer}",
+            )
     elif lookup.rdtype == "MX":
         term.hosts = mail_hosts(answer)
         if len(term.hosts) > walk.bounds.hosts:
-            walk.gap("too many hosts", record, term, f"{walk.bounds.hosts} of {len(term.hosts)} were asked for")
+            walk.gap(
+                "too many hosts",
+                record,
+                term,
+                f"{walk.bounds.hosts} of {len(term.hosts)} were asked for",
+            )
         for host in term.hosts[: walk.bounds.hosts]:
             walk.want(host, "A", record, term)
             walk.want(host, "AAAA", record, term)
@@ -458,17 +562,30 @@ async def _round(walk: _Walk) -> None:
         walk.survey.rounds += 1
         answers = await gather(*new, within=walk.bounds.seconds)
         for lookup, answer in zip(new, answers, strict=True):
-            walk.known[lookup] = answer.with_traceback(None) if isinstance(answer, Unanswered) else answer
+            walk.known[lookup] = (
+                answer.with_traceback(None)
+                if isinstance(answer, Unanswered)
+                else answer
+            )
     for lookup, who in wanted.items():
         for record, term in who:
             if lookup in left:
-                walk.gap("too many lookups", record, term, f"{walk.bounds.lookups} were asked")
+                walk.gap(
+                    "too many lookups",
+                    record,
+                    term,
+                    f"{walk.bounds.lookups} were asked",
+                )
             else:
                 _hand_on(walk, record, term, lookup, walk.known[lookup])
 
 
 def _hand_on(
-    walk: _Walk, record: SurveyedRecord, term: SurveyedTerm | None, lookup: Lookup, answer: Records | Unanswered
+    walk: _Walk,
+    record: SurveyedRecord,
+    term: SurveyedTerm | None,
+    lookup: Lookup,
+    answer: Records | Unanswered,
 ) -> None:
     "Give an answer to one who wanted it, if there is room."
     if term is None:
@@ -494,7 +611,9 @@ def find_loops(root: SurveyedRecord) -> list[list[str]]:
             turns.pop()
             done.add(id(way.pop()))
         elif inner in way:
-            found.append([each.domain for each in way[way.index(inner) :]] + [inner.domain])
+            found.append(
+                [each.domain for each in way[way.index(inner) :]] + [inner.domain]
+            )
         elif id(inner) not in done:
             way.append(inner)
             turns.append(inner.inner())
@@ -512,9 +631,13 @@ async def survey(
     "Walk all that a record leads to, asking `Lookup`s; `ValueError` for what is neither a domain nor a record."
     text = about.strip()
     given = is_record(text)
-    name = ascii_domain((domain or NOBODYS_DOMAIN) if given else text.rpartition("@")[2])
+    name = ascii_domain(
+        (domain or NOBODYS_DOMAIN) if given else text.rpartition("@")[2]
+    )
     if not is_name(name) or "." not in name or " " in name:
-        raise ValueError(f"should be a domain, or a record that begins with v=spf1, not {name!r:.80}")
+        raise ValueError(
+            f"should be a domain, or a record that begins with v=spf1, not {name!r:.80}"
+        )
     found = Survey(name, given)
     walk = _Walk(found, bounds)
     if given:
@@ -549,8 +672,11 @@ async def arun_survey(
     about: str,  # a domain, an address in it, or a record
     domain: str = "",  # of the record
     *,
-    resolver: Resolver | Zone | None = None,  # who answers; by default, the nameservers of this machine
-    timeout: float | None = SURVEY_TIMEOUT,  # seconds for the whole; what hasn't been answered by then is a gap
+    resolver: Resolver
+    | Zone
+    | None = None,  # who answers; by default, the nameservers of this machine
+    timeout: float
+    | None = SURVEY_TIMEOUT,  # seconds for the whole; what hasn't been answered by then is a gap
 ) -> Survey:
     "What a record leads to, on asyncio; `ValueError` names an argument that is of no use."
     until, who = deadline(timeout), check_resolver(resolver)
@@ -563,8 +689,11 @@ def run_survey(
     about: str,  # a domain, an address in it, or a record
     domain: str = "",  # of the record
     *,
-    resolver: Resolver | Zone | None = None,  # who answers; by default, the nameservers of this machine
-    timeout: float | None = SURVEY_TIMEOUT,  # seconds for the whole; what hasn't been answered by then is a gap
+    resolver: Resolver
+    | Zone
+    | None = None,  # who answers; by default, the nameservers of this machine
+    timeout: float
+    | None = SURVEY_TIMEOUT,  # seconds for the whole; what hasn't been answered by then is a gap
 ) -> Survey:
     "What a record leads to. Waits for it; `ValueError` names an argument that is of no use."
     until, who = deadline(timeout), check_resolver(resolver)

@@ -11,8 +11,19 @@ from math import inf
 from typing import Any, Literal, NamedTuple
 
 from ra_plugins.spf.owner.addresses import senders
-from ra_plugins.spf.owner.cost import PLAIN_UDP_BYTES, TOGETHER_BYTES, UDP_BYTES, record_sizes, survey_cost
-from ra_plugins.spf.owner.survey import NOBODYS_DOMAIN, Survey, SurveyedRecord, SurveyedTerm
+from ra_plugins.spf.owner.cost import (
+    PLAIN_UDP_BYTES,
+    TOGETHER_BYTES,
+    UDP_BYTES,
+    record_sizes,
+    survey_cost,
+)
+from ra_plugins.spf.owner.survey import (
+    NOBODYS_DOMAIN,
+    Survey,
+    SurveyedRecord,
+    SurveyedTerm,
+)
 from ra_plugins.spf.query import NAME_LIMIT, RFC7208, Limits
 from ra_plugins.spf.record import ResultName
 from ra_plugins.spf.show import LINE, RUN, STYLE, WIDE, boxes, meter, safe
@@ -35,7 +46,11 @@ class SurveyReport:
     """
 
     def __init__(self, survey: Survey, limits: Limits = RFC7208):
-        self.survey, self.cost, self.senders = survey, survey_cost(survey, limits), senders(survey)
+        self.survey, self.cost, self.senders = (
+            survey,
+            survey_cost(survey, limits),
+            senders(survey),
+        )
 
     @property
     def result(self) -> ResultName | Literal[""]:
@@ -43,7 +58,13 @@ class SurveyReport:
         state = self.survey.root.state
         if state in ("no record", "lookup failed"):
             return "none" if state == "no record" else "temperror"
-        return "permerror" if self.cost.permerror else "temperror" if self.survey.partial else ""
+        return (
+            "permerror"
+            if self.cost.permerror
+            else "temperror"
+            if self.survey.partial
+            else ""
+        )
 
     def data(self) -> dict[str, Any]:
         "All of it, of the types that JSON has."
@@ -86,13 +107,21 @@ def limit_sentences(report: SurveyReport) -> Iterator[str]:
 def state_in_words(record: SurveyedRecord) -> str:
     "Why there is no record, or nothing."
     why = record.error or record.failure
-    return "" if record.state == "record" else f"{record.state}{f' ({why})' if why else ''}"
+    return (
+        ""
+        if record.state == "record"
+        else f"{record.state}{f' ({why})' if why else ''}"
+    )
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #c658dbf3
 def size_sentence(report: SurveyReport) -> str:
     "How long the domain's own record is, with what stands beside it."
     size = record_sizes(report.survey.root)
-    beside = f"with {_amount(size.records - 1, 'other TXT record')} " if size.records > 1 else ""
+    beside = (
+        f"with {_amount(size.records - 1, 'other TXT record')} "
+        if size.records > 1
+        else ""
+    )
     return (
         f"{_amount(size.record, 'byte')} in {_amount(size.strings, 'string')};"
         f" {beside}{size.together:,} of {TOGETHER_BYTES} with the name,"
@@ -108,7 +137,11 @@ def sender_sentence(report: SurveyReport) -> str:
         for version in (4, 6)
         if passing.count(version)
     ]
-    nobody = "nobody that can be counted" if report.senders.unknown or report.senders.partial else "nobody"
+    nobody = (
+        "nobody that can be counted"
+        if report.senders.unknown or report.senders.partial
+        else "nobody"
+    )
     return f"may send: {' and '.join(parts) or nobody}"
 
 
@@ -126,7 +159,9 @@ LISTED = 5  # terms, and gaps, that are named
 def _some(things: Iterable[object]) -> str:
     "The first few, and how many more."
     texts = [str(each) for each in things]
-    return "; ".join(texts[:LISTED]) + f"; and {len(texts) - LISTED:,} more" * (len(texts) > LISTED)
+    return "; ".join(texts[:LISTED]) + f"; and {len(texts) - LISTED:,} more" * (
+        len(texts) > LISTED
+    )
 
 
 def report_sentences(report: SurveyReport) -> list[str]:
@@ -134,12 +169,16 @@ def report_sentences(report: SurveyReport) -> list[str]:
     survey, root = report.survey, report.survey.root
     found = []
     if survey.given and survey.domain == NOBODYS_DOMAIN:
-        found.append(f"its own domain is taken for {NOBODYS_DOMAIN}, which nobody has; --domain NAME names it")
+        found.append(
+            f"its own domain is taken for {NOBODYS_DOMAIN}, which nobody has; --domain NAME names it"
+        )
     found += limit_sentences(report)
     if root.text:
         found += [size_sentence(report), sender_sentence(report)]
     if report.senders.unknown:
-        terms = _some(f"{term.text} of {record.domain}" for record, term in report.senders.unknown)
+        terms = _some(
+            f"{term.text} of {record.domain}" for record, term in report.senders.unknown
+        )
         found.append(f"not counted, since it depends on the client: {terms}")
     if survey.partial:
         found.append(f"partial, and so no less than that: {_some(survey.gaps)}")
@@ -151,7 +190,10 @@ def report_heading(report: SurveyReport) -> str:
     cost, root = report.cost, report.survey.root
     if root.state != "record":
         return f"{root.domain}: {state_in_words(root)}"
-    voids = ", ".join(f"{worst.total} of {worst.limit} void for IPv{version}" for version, worst in cost.voids.items())
+    voids = ", ".join(
+        f"{worst.total} of {worst.limit} void for IPv{version}"
+        for version, worst in cost.voids.items()
+    )
     used = "endless" if cost.lookups.total == inf else cost.lookups.total
     return f"{root.domain}: at worst {used} of {cost.lookups.limit} lookups; {voids} clients"
 
@@ -177,13 +219,22 @@ def term_notes(term: SurveyedTerm) -> str:
     addresses = len(term.blocks) if not term.block else 0
     found = [
         "never reached" * (not term.reached),
-        f"depends on {', '.join(f'%{{{letter}}}' for letter in term.letters)}" if term.letters else "",
+        f"depends on {', '.join(f'%{{{letter}}}' for letter in term.letters)}"
+        if term.letters
+        else "",
         f"{_amount(len(term.hosts), 'host')}: {', '.join(term.hosts[:HOSTS_SHOWN])}{', …' * (len(term.hosts) > HOSTS_SHOWN)}"
         if term.hosts
         else "",
         _amount(addresses, "address") if addresses else "",
-        *(f"nothing: {lookup.rdtype} {lookup.name}" for lookup, answer in term.asked[:HOSTS_SHOWN] if answer == ()),
-        *(f"{lookup.rdtype} {lookup.name}: {why}" for lookup, why in term.failures[:HOSTS_SHOWN]),
+        *(
+            f"nothing: {lookup.rdtype} {lookup.name}"
+            for lookup, answer in term.asked[:HOSTS_SHOWN]
+            if answer == ()
+        ),
+        *(
+            f"{lookup.rdtype} {lookup.name}: {why}"
+            for lookup, why in term.failures[:HOSTS_SHOWN]
+        ),
     ]
     return "; ".join(filter(None, found))
 
@@ -193,12 +244,28 @@ def term_row(report: SurveyReport, term: SurveyedTerm, depth: int) -> SurveyRow:
     cost = report.cost
     costs = cost.lookups
     own = int(term.counts and term.reached)
-    voids = tuple(worst.weigh(term, version) + worst.inside(term) for version, worst in cost.voids.items())
-    over = any(worst.over and worst.over.term is term for worst in (costs, *cost.voids.values()))
-    return SurveyRow(depth, term.text, own, costs.inside(term) if term.reached else 0, voids, term_notes(term), over)
+    voids = tuple(
+        worst.weigh(term, version) + worst.inside(term)
+        for version, worst in cost.voids.items()
+    )
+    over = any(
+        worst.over and worst.over.term is term
+        for worst in (costs, *cost.voids.values())
+    )
+    return SurveyRow(
+        depth,
+        term.text,
+        own,
+        costs.inside(term) if term.reached else 0,
+        voids,
+        term_notes(term),
+        over,
+    )
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #4ef0cd4f
-def run_rows(report: SurveyReport, terms: list[SurveyedTerm], depth: int) -> Iterator[tuple[SurveyRow, SurveyedTerm | None]]:
+def run_rows(
+    report: SurveyReport, terms: list[SurveyedTerm], depth: int
+) -> Iterator[tuple[SurveyRow, SurveyedTerm | None]]:
     "The rows of a record's terms, a long run of networks as one."
     for network, group in groupby(terms, lambda term: term.block is not None):
         run = list(group)
@@ -210,14 +277,21 @@ def run_rows(report: SurveyReport, terms: list[SurveyedTerm], depth: int) -> Ite
 
 
 def survey_rows(
-    report: SurveyReport, record: SurveyedRecord, depth: int = 0, shown: set[int] | None = None
+    report: SurveyReport,
+    record: SurveyedRecord,
+    depth: int = 0,
+    shown: set[int] | None = None,
 ) -> Iterator[SurveyRow]:
     "The rows of a record, and of those that it leads to."
     shown = set() if shown is None else shown
     again = id(record) in shown
     shown.add(id(record))
     size = _amount(record_sizes(record).record, "byte") if record.text else ""
-    yield SurveyRow(depth, f"{record.domain}: {'as above' if again else state_in_words(record) or size}", head=True)
+    yield SurveyRow(
+        depth,
+        f"{record.domain}: {'as above' if again else state_in_words(record) or size}",
+        head=True,
+    )
     if again:
         return
     for row, term in run_rows(report, record.terms, depth):
@@ -233,7 +307,14 @@ def bounded_rows(report: SurveyReport) -> list[SurveyRow]:
     "The rows of the whole tree, the first five hundred."
     rows = list(survey_rows(report, report.survey.root))
     more = len(rows) - ROWS
-    return rows if more <= 0 else [*rows[:ROWS], SurveyRow(0, f"{more:,} more lines, which --json has", head=True)]
+    return (
+        rows
+        if more <= 0
+        else [
+            *rows[:ROWS],
+            SurveyRow(0, f"{more:,} more lines, which --json has", head=True),
+        ]
+    )
 
 
 def lookup_cell(row: SurveyRow) -> str:
@@ -246,17 +327,31 @@ def void_cell(row: SurveyRow) -> str:
     "Lookups that bring nothing: `2 void` for all clients, or `2 void IPv6`."
     if len(set(row.voids)) == 1:
         return f"{row.voids[0]} void" if row.voids[0] else ""
-    return ", ".join(f"{count} void IPv{version}" for version, count in zip((4, 6), row.voids, strict=False) if count)
+    return ", ".join(
+        f"{count} void IPv{version}"
+        for version, count in zip((4, 6), row.voids, strict=False)
+        if count
+    )
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #96e16c01
 def survey_text(report: SurveyReport) -> str:
     "A report for a terminal. Each line is printable, whatever a record holds."
     rows = []
     for row in bounded_rows(report):
-        notes = "; ".join(filter(None, ["<- a limit is exceeded here" * row.over, row.notes]))
+        notes = "; ".join(
+            filter(None, ["<- a limit is exceeded here" * row.over, row.notes])
+        )
         indent = "    " * row.depth + "  " * (not row.head)
-        rows.append([printable(cell, LINE) for cell in (indent + row.text, lookup_cell(row), void_cell(row), notes)])
-    wide = [max((len(row[column]) for row in rows if any(row[1:])), default=0) for column in range(3)]
+        rows.append(
+            [
+                printable(cell, LINE)
+                for cell in (indent + row.text, lookup_cell(row), void_cell(row), notes)
+            ]
+        )
+    wide = [
+        max((len(row[column]) for row in rows if any(row[1:])), default=0)
+        for column in range(3)
+    ]
     lines = [
         f"{term:{min(wide[0], WIDE)}}  {price:{wide[1]}}  {voids:{wide[2]}}  {notes}".rstrip()
         for term, price, voids, notes in rows
@@ -268,11 +363,21 @@ def survey_text(report: SurveyReport) -> str:
 def worst_data(worst: Any) -> dict[str, Any]:
     "A worst case, and what is spent on the way."
     spent = [
-        {"domain": each.record.domain, "term": each.term.text, "count": each.weight, "by": [term.text for term in each.by]}
+        {
+            "domain": each.record.domain,
+            "term": each.term.text,
+            "count": each.weight,
+            "by": [term.text for term in each.by],
+        }
         for each in worst.spent
     ]
     endless = worst.total == inf
-    return {"used": None if endless else worst.total, "endless": endless, "limit": worst.limit, "by": spent}
+    return {
+        "used": None if endless else worst.total,
+        "endless": endless,
+        "limit": worst.limit,
+        "by": spent,
+    }
 
 
 def term_data(report: SurveyReport, term: SurveyedTerm) -> dict[str, Any]:
@@ -306,7 +411,11 @@ def term_data(report: SurveyReport, term: SurveyedTerm) -> dict[str, Any]:
 
 def record_data(report: SurveyReport, record: SurveyedRecord) -> dict[str, Any]:
     "A record, of the types that JSON has."
-    mistake = record.error and {"message": record.error.message, "text": record.error.problem, "place": record.error.place}
+    mistake = record.error and {
+        "message": record.error.message,
+        "text": record.error.problem,
+        "place": record.error.place,
+    }
     return {
         "domain": record.domain,
         "state": record.state,
@@ -328,8 +437,13 @@ def survey_data(report: SurveyReport) -> dict[str, Any]:
         "given": survey.given,
         "result": report.result or None,
         "lookups": worst_data(cost.lookups),
-        "voids": {f"ipv{version}": worst_data(worst) for version, worst in cost.voids.items()},
-        "mx": [{"domain": record.domain, "term": term.text, "hosts": len(term.hosts)} for record, term in cost.mx],
+        "voids": {
+            f"ipv{version}": worst_data(worst) for version, worst in cost.voids.items()
+        },
+        "mx": [
+            {"domain": record.domain, "term": term.text, "hosts": len(term.hosts)}
+            for record, term in cost.mx
+        ],
         "senders": {
             **{
                 f"ipv{version}": {
@@ -338,9 +452,14 @@ def survey_data(report: SurveyReport) -> dict[str, Any]:
                 }
                 for version in (4, 6)
             },
-            "unknown": [{"domain": record.domain, "term": term.text} for record, term in report.senders.unknown],
+            "unknown": [
+                {"domain": record.domain, "term": term.text}
+                for record, term in report.senders.unknown
+            ],
         },
-        "records": {name: record_data(report, record) for name, record in survey.records.items()},
+        "records": {
+            name: record_data(report, record) for name, record in survey.records.items()
+        },
         "loops": survey.loops,
         "partial": survey.partial or report.senders.partial,
         "gaps": [gap._asdict() for gap in survey.gaps],
@@ -369,7 +488,9 @@ def tree_html(rows: list[SurveyRow]) -> str:
     found, depth = [], -1
     for row in rows:
         if row.head:
-            found.append("</div>" * (depth - row.depth + 1) + '<div class="raspf-record">')
+            found.append(
+                "</div>" * (depth - row.depth + 1) + '<div class="raspf-record">'
+            )
         else:
             found.append("</div>" * (depth - row.depth))
         depth = row.depth
@@ -385,9 +506,15 @@ def report_html(report: SurveyReport) -> str:
     head = [
         f'<b class="raspf-code">{safe(report.survey.domain)}</b>',
         f"<span>{endless if used == inf else meter(int(used), cost.lookups.limit)} lookups</span>",
-        *(f"<span>{meter(int(worst.total), worst.limit)} void, IPv{version}</span>" for version, worst in cost.voids.items()),
+        *(
+            f"<span>{meter(int(worst.total), worst.limit)} void, IPv{version}</span>"
+            for version, worst in cost.voids.items()
+        ),
     ]
-    said = "".join(f'<div class="raspf-why">{safe(line)}</div>' for line in report_sentences(report))
+    said = "".join(
+        f'<div class="raspf-why">{safe(line)}</div>'
+        for line in report_sentences(report)
+    )
     return (
         f'<div class="raspf"><style>{STYLE}</style><div class="raspf-head">{"".join(head)}</div>{said}'
         f"{tree_html(bounded_rows(report))}</div>"
