@@ -266,14 +266,11 @@ def long_record(query: Query, text: str) -> Record:
 # %% ../../nbs/spf/07_evaluation.ipynb #f9ae710b
 def select_record(query: Query, visit: Visit, texts: Records) -> Record | None:
     "The record among a domain's texts, if there is one (section 4.5); `SeveralRecords` for two, or `FaultyRecord`."
-    records = [
-        text for text in texts if text.startswith("v=spf1 ") or is_record(text)
-    ]  # nearly all are spelt so
+    records = texts if len(texts) == 1 else [text for text in texts if is_record(text)]
     if len(records) > 1:
         raise SeveralRecords(visit, records)
-    if not records:
+    if not records or not is_record(text := records[0]):
         return None
-    text = records[0]
     try:
         return (
             kept_record(text) if len(text) < LONG_RECORD else long_record(query, text)
@@ -313,7 +310,8 @@ async def follow_redirect(
     "Go on with another domain's record in place of this one (RFC 7208, section 6.1)."
     visit.reached = REDIRECT
     count_term(query, visit, REDIRECT)
-    await prepare_macros(query, visit, REDIRECT, spec)
+    if needs_name(spec):
+        await prepare_macros(query, visit, REDIRECT, spec)
     domain = policy_name(query, spec, visit.domain)
     if domain:
         visit.redirected = Visit(domain)

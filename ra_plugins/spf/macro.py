@@ -42,7 +42,10 @@ class Expansion:
         text = ".".join(parts)
         return quote(octets(text), safe="-._~") if self.escaped else text
 
-# %% ../../nbs/spf/00_macro.ipynb #a974d5e7
+# %% ../../nbs/spf/00_macro.ipynb #64a7d5ef
+_NO_LETTERS: frozenset[str] = frozenset()
+
+
 class MacroString:
     "A macro string, taken apart."
 
@@ -54,12 +57,13 @@ class MacroString:
         parts: list[str | Expansion],  # plain text and expansions, in order
         open: bool,  # does it end in something that begins with a percent sign?
     ):
-        self.text, self.parts, self.open = text, parts, open
-        letters = [part.letter for part in parts if isinstance(part, Expansion)]
-        self.letters = frozenset(letters)
-        self.plain = (
-            None if letters else "".join(map(str, parts))
-        )  # the whole text, where there are no holes
+        self.text, self.parts, self.open, self.letters = text, parts, open, _NO_LETTERS
+        self.plain: str | None  # the whole text, where there are no holes
+        if len(parts) == 1 and isinstance(parts[0], str):
+            self.plain = parts[0]
+        else:
+            self.letters = frozenset(part.letter for part in parts if isinstance(part, Expansion))
+            self.plain = None if self.letters else "".join(map(str, parts))
 
     def expand(
         self,
@@ -178,7 +182,7 @@ def parse_macro(
             place += 1
             continue
         place, written = token.end(), token[0]
-        letter, digits, reverse, delimiters, escape, plain = token.groups()
+        letter, digits, reverse, delimiters, escape, plain = token.groups("")
         if plain or escape:
             parts.append(plain or ESCAPES[escape])
             continue

@@ -85,18 +85,11 @@ class Limits:
                 or (most is not None and value > most)
             ):
                 bound = f"from 0 to {most}" if most else "from 0 on"
-                raise ValueError(
-                    f"{name} should be a number {bound}, not {value!r:.60}"
-                )
-        for name, value in (("void_ipv6", void_ipv6), ("void_ipv4", void_ipv4)):
-            if not isinstance(value, bool):
-                raise ValueError(f"{name} should be True or False, not {value!r:.60}")
-        self.lookups, self.voids, self.void_ipv6, self.void_ipv4 = (
-            lookups,
-            voids,
-            void_ipv6,
-            void_ipv4,
-        )
+                raise ValueError(f"{name} should be a number {bound}, not {value!r:.60}")
+        for name, choice in (("void_ipv6", void_ipv6), ("void_ipv4", void_ipv4)):
+            if not isinstance(choice, bool):
+                raise ValueError(f"{name} should be True or False, not {choice!r:.60}")
+        self.lookups, self.voids, self.void_ipv6, self.void_ipv4 = lookups, voids, void_ipv6, void_ipv4
 
     def __repr__(self) -> str:
         counted = f"void_ipv6={self.void_ipv6}, void_ipv4={self.void_ipv4}"

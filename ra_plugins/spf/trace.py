@@ -270,7 +270,8 @@ class LimitExceeded(EvaluationError):
 class LookupLimitExceeded(LimitExceeded):
     "One term too many that asks DNS."
 
-    kind, message = "lookup limit", "Too many DNS lookups"
+    kind = "lookup limit"
+    message = "Too many DNS lookups"
 
 
 class VoidLimitExceeded(LimitExceeded):
@@ -295,7 +296,8 @@ class VoidLimitExceeded(LimitExceeded):
 class HostLimitExceeded(LimitExceeded):
     "An mx with too many hosts."
 
-    kind, message = "MX host limit", f"More than {NAME_LIMIT} MX records returned"
+    kind = "MX host limit"
+    message = f"More than {NAME_LIMIT} MX records returned"
 
     def __init__(self, visit: Visit, number: int):
         super().__init__(visit, number, NAME_LIMIT)
@@ -342,7 +344,8 @@ class FaultyRecord(EvaluationError):
 class SeveralRecords(EvaluationError):
     "A domain with more than one SPF record: section 4.5."
 
-    kind, message = "several records", "Two or more type TXT spf records found."
+    kind = "several records"
+    message = "Two or more type TXT spf records found."
 
     def __init__(self, visit: Visit, records: Sequence[str] = ()):  # all of them
         super().__init__(visit)
@@ -383,7 +386,8 @@ def failure_kind(failure: Unanswered) -> str:
 class LookupFailed(EvaluationError):
     "A lookup that wasn't answered: sections 4.4 and 5. `failure` says why by its type: `Late`, `Refused`, `Broken`."
 
-    kind, result = "lookup failed", "temperror"
+    kind = "lookup failed"
+    result = "temperror"
 
     def __init__(self, visit: Visit, number: int, lookup: Lookup, failure: Unanswered):
         super().__init__(visit, number)
