@@ -55,8 +55,8 @@ class RecordError(ValueError):
         message: str,  # what is wrong
         problem: str,  # the text that is wrong
         place: int = 0,  # where the term begins, counted in characters from 0
-        part: tuple[int, int]
-        | None = None,  # what of that text is wrong: from where to where; None for all of it
+        # what of that text is wrong: from where to where; None for all of it
+        part: tuple[int, int] | None = None,
     ):
         super().__init__(
             message, problem, place, part
@@ -72,12 +72,15 @@ class RecordError(ValueError):
         return f"{self.message}: {self.problem}"
 
 # %% ../../nbs/spf/01_record.ipynb #b6cec7a6
-NAME_LENGTH = 253  # characters of a domain name in its usual form; RFC 1035, 2.3.4, has 255 bytes on the wire
+# characters of a domain name in its usual form; RFC 1035, 2.3.4, has 255 bytes on the
+# wire
+NAME_LENGTH = 253
 LABEL_LENGTH = 63  # characters of a label
 
 # %% ../../nbs/spf/01_record.ipynb #d16f6f6b
 def ascii_domain(domain: str) -> str:
-    "A domain name in ASCII, without a dot at its end; what can't be such a name stays as it is."
+    """A domain name in ASCII, without a dot at its end; what can't be such a name stays
+    as it is."""
     if not domain.isascii() and len(domain) <= NAME_LENGTH + 1:
         import idna
 
@@ -89,7 +92,8 @@ def ascii_domain(domain: str) -> str:
 
 # %% ../../nbs/spf/01_record.ipynb #d787d103
 def is_name(domain: str) -> bool:
-    "Can this be asked of DNS: visible ASCII, not too long, of labels that are neither empty nor too long?"
+    """Can this be asked of DNS: visible ASCII, not too long, of labels that are neither
+    empty nor too long?"""
     return len(domain) <= NAME_LENGTH and _is_name(domain)
 
 
@@ -103,7 +107,8 @@ def _is_name(domain: str) -> bool:
 
 # %% ../../nbs/spf/01_record.ipynb #ae851223
 def fit_name(domain: str) -> str:
-    "A domain name without a dot at its end, and without the labels at its left that are too much (RFC 7208, section 7.3)."
+    """A domain name without a dot at its end, and without the labels at its left that
+    are too much (RFC 7208, section 7.3)."""
     name = domain.removesuffix(".")
     return (
         name if len(name) <= NAME_LENGTH else name[-NAME_LENGTH - 1 :].partition(".")[2]
@@ -111,7 +116,8 @@ def fit_name(domain: str) -> str:
 
 # %% ../../nbs/spf/01_record.ipynb #98bb1185
 def is_top_label(label: str) -> bool:
-    "Letters, digits and hyphens, no hyphen at either end, and not digits alone (`toplabel` in RFC 7208, section 7.1)."
+    """Letters, digits and hyphens, no hyphen at either end, and not digits alone
+    (`toplabel` in RFC 7208, section 7.1)."""
     body = label.replace("-", "")
     return (
         body.isascii()
@@ -139,7 +145,8 @@ def domain_spec(text: str) -> MacroString:
 
 # %% ../../nbs/spf/01_record.ipynb #23c4d82f
 def masks(bits: int) -> dict[str | None, int]:
-    "The masks of all prefix lengths, by the digits behind the slash; None for no slash (RFC 7208, section 12)."
+    """The masks of all prefix lengths, by the digits behind the slash; None for no
+    slash (RFC 7208, section 12)."""
     every = (1 << bits) - 1
     return {
         None: every,
@@ -162,15 +169,23 @@ VERSIONS = {
 
 # %% ../../nbs/spf/01_record.ipynb #c310cb78
 def network_ranges(
-    networks: Iterable[tuple[int, int, int]],  # mask, first address, and number of the term
+    networks: Iterable[
+        tuple[int, int, int]
+    ],  # mask, first address, and number of the term
     bits: int,  # of an address
-) -> tuple[list[int], list[int | None]]:  # where each range begins, and which term matches in it
+) -> tuple[
+    list[int], list[int | None]
+]:  # where each range begins, and which term matches in it
     "The ranges into which networks cut all addresses. Of several that begin at one address the last holds."
     every = 1 << bits
     starts: list[int] = [0]
     numbers: list[int | None] = [None]
-    within: list[tuple[int, int | None]] = [(every, None)]  # where the networks end that we are in, and what matches
-    for mask, first, number in sorted([*networks, (every - 1, every, 0)], key=lambda each: (each[1], each[0])):
+    within: list[tuple[int, int | None]] = [
+        (every, None)
+    ]  # where the networks end that we are in, and what matches
+    for mask, first, number in sorted(
+        [*networks, (every - 1, every, 0)], key=lambda each: (each[1], each[0])
+    ):
         while within and within[-1][0] <= first:  # it ends: what is around it goes on
             end, _ = within.pop()
             starts.append(end)
@@ -184,7 +199,9 @@ def network_ranges(
     return starts, numbers
 
 # %% ../../nbs/spf/01_record.ipynb #7e1879ce
-LOOKED_THROUGH = 4  # times that a run of networks is looked through, before it is sorted
+LOOKED_THROUGH = (
+    4  # times that a run of networks is looked through, before it is sorted
+)
 
 
 class Networks:
@@ -193,7 +210,10 @@ class Networks:
     __slots__ = ("listed", "asked", "ranges")
 
     def __init__(self) -> None:
-        self.listed: dict[int, list[tuple[int, int, int]]] = {4: [], 6: []}  # by version, as for `network_ranges`
+        self.listed: dict[int, list[tuple[int, int, int]]] = {
+            4: [],
+            6: [],
+        }  # by version, as for `network_ranges`
         self.asked = 0  # times, up to `LOOKED_THROUGH`
         self.ranges: dict[int, tuple[list[int], list[int | None]]] = {}  # by version
 
@@ -210,7 +230,10 @@ class Networks:
                     return number
             return None
         if not self.ranges:
-            self.ranges = {4: network_ranges(self.listed[4], 32), 6: network_ranges(self.listed[6], 128)}
+            self.ranges = {
+                4: network_ranges(self.listed[4], 32),
+                6: network_ranges(self.listed[6], 128),
+            }
         starts, numbers = self.ranges[version]
         return numbers[bisect_right(starts, address) - 1]
 
@@ -267,13 +290,22 @@ TERM = re.compile(
     r")\Z",
     re.IGNORECASE | re.ASCII | re.DOTALL,
 )
-LAST_TERMS = {f"{qualifier}all" for qualifier in ("", *QUALIFIERS)}  # nearly every record ends in one of them
-NAMED_TERMS = {f"{qualifier}{named}": named for qualifier in ("", *QUALIFIERS) for named in ("include", "exists")}
-MODIFIER = re.compile(r"([a-z][a-z0-9_.-]*)=(.*)\Z", re.IGNORECASE | re.ASCII | re.DOTALL)
+LAST_TERMS = {
+    f"{qualifier}all" for qualifier in ("", *QUALIFIERS)
+}  # nearly every record ends in one of them
+NAMED_TERMS = {
+    f"{qualifier}{named}": named
+    for qualifier in ("", *QUALIFIERS)
+    for named in ("include", "exists")
+}
+MODIFIER = re.compile(
+    r"([a-z][a-z0-9_.-]*)=(.*)\Z", re.IGNORECASE | re.ASCII | re.DOTALL
+)
 
 # %% ../../nbs/spf/01_record.ipynb #1f8e2abd
 def parse_term(text: str) -> Term:
-    "Take a directive apart that is no network (RFC 7208, section 12), or raise `RecordError`."
+    """Take a directive apart that is no network (RFC 7208, section 12), or raise
+    `RecordError`."""
     if text in LAST_TERMS:
         return Term("all")
     mechanism, _, domain_text = text.partition(":")
@@ -309,7 +341,8 @@ WELL_FORMED = re.compile(
 
 # %% ../../nbs/spf/01_record.ipynb #b2baa605
 def is_record(text: str) -> bool:
-    "Is this TXT record an SPF record? Others are none of our business (RFC 7208, section 4.5)."
+    """Is this TXT record an SPF record? Others are none of our business (RFC 7208,
+    section 4.5)."""
     return text.startswith("v=spf1 ") or (
         text[:6].lower() == "v=spf1" and text[6:7] in ("", " ")
     )
@@ -328,7 +361,8 @@ class Record:
         self.exp: MacroString | None = None
 
     def places(self) -> list[int]:
-        "Where each directive begins, counted in characters from 0. Only what is shown needs them."
+        """Where each directive begins, counted in characters from 0. Only what is shown
+        needs them."""
         places: list[int] = []
         place = 6  # behind `v=spf1`
         for term in self.text[6:].split(" "):
@@ -341,7 +375,8 @@ class Record:
         return places
 
     def modifiers(self) -> list[str]:
-        "The modifiers that nobody knows, as they stand in the record. Only what is shown needs them, too."
+        """The modifiers that nobody knows, as they stand in the record. Only what is
+        shown needs them, too."""
         found = (
             (MODIFIER.match(term), term)
             for term in self.text[6:].split(" ")
@@ -388,10 +423,20 @@ def _add(
 def parse_record(
     text: str,  # for which `is_record` holds
 ) -> Record:
-    "Take a record apart, or raise `RecordError` that names the first mistake and its place."
+    """Take a record apart, or raise `RecordError` that names the first mistake and its
+    place."""
     record, terms = Record(text), text[6:].split(" ")
-    directives, run, versions, from_bytes = record.directives, None, VERSIONS.get, int.from_bytes
-    index, room, well_formed = 0, MOST_LOOKUPS + 1, WELL_FORMED.fullmatch  # room for terms that ask
+    directives, run, versions, from_bytes = (
+        record.directives,
+        None,
+        VERSIONS.get,
+        int.from_bytes,
+    )
+    index, room, well_formed = (
+        0,
+        MOST_LOOKUPS + 1,
+        WELL_FORMED.fullmatch,
+    )  # room for terms that ask
     try:
         for index, term in enumerate(terms):  # noqa: B007
             mechanism, _, network = term.partition(":")
@@ -439,14 +484,18 @@ def record_size(record: Record) -> int:
     "The bytes that a record takes at most, about."
     runs = [step for step in record.steps if isinstance(step, Networks)]
     networks = sum(len(listed) for run in runs for listed in run.listed.values())
-    specs = [step.domain for step in record.steps if isinstance(step, Term)] + [record.redirect, record.exp]
+    specs = [step.domain for step in record.steps if isinstance(step, Term)] + [
+        record.redirect,
+        record.exp,
+    ]
     parts = sum(len(spec.parts) for spec in specs if spec)
     size = 500 + 6 * len(record.text) + 120 * len(record.directives)
     return size + 400 * networks + 500 * len(record.steps) + 200 * parts
 
 # %% ../../nbs/spf/01_record.ipynb #4068ba72
 class KeptTexts(Generic[T]):
-    "What was made of texts, within a bound of bytes. All checks may share one, in whatever threads they run."
+    """What was made of texts, within a bound of bytes. All checks may share one, in
+    whatever threads they run."""
 
     def __init__(
         self,

@@ -96,12 +96,14 @@ class Reason:
 
     @property
     def term(self) -> str:
-        "The term that it is about, as it stands in the record; nothing if it is about no term."
+        """The term that it is about, as it stands in the record; nothing if it is about
+        no term."""
         return self.visit.term(self.number)
 
     @property
     def place(self) -> int | None:
-        "Where that begins in the record, counted in characters from 0; None if it is about no directive."
+        """Where that begins in the record, counted in characters from 0; None if it is
+        about no directive."""
         record = self.visit.record
         return record.places()[self.number] if record and self.number >= 0 else None
 
@@ -251,7 +253,8 @@ class EvaluationError(Reason, Exception):
         return self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        "How it is copied and pickled: as it is, with the visit that has it as its error."
+        """How it is copied and pickled: as it is, with the visit that has it as its
+        error."""
         return __newobj__, (type(self),), {**vars(self), "args": self.args}
 
 # %% ../../nbs/spf/03_trace.ipynb #f0455522
@@ -331,7 +334,8 @@ class FaultyRecord(EvaluationError):
         return self.faulty[0]
 
     def details(self) -> dict[str, Any]:
-        "What is wrong, in which text, and where: the length of the term, and the part of it that is wrong."
+        """What is wrong, in which text, and where: the length of the term, and the part
+        of it that is wrong."""
         part = {"place": self.part[0], "length": self.part[1]}
         return {
             "message": self.message,
@@ -357,7 +361,8 @@ class SeveralRecords(EvaluationError):
 
 
 class NoRecord(EvaluationError):
-    "An include or a redirect that leads to a domain without a policy: sections 5.2 and 6.1."
+    """An include or a redirect that leads to a domain without a policy: sections 5.2
+    and 6.1."""
 
     kind = "no record"
 
@@ -374,7 +379,8 @@ class NoRecord(EvaluationError):
 
 # %% ../../nbs/spf/03_trace.ipynb #758246fe
 def failure_kind(failure: Unanswered) -> str:
-    "Why there is no answer, in a word: that for the class of its failure that questions know."
+    """Why there is no answer, in a word: that for the class of its failure that
+    questions know."""
     known = (
         each.__name__.lower()
         for each in type(failure).__mro__
@@ -384,7 +390,8 @@ def failure_kind(failure: Unanswered) -> str:
 
 
 class LookupFailed(EvaluationError):
-    "A lookup that wasn't answered: sections 4.4 and 5. `failure` says why by its type: `Late`, `Refused`, `Broken`."
+    """A lookup that wasn't answered: sections 4.4 and 5. `failure` says why by its
+    type: `Late`, `Refused`, `Broken`."""
 
     kind = "lookup failed"
     result = "temperror"
