@@ -205,8 +205,8 @@ def ten_plugins() -> Iterator[Benchmark]:
         made = short_folder()
         stack.callback(remove, made)
         server: Any = stack.enter_context(remote_server(everything()))
-        environ = {"DNSSERVERS": f"127.0.0.1#{server.port}", "GREYLISTSTORE": f"{made}/greylist.db"}
-        service = Policies(made, TEN, **environ)
+        store = f"{made}/greylist.db"
+        service = Policies(made, TEN, DNSSERVERS=f"127.0.0.1#{server.port}", GREYLISTSTORE=store)
         for name, text in CONTROL.items():
             (service.control / name).write_text(text)
         stack.enter_context(service)

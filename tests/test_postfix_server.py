@@ -6,6 +6,7 @@ What Postfix makes of an action is in access(5); what it does if nobody answers,
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -373,3 +374,24 @@ def test_spf_engine_and_ours_refuse_with_one_code_and_tag_once(beside: Callable[
     data = sent("192.0.2.1", "mail.example.net", "ana@example.net")
     first, second = beside(data), beside(data.replace(b"ben@", b"eva@"))
     assert [judged(action)[0] for action in (*first, *second)] == [TAG, TAG, NOTHING, NOTHING]
+
+
+# Started by systemd
+
+
+def test_a_socket_that_systemd_has_opened(folder: Path) -> None:
+    "Postfix's connection waits there until the service has come up, and is then answered."
+    if not (activate := shutil.which("systemd-socket-activate")):
+        pytest.skip("systemd isn't installed")
+    port = free_port()
+    ours = Policies(folder, "[rcpt]\n", port=port)
+    passed = [word for name in ours.environ for word in ("-E", name)]
+    ours.command = [activate, "--listen", f"127.0.0.1:{port}", *passed, *ours.command]
+    ours.launch()
+    try:
+        until(lambda: "Listening on 127.0.0.1" in ours.log.read_text(), "somebody listens for us")
+        with Postfix(folder, settings(f"check_policy_service inet:127.0.0.1:{port}")) as server:
+            assert codes(server.send("ben@example.org")) == [250, 250]
+    finally:
+        assert ours.end() == 0
+    assert f"inet:127.0.0.1:{port}, 1 worker" in ours.log.read_text()
