@@ -5,8 +5,12 @@ What Postfix makes of an action is in access(5); what it does if nobody answers,
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
+import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,6 +25,7 @@ from servers import free_port
 from service_process import remove, short_folder
 
 from ra_plugins.ask.zonefile import zone_from_text
+from ra_plugins.hosts.catalogue import catalogue
 
 SMTPDS = 200  # at once
 ZONE = zone_from_text(r"""
@@ -395,3 +400,60 @@ def test_a_socket_that_systemd_has_opened(folder: Path) -> None:
     finally:
         assert ours.end() == 0
     assert f"inet:127.0.0.1:{port}, 1 worker" in ours.log.read_text()
+
+
+# The guide
+
+GUIDE = Path(__file__).parent.parent / "nbs/guides/postfix.ipynb"
+
+
+def guide() -> str:
+    "What it says and does."
+    return "\n".join("".join(cell["source"]) for cell in json.loads(GUIDE.read_text())["cells"])
+
+
+def test_the_guide_followed_to_the_letter(folder: Path, nameserver: DnsServer) -> None:
+    "Its files and its lines for postconf: first all mail comes in, and is marked; then it is refused; then nobody is asked."
+    text = guide()
+    watching, refusing = (re.search(rf'{name} = """\\\n(.*?)"""', text, re.S) for name in ("WATCHING", "REFUSING"))
+    lines = re.findall(r"^    postconf -e '(.*)'$", text, re.M)
+    assert watching and refusing and len(lines) == 4
+    port = free_port()
+    environ = {"DNSSERVERS": f"127.0.0.1#{nameserver.port}", "GREYLISTSTORE": f"{folder}/greylist.db"}
+    forged = {"sender": "ana@why.example.net"}
+
+    def told(*words: str) -> None:
+        "What the guide has one type, for this Postfix."
+        subprocess.run([words[0], "-c", folder, *words[1:]], check=True, capture_output=True, env={**os.environ})
+
+    with Policies(folder, watching[1], port=port, **environ) as ours, Postfix(folder, {}) as server:
+        for each in lines[:2]:
+            told("postconf", "-e", each.replace("10040", str(port)))
+        told("postfix", "reload")
+        until(lambda: "reload -- version" in server.log(), "Postfix has read it")
+        assert codes(server.send("ben@example.org", **forged)) == [250, 250]
+        assert codes(server.send("ben@example.org")) == [250, 250]
+        assert codes(server.send("ben@elsewhere.example")) in ([454], [554])
+        until(lambda: len(server.mail()) == 2, "both have come in")
+        assert sorted(re.findall(r"^Received-SPF: (\w+) ", "\n".join(server.mail()), re.M)) == ["Fail", "Pass"]
+        (folder / "control/postfixplugins").write_text(refusing[1])
+        os.kill(ours.pid, signal.SIGHUP)
+        until(lambda: "new workers have taken over" in ours.log.read_text(), "it is read again")
+        for each in lines[2:]:
+            told("postconf", "-e", each.replace("10040", str(port)))
+        told("postfix", "reload")
+        until(lambda: server.log().count("reload -- version") == 2, "Postfix has read it")
+        (refused,) = server.send("ben@example.org", **forged)
+        assert refused.startswith("550 5.7.23 ")
+        assert codes(server.send("eva@example.org")) == [451]
+        told("postconf", *(re.findall(r"^    postconf (-X .*)$", text, re.M)[0].split()))
+        told("postfix", "reload")
+        until(lambda: server.log().count("reload -- version") == 3, "Postfix has read it")
+        assert codes(server.send("eva@example.org", **forged)) == [250, 250]
+
+
+def test_the_guide_names_settings_that_there_are() -> None:
+    "In its tables."
+    known = {each.name for plugin in catalogue().values() for each in plugin.settings.variables()} | {"GREYLISTSTORE"}
+    named = set(re.findall(r"\b((?:SPF|GREYLIST|RBL)[A-Z0-9]+|BOUNCELEVEL)\b", guide()))
+    assert named - known == {"GREYLISTOBSERVES"}, "the slip that it shows"
