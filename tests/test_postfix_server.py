@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from dns_server import DnsServer
-from mailserver import PATIENCE, until
+from mailserver import COMMAND, ENVIRON, PATIENCE, until
 from postfix_server import Asking, Policies, Postfix, a_folder, codes, policyd_spf, request
 from rater_server import Process
 from servers import free_port
@@ -419,14 +419,14 @@ def test_the_guide_followed_to_the_letter(folder: Path, nameserver: DnsServer) -
     lines = re.findall(r"^    postconf -e '(.*)'$", text, re.M)
     assert watching and refusing and len(lines) == 4
     port = free_port()
-    environ = {"DNSSERVERS": f"127.0.0.1#{nameserver.port}", "GREYLISTSTORE": f"{folder}/greylist.db"}
+    dns, store = f"127.0.0.1#{nameserver.port}", f"{folder}/greylist.db"
     forged = {"sender": "ana@why.example.net"}
 
     def told(*words: str) -> None:
         "What the guide has one type, for this Postfix."
         subprocess.run([words[0], "-c", folder, *words[1:]], check=True, capture_output=True, env={**os.environ})
 
-    with Policies(folder, watching[1], port=port, **environ) as ours, Postfix(folder, {}) as server:
+    with Policies(folder, watching[1], port=port, DNSSERVERS=dns, GREYLISTSTORE=store) as ours, Postfix(folder, {}) as server:
         for each in lines[:2]:
             told("postconf", "-e", each.replace("10040", str(port)))
         told("postfix", "reload")
@@ -457,3 +457,13 @@ def test_the_guide_names_settings_that_there_are() -> None:
     known = {each.name for plugin in catalogue().values() for each in plugin.settings.variables()} | {"GREYLISTSTORE"}
     named = set(re.findall(r"\b((?:SPF|GREYLIST|RBL)[A-Z0-9]+|BOUNCELEVEL)\b", guide()))
     assert named - known == {"GREYLISTOBSERVES"}, "the slip that it shows"
+
+
+def test_a_report_counts_what_postfix_was_told_once(folder: Path, nameserver: DnsServer) -> None:
+    "A plugin's own line and the service's line about one refusal are one."
+    chains = "[rcpt]\nspfchecks\nBOUNCELEVEL=0\n"
+    with Policies(folder, chains, DNSSERVERS=f"127.0.0.1#{nameserver.port}") as ours, Asking(ours.unix) as smtpd:
+        (action,) = smtpd.ask("ben", sender="ana@why.example.net")
+    assert action.startswith("550 ")
+    done = subprocess.run([*COMMAND, "report", "--json", ours.log], env=ENVIRON, check=True, capture_output=True)
+    assert json.loads(done.stdout)["verdicts"]["refused"] == 1
