@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from shutil import which
 
 NEEDS = {  # by benchmark
+    "postfix": ("spf-engine",),
     "rater": ("redis-server", "uvloop"),
     "rater_loops": ("uvloop",),
     "service": ("dash", "gcc", "libc6-dev"),
@@ -30,6 +31,7 @@ THERE: dict[str, tuple[str, Callable[[], object]]] = {  # by need: what brings i
     "gcc": ("Debian's package gcc", lambda: which("gcc")),
     "libc6-dev": ("Debian's package libc6-dev", has_headers),
     "musl-tools": ("Debian's package musl-tools", lambda: which("musl-gcc")),
+    "spf-engine": ("pip install spf-engine", lambda: find_spec("spf_engine")),
     "uvloop": ("pip install 'ra-plugins[service]'", lambda: find_spec("uvloop")),
 }
 

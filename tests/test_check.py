@@ -588,3 +588,19 @@ def test_a_service_that_runs(home: Path) -> None:
 def test_the_options_tell_of_all_that_can_be_looked_at() -> None:
     told = check_parser().format_help()
     assert all(option in told for option in ("--control", "--as", "--like", "--rules", "--run", "--home", "--json"))
+
+
+# Postfix
+
+
+def test_a_postfix_server(home: Path) -> None:
+    "No smtpplugins there, and none is missed: postfixplugins is looked at, beside the other or alone."
+    (home / "control" / "postfixplugins").write_text("[rcpt]\nspfcheck\n[mail]\nplusaliases\nrblchecks\nRBLSERVRES=bl.example\n")
+    alone = checked(home, status=1)
+    assert alone[1] == ["postfixplugins:2", "postfixplugins:4", "postfixplugins:4", "postfixplugins:6"]
+    for words in ("there is no plugin spfcheck", "can't; Postfix does that itself", "no plugin here has a setting RBLSERVRES"):
+        assert words in alone[2]
+    (home / "control" / "smtpplugins").write_text("")
+    assert checked(home, status=1)[2] == alone[2]
+    (home / "control" / "postfixplugins").write_text("[mail]\nrblchecks\nRBLSERVERS=bl.example\n")
+    assert checked(home) == (0, [], "")

@@ -249,6 +249,9 @@ def test_systemd_reads_the_units(clean: Path, tmp_path: Path) -> None:
     command(clean, "ra-plugins", "units", tmp_path, "rater")
     done = run(verify, "verify", "--man=no", tmp_path / "rater.service")
     assert "rater.service" not in done.stderr, done.stderr
+    command(clean, "ra-plugins", "units", tmp_path, "postfix", "--etc", tmp_path / "etc")
+    done = run(verify, "verify", "--man=no", tmp_path / "ra-plugins-postfix.service")
+    assert "ra-plugins-postfix" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("kind", ["daemontools", "s6"])

@@ -13,7 +13,7 @@ from functools import partial
 
 from ra_plugins.cli.check_lists import check_lists
 from ra_plugins.cli.check_sections import Mistake, SetUp, check_sections
-from ra_plugins.cli.check_service import check_service
+from ra_plugins.cli.check_service import check_postfix, check_service
 from ra_plugins.cli.check_settings import (
     RunScript,
     Told,
@@ -24,6 +24,7 @@ from ra_plugins.cli.check_settings import (
 )
 from ra_plugins.cli.check_settings import read_run_script, rules_settings
 from ra_plugins.cli.looks import smtpd_user
+from ra_plugins.hosts.postfix.stages import POSTFIX_FILE
 from ra_plugins.hosts.script import CONTROLDIR, environment
 from ra_plugins.hosts.service.request import SOCKET
 from ra_plugins.spp.sections import SECTIONS
@@ -89,6 +90,9 @@ def _mistakes(
         setup.raw  # noqa: B018 - is it there?
     except FileNotFoundError:
         os.stat(options.control)
+        if os.path.lexists(setup.control.path(POSTFIX_FILE)):  # Postfix alone asks
+            yield from check_postfix(setup)
+            return
         yield Mistake(
             setup.file,
             0,

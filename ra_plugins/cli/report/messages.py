@@ -179,6 +179,9 @@ def _names() -> frozenset[str]:
 
 
 _OURS = _names()  # the plugins of ours
+_TOLD_POSTFIX = re.compile(  # as the service writes it when Postfix asks
+    r"refused at [a-z-]+: ([45])\d\d (.*) \[([0-9A-Fa-f.:]+|unknown)(?:, .*)?\]$"
+)
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #8c32f621
 def plugin_event(
@@ -187,6 +190,12 @@ def plugin_event(
     message: str,
 ) -> Event:
     "What a plugin has said."
+    if told_postfix := _TOLD_POSTFIX.match(message):
+        if plugin in _OURS:  # which has said why in a line of its own
+            return Event(ABOUT_SESSION, plugin, pid=pid)
+        code, reason, client = told_postfix.groups()
+        verdict = WAS_DEFERRED if code == "4" else WAS_REFUSED
+        return Event(verdict, plugin, reason, client, pid=pid)
     for verdict, reason, pattern in _fitting(message):
         if found := pattern.match(message):
             told = found.groupdict("")

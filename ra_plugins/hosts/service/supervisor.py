@@ -19,7 +19,12 @@ from time import monotonic
 from typing import Any
 
 from ra_plugins.hosts.guard import describe
-from ra_plugins.hosts.postfix.places import POLICY_SECONDS, PolicyPlace, policy_listener
+from ra_plugins.hosts.postfix.places import (
+    POLICY_SECONDS,
+    PolicyPlace,
+    listens_there,
+    policy_listener,
+)
 from ra_plugins.hosts.service.decider import Counts
 from ra_plugins.hosts.service.log import LOG, Complaints, log_to_stderr, unblock_stderr
 from ra_plugins.hosts.service.port import CONNECTIONS, REST_SECONDS
@@ -255,13 +260,16 @@ class Supervisor:
         self.reloading: asyncio.Task[None] | None = None
         self.status: UnixListener | None = None
         self.policies: list[socket.socket] = []  # where Postfix asks
+        self.inherited = inherited_sockets()
         self.listener, self.others = self._listen(), list[asyncio.Server]()
         try:
             if self.listener:
                 self.listener.setblocking(False)
                 self.status = self._listen_for_status()
             for place in options.postfix:
-                self.policies.append(policy_listener(place, self._owner(), log))
+                self.policies.append(
+                    policy_listener(place, self._owner(), log, self.inherited)
+                )
             self._become_user()
             self.users = known_users(options.callers)
         except BaseException:
@@ -343,9 +351,9 @@ class Supervisor:
         "The socket that systemd has opened, or one of our own."
         if not self.options.socket:
             return None
-        inherited = inherited_sockets()
-        if inherited:
-            return inherited[0]
+        for each in self.inherited:
+            if not any(listens_there(each, place) for place in self.options.postfix):
+                return each
         return self._unix_listener(self.options.socket)
 
     def policy_places(self) -> list[str]:
