@@ -207,7 +207,7 @@ print(*sorted({HEAVY!r} & set(sys.modules)))"""
     assert done.stdout.split() == [], f"{module} imports these; python -X importtime shows by which way"
 
 
-EXTRAS = ("dns", "spf", "cdb", "checkback", "smtpd", "rater", "service", "sql", "completion")
+EXTRAS = ("dns", "spf", "cdb", "checkback", "smtpd", "rater", "service", "sql", "milter", "completion")
 
 
 def required(key: str) -> set[str]:
