@@ -24,7 +24,7 @@ from ra_plugins.support.command_line import (
 )
 
 # %% auto #0
-__all__ = ['milter_parser', 'check_sections', 'run_milter', 'main']
+__all__ = ['milter_parser', 'check_milter', 'run_milter', 'main']
 
 # %% ../../nbs/cli/21_milter.ipynb #918a85cf
 def milter_parser() -> argparse.ArgumentParser:
@@ -87,7 +87,7 @@ _TELLS = "Be a milter of Postfix or Sendmail, by the plugins in control/milterpl
 _ENDINGS = {0: "it has ended as it was told, or with --check, all is well"}
 
 # %% ../../nbs/cli/21_milter.ipynb #26107dce
-def check_sections(
+def check_milter(
     arguments: argparse.Namespace,
     settings: dict[str, str],  # besides the environment
 ) -> None:
@@ -107,7 +107,7 @@ def run_milter(arguments: argparse.Namespace) -> int:
     "Answer a mail server, or look at the control file."
     settings = read_settings(arguments.settings) if arguments.settings else {}
     if arguments.check:
-        check_sections(arguments, settings)
+        check_milter(arguments, settings)
         return 0
     if not arguments.place:
         raise Fault("where? For example: ra-plugins milter unix:/run/ra-plugins/milter")
