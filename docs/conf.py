@@ -42,6 +42,7 @@ sections = {
     "hosts": ("Running plugins", "As a script that qmail-smtpd starts, in a service, for Postfix."),
     "hosts/service": ("The service", "One process that holds all plugins, and the small client that asks it."),
     "hosts/postfix": ("Postfix", "The same plugins over Postfix's policy delegation protocol."),
+    "hosts/milter": ("A milter", "The same plugins where Postfix or Sendmail asks a milter."),
     "smtpd": ("A server to try them on", "qmail-smtpd with qmail-spp, imitated."),
     "cli": ("The command line", "`ra-plugins` and its commands."),
     "cli/report": ("Reports", "What the logs say: who was refused, when, and why."),

@@ -491,6 +491,7 @@ _APART = {  # commands with a page and a command line of their own
     "service": "Hold plugins, connections and caches, and answer the small client.",
     "report": "Say from logs what was refused, deferred and let through, by whom and when.",
     "postfix": "Answer Postfix's policy requests by the plugins in control/postfixplugins.",
+    "milter": "Be a milter of Postfix or Sendmail, by the plugins in control/milterplugins.",
     "units": "Write what starts the service and rater with the machine: for systemd, daemontools or s6.",
     "completion": "Print the script by which bash, zsh or fish completes what one types.",
 }
