@@ -17,6 +17,7 @@ extensions = [
     "references",
     "lite",
     "api",
+    "console",
     "uses",
     "definitions",
     "tips",
@@ -87,6 +88,7 @@ html_favicon = str(HERE / "static" / "icon.svg")
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 copybutton_selector = "div.cell_input pre, section > div[class^=highlight-] pre"
+copybutton_exclude = ".gp, .go"  # prompts, and what is printed behind them
 html_show_sourcelink = False
 html_use_index = html_domain_indices = False  # the search finds all of it
 html_copy_source = False

@@ -17,6 +17,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from console import MAGIC, prompted
 from execnb.nbio import mk_cell, nb2str, new_nb, read_nb
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
@@ -45,7 +46,10 @@ class Page:
         self.notebook = notebook or read_nb(path)
         for number, cell in enumerate(self.notebook.cells):
             cell.metadata["number"] = number
-        self.code = [cell.source for cell in self.notebook.cells if cell.cell_type == "code"]
+            if cell.source.startswith(MAGIC):
+                cell.metadata["terminal"] = True
+                cell.source = prompted(cell.source.removeprefix(MAGIC))
+        self.code = [cell.source for cell in self.notebook.cells if is_python(cell)]
         module = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(self.code), re.M)
         self.module = f"{CONFIG.lib_name}.{module[1]}".removesuffix(".__init__") if module else ""
         self.imports = [node for source in self.code for node in import_statements(source)]
@@ -75,6 +79,11 @@ class Page:
         module = self.module and import_module(self.module)
         found = getattr(module, self.module.rpartition(".")[2], None)
         return found if hasattr(found, "stages") else None
+
+
+def is_python(cell: Any) -> bool:
+    "Is this code, and no command for a shell?"
+    return cell.cell_type == "code" and not cell.metadata.get("terminal") and not cell.source.startswith(MAGIC)
 
 
 def notebooks() -> list[Path]:
@@ -184,6 +193,9 @@ class Show(Processor):
 
     def cell(self, cell: Any) -> None:
         if cell.cell_type != "code":
+            return
+        if cell.metadata.get("terminal"):
+            cell.metadata["tags"] = ["terminal"]
             return
         cell.source = re.sub(r"^#\| *[\w-]+:.*\n?", "", cell.source, flags=re.M)
         cell.metadata["tags"] = ["hide-input"] * ("exporti" in cell.directives_) + ["remove-input"] * (
