@@ -27,6 +27,7 @@ from nbdev.processors import FilterDefaults
 CONFIG = get_config()
 ROOT = Path(CONFIG.config_path).resolve()
 NOTEBOOKS = Path(CONFIG.nbs_path).resolve()
+README_ONLY = "<!-- README only"  # begins a cell that the site leaves out
 REPOSITORY = f"{CONFIG.git_url}/blob/{CONFIG.branch}"
 NUMBER = re.compile(r"(^|/)\d+[a-z]?_")  # orders a notebook in its folder, and isn't part of its address
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
@@ -183,6 +184,8 @@ class Stage(Processor):
         target = (self.page.path.parent / found[1]).resolve()
         if target.suffix == ".ipynb":
             return NUMBER.sub(r"\1", found[1])
+        if target.is_dir() and target.is_relative_to(NOTEBOOKS):
+            return f"{found[1].rstrip('/')}/index.ipynb"
         if target.is_relative_to(ROOT) and target.exists():
             return f"{REPOSITORY}/{target.relative_to(ROOT).as_posix()}"
         return found[1]
@@ -210,8 +213,8 @@ class Show(Processor):
 
 
 def remove(cell: Any) -> None:
-    "Leave out what is hidden, and the cell that names the module."
-    if cell.directives_.keys() & HIDDEN:
+    "Leave out what is hidden, and the cell that names the module, and what is for README.md."
+    if cell.directives_.keys() & HIDDEN or cell.source.startswith(README_ONLY):
         cell["source"] = None
 
 
@@ -257,13 +260,13 @@ def contents(folder: str, title: str, description: str, pages: list[Page]) -> Pa
     return Page(NOTEBOOKS / folder / "index.ipynb", notebook)
 
 
-def stage_all(folder: Path, sections: dict[str, tuple[str, str]]) -> dict[str, Page]:
+def stage_all(folder: Path, sections: dict[str, tuple[str, str]], first: list[str]) -> dict[str, Page]:
     "Write all pages below a folder, and remove what isn't a page; sections have a title, a sentence, and their order."
     pages = {page.name: page for page in map(Page, notebooks())}
     for page in pages.values():
         stage(page)
     inside: dict[str, list[str]] = {section: [] for section in sections}
-    for name in pages:
+    for name in sorted(pages, key=lambda name: first.index(name) if name in first else len(first)):
         if name != "index" and not name.endswith("/index"):
             inside.setdefault(name.rpartition("/")[0], []).append(name)
     for section in sorted(filter(None, inside), key=lambda each: each.count("/"), reverse=True):
@@ -271,7 +274,7 @@ def stage_all(folder: Path, sections: dict[str, tuple[str, str]]) -> dict[str, P
         if f"{section}/index" not in pages:
             title, description = sections.get(section, (section.rpartition("/")[2].title(), ""))
             pages[f"{section}/index"] = contents(section, title, description, [pages[name] for name in names])
-            pages[f"{section}/index"].title = title
+            pages[f"{section}/index"].title, pages[f"{section}/index"].description = title, description
         if "/" in section:
             inside[section.rpartition("/")[0]].append(f"{section}/index")
     inside[""] = [f"{section}/index" for section in inside if section and "/" not in section] + inside.get("", [])
