@@ -27,10 +27,11 @@ from nbdev.processors import FilterDefaults
 CONFIG = get_config()
 ROOT = Path(CONFIG.config_path).resolve()
 NOTEBOOKS = Path(CONFIG.nbs_path).resolve()
+MEND, MENDS = "*Mend*", "guides/from_the_c_plugins.ipynb#plugin-by-plugin"  # and where it is told what that is
 README_ONLY = "<!-- README only"  # begins a cell that the site leaves out
 REPOSITORY = f"{CONFIG.git_url}/blob/{CONFIG.branch}"
 NUMBER = re.compile(r"(^|/)\d+[a-z]?_")  # orders a notebook in its folder, and isn't part of its address
-LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])([^)\s#]+)")
 EXPORTS, HIDDEN = {"export", "exports", "exporti"}, {"hide", "default_exp"}
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -51,6 +52,7 @@ class Page:
                 cell.metadata["terminal"] = True
                 cell.source = prompted(cell.source.removeprefix(MAGIC))
         self.code = [cell.source for cell in self.notebook.cells if is_python(cell)]
+        mark_setup([cell for cell in self.notebook.cells if is_python(cell)])
         module = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(self.code), re.M)
         self.module = f"{CONFIG.lib_name}.{module[1]}".removesuffix(".__init__") if module else ""
         self.imports = [node for source in self.code for node in import_statements(source)]
@@ -85,6 +87,17 @@ class Page:
 def is_python(cell: Any) -> bool:
     "Is this code, and no command for a shell?"
     return cell.cell_type == "code" and not cell.metadata.get("terminal") and not cell.source.startswith(MAGIC)
+
+
+def mark_setup(cells: list[Any]) -> None:
+    "A hidden cell that defines what a cell in sight uses is shown, folded: nobody shall meet a name that stands nowhere."
+    used: set[str] = set()
+    for cell in reversed(cells):
+        head = cell.source.split("\n", 2)[:2]
+        if any(re.match(r"#\| *hide\b", line) for line in head):
+            cell.metadata["setup"] = bool(definitions(ast.parse(cell.source).body).keys() & used)
+        elif not any(re.match(r"#\| *(echo: *false|default_exp|export)", line) for line in head):
+            used |= words(cell.source)
 
 
 def notebooks() -> list[Path]:
@@ -156,7 +169,7 @@ class Stage(Processor):
 
     def staged(self, cell: Any) -> list[Any]:
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(self.link, cell.source)
+            cell.source = LINK.sub(self.link, cell.source.replace(MEND, f"[{MEND}](/{MENDS})"))
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if "text/markdown" in data:
@@ -201,10 +214,13 @@ class Show(Processor):
             cell.metadata["tags"] = ["terminal"]
             return
         cell.source = re.sub(r"^#\| *[\w-]+:.*\n?", "", cell.source, flags=re.M)
-        cell.metadata["tags"] = ["hide-input"] * ("exporti" in cell.directives_) + ["remove-input"] * (
-            not is_shown(cell)
-        )
+        is_setup = cell.metadata.get("setup", False)
+        is_removed = not is_shown(cell) and not is_setup
+        is_folded = "exporti" in cell.directives_ or is_setup
+        cell.metadata["tags"] = ["hide-input"] * is_folded + ["remove-input"] * is_removed
         label = "Code" if definitions(ast.parse(cell.source).body) else "Imports"
+        if is_setup:
+            label, cell.outputs = "Set-up", []
         cell.metadata["mystnb"] = {"code_prompt_show": label, "code_prompt_hide": label}
         for output in cell.outputs:
             data = output.get("data", {})
@@ -214,7 +230,7 @@ class Show(Processor):
 
 def remove(cell: Any) -> None:
     "Leave out what is hidden, and the cell that names the module, and what is for README.md."
-    if cell.directives_.keys() & HIDDEN or cell.source.startswith(README_ONLY):
+    if (cell.directives_.keys() & HIDDEN and not cell.metadata.get("setup")) or cell.source.startswith(README_ONLY):
         cell["source"] = None
 
 
@@ -223,7 +239,7 @@ class Processors(FilterDefaults):
 
     def base_procs(self) -> list[Any]:
         ours = {"add_show_docs": Stage, "rm_export": remove}
-        left_out = {"insert_warning", "clean_show_doc", "exec_show_docs", "add_links", "add_fold", "mv_exports"}
+        left_out = {"insert_warning", "clean_show_doc", "exec_show_docs", "add_links", "add_fold", "mv_exports", "hide_"}
         return [ours.get(each.__name__, each) for each in super().base_procs() if each.__name__ not in left_out] + [
             Show
         ]
