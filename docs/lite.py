@@ -128,7 +128,9 @@ def stored(cell: Any) -> Any:
         return mk_cell(cell.source, "markdown")
     is_folded = not is_shown(cell) or "exporti" in cell.directives_
     metadata = {"trusted": True, **({"jupyter": {"source_hidden": True}} if is_folded else {})}
-    return mk_cell(cell.source, "code", metadata=metadata, outputs=cell.get("outputs", []))
+    made = mk_cell(cell.source, "code", metadata=metadata)
+    made["outputs"] = cell.get("outputs", [])
+    return made
 
 
 # Python
