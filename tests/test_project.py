@@ -153,11 +153,11 @@ def test_a_conflict_that_nbdev_has_merged_is_found(tmp_path: Path) -> None:
     for name in ("settings.ini", ".gitattributes"):
         shutil.copy(ROOT / name, tmp_path / name)
     text = (ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8")
-    assert text.count("## Three commands") == 1
+    assert text.count("## Try it") == 1
     git("init", "--quiet", "--initial-branch=main")
-    for branch, title in (("main", "## Three commands"), ("theirs", "## Four commands"), ("main", "## Five commands")):
+    for branch, title in (("main", "## Try it"), ("theirs", "## Try them"), ("main", "## Try this")):
         git("checkout", "--quiet", *(["-b"] if branch == "theirs" else []), branch)
-        notebook.write_text(text.replace("## Three commands", title), encoding="utf-8")
+        notebook.write_text(text.replace("## Try it", title), encoding="utf-8")
         git("add", "--all")
         git("commit", "--quiet", "--message", title)
     git("merge", "theirs")
