@@ -288,7 +288,8 @@ def add_button(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         return
     title, why = next(iter(doctree.findall(nodes.title))), app.runnable[docname]
     text = WHY_NOT.format(why) if why else BUTTON.format("../" * docname.count("/"), docname)
-    title.parent.insert(title.parent.index(title) + 1, nodes.raw("", text, format="html"))
+    lead = next((each for each in title.parent if "lead" in each.get("classes", ())), title)
+    title.parent.insert(title.parent.index(lead) + 1, nodes.raw("", text, format="html"))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
