@@ -111,9 +111,11 @@ def meant_network(rule: Rule) -> IPv4Network | IPv6Network | None:
     except ValueError:
         return None
 
-
+# %% ../../nbs/rater/08_config.ipynb #f4ccd40c
 class Before:
-    "The rules of a class that stand before one, and whether they leave anything for it."
+    """The rules of a class that stand before one, and whether they leave anything for
+    it.
+    """
 
     def __init__(self) -> None:
         self.for_all: str | None = None  # the pattern that is for every value
@@ -122,7 +124,9 @@ class Before:
         self.wildcards: list[Rule] = []  # the first of those with stars alone
 
     def hides(self, rule: Rule) -> str:
-        "The pattern of a rule that takes all that this one would match, or an empty text."
+        """The pattern of a rule that takes all that this one would match, or an empty
+        text.
+        """
         if self.for_all or rule.pattern in self.patterns:
             return self.for_all or rule.pattern
         network = meant_network(rule)
@@ -149,13 +153,14 @@ class Before:
         elif not set("?[") & set(rule.pattern) and len(self.wildcards) < HELD_AGAINST:
             self.wildcards.append(rule)
 
-
+# %% ../../nbs/rater/08_config.ipynb #9a2dc77c
 HELD_AGAINST = 100  # wildcards that each further one is held against
 
 # %% ../../nbs/rater/08_config.ipynb #2e125a7f
+# like IPv6
 _GROUPS = re.compile(
     r"(?=.*(?:^|:)[0-9a-f]{3,4}(?::|$))[0-9a-f:.*?]+", re.ASCII | re.IGNORECASE
-)  # like IPv6
+)
 
 
 def unmatchable(pattern: str) -> str:
@@ -182,11 +187,12 @@ def unmatchable(pattern: str) -> str:
 # %% ../../nbs/rater/08_config.ipynb #78a3ce4a
 def never_decides(
     limits: Sequence[Limit],
-    watched: Sequence[
-        bool
-    ] = (),  # for each, is it only watched? Then it doesn't decide for another
+    # for each, is it only watched? Then it doesn't decide for another
+    watched: Sequence[bool] = (),
 ) -> Iterator[tuple[int, Limit]]:
-    "The limits of a rule that can't be the first to be passed: their numbers, and which one is passed before."
+    """The limits of a rule that can't be the first to be passed: their numbers, and
+    which one is passed before.
+    """
     for number, (allowed, seconds) in enumerate(limits):
         for other, limit in enumerate(limits):
             if watched and watched[number] != watched[other]:
@@ -212,7 +218,9 @@ _LIKE_ADDRESS = re.compile(
 
 
 def odd_pattern(rule: Rule) -> str:
-    "What is odd about what a rule is for, the first thing of several, or an empty text."
+    """What is odd about what a rule is for, the first thing of several, or an empty
+    text.
+    """
     single = [] if rule.network is not None else [rule.pattern]
     for each in (
         sorted({*rule.among.texts, *rule.among.wildcards} - {"\n"})
@@ -260,7 +268,9 @@ NAME = re.compile(r"[^-\s]\S*")
 
 
 def rule_book(source: Source) -> RuleBook:
-    "The rules of all classes; what is wrong is added to the problems of `source`, what is odd to its notes."
+    """The rules of all classes; what is wrong is added to the problems of `source`,
+    what is odd to its notes.
+    """
     classes: dict[str, list[Rule]] = {}
     for name, rules in source.values.get("limits", {}).items():
         where: Where = ("limits", name)
@@ -296,7 +306,7 @@ def rule_book(source: Source) -> RuleBook:
         },
     )
 
-
+# %% ../../nbs/rater/08_config.ipynb #9f677743
 def classes_of(source: Source, known: Iterable[str]) -> dict[str, ClassSettings]:
     "The settings of classes; what is wrong is added to the problems of `source`."
     found = {}
@@ -315,7 +325,9 @@ def classes_of(source: Source, known: Iterable[str]) -> dict[str, ClassSettings]
 
 # %% ../../nbs/rater/08_config.ipynb #36234502
 def settings_of(source: Source) -> DaemonSettings | None:
-    "The settings, or None; what is wrong is added to the problems of `source`, what is odd to its notes."
+    """The settings, or None; what is wrong is added to the problems of `source`, what
+    is odd to its notes.
+    """
     where, table = ("settings",), source.values.get("settings", {})
     settings = section(source, where, table, DaemonSettings)
     for name in sorted({"expiration_timer", "max_age"} & set(table)):
@@ -351,7 +363,7 @@ def settings_of(source: Source) -> DaemonSettings | None:
         )
     return settings
 
-
+# %% ../../nbs/rater/08_config.ipynb #3edaa7f3
 def is_loopback(host: str) -> bool:
     "Is this an address that only this machine can reach?"
     found = address(host)
@@ -394,7 +406,7 @@ def parse_config(
         raise ConfigError(*sorted(source.problems))
     return Config(settings, book, tuple(source.notes), policy)
 
-
+# %% ../../nbs/rater/08_config.ipynb #e92d5986
 def load_config(file: str) -> Config:
     "Read a configuration file. It raises `ConfigError`."
     return parse_config(file, file_content(file))
@@ -414,7 +426,7 @@ def kept(store: str) -> str:
         return f"in Redis, {without_password(store)}"
     return f"in {store.removeprefix('sqlite:')}, an SQLite file"
 
-
+# %% ../../nbs/rater/08_config.ipynb #3b557217
 def without_password(url: str) -> str:
     "A store's URL for the eyes of others."
     return re.sub(

@@ -62,7 +62,7 @@ def parse_limit(text: str) -> Limit:
         )
     return checked_limit(int(found[1]), float(found[2]) * UNITS[found[3]])
 
-
+# %% ../../nbs/rater/00_limits.ipynb #39e11d11
 def checked_limit(allowed: int, seconds: float) -> Limit:
     "A limit with sensible figures. It raises `ValueError` otherwise."
     if not 0 <= allowed <= COUNT_LIMIT:
@@ -75,7 +75,10 @@ def checked_limit(allowed: int, seconds: float) -> Limit:
 
 # %% ../../nbs/rater/00_limits.ipynb #260eb001
 def address(value: str) -> IPv4Address | IPv6Address | None:
-    "The address that `value` is, or None. One of IPv4 that is mapped into IPv6 is taken for what it is."
+    """The address that `value` is, or None.
+
+    One of IPv4 that is mapped into IPv6 is taken for what it is.
+    """
     try:
         found = ip_address(value)
     except ValueError:
@@ -83,13 +86,15 @@ def address(value: str) -> IPv4Address | IPv6Address | None:
     return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
 
 # %% ../../nbs/rater/00_limits.ipynb #b29b2766
-_MAPPED = (
-    bytes(10) + b"\xff\xff"
-)  # what an IPv4 address that is mapped into IPv6 begins with
+# what an IPv4 address that is mapped into IPv6 begins with
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
 def address_bytes(value: str) -> bytes | None:
-    "The 4 or 16 bytes of the address that `value` is, or None. An IPv6 address's zone, after a `%`, isn't looked at."
+    """The 4 or 16 bytes of the address that `value` is, or None.
+
+    An IPv6 address's zone, after a `%`, isn't looked at.
+    """
     try:
         if ":" not in value:
             return inet_pton(AF_INET, value) if value[-1:].isdigit() else None
@@ -100,9 +105,8 @@ def address_bytes(value: str) -> bytes | None:
 
 # %% ../../nbs/rater/00_limits.ipynb #8d23c4e6
 _ZEROS = bytes(16)
-_COMPATIBLE = bytes(
-    12
-)  # what an IPv4-compatible address begins with (RFC 4291, section 2.5.5.1)
+# what an IPv4-compatible address begins with (RFC 4291, section 2.5.5.1)
+_COMPATIBLE = bytes(12)
 
 
 def address_text(address: bytes) -> str:
@@ -113,7 +117,7 @@ def address_text(address: bytes) -> str:
         return str(IPv6Address(address))
     return inet_ntop(AF_INET6, address)
 
-
+# %% ../../nbs/rater/00_limits.ipynb #eca2c3e2
 def _without_needless_zone(value: str) -> str:
     front, percent, zone = value.partition("%")
     found = address_bytes(front) if percent and ":" in front else None
@@ -124,9 +128,11 @@ def _without_needless_zone(value: str) -> str:
     )
     return f"{address_text(found)}%{zone}" if keeps else address_text(found)
 
-
+# %% ../../nbs/rater/00_limits.ipynb #02d77846
 def one_spelling(value: str) -> str:
-    "An address as it is counted, however it is written; any other value is left as it is."
+    """An address as it is counted, however it is written; any other value is left as it
+    is.
+    """
     if ":" not in value:
         return value
     try:
@@ -153,7 +159,10 @@ _BRACKETED = re.compile(r"\[[0-9a-f.:]*:[0-9a-f.:]*\]", re.ASCII | re.IGNORECASE
 def pattern_network(
     pattern: str,  # a rule's
 ) -> IPv4Network | IPv6Network | None:
-    "The network that a pattern is, or None. It raises `ValueError` for one that looks like a network and isn't."
+    """The network that a pattern is, or None.
+
+    It raises `ValueError` for one that looks like a network and isn't.
+    """
     found = address(pattern)
     if "%" in pattern and address(pattern.partition("/")[0]):
         raise ValueError(
@@ -189,7 +198,7 @@ def pattern_network(
         )
     return made
 
-
+# %% ../../nbs/rater/00_limits.ipynb #a9d4e301
 def _instead(pattern: str) -> str:
     head, _, bits = re.sub(r"[\[\]\s]", "", pattern).partition("/")
     if ":" not in head:
@@ -206,39 +215,40 @@ class Rule:
 
     def __init__(
         self,
-        pattern: str,  # `10.0.0.0/8`, `2001:db8::/32`, an address, or a wildcard as fnmatch(3) has it
+        # `10.0.0.0/8`, `2001:db8::/32`, an address, or a wildcard as fnmatch(3) has it
+        pattern: str,
         limits: Iterable[Limit],  # all of them hold; none exempts the value
-        prefix4: int = 32,  # bits: IPv4 addresses in one such network are counted together
+        # bits: IPv4 addresses in one such network are counted together
+        prefix4: int = 32,
         prefix6: int = 128,  # the same for IPv6
-        watch: bool
-        | Iterable[
-            Limit
-        ] = False,  # count and log, and never refuse: all limits, or some of them
+        # count and log, and never refuse: all limits, or some of them
+        watch: bool | Iterable[Limit] = False,
         within: bool = False,  # keep a mark only if it is within the limits
-        among: Iterable[
-            str
-        ] = (),  # patterns, for a rule that is for several; `pattern` is what they are called then
+        # patterns, for a rule that is for several; `pattern` is what they are called
+        # then
+        among: Iterable[str] = (),
     ):
         "It raises `ValueError` for a network that isn't one."
         self.pattern, self.limits = pattern, tuple(limits)
         some = () if isinstance(watch, bool) else tuple(watch)
         self.watched = tuple(watch is True or limit in some for limit in self.limits)
         self.watch = bool(self.limits) and all(self.watched)  # nothing is ever refused
+        # as `Mark.within`
         self.within = (
             () if self.watch or not within else tuple(not each for each in self.watched)
-        )  # as `Mark.within`
+        )
         self.prefix4, self.prefix6 = prefix4, prefix6
         self.among = Among(among) if among else None
         self.network = None if self.among else pattern_network(pattern)
         self.for_all = bool(pattern) and not pattern.strip("*")  # `**` is `*`
         self._wildcard = re.compile(translate(pattern)).match
         several = self.among is not None
+        # else the text is enough
         self.by_address = (
             several or self.network is not None or (prefix4, prefix6) != (32, 128)
-        )  # else the text is enough
-        self.plain = (
-            self.for_all and not self.by_address
-        )  # for everything, and counted as it is
+        )
+        # for everything, and counted as it is
+        self.plain = self.for_all and not self.by_address
         self._first, self._mask = b"", 0
         if self.network is not None:
             self._first, self._mask = (
@@ -265,7 +275,9 @@ class Rule:
         return int.from_bytes(address, "big") & self._mask == self._number
 
     def named(self, value: str, address: bytes | None) -> str:
-        "The name under which `value` is counted, given as for `describes`: itself, or the network that it belongs to."
+        """The name under which `value` is counted, given as for `describes`: itself, or
+        the network that it belongs to.
+        """
         if address is None:
             return value
         prefix, bits = (self.prefix4, 32) if len(address) == 4 else (self.prefix6, 128)
@@ -311,9 +323,8 @@ class Among:
     def __init__(self, patterns: Iterable[str]):
         "It raises `ValueError` for a network that isn't one."
         self.texts: set[str] = set()
-        self.networks: dict[
-            tuple[int, int], set[int]
-        ] = {}  # by the bits of an address and of the network; their first bits
+        # by the bits of an address and of the network; their first bits
+        self.networks: dict[tuple[int, int], set[int]] = {}
         self.wildcards: dict[str, Callable[[str], object]] = {}
         for pattern in patterns:
             network = pattern_network(pattern)
@@ -373,7 +384,7 @@ class Spelling(NamedTuple):
             f"{local}{at}{domain}".casefold() if self.fold else f"{local}{at}{domain}"
         )
 
-
+# %% ../../nbs/rater/00_limits.ipynb #dcece623
 LATELY = 8192  # values for which the rule and the name are remembered
 LATELY_LENGTH = 64  # characters; a longer value isn't
 
@@ -381,15 +392,15 @@ LATELY_LENGTH = 64  # characters; a longer value isn't
 class NoRule(Exception):
     "There is nothing to judge a value by. The message says why."
 
-
+# %% ../../nbs/rater/00_limits.ipynb #91a5101f
 class RuleBook:
     "The rules of all classes."
 
     def __init__(
         self,
         classes: Mapping[str, Iterable[Rule]],
-        down: Mapping[str, str]
-        | None = None,  # for a class, what is done while the store is away: one of `DOWN`
+        # for a class, what is done while the store is away: one of `DOWN`
+        down: Mapping[str, str] | None = None,
         spellings: Mapping[str, Spelling]
         | None = None,  # for a class, which values are taken for one
     ):
@@ -412,7 +423,9 @@ class RuleBook:
                 rule.fold()
 
     def found(self, name: str, value: str) -> tuple[Rule, str]:
-        "The rule for `value` in the class called `name`, and the name under which it is counted. It raises `NoRule`."
+        """The rule for `value` in the class called `name`, and the name under which it
+        is counted. It raises `NoRule`.
+        """
         if name in self._plain:  # most are
             if ":" not in value:
                 return self._plain[name], value
@@ -451,7 +464,9 @@ class RuleBook:
         return self.found(name, value)[0]
 
     def span(self, name: str) -> float:
-        "Seconds for which a mark in the class called `name` is needed: its longest window, and 0 where there is none."
+        """Seconds for which a mark in the class called `name` is needed: its longest
+        window, and 0 where there is none.
+        """
         return max(
             (
                 limit.seconds
@@ -469,7 +484,7 @@ class Verdict(NamedTuple):
     marks: int  # in the window, the present one among them
     allowed: int  # 0 of 0 for what is exempt
 
-
+# %% ../../nbs/rater/00_limits.ipynb #7f8539c9
 EXEMPT = Verdict(False, 0, 0)
 
 
@@ -485,12 +500,13 @@ def judge(
         for each in zip(counts, rule.limits, rule.watched, strict=True)
         if rule.watch or not each[2]
     ]
+    # the first of equals
     marks, limit, _ = max(
         deciding, key=lambda each: _fullness(each[0], each[1].allowed)
-    )  # the first of equals
+    )
     return Verdict(marks > limit.allowed and not rule.watch, marks, limit.allowed)
 
-
+# %% ../../nbs/rater/00_limits.ipynb #3da1856b
 def _fullness(marks: int, allowed: int) -> float:
     return marks / allowed if allowed else 2 * marks
 

@@ -60,7 +60,9 @@ def add(
     weight: int,  # how many marks this one is
     limits: tuple[Limit, ...],
 ) -> None:
-    "Put a mark at the end of its series, and drop from its beginning what no answer needs."
+    """Put a mark at the end of its series, and drop from its beginning what no answer
+    needs.
+    """
     if series and series[-1] > now:
         bring_back(series, now)
     keep, seconds = needed(limits)
@@ -74,7 +76,7 @@ def add(
     elif half > 4 and series[half] <= now - seconds:
         del series[:half]
 
-
+# %% ../../nbs/rater/01_memory.ipynb #2e214be1
 def bring_back(series: array[float], now: float) -> None:
     "The clock was put back: take what has been marked since then for marked now."
     late = bisect_right(series, now)
@@ -108,15 +110,14 @@ class Mark(NamedTuple):
     value: str  # as it is counted
     limits: tuple[Limit, ...]  # at least one
     weight: int = 1  # as how many it counts; 0 to look without marking
-    within: tuple[
-        bool, ...
-    ] = ()  # for each limit, must it be within that to be made? Empty: it is made anyhow
+    # for each limit, must it be within that to be made? Empty: it is made anyhow
+    within: tuple[bool, ...] = ()
 
-
+# %% ../../nbs/rater/01_memory.ipynb #422bd45d
 class StoreError(Exception):
     "A store can't tell. The message says why."
 
-
+# %% ../../nbs/rater/01_memory.ipynb #2865335c
 RETRY_PAUSE = 1.0  # seconds from a failure to the next try, for stores that can fail
 
 
@@ -128,13 +129,18 @@ class Store(Protocol):
         "How many values had to go before their time, since there were too many."
 
     def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
-        """Keep each mark and, for each of its limits, count the marks in the window. It raises `StoreError`.
+        """Keep each mark and, for each of its limits, count the marks in the window. It
+        raises `StoreError`.
 
-        What fails for one mark alone stands in place of its counts, and that mark isn't kept.
+        What fails for one mark alone stands in place of its counts, and that mark isn't
+        kept.
         """
 
     def keep(self, spans: Mapping[str, float]) -> None:
-        "Be told for how many seconds the marks of each class are needed. All others may go."
+        """Be told for how many seconds the marks of each class are needed.
+
+        All others may go.
+        """
 
     def forget(self, name: str, value: str) -> bool:
         "Drop the marks of one value; is there one? It raises `StoreError`."
@@ -143,13 +149,21 @@ class Store(Protocol):
         "How many values have marks. It raises `StoreError`."
 
     def values(self, name: str) -> list[str]:
-        "The values of a class that have marks, as they are held. It looks at all of them. It raises `StoreError`."
+        """The values of a class that have marks, as they are held.
+
+        It looks at all of them. It raises `StoreError`.
+        """
 
     def likely(self, most: int) -> list[tuple[str, str]]:
-        "Classes and values with many marks from before this process, as far as they are soon found. It raises `StoreError`."
+        """Classes and values with many marks from before this process, as far as they
+        are soon found. It raises `StoreError`.
+        """
 
     def tidy(self) -> None:
-        "Drop some of what nobody can ask for any more. It is called often and returns within milliseconds."
+        """Drop some of what nobody can ask for any more.
+
+        It is called often and returns within milliseconds.
+        """
 
     def close(self) -> None:
         "Write down what is to be kept, and let go of files and connections."
@@ -159,7 +173,9 @@ HELD_LENGTH = 64  # characters: a longer value is held under a digest
 
 
 def held_name(value: str) -> str:
-    "The name under which a value is held: itself, or its beginning and a digest (BLAKE2b, 128 bits) if it is long."
+    """The name under which a value is held: itself, or its beginning and a digest
+    (BLAKE2b, 128 bits) if it is long.
+    """
     if len(value) <= HELD_LENGTH:
         return value
     digest = blake2b(octets(value), digest_size=16).hexdigest()
@@ -177,10 +193,13 @@ def series_key(
     value: str,  # as it is counted
     prefix: str = "",  # of all keys
 ) -> bytes:
-    "What a series is found by elsewhere. Surrogate escapes (PEP 383) become the bytes that they stand for."
+    """What a series is found by elsewhere.
+
+    Surrogate escapes (PEP 383) become the bytes that they stand for.
+    """
     return octets(f"{prefix}{name} {held_name(value)}")
 
-
+# %% ../../nbs/rater/01_memory.ipynb #5516c268
 def key_parts(key: bytes, prefix: str = "") -> tuple[str, str]:
     "The class and the value, as it is held, of a key."
     name, _, value = (
@@ -199,7 +218,7 @@ class Room:
     def __init__(self, left: int):
         self.left = left
 
-
+# %% ../../nbs/rater/01_memory.ipynb #6c978d88
 class Generations:
     "The values of a class, or of a part of it, by the time of their last mark."
 
@@ -266,7 +285,9 @@ class Generations:
         return counts
 
     def first(self) -> tuple[dict[str, float | array[float]], str] | None:
-        "Of the old ones, or else of the young, who came into their dictionary first: which dictionary, and the value."
+        """Of the old ones, or else of the young, who came into their dictionary first:
+        which dictionary, and the value.
+        """
         values = self.old or self.young
         return (values, next(iter(values))) if values else None
 
@@ -284,7 +305,10 @@ class Parts:
         ]
 
     def take_over(self, before: Parts, now: float) -> None:
-        "Go on with the values that there are. If they are needed for longer from now on, none goes before that is over."
+        """Go on with the values that there are.
+
+        If they are needed for longer from now on, none goes before that is over.
+        """
         self.parts = before.parts
         for part in self.parts if self.span > before.span else ():
             part.turn = now + self.span
@@ -302,9 +326,8 @@ class Parts:
 
     def tidied(self, part: Generations, now: float) -> bool:
         "Let a part grow older if it is its turn. Was it?"
-        part.turn = min(
-            part.turn, now + self.span
-        )  # the clock was put back, or the span got shorter
+        # the clock was put back, or the span got shorter
+        part.turn = min(part.turn, now + self.span)
         turn = now >= part.turn
         if turn:
             part.age(now, self.span)
@@ -319,9 +342,8 @@ class Memory:
 
     def __init__(
         self,
-        clock: Callable[
-            [], float
-        ] = time.monotonic,  # in seconds; it needn't tell the time of day
+        # in seconds; it needn't tell the time of day
+        clock: Callable[[], float] = time.monotonic,
         most: int = VALUES_LIMIT,  # values to hold
     ):
         self.clock, self.most, self.dropped = clock, most, 0
@@ -399,7 +421,11 @@ class Memory:
         return found > 0
 
     def held(self) -> int:
-        "As `Store.held`. A value counts until it is dropped, which is up to two spans after its last mark."
+        """As `Store.held`.
+
+        A value counts until it is dropped, which is up to two spans after its last
+        mark.
+        """
         return sum(values.held() for values in self.classes.values())
 
     def values(self, name: str) -> list[str]:

@@ -98,7 +98,9 @@ class Template(NamedTuple):
         return self.pieces[1::2]
 
     def filled(self, values: Mapping[str, str]) -> str:
-        "The text with values in place of the names; a name without a value leaves nothing."
+        """The text with values in place of the names; a name without a value leaves
+        nothing.
+        """
         if len(self.pieces) == 1:
             return self.text
         each = iter(self.pieces)
@@ -108,7 +110,7 @@ class Template(NamedTuple):
         "The same, and an empty text if one of the names has no value, or an empty one."
         return self.filled(values) if all(map(values.get, self.names)) else ""
 
-
+# %% ../../nbs/rater/07_policy.ipynb #66a64c07
 def parse_template(text: str, known: Container[str]) -> Template:
     "Read a template with names that are `known`. It raises `ValueError`."
     pieces = tuple(re.split(r"\{([^{}]*)\}", text))
@@ -123,7 +125,7 @@ def parse_template(text: str, known: Container[str]) -> Template:
         )
     return Template(text, pieces)
 
-
+# %% ../../nbs/rater/07_policy.ipynb #108dc641
 def _names(known: Container[str]) -> list[str]:
     return [each for each in (*POLICY_NAMES, *DOMAIN_OF, *TOLD_NAMES) if each in known]
 
@@ -135,7 +137,7 @@ def attributes_template(value: Any) -> Template:
     'a text in double quotes, with Postfix\'s attributes in braces, as in "{sasl_username}"'
     return parse_template(quoted_text(value), ATTRIBUTE_NAMES)
 
-
+# %% ../../nbs/rater/07_policy.ipynb #70a7ade7
 def with_domains(
     request: Mapping[str, str],  # as Postfix sends it
 ) -> dict[str, str]:
@@ -187,13 +189,13 @@ def action_fault(action: str) -> str:
         return "PREPEND should be followed by a header, as in PREPEND X-Limit: over"
     return ""
 
-
+# %% ../../nbs/rater/07_policy.ipynb #30762f72
 def refuses(action: str) -> bool:
     "Does Postfix refuse then, now or if nothing else does?"
     word = action.partition(" ")[0].upper()
     return word in ("DEFER", "DEFER_IF_PERMIT", "REJECT") or word.isdigit()
 
-
+# %% ../../nbs/rater/07_policy.ipynb #ce86ca9a
 def action_template(value: Any) -> Template:
     'what Postfix is told, as in "DUNNO" or "450 4.7.1 Too much mail, try again in {wait} s"'
     text = quoted_text(value)
@@ -202,9 +204,8 @@ def action_template(value: Any) -> Template:
     return parse_template(text, {*ATTRIBUTE_NAMES, *TOLD_NAMES})
 
 # %% ../../nbs/rater/07_policy.ipynb #8cc0a401
-ListeningPlace = (
-    tuple[str, int] | str
-)  # an address and a port, or the path of a Unix socket
+# an address and a port, or the path of a Unix socket
+ListeningPlace = tuple[str, int] | str
 
 
 def listening_place(text: str) -> ListeningPlace:
@@ -224,7 +225,7 @@ def listening_place(text: str) -> ListeningPlace:
         raise ValueError
     return host, int(port)
 
-
+# %% ../../nbs/rater/07_policy.ipynb #80bea714
 def listening_places(value: Any) -> tuple[ListeningPlace, ...]:
     'an address and a port as in "127.0.0.1:10040", the path of a Unix socket, or a list of such'
     texts = value if isinstance(value, (list, tuple)) else [value]
@@ -233,6 +234,7 @@ def listening_places(value: Any) -> tuple[ListeningPlace, ...]:
     return tuple(listening_place(quoted_text(each)) for each in texts)
 
 # %% ../../nbs/rater/07_policy.ipynb #4dd287e5
+# protocol_state
 STATES = (
     "CONNECT",
     "EHLO",
@@ -243,7 +245,7 @@ STATES = (
     "END-OF-MESSAGE",
     "VRFY",
     "ETRN",
-)  # protocol_state
+)
 
 
 def state_list(value: Any) -> frozenset[str]:
@@ -256,7 +258,7 @@ def state_list(value: Any) -> frozenset[str]:
             raise ValueError(f"state: {unknown(each, STATES)}")
     return frozenset(each.upper() for each in texts)
 
-
+# %% ../../nbs/rater/07_policy.ipynb #5cfc5f53
 RECIPIENTS = "{recipient_count}"
 
 
@@ -306,7 +308,7 @@ class PolicySettings:
         True,
     )
 
-
+# %% ../../nbs/rater/07_policy.ipynb #4a7d1bf7
 @dataclass(frozen=True)
 class PolicyRuleSettings:
     "A rule in `policy.rules`."
@@ -344,19 +346,21 @@ class PolicyRule(NamedTuple):
     over: Template
     more: bool  # does the text tell the window, or the time to wait?
 
-
+# %% ../../nbs/rater/07_policy.ipynb #6c96f323
 class Policy(NamedTuple):
     "What Postfix is told."
 
     settings: PolicySettings
     rules: tuple[PolicyRule, ...]
 
-
+# %% ../../nbs/rater/07_policy.ipynb #328f4df1
 def policy_of(
     source: Source,
     classes: Container[str],  # that have limits
 ) -> Policy | None:  # None without such a section
-    "The section `policy`; what is wrong is added to the problems of `source`, what is odd to its notes."
+    """The section `policy`; what is wrong is added to the problems of `source`, what is
+    odd to its notes.
+    """
     if "policy" not in source.values:
         return None
     where, table = ("policy",), dict(source.values["policy"])
@@ -380,7 +384,7 @@ def policy_of(
     ]
     return Policy(settings, tuple(filter(None, found))) if settings else None
 
-
+# %% ../../nbs/rater/07_policy.ipynb #6fe4b910
 def _policy_rule(
     source: Source, where: Where, table: Any, enough: Template, classes: Container[str]
 ) -> PolicyRule | None:
@@ -408,7 +412,7 @@ def _policy_rule(
     more = bool({"window", "wait"} & set(over.names))
     return PolicyRule(it.class_, it.value, unless, it.weight, it.state, over, more)
 
-
+# %% ../../nbs/rater/07_policy.ipynb #ead1b620
 _EXAMPLES = {"class": '"user"', "value": '"{sasl_username}"'}
 _COUNTED_IN = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
 _DELAYED = frozenset(("CONNECT", "EHLO", "HELO", "MAIL"))
@@ -451,7 +455,7 @@ def policy_where(place: ListeningPlace) -> str:
         else f"{place[0]} port {place[1] or '(any that is free)'}"
     )
 
-
+# %% ../../nbs/rater/07_policy.ipynb #d0c6176f
 def described_policy(policy: Policy | None) -> Iterator[str]:
     "What Postfix is told, line by line."
     if policy is None:
