@@ -211,7 +211,8 @@ def never_decides(
 
 # %% ../../nbs/rater/08_config.ipynb #72ea08a3
 _LIKE_ADDRESS = re.compile(
-    r"""\s* \[? (?:ipv6:)? (?: \d+ (?:[.]\d+){3} | [0-9a-f:.]*::[0-9a-f:.]* ) \]? (?: [:.] \d* | \s* [-\\/%] .* )? \s*
+    r"""\s* \[? (?:ipv6:)? (?: \d+ (?:[.]\d+){3} | [0-9a-f:.]*::[0-9a-f:.]* ) \]?
+      (?: [:.] \d* | \s* [-\\/%] .* )? \s*
     | (?:\d{1,3}[.]){1,3} | (?:[0-9a-f]{1,4}:){2,7}""",
     re.ASCII | re.IGNORECASE | re.VERBOSE,
 )
@@ -230,7 +231,10 @@ def odd_pattern(rule: Rule) -> str:
         if why := unmatchable(each):
             return f"no value can match {as_written(each)}: {why}"
         if len(each) < 100 and _LIKE_ADDRESS.fullmatch(each):
-            return f"{as_written(each)} is taken for a text, since no address and no network is written so"
+            return (
+                f"{as_written(each)} is taken for a text, "
+                "since no address and no network is written so"
+            )
     return ""
 
 # %% ../../nbs/rater/08_config.ipynb #f63b8a3c
@@ -251,7 +255,8 @@ def oddities(
             )
             yield (
                 (number,),
-                f"this rule is never reached: {'the one' if nearest else 'a rule'} before it, {hiding}, {takes}",
+                f"this rule is never reached: {'the one' if nearest else 'a rule'} "
+                f"before it, {hiding}, {takes}",
             )
         elif odd := odd_pattern(rule):
             yield (number, "match"), odd
@@ -275,12 +280,16 @@ def rule_book(source: Source) -> RuleBook:
     for name, rules in source.values.get("limits", {}).items():
         where: Where = ("limits", name)
         if not NAME.fullmatch(name):
-            wrong = f"{as_written(name)} can't be a class: its name should have no blank, and no - in front"
+            wrong = (
+                f"{as_written(name)} can't be a class: "
+                "its name should have no blank, and no - in front"
+            )
             source.wrong(where, wrong)
         if not isinstance(rules, (list, tuple)):
             source.wrong(
                 where,
-                f"{name} should be a list of rules: [[limits.{name}]] before each, or {name}: ( … );",
+                f"{name} should be a list of rules: "
+                f"[[limits.{name}]] before each, or {name}: ( … );",
             )
             continue
         found = [
@@ -458,14 +467,17 @@ def described_rules(book: RuleBook) -> Iterator[str]:
 def described(config: Config) -> str:
     "What a configuration means, for the one who wrote it."
     it = config.settings
+    most = f", at most {it.values:,} values" * (it.values != VALUES_LIMIT)
+    control = places(it.control_address, it.control_port, it.control_socket)
     return "\n".join(
         [
             f"Questions: {places(it.address, it.port, it.socket)}",
-            f"Marks: {kept(it.store)}{f', at most {it.values:,} values' * (it.values != VALUES_LIMIT)}",
-            f"Control port: {places(it.control_address, it.control_port, it.control_socket)}",
+            f"Marks: {kept(it.store)}{most}",
+            f"Control port: {control}",
             f"Metrics: {places(it.metrics_address, it.metrics_port)}",
             f"Log: {it.log}, level {it.log_level} ({LEVELS[it.log_level]})",
-            f"Connections: at most {it.connections:,} at once, {it.timeout} s for a question",
+            f"Connections: at most {it.connections:,} at once, "
+            f"{it.timeout} s for a question",
             *described_policy(config.policy),
             *described_rules(config.book),
         ]
