@@ -172,9 +172,15 @@ def action_fault(action: str) -> str:
     word, _, text = action.partition(" ")
     code = re.fullmatch("[45][0-9][0-9]", word)
     if word.upper() in ("OK", "PERMIT", "RELAY"):
-        return f"{word} may let strangers relay mail through the server; DUNNO goes on with Postfix's other restrictions"
+        return (
+            f"{word} may let strangers relay mail through the server; "
+            "DUNNO goes on with Postfix's other restrictions"
+        )
     if not code and word.upper() not in ACTIONS:
-        return f"{as_written(word)} is no action here; there are {', '.join(ACTIONS)}, and codes as in 450 4.7.1 TEXT"
+        return (
+            f"{as_written(word)} is no action here; there are {', '.join(ACTIONS)}, "
+            "and codes as in 450 4.7.1 TEXT"
+        )
     status = re.match(r"([245])\.\d{1,3}\.\d{1,3}(?: |$)", text)
     wanted = (
         word[0]
@@ -182,9 +188,15 @@ def action_fault(action: str) -> str:
         else {"DEFER": "4", "REJECT": "5"}.get(word.upper().partition("_")[0])
     )
     if status and word.upper() not in _TEXTED and status[1] != wanted:
-        return f"{status[0].strip()} doesn't fit to {word}, which is for a code that begins with {wanted or 'none'}"
+        return (
+            f"{status[0].strip()} doesn't fit to {word}, "
+            f"which is for a code that begins with {wanted or 'none'}"
+        )
     if code and not text.strip():
-        return f"{word} should be followed by a text, as in {word} {word[0]}.7.1 Too much mail"
+        return (
+            f"{word} should be followed by a text, "
+            f"as in {word} {word[0]}.7.1 Too much mail"
+        )
     if word.upper() == "PREPEND" and not re.match(r"[!-9;-~]+: ?\S", text):
         return "PREPEND should be followed by a header, as in PREPEND X-Limit: over"
     return ""
@@ -425,7 +437,8 @@ def _policy_oddities(
     if weight == 0 and not states & _COUNTED_IN:
         yield (
             "weight",
-            "there are no recipients yet in this state, so nothing is counted; DATA would do",
+            "there are no recipients yet in this state, so nothing is counted; "
+            "DATA would do",
         )
     if "RCPT" not in states and any(
         each in ("recipient", "recipient_domain")
@@ -433,12 +446,14 @@ def _policy_oddities(
     ):
         yield (
             "value",
-            "outside of RCPT Postfix tells a recipient only if it is the only one, so others aren't counted",
+            "outside of RCPT Postfix tells a recipient only if it is the only one, "
+            "so others aren't counted",
         )
     if states <= _DELAYED:
         yield (
             "state",
-            "Postfix asks in this state only with smtpd_delay_reject = no; as it comes, it waits for RCPT",
+            "Postfix asks in this state only with smtpd_delay_reject = no; "
+            "as it comes, it waits for RCPT",
         )
     if not value.names:
         yield (
@@ -461,7 +476,8 @@ def described_policy(policy: Policy | None) -> Iterator[str]:
     if policy is None:
         return
     it = policy.settings
-    yield f"Postfix: {' and '.join(map(policy_where, it.listen))}, at most {it.connections:,} connections"
+    where = " and ".join(map(policy_where, it.listen))
+    yield f"Postfix: {where}, at most {it.connections:,} connections"
     for rule in policy.rules:
         weight = {0: " as often as there are recipients", 1: ""}.get(
             rule.weight, f" for {rule.weight}"
@@ -470,4 +486,7 @@ def described_policy(policy: Policy | None) -> Iterator[str]:
         unless = f", unless {rule.unless.text}" * bool(rule.unless.text)
         counted = f"{rule.name.text} {rule.value.text} is counted{weight}{unless}"
         yield f"  {states}: {counted}; over its limit: {rule.over.text}"
-    yield f"  within the limits: {it.within.text}; without a verdict: {it.no_verdict.text}"
+    yield (
+        f"  within the limits: {it.within.text}; "
+        f"without a verdict: {it.no_verdict.text}"
+    )
