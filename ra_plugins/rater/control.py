@@ -226,7 +226,8 @@ def _status(it: Operated) -> Iterator[tuple[str, str]]:
     if rater.refused > rater.reloaded:
         yield (
             "rules",
-            "the configuration was refused when it was read last, and those before it hold",
+            "the configuration was refused when it was read last, "
+            "and those before it hold",
         )
     yield (
         "store",
@@ -464,7 +465,10 @@ def main(
     parser.add_argument(
         "--json", action="store_true", help="an object of JSON's for each line"
     )
-    parser.epilog = f"{parser.epilog} The variable RATER_CONTROL, HOST:PORT or a path, says where it is otherwise."
+    parser.epilog = (
+        f"{parser.epilog} The variable RATER_CONTROL, HOST:PORT or a path, "
+        "says where it is otherwise."
+    )
     parser.add_argument(
         "command",
         nargs=argparse.REMAINDER,
