@@ -243,5 +243,8 @@ class MetricsPage:
         return [found.get(each.method, other) for each in asked]
 
     def _page(self, status: str, body: bytes, more: str = "") -> bytes:
-        head = f"HTTP/1.1 {status}\r\nContent-Type: {CONTENT_TYPE_LATEST}\r\nContent-Length: {len(body)}\r\n"
+        head = (
+            f"HTTP/1.1 {status}\r\nContent-Type: {CONTENT_TYPE_LATEST}\r\n"
+            f"Content-Length: {len(body)}\r\n"
+        )
         return f"{head}{more}Connection: close\r\n\r\n".encode() + body

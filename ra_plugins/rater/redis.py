@@ -95,7 +95,8 @@ local limits, keep, span, strict = {}, 0, 0, false
 while position <= #ARGV[2] do
   local allowed, seconds, must
   allowed, seconds, must, position = struct.unpack("<ddd", ARGV[2], position)
-  limits[#limits + 1] = {allowed = allowed, most = allowed + SPARE_MARKS, since = now - seconds, must = must > 0}
+  limits[#limits + 1] = {allowed = allowed, most = allowed + SPARE_MARKS,
+                         since = now - seconds, must = must > 0}
   strict = strict or must > 0
   keep, span = math.max(keep, allowed + SPARE_MARKS), math.max(span, seconds)
 end

@@ -42,7 +42,10 @@ def open_store(
             if "@" in text
             else repr(text)
         )
-        places = "redis://HOST, rediss://HOST, unix://PATH, redis+sentinel://HOST/SERVICE or redis+cluster://HOST"
+        places = (
+            "redis://HOST, rediss://HOST, unix://PATH, "
+            "redis+sentinel://HOST/SERVICE or redis+cluster://HOST"
+        )
         raise ValueError(
             f"{shown} is no store: memory, sqlite:PATH, {places} would be one"
         )
