@@ -234,7 +234,8 @@ class Daemon:
         if pauses > 100 * self.pauses:
             self.pauses = pauses
             log.warning(
-                "no more files can be opened, and none is a client's: nobody is let in for a while (ulimit -n)"
+                "no more files can be opened, and none is a client's: "
+                "nobody is let in for a while (ulimit -n)"
             )
         if self.again:
             self.again = False
@@ -415,7 +416,8 @@ def _parser() -> argparse.ArgumentParser:
         "rater",
         description="Tell clients whether something happens too often.",
         statuses={
-            0: "it has ended as it was told, or with --check, the configuration can be used"
+            0: "it has ended as it was told, "
+            "or with --check, the configuration can be used"
         },
     )
     named = made.add_mutually_exclusive_group()
