@@ -69,7 +69,8 @@ class Answer:
 
     def __bool__(self) -> bool:
         raise TypeError(
-            "a rater's answer is neither true nor false; look at its over, or compare its verdict"
+            "a rater's answer is neither true nor false; "
+            "look at its over, or compare its verdict"
         )
 
     @property
@@ -271,7 +272,8 @@ def parse_server_address(
         port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
     ):
         raise ValueError(
-            f"rater's address is host:port or the path of a Unix socket, not {text!r:.60}"
+            "rater's address is host:port or the path of a Unix socket, "
+            f"not {text!r:.60}"
         )
     return name, int(port)
 
@@ -645,7 +647,9 @@ class AsyncClient:
                     reached = True
                     try:
                         return await self._exchange(*self.idle.pop(), line)
-                    except ConnectionError:  # rater has gone; perhaps it is back, and then the other ones have gone, too
+                    except ConnectionError:
+                        # rater has gone; perhaps it is back,
+                        # and then the other ones have gone, too
                         self.close()
                         reached = False
                 reader, writer = await aconnect(self.where)

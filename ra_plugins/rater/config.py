@@ -78,7 +78,8 @@ def rule(source: Source, where: Where, value: Any) -> Rule | None:
             return None
         if bool(it.limit) == it.exempt:
             raise ValueError(
-                'a rule should have either a limit, as in limit = "10 in 1m", or exempt = true'
+                'a rule should have either a limit, as in limit = "10 in 1m", '
+                "or exempt = true"
             )
         for each in () if isinstance(it.watch, bool) else it.watch:
             if each not in it.limit:
@@ -455,7 +456,8 @@ def described_rules(book: RuleBook) -> Iterator[str]:
             cut = f"without what a {spelling.tag} stands before in a local part" * bool(
                 spelling.tag
             )
-            yield f"  counted {' and '.join(filter(None, ['in lower case' * spelling.fold, cut]))}"
+            how = " and ".join(filter(None, ["in lower case" * spelling.fold, cut]))
+            yield f"  counted {how}"
         for each in rules:
             prefix4 = f"; IPv4 by /{each.prefix4}" * (each.prefix4 < 32)
             prefix6 = f"; IPv6 by /{each.prefix6}" * (each.prefix6 < 128)

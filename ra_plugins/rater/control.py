@@ -88,7 +88,10 @@ def row_of(
 ) -> Row:
     "A value, held against a limit."
     over = marks > limit.allowed
-    text = f"{name} {value} {marks}/{limit.allowed} in {duration(limit.seconds)}{' over' * over}{', watched only' * watched}"
+    text = (
+        f"{name} {value} {marks}/{limit.allowed} in {duration(limit.seconds)}"
+        f"{' over' * over}{', watched only' * watched}"
+    )
     fields = {
         "class": name,
         "value": value,
@@ -333,7 +336,8 @@ class ControlPort:
                 )
             if command.rest and command.name not in WITH_MORE:
                 raise CommandRefused(
-                    f"{command.name} takes nothing behind it, and not {printable(command.rest, 100)}"
+                    f"{command.name} takes nothing behind it, "
+                    f"and not {printable(command.rest, 100)}"
                 )
             rows = COMMANDS[command.name](self.it, command.rest)
             return in_lines(row.json() if command.json else row.text for row in rows)
@@ -489,7 +493,8 @@ def main(
         parse_server_address(where)
     except ValueError:
         parser.error(
-            f"a control port is --socket /PATH, or --address HOST and --port NUMBER, not {where!r:.60}"
+            "a control port is --socket /PATH, or --address HOST and --port NUMBER, "
+            f"not {where!r:.60}"
         )
     if command == "top":
         return run_command("raterctl", partial(print_pages, where), interrupted=0)

@@ -478,7 +478,8 @@ class Rater:
         if self.store.dropped and not self._said_full:
             self._said_full = True
             log.warning(
-                "the store holds as many values as it may, so the oldest go before their time"
+                "the store holds as many values as it may, "
+                "so the oldest go before their time"
             )
 
     def answers(

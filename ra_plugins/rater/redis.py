@@ -430,7 +430,10 @@ class RedisPlace(NamedTuple):
 
 # %% ../../nbs/rater/03_redis.ipynb #7ad9d537
 SEVERAL = {"sentinel": 26379, "cluster": 6379}  # their ports
-SEVERAL_URL = "redis+sentinel://:PASSWORD@HOST,HOST/SERVICE/DATABASE or redis+cluster://:PASSWORD@HOST,HOST is one"
+SEVERAL_URL = (
+    "redis+sentinel://:PASSWORD@HOST,HOST/SERVICE/DATABASE or "
+    "redis+cluster://:PASSWORD@HOST,HOST is one"
+)
 
 
 URL_OPTIONS = (

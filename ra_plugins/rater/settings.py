@@ -251,7 +251,10 @@ def _default(value: Any) -> str:
     return "none" if value in (None, ()) else as_written(value)
 
 # %% ../../nbs/rater/06_settings.ipynb #ce10ef26
-UNUSED = "Taken since the C rater had it; it has no effect: a mark is kept for as long as a window needs it."
+UNUSED = (
+    "Taken since the C rater had it; it has no effect: "
+    "a mark is kept for as long as a window needs it."
+)
 LEVELS = ("fatal", "error", "warning", "info", "debug")
 
 
@@ -369,7 +372,8 @@ class ClassSettings:
     down: str = setting(
         one_of(*DOWN),
         "",
-        "What is answered while the store is away. Without it, there is no verdict then.",
+        "What is answered while the store is away. "
+        "Without it, there is no verdict then.",
     )
 
 # %% ../../nbs/rater/06_settings.ipynb #218212eb

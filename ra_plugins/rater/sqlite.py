@@ -130,7 +130,10 @@ WRITE_SERIES = """
 INSERT INTO series VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET expires = excluded.expires, marks = excluded.marks
 """
-BRING_BACK = "UPDATE series SET expires = ? WHERE key IN (SELECT key FROM series WHERE expires > ? LIMIT ?)"
+BRING_BACK = (
+    "UPDATE series SET expires = ? "
+    "WHERE key IN (SELECT key FROM series WHERE expires > ? LIMIT ?)"
+)
 EXPIRED = "SELECT key, substr(marks, -8) FROM series WHERE expires <= ? LIMIT ?"
 KEEP_ON = "UPDATE series SET expires = ? WHERE key = ?"
 DROP = "DELETE FROM series WHERE key = ?"
@@ -242,7 +245,9 @@ class Changes:
 
 # %% ../../nbs/rater/02_sqlite.ipynb #3a000d3e
 FULLEST = """
-SELECT key FROM (SELECT key, length(marks) AS size FROM series ORDER BY expires DESC LIMIT 20000)
+SELECT key FROM (
+    SELECT key, length(marks) AS size FROM series ORDER BY expires DESC LIMIT 20000
+)
 ORDER BY size DESC LIMIT ?
 """
 
