@@ -478,7 +478,8 @@ def test_narrow_window(visit: Any, site: Path, address: str) -> None:
 
 
 CUT_OFF = """() => [...document.querySelectorAll("article div.highlight pre")]
-    .filter((code) => code.checkVisibility() && code.scrollWidth > code.clientWidth + 1).map((code) => code.innerText.slice(0, 100))"""
+    .filter((code) => code.checkVisibility() && code.scrollWidth > code.clientWidth + 1)
+    .map((code) => code.innerText.slice(0, 100))"""
 
 
 @needs_browser
