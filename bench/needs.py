@@ -14,6 +14,7 @@ NEEDS = {  # by benchmark
     "rater": ("redis-server", "uvloop"),
     "rater_loops": ("uvloop",),
     "service": ("dash", "gcc", "libc6-dev"),
+    "spf_audit": ("checkdmarc",),
     "service_client": ("dash", "gcc", "libc6-dev", "musl-tools", "uvloop"),
 }
 
@@ -30,6 +31,7 @@ THERE: dict[str, tuple[str, Callable[[], object]]] = {  # by need: what brings i
     "gcc": ("Debian's package gcc", lambda: which("gcc")),
     "libc6-dev": ("Debian's package libc6-dev", has_headers),
     "musl-tools": ("Debian's package musl-tools", lambda: which("musl-gcc")),
+    "checkdmarc": ("pip install 'checkdmarc>=6,<7'", lambda: find_spec("checkdmarc")),
     "uvloop": ("pip install 'ra-plugins[service]'", lambda: find_spec("uvloop")),
 }
 

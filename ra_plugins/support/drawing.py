@@ -82,7 +82,7 @@ def style() -> str:
 # %% ../../nbs/support/13_drawing.ipynb #3d3f5a7b
 WIDTH, HEIGHT = 720, 190  # units of a picture
 _LEFT, _TOP, _BOTTOM = 64, 10, 22
-_LABELS = 5  # below the bars: on a phone there is no room for more
+_LABELS = 5  # below the bars: on a phone there is no room for more of a few words
 
 
 def round_top(most: int) -> int:
@@ -104,6 +104,7 @@ def bars(
     colours: Mapping[
         str, str
     ] = {},  # by the part's name, a colour's; by default, the name's first word
+    most: int = _LABELS,  # labels below the bars
 ) -> str:
     "Stacked bars, as SVG."
     top = round_top(max(map(sum, zip(*parts.values(), strict=True)), default=0))
@@ -116,7 +117,7 @@ def bars(
             element("line", x1=_LEFT, x2=WIDTH, y1=y, y2=y, class_="rule"),
             element("text", f"{count:,}", x=_LEFT - 6, y=y + 4, text_anchor="end"),
         ]
-    shown = -(-len(labels) // _LABELS)  # every so many bars a label
+    shown = -(-len(labels) // most)  # every so many bars a label
     for number, label in enumerate(labels):
         left, level, said = _LEFT + number * wide, float(floor), []
         bar = element("g")

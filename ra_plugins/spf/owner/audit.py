@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from math import inf
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from ra_plugins.ask.resolver import Lookups, Resolver
 
 # %% auto #0
-__all__ = ['NAMES_KNOWN', 'TEXT_KEPT', 'Policy', 'POLICIES', 'AT_ONCE', 'AHEAD', 'AUDIT_TIMEOUT', 'AuditName', 'listed_names',
-           'zone_names', 'policy_of', 'AuditRow', 'zone_audit', 'zone_or_lookup', 'in_order', 'audit_over_dns',
-           'run_audit']
+__all__ = ['NAMES_KNOWN', 'TEXT_KEPT', 'AuditPolicy', 'AUDIT_POLICIES', 'NAMES_AT_ONCE', 'WAITING_ROWS', 'AUDIT_TIMEOUT',
+           'AuditName', 'listed_names', 'zone_names', 'audited_policy', 'AuditRow', 'zone_audit', 'zone_or_lookup',
+           'in_order', 'audit_over_dns', 'run_audit']
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #556ffd79
 NAMES_KNOWN = 1_000_000  # names of which we know that they have been there
@@ -87,7 +87,7 @@ def zone_names(
             yield AuditName(name, name, not meant and "MX" not in types)
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #31d9d8bf
-Policy = Literal[
+AuditPolicy = Literal[
     "-all",
     "~all",
     "?all",
@@ -98,9 +98,9 @@ Policy = Literal[
     "unknown",
     "no name",
 ]
-POLICIES: tuple[Policy, ...] = get_args(Policy)
+AUDIT_POLICIES: tuple[AuditPolicy, ...] = get_args(AuditPolicy)
 
-_ALL: dict[str, Policy] = {
+_ALL: dict[str, AuditPolicy] = {
     "fail": "-all",
     "softfail": "~all",
     "neutral": "?all",
@@ -108,9 +108,9 @@ _ALL: dict[str, Policy] = {
 }
 
 
-def policy_of(
+def audited_policy(
     record: SurveyedRecord,
-) -> Policy:
+) -> AuditPolicy:
     "What a record says about those whom it doesn't name."
     seen: list[SurveyedRecord] = []
     while record not in seen:
@@ -139,7 +139,7 @@ class AuditRow(NamedTuple):
     domain: str  # in ASCII; nothing if it can be none
     state: RecordState
     record: str  # nothing if there is none that could be used
-    policy: Policy
+    policy: AuditPolicy
     lookups: float  # terms that ask, in the worst case; `inf` for a loop
     voids: int  # lookups that bring nothing, likewise
     findings: list[LintFinding]
@@ -186,7 +186,7 @@ def _row(name: AuditName, found: Survey, limits: Limits) -> AuditRow:
     ]
     voids = max(worst.total for worst in cost.voids.values())
     return AuditRow(name.given, name.domain, found.root.state, found.root.text,
-                    policy_of(found.root), cost.lookups.total, int(voids), findings, found.partial)  # fmt: skip
+                    audited_policy(found.root), cost.lookups.total, int(voids), findings, found.partial)  # fmt: skip
 
 
 def _nameless(name: AuditName) -> AuditRow:
@@ -231,14 +231,14 @@ def zone_or_lookup(
     return Broken(ENDLESS)
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #e1c44b52
-AT_ONCE = 200  # names that are looked at side by side
-AHEAD = 10  # as many times that number of rows may wait for one before them
+NAMES_AT_ONCE = 200  # names that are looked at side by side
+WAITING_ROWS = 10  # as many times that number of rows may wait for one before them
 
 
 async def in_order(
     starting: Iterable[Any],  # coroutines, each awaited as a task of its own
-    at_once: int = AT_ONCE,  # that run side by side
-) -> AsyncIterator[Any]:
+    at_once: int = NAMES_AT_ONCE,  # that run side by side
+) -> AsyncGenerator[Any, None]:
     "The results, in the order in which they were begun. When this is closed, those that run are cancelled."
     import asyncio
     from collections import deque
@@ -252,7 +252,7 @@ async def in_order(
     try:
         for coroutine in starting:
             begun.append(asyncio.ensure_future(one(coroutine)))
-            while begun and (begun[0].done() or len(begun) >= at_once * AHEAD):
+            while begun and (begun[0].done() or len(begun) >= at_once * WAITING_ROWS):
                 yield await begun.popleft()
         while begun:
             yield await begun.popleft()
@@ -270,9 +270,9 @@ async def audit_over_dns(
     resolver: Resolver | None = None,  # by default, the nameservers of this machine
     zone: MasterZone | None = None,  # which is asked about its own names
     timeout: float | None = AUDIT_TIMEOUT,  # seconds for each name
-    at_once: int = AT_ONCE,
+    at_once: int = NAMES_AT_ONCE,
     limits: Limits = RFC7208,
-) -> AsyncIterator[AuditRow]:
+) -> AsyncGenerator[AuditRow, None]:
     "A row for each name, in their order, on asyncio."
     from ra_plugins.ask.resolver import Lookups, default_resolver
 
@@ -313,7 +313,7 @@ def run_audit(
     | None = None,  # who answers; by default, the nameservers of this machine
     timeout: float
     | None = AUDIT_TIMEOUT,  # seconds for each name; what hasn't been answered by then isn't known
-    at_once: int = AT_ONCE,  # names that are looked at side by side
+    at_once: int = NAMES_AT_ONCE,  # names that are looked at side by side
     limits: Limits = RFC7208,
 ) -> list[AuditRow]:  # for more than fit into memory there is `audit_over_dns`
     "A row for each domain, in their order. Waits for it; `ValueError` names an argument that is of no use."
