@@ -79,8 +79,9 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 
 def test_a_list_as_people_have_it() -> None:
-    lines = ["", " Example.ORG. ", "# ours", "example.org ; again", "ana@example.net", "BÜCHER.example",
-             "bücher.example", "two words.example", "https://example.com/", "localhost", "x" * 300, ".", "-", "\x00.example"]  # fmt: skip
+    lines = ["", " Example.ORG. ", "# ours", "example.org ; again", "ana@example.net",
+             "BÜCHER.example", "bücher.example", "two words.example", "https://example.com/", "localhost",
+             "x" * 300, ".", "-", "\x00.example"]  # fmt: skip
     found = list(listed_names(lines))
     assert [each.domain for each in found if each.domain] == ["example.org", "example.net", "xn--bcher-kva.example"]
     assert [each.given for each in found if not each.domain] == ["two words.example", "https://example.com/", "localhost",
@@ -117,7 +118,8 @@ def test_two_zones_in_one_file_each_with_its_soa() -> None:
 def test_policies() -> None:
     zone = Zone({
         **{(f"{name}.example", "TXT"): [f"v=spf1 {terms}"] for name, terms in {
-            "minus": "mx -all", "tilde": "~all", "ask": "?all", "plus": "all", "bare": "ip4:192.0.2.1", "to": "redirect=minus.example",
+            "minus": "mx -all", "tilde": "~all", "ask": "?all", "plus": "all", "bare": "ip4:192.0.2.1",
+            "to": "redirect=minus.example",
             "beside": "~all redirect=minus.example", "far": "redirect=to.example", "lost": "redirect=no.example",
             "round": "redirect=circle.example", "circle": "redirect=round.example", "macro": "redirect=%{i}.example",
             "fault": "ip4:1 -all", "exp": "ip4:192.0.2.1 exp=why.example", "behind": "-all mx"}.items()},
@@ -156,7 +158,9 @@ def test_an_endless_record_is_json_that_others_can_read() -> None:
 
 def test_the_order_is_that_of_the_list_and_the_provider_is_asked_once() -> None:
     domains = [f"d{n}.example.org" for n in range(300)]
-    zone = Zone({PROVIDER[0]: PROVIDER[1], **{(name, "TXT"): ["v=spf1 include:_spf.example.net -all"] for name in domains}})
+    zone = Zone(
+        {PROVIDER[0]: PROVIDER[1], **{(name, "TXT"): ["v=spf1 include:_spf.example.net -all"] for name in domains}}
+    )
     with DnsServer(zone, delays={"0.example.org": 0.05}) as server:
         rows = audited(names(*domains), server)
         assert [row.domain for row in rows] == domains
@@ -254,7 +258,9 @@ def test_the_worst_are_kept_and_no_more() -> None:
     for row in run_audit([f"d{n}.example" for n in range(100)], resolver=zone):
         tally.add(row)
     worst = [row.domain for row in tally.worst()]
-    assert worst[:10] == [f"d{n}.example" for n in range(0, 100, 10)] and worst[10:] == [f"d{n}.example" for n in range(1, 6)]
+    assert worst[:10] == [f"d{n}.example" for n in range(0, 100, 10)] and worst[10:] == [
+        f"d{n}.example" for n in range(1, 6)
+    ]
     assert (tally.rows, tally.errors, tally.policies["-all"], tally.policies["+all"]) == (100, 10, 90, 10)
     page = audit_page(tally)
     assert "85 more aren" in page and page.count("<svg") == 3
@@ -267,7 +273,11 @@ def test_a_page_loads_nothing_and_strangers_words_stay_text() -> None:
     for row in run_audit(["a.example", "b.example", evil], resolver=zone):
         tally.add(row)
     page = audit_page(tally, evil)
-    assert "<img" not in page and "<script" not in page and not re.search(r"""(?:src|href)=|url\(""", page.replace("src=//", ""))
+    assert (
+        "<img" not in page
+        and "<script" not in page
+        and not re.search(r"""(?:src|href)=|url\(""", page.replace("src=//", ""))
+    )
     assert "default-src 'none'" in page
 
 
@@ -371,4 +381,7 @@ def test_a_zone_of_a_hundred_thousand_names_is_read(tmp_path: Path) -> None:
     )
     assert len(text) > 4 * 2**20
     read = audit_command.audit_input(text, "zone")
-    assert read.expected == 100_000 and [next(read.names).domain for _ in range(2)] == ["d0.example.org", "d1.example.org"]
+    assert read.expected == 100_000 and [next(read.names).domain for _ in range(2)] == [
+        "d0.example.org",
+        "d1.example.org",
+    ]
