@@ -17,7 +17,7 @@ project = config["DEFAULT"]
 whole = (HERE / "packaging").is_dir()  # the package alone is enough where nobody installs it on a mail server
 suffix = "_requirements"
 extras = {key.removesuffix(suffix): value.split() for key, value in project.items() if key.endswith(suffix)}
-parts = [each for name, needed in extras.items() if name not in ("dev", "docs", "lab") for each in needed]
+parts = [each for name, needed in extras.items() if name not in ("dev", "docs", "lab", "milter") for each in needed]
 extras["all"] = list(dict.fromkeys(parts))
 extras["dev"] += extras["all"]
 

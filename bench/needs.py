@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from shutil import which
 
 NEEDS = {  # by benchmark
+    "postfix": ("spf-engine",),
     "rater": ("redis-server", "uvloop"),
     "rater_loops": ("uvloop",),
     "service": ("dash", "gcc", "libc6-dev"),
@@ -32,6 +33,7 @@ THERE: dict[str, tuple[str, Callable[[], object]]] = {  # by need: what brings i
     "libc6-dev": ("Debian's package libc6-dev", has_headers),
     "musl-tools": ("Debian's package musl-tools", lambda: which("musl-gcc")),
     "checkdmarc": ("pip install 'checkdmarc>=6,<7'", lambda: find_spec("checkdmarc")),
+    "spf-engine": ("pip install spf-engine", lambda: find_spec("spf_engine")),
     "uvloop": ("pip install 'ra-plugins[service]'", lambda: find_spec("uvloop")),
 }
 

@@ -17,10 +17,12 @@ extensions = [
     "references",
     "lite",
     "api",
+    "console",
     "uses",
     "definitions",
     "tips",
     "plugins",
+    "found",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
@@ -42,10 +44,17 @@ sections = {
     "hosts": ("Running plugins", "As a script that qmail-smtpd starts, in a service, for Postfix."),
     "hosts/service": ("The service", "One process that holds all plugins, and the small client that asks it."),
     "hosts/postfix": ("Postfix", "The same plugins over Postfix's policy delegation protocol."),
+    "hosts/milter": ("A milter", "The same plugins where Postfix or Sendmail asks a milter."),
     "smtpd": ("A server to try them on", "qmail-smtpd with qmail-spp, imitated."),
     "cli": ("The command line", "`ra-plugins` and its commands."),
     "cli/report": ("Reports", "What the logs say: who was refused, when, and why."),
 }
+
+# Those that come first in their folder, whatever they are called.
+first = [
+    f"guides/{name}"
+    for name in ("what_do_you_want_to_do", "first_five_minutes", "installing", "qmail", "service", "reports", "limiter")
+]
 
 nb_execution_mode = "off"
 nb_merge_streams = True
@@ -86,8 +95,12 @@ html_static_path = [str(HERE / "static")]
 html_favicon = str(HERE / "static" / "icon.svg")
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
+html_search_scorer = str(HERE / "static" / "scorer.js")
+html_show_search_summary = False  # which Sphinx cuts out of whole pages, buttons and outputs included, and can't over file://
 copybutton_selector = "div.cell_input pre, section > div[class^=highlight-] pre"
+copybutton_exclude = ".gp, .go"  # prompts, and what is printed behind them
 html_show_sourcelink = False
+html_use_index = html_domain_indices = False  # the search finds all of it
 html_copy_source = False
 html_last_updated_fmt = None
 

@@ -2,7 +2,8 @@
 
 Pyodide is Python for the browser, compiled to WebAssembly. npm has its core, and PyPI the rest, which is in Python, in the
 versions that Pyodide's lock file names. What has been fetched stays in .cache/. A notebook runs there if its cells start no
-process, open no socket and have no threads; the package takes the place of the cells that are exported.
+process, open no socket and have no threads. It is the notebook of the repository, with its own definitions and what it has
+printed there; as soon as Python is there, static/lite.js has it run once, so that any cell can be changed and run.
 """
 
 from __future__ import annotations
@@ -24,19 +25,30 @@ from jupyterlite_pyodide_kernel.constants import PYODIDE_VERSION
 from nbdev.process import NBProcessor
 from sphinx.application import Sphinx
 from sphinx.util.parallel import ParallelTasks
-from stage import CONFIG, EXPORTS, NOTEBOOKS, ROOT, Page, import_statements, is_shown, notebooks
+from stage import CONFIG, EXPORTS, NOTEBOOKS, ROOT, Page, import_statements, is_python, is_shown, notebooks
 
 CACHE = ROOT / ".cache" / "lite"
 CORE = ["pyodide.mjs", "pyodide.js", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"]
 KERNEL = ["micropip", "packaging", "ipython", "jedi", "comm"]  # what JupyterLite's kernel loads
-# What a notebook that runs there doesn't import at all, and what only its exported cells may: nothing there can serve, start
-# a process, or ask the network.
-ABSENT = {"asyncio", "multiprocessing", "prometheus_client", "redis", "select", "smtplib", "socketserver", "subprocess"}
+# What a notebook that runs there doesn't import at all, and why; what only its exported cells may is named in UNUSED.
+NO_PROCESS, NO_NETWORK, NO_LOOP = "it starts programs", "it opens connections", "it has an event loop of its own"
+NO_THREADS, NO_SERVER = "it has threads", "it runs servers or plugins as programs"
+ABSENT = {
+    **dict.fromkeys(["multiprocessing", "subprocess", "terminal"], NO_PROCESS),
+    **dict.fromkeys(["prometheus_client", "redis", "select", "smtplib", "socketserver"], NO_NETWORK),
+    "asyncio": NO_LOOP,
+}
 ROOMS = ("hosts", "smtpd", "cli")
 THREADED = ("ask.mailbox", "ask.vpopmail", "ask.workers")  # threads, and files that a browser's system doesn't have
 LISTENING = ("support.listening", "support.systemd")
 HOSTED = tuple(f"{CONFIG.lib_name}.{each}" for each in (*ROOMS, *THREADED, *LISTENING))
-UNUSED = ("concurrent.", "resource", "signal", "socket", "threading", *HOSTED)
+UNUSED = {
+    **dict.fromkeys(HOSTED, NO_SERVER),
+    **dict.fromkeys([f"{CONFIG.lib_name}.{each}" for each in THREADED], NO_THREADS),
+    **dict.fromkeys(["concurrent.", "threading"], NO_THREADS),
+    **dict.fromkeys(["resource", "signal"], NO_PROCESS),
+    "socket": NO_NETWORK,
+}
 REQUIREMENTS = f"{CONFIG.d['smtpd_requirements']} {CONFIG.d['rater_requirements']}"
 
 # Pyodide's socket can't read IPv6 addresses, nor can the module in C below it, which some import to start sooner.
@@ -82,18 +94,22 @@ def pip(*arguments: str | Path) -> None:
 # The notebooks
 
 
-def runnable(page: Page, packages: set[str]) -> Any | None:
-    "The notebook as it runs in the page with these packages, without outputs; None where it can't run there."
-    notebook = NBProcessor(page.path).nb
-    title, *cells = [cell for cell in notebook.cells if not (cell.directives_.keys() & (EXPORTS | {"default_exp"}))]
-    code = [cell.source for cell in cells if cell.cell_type == "code"]
-    if not code or not set(top_level(page.imports)) <= (packages | sys.stdlib_module_names) - ABSENT:
-        return None
-    used = [module for text in code for module in modules(import_statements(text))]
-    if any(module.startswith(UNUSED) for module in [page.module, *used]):
-        return None
-    first = imports_of_exports(notebook, page)
-    made = new_nb([mk_cell(title.source, "markdown"), *([mk_cell(first)] if first else []), *map(bare, cells)])
+def obstacle(page: Page, packages: set[str]) -> str:
+    "Why a notebook can't run in the page with these packages; nothing if it can."
+    imported = top_level(page.imports)
+    shown = [cell for cell in NBProcessor(page.path).nb.cells if is_python(cell) and not cell.directives_.keys() & EXPORTS]
+    used = [page.module, *modules([node for cell in shown for node in import_statements(cell.source)])]
+    whys = [ABSENT[name] for name in imported if name in ABSENT]
+    whys += [why for start, why in UNUSED.items() for module in used if module.startswith(start)]
+    whys += [f"{name} isn't there" for name in imported if name not in packages | sys.stdlib_module_names]
+    return next(iter(whys), "")
+
+
+def runnable(page: Page) -> Any:
+    "The notebook as it runs in the page, with the outputs that are stored; set-up that a page doesn't show is folded."
+    title, *cells = NBProcessor(page.path).nb.cells
+    shown = [cell for cell in cells if cell.cell_type != "raw" and "default_exp" not in cell.directives_]
+    made = new_nb([mk_cell(f"# {page.title}\n\n{page.description}", "markdown"), *map(stored, shown)])
     made.metadata = {"kernelspec": {"name": "python", "display_name": "Python (Pyodide)", "language": "python"}}
     return made
 
@@ -106,21 +122,15 @@ def top_level(nodes: list[ast.Import | ast.ImportFrom]) -> list[str]:
     return [module.partition(".")[0] for module in modules(nodes)]
 
 
-def bare(cell: Any) -> Any:
-    "A cell without its output; the code that the page doesn't show is folded."
-    folded = {} if cell.cell_type == "markdown" or is_shown(cell) else {"jupyter": {"source_hidden": True}}
-    return mk_cell(cell.source, cell.cell_type, metadata=folded)
-
-
-def imports_of_exports(notebook: Any, page: Page) -> str:
-    "In place of the exported cells: what they define, from the package, and what they import."
-    exported = [cell.source for cell in notebook.cells if cell.directives_.keys() & EXPORTS]
-    nodes = [
-        node for text in exported for node in ast.parse(text).body if isinstance(node, (ast.Import, ast.ImportFrom))
-    ]
-    lines = [ast.unparse(node) for node in nodes if getattr(node, "module", "") != "__future__"]
-    names = ", ".join(page.defined)
-    return "\n".join(dict.fromkeys([*lines, f"from {page.module} import {names}"] if names else lines))
+def stored(cell: Any) -> Any:
+    "A cell as it is stored; the code that the page doesn't show, or folds, is folded."
+    if cell.cell_type == "markdown":
+        return mk_cell(cell.source, "markdown")
+    is_folded = not is_shown(cell) or "exporti" in cell.directives_
+    metadata = {"trusted": True, **({"jupyter": {"source_hidden": True}} if is_folded else {})}
+    made = mk_cell(cell.source, "code", metadata=metadata)
+    made["outputs"] = cell.get("outputs", [])
+    return made
 
 
 # Python
@@ -203,23 +213,23 @@ def entry(wheel: Path, known: dict[str, Any]) -> tuple[str, Any]:
 # The site
 
 
-def contents(folder: Path, pages: dict[str, Page], packages: set[str]) -> list[str]:
-    "Write the notebooks that run in the page, and the files that they read; answers the names of their pages."
-    names = []
-    for name, page in pages.items():
-        if page.path.exists() and (notebook := runnable(page, packages)):
-            write(folder / f"{name}.ipynb", nb2dict(notebook))
-            names.append(name)
+def contents(folder: Path, pages: dict[str, Page], packages: set[str]) -> dict[str, str]:
+    "Write the notebooks that run in the page, and the files that they read; answers for each page why it can't run."
+    whys = {name: obstacle(page, packages) for name, page in pages.items() if page.path.exists() and page.code}
+    for name, why in whys.items():
+        if not why:
+            write(folder / f"{name}.ipynb", nb2dict(runnable(pages[name])))
     for path in set(NOTEBOOKS.rglob("*.*")) - set(notebooks()):
-        if path.is_file() and path.suffix != ".ipynb":
+        if path.is_file() and path.suffix not in (".ipynb", ".py", ".pyc"):
             shutil.copy(path, folder / path.relative_to(NOTEBOOKS))
-    return names
+    return whys
 
 
 def configure(work: Path, folder: Path) -> None:
     "Tell JupyterLite what to put where, and to ask nobody else for Python and its packages."
     kernel = {"disablePyPIFallback": True, "pyodideUrl": "./static/pyodide/pyodide.mjs"}
-    settings = {"appName": CONFIG.repo, "litePluginSettings": {"@jupyterlite/pyodide-kernel-extension:kernel": kernel}}
+    settings: dict[str, Any] = {"appName": CONFIG.repo, "exposeAppInBrowser": True}
+    settings["litePluginSettings"] = {"@jupyterlite/pyodide-kernel-extension:kernel": kernel}
     write(work / "jupyter-lite.json", {"jupyter-lite-schema-version": 0, "jupyter-config-data": settings})
     build = {"contents": ["contents"], "output_dir": str(folder), "apps": ["notebooks"], "no_sourcemaps": True}
     wheels = {"piplite_urls": [str(path) for path in (work / "static/pyodide").glob("comm-*.whl")]}
@@ -235,11 +245,12 @@ def write(path: Path, data: Any) -> None:
 # In the pages
 
 BUTTON = '<p class="run"><a href="{}lite/notebooks/index.html?path={}.ipynb">Run this notebook in your browser</a></p>'
+WHY_NOT = '<p class="run-not">This notebook can’t run in a browser: {}.</p>'
 
 
 def prepare(app: Sphinx) -> None:
     "Begin with JupyterLite where that is wanted and possible; it is built beside the pages."
-    app.runnable, app.lite = [], None
+    app.runnable, app.lite = {}, None
     if not app.config.lite:
         return
     work, folder = Path(app.srcdir) / "lite", Path(app.outdir) / "lite"
@@ -268,13 +279,17 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     app.lite.join()
     folder = Path(app.outdir)
     shutil.copy(folder / "lite" / "icon-120x120.png", folder / "favicon.ico")  # which its pages ask for
+    page = folder / "lite" / "notebooks" / "index.html"
+    page.write_text(page.read_text().replace("</head>", '<script src="../../_static/lite.js"></script></head>', 1))
 
 
 def add_button(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    if docname in app.runnable:
-        title = next(iter(doctree.findall(nodes.title)))
-        text = BUTTON.format("../" * docname.count("/"), docname)
-        title.parent.insert(title.parent.index(title) + 1, nodes.raw("", text, format="html"))
+    if docname not in app.runnable:
+        return
+    title, why = next(iter(doctree.findall(nodes.title))), app.runnable[docname]
+    text = WHY_NOT.format(why) if why else BUTTON.format("../" * docname.count("/"), docname)
+    lead = next((each for each in title.parent if "lead" in each.get("classes", ())), title)
+    title.parent.insert(title.parent.index(lead) + 1, nodes.raw("", text, format="html"))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from pydoc import locate
 
 from stage import CONFIG, Page
@@ -40,7 +41,10 @@ OTHERS = {
     *("main.cf", "DUNNO", "DEFER_IF_PERMIT", "REJECT", "PREPEND", "check_policy_service", "reject_unauth_destination"),
     *("line_length_limit", "smtpd_delay_reject", "smtpd_relay_restrictions", "smtpd_recipient_restrictions"),
     *("smtpd_data_restrictions", "recipient_count", "no_verdict"),
-    *("smtpd_policy_service_default_action", "smtpd_policy_service_max_idle", "sasl_username", "policy_context"),
+    *("smtpd_policy_service_timeout", "smtpd_policy_service_default_action", "smtpd_policy_service_max_idle"),
+    *("reject_warning", "warn_if_reject", "permit_mynetworks", "Received"),
+    *("milter_mail_macros", "milter_command_timeout", "milter_default_action"),
+    *("smtpd_policy_service_max_ttl", "sasl_username", "policy_context"),
     *("PEXPIRE", "GETRANGE", "SETRANGE", "rediss", "ssl_ca_certs", "rater.toml", "rater.service", "SOURCE_DATE_EPOCH"),
 }
 ENDINGS = {
@@ -82,6 +86,18 @@ class Names:
             parts = full.split(".")
             for start in range(1, len(parts)):
                 self.short[".".join(parts[start:])].append(full)
+
+    @cached_property
+    def methods(self) -> dict[str, str]:
+        "The methods and attributes whose name one class here has, and nothing elsewhere: whoever says it means that one."
+        found: dict[str, list[str]] = defaultdict(list)
+        for full in self.ours:
+            owner, _, name = full.rpartition(".")
+            if owner in self.ours and owner not in self.modules and not name.startswith("_"):
+                found[name].append(full)
+        others = {full.rpartition(".")[2] for full in self.others}
+        others |= {name for kind in vars(builtins).values() if inspect.isclass(kind) for name in dir(kind)}
+        return {name: full for name, (full, *more) in found.items() if not more and name not in others}
 
     def setting(self, text: str) -> str | None:
         "The setting that `NAME` or `NAME=value` is about."

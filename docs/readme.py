@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 INDEX = ROOT / "nbs" / "index.ipynb"
 README = ROOT / "README.md"
 
-# nbconvert names no language, and indents what a cell printed as if it were code.
+# nbconvert names no language, indents what a cell printed as if it were code, and takes HTML where text would do.
 TEMPLATE = """
 {%- extends 'markdown/index.md.j2' -%}
 {%- block input %}
@@ -41,6 +41,11 @@ TEMPLATE = """
 {{ output.data['text/plain'] }}
 ```
 {% endblock data_text -%}
+{%- block data_html scoped %}
+```text
+{{ output.data['text/plain'].rstrip() }}
+```
+{% endblock data_html -%}
 """
 
 

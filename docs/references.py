@@ -35,7 +35,7 @@ RFC = re.compile(
 
 
 def begin(app: Sphinx) -> None:
-    app.pages = stage_all(Path(app.srcdir), app.config.sections)
+    app.pages = stage_all(Path(app.srcdir), app.config.sections, app.config.first)
 
 
 def tidy(app: Sphinx) -> None:
@@ -220,6 +220,7 @@ def fold_sections(app: Sphinx, pagename: str, template: str, context: dict[str, 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("sections", {}, "env")
+    app.add_config_value("first", [], "env")
     app.add_transform(Settings)
     app.add_post_transform(Backticks)
     app.add_post_transform(Prose)

@@ -17,6 +17,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from console import MAGIC, prompted
 from execnb.nbio import mk_cell, nb2str, new_nb, read_nb
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
@@ -26,9 +27,11 @@ from nbdev.processors import FilterDefaults
 CONFIG = get_config()
 ROOT = Path(CONFIG.config_path).resolve()
 NOTEBOOKS = Path(CONFIG.nbs_path).resolve()
+MEND, MENDS = "*Mend*", "guides/from_the_c_plugins.ipynb#plugin-by-plugin"  # and where it is told what that is
+README_ONLY = "<!-- README only"  # begins a cell that the site leaves out
 REPOSITORY = f"{CONFIG.git_url}/blob/{CONFIG.branch}"
 NUMBER = re.compile(r"(^|/)\d+[a-z]?_")  # orders a notebook in its folder, and isn't part of its address
-LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])([^)\s#]+)")
 EXPORTS, HIDDEN = {"export", "exports", "exporti"}, {"hide", "default_exp"}
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -45,7 +48,11 @@ class Page:
         self.notebook = notebook or read_nb(path)
         for number, cell in enumerate(self.notebook.cells):
             cell.metadata["number"] = number
-        self.code = [cell.source for cell in self.notebook.cells if cell.cell_type == "code"]
+            if cell.source.startswith(MAGIC):
+                cell.metadata["terminal"] = True
+                cell.source = prompted(cell.source.removeprefix(MAGIC))
+        self.code = [cell.source for cell in self.notebook.cells if is_python(cell)]
+        mark_setup([cell for cell in self.notebook.cells if is_python(cell)])
         module = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(self.code), re.M)
         self.module = f"{CONFIG.lib_name}.{module[1]}".removesuffix(".__init__") if module else ""
         self.imports = [node for source in self.code for node in import_statements(source)]
@@ -75,6 +82,22 @@ class Page:
         module = self.module and import_module(self.module)
         found = getattr(module, self.module.rpartition(".")[2], None)
         return found if hasattr(found, "stages") else None
+
+
+def is_python(cell: Any) -> bool:
+    "Is this code, and no command for a shell?"
+    return cell.cell_type == "code" and not cell.metadata.get("terminal") and not cell.source.startswith(MAGIC)
+
+
+def mark_setup(cells: list[Any]) -> None:
+    "A hidden cell that defines what a cell in sight uses is shown, folded: nobody shall meet a name that stands nowhere."
+    used: set[str] = set()
+    for cell in reversed(cells):
+        head = cell.source.split("\n", 2)[:2]
+        if any(re.match(r"#\| *hide\b", line) for line in head):
+            cell.metadata["setup"] = bool(definitions(ast.parse(cell.source).body).keys() & used)
+        elif not any(re.match(r"#\| *(echo: *false|default_exp|export)", line) for line in head):
+            used |= words(cell.source)
 
 
 def notebooks() -> list[Path]:
@@ -146,7 +169,7 @@ class Stage(Processor):
 
     def staged(self, cell: Any) -> list[Any]:
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(self.link, cell.source)
+            cell.source = LINK.sub(self.link, cell.source.replace(MEND, f"[{MEND}](/{MENDS})"))
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if "text/markdown" in data:
@@ -174,6 +197,8 @@ class Stage(Processor):
         target = (self.page.path.parent / found[1]).resolve()
         if target.suffix == ".ipynb":
             return NUMBER.sub(r"\1", found[1])
+        if target.is_dir() and target.is_relative_to(NOTEBOOKS):
+            return f"{found[1].rstrip('/')}/index.ipynb"
         if target.is_relative_to(ROOT) and target.exists():
             return f"{REPOSITORY}/{target.relative_to(ROOT).as_posix()}"
         return found[1]
@@ -185,11 +210,17 @@ class Show(Processor):
     def cell(self, cell: Any) -> None:
         if cell.cell_type != "code":
             return
+        if cell.metadata.get("terminal"):
+            cell.metadata["tags"] = ["terminal"]
+            return
         cell.source = re.sub(r"^#\| *[\w-]+:.*\n?", "", cell.source, flags=re.M)
-        cell.metadata["tags"] = ["hide-input"] * ("exporti" in cell.directives_) + ["remove-input"] * (
-            not is_shown(cell)
-        )
+        is_setup = cell.metadata.get("setup", False)
+        is_removed = not is_shown(cell) and not is_setup
+        is_folded = "exporti" in cell.directives_ or is_setup
+        cell.metadata["tags"] = ["hide-input"] * is_folded + ["remove-input"] * is_removed
         label = "Code" if definitions(ast.parse(cell.source).body) else "Imports"
+        if is_setup:
+            label, cell.outputs = "Set-up", []
         cell.metadata["mystnb"] = {"code_prompt_show": label, "code_prompt_hide": label}
         for output in cell.outputs:
             data = output.get("data", {})
@@ -198,8 +229,8 @@ class Show(Processor):
 
 
 def remove(cell: Any) -> None:
-    "Leave out what is hidden, and the cell that names the module."
-    if cell.directives_.keys() & HIDDEN:
+    "Leave out what is hidden, and the cell that names the module, and what is for README.md."
+    if (cell.directives_.keys() & HIDDEN and not cell.metadata.get("setup")) or cell.source.startswith(README_ONLY):
         cell["source"] = None
 
 
@@ -208,7 +239,7 @@ class Processors(FilterDefaults):
 
     def base_procs(self) -> list[Any]:
         ours = {"add_show_docs": Stage, "rm_export": remove}
-        left_out = {"insert_warning", "clean_show_doc", "exec_show_docs", "add_links", "add_fold", "mv_exports"}
+        left_out = {"insert_warning", "clean_show_doc", "exec_show_docs", "add_links", "add_fold", "mv_exports", "hide_"}
         return [ours.get(each.__name__, each) for each in super().base_procs() if each.__name__ not in left_out] + [
             Show
         ]
@@ -245,13 +276,13 @@ def contents(folder: str, title: str, description: str, pages: list[Page]) -> Pa
     return Page(NOTEBOOKS / folder / "index.ipynb", notebook)
 
 
-def stage_all(folder: Path, sections: dict[str, tuple[str, str]]) -> dict[str, Page]:
+def stage_all(folder: Path, sections: dict[str, tuple[str, str]], first: list[str]) -> dict[str, Page]:
     "Write all pages below a folder, and remove what isn't a page; sections have a title, a sentence, and their order."
     pages = {page.name: page for page in map(Page, notebooks())}
     for page in pages.values():
         stage(page)
     inside: dict[str, list[str]] = {section: [] for section in sections}
-    for name in pages:
+    for name in sorted(pages, key=lambda name: first.index(name) if name in first else len(first)):
         if name != "index" and not name.endswith("/index"):
             inside.setdefault(name.rpartition("/")[0], []).append(name)
     for section in sorted(filter(None, inside), key=lambda each: each.count("/"), reverse=True):
@@ -259,7 +290,7 @@ def stage_all(folder: Path, sections: dict[str, tuple[str, str]]) -> dict[str, P
         if f"{section}/index" not in pages:
             title, description = sections.get(section, (section.rpartition("/")[2].title(), ""))
             pages[f"{section}/index"] = contents(section, title, description, [pages[name] for name in names])
-            pages[f"{section}/index"].title = title
+            pages[f"{section}/index"].title, pages[f"{section}/index"].description = title, description
         if "/" in section:
             inside[section.rpartition("/")[0]].append(f"{section}/index")
     inside[""] = [f"{section}/index" for section in inside if section and "/" not in section] + inside.get("", [])

@@ -18,7 +18,7 @@ from sphinx.application import Sphinx
 from stage import FUNCTION, Page, definitions
 from uses import PLAIN
 
-SHORT, MOST = 10, 40  # lines of a definition that is shown whole, and of one at most
+SHORT, MOST = 10, 30  # lines of a definition that is shown whole, and of one at most
 
 
 def parts(page: Page) -> Iterator[tuple[str, list[str], int]]:
@@ -29,10 +29,12 @@ def parts(page: Page) -> Iterator[tuple[str, list[str], int]]:
         lines = cell.source.splitlines()
         for node in ast.parse(cell.source).body:
             for name in definitions([node]):
-                yield name, *cut(node, lines)
+                if not name.startswith("_"):  # the page that uses it has it, too
+                    yield name, *cut(node, lines)
             for part in node.body if isinstance(node, ast.ClassDef) else ():
                 for name in definitions([part]):
-                    yield f"{getattr(node, 'name', '')}.{name}", *cut(part, lines)
+                    if not name.startswith("_"):
+                        yield f"{getattr(node, 'name', '')}.{name}", *cut(part, lines)
 
 
 def cut(node: ast.stmt, lines: list[str]) -> tuple[list[str], int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from docutils import nodes
@@ -41,6 +41,11 @@ class Translator(HTML5Translator):
             here = self.builder.current_docname
             self.body[-1] = linked(self.body[-1], self.builder.app.linked.get((here, node.astext()), []), self.target)
             raise
+
+    def visit_literal(self, node: nodes.literal) -> None:
+        "Code in a line of text, which Sphinx would put into two elements with three classes."
+        self.body.append(f'<code class="literal">{self.encode(node.astext())}</code>')
+        raise nodes.SkipNode
 
     def visit_entry(self, node: nodes.entry) -> None:
         "A corner of a table with nothing in it heads no column."
@@ -123,6 +128,16 @@ def learn(app: Sphinx, env: Any) -> None:
                     users.add(f"{page.module}.{owners[name.lineno]}")
                 elif not name.context.startswith("import"):
                     places.add(page.name)
+            for method, line in called(source, app.names.methods) if owners else ():
+                if line in owners:
+                    app.uses[method][0].add(f"{page.module}.{owners[line]}")
+
+
+def called(source: str, methods: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+    "The methods that a cell names behind a value whose type nobody has said, if only one class has one of that name."
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and node.attr in methods:
+            yield methods[node.attr], node.end_lineno or node.lineno
 
 
 def is_found(name: Any, app: Sphinx) -> bool:

@@ -13,6 +13,7 @@ from ra_plugins.plugins.tarpit import CURVES
 from ra_plugins.spp.command import Command, Delay
 from ra_plugins.spp.session import sample_session
 from ra_plugins.support.control import ControlFiles
+from ra_plugins.support.environment import Environment
 
 FOUND = catalogue()
 
@@ -62,6 +63,54 @@ def test_the_letters_are_explained_beside_the_setting() -> None:
         growth: Callable[[int], int] = CURVES[letter]
         begins = ", ".join(str(growth(step)) for step in (1, 2, 3))
         assert f"{letter} ({word}) {begins}" in meaning
+
+
+# Numbers with something around them, which atoi took
+
+NUMBERS = {  # the settings of the plugins in C that are numbers, with their defaults
+    "tarpit": {"TARPITCOUNT": 50, "TARPITDELAY": 2},
+    "rcptchecks": {"CHKUSER_RCPTLIMIT": 10000, "CHKUSER_WRONGRCPTLIMIT": 10000, "CHKUSER_MBXQUOTA": 100},
+    "rcptchecksfile": {"CHKUSER_RCPTLIMIT": 10000, "CHKUSER_WRONGRCPTLIMIT": 10000},
+    "rcptcheckscdb": {"CHKUSER_RCPTLIMIT": 10000, "CHKUSER_WRONGRCPTLIMIT": 10000},
+    "checkback": {"CHECKBACK_CACHETIME": 86400},
+    "spfchecks": {"BOUNCELEVEL": -1},
+}
+
+
+def read(name: str, setting: str, text: str) -> tuple[object, list[str]]:
+    "What a plugin takes a setting's text for, and what it logs."
+    (variable,) = (each for each in FOUND[name].settings.variables() if each.name == setting)
+    log: list[str] = []
+    return variable.read(Environment({setting: text}, log.append)), log
+
+
+@pytest.mark.parametrize(("name", "setting"), [(name, each) for name, some in NUMBERS.items() for each in some])
+@pytest.mark.parametrize("text", ["3x", " 3", "3 ", "+3", "03 s", "\t3", "3.9", "3\n"])
+def test_a_number_is_what_it_was_and_told(name: str, setting: str, text: str) -> None:
+    value, (line,) = read(name, setting, text)
+    assert value == 3
+    assert line.startswith(f"{setting}={text} should be ") and line.endswith("; taken as 3")
+
+
+@pytest.mark.parametrize(("name", "setting"), [(name, each) for name, some in NUMBERS.items() for each in some])
+@pytest.mark.parametrize("text", ["lots", "x3", "+-3", " "])
+def test_what_is_no_number_is_the_default(name: str, setting: str, text: str) -> None:
+    "To atoi it was 0, which would switch tarpit off, and refuse every recipient."
+    value, (line,) = read(name, setting, text)
+    assert value == NUMBERS[name][setting] and line.startswith(f"{setting}={text} should be ")
+
+
+def test_more_than_there_is_is_as_much_as_there_is() -> None:
+    assert read("spfchecks", "BOUNCELEVEL", "7")[0] == 5 and read("spfchecks", "BOUNCELEVEL", "-3")[0] == -1
+    assert read("rcptchecksfile", "CHKUSER_RCPTLIMIT", "99999999999")[0] == 999_999_999
+
+
+def test_an_empty_count_switches_tarpit_off_without_a_word() -> None:
+    assert decided("tarpit", rcpt_count_all=60, TARPITCOUNT="") == ([], [])
+
+
+def test_a_setting_of_ours_alone_stays_strict() -> None:
+    assert read("tarpit", "TARPITMAXDELAY", "30s")[0] == 240
 
 
 # No whitelist

@@ -38,7 +38,9 @@ def home() -> Iterator[Path]:
     subprocess.run(["rm", "-r", folder], check=True)
 
 
-def checked(home: Path, *arguments: str | Path, environ: dict[str, str] | None = None, status: int | None = None) -> Said:
+def checked(
+    home: Path, *arguments: str | Path, environ: dict[str, str] | None = None, status: int | None = None
+) -> Said:
     "The exit status, the places of mistakes without their folder, and all that was said."
     done = subprocess.run(
         [*COMMAND, "check", "--control", home / "control", *ME, *arguments],
@@ -90,7 +92,9 @@ MISTAKES = {  # by place, what the line has to name
 def test_each_planted_mistake_and_nothing_else(home: Path) -> None:
     "Over two dozen, one line each."
     plugins, control = home / "plugins", home / "control"
-    install(str(plugins), ["access", "greylist", "msa", "overload", "plusaliases", "rcptchecksfile", "tarpit", "spfchecks"])
+    install(
+        str(plugins), ["access", "greylist", "msa", "overload", "plusaliases", "rcptchecksfile", "tarpit", "spfchecks"]
+    )
     for name, mode in (("open", 0o777), ("shut", 0o644)):
         (plugins / name).write_text("#!/bin/sh\n")
         (plugins / name).chmod(mode)
@@ -115,7 +119,12 @@ def test_each_planted_mistake_and_nothing_else(home: Path) -> None:
         "#!/bin/sh\nsoftlimit -m 3000000 tcpserver 0 25 qmail-smtpd\nexport CHKUSER_RCPTLIMT=50\nRAEXEMPT=tarpet\n"
     )
     status, places, said = checked(
-        home, "--rules", rules, "--run", run, environ={"CHKUSER_WRONGRCPTLIMT": "5", "TARPITDELAY": "1"}
+        home,
+        "--rules",
+        rules,
+        "--run",
+        run,
+        environ={"CHKUSER_WRONGRCPTLIMT": "5", "TARPITDELAY": "1", "GREYLISTSTORE": f"{home}/greylist.db"},
     )
     assert status == 1 and sorted(places) == sorted(MISTAKES), said
     for place, what in MISTAKES.items():
@@ -142,9 +151,16 @@ def test_a_folder_named_from_here_and_another_file(home: Path) -> None:
     "As in a trial: the sections have another name, and the folder is a relative path."
     (home / "control" / "smtpplugins").write_text("")
     (home / "control" / "smtpplugins.new").write_text("[RCPT]\n")
-    for environ, said in (({}, ""), ({"SPPCONFFILE": "control/smtpplugins.new"}, f"{home}/control/smtpplugins.new:1: [RCPT] is")):
+    for environ, said in (
+        ({}, ""),
+        ({"SPPCONFFILE": "control/smtpplugins.new"}, "control/smtpplugins.new:1: [RCPT] is"),
+    ):
         done = subprocess.run(
-            [*COMMAND, "check", "--control", "control", *ME], cwd=home, env={**ENVIRON, **environ}, capture_output=True, text=True
+            [*COMMAND, "check", "--control", "control", *ME],
+            cwd=home,
+            env={**ENVIRON, **environ},
+            capture_output=True,
+            text=True,
         )
         assert (done.returncode, done.stderr) == (bool(said), "") and done.stdout.startswith(said), done.stdout
 
@@ -166,6 +182,251 @@ def test_what_cannot_be_looked_at(home: Path) -> None:
         assert re.fullmatch("ra-plugins check: .+\n", done.stderr), done.stderr
 
 
+# One mistake at a time
+
+
+def all_right(home: Path) -> None:
+    "The set-up of the guide, to which each of the following does one thing."
+    install(str(home / "plugins"), ["ipthrottle", "overload", "plusaliases", "rater", "rcptchecksfile", "tarpit"])
+    written(
+        home, "[mail]", "plugins/overload", "[rcpt]", "plugins/plusaliases", "plugins/rcptchecksfile", "plugins/tarpit"
+    )
+
+
+def own_program(home: Path, raw: bytes) -> None:
+    (home / "plugins" / "mine").write_bytes(raw)
+    (home / "plugins" / "mine").chmod(0o755)
+    written(home, "[mail]", "plugins/mine")
+
+
+def replaced(home: Path, make: Callable[[Path], object]) -> None:
+    (home / "plugins" / "tarpit").unlink()
+    make(home / "plugins" / "tarpit")
+
+
+def renamed(home: Path) -> None:
+    (home / "plugins" / "tarpit").rename(home / "plugins" / "slow")
+    written(home, "[rcpt]", "plugins/slow")
+
+
+def linked(home: Path) -> None:
+    (home / "plugins" / "slow").symlink_to("tarpit")
+    written(home, "[rcpt]", "plugins/slow")
+
+
+def without_me(home: Path) -> None:
+    (home / "control" / "me").rename(home / "control" / "smtpgreeting")
+
+
+def piped(home: Path) -> None:
+    (home / "control" / "addresslist").unlink()
+    os.mkfifo(home / "control" / "addresslist")
+
+
+def listed(home: Path, text: str) -> None:
+    (home / "control" / "addresslist").write_text(text)
+
+
+ALONE: dict[str, tuple[Callable[[Path], object], str]] = {  # what is done, and the line that is said of it
+    "a dangling link": (
+        lambda home: replaced(home, lambda path: path.symlink_to("/nowhere/tarpit")),
+        r"smtpplugins:6: plugins/tarpit is a link to /nowhere/tarpit, which isn't there, .*install --force HOME/plugins tarpit",
+    ),
+    "a FIFO": (
+        lambda home: replaced(home, os.mkfifo),
+        "smtpplugins:6: plugins/tarpit is no file that could be a program",
+    ),
+    "an interpreter that isn't there": (
+        lambda home: own_program(home, b"#!/nowhere/python\n"),
+        "smtpplugins:2: there is no /nowhere, and the interpreter should be there",
+    ),
+    "CR LF in one whose interpreter has an option": (
+        lambda home: own_program(home, b"#!/bin/sh -e\r\nexit 0\r\n"),
+        "smtpplugins:2: plugins/mine can't do its work, and mail would pass unchecked: the CR .* an option",
+    ),
+    "CR LF in a program": (
+        lambda home: own_program(home, b"#!/bin/sh\r\nexit 0\r\n"),
+        "smtpplugins:2: plugins/mine can't be started, and every client is told 451: the CR .*; write lines that end in LF",
+    ),
+    "no interpreter": (
+        lambda home: own_program(home, b"echo N\n"),
+        "smtpplugins:2: plugins/mine can't be started, .*doesn't name an interpreter; begin it with #!/bin/sh",
+    ),
+    "an empty program": (lambda home: own_program(home, b""), "smtpplugins:2: plugins/mine can't be started"),
+    "a name without its folder": (
+        lambda home: written(home, "[rcpt]", "tarpit"),
+        "smtpplugins:2: there is no HOME/tarpit, .*; did you mean plugins/tarpit",
+    ),
+    "a mistyped folder": (
+        lambda home: written(home, "[rcpt]", "plugin/tarpit"),
+        "smtpplugins:2: there is no HOME/plugin/tarpit, .*; did you mean plugins/tarpit",
+    ),
+    "a folder that nobody has made": (
+        lambda home: written(home, "[rcpt]", "programs/spfchecks"),
+        "smtpplugins:2: there is no HOME/programs/spfchecks, .*; ra-plugins install --create HOME/programs spfchecks",
+    ),
+    "a heading with a blank in front": (lambda home: written(home, "[mail]", " [rcpt]"), "smtpplugins:2: .*; write"),
+    "a heading without brackets": (
+        lambda home: written(home, "[mail]", "rcpt:"),
+        "smtpplugins:2: there is no HOME/rcpt:, .*; write \\[rcpt\\]",
+    ),
+    "a client counted twice": (
+        lambda home: written(home, "[mail]", "plugins/ipthrottle", "[rcpt]", "plugins/ipthrottle"),
+        "smtpplugins:4: plugins/ipthrottle stands on line 2 already, and counts twice",
+    ),
+    "comments alone": (
+        lambda home: listed(home, "# none\n\n"),
+        "addresslist: has no entry, so rcptchecksfile knows no mailbox",
+    ),
+    "brackets": (
+        lambda home: listed(home, "<ana@example.org>\n"),
+        "addresslist:1: <ana@example.org>: no host's name has > in it",
+    ),
+    "a star": (lambda home: listed(home, "*@example.org\n"), "addresslist:1: .*; write that"),
+    "a star in rcpthosts": (
+        lambda home: (home / "control" / "rcpthosts").write_text("example.org\n*.example.org\n.example.org\n"),
+        r"rcpthosts:2: \*.example.org: no host's name has \* in it",
+    ),
+    "a port in rcpthosts": (
+        lambda home: (home / "control" / "rcpthosts").write_text("example.org\nexample.net:25\n.example.org\n"),
+        "rcpthosts:2: example.net:25: no host's name has : in it",
+    ),
+    "no name": (
+        lambda home: (home / "control" / "me").unlink(),
+        "me: there is no such file, and qmail-smtpd tells every client 421",
+    ),
+    "a name with CR LF": (
+        lambda home: (home / "control" / "me").write_bytes(b"mail.example.org\r\n"),
+        "me: has lines that end in CR LF",
+    ),
+    "fifty megabytes": (
+        lambda home: listed(home, "ana@example.org\n" * 3_000_000),
+        "addresslist: can't be read: has over 33554432 bytes, .*; make it a CDB",
+    ),
+    "a list that is a FIFO": (
+        piped,
+        "addresslist: can't be read: .*; make it a file with text in it",
+    ),
+    "an open home": (lambda home: home.chmod(0o777), "smtpplugins:6: HOME .mode 0777. may be changed by everybody"),
+    "an open list": (
+        lambda home: (home / "control" / "addresslist").chmod(0o666),
+        "addresslist: .mode 0666. may be changed by everybody, and rcptchecksfile with it",
+    ),
+    "open control files": (
+        lambda home: (home / "control").chmod(0o777),
+        "HOME/control: .mode 0777. may be changed by everybody, and what runs, rcptchecksfile and qmail-smtpd with it",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_one_line_for_one_mistake(home: Path, name: str) -> None:
+    all_right(home)
+    ALONE[name][0](home)
+    status, _, said = checked(home)
+    assert status == 1 and len(said.splitlines()) == 1, said
+    line = ALONE[name][1].replace("HOME", re.escape(str(home)))
+    assert re.match(line if line.startswith("/") else rf"\S*/{line}", said), said
+
+
+FINE: dict[str, Callable[[Path], object]] = {
+    "a program under another name": renamed,
+    "a link": linked,
+    "rater twice": lambda home: written(home, "[connection]", "plugins/rater", "[mail]", "plugins/rater"),
+    "a program of somebody else's": lambda home: own_program(home, b"#! /bin/sh -e\nexit 0\n"),
+    "one that is no script": lambda home: own_program(home, Path("/bin/true").read_bytes()),
+    "another greeting": without_me,
+    "a CDB larger than a text may be": lambda home: (home / "control" / "addresslist").write_bytes(
+        cdb("ana@example.org") + bytes(40_000_000)
+    ),
+    "lines with CR LF": lambda home: (home / "control" / "addresslist").write_bytes(
+        b"ana@example.org\r\n@example.org\r\n"
+    ),
+    "odd local parts": lambda home: listed(
+        home, 'o\'brien@example.org\na*b@example.org\n"a b"@example.org\nj\u00f6rg@example.org\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_no_line_for_what_is_unusual(home: Path, name: str) -> None:
+    all_right(home)
+    FINE[name](home)
+    assert checked(home) == (0, [], "")
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ("127.:allow\n192.0.2.7 deny\n:allow\n", "2: tcprules passes over a line without a colon"),
+        (" 127.:allow\n:allow\n", "1: ' 127.' matches nobody, since the blank is part of the address; take it out"),
+        (
+            "localhost:deny\n",
+            "1: localhost matches nobody, since a host's name has = in front; write =mail.example.net",
+        ),
+        ("10.:allow\n:allow\n10.:deny\n", "3: 10. has a rule on line 1 already, and tcpserver goes by the first"),
+        (":allow\r\n", "1: tcprules doesn't take this line, and without it takes none; write lines that end in LF"),
+        ("# x\n \t\n # y\n127.:allow\n=:allow\nana@192.0.2.1:deny\n10.1-2.:deny\n:allow", ""),
+    ],
+)
+def test_rules_as_tcprules_reads_them(home: Path, rules: str, said: str) -> None:
+    all_right(home)
+    (home / "rules").write_bytes(rules.encode())
+    out = checked(home, "--rules", home / "rules")[2]
+    assert len(out.splitlines()) == bool(said) and out.startswith(f"{home}/rules:{said}" if said else ""), out
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("ulimit -v 4000\nexec tcpserver 0 25 qmail-smtpd\n", "1: ulimit -v 4000 is too little for plugins"),
+        ("ulimit -Sv 100000; ulimit -c 0\nexec tcpserver 0 25 qmail-smtpd\n", ""),
+        ("NOSPP=1\nexport NOSPP\n", "1: NOSPP is set, so no plugin runs"),
+    ],
+)
+def test_a_run_script(home: Path, script: str, said: str) -> None:
+    all_right(home)
+    (home / "run").write_text(script)
+    out = checked(home, "--run", home / "run")[2]
+    assert len(out.splitlines()) == bool(said) and out.startswith(f"{home}/run:{said}" if said else ""), out
+
+
+def test_where_greylist_and_checkback_can_keep_nothing(home: Path) -> None:
+    install(str(home / "plugins"), ["checkback", "greylist"])
+    written(home, "[mail]", "plugins/checkback", "[rcpt]", "plugins/greylist")
+    folder = home / "kept"
+    settings = {"GREYLISTSTORE": f"{folder}/greylist.db", "CHECKBACK_CACHE": f"{folder}/checkback.db"}
+    status, places, said = checked(home, environ=settings)
+    assert (status, places) == (1, ["smtpplugins:2", "smtpplugins:4"])
+    for line in said.splitlines():
+        assert "and there is no such folder; install -d -o " in line and line.endswith(f" -m 700 {folder}")
+    folder.mkdir()
+    assert checked(home, environ=settings) == (0, [], "")
+    folder.rmdir()
+    assert checked(home, environ={**settings, "GREYLISTSTORE": "redis://127.0.0.1/0"})[1] == ["smtpplugins:2"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root looks as somebody else")
+def test_as_another_user_one_line_for_each_closed_door(home: Path) -> None:
+    all_right(home)
+    for mode, path, place in (
+        (0o644, home / "plugins" / "tarpit", f"{home}/control/smtpplugins:6"),
+        (0o700, home / "plugins", f"{home}/control/smtpplugins:6"),
+        (0o600, home / "control" / "addresslist", f"{home}/control/addresslist"),
+    ):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        done = subprocess.run(
+            [*COMMAND, "check", "--control", home / "control", "--as", "64011"],
+            env=ENVIRON,
+            capture_output=True,
+            text=True,
+        )
+        path.chmod(before)
+        about = [line for line in done.stdout.splitlines() if str(path) in line or "tarpit" in line]
+        assert len(about) == 1 and about[0].startswith(f"{place}: ") and "64011" in about[0], done.stdout
+
+
 # Set-ups that are right
 
 
@@ -185,9 +446,15 @@ def of_the_demonstration(home: Path) -> list[str]:
 def of_the_guide(home: Path) -> list[str]:
     "On a qmail server, with the guide's rules."
     install(str(home / "plugins"), ["overload", "plusaliases", "rcptchecksfile", "tarpit"])
-    written(home, "[mail]", "plugins/overload", "[rcpt]", "plugins/plusaliases", "plugins/rcptchecksfile", "plugins/tarpit")
-    (home / "tcp.smtp").write_text('192.168.:allow,RELAYCLIENT="",TARPITCOUNT="0"\n192.168.0.7:allow,RELAYCLIENT="",NOSPP=""\n')
-    (home / "run").write_text("#!/bin/sh\nexport TARPITCOUNT=20 TARPITDELAY=N\nexec softlimit -m 100000000 tcpserver 0 25 x\n")
+    written(
+        home, "[mail]", "plugins/overload", "[rcpt]", "plugins/plusaliases", "plugins/rcptchecksfile", "plugins/tarpit"
+    )
+    (home / "tcp.smtp").write_text(
+        '192.168.:allow,RELAYCLIENT="",TARPITCOUNT="0"\n192.168.0.7:allow,RELAYCLIENT="",NOSPP=""\n'
+    )
+    (home / "run").write_text(
+        "#!/bin/sh\nexport TARPITCOUNT=20 TARPITDELAY=N\nexec softlimit -m 100000000 tcpserver 0 25 x\n"
+    )
     return ["--rules", str(home / "tcp.smtp"), "--run", str(home / "run")]
 
 
@@ -231,7 +498,10 @@ def of_everything(home: Path) -> list[str]:
     for name, text in files.items():
         (home / "control" / name).write_text(text)
     (home / "control" / "addresslist").write_bytes(cdb("ana@example.org"))
-    (home / "run").write_text("SPFFORWARDERS=spfforwarders RBLSERVERS=bl.example.net tcpserver 0 25 qmail-smtpd\n")
+    kept = f"GREYLISTSTORE={home}/greylist.db CHECKBACK_CACHE={home}/checkback.db"
+    (home / "run").write_text(
+        f"{kept} SPFFORWARDERS=spfforwarders RBLSERVERS=bl.example.net tcpserver 0 25 qmail-smtpd\n"
+    )
     return ["--run", str(home / "run")]
 
 
@@ -280,7 +550,9 @@ def test_msa_with_each_build(home: Path) -> None:
 def test_a_section_of_the_service(home: Path) -> None:
     "What stands in atplugins is judged as if it stood in smtpplugins."
     socket = home / "socket"
-    install(str(home / "plugins"), ["plusaliases", "rcptchecksfile", "tarpit"], service=str(socket), log=lambda line: None)
+    install(
+        str(home / "plugins"), ["plusaliases", "rcptchecksfile", "tarpit"], service=str(socket), log=lambda line: None
+    )
     written(home, "[rcpt]", "plugins/at-rcpt")
     served = home / "control" / "atplugins"
     served.write_text("[rcpt]\nplugins/rcptchecksfile\nplugins/plusaliases\nplugins/tarpet\n[mail]\nplugins/tarpit\n")
@@ -316,3 +588,19 @@ def test_a_service_that_runs(home: Path) -> None:
 def test_the_options_tell_of_all_that_can_be_looked_at() -> None:
     told = check_parser().format_help()
     assert all(option in told for option in ("--control", "--as", "--like", "--rules", "--run", "--home", "--json"))
+
+
+# Postfix
+
+
+def test_a_postfix_server(home: Path) -> None:
+    "No smtpplugins there, and none is missed: postfixplugins is looked at, beside the other or alone."
+    (home / "control" / "postfixplugins").write_text("[rcpt]\nspfcheck\n[mail]\nplusaliases\nrblchecks\nRBLSERVRES=bl.example\n")
+    alone = checked(home, status=1)
+    assert alone[1] == ["postfixplugins:2", "postfixplugins:4", "postfixplugins:4", "postfixplugins:6"]
+    for words in ("there is no plugin spfcheck", "can't; Postfix does that itself", "no plugin here has a setting RBLSERVRES"):
+        assert words in alone[2]
+    (home / "control" / "smtpplugins").write_text("")
+    assert checked(home, status=1)[2] == alone[2]
+    (home / "control" / "postfixplugins").write_text("[mail]\nrblchecks\nRBLSERVERS=bl.example\n")
+    assert checked(home) == (0, [], "")

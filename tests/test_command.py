@@ -731,3 +731,19 @@ def test_overload_flag_goes_on_until_it_is_told(home: Home) -> None:
     process.send_signal(signal.SIGTERM)
     assert (process.wait(PATIENCE), process.stderr.read()) == (0, b"")
     process.stderr.close()
+
+
+def test_what_is_required_is_named_and_nothing_else() -> None:
+    assert Done("install").fails("the following arguments are required: DIR")
+
+
+def test_a_page_that_installs_into_a_folder_makes_it() -> None:
+    "A plugin's page may be the first that somebody reads, and then there is no /var/qmail/plugins."
+    told = 0
+    for path in (Path(__file__).parent.parent / "nbs").rglob("*.ipynb"):
+        for cell in json.loads(path.read_text())["cells"]:
+            if cell["cell_type"] == "markdown":
+                for line in re.findall(r"ra-plugins install [^`\n]*/var/qmail/plugins[^`\n]*", "".join(cell["source"])):
+                    assert "--create" in line, (path, line)
+                    told += 1
+    assert told > 5

@@ -313,7 +313,7 @@ def test_try_with_another_list_alone(home: Home) -> None:
 @pytest.mark.parametrize(
     "old, new, status",
     [
-        *(("#!", "#!/nowhere", 2), ("#!/", "#! /nowhere/", 2)),
+        *(("#!", "#!/nowhere", 2), ("#!/", "#! /nowhere/", 2), ("\n", "\r\n", 0)),
         *(("ra_plugins.plugins", "ra_plugins.gone", 0), ("['/", "['/nowhere/", 0)),
     ],
 )

@@ -5,6 +5,7 @@ What builds is this environment's own: no test asks PyPI.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -249,6 +250,9 @@ def test_systemd_reads_the_units(clean: Path, tmp_path: Path) -> None:
     command(clean, "ra-plugins", "units", tmp_path, "rater")
     done = run(verify, "verify", "--man=no", tmp_path / "rater.service")
     assert "rater.service" not in done.stderr, done.stderr
+    command(clean, "ra-plugins", "units", tmp_path, "postfix", "--etc", tmp_path / "etc")
+    done = run(verify, "verify", "--man=no", tmp_path / "ra-plugins-postfix.service")
+    assert "ra-plugins-postfix" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("kind", ["daemontools", "s6"])
@@ -347,8 +351,10 @@ def test_mail_passes_where_dns_cant_be_asked_for_want_of_a_package(
     assert "dnspython isn't installed: pip install 'ra-plugins[" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_start_page_has_each_plugin_beside_its_extra() -> None:
-    rows = dict(re.findall(r"^\| (none|`\[\w+\]`) \| (.*) \|$", (ROOT / "README.md").read_text(), re.M))
+def test_the_list_of_extras_has_each_plugin_beside_its_own() -> None:
+    cells = json.loads((ROOT / "nbs/guides/installing.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    rows = dict(re.findall(r"^\| (none|`\[\w+\]`) \| (.*) \|$", text, re.M))
     for name, each in catalogue().items():
         row = rows[f"`[{extra}]`" if (extra := extra_for(each)) else "none"]
         assert re.search(rf"\b{name}\b", row), name

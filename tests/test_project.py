@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from notebooks import NOTEBOOKS, ROOT
 
+from ra_plugins.support.extras import EXTRAS as BROUGHT
+
 BIN = Path(sys.executable).parent
 PACKAGE = ROOT / "ra_plugins"
 PLUGINS = sorted((PACKAGE / "plugins").glob("[!_]*.py"))
@@ -151,11 +153,11 @@ def test_a_conflict_that_nbdev_has_merged_is_found(tmp_path: Path) -> None:
     for name in ("settings.ini", ".gitattributes"):
         shutil.copy(ROOT / name, tmp_path / name)
     text = (ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8")
-    assert text.count("## Three commands") == 1
+    assert text.count("## Try it") == 1
     git("init", "--quiet", "--initial-branch=main")
-    for branch, title in (("main", "## Three commands"), ("theirs", "## Four commands"), ("main", "## Five commands")):
+    for branch, title in (("main", "## Try it"), ("theirs", "## Try them"), ("main", "## Try this")):
         git("checkout", "--quiet", *(["-b"] if branch == "theirs" else []), branch)
-        notebook.write_text(text.replace("## Three commands", title), encoding="utf-8")
+        notebook.write_text(text.replace("## Try it", title), encoding="utf-8")
         git("add", "--all")
         git("commit", "--quiet", "--message", title)
     git("merge", "theirs")
@@ -207,7 +209,7 @@ print(*sorted({HEAVY!r} & set(sys.modules)))"""
     assert done.stdout.split() == [], f"{module} imports these; python -X importtime shows by which way"
 
 
-EXTRAS = ("dns", "spf", "cdb", "checkback", "smtpd", "rater", "service", "sql", "completion")
+EXTRAS = ("dns", "spf", "cdb", "checkback", "smtpd", "rater", "service", "sql", "milter", "completion")
 
 
 def required(key: str) -> set[str]:
@@ -239,7 +241,7 @@ def test_package_runs_without_what_builds_it() -> None:
     known = {*sys.stdlib_module_names, PACKAGE.name}
     others = {name for path in PACKAGE.rglob("*.py") for name in imported(path)} - known
     brought = packages_distributions()
-    needed = {each.replace("_", "-") for name in others for each in brought.get(name, [f"what brings {name}"])}
+    needed = {each.replace("_", "-") for name in others for each in brought.get(name) or [BROUGHT.get(name, (name,))[0]]}
     ours = set().union(*(required(f"{extra}_requirements") for extra in EXTRAS))
     assert not required("requirements"), "the package alone needs Python alone"
     assert needed <= ours, "imported, and not among the requirements in settings.ini"

@@ -51,7 +51,7 @@ from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import SAMPLE, Session, sample_session
 from ra_plugins.support.address import parse_address
 from ra_plugins.support.control import Control
-from ra_plugins.support.environment import Variable, filename_or_empty, shown, text
+from ra_plugins.support.environment import Meant, Variable, filename_or_empty, shown, text
 
 PLUGINS = sorted(catalogue())
 LETTERS = {name: {kind.letter for kind in plugin.answers or ()} for name, plugin in catalogue().items()}
@@ -374,9 +374,11 @@ TOO_MUCH = {  # answers to what plugins ask: rates are over their limits, and wh
 
 
 def makes_no_sense(variable: Variable, value: str) -> bool:
-    "Does the variable's kind refuse this text?"
+    "Does the variable's kind refuse this text, and can't tell either what was meant?"
     try:
         variable.kind(value)
+    except Meant:
+        return False
     except ValueError:
         return True
     return False

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
-import smtplib
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mailserver import PATIENCE, until
+from postfix_server import Postfix, a_folder, codes
 from rater_server import Process
 from servers import free_port
 
@@ -418,92 +415,28 @@ def test_figures_tell_what_postfix_was_told(tmp_path: Path) -> None:
 
 # A real Postfix
 
-MASTER = Path("/usr/lib/postfix/sbin/master")
-MASTER_CF = """\
-127.0.0.1:{port} inet n - n - - smtpd
-rewrite   unix - - n - - trivial-rewrite
-cleanup   unix n - n - 0 cleanup
-qmgr      unix n - n 300 1 qmgr
-bounce    unix - - n - 0 bounce
-defer     unix - - n - 0 bounce
-trace     unix - - n - 0 bounce
-error     unix - - n - - error
-discard   unix - - n - - discard
-anvil     unix - - n - 1 anvil
-proxymap  unix - - n - - proxymap
-showq     unix n - n - - showq
-postlog   unix-dgram n - n - 1 postlogd
-"""
-MAIN_CF = """\
-compatibility_level = 3.6
-queue_directory = {folder}/spool
-data_directory = {folder}/data
-maillog_file = {folder}/maillog
-maillog_file_prefixes = {folder}
-myhostname = mx.example.org
-mydestination =
-inet_protocols = ipv4
-relay_domains = example.net
-relay_transport = discard:
-default_transport = discard:
-local_transport = error:none
-alias_maps =
-smtpd_authorized_xclient_hosts = 127.0.0.1
-smtpd_client_restrictions = check_policy_service {first}
-smtpd_relay_restrictions = check_policy_service {second}, permit_auth_destination, reject
-smtpd_recipient_restrictions = check_policy_service {first}, permit_auth_destination, reject
-smtpd_data_restrictions = check_policy_service {second}
-smtpd_end_of_data_restrictions = check_policy_service {first}
-smtpd_policy_service_retry_delay = 1s
-"""
-
-
 @pytest.fixture
 def home() -> Iterator[Path]:
-    "A folder that Postfix's user may pass through, for a Postfix of our own."
-    if os.geteuid() or not MASTER.exists():
-        pytest.skip("to start a Postfix takes one that is installed, and root")
-    folder = Path(mkdtemp(prefix="rater-postfix-"))
-    folder.chmod(0o755)
+    folder = a_folder()
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def postfix(folder: Path, first: str, second: str) -> Iterator[int]:
-    "A Postfix of our own, which asks at two places; its port."
-    port = free_port()
-    (folder / "main.cf").write_text(MAIN_CF.format(folder=folder, first=first, second=second))
-    (folder / "master.cf").write_text(MASTER_CF.format(port=port))
-    (folder / "spool").mkdir()
-    (folder / "data").mkdir()
-    shutil.chown(folder / "data", "postfix")
-    environ = {**os.environ, "MAIL_CONFIG": str(folder)}
-    subprocess.run(["postfix", "-c", str(folder), "check"], check=True, env=environ, capture_output=True)
-    process = subprocess.Popen([MASTER, "-c", str(folder), "-d"], env=environ, stdin=subprocess.DEVNULL)
-    try:
-        until(lambda: _greets(port), "Postfix greets")
-        yield port
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
+def asking(folder: Path, first: str, second: str) -> Postfix:
+    "A Postfix that asks at two places."
+    settings = {
+        "smtpd_client_restrictions": f"check_policy_service {first}",
+        "smtpd_relay_restrictions": f"check_policy_service {second}, permit_auth_destination, reject",
+        "smtpd_recipient_restrictions": f"check_policy_service {first}, permit_auth_destination, reject",
+        "smtpd_data_restrictions": f"check_policy_service {second}",
+        "smtpd_end_of_data_restrictions": f"check_policy_service {first}",
+    }
+    return Postfix(folder, settings)
 
 
-def _greets(port: int) -> bool:
-    with suppress(OSError), connected(port) as client:
-        return client.recv(3) == b"220"
-    return False
-
-
-def send(port: int, login: str, *recipients: str) -> list[int]:
+def send(server: Postfix, login: str, *recipients: str) -> list[int]:
     "Send a message as somebody who has logged in: the codes at RCPT, and that of the message."
-    with smtplib.SMTP("127.0.0.1", port, "client.example.org", PATIENCE) as client:
-        client.ehlo()
-        assert client.docmd("XCLIENT", f"ADDR=192.0.2.7 NAME=client.example.org LOGIN={login}")[0] == 220
-        client.ehlo()
-        client.mail("ana@example.org")
-        codes = [client.rcpt(each)[0] for each in recipients]
-        return [*codes, client.data(b"Subject: hello\n\nHello\n")[0]] if 250 in codes else codes
+    return codes(server.send(*recipients, sender="ana@example.org", LOGIN=login))
 
 
 def test_the_third_message_of_a_user_is_deferred_by_a_real_postfix(home: Path) -> None:
@@ -511,14 +444,14 @@ def test_the_third_message_of_a_user_is_deferred_by_a_real_postfix(home: Path) -
     rules = BY_USER + states + 'over = "450 4.7.1 {value}: {count} of {limit} in {window}"\n'
     with (
         listening(home, rules) as (rater, places),
-        postfix(home, f"inet:127.0.0.1:{places[0]}", f"unix:{places[1]}") as port,
+        asking(home, f"inet:127.0.0.1:{places[0]}", f"unix:{places[1]}") as server,
     ):
-        assert [send(port, "ana", "ben@example.net") for _ in range(3)] == [[250, 250], [250, 250], [450]]
-        assert send(port, "eva", "ben@example.net", "tom@example.net") == [250, 250, 250]
-        assert send(port, "eva", "ben@example.net") == [450]
+        assert [send(server, "ana", "ben@example.net") for _ in range(3)] == [[250, 250], [250, 250], [450]]
+        assert send(server, "eva", "ben@example.net", "tom@example.net") == [250, 250, 250]
+        assert send(server, "eva", "ben@example.net") == [450]
         assert rater.ask(b"-peek user ana\n") == b"1 3/2\r\n" and rater.ask(b"-peek user eva\n") == b"1 3/2\r\n"
 
 
 def test_mail_is_kept_and_deferred_while_rater_is_away(home: Path) -> None:
-    with postfix(home, f"inet:127.0.0.1:{free_port()}", f"inet:127.0.0.1:{free_port()}") as port:
-        assert send(port, "ana", "ben@example.net") == [451]
+    with asking(home, f"inet:127.0.0.1:{free_port()}", f"inet:127.0.0.1:{free_port()}") as server:
+        assert send(server, "ana", "ben@example.net") == [451]

@@ -93,10 +93,16 @@ def test_bounce_level(level: int, place: int, result: str) -> None:
     assert said == (texts.get(result, "550 Message rejected by server") if place <= level else "")
 
 
-@pytest.mark.parametrize("level", ["6", "-2", "x", "", "0.5"])
+@pytest.mark.parametrize("level", ["-2", "x", ""])
 def test_a_bounce_level_of_no_use_refuses_nothing(level: str) -> None:
     answer, logged = judged("ana@fail.example", BOUNCELEVEL=level)
     assert [line[0] for line in answer] == ["H"] and logged[0].startswith(f"BOUNCELEVEL={level} should be ")
+
+
+@pytest.mark.parametrize("level", ["6", "0.5", " 0", "+1"])
+def test_a_bounce_level_with_a_slip_refuses_as_it_did_in_c(level: str) -> None:
+    answer, logged = judged("ana@fail.example", BOUNCELEVEL=level)
+    assert "E" in [line[0] for line in answer] and logged[0].startswith(f"BOUNCELEVEL={level} should be ")
 
 
 COMMENTS = {

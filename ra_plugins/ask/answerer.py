@@ -73,7 +73,8 @@ class Answerer:
         return self._runner.run(self.aanswer(question, until))
 
     async def aanswer(self, question: Any, until: float) -> Any:
-        "Answer a question on asyncio, as `answer` does. One that doesn't come back holds one of `threads`."
+        """Answer a question on asyncio, as `answer` does. One that doesn't come back
+        holds one of `threads`."""
         from ra_plugins.ask.workers import Workers
 
         self._workers = self._workers or Workers(self.threads)
@@ -120,7 +121,8 @@ def _waited_for(answerer: Answerer, question: Question[Any], until: float) -> An
 
 
 class NotInstalled(Broken):
-    "Who answers needs what isn't installed: nothing to be asked again, and no client's fault."
+    """Who answers needs what isn't installed: nothing to be asked again, and no
+    client's fault."""
 
 
 def _broken(question: Question[Any], error: BaseException) -> Broken:
@@ -133,7 +135,8 @@ def _broken(question: Question[Any], error: BaseException) -> Broken:
 def load(
     name: str,  # `package.module:Class`
 ) -> type[Answerer]:
-    "Import the class of an answerer; `ImportError`, `AttributeError` or `ValueError` where there is none of that name."
+    """Import the class of an answerer; `ImportError`, `AttributeError` or `ValueError`
+    where there is none of that name."""
     module, colon, attribute = str(name).partition(":")
     if not (module and colon and attribute):
         raise ValueError(
@@ -151,8 +154,8 @@ class Roster:
         environ: Mapping[str, str] | None = None,  # where their settings are read
         log: Callable[[str], None] = print,  # takes a message
         dry: bool = False,  # as in `Answerer`
-        known: Mapping[type[Question[Any]], Any]
-        | None = None,  # who answers instead: a function of the question, by class
+        # who answers instead: a function of the question, by class
+        known: Mapping[type[Question[Any]], Any] | None = None,
         only_known: bool = False,  # nobody else answers: for notebooks and tests
     ):
         self.environ, self.log, self.dry, self.known, self.only_known = (
@@ -165,7 +168,8 @@ class Roster:
         self.made: dict[str, Answerer] = {}
 
     def find(self, kind: type[Question[Any]]) -> Any:
-        "Who answers questions of a class: an `Answerer` or a function. `Nobody` where nobody does."
+        """Who answers questions of a class: an `Answerer` or a function. `Nobody` where
+        nobody does."""
         named = self._named(kind)
         if not isinstance(named, str):
             return named
@@ -186,7 +190,8 @@ class Roster:
         raise Nobody(f"nobody here answers {kind.__name__}")
 
     def needs_loop(self, kinds: Iterable[type[Question[Any]]]) -> bool:
-        "Is one of those who answer such questions at home on asyncio only? None of them is made for that."
+        """Is one of those who answer such questions at home on asyncio only? None of
+        them is made for that."""
         try:
             names = [
                 named for named in map(self._named, kinds) if isinstance(named, str)
@@ -220,7 +225,8 @@ class Roster:
 
 # %% ../../nbs/ask/01_answerer.ipynb #e4ed605e
 class Answerers(Roster):
-    "The answerers of one host: `drive` is given its `tell`, `adrive` its `atell`. Used with `with`, it closes them."
+    """The answerers of one host: `drive` is given its `tell`, `adrive` its `atell`.
+    Used with `with`, it closes them."""
 
     def tell(self, question: Question[Any], until: float = inf) -> Any:
         "The answer to a question, or `Unanswered`, in every case as a value."
@@ -245,7 +251,8 @@ class Answerers(Roster):
             return _broken(question, error)
 
     async def atell(self, question: Question[Any], until: float = inf) -> Any:
-        "The same on asyncio. An answerer that doesn't come back by then is left to itself."
+        """The same on asyncio. An answerer that doesn't come back by then is left to
+        itself."""
         from asyncio import ensure_future, wait
 
         if monotonic() >= until:
@@ -262,7 +269,8 @@ class Answerers(Roster):
             task.cancel()
 
     def _known(self, question: Question[Any], until: float) -> Any:
-        "The answer, if whoever answers has it at hand. What goes wrong here goes wrong again when it is asked."
+        """The answer, if whoever answers has it at hand. What goes wrong here goes
+        wrong again when it is asked."""
         try:
             answerer = self.find(type(question))
             return (
@@ -274,7 +282,8 @@ class Answerers(Roster):
             return None
 
     async def _outcome(self, question: Question[Any], until: float) -> Any:
-        "The answer, whatever the answerer does. Only whoever cancels our task cancels us."
+        """The answer, whatever the answerer does. Only whoever cancels our task cancels
+        us."""
         from asyncio import CancelledError, current_task
 
         try:

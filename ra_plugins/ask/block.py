@@ -16,7 +16,8 @@ __all__ = ['DENIED', 'Block', 'BlockSettings', 'BlockAnswerer']
 
 # %% ../../nbs/ask/09_block.ipynb #66a0e54f
 class Block(Question[bool]):
-    "Have ipsvd deny a client. True where that is new; False where ipsvd has a file for it, or there is no folder for that."
+    """Have ipsvd deny a client. True where that is new; False where ipsvd has a file
+    for it, or there is no folder for that."""
 
     answerer = "ra_plugins.ask.block:BlockAnswerer"
 
@@ -42,7 +43,9 @@ class BlockSettings(Environment):
     )
 
 # %% ../../nbs/ask/09_block.ipynb #6ef28b0e
-DENIED = 0o200  # neither read nor executed by its owner: denied; written by its owner: until the timeout (tcpsvd(8))
+# neither read nor executed by its owner: denied; written by its owner: until the
+# timeout (tcpsvd(8))
+DENIED = 0o200
 
 
 class BlockAnswerer(Answerer):

@@ -24,7 +24,8 @@ __all__ = ['RDATA_VALUES', 'CACHE_SIZE', 'CACHE_SHARE', 'TTL_LIMIT', 'FAILURE_TT
 
 # %% ../../nbs/ask/03_cache.ipynb #23bdb35b
 def presentation_name(name: dns.name.Name) -> str:
-    "A name as text, without a dot at its end; odd bytes as in zone files (RFC 1035, section 5.1)."
+    """A name as text, without a dot at its end; odd bytes as in zone files (RFC 1035,
+    section 5.1)."""
     return "" if name == dns.name.root else name.to_text(omit_final_dot=True)
 
 # %% ../../nbs/ask/03_cache.ipynb #7f54cb17
@@ -49,8 +50,11 @@ def absolute_name(name: str) -> dns.name.Name | None:
 
 # %% ../../nbs/ask/03_cache.ipynb #67ea60b6
 CACHE_SIZE = 32 * 2**20  # bytes
-CACHE_SHARE = 64  # an answer that takes more than the cache's size by this isn't kept: it would drive out too many others
-TTL_LIMIT = 86_400  # seconds that anything is kept: more has proved harmful (RFC 2308, section 5)
+# an answer that takes more than the cache's size by this isn't kept: it would drive out
+# too many others
+CACHE_SHARE = 64
+# seconds that anything is kept: more has proved harmful (RFC 2308, section 5)
+TTL_LIMIT = 86_400
 FAILURE_TTL = 5  # seconds that a failure is kept (RFC 9520, section 3.2)
 NXDOMAIN = ""  # the type under which it is kept that there is no such name
 
@@ -78,7 +82,8 @@ def _value_size(value: Any) -> int:
 
 # %% ../../nbs/ask/03_cache.ipynb #2ea279e3
 def _handed_out(answer: Records | Unanswered, ttl: int) -> Records | Unanswered:
-    "An answer for somebody of his own: with the seconds that are left, or without the traceback that it had elsewhere."
+    """An answer for somebody of his own: with the seconds that are left, or without the
+    traceback that it had elsewhere."""
     return (
         Records(answer, ttl, answer.exists)
         if isinstance(answer, Records)
@@ -87,11 +92,13 @@ def _handed_out(answer: Records | Unanswered, ttl: int) -> Records | Unanswered:
 
 # %% ../../nbs/ask/03_cache.ipynb #f98757b8
 class AnswerCache:
-    "Answers by name and type, for as long as they hold. All checks may share one, in whatever threads they run."
+    """Answers by name and type, for as long as they hold. All checks may share one, in
+    whatever threads they run."""
 
     def __init__(
         self,
-        size: int = CACHE_SIZE,  # bytes; when they are used up, the answer goes that wasn't used for longest
+        # bytes; when they are used up, the answer goes that wasn't used for longest
+        size: int = CACHE_SIZE,
         clock: Callable[[], float] = time.monotonic,  # in seconds
     ):
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:

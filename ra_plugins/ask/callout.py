@@ -47,13 +47,16 @@ class CalloutReply(namedtuple("CalloutReply", "command code text")):
     "What a server said last."
 
     __slots__ = ()
-    command: str  # of ours, to which it is the reply: `connection` for the greeting, `EHLO`, `MAIL FROM` or `RCPT TO`
+    # of ours, to which it is the reply: `connection` for the greeting, `EHLO`, `MAIL
+    # FROM` or `RCPT TO`
+    command: str
     code: int  # three digits; 0 for none
     text: str  # its words, printable, in one line
 
     @property
     def kind(self) -> int:
-        "The first digit: 2 for yes, 4 for not now, 5 for no (RFC 5321, section 4.2.1); 0 for what isn't a code."
+        """The first digit: 2 for yes, 4 for not now, 5 for no (RFC 5321, section
+        4.2.1); 0 for what isn't a code."""
         return self.code // 100 if 200 <= self.code <= 599 else 0
 
 # %% ../../nbs/ask/11_callout.ipynb #524243ae
@@ -126,7 +129,8 @@ def _is_quoted(local: str) -> bool:
 
 
 def forward_path(address: Address) -> bytes:
-    "An address as RCPT has it (RFC 5321, section 4.1.2), with quotes where it needs some."
+    """An address as RCPT has it (RFC 5321, section 4.1.2), with quotes where it needs
+    some."""
     local, domain = address
     if not _is_quoted(local) and not all(
         char in _ATOM or char > "\x7f" for char in local
@@ -261,7 +265,8 @@ class _Conversation(_Wire):
     "From the greeting to the reply that decides."
 
     async def hold(self, context: SSLContext) -> CalloutReply:
-        "The reply to RCPT, or the first that says no. It raises what aiosmtplib raises."
+        """The reply to RCPT, or the first that says no. It raises what aiosmtplib
+        raises."""
         greeting = await self.connect()
         if greeting.kind != 2:
             return greeting
@@ -285,7 +290,8 @@ class _Conversation(_Wire):
         )
 
     async def secure(self, hello: CalloutReply, context: SSLContext) -> CalloutReply:
-        "STARTTLS, and the reply to EHLO behind it. A server that takes its offer back is spoken to in the clear."
+        """STARTTLS, and the reply to EHLO behind it. A server that takes its offer back
+        is spoken to in the clear."""
         from aiosmtplib import SMTPException
 
         self.at = "STARTTLS"
@@ -329,7 +335,8 @@ def _reason(error: BaseException) -> str:
 
 # %% ../../nbs/ask/11_callout.ipynb #6edc3846
 class CalloutSlots:
-    "A number of places for each address, which all processes share that have the same file."
+    """A number of places for each address, which all processes share that have the same
+    file."""
 
     def __init__(
         self,
@@ -417,7 +424,8 @@ class CalloutAnswerer(Answerer):
         self.context: SSLContext | None = None
 
     async def aanswer(self, question: Callout, until: float) -> CalloutReply:
-        "Hold the conversation. What the server does wrong, the text of a `Broken` says."
+        """Hold the conversation. What the server does wrong, the text of a `Broken`
+        says."""
         from asyncio import timeout
 
         from aiosmtplib import SMTPException
@@ -562,7 +570,8 @@ _MOMENT = (
 
 
 def _key(address: str) -> bytes:
-    "What an address is remembered under. A domain has no case; a local part may have (RFC 5321, section 2.4)."
+    """What an address is remembered under. A domain has no case; a local part may have
+    (RFC 5321, section 2.4)."""
     local, domain = parse_address(address)
     return octets(f"{local}@{domain.lower()}")
 

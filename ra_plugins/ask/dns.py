@@ -29,7 +29,9 @@ __all__ = ['RDTYPES', 'CNAME_LIMIT', 'ENDLESS', 'ZONE_TTL', 'Records', 'Lookup',
 class Records(tuple[V, ...]):
     "The values of a name's records of one type; empty where there are none."
 
-    ttl: int  # seconds for which they may still be kept (RFC 1035, section 3.2.1); 0 for not at all
+    # seconds for which they may still be kept (RFC 1035, section 3.2.1); 0 for not at
+    # all
+    ttl: int
     exists: (
         bool  # False for NXDOMAIN: there is no such name, whatever the type (RFC 8020)
     )
@@ -61,7 +63,8 @@ RDTYPES = (
 
 # %% ../../nbs/ask/02_dns.ipynb #47491be4
 class Lookup(Question["Records[V]"]):
-    "Which records of a type does a name have? The answer is `Records`; `ValueError` or `TypeError` for what can't be asked."
+    """Which records of a type does a name have? The answer is `Records`; `ValueError`
+    or `TypeError` for what can't be asked."""
 
     __slots__ = ("name", "rdtype", "key")
     answerer = "ra_plugins.ask.resolver:ResolverAnswerer"
@@ -112,7 +115,8 @@ class Lookup(Question["Records[V]"]):
 
 # %% ../../nbs/ask/02_dns.ipynb #a0b82f8e
 class Silent(Late):
-    "No nameserver has said anything within the time that a lookup may take; the deadline of whoever asks isn't over."
+    """No nameserver has said anything within the time that a lookup may take; the
+    deadline of whoever asks isn't over."""
 
 # %% ../../nbs/ask/02_dns.ipynb #a92f4759
 class Prefetch(Question[None]):
@@ -142,7 +146,8 @@ ZONE_TTL = 3600  # seconds, for records of a zone that say nothing else
 
 # %% ../../nbs/ask/02_dns.ipynb #455d7b89
 def _owner(key: object) -> tuple[str, str]:
-    "Whose records of which type; `TypeError` or `ValueError` for what is no name and type."
+    """Whose records of which type; `TypeError` or `ValueError` for what is no name and
+    type."""
     if not (
         isinstance(key, tuple)
         and len(key) == 2
@@ -184,7 +189,8 @@ def _zone_value(value: Any, rdtype: str) -> Any:
 
 
 def _zone_records(owner: str, rdtype: str, values: object) -> Records:
-    "The values of a name's records of one type; `TypeError` or `ValueError` names those that can't be."
+    """The values of a name's records of one type; `TypeError` or `ValueError` names
+    those that can't be."""
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
         raise TypeError(
             f"the {rdtype} records of {owner:.60} should be a list of values, not {values!r:.60}"
@@ -205,7 +211,8 @@ def _zone_records(owner: str, rdtype: str, values: object) -> Records:
 
 # %% ../../nbs/ask/02_dns.ipynb #059c41e2
 class Zone:
-    "Names and their records, as they stand in a zone file: answers lookups without asking anybody."
+    """Names and their records, as they stand in a zone file: answers lookups without
+    asking anybody."""
 
     def __init__(
         self,
@@ -262,7 +269,8 @@ class Zone:
         return Broken(ENDLESS)
 
     def at(self, owner: str, rdtype: str) -> Records | None:
-        "What stands there; a list that somebody has put there later is made `Records` when it is first wanted."
+        """What stands there; a list that somebody has put there later is made `Records`
+        when it is first wanted."""
         found = self.records.get((owner, rdtype))
         if found is not None and type(found) is not Records:
             found = self.records[owner, rdtype] = _zone_records(owner, rdtype, found)
@@ -274,7 +282,8 @@ class Zone:
 
     @property
     def names(self) -> set[str]:
-        "The names that are there: those with records, and all above one that has some (RFC 8020)."
+        """The names that are there: those with records, and all above one that has some
+        (RFC 8020)."""
         if self._counted != len(self.records):
             self._counted = len(self.records)
             for name, _ in self.records:

@@ -42,7 +42,8 @@ class LocalFault(Broken):
 
 
 def brief_reason(error: BaseException) -> str:
-    "What went wrong, in a few words for a log line: the system's, dnspython's, or else the exception's name."
+    """What went wrong, in a few words for a log line: the system's, dnspython's, or
+    else the exception's name."""
     text = str(getattr(error, "strerror", None) or getattr(error, "msg", None) or error)
     if not text:
         return type(error).__name__
@@ -63,7 +64,8 @@ class _Turn:
 
 # %% ../../nbs/ask/04_exchange.ipynb #6cd6fe46
 class WaitingLine:
-    "So many places, and a line of those who wait for one, in whatever threads and event loops they run."
+    """So many places, and a line of those who wait for one, in whatever threads and
+    event loops they run."""
 
     def __init__(self, limit: int):
         self.limit, self.taken = limit, 0
@@ -79,7 +81,8 @@ class WaitingLine:
         self,
         until: float,  # on the system's monotonic clock
     ) -> None:
-        "Wait for a place; whoever has one calls `leave`. `LocalFault` if there is none in time."
+        """Wait for a place; whoever has one calls `leave`. `LocalFault` if there is
+        none in time."""
         with self.lock:
             if self.taken < self.room and not self.waiting:
                 self.taken += 1
@@ -124,7 +127,8 @@ async def done_by(
     future: asyncio.Future[Any],
     until: float,  # on the system's monotonic clock
 ) -> bool:
-    "Wait for a result, which isn't stopped by our deadline, and may be wanted by others. Is it there?"
+    """Wait for a result, which isn't stopped by our deadline, and may be wanted by
+    others. Is it there?"""
     if not future.done():
         await asyncio.wait(
             {future}, timeout=None if until == inf else max(until - time.monotonic(), 0)
@@ -146,7 +150,8 @@ class SocketLine(WaitingLine):
     async def open(
         self, family: int, kind: socket.SocketKind, until: float
     ) -> socket.socket:
-        "A socket as soon as there may be one; whoever has it closes it, and calls `leave`. `LocalFault` if none is in time."
+        """A socket as soon as there may be one; whoever has it closes it, and calls
+        `leave`. `LocalFault` if none is in time."""
         await self.enter(until)
         while True:
             try:
@@ -159,7 +164,8 @@ class SocketLine(WaitingLine):
                 return connection
 
     async def exhausted(self, error: OSError, until: float) -> None:
-        "The system has no more: wait until one of ours is closed, and take its place. `LocalFault` if none is, in time."
+        """The system has no more: wait until one of ours is closed, and take its place.
+        `LocalFault` if none is, in time."""
         if error.errno not in EXHAUSTED:
             self.leave()
             raise error
@@ -181,7 +187,8 @@ def matching_response(
     request: dns.message.Message,
     packet: bytes,
 ) -> dns.message.Message | None:
-    "The response in a packet, if it is one to this request; `dns.message.Truncated` if it comes over TCP only."
+    """The response in a packet, if it is one to this request; `dns.message.Truncated`
+    if it comes over TCP only."""
     try:
         response = dns.message.from_wire(packet, raise_on_truncation=True)
     except dns.message.Truncated as truncated:
@@ -239,7 +246,8 @@ async def _over_udp(
 async def _over_tcp(
     connection: socket.socket, address: Any, until: float, request: dns.message.Message
 ) -> dns.message.Message:
-    "The same over TCP; `EOFError` if the server hangs up, `Broken` for anything but the answer."
+    """The same over TCP; `EOFError` if the server hangs up, `Broken` for anything but
+    the answer."""
     loop, query = asyncio.get_running_loop(), request.to_wire()
     async with asyncio.timeout(until - time.monotonic()):
         await loop.sock_connect(connection, address)

@@ -53,7 +53,9 @@ class Mailbox(Question[MailboxFound]):
 
     def __init__(
         self,
-        address: str,  # `user@domain`, a quoted local part without its quotes; undecodable bytes as surrogate escapes
+        # `user@domain`, a quoted local part without its quotes; undecodable bytes as
+        # surrogate escapes
+        address: str,
     ):
         self.address = address.lower()
         self.local, _, self.domain = self.address.rpartition("@")

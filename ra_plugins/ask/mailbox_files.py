@@ -75,7 +75,8 @@ def passwd_paths(
     paths: str,  # with commas or blanks between them; `%d` in them is the domain
     domain: str,
 ) -> Iterator[str]:
-    "The paths of passwd-files for a domain; none where the domain's name could lead elsewhere."
+    """The paths of passwd-files for a domain; none where the domain's name could lead
+    elsewhere."""
     harmless = (
         domain
         and not domain.startswith(".")

@@ -126,7 +126,8 @@ def open_engine(
     seconds: int,  # as in `connect_arguments`
     connections: int,
 ) -> Engine:
-    "A pool of connections, none of which is open yet. `Broken` if SQLite's file isn't there, which would otherwise be made."
+    """A pool of connections, none of which is open yet. `Broken` if SQLite's file isn't
+    there, which would otherwise be made."""
     from sqlalchemy import create_engine
     from sqlalchemy.pool import QueuePool
 
@@ -159,7 +160,8 @@ def open_engine(
 def cut(
     driver_connection: Any,  # of the driver
 ) -> None:
-    "End a connection that somebody is waiting on in another thread, if the driver shows its socket."
+    """End a connection that somebody is waiting on in another thread, if the driver
+    shows its socket."""
     import socket
     from contextlib import suppress
 
@@ -260,7 +262,8 @@ def in_vpopmail_tables(
 
 
 def _fill(maildir: str, quota: str, log: Callable[[str], None]) -> int | None:
-    "How full a Maildir is. None if it isn't on this machine, or, with a line in the log, if it can't be read."
+    """How full a Maildir is. None if it isn't on this machine, or, with a line in the
+    log, if it can't be read."""
     try:
         return fill_of(maildir, quota)
     except (OSError, ValueError) as error:
@@ -383,7 +386,8 @@ def _misfit(url: Any, error: Exception) -> str:
 
 # %% ../../nbs/ask/16_mailbox_sql.ipynb #db0f783b
 class SqlStore(Answerer):
-    "Looks in a database. Connections are opened when they are needed: one in a script, a few in a service."
+    """Looks in a database. Connections are opened when they are needed: one in a
+    script, a few in a service."""
 
     settings_class = SqlSettings
 
@@ -443,7 +447,8 @@ class SqlStore(Answerer):
         return min(until, monotonic() + seconds + _GRACE)
 
     def answer(self, question: Mailbox, until: float = inf) -> Any:
-        "Look; the thread that waits for the database is left to itself when the time is over."
+        """Look; the thread that waits for the database is left to itself when the time
+        is over."""
         if not can_be_stored(question.address):
             return NOT_FOUND
         lookup = _Lookup(self, question, self._until(until))

@@ -103,7 +103,8 @@ def parse_resolv_conf(
 
 # %% ../../nbs/ask/05_nameserver.ipynb #4f55b66d
 def _regular_file(path: str | os.PathLike[str]) -> tuple[os.stat_result, str]:
-    "What is known of a file, and its text; anything else that can be opened isn't waited for."
+    """What is known of a file, and its text; anything else that can be opened isn't
+    waited for."""
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
         state = os.fstat(number)
@@ -119,16 +120,18 @@ def _identity(state: os.stat_result) -> tuple[int, ...]:
 
 # %% ../../nbs/ask/05_nameserver.ipynb #0ee53048
 class NameserverList:
-    "The nameservers to ask, and how: as a program names them, or as resolv.conf does whenever it has changed."
+    """The nameservers to ask, and how: as a program names them, or as resolv.conf does
+    whenever it has changed."""
 
     def __init__(
         self,
-        nameservers: Iterable[str]
-        | None,  # as for `parse_nameserver`; None for those in resolv.conf
+        # as for `parse_nameserver`; None for those in resolv.conf
+        nameservers: Iterable[str] | None,
         port: int = 53,  # for those that name none
         path: str | os.PathLike[str] = RESOLV_CONF,
-        try_again: float
-        | None = None,  # seconds until another server is asked, or the same again; as in resolv.conf, or 2
+        # seconds until another server is asked, or the same again; as in resolv.conf,
+        # or 2
+        try_again: float | None = None,
     ):
         if nameservers is not None and (
             isinstance(nameservers, (str, bytes))
@@ -186,7 +189,8 @@ class NameserverList:
         return self.try_again or self.options.get("timeout", TRY_AGAIN)
 
     def in_order(self) -> list[Nameserver]:
-        "The nameservers, the one first that is to be asked first: one that was of no use comes last."
+        """The nameservers, the one first that is to be asked first: one that was of no
+        use comes last."""
         servers = self.look()
         if self.options.get("rotate"):
             self.turn = (self.turn + 1) % len(servers)
@@ -207,7 +211,8 @@ async def ask_nameserver(
     until: float,  # on the system's monotonic clock
     seconds: float = TRY_AGAIN,  # for one try
 ) -> dns.message.Message:
-    "The response of a nameserver, with EDNS or without; raises what `exchange_messages` does."
+    """The response of a nameserver, with EDNS or without; raises what
+    `exchange_messages` does."""
     place, edns = (server.address, server.port), time.monotonic() >= server.plain_until
     response = await exchange_messages(
         sockets, place, _query(name, rdtype, edns), until, seconds
@@ -229,7 +234,8 @@ def _query(name: dns.name.Name, rdtype: str, edns: bool) -> dns.message.Message:
 
 # %% ../../nbs/ask/05_nameserver.ipynb #8ca77a2f
 def answer_in(response: dns.message.Message) -> dns.message.ChainingResult:
-    "The answer in a response, by way of its CNAMEs; `Refused` or `Broken` for what is none."
+    """The answer in a response, by way of its CNAMEs; `Refused` or `Broken` for what is
+    none."""
     code = response.rcode()
     if code == dns.rcode.REFUSED:
         raise Refused("REFUSED")

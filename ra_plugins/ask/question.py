@@ -67,27 +67,36 @@ else:
 
 # %% ../../nbs/ask/00_question.ipynb #862987af
 class Question(_Typed[A_co]):
-    "Something that a decision asks with `await`. Each kind of question is a class, a value without I/O of its own."
+    """Something that a decision asks with `await`. Each kind of question is a class, a
+    value without I/O of its own."""
 
-    answerer = ""  # who answers on a mail server, as `package.module:Class`, which is imported when the first one is asked
-    ahead = False  # may a host ask it before its turn? Nothing changes by it, and the answer is kept, or found at once
+    # who answers on a mail server, as `package.module:Class`, which is imported when
+    # the first one is asked
+    answerer = ""
+    # may a host ask it before its turn? Nothing changes by it, and the answer is kept,
+    # or found at once
+    ahead = False
 
     def shown(self, answer: object) -> str:
-        "An answer for people, in a dry run. A question whose answers may repeat a secret has another."
+        """An answer for people, in a dry run. A question whose answers may repeat a
+        secret has another."""
         return repr(answer)
 
 # %% ../../nbs/ask/00_question.ipynb #bf0ac2b1
-LONGEST = 86_400  # seconds that anything may take, a day: no client waits as long, and a clock can count them
+# seconds that anything may take, a day: no client waits as long, and a clock can count
+# them
+LONGEST = 86_400
 
 
 class as_completed:
-    "`async for place, answer in as_completed(a, b, within=seconds)`: answers as they come, each with its place."
+    """`async for place, answer in as_completed(a, b, within=seconds)`: answers as they
+    come, each with its place."""
 
     def __init__(
         self,
         *asked: Awaitable[Any],  # questions and other decisions
-        within: float
-        | None = None,  # seconds for all of them; what hasn't come by then is `Late`
+        # seconds for all of them; what hasn't come by then is `Late`
+        within: float | None = None,
     ):
         for each in asked:
             if not isinstance(each, Question) and not (
@@ -131,7 +140,8 @@ class as_completed:
         return place, answer
 
     def until(self, deadline: float) -> float:
-        "When it is too late, by `time.monotonic`, for a decision that has until `deadline`."
+        """When it is too late, by `time.monotonic`, for a decision that has until
+        `deadline`."""
         return (
             deadline
             if self.within is None
@@ -185,8 +195,8 @@ if TYPE_CHECKING:
 
 def gather(
     *asked: Awaitable[Any],  # questions and other decisions
-    within: float
-    | None = None,  # seconds for all of them; what hasn't come by then is `Late`
+    # seconds for all of them; what hasn't come by then is `Late`
+    within: float | None = None,
 ) -> Any:  # to be awaited: the answers as a tuple, in which `Unanswered` may stand
     "Ask several at a time and wait for all; `TypeError` at once for what can't be asked."
     return _gathered(as_completed(*asked, within=within))
@@ -202,7 +212,8 @@ async def _gathered(completed: as_completed) -> tuple[Any, ...]:
 def _checked(
     throw: Callable[[Exception], Any], asked: object
 ) -> Question[Any] | as_completed:
-    "What a decision waits for; what is no question is thrown back at it as a `TypeError`."
+    """What a decision waits for; what is no question is thrown back at it as a
+    `TypeError`."""
     while not isinstance(asked, (Question, as_completed)):
         asked = throw(
             TypeError(
@@ -218,8 +229,8 @@ def drive(
         [Question[Any], float], Any
     ],  # an answer, or `Unanswered`, to a question; by when, on `time.monotonic`
     until: float = inf,  # the deadline of the whole decision, on `time.monotonic`
-    watch: Callable[..., Any]
-    | None = None,  # calls a function with an argument: who runs strangers' decisions bounds it
+    # calls a function with an argument: who runs strangers' decisions bounds it
+    watch: Callable[..., Any] | None = None,
 ) -> T:  # what the decision returns
     "Run a decision to its end, answering its questions as they come."
     steps = decision if watch is None else _Watched(decision, watch)
@@ -363,7 +374,8 @@ async def adrive(
     until: float = inf,  # as in `drive`
     watch: Callable[..., Any] | None = None,  # as in `drive`
 ) -> T:
-    "As `drive`, on asyncio, with what is gathered side by side. What is still running when the decision ends is cancelled."
+    """As `drive`, on asyncio, with what is gathered side by side. What is still running
+    when the decision ends is cancelled."""
     steps = decision if watch is None else _Watched(decision, watch)
     send = steps.send
     groups: dict[as_completed, _SideBySide] = {}

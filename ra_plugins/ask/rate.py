@@ -30,7 +30,8 @@ __all__ = ['Rate', 'rater_address', 'RateSettings', 'RateAnswerer']
 
 # %% ../../nbs/ask/08_rate.ipynb #82b155e0
 class Rate(Question[Answer]):
-    "How often has this happened lately, this time included? The answer is rater's `Answer`, with a verdict."
+    """How often has this happened lately, this time included? The answer is rater's
+    `Answer`, with a verdict."""
 
     __slots__ = ("name", "value", "weight")
     answerer = "ra_plugins.ask.rate:RateAnswerer"
@@ -101,7 +102,8 @@ class RateAnswerer(Answerer):
 
 # %% ../../nbs/ask/08_rate.ipynb #d2161de7
 def _with_verdict(answer: Answer) -> Answer:
-    "An answer that says within or over; for another, why there is none: the class says it, and rater's own words."
+    """An answer that says within or over; for another, why there is none: the class
+    says it, and rater's own words."""
     if answer.verdict == NO_VERDICT:
         kind = {RaterReason.TIMED_OUT: Late, RaterReason.MESSAGE: Refused}.get(
             answer.reason, Broken

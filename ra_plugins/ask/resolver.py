@@ -118,14 +118,16 @@ class Resolver:
 
     def __init__(
         self,
-        nameservers: Iterable[str]
-        | None = None,  # as for `parse_nameserver`; None for those in resolv.conf
+        # as for `parse_nameserver`; None for those in resolv.conf
+        nameservers: Iterable[str] | None = None,
         port: int = 53,  # of nameservers that name none
         timeout: float = LOOKUP_TIMEOUT,  # seconds for one lookup with all its tries
-        try_again: float
-        | None = None,  # seconds until another server is asked, or the same again; as in resolv.conf, or 2
+        # seconds until another server is asked, or the same again; as in resolv.conf,
+        # or 2
+        try_again: float | None = None,
         cache: AnswerCache | None = None,
-        prefetch: int = PREFETCH_LIMIT,  # how many lookups one check may ask ahead; 0 for one question after the other
+        # how many lookups one check may ask ahead; 0 for one question after the other
+        prefetch: int = PREFETCH_LIMIT,
         sockets: int = SOCKET_LIMIT,  # that may be open at once
         resolv_conf: str | PathLike[str] = RESOLV_CONF,
     ):
@@ -177,7 +179,8 @@ _Found = tuple[dns.message.Message, dns.message.ChainingResult]
 async def _ask_all(
     resolver: Resolver, name: dns.name.Name, rdtype: str, until: float
 ) -> _Found:
-    "The response of the first nameserver whose response is an answer, and the answer; `Unanswered` if none has one."
+    """The response of the first nameserver whose response is an answer, and the answer;
+    `Unanswered` if none has one."""
     servers, whys = deque(resolver.nameservers.in_order()), list[Unanswered]()
     patience = resolver.nameservers.patience
     tries = resolver.nameservers.options.get("attempts", inf) * len(servers)
@@ -238,9 +241,12 @@ async def _find(resolver: Resolver, lookup: Lookup, until: float) -> Records:
 async def resolve(
     resolver: Resolver,
     lookup: Lookup,
-    until: float = inf,  # on the system's monotonic clock; from then on there is no answer that isn't known already
+    # on the system's monotonic clock; from then on there is no answer that isn't known
+    # already
+    until: float = inf,
 ) -> Records | Unanswered:
-    "The answer to a lookup: from the cache, from somebody who is asking already, or from a nameserver."
+    """The answer to a lookup: from the cache, from somebody who is asking already, or
+    from a nameserver."""
     place = asyncio.get_running_loop(), lookup.key
     while (known := resolver.cache.get(*lookup.key)) is None:
         if time.monotonic() >= until:
@@ -281,7 +287,8 @@ async def _lead(
 
 # %% ../../nbs/ask/06_resolver.ipynb #057eb9e4
 class Lookups:
-    "The lookups of one check: `async with Lookups(resolver) as lookups`, and `adrive` with `lookups.tell`."
+    """The lookups of one check: `async with Lookups(resolver) as lookups`, and `adrive`
+    with `lookups.tell`."""
 
     def __init__(self, resolver: Resolver, room: int | None = None):
         self.resolver, self.room = (
@@ -305,7 +312,8 @@ class Lookups:
         question: Question[Any],
         until: float = inf,  # on the system's monotonic clock
     ) -> Any:
-        "The answer to a `Lookup` or a `Prefetch`, or `Unanswered`, as `adrive` wants it."
+        """The answer to a `Lookup` or a `Prefetch`, or `Unanswered`, as `adrive` wants
+        it."""
         if isinstance(question, Prefetch):
             self.expected.extend(
                 (lookup, question.follow) for lookup in question.lookups
@@ -346,7 +354,8 @@ class Lookups:
 
 # %% ../../nbs/ask/06_resolver.ipynb #3a4d76b6
 def _look_ahead(lookups: Lookups) -> None:
-    "Start one expected lookup, or follow one answer, and come again, until the check goes on."
+    """Start one expected lookup, or follow one answer, and come again, until the check
+    goes on."""
     if not all(task.done() for task in lookups.awaited) and _step_ahead(lookups):
         asyncio.get_running_loop().call_soon(_look_ahead, lookups)
 
@@ -399,7 +408,7 @@ def _arrive(
 
 # %% ../../nbs/ask/06_resolver.ipynb #8a70a58d
 def nameserver_list(value: str) -> tuple[str, ...]:
-    "IP addresses with commas or blanks between them, with #PORT behind one whose port isn't 53"
+    "IP addresses, commas or blanks between them, #PORT behind one whose port isn't 53"
     addresses = tuple(value.replace(",", " ").split())
     for address in addresses:
         parse_nameserver(address)
@@ -454,7 +463,8 @@ class ResolverAnswerer(Answerer):
         return NOTHING
 
     def _begin(self, prefetch: Prefetch, until: float) -> None:
-        "Begin to ask ahead. What the cache has is followed at once, and only the rest is a task."
+        """Begin to ask ahead. What the cache has is followed at once, and only the rest
+        is a task."""
         left = self.resolver.sockets.limit // 2 - sum(
             len(each.asked) for each in self.ahead.values()
         )

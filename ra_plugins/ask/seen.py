@@ -38,13 +38,15 @@ __all__ = ['FIRST_SEEN', 'TOO_EARLY', 'CAME_BACK', 'SEEN_BEFORE', 'PROVEN', 'STA
 
 # %% ../../nbs/ask/10_seen.ipynb #48a62bef
 class Terms(namedtuple("Terms", "delay window life proven")):
-    "What is asked of a client before it may pass. `ValueError` for what nobody could fulfil."
+    """What is asked of a client before it may pass. `ValueError` for what nobody could
+    fulfil."""
 
     __slots__ = ()
     delay: int  # seconds after the first time in which it is too early
     window: int  # seconds after the first time in which to come back
     life: int  # seconds for which a triplet is known after the last time
-    proven: int  # successes after which a client passes at once, whatever it sends; 0 for never
+    # successes after which a client passes at once, whatever it sends; 0 for never
+    proven: int
 
     def __new__(cls, delay: int, window: int, life: int, proven: int = 0) -> Terms:
         if window <= delay:
@@ -68,7 +70,8 @@ class Sighting(namedtuple("Sighting", "standing age wait")):
 
     __slots__ = ()
     standing: str  # of `STANDINGS`
-    age: int  # seconds since the first time; for what is known or proven, since the last time
+    # seconds since the first time; for what is known or proven, since the last time
+    age: int
     wait: int  # seconds for which it is too early
 
 
@@ -142,7 +145,8 @@ class Found(namedtuple("Found", "waiting passed client times counted")):
 def sight(
     terms: Terms, found: Found, now: int
 ) -> tuple[Sighting, list[tuple[int, int, int]]]:
-    "What is known about a triplet, and what is to be kept: kind, successes, and when the last was counted."
+    """What is known about a triplet, and what is to be kept: kind, successes, and when
+    the last was counted."""
     age = age_of(found.client, terms.life, now)
     if age is not None and 0 < terms.proven <= found.times:
         return Sighting(PROVEN, age, 0), [(CLIENT, found.times, found.counted)]
@@ -219,7 +223,8 @@ def _found(
 
 
 def _tidy(database: Connection, kind: int, span: int, now: int, most: int) -> None:
-    "Drop a few of a kind that nobody believes any more, and a few of the oldest if there are too many."
+    """Drop a few of a kind that nobody believes any more, and a few of the oldest if
+    there are too many."""
     database.execute(_DROP_FUTURE, (kind, now + DRIFT, FEW))
     database.execute(_DROP_OLDEST, (kind, now - span, FEW))
     (held,) = database.execute(
@@ -286,7 +291,8 @@ class SightingsFile:
         seen: Seen,
         within: float,  # seconds to wait for others who write
     ) -> Sighting:
-        "What is known about a triplet; it is remembered. `Broken` where the file can't be used."
+        """What is known about a triplet; it is remembered. `Broken` where the file
+        can't be used."""
         if self.dry and _is_empty(self.file.path):
             return sight(seen.terms, Found(None, None, None, 0, 0), seen.now)[0]
         keys = seen.keys
@@ -440,7 +446,8 @@ class SightingsServer:
         )  # when the questions that are under way began
 
     def see(self, seen: Seen, within: float) -> Sighting:
-        "As `SightingsFile.see`, but for no longer than the server may take; `Late` if the one who asks has less time."
+        """As `SightingsFile.see`, but for no longer than the server may take; `Late` if
+        the one who asks has less time."""
         start = monotonic()
         if start < self.failed + SERVER_PAUSE:
             raise Broken(self.reason)
@@ -478,7 +485,8 @@ class SightingsServer:
         return Broken(self.reason)
 
     def _cut(self) -> None:
-        "End the connections, if somebody has been waiting on one for longer than a server may take."
+        """End the connections, if somebody has been waiting on one for longer than a
+        server may take."""
         if any(monotonic() - start >= self.timeout for start in [*self.begun]):
             self.client.connection_pool.disconnect()
 

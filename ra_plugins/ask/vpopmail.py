@@ -165,7 +165,8 @@ def maildir_usage(
 STALE_SECONDS = (
     15 * 60
 )  # after which maildirsize isn't believed if it says that a mailbox is full (Maildir++)
-RECOUNT_FILL = 80  # per cent from which on a mailbox is counted if its maildirsize is as old as that
+# per cent from which on a mailbox is counted if its maildirsize is as old as that
+RECOUNT_FILL = 80
 
 
 def fill_of(
@@ -173,7 +174,8 @@ def fill_of(
     quota: str,  # the mailbox's own; may be empty
     until: float = inf,  # counting has to end then, on `time.monotonic`
 ) -> int | None:
-    "How full is a Maildir, in per cent? None without a quota, or without a maildirsize; `OSError` if it can't be told."
+    """How full is a Maildir, in per cent? None without a quota, or without a
+    maildirsize; `OSError` if it can't be told."""
     try:
         file = RegularFile(os.path.join(maildir, "maildirsize"))
     except (FileNotFoundError, NotADirectoryError):
@@ -253,7 +255,8 @@ def _passwords(
 
 # %% ../../nbs/ask/14_vpopmail.ipynb #5ff7666c
 class VpopmailFiles(Control):
-    "The files of qmail's users folder, and of vpopmail's domains. Each method raises `OSError` if one can't be read."
+    """The files of qmail's users folder, and of vpopmail's domains. Each method raises
+    `OSError` if one can't be read."""
 
     def _value(self, name: str, key: bytes) -> bytes | None:
         "The value of a key in a CDB."
@@ -304,7 +307,8 @@ DASHES = 32  # of a local part, at which an extension may begin
 def dot_files(
     local: str,  # local part, in lower case
 ) -> list[str]:
-    "The names of the files that mail for a local part may go by, but for the last, `.qmail-default` (dot-qmail(5))."
+    """The names of the files that mail for a local part may go by, but for the last,
+    `.qmail-default` (dot-qmail(5))."""
     if "/" in local or "\0" in local:
         return []
     name = f".qmail-{local.replace('.', ':')}"
@@ -367,7 +371,8 @@ BOUNCE_MAIL = (
     0x10  # the bit, in place of a group, that has vpopmail bounce a user's mail
 )
 _NO_ENTRY = "qmail's users/assign, or users/cdb made of it, has no entry for"
-_CONTROL = "/var/qmail/control"  # beside which the users folder is, unless CONTROLDIR says otherwise
+# beside which the users folder is, unless CONTROLDIR says otherwise
+_CONTROL = "/var/qmail/control"
 
 
 class VpopmailStore(Answerer):

@@ -74,7 +74,8 @@ def _check_texts(tokens: list[dns.tokenizer.Token], comment: bool) -> None:
 
 # %% ../../nbs/ask/07_zonefile.ipynb #e95db22f
 class ZoneTokenizer(dns.tokenizer.Tokenizer):
-    "dnspython's tokenizer; it says where the present entry began, and finds mistakes that dnspython doesn't see."
+    """dnspython's tokenizer; it says where the present entry began, and finds mistakes
+    that dnspython doesn't see."""
 
     entry = 1
     words = 0  # that have been read of it
@@ -109,7 +110,8 @@ class ZoneTokenizer(dns.tokenizer.Tokenizer):
             )
 
     def get_remaining(self, max_tokens: int | None = None) -> list[dns.tokenizer.Token]:
-        "The tokens up to the end of an entry; `ValueError` if they are no text for a TXT record."
+        """The tokens up to the end of an entry; `ValueError` if they are no text for a
+        TXT record."""
         tokens = super().get_remaining(max_tokens or RECORD_BYTES + 1)
         if self.rdtype == "TXT":
             _check_texts(tokens, bool(getattr(self.ungotten_token, "comment", None)))
@@ -274,7 +276,8 @@ def zone_from_file(
     path: str | PathLike[str],
     room: int = ZONE_LENGTH,  # characters
 ) -> MasterZone:
-    "A zone in memory from a master file; `ValueError` as in `zone_from_text`, `OSError` if it can't be read or is no file."
+    """A zone in memory from a master file; `ValueError` as in `zone_from_text`,
+    `OSError` if it can't be read or is no file."""
     RegularFile(str(path))  # or else it may never end
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         return zone_from_text(file.read(room + 1), str(path), room)

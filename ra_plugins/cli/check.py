@@ -13,7 +13,7 @@ from functools import partial
 
 from ra_plugins.cli.check_lists import check_lists
 from ra_plugins.cli.check_sections import Mistake, SetUp, check_sections
-from ra_plugins.cli.check_service import check_service
+from ra_plugins.cli.check_service import check_postfix, check_service
 from ra_plugins.cli.check_settings import (
     RunScript,
     Told,
@@ -24,6 +24,7 @@ from ra_plugins.cli.check_settings import (
 )
 from ra_plugins.cli.check_settings import read_run_script, rules_settings
 from ra_plugins.cli.looks import smtpd_user
+from ra_plugins.hosts.postfix.stages import POSTFIX_FILE
 from ra_plugins.hosts.script import CONTROLDIR, environment
 from ra_plugins.hosts.service.request import SOCKET
 from ra_plugins.spp.sections import SECTIONS
@@ -36,7 +37,8 @@ __all__ = ['check_set_up', 'check_parser', 'main']
 def _set_up(
     options: argparse.Namespace, environ: Mapping[str, str]
 ) -> tuple[SetUp, RunScript, list[Told]]:
-    "The set-up that the options tell of, and what their files set; `OSError` if one can't be read."
+    """The set-up that the options tell of, and what their files set; `OSError` if one
+    can't be read."""
     script = read_run_script(options.run) if options.run else RunScript([], [], False)
     told = [*(rules_settings(options.rules) if options.rules else ()), *script.settings]
     known = {each.name: each.value for each in told if each.value is not None}
@@ -49,6 +51,35 @@ def _set_up(
     return setup, script, told
 
 # %% ../../nbs/cli/14_check.ipynb #7a560434
+def _named(each: Mistake, control: str) -> Mistake:
+    "With a file among the control files under the name that the folder was given by."
+    folder = os.path.join(os.path.abspath(control), "")
+    return (
+        each._replace(file=os.path.join(control, each.file[len(folder) :]))
+        if each.file.startswith(folder)
+        else each
+    )
+
+
+def _once(mistakes: Iterator[Mistake]) -> Iterator[Mistake]:
+    "Each once: an open folder is as wrong for the programs in it as for the lists."
+    seen: set[str] = set()
+    for each in mistakes:
+        whole = (
+            f"{each.file} {each.wrong}"
+            if each.wrong.startswith("(mode ")
+            else each.wrong
+        )
+        about = (
+            whole.partition(", and ")[0]
+            if " (mode " in whole
+            else f"{each.file}:{each.line}: {whole}"
+        )
+        if about not in seen:
+            yield each
+        seen.add(about)
+
+
 def _mistakes(
     options: argparse.Namespace, environ: Mapping[str, str]
 ) -> Iterator[Mistake]:
@@ -59,6 +90,9 @@ def _mistakes(
         setup.raw  # noqa: B018 - is it there?
     except FileNotFoundError:
         os.stat(options.control)
+        if os.path.lexists(setup.control.path(POSTFIX_FILE)):  # Postfix alone asks
+            yield from check_postfix(setup)
+            return
         yield Mistake(
             setup.file,
             0,
@@ -68,7 +102,9 @@ def _mistakes(
         return
     if options.rules:
         yield from check_rules(options.rules)
-    yield from check_switch(setup, told, bool(options.run and options.rules))
+    yield from check_switch(
+        setup, told, bool(options.run and options.rules), options.rules
+    )
     yield from check_memory(setup, script.limits, options.run)
     yield from check_settings(setup, told, environ)
     yield from check_sections(setup, user)
@@ -76,9 +112,9 @@ def _mistakes(
     yield from check_service(setup, options.socket, options.settings)
 
 
-def _in_order(mistakes: Iterator[Mistake]) -> list[Mistake]:
-    "Each once, those of a file together, in the order of its lines."
-    found = list(dict.fromkeys(mistakes))
+def _in_order(mistakes: Iterator[Mistake], control: str) -> list[Mistake]:
+    "Each once, those of a file together under one name, in the order of its lines."
+    found = list(_once(_named(each, control) for each in mistakes))
     files = list(dict.fromkeys(each.file for each in found))
     return sorted(found, key=lambda each: (files.index(each.file), each.line))
 
@@ -91,7 +127,7 @@ def check_set_up(
     import json
 
     try:
-        found = _in_order(_mistakes(options, environ))
+        found = _in_order(_mistakes(options, environ), options.control)
     except OSError as error:
         raise Fault(f"can't read {trouble(error)}") from None
     if options.json:

@@ -5,13 +5,17 @@
 # %% ../../nbs/cli/12_check_lists.ipynb #6e0ebcb9
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from ra_plugins.cli.check_sections import Mistake, SetUp, neighbour
-from ra_plugins.cli.looks import Part, User, acting_as, flaws, may, sentences
+from ra_plugins.cli.check_sections import Entry, Mistake, SetUp, neighbour
+from ra_plugins.cli.listing import answerer_settings
+from ra_plugins.cli.looks import Part, User, acting_as, by_remedy, flaws, may, sentence
+from ra_plugins.hosts.catalogue import is_client
 from ra_plugins.plugins.access import check_access_rules
 from ra_plugins.plugins.ownsender import Grants
 from ra_plugins.plugins.shared.listkeys import LIST_ENTRIES
@@ -24,7 +28,9 @@ from ra_plugins.support.log import printable, with_reason
 __all__ = ['LISTS', 'NEEDED', 'ListFile', 'check_lists']
 
 # %% ../../nbs/cli/12_check_lists.ipynb #78ad90bd
-LISTS = {  # by the setting that names a list: what its entries are, of `LIST_ENTRIES`, or how the file is read otherwise
+# by the setting that names a list: what its entries are, of `LIST_ENTRIES`, or how the
+# file is read otherwise
+LISTS = {
     "CHKUSER_ADDRFILE": "mailbox",
     "SENDERCHK_ADDRFILE": "mailbox",
     "CHKUSER_WLFILE": "name",
@@ -59,7 +65,8 @@ class ListFile(NamedTuple):
 
 
 def _list_settings(plugin: Plugin, environ: Mapping[str, str]) -> list[Variable]:
-    "The settings by which a plugin is told of lists; that of mailboxes doesn't count if those are elsewhere."
+    """The settings by which a plugin is told of lists; that of mailboxes doesn't count
+    if those are elsewhere."""
     variables = plugin.settings.variables()
     sources = next((each for each in variables if each.name.endswith("_SOURCE")), None)
     elsewhere = (
@@ -83,6 +90,12 @@ def _lists(setup: SetUp) -> Iterator[ListFile]:
                 yield ListFile(file, LISTS[each.name], entry.plugin.name, needed)
     yield ListFile("rcpthosts", "name", "qmail-smtpd", True)
     yield ListFile("badmailfrom", "address", "qmail-smtpd", False)
+    yield ListFile(
+        "me",
+        "line",
+        "qmail-smtpd",
+        not os.path.exists(setup.control.path("smtpgreeting")),
+    )
 
 # %% ../../nbs/cli/12_check_lists.ipynb #24a1970b
 def _bytes_faults(raw: bytes, reader: str) -> Iterator[str]:
@@ -93,15 +106,26 @@ def _bytes_faults(raw: bytes, reader: str) -> Iterator[str]:
         yield "has lines that end in CR LF, and to qmail-smtpd the CR is part of the entry"
 
 
-def _is_cdb(raw: bytes) -> bool:
-    "Could this be a CDB? Its header says where its tables are, and none is beyond its end."
+def _is_cdb(
+    raw: bytes,  # all of it, or its first `FIRST_BYTES`
+    length: int,  # of all of it
+) -> bool:
+    """Could this be a CDB? Its header says where its tables are, and none is beyond its
+    end."""
     places = [
         int.from_bytes(raw[place : place + 4], "little")
         for place in range(0, FIRST_BYTES, 8)
     ]
     return len(raw) >= FIRST_BYTES and all(
-        FIRST_BYTES <= place <= len(raw) for place in places
+        FIRST_BYTES <= place <= length for place in places
     )
+
+
+def _is_large_cdb(path: str) -> bool:
+    "Is this a CDB that is larger than a text may be?"
+    with suppress(OSError), open(path, "rb") as file:
+        return _is_cdb(file.read(FIRST_BYTES), os.stat(path).st_size)
+    return False
 
 # %% ../../nbs/cli/12_check_lists.ipynb #e5726e09
 def _wrong_entry(kind: str) -> Callable[[str], str]:
@@ -127,13 +151,16 @@ def _wrong_mailbox(entry: str) -> str:
     local = entry.rpartition("@")[0]
     if "@" in local and '"' not in local:
         return f"{entry:.60} has two addresses in it"
+    if local == "*":
+        return f"{entry:.60} is nobody's address; {entry[1:]:.60} stands for all of a domain"
     return LIST_ENTRIES["address"](entry) or (
         "" if "@" in entry else f"{entry:.60} is no address"
     )
 
 
 def _foreign(entry: str, setup: SetUp) -> str:
-    "Why a mailbox is never looked for, its domain not being ours; nothing if it may be."
+    """Why a mailbox is never looked for, its domain not being ours; nothing if it may
+    be."""
     domain = entry.rpartition("@")[2]
     try:
         if setup.control.is_ours(domain):
@@ -162,11 +189,21 @@ def _entry_faults(text: str, each: ListFile, setup: SetUp) -> Iterator[tuple[int
         elif why := wrong(entry) or (
             _foreign(entry, setup) if each.kind == "mailbox" else ""
         ):
-            yield number, f"{entry:.60}{why[2:]}" if why.startswith("it ") else why
+            yield number, _of_entry(entry, why)
+
+
+def _of_entry(entry: str, why: str) -> str:
+    "What is wrong with an entry, naming it."
+    if why.startswith("it "):
+        return f"{entry:.60}{why[2:]}"
+    return why if entry[:60] in why else f"{entry:.60}: {why}"
 
 
 def _faults(text: str, each: ListFile, setup: SetUp) -> Iterator[tuple[int, str]]:
-    "The same for every kind of file: those with rules of their own have their own words for it."
+    """The same for every kind of file: those with rules of their own have their own
+    words for it."""
+    if each.kind == "line":
+        return
     if each.kind not in ("access", "grants"):
         yield from _entry_faults(text, each, setup)
         return
@@ -189,6 +226,8 @@ def _remedy(why: str) -> str:
     "What would do about an entry."
     if "did you mean" in why:
         return "mend it, or add the domain to rcpthosts"
+    if "stands for all" in why:
+        return "write that"
     if "isn't in rcpthosts" in why:
         return "add the domain to rcpthosts, or take the entry out"
     return "one entry on a line, and nothing else on it"
@@ -209,15 +248,21 @@ def _list_mistakes(each: ListFile, setup: SetUp) -> Iterator[Mistake]:
             )
         return
     except OSError as error:
+        if (
+            error.errno == errno.EFBIG
+            and each.reader != "qmail-smtpd"
+            and _is_large_cdb(path)
+        ):
+            return
         yield Mistake(
             path,
             0,
-            with_reason("can't be read", error),
-            f"{each.reader} reads it as text",
+            f"{with_reason(_UNREAD, error)}, and {each.reader} reads it",
+            _readable(error),
         )
         return
     if b"\0" in raw[:FIRST_BYTES] or raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        if not _is_cdb(raw):
+        if not _is_cdb(raw, len(raw)):
             yield Mistake(
                 path,
                 0,
@@ -229,10 +274,12 @@ def _list_mistakes(each: ListFile, setup: SetUp) -> Iterator[Mistake]:
     for wrong in _bytes_faults(raw, each.reader):
         yield where(0, wrong, "write it again as plain text, with lines that end in LF")
     text = raw.removeprefix(BOM).decode("utf-8", "surrogateescape")
-    if each.kind == "mailbox" and not text.strip():
+    if each.kind == "mailbox" and not any(
+        line.strip() and line.strip()[0] != "#" for line in text.split("\n")
+    ):
         yield where(
             0,
-            f"is empty, so {each.reader} knows no mailbox at all",
+            f"has no entry, so {each.reader} knows no mailbox at all",
             "write the addresses into it",
         )
     found = list(_faults(text, each, setup))
@@ -246,7 +293,24 @@ def _list_mistakes(each: ListFile, setup: SetUp) -> Iterator[Mistake]:
         )
 
 
-_LACKING = {"rcpthosts": "takes mail for everywhere then: this is an open relay"}
+_UNREAD = "can't be read"
+
+
+def _readable(error: OSError) -> str:
+    "What would do about a list that can't be read."
+    if isinstance(error, PermissionError):
+        return "chmod a+r"
+    return (
+        "make it a CDB, which may be larger"
+        if error.errno == errno.EFBIG
+        else "make it a file with text in it"
+    )
+
+
+_LACKING = {  # by file, what comes of it
+    "rcpthosts": "takes mail for everywhere then: this is an open relay",
+    "me": "tells every client 421 then, unless smtpgreeting is there",
+}
 
 # %% ../../nbs/cli/12_check_lists.ipynb #04bb6801
 def _access_to(files: Mapping[str, str], user: User) -> Iterator[Mistake]:
@@ -258,13 +322,58 @@ def _access_to(files: Mapping[str, str], user: User) -> Iterator[Mistake]:
     ]
     with acting_as(user) as can:
         found = flaws(parts, user, can or partial(may, user))
-    for flaw in found:
-        if flaw.kind != "own":
-            (sentence,) = sentences([flaw], user)
-            wrong, _, remedy = sentence.rpartition(": ")
-            yield Mistake(
-                flaw.culprit, 0, wrong.removeprefix(f"{flaw.culprit} "), remedy
+    for some in by_remedy(
+        each for each in found if each.kind not in ("own", "missing")
+    ):
+        wrong, _, remedy = sentence(some, user).rpartition(": ")
+        yield Mistake(
+            some[0].culprit, 0, wrong.removeprefix(f"{some[0].culprit} "), remedy
+        )
+
+# %% ../../nbs/cli/12_check_lists.ipynb #69aa1832
+STORES = (
+    "CHECKBACK_CACHE",
+    "GREYLISTSTORE",
+)  # settings that name a file in which something is kept
+
+
+def _stores(setup: SetUp) -> Iterator[tuple[Entry, str]]:
+    "The plugins that keep something in a file, with its full path."
+    for entry in setup.entries:
+        if entry.plugin is None or is_client(entry.path):
+            continue
+        for declared in answerer_settings(entry.plugin, lambda line: None).values():
+            for each in declared.variables():
+                named = {**setup.environ, **entry.settings}.get(each.name, each.default)
+                if each.name in STORES and "://" not in named:
+                    yield entry, os.path.abspath(setup.control.path(named))
+
+
+def _kept(setup: SetUp, user: User) -> Iterator[Mistake]:
+    "Files in which a user can keep nothing."
+    for entry, path in {
+        (entry.file, entry.line, path): (entry, path) for entry, path in _stores(setup)
+    }.values():
+        folder, remedy = (
+            os.path.dirname(path),
+            f"install -d -o {user.name} -m 700 {os.path.dirname(path)}",
+        )
+        if not os.path.isdir(folder):
+            yield entry.mistake(
+                f"{entry.name} keeps what it knows in {path}, and there is no such folder",
+                remedy,
             )
+            continue
+        with acting_as(user) as can:
+            ask = can or partial(may, user)
+            shut = [
+                each
+                for each in (folder, path)
+                if os.path.exists(each) and not ask(each, os.R_OK | os.W_OK)
+            ]
+        if shut:
+            wrong = f"{entry.name} keeps what it knows in {path}, and {user.name} can't write to {shut[0]}"
+            yield entry.mistake(wrong, f"chown {user.name} {shut[0]}")
 
 # %% ../../nbs/cli/12_check_lists.ipynb #7551342e
 def check_lists(
@@ -275,8 +384,14 @@ def check_lists(
     lists: dict[tuple[str, str], ListFile] = {}
     for each in _lists(setup):
         lists.setdefault((each.file, each.kind), each)
+    told = (
+        user is not None and user.uid == os.geteuid()
+    )  # then it is told below whose list it can't read
     for each in lists.values():
-        yield from _list_mistakes(each, setup)
+        found = list(_list_mistakes(each, setup))
+        yield from (
+            mistake for mistake in found if not (told and mistake.remedy == "chmod a+r")
+        )
     if user is not None:
         files = {setup.control.path(each.file): each.reader for each in lists.values()}
         yield from _access_to(
@@ -287,3 +402,4 @@ def check_lists(
             },
             user,
         )
+        yield from _kept(setup, user)

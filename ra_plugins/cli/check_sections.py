@@ -12,9 +12,18 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import NamedTuple
 
+from ra_plugins.ask.rate import Rate
 from ra_plugins.cli.hints import file_slips, line_slips
 from ra_plugins.cli.listing import runs_at
-from ra_plugins.cli.looks import User, look
+from ra_plugins.cli.looks import (
+    Flaw,
+    User,
+    by_remedy,
+    needs,
+    sentence,
+    start_failure,
+    what_is_wrong,
+)
 from ra_plugins.hosts.catalogue import (
     Catalogue,
     catalogue,
@@ -133,7 +142,8 @@ class SetUp:
 
     @cached_property
     def served(self) -> list[Entry]:
-        "What `atplugins` has run, where a program for its section stands in `smtpplugins`."
+        """What `atplugins` has run, where a program for its section stands in
+        `smtpplugins`."""
         folders = {
             entry.stage: os.path.dirname(entry.path)
             for entry in self.lines
@@ -154,7 +164,8 @@ class SetUp:
         )
 
     def section_entry(self, entry: Entry, folders: Mapping[str, str]) -> Entry:
-        "A line of `atplugins` with its plugin: by its name in the catalogue, or by a program of that name."
+        """A line of `atplugins` with its plugin: by its name in the catalogue, or by a
+        program of that name."""
         name = os.path.basename(entry.text.strip())
         path = os.path.join(folders.get(entry.stage, ""), name)
         return entry._replace(
@@ -220,7 +231,8 @@ def _heading(
     text: str,  # of the line
     like: str,
 ) -> str:
-    "What would do for a line that is no heading and should be one, or is one by chance."
+    """What would do for a line that is no heading and should be one, or is one by
+    chance."""
     letter = text.lstrip("[ \t")[:1].lower()
     known = SECTIONS[like]
     if letter in known:
@@ -272,19 +284,97 @@ def _missing(entry: Entry, setup: SetUp) -> Mistake:
             f"{behind} is part of the program's name here, {puts_off}",
             f"write {first}, and nothing behind it",
         )
+    return entry.mistake(
+        f"{_no_program(entry)}, {puts_off}", _what_instead(entry, setup)
+    )
+
+
+def _no_program(entry: Entry) -> str:
+    "What is where a program should be."
+    if os.path.isdir(entry.path):
+        return f"{entry.name} is a folder"
+    if os.path.exists(entry.path):
+        return f"{entry.name} is no file that could be a program"
+    if os.path.islink(entry.path):
+        return f"{entry.name} is a link to {os.readlink(entry.path)}, which isn't there"
+    return f"there is no {entry.path}"
+
+
+def _what_instead(entry: Entry, setup: SetUp) -> str:
+    """What would do for a line without a program: another name, a program of that name
+    elsewhere, or one to install."""
     folder, name = os.path.split(entry.path)
+    elsewhere = [
+        each
+        for each in _folders(setup)
+        if os.path.isfile(os.path.join(setup.home, each, name))
+    ]
+    if elsewhere and not os.path.lexists(entry.path):
+        return f"did you mean {os.path.join(elsewhere[0], name)}?"
+    if (section := entry.text.strip("<>():[] ").lower()) in SECTIONS[
+        setup.like
+    ].values():
+        return f"write [{section}]"
     near = neighbour(
         name, [*(os.listdir(folder) if os.path.isdir(folder) else ()), *setup.known]
     )
-    there = os.path.isdir(entry.path)
-    wrong = f"{entry.name} is a folder" if there else f"there is no {entry.path}"
-    meant = near if near and near != name else ""
-    remedy = (
-        f"did you mean {meant}?"
-        if meant
-        else f"ra-plugins install {folder} {name}, or take the line out"
+    if near and near != name:
+        return f"did you mean {near}?"
+    if name not in setup.known or os.path.isdir(entry.path):
+        return "put a program there, or take the line out"
+    create = "" if os.path.isdir(folder) else "--create "
+    force = "--force " if os.path.lexists(entry.path) else ""
+    return f"ra-plugins install {create}{force}{folder} {name}, or take the line out"
+
+
+def _folders(setup: SetUp) -> list[str]:
+    "Where programs are, as lines write it, and where they are as a rule."
+    lines = (
+        os.path.dirname(entry.text)
+        for entry in setup.lines
+        if not entry.text.startswith(":")
     )
-    return entry.mistake(f"{wrong}, {puts_off}", remedy)
+    return list(dict.fromkeys([*lines, "plugins"]))
+
+
+def _misshapen(path: str) -> str:
+    """Why the kernel can't start a file that everybody may run (execve(2)); nothing if
+    it may."""
+    with open(path, "rb") as file:
+        first = file.read(FIRST_LINE).partition(b"\n")[0]
+    if first.startswith(b"#!"):
+        part = (
+            "an option of the interpreter"
+            if len(first.split()) > 1
+            else "the interpreter's name"
+        )
+        return (
+            f"the CR at the end of its first line is part of {part}"
+            if first.endswith(b"\r")
+            else ""
+        )
+    text = not first.strip(bytes({*range(32, 127), *b"\t\r\f"}))
+    return "its first line doesn't name an interpreter" if text else ""
+
+
+def _shape(entry: Entry, path: str) -> Iterator[Mistake]:
+    "What is wrong with a program's first line."
+    try:
+        if why := _misshapen(path):
+            remedy = (
+                "write lines that end in LF"
+                if "CR" in why
+                else "begin it with #!/bin/sh, or whatever runs it"
+            )
+            comes = "can't be started, and every client is told 451"
+            if "option" in why:
+                comes = "can't do its work, and mail would pass unchecked"
+            yield entry.mistake(f"{entry.name} {comes}: {why}", remedy)
+    except OSError:  # a closed door, of which the rest tells
+        return
+
+
+FIRST_LINE = 256  # bytes of it that Linux reads
 
 
 def check_programs(
@@ -297,25 +387,81 @@ def check_programs(
     yield from (
         _missing(entry, setup)
         for entry in setup.lines
-        if entry.path and entry.path not in there
+        if entry.path not in ("", *there) and not _is_heading(entry)
     )
-    for sentence in look(there, user) if user and there else ():
-        wrong, colon, remedy = sentence.replace(
+    misshapen = {
+        path: found for path in there if (found := list(_shape(first[path], path)))
+    }
+    yield from (mistake for found in misshapen.values() for mistake in found)
+    there = [path for path in there if path not in misshapen]
+    if user and there:
+        yield from _run_as(user, there, first)
+
+
+def _run_as(
+    user: User, there: Sequence[str], first: Mapping[str, Entry]
+) -> Iterator[Mistake]:
+    """What keeps a user from running programs, or lets others change them; each thing
+    once."""
+    found, failed = what_is_wrong(there, user)
+    for some in by_remedy(found):
+        said = sentence(some, user).replace(
             "run this command again", "run ra-plugins install again"
-        ).rpartition(": ")
-        entry = next((first[path] for path in there if _names(sentence, path)), None)
-        place = (entry.file, entry.line) if entry else (setup.file, 0)
-        yield Mistake(
-            *place,
-            wrong if colon else sentence,
-            remedy if colon else "see the log, or start it by hand",
         )
+        wrong, _, remedy = said.rpartition(": ")
+        yield first[_first_hit(some, there)].mistake(wrong, remedy)
+    for why, paths in failed.items():
+        if not _follows(why, {each.kind for each in found}):
+            names = {os.path.basename(path) for path in paths}
+            entry = first[
+                next(path for path in there if os.path.basename(path) in names)
+            ]
+            yield entry.mistake(
+                start_failure(why, paths, user), "see the log, or start it by hand"
+            )
 
 
-def _names(sentence: str, path: str) -> bool:
-    "Is a sentence about this program?"
-    words = sentence.replace(",", " ").replace(";", " ").split()
-    return path in words or os.path.basename(path) in words
+def _is_heading(entry: Entry) -> bool:
+    "Is this a line that should have begun a section? That has been told."
+    return entry.text.lstrip().startswith("[")
+
+
+def _first_hit(some: Sequence[Flaw], programs: Sequence[str]) -> str:
+    "The first program that suffers from flaws."
+    hit = {
+        (each.what, within) for each in some for within in (each.culprit, each.within)
+    }
+    for near in (True, False):  # by way of links a part is elsewhere than its path says
+        for path in programs:
+            for part in needs([path]):
+                if any(
+                    part.what == what and (not near or _is_below(part.path, within))
+                    for what, within in hit
+                ):
+                    return path
+    return programs[0]
+
+
+def _is_below(path: str, folder: str) -> bool:
+    "Is this the same path, or one in that folder?"
+    return os.path.join(path, "").startswith(os.path.join(folder, ""))
+
+
+# by what is said of a program that doesn't come up, the kinds of flaws from which that
+# follows
+_CAUSES = {
+    "can't be started (Permission denied)": {"closed", "unrunnable", "noexec"},
+    "can't be started (No such file or directory)": {"missing"},
+    "doesn't come up": {"closed", "unlisted", "unreadable", "missing"},
+}
+
+
+def _follows(why: str, kinds: set[str]) -> bool:
+    "Is the reason for this told already?"
+    return any(
+        why.startswith(beginning) and kinds & causes
+        for beginning, causes in _CAUSES.items()
+    )
 
 # %% ../../nbs/cli/10_check_sections.ipynb #c553f7cd
 def _places(setup: SetUp) -> Iterator[Mistake]:
@@ -345,7 +491,8 @@ def _looks_for_mailbox(plugin: Plugin) -> bool:
 
 
 def _why_after(first: Plugin | None, second: Plugin | None) -> str:
-    "Why the second of two plugins should run before the first; nothing if it shouldn't."
+    """Why the second of two plugins should run before the first; nothing if it
+    shouldn't."""
     if first is None or second is None:
         return ""
     if _looks_for_mailbox(first) and _changes(second):
@@ -409,7 +556,10 @@ def _twice(setup: SetUp) -> Iterator[Mistake]:
     for entry in setup.entries:
         if not entry.plugin or entry.settings:
             continue
-        stage = "" if entry.plugin.name == "userthrottle" else entry.stage
+        counts = entry.plugin.name != "rater" and any(
+            issubclass(kind, Rate) for kind in entry.plugin.asks
+        )
+        stage = "" if counts else entry.stage
         first = seen.setdefault((entry.plugin.name, stage), entry)
         if first is not entry:
             where = f"stands on line {first.line} already" + (

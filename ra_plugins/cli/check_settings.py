@@ -50,8 +50,12 @@ def _text(path: str) -> str:
 
 def _never(address: str) -> str:
     "Why no client has the address of a rule; nothing if one may have it."
+    if address != address.strip():
+        return f"{address!r} matches nobody, since the blank is part of the address"
     if not address or set(address) & set("=@:["):
         return ""
+    if not set(address) <= set("0123456789.-/"):
+        return f"{address} matches nobody, since a host's name has = in front"
     if "/" in address:
         return f"{address} matches nobody, since tcprules knows no lengths of prefixes"
     parts = address.split(".")
@@ -79,18 +83,34 @@ def rules_settings(
 
 def check_rules(path: str) -> Iterator[Mistake]:
     "What is wrong with tcpserver's rules as such; `OSError` if they can't be read."
+    seen: dict[str, int] = {}
     for number, line in enumerate(_text(path).split("\n"), 1):
         try:
             rules = rules_in(line)
         except RuleFault:
             wrong = "tcprules doesn't take this line, and without it takes none"
-            yield Mistake(
-                path, number, wrong, 'write ADDRESS:allow,NAME="VALUE" or ADDRESS:deny'
-            )
+            yield Mistake(path, number, wrong, _instead(line))
             continue
+        if ":" not in line and line.strip() and line.lstrip()[0] != "#":
+            yield Mistake(
+                path,
+                number,
+                "tcprules passes over a line without a colon",
+                _instead(line),
+            )
+        if rules and (before := seen.setdefault(next(iter(rules)), number)) != number:
+            wrong = f"{next(iter(rules)) or 'everybody'} has a rule on line {before} already, and tcpserver goes by the first"
+            yield Mistake(path, number, wrong, "take one of them out")
         for address, rule in list(rules.items())[:1]:
             if why := _never(address):
-                yield Mistake(path, number, why, "write 192.0.2. for a network")
+                yield Mistake(
+                    path,
+                    number,
+                    why,
+                    _REMEDIES.get(
+                        why.rpartition("since ")[2], "write 192.0.2. for a network"
+                    ),
+                )
             if not address and rule.allowed and "RELAYCLIENT" in rule.settings:
                 wrong = "RELAYCLIENT is set for everybody: this is an open relay"
                 yield Mistake(path, number, wrong, "set it for your own networks only")
@@ -104,8 +124,22 @@ def check_rules(path: str) -> Iterator[Mistake]:
     yield from _stale(path)
 
 
+_REMEDIES = {
+    "the blank is part of the address": "take it out",
+    "a host's name has = in front": "write =mail.example.net",
+}
+
+
+def _instead(line: str) -> str:
+    "What would do for a line that is no rule."
+    if line.endswith("\r"):
+        return "write lines that end in LF: this one ends in CR LF"
+    return 'write ADDRESS:allow,NAME="VALUE" or ADDRESS:deny'
+
+
 def _stale(path: str) -> Iterator[Mistake]:
-    "Have the rules been compiled since they were changed? Only if there is what looks like the outcome."
+    """Have the rules been compiled since they were changed? Only if there is what looks
+    like the outcome."""
     compiled = f"{path}.cdb"
     if os.path.isfile(compiled) and os.stat(compiled).st_mtime < os.stat(path).st_mtime:
         remedy = f"tcprules {compiled} {path}.tmp < {path}"
@@ -149,7 +183,8 @@ def read_run_script(
 
 
 def _commands(text: str) -> Iterator[tuple[int, list[str]]]:
-    "The commands of a script, each with the number of its first line, as words. What isn't words is passed over."
+    """The commands of a script, each with the number of its first line, as words. What
+    isn't words is passed over."""
     begun, whole = 0, ""
     for number, line in enumerate(text.split("\n"), 1):
         begun, whole = begun or number, whole + line
@@ -161,9 +196,22 @@ def _commands(text: str) -> Iterator[tuple[int, list[str]]]:
         begun, whole = 0, ""
 
 
+def _ulimits(words: list[str]) -> Iterator[tuple[str, int]]:
+    "Those of a shell's `ulimit`, which counts in kilobytes."
+    behind = words[words.index("ulimit") + 1 :] if "ulimit" in words else []
+    for option, value in zip(behind, behind[1:], strict=False):
+        if (
+            option.startswith("-")
+            and option[-1:] in ("v", "d")
+            and value.rstrip(";").isdigit()
+        ):
+            yield f"ulimit {option}", int(value.rstrip(";")) * 1024
+
+
 def _limits(words: list[str]) -> Iterator[tuple[str, int]]:
     "The limits of memory that a command sets, in bytes."
     names = [os.path.basename(word) for word in words]
+    yield from _ulimits(names)
     for program, options in (("softlimit", "-m -a -d"), ("chpst", "-m -d")):
         behind = words[names.index(program) + 1 :] if program in names else []
         for place, word in enumerate(behind):
@@ -191,7 +239,8 @@ def _quietly(message: str) -> None:
     "What can't be loaded is told another way."
 
 # %% ../../nbs/cli/11_check_settings.ipynb #bce31f8e
-SLIP_RATIO = 0.87  # `SequenceMatcher.ratio` of two names, from which on one is a slip for the other
+# `SequenceMatcher.ratio` of two names, from which on one is a slip for the other
+SLIP_RATIO = 0.87
 SLIP_LETTERS = 5  # letters of a name that may be a slip
 
 
@@ -268,10 +317,11 @@ def _session_names() -> frozenset[str]:
 def check_settings(
     setup: SetUp,
     told: Iterable[Told] = (),  # in files
-    environ: Mapping[str, str]
-    | None = None,  # this process's; by default, what the set-up knows
+    # this process's; by default, what the set-up knows
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[Mistake]:
-    "What is wrong with settings: in this process's environment, in lines for the shell, in files."
+    """What is wrong with settings: in this process's environment, in lines for the
+    shell, in files."""
     exempt = {
         each.name: [each] for each in Session.variables() if each.name == "RAEXEMPT"
     }
@@ -296,8 +346,11 @@ def check_switch(
     setup: SetUp,
     told: Iterable[Told],  # in files
     everywhere: bool,  # have we been told of all files?
+    # which of them has tcpserver's rules, where it may be set for single clients
+    rules: str = "",
 ) -> Iterator[Mistake]:
     "Variables that keep all plugins from running."
+    told = list(told)
     names = {said.name for said in told} | setup.environ.keys()
     if setup.like == "sagredo":
         if everywhere and "ENABLE_SPP" not in names:
@@ -308,9 +361,11 @@ def check_switch(
                 "export ENABLE_SPP=1 in the run script",
             )
     elif "NOSPP" in setup.environ:
-        yield Mistake(
-            "environment",
-            0,
+        said = next(
+            (said for said in told if said.name == "NOSPP" and said.file != rules),
+            Told("environment", 0, "", None),
+        )
+        yield said.mistake(
             "NOSPP is set, so no plugin runs",
             "take it out; NOSPP=0 switches off as well",
         )
@@ -339,8 +394,11 @@ def check_memory(
     where = partial(Mistake, path)
     for line, option, size in limits:
         if size < least:
-            wrong = f"{option} {size} is too little for plugins, which need {least}: they crash, or mail passes unchecked"
-            yield where(line, wrong, f"{option} 100000000 is plenty, and costs nothing")
+            unit = 1024 if option.startswith("ulimit") else 1
+            needed = -(-least // unit)
+            wrong = f"{option} {size // unit} is too little for plugins, which need {needed}"
+            remedy = f"{option} {100_000_000 // unit} is plenty, and costs nothing"
+            yield where(line, f"{wrong}: they crash, or mail passes unchecked", remedy)
     for name, kind in (
         ("address space", resource.RLIMIT_AS),
         ("data", resource.RLIMIT_DATA),

@@ -37,7 +37,8 @@ __all__ = ['PURGE_PATIENCE', 'purge_cache', 'main']
 
 # %% ../../nbs/cli/06_checkbackpurge.ipynb #8594e1ea
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    "Read the command line. A wrong one ends the program with status 3 and a message on standard error."
+    """Read the command line. A wrong one ends the program with status 3 and a message
+    on standard error."""
     made = command_parser(
         "checkbackpurge",
         description="Drop from the cache of the plugin checkback what is out of date.",

@@ -37,7 +37,8 @@ __all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', '
 
 # %% ../../nbs/cli/04_command.ipynb #6fe504e8
 def list_plugins(options: argparse.Namespace) -> int:
-    "Say what plugins there are: ours, those of installed packages, and those in the files named."
+    """Say what plugins there are: ours, those of installed packages, and those in the
+    files named."""
     from ra_plugins.cli.listing import listing
     from ra_plugins.hosts.catalogue import catalogue
 
@@ -46,7 +47,8 @@ def list_plugins(options: argparse.Namespace) -> int:
 
 # %% ../../nbs/cli/04_command.ipynb #9d3560b2
 def show_plugins(options: argparse.Namespace) -> int:
-    "Say what a plugin does, where it runs, what it asks and may answer, and how it is set."
+    """Say what a plugin does, where it runs, what it asks and may answer, and how it is
+    set."""
     from ra_plugins.cli.listing import chosen, page
 
     plugins = chosen(options.names)
@@ -59,7 +61,8 @@ def show_plugins(options: argparse.Namespace) -> int:
 
 # %% ../../nbs/cli/04_command.ipynb #fba4f9f1
 def install_plugins(options: argparse.Namespace) -> int:
-    "Write plugins as programs into a folder, /var/qmail/plugins for instance. Without names: all of ours, and no others."
+    """Write plugins as programs into a folder, /var/qmail/plugins for instance. Without
+    names: all of ours, and no others."""
     from ra_plugins.cli.install import install
     from ra_plugins.cli.looks import look, smtpd_user
     from ra_plugins.hosts.catalogue import to_stderr
@@ -80,7 +83,8 @@ def install_plugins(options: argparse.Namespace) -> int:
 
 # %% ../../nbs/cli/04_command.ipynb #83dbcc2b
 def need(path: str) -> None:
-    "Raise a `Fault` if a file can't be read, or is none: a folder, or a named pipe in which nobody writes."
+    """Raise a `Fault` if a file can't be read, or is none: a folder, or a named pipe in
+    which nobody writes."""
     try:
         RegularFile(path)
     except OSError as error:
@@ -103,7 +107,8 @@ def users(
 
 # %% ../../nbs/cli/04_command.ipynb #1cffd0e1
 def smtpd(options: argparse.Namespace) -> int:
-    "Run an SMTP server that judges its clients by the plugins of a control folder, and queues nothing."
+    """Run an SMTP server that judges its clients by the plugins of a control folder,
+    and queues nothing."""
     from ra_plugins.smtpd.server import ServerSetup, log_of_server, start_server
 
     setup = ServerSetup(
@@ -177,7 +182,8 @@ def rules_of(
 
 # %% ../../nbs/cli/04_command.ipynb #5cfc139c
 def try_session(options: argparse.Namespace) -> int:
-    "Hold one session without a network, and say what each plugin asks, answers and logs."
+    """Hold one session without a network, and say what each plugin asks, answers and
+    logs."""
     import json
 
     from ra_plugins.cli.hints import hints
@@ -234,7 +240,8 @@ def try_session(options: argparse.Namespace) -> int:
 
 # %% ../../nbs/cli/04_command.ipynb #e8d11c5d
 def demo(options: argparse.Namespace) -> int:
-    "Show a server at work: four clients call it, and then one of them once more as a dry run."
+    """Show a server at work: four clients call it, and then one of them once more as a
+    dry run."""
     import tempfile
     from pathlib import Path
 
@@ -274,7 +281,8 @@ def port(text: str) -> int:
 
 # %% ../../nbs/cli/04_command.ipynb #435434ff
 def client_ip(text: str) -> str:
-    "A client's address on the command line; `argparse.ArgumentTypeError` where it isn't one."
+    """A client's address on the command line; `argparse.ArgumentTypeError` where it
+    isn't one."""
     try:
         ip_address(text)
     except ValueError:
@@ -285,7 +293,8 @@ def client_ip(text: str) -> str:
 
 # %% ../../nbs/cli/04_command.ipynb #63896cd6
 def plugin_file(text: str) -> str:
-    "A file of plugins on the command line; `argparse.ArgumentTypeError` for what looks like a plugin's name."
+    """A file of plugins on the command line; `argparse.ArgumentTypeError` for what
+    looks like a plugin's name."""
     if "/" not in text and not text.endswith(".py"):
         raise argparse.ArgumentTypeError(f"{text!r} should be a file: ./mine.py")
     return text
@@ -319,7 +328,8 @@ def address_from_log(
 
 
 class GatherMessages(argparse.Action):
-    "Gathers messages, each a sender and recipients: `--from` begins one, and `--to` belongs to the one that has begun."
+    """Gathers messages, each a sender and recipients: `--from` begins one, and `--to`
+    belongs to the one that has begun."""
 
     def __call__(
         self,
@@ -429,7 +439,8 @@ def _try_options(command: argparse.ArgumentParser) -> None:
 
 # %% ../../nbs/cli/04_command.ipynb #694598b5
 def full_path(text: str) -> str:
-    "A path from / on, on the command line; `argparse.ArgumentTypeError` where it isn't one."
+    """A path from / on, on the command line; `argparse.ArgumentTypeError` where it
+    isn't one."""
     if not text.startswith("/"):
         raise argparse.ArgumentTypeError(
             f"{text!r} should be a path that begins with /"
@@ -442,6 +453,7 @@ def _install_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "names",
         nargs="*",
+        default=[],
         metavar="NAME",
         help="of a plugin, or of a file: ./mine.py; without any, all of ours",
     )
@@ -479,6 +491,7 @@ _APART = {  # commands with a page and a command line of their own
     "service": "Hold plugins, connections and caches, and answer the small client.",
     "report": "Say from logs what was refused, deferred and let through, by whom and when.",
     "postfix": "Answer Postfix's policy requests by the plugins in control/postfixplugins.",
+    "milter": "Be a milter of Postfix or Sendmail, by the plugins in control/milterplugins.",
     "units": "Write what starts the service and rater with the machine: for systemd, daemontools or s6.",
     "completion": "Print the script by which bash, zsh or fish completes what one types.",
 }

@@ -101,7 +101,8 @@ def completions() -> dict[str, str]:  # scripts by their path below share/
 
 # %% ../../nbs/cli/19_completion.ipynb #c3c76e6a
 def stored_completion(shell: str, program: str) -> str:
-    "The script as it was installed, or else as shtab writes it, the extra `[completion]`."
+    """The script as it was installed, or else as shtab writes it, the extra
+    `[completion]`."""
     from sysconfig import get_path
 
     name, beside = (

@@ -80,7 +80,8 @@ def demonstration_setup(
 
 # %% ../../nbs/cli/02_demo.ipynb #d4f69d19
 class Overheard(smtplib.SMTP):
-    "An SMTP client that shows what it says (C), what the server replies (S), and what the plugins log meanwhile (L)."
+    """An SMTP client that shows what it says (C), what the server replies (S), and what
+    the plugins log meanwhile (L)."""
 
     def __init__(
         self,
@@ -140,7 +141,8 @@ def alias(client: Overheard, control: Path) -> None:
 
 # %% ../../nbs/cli/02_demo.ipynb #75a83fca
 def guesser(client: Overheard, control: Path) -> None:
-    "A spammer, who guesses names: after two misses the tone changes, and from the fourth name on each reply waits"
+    """A spammer, who guesses names: after two misses the tone changes, and from the
+    fourth name on each reply waits"""
     client.ehlo()
     client.mail("offers@example.com")
     for name in ("info", "sales", "admin", "office"):

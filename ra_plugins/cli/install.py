@@ -51,7 +51,8 @@ def _wanted(
 def _planned(
     folder: str, wanted: Catalogue, force: bool, create: bool
 ) -> dict[str, Plugin]:
-    "What is to be written: plugins, by the paths of their programs. `Fault` if something stands in the way."
+    """What is to be written: plugins, by the paths of their programs. `Fault` if
+    something stands in the way."""
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise Fault(f"{folder} isn't a folder, and programs go into one")
     if not create and not os.path.isdir(folder):
@@ -91,7 +92,8 @@ def _replace(path: str, program: str | bytes) -> None:
 
 # %% ../../nbs/cli/01_install.ipynb #183d92e9
 def _fall_backs(wanted: Mapping[str, Plugin]) -> dict[str, str]:
-    "The scripts of clients, by name: a program for each plugin, and one for each section."
+    """The scripts of clients, by name: a program for each plugin, and one for each
+    section."""
     sections = {f"at-{stage}": section_program(stage) for stage in STAGES}
     return {name: executable(plugin) for name, plugin in wanted.items()} | sections
 
@@ -217,8 +219,8 @@ def install(
     ] = (),  # of plugins, or files that hold some; none for all of ours
     force: bool = False,  # write over a program that isn't ours
     log: Callable[[str], None] = to_stderr,  # as for `catalogue`
-    service: str
-    | None = None,  # path of the socket of a service whose clients they are to be
+    # path of the socket of a service whose clients they are to be
+    service: str | None = None,
     create: bool = True,  # the folder, if it isn't there
 ) -> list[str]:  # the paths written
     "Write the programs of plugins into a folder. `Fault` if that can't be; what can be seen before is said before."

@@ -43,7 +43,8 @@ def summary(
     described: object,  # has a docstring
 ) -> str:
     "What something is, in a line."
-    return printable((described.__doc__ or "").strip().partition("\n")[0])
+    said = (described.__doc__ or "").strip().partition("\n\n")[0]
+    return printable(" ".join(said.split()))
 
 
 def questions_asked(plugin: Plugin) -> list[str]:
@@ -149,7 +150,8 @@ def page(
 
 # %% ../../nbs/cli/00_listing.ipynb #7db8d562
 def listing(found: Catalogue) -> str:
-    "A line for each plugin: its name, where it runs, where it comes from if they aren't all ours, what it does."
+    """A line for each plugin: its name, where it runs, where it comes from if they
+    aren't all ours, what it does."""
     rows = [
         (name, runs_at(each), printable(found.origins[name]), summary(each))
         for name, each in found.items()
@@ -173,7 +175,8 @@ def listing(found: Catalogue) -> str:
 
 # %% ../../nbs/cli/00_listing.ipynb #15e66609
 class Said:
-    "What was said of plugins that couldn't be taken up, kept until it is known for which of them that is a fault."
+    """What was said of plugins that couldn't be taken up, kept until it is known for
+    which of them that is a fault."""
 
     def __init__(self, log: Callable[[str], None]):
         self.log, self.lines = log, list[str]()
@@ -195,7 +198,8 @@ def chosen(
     names: Iterable[str],  # of plugins or files
     log: Callable[[str], None] = to_stderr,  # as for `catalogue`
 ) -> Catalogue:
-    "The plugins that are named; `Fault` if one of the names is nobody's, or no plugin of a file can be used."
+    """The plugins that are named; `Fault` if one of the names is nobody's, or no plugin
+    of a file can be used."""
     names, said = list(dict.fromkeys(names)), Said(log)
     paths = {name: os.path.abspath(name) for name in names if _is_file(name)}
     found = catalogue(paths, said.keep)

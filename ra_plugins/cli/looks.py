@@ -25,7 +25,8 @@ from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['SENTENCES', 'START_SECONDS', 'User', 'smtpd_user', 'may', 'acting_as', 'Part', 'needs', 'Flaw', 'flaws', 'sentences',
-           'start', 'look', 'open_umask', 'compile_ours', 'compile_package']
+           'by_remedy', 'sentence', 'start', 'look', 'what_is_wrong', 'start_failure', 'open_umask', 'compile_ours',
+           'compile_package']
 
 # %% ../../nbs/cli/08_looks.ipynb #ccc69e40
 class User(NamedTuple):
@@ -51,7 +52,7 @@ def smtpd_user(
         return User("somebody else", 65534, (65534,))
     if not _is_number(name):
         raise Fault(
-            f"there is no user {printable(name)}; --user names the one that qmail-smtpd runs as"
+            f"there is no user {printable(name)}; name the one that qmail-smtpd runs as"
         )
     return User(
         f"user {name}",
@@ -87,7 +88,8 @@ def may(
     path: str,
     wanted: int,  # `os.R_OK`, `os.W_OK`, `os.X_OK`, or some of them together
 ) -> bool:
-    "What owner, group and mode allow a user (path_resolution(7)); `OSError` if there is no such path."
+    """What owner, group and mode allow a user (path_resolution(7)); `OSError` if there
+    is no such path."""
     state = os.stat(path)
     if user.uid == 0:  # may do all, but run what nobody may run
         return (
@@ -142,7 +144,8 @@ class Part(NamedTuple):
 def needs(
     programs: Iterable[str],  # their paths
 ) -> list[Part]:
-    "What programs need, as their texts say; each thing once. A program that isn't a script of ours needs no modules."
+    """What programs need, as their texts say; each thing once. A program that isn't a
+    script of ours needs no modules."""
     return list(dict.fromkeys(part for program in programs for part in _parts(program)))
 
 
@@ -169,26 +172,32 @@ def _parts(program: str) -> Iterator[Part]:
 
 # %% ../../nbs/cli/08_looks.ipynb #dbbc9fb1
 def _beginning(path: str) -> str:
-    "The text of a program; nothing if it can't be read."
+    """The text of a program, with its line ends as they are; nothing if it can't be
+    read."""
     with (
         suppress(OSError),
-        open(path, encoding="utf-8", errors="surrogateescape") as file,
+        open(path, encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         return file.read(PROGRAM_LIMIT)
     return ""
 
 
 def _interpreter(text: str) -> str:
-    "What runs a script, as its first line says, or its second where a shell hands over to it."
+    """What runs a script, as its first line says, or its second where a shell hands
+    over to it."""
     first, second = (text.split("\n", 2) + [""])[:2]
     if first == "#!/bin/sh" and second.startswith("'''exec' "):
         return shlex.split(second)[1]
-    words = first[2:].split() if first.startswith("#!") else []
+    words = first[2:].split(" ") if first.startswith("#!") else []
+    words = [
+        word for part in words for word in part.split("\t") if word
+    ]  # a CR belongs to the name
     return words[0] if words else ""
 
 
 def _imports(text: str) -> Iterator[tuple[str, str]]:
-    "Folders and the names of modules that a program of ours may import from each; none for a program that somebody broke."
+    """Folders and the names of modules that a program of ours may import from each;
+    none for a program that somebody broke."""
     with suppress(SyntaxError, ValueError):
         found = program_imports(text)
         for folder in found.first:
@@ -207,7 +216,8 @@ class Flaw(NamedTuple):
 
 
 def _shut(part: Part, step: str, mode: int, can: Callable[[str, int], bool]) -> str:
-    "The kind of what keeps somebody from a step on the way to a part; nothing if it is open."
+    """The kind of what keeps somebody from a step on the way to a part; nothing if it
+    is open."""
     if stat.S_ISDIR(mode):
         listed = part.folder and os.path.join(step, "").startswith(
             os.path.join(part.folder, "")
@@ -223,7 +233,8 @@ def _shut(part: Part, step: str, mode: int, can: Callable[[str, int], bool]) -> 
 def _changed_by(
     part: Part, step: str, mode: int, user: User, can: Callable[[str, int], bool]
 ) -> str:
-    "The kind of who may write to a step and shouldn't; nothing for root, for us, and for the owners of what isn't the user's."
+    """The kind of who may write to a step and shouldn't; nothing for root, for us, and
+    for the owners of what isn't the user's."""
     if stat.S_ISDIR(mode) and mode & stat.S_ISVTX and step != part.folder:
         return ""
     if mode & stat.S_IWOTH:
@@ -294,13 +305,22 @@ def sentences(
     user: User,
 ) -> list[str]:
     "What was found, for people: a sentence for each kind and place, and what would do."
+    return [sentence(some, user) for some in by_remedy(found)]
+
+
+def by_remedy(found: Iterable[Flaw]) -> list[list[Flaw]]:
+    "Flaws of one kind and place together."
     grouped: dict[tuple[str, str], list[Flaw]] = {}
     for each in found:
         grouped.setdefault((each.kind, each.within), []).append(each)
-    return [_sentence(some, user) for some in grouped.values()]
+    return list(grouped.values())
 
 
-def _sentence(some: Sequence[Flaw], user: User) -> str:
+def sentence(
+    some: Sequence[Flaw],  # as `by_remedy` has them together
+    user: User,
+) -> str:
+    "What one change would mend, and which."
     kind, culprit, _, within = some[0]
     what = _listed(list(dict.fromkeys(each.what for each in some)))
     more = len({each.culprit for each in some}) - 1
@@ -351,7 +371,9 @@ def start(
         return f"can't be started ({system_reason(error)}), so qmail-smtpd would tell every client 451"
     if done.returncode < 0:
         return f"dies by signal {-done.returncode}, so qmail-smtpd would tell every client 451"
-    if os.path.basename(program).encode() in done.stdout.split(b"\n"):
+    if (
+        not done.returncode and done.stdout.strip()
+    ):  # its plugin's name, which may not be its own
         return ""
     words = (
         done.stderr.decode("utf-8", "backslashreplace")
@@ -370,25 +392,50 @@ def look(
     ] = to_stderr,  # takes a line that isn't about anything wrong
 ) -> list[str]:  # sentences
     "What keeps a user from running programs, or lets others change them."
+    found, failed = what_is_wrong(programs, user, note)
+    return sentences(found, user) + [
+        start_failure(why, names, user) for why, names in failed.items()
+    ]
+
+
+def what_is_wrong(
+    programs: Sequence[str],  # as in `look`
+    user: User,
+    note: Callable[[str], None] = to_stderr,
+) -> tuple[
+    list[Flaw], dict[str, list[str]]
+]:  # and the paths of programs that don't come up, by what `start` says of them
+    "The same, not yet in words."
     programs = list(_with_scripts(programs))
     needed = needs(programs)  # while we may read them
     with acting_as(user) as can:
         found = flaws(needed, user, can or partial(may, user))
-    said = sentences(found, user)
+    failed: dict[str, list[str]] = {}
     if not can:
         note(
             f"note: only root can start programs as {user.name}, so they were looked at by owner, group and mode alone"
         )
-        return said
-    failed: dict[str, list[str]] = {}
+        return found, failed
     for program in programs:
         if f'["{LOOK_OPTION}"]' in _beginning(program) and (
             why := start(program, user)
         ):
-            failed.setdefault(why, []).append(os.path.basename(program))
-    return said + [
-        f"as {user.name}, {_listed(names)} {why}" for why, names in failed.items()
-    ]
+            failed.setdefault(why, []).append(program)
+    return found, failed
+
+
+def start_failure(
+    why: str,  # as `start` says it of one
+    programs: Sequence[str],  # their paths
+    user: User,
+) -> str:
+    "What goes wrong with programs, as a sentence."
+    verb, _, rest = why.partition(" ")
+    verb = _PLURALS.get(verb, verb) if len(programs) > 1 else verb
+    return f"as {user.name}, {_listed([os.path.basename(path) for path in programs])} {verb} {rest}"
+
+
+_PLURALS = {"doesn't": "don't", "isn't": "aren't", "dies": "die"}
 
 
 def _with_scripts(programs: Sequence[str]) -> Iterator[str]:
@@ -402,7 +449,8 @@ def _with_scripts(programs: Sequence[str]) -> Iterator[str]:
 # %% ../../nbs/cli/08_looks.ipynb #88319063
 @contextmanager
 def open_umask() -> Iterator[None]:
-    "While this lasts, what is made can be read by everybody, and written by nobody else."
+    """While this lasts, what is made can be read by everybody, and written by nobody
+    else."""
     before = os.umask(0o022)
     try:
         yield
@@ -420,7 +468,8 @@ def compile_ours() -> None:
 def compile_package(
     package: str,  # its folder
 ) -> None:
-    "Compile a package's modules. Whoever can read a module can read its bytecode then, if it is ours to say so."
+    """Compile a package's modules. Whoever can read a module can read its bytecode
+    then, if it is ours to say so."""
     with open_umask():
         compileall.compile_dir(package, quiet=2)
     for folder, _, files in os.walk(package):

@@ -55,7 +55,8 @@ def roff(text: str) -> str:
 
 
 def paragraph(text: str) -> str:
-    "A paragraph, in lines that aren't too long. A long word may be broken behind a comma, a colon or a slash."
+    """A paragraph, in lines that aren't too long. A long word may be broken behind a
+    comma, a colon or a slash."""
     lines = textwrap.wrap(text, 76, break_long_words=False, break_on_hyphens=False)
     return re.sub(
         r"\S{40,}",
@@ -103,7 +104,8 @@ def verbatim(text: str) -> str:
 # %% ../../nbs/cli/18_manual.ipynb #2c0312e0
 def written(
     name: str,
-    part: int,  # of the manual: 1 for what people run, 8 for what an administrator has run
+    # of the manual: 1 for what people run, 8 for what an administrator has run
+    part: int,
     line: str,  # what it is, in a line
     sections: Iterable[str],
 ) -> str:
@@ -123,7 +125,8 @@ def written(
 
 # %% ../../nbs/cli/18_manual.ipynb #d47a7322
 def _template(node: ast.expr) -> str:
-    "A text of code as a template: what is filled in stands in angle brackets; nothing for what is no text."
+    """A text of code as a template: what is filled in stands in angle brackets; nothing
+    for what is no text."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if (

@@ -73,7 +73,8 @@ def is_overloaded(
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #c3ae8c92
 QSTAT = "/var/qmail/bin/qmail-qstat"
-UNPROCESSED = "messages in queue but not yet preprocessed:"  # what qmail-qstat prints before the number
+# what qmail-qstat prints before the number
+UNPROCESSED = "messages in queue but not yet preprocessed:"
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #e922f944
 def queue_length(
@@ -92,7 +93,8 @@ def queue_length(
 
 
 def _run(command: str, timeout: float) -> tuple[str, str]:
-    "What a command prints on standard output and standard error; `OSError` where it doesn't run or doesn't end."
+    """What a command prints on standard output and standard error; `OSError` where it
+    doesn't run or doesn't end."""
     with subprocess.Popen(  # noqa: S603
         [command],
         stdin=subprocess.DEVNULL,
@@ -149,7 +151,8 @@ def set_flag(
     path: str,
     up: bool,
 ) -> None:
-    "Create the flag, or remove it; `OSError` where that isn't possible. One that is so already is fine, and a link stays."
+    """Create the flag, or remove it; `OSError` where that isn't possible. One that is
+    so already is fine, and a link stays."""
     path = os.path.realpath(path) if os.path.islink(path) else path
     if up:
         with suppress(FileExistsError):
@@ -244,7 +247,8 @@ def _parser() -> argparse.ArgumentParser:
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #61f2aaf6
 def flag_options(arguments: list[str]) -> argparse.Namespace:
-    "Read the command line. A wrong one ends the program with status 3 and a message on standard error."
+    """Read the command line. A wrong one ends the program with status 3 and a message
+    on standard error."""
     made = _parser()
     options = made.parse_args(arguments)
     chosen = {

@@ -111,8 +111,8 @@ def lists_to_try(
 def self_test(
     options: argparse.Namespace,
     environ: Mapping[str, str],
-    known: Mapping[Any, Any]
-    | None = None,  # who answers instead of nameservers, by class of question
+    # who answers instead of nameservers, by class of question
+    known: Mapping[Any, Any] | None = None,
 ) -> int:  # exit status
     "Ask all lists, side by side, and print how they have done."
     settings = RblchecksSettings(environ, to_stderr)

@@ -35,14 +35,16 @@ __all__ = ['octal_mode', 'metrics_place', 'whole_number', 'place_of_postfix', 's
 
 # %% ../../nbs/cli/09_service.ipynb #2003cadf
 def octal_mode(text: str) -> int:
-    "A file's mode on the command line; `argparse.ArgumentTypeError` where it isn't one."
+    """A file's mode on the command line; `argparse.ArgumentTypeError` where it isn't
+    one."""
     if not (text and len(text) <= 4 and set(text) <= set("01234567")):
         raise argparse.ArgumentTypeError(f"{text!r} should be a mode, in octal: 660")
     return int(text, 8)
 
 
 def metrics_place(text: str) -> tuple[str, int]:
-    "HOST:PORT or PORT on the command line; `argparse.ArgumentTypeError` where it's neither."
+    """HOST:PORT or PORT on the command line; `argparse.ArgumentTypeError` where it's
+    neither."""
     host, _, port = text.rpartition(":")
     if not (
         port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535
@@ -54,14 +56,16 @@ def metrics_place(text: str) -> tuple[str, int]:
 
 
 def whole_number(text: str) -> int:
-    "A number of things on the command line, at least one; `argparse.ArgumentTypeError` where it isn't one."
+    """A number of things on the command line, at least one;
+    `argparse.ArgumentTypeError` where it isn't one."""
     if not (text.isascii() and text.isdigit() and 0 < len(text) <= 6 and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 1 on")
     return int(text)
 
 # %% ../../nbs/cli/09_service.ipynb #5da56375
 def place_of_postfix(text: str) -> PolicyPlace:
-    "A place where Postfix asks, on the command line; `argparse.ArgumentTypeError` where it's none."
+    """A place where Postfix asks, on the command line; `argparse.ArgumentTypeError`
+    where it's none."""
     try:
         return policy_place(text)
     except ValueError as error:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import argparse
 
 # %% auto #0
-__all__ = ['KINDS', 'DAEMONS', 'UNIT_FILES', 'SETTINGS_FILES', 'PLAIN', 'packaging_folder', 'program_path', 'plain_path',
-           'UnitFile', 'unit_files', 'settings_files', 'write_units', 'next_steps', 'hidden_programs', 'units_parser',
-           'put_in_place', 'main']
+__all__ = ['KINDS', 'DAEMONS', 'USUAL_DAEMONS', 'UNIT_FILES', 'SETTINGS_FILES', 'PLAIN', 'packaging_folder', 'program_path',
+           'plain_path', 'UnitFile', 'unit_files', 'settings_files', 'write_units', 'next_steps', 'hidden_programs',
+           'units_parser', 'put_in_place', 'main']
 
 # %% ../../nbs/cli/16_units.ipynb #020256d9
 def packaging_folder() -> str:
@@ -46,14 +46,20 @@ def packaging_folder() -> str:
 
 # %% ../../nbs/cli/16_units.ipynb #adbd54cf
 KINDS = ("systemd", "daemontools", "s6")
-DAEMONS = ("service", "rater")
+DAEMONS = ("service", "rater", "postfix")
+USUAL_DAEMONS = ("service", "rater")  # unless others are named
 
-UNIT_FILES = {  # what is written, by kind and daemon: a path in the folder, and where it comes from
+# what is written, by kind and daemon: a path in the folder, and where it comes from
+UNIT_FILES = {
     ("systemd", "service"): {
         "ra-plugins.service": "service/ra-plugins.service",
         "ra-plugins.socket": "service/ra-plugins.socket",
     },
     ("systemd", "rater"): {"rater.service": "rater.service"},
+    ("systemd", "postfix"): {
+        "ra-plugins-postfix.service": "postfix/ra-plugins-postfix.service",
+        "ra-plugins-postfix.socket": "postfix/ra-plugins-postfix.socket",
+    },
     ("daemontools", "service"): {
         "ra-plugins/run": "service/daemontools/run",
         "ra-plugins/log/run": "service/daemontools/log/run",
@@ -68,6 +74,7 @@ UNIT_FILES = {  # what is written, by kind and daemon: a path in the folder, and
 SETTINGS_FILES = {
     "service": ("ra-plugins.settings", "service/ra-plugins.settings"),
     "rater": ("rater.toml", "rater.toml"),
+    "postfix": ("ra-plugins/postfixplugins", "postfix/postfixplugins"),
 }
 
 # %% ../../nbs/cli/16_units.ipynb #6ea664e2
@@ -78,10 +85,12 @@ PLAIN = re.compile(
 
 def program_path(
     name: str,
-    folder: str
-    | None = None,  # where it is; without it, beside the program that was called, beside Python, on PATH
+    # where it is; without it, beside the program that was called, beside Python, on
+    # PATH
+    folder: str | None = None,
 ) -> str:
-    "Where one of our programs is; `Fault` if it isn't installed, or if its path can't stand in a unit."
+    """Where one of our programs is; `Fault` if it isn't installed, or if its path can't
+    stand in a unit."""
     from shutil import which
     from sysconfig import get_path
 
@@ -154,7 +163,7 @@ def unit_files(
                         rf"{before}(?![\w-])", program_path(program, programs), text
                     )
             text = re.sub(
-                r"/etc/(?=ra-plugins\.settings|rater\.toml)",
+                r"/etc/(?=ra-plugins(\.settings|\b(?=[ /]))|rater\.toml)",
                 f"{plain_path(etc).rstrip('/')}/",
                 text,
             )
@@ -251,9 +260,12 @@ def next_steps(
             f"chown root:nofiles {etc}/ra-plugins.settings && chmod 640 {etc}/ra-plugins.settings"
         )
     if kind == "systemd":
-        units = ["ra-plugins.socket ra-plugins.service"] * ("service" in daemons) + [
-            "rater"
-        ] * ("rater" in daemons)
+        units = [
+            *["ra-plugins.socket ra-plugins.service"] * ("service" in daemons),
+            *["rater"] * ("rater" in daemons),
+            *["ra-plugins-postfix.socket ra-plugins-postfix.service"]
+            * ("postfix" in daemons),
+        ]
         return [
             *steps,
             "systemctl daemon-reload",
@@ -299,7 +311,7 @@ def units_parser() -> argparse.ArgumentParser:
         "daemons",
         nargs="*",
         metavar="DAEMON",
-        help="service or rater; without any, both",
+        help="service, rater or postfix; without any, the first two",
     )
     parser.add_argument(
         "--kind",
@@ -336,7 +348,7 @@ def put_in_place(
         os.path.abspath(options.folder),
         os.path.abspath(options.etc or "/etc"),
     )
-    daemons = [each for each in DAEMONS if each in (options.daemons or DAEMONS)]
+    daemons = [each for each in DAEMONS if each in (options.daemons or USUAL_DAEMONS)]
     files = list(unit_files(folder, options.kind, daemons, options.programs, etc))
     settings = list(settings_files(etc, daemons))
     fresh = [
@@ -365,4 +377,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if unknown := [each for each in options.daemons if each not in DAEMONS]:
         parser.error(f"there is no daemon {unknown[0]!r}: {' or '.join(DAEMONS)}")
+    if "postfix" in options.daemons and options.kind != "systemd":
+        parser.error(
+            f"there is nothing for postfix under {options.kind}: have it run ra-plugins postfix"
+        )
     return run_command("ra-plugins units", partial(put_in_place, options))

@@ -335,7 +335,9 @@ def catalogue(
     return found
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #6a001e05
-PROGRAM_LIMIT = 4_000_000  # bytes; a client that has glibc in it is the longest that we write, with a fifth of that
+# bytes; a client that has glibc in it is the longest that we write, with a fifth of
+# that
+PROGRAM_LIMIT = 4_000_000
 
 
 def is_installed(
@@ -381,7 +383,8 @@ def script_of(
 def section_of(
     path: str,  # of a program
 ) -> str:
-    "The section whose plugins an installed program runs; nothing for a program that runs one plugin, or isn't ours."
+    """The section whose plugins an installed program runs; nothing for a program that
+    runs one plugin, or isn't ours."""
     program = _beginning(script_of(path)) if is_installed(path) else b""
     if b"\n    from ra_plugins.hosts.section import main\n" not in program:
         return ""
@@ -403,7 +406,8 @@ class ProgramImports(NamedTuple):
 def program_imports(
     program: str,  # its text
 ) -> ProgramImports:
-    "What a program of ours imports; `ValueError` if that isn't one, `SyntaxError` if somebody has broken it."
+    """What a program of ours imports; `ValueError` if that isn't one, `SyntaxError` if
+    somebody has broken it."""
     module, name, first, last = "", "", [], []
     for node in ast.walk(ast.parse(program)):
         if isinstance(node, ast.ImportFrom):

@@ -115,14 +115,16 @@ RING_SECONDS = 0.25  # between two looks at the clock
 
 
 def keep_ringing() -> None:
-    "Have the alarm ring all the time, for `in_bounds`; called again, set it right. For a service's main thread."
+    """Have the alarm ring all the time, for `in_bounds`; called again, set it right.
+    For a service's main thread."""
     _Ringing.thread = get_ident()
     _signal.signal(_signal.SIGALRM, _look)
     _signal.setitimer(_signal.ITIMER_REAL, RING_SECONDS, RING_SECONDS)
 
 
 def end_after_step() -> None:
-    "In a child that a step has made with `os.fork`: end it when that step is over, since what follows is its parent's."
+    """In a child that a step has made with `os.fork`: end it when that step is over,
+    since what follows is its parent's."""
     _Ringing.forked = True
 
 
@@ -163,7 +165,8 @@ def words_of(
     speak: Callable[..., object],  # `repr`, say
     subject: object,
 ) -> str:
-    "What is said of an object; its type where that takes longer than a second, or fails."
+    """What is said of an object; its type where that takes longer than a second, or
+    fails."""
     try:
         return str(in_bounds(LAST_WORDS, speak, subject))
     except BaseException:
@@ -197,7 +200,8 @@ class Printed:
 
 # %% ../../nbs/hosts/01_guard.ipynb #047ea3d2
 class _Ended(Exception):
-    "A plugin's step has ended with something that isn't an error; that is the cause of this."
+    """A plugin's step has ended with something that isn't an error; that is the cause
+    of this."""
 
 # %% ../../nbs/hosts/01_guard.ipynb #d1093319
 class Guard:
@@ -208,7 +212,9 @@ class Guard:
         plugin: Plugin,
         log: Callable[[str], None],
         seconds: float | None = None,  # that it may take; by default, what it declares
-        step: float = inf,  # seconds that it may run without waiting for an answer; others wait for that long
+        # seconds that it may run without waiting for an answer; others wait for that
+        # long
+        step: float = inf,
     ):
         self.plugin, self.stdout = plugin, sys.stdout
         self.seconds = plugin.seconds if seconds is None else seconds
@@ -263,7 +269,8 @@ class Guard:
         return []
 
     def lets_be(self, session: Session) -> bool:
-        "Has somebody exempted this session from the plugin? Then the log says who, and it doesn't run."
+        """Has somebody exempted this session from the plugin? Then the log says who,
+        and it doesn't run."""
         by = session.exempted_from(self.plugin.name, self.plugin.stages)
         if by:
             self.log(f"No checks performed, because {by} exempts from them")
@@ -311,7 +318,8 @@ class Guard:
                     await wait({decided})
             finally:
                 decided.cancel()
-            if decided.cancelled():  # a task of its own, so that a plugin that cancels its task cancels no other
+            # a task of its own, so that a plugin that cancels its task cancels no other
+            if decided.cancelled():
                 raise RuntimeError("it has cancelled its own task")
             return _writable(decided.result())
         except Exception as error:
@@ -319,7 +327,8 @@ class Guard:
 
 # %% ../../nbs/hosts/01_guard.ipynb #8b52ab3f
 def _writable(answer: list[Command]) -> list[Command]:
-    "An answer; `ValueError` where a script couldn't write it, or couldn't wait for as long as it says."
+    """An answer; `ValueError` where a script couldn't write it, or couldn't wait for as
+    long as it says."""
     write(answer)
     sum(command.seconds for command in answer if isinstance(command, Delay))
     return answer

@@ -157,7 +157,8 @@ def _wait(seconds: int) -> None:
 
 # %% ../../nbs/hosts/03_rcptcheck.ipynb #7bca5555
 def main() -> None:
-    "Be the program that RCPTCHECK names. Nothing is written to standard output, which some of the patches leave to the client."
+    """Be the program that RCPTCHECK names. Nothing is written to standard output, which
+    some of the patches leave to the client."""
     if sys.argv[1:] in (["--version"], ["--help"]):
         from ra_plugins.support.command_line import version_line
 

@@ -42,7 +42,8 @@ def _text(raw: bytes) -> str:
 
 # %% ../../nbs/hosts/02_script.ipynb #bd9278a4
 def _write_all(descriptor: int, output: bytes) -> None:
-    "Write to a descriptor, whatever has become of it: a closed pipe or a full log is no reason to fail."
+    """Write to a descriptor, whatever has become of it: a closed pipe or a full log is
+    no reason to fail."""
     try:
         while output:
             output = output[os.write(descriptor, output) :]
@@ -51,7 +52,8 @@ def _write_all(descriptor: int, output: bytes) -> None:
 
 # %% ../../nbs/hosts/02_script.ipynb #9d64db5d
 def _wait(seconds: int, output: int) -> None:
-    "End this process after a delay. It holds on to the pipe, as standard output, until then."
+    """End this process after a delay. It holds on to the pipe, as standard output,
+    until then."""
     if seconds:
         try:
             os.dup2(output, 1)
@@ -177,7 +179,8 @@ STACK_BYTES = 2**20  # of each thread from then on
 
 # %% ../../nbs/hosts/02_script.ipynb #2c64e7c9
 def interpreter_line(python: str) -> str:
-    "How the kernel finds Python: directly, or by way of the shell where the path is long or has blanks (execve(2))."
+    """How the kernel finds Python: directly, or by way of the shell where the path is
+    long or has blanks (execve(2))."""
     direct = f"#!{python} -IS"
     if len(direct) <= 127 and not set(python) & set(" \t\n"):
         return direct
@@ -246,14 +249,16 @@ os._exit(0)
 
 
 MARK = "Written by `ra-plugins install`"  # stands in every program that we write
-LOOK_OPTION = "--look"  # makes a program say its plugin's name, and no more: so it can be started to see whether it can
+# makes a program say its plugin's name, and no more: so it can be started to see
+# whether it can
+LOOK_OPTION = "--look"
 
 # %% ../../nbs/hosts/02_script.ipynb #c17cda8c
 def executable(
     plugin: Plugin,
     python: str = sys.executable,  # full path of the interpreter
-    path: tuple[str, ...]
-    | None = None,  # folders to import from; by default, where this package and pure-cdb are
+    # folders to import from; by default, where this package and pure-cdb are
+    path: tuple[str, ...] | None = None,
 ) -> str:  # the text of a program
     "The program that runs `plugin`."
     whose = plugin.__module__.partition(".")[0].replace("ra_plugins", "ra-plugins")

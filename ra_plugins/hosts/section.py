@@ -45,7 +45,8 @@ def section_lack(
     control: Control,
     stage: str,  # of `ra_plugins.spp.plugin.STAGES`
 ) -> str:
-    "What the log says of a section that runs nothing; nothing if it stands in the file, and is empty."
+    """What the log says of a section that runs nothing; nothing if it stands in the
+    file, and is empty."""
     line = f"{SECTION_FILE} has no plugins for [{stage}], so the mail goes on unchecked"
     try:
         return "" if f"[{stage}]" in control.parsed(SECTION_FILE, _lines_of) else line
@@ -72,7 +73,8 @@ def _lines_of(text: str) -> frozenset[str]:
 
 # %% ../../nbs/hosts/04_section.ipynb #6fa25a00
 class SectionAnswer:
-    "The plugins of one section, as they answer one SMTP command: what the next one sees, and what all of them say."
+    """The plugins of one section, as they answer one SMTP command: what the next one
+    sees, and what all of them say."""
 
     def __init__(
         self,
@@ -93,7 +95,8 @@ class SectionAnswer:
         return not (answer and answer[-1].final)
 
 # %% ../../nbs/hosts/04_section.ipynb #1e4bedd7
-SECTION_SECONDS = 600  # for all of them; each has what it declares, and this is for what nothing else ends
+# for all of them; each has what it declares, and this is for what nothing else ends
+SECTION_SECONDS = 600
 
 
 def main(
@@ -114,7 +117,8 @@ def main(
 
 
 class _Turn:
-    "A name in the file, and the plugin that a program of ours in the folder runs under it, if there is one."
+    """A name in the file, and the plugin that a program of ours in the folder runs
+    under it, if there is one."""
 
     def __init__(self, script: Script, folder: str, name: str):
         from ra_plugins.hosts.catalogue import plugin_of
@@ -179,8 +183,8 @@ def _log_as(script: Script, name: str, message: str) -> None:
 def section_program(
     stage: str,  # of `ra_plugins.spp.plugin.STAGES`
     python: str = sys.executable,  # full path of the interpreter
-    path: tuple[str, ...]
-    | None = None,  # folders to import from; by default, where this package and pure-cdb are
+    # folders to import from; by default, where this package and pure-cdb are
+    path: tuple[str, ...] | None = None,
 ) -> str:  # the text of a program
     "The program that runs all plugins of a section."
     return program_text(

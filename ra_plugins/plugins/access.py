@@ -59,7 +59,8 @@ ACCESS_FIELDS: dict[str, Callable[[Session], list[str]]] = {
 
 # %% ../../nbs/plugins/access.ipynb #4f749bc4
 def _value(field: str, text: str) -> str:
-    "A condition's value as `ACCESS_FIELDS` has it; `ValueError` says what is wrong with it."
+    """A condition's value as `ACCESS_FIELDS` has it; `ValueError` says what is wrong
+    with it."""
     if field == "client":
         return network_entry(text)
     if field in ("name", "helo") and ("@" in text or "/" in text):
@@ -119,7 +120,8 @@ _OURS: set[str] = set()  # listed once in a process
 
 
 def our_plugins() -> set[str]:
-    "The names of the plugins of this package, by its files; none where those can't be listed."
+    """The names of the plugins of this package, by its files; none where those can't be
+    listed."""
     if not _OURS:
         try:
             files = listdir(dirname(dirname(listkeys.__file__)))
@@ -176,7 +178,8 @@ ACCESS_ACTIONS = {
 
 
 class AccessRule:
-    "One line of the file: an action, its conditions, and the text or the names of plugins that go with it."
+    """One line of the file: an action, its conditions, and the text or the names of
+    plugins that go with it."""
 
     __slots__ = ("line", "action", "conditions", "text")
 
@@ -195,7 +198,8 @@ class AccessRule:
 
 # %% ../../nbs/plugins/access.ipynb #1aa79fa4
 def _action(text: str) -> tuple[str, str]:
-    "The action that a line begins with, and the rest; `ValueError` if it begins with none."
+    """The action that a line begins with, and the rest; `ValueError` if it begins with
+    none."""
     beginning = f"{text[:15]} ".lower()
     for action in ACCESS_ACTIONS:
         if beginning.startswith(f"{action} "):
@@ -206,12 +210,14 @@ def _action(text: str) -> tuple[str, str]:
 
 
 def _as_named(word: str) -> str:
-    "A name in lower case if it means one of our plugins, or all; somebody else's stays as it is."
+    """A name in lower case if it means one of our plugins, or all; somebody else's
+    stays as it is."""
     return word.lower() if word.lower() in (*our_plugins(), "all") else word
 
 
 def _names(rest: str) -> tuple[str, str]:
-    "The names of plugins behind `exempt from`, and what follows; `ValueError` if they aren't any."
+    """The names of plugins behind `exempt from`, and what follows; `ValueError` if they
+    aren't any."""
     words = rest.replace(",", " ").split()
     count = next(
         (
@@ -233,7 +239,8 @@ def _names(rest: str) -> tuple[str, str]:
 
 # %% ../../nbs/plugins/access.ipynb #c7f38789
 def _text(action: str, rest: str) -> tuple[str, str]:
-    "What stands before the text of a line, and the text; `ValueError` where that can't be one."
+    """What stands before the text of a line, and the text; `ValueError` where that
+    can't be one."""
     word = ACCESS_ACTIONS[action]
     if not word:
         return rest, ""
@@ -406,7 +413,8 @@ def _entries(text: str) -> Iterator[tuple[str, str]]:
 
 
 def sections_of_access(text: str) -> frozenset[str]:
-    "The sections of control/smtpplugins in which a program called access stands, if it isn't told there which it is."
+    """The sections of control/smtpplugins in which a program called access stands, if
+    it isn't told there which it is."""
     found = (
         (section, entry)
         for section, entry in _entries(text)
@@ -416,7 +424,8 @@ def sections_of_access(text: str) -> frozenset[str]:
 
 
 def sections_before_access(text: str) -> dict[str, set[str]]:
-    "By program, the sections in which it runs and access hasn't run before it; access's own are all in which it stands."
+    """By program, the sections in which it runs and access hasn't run before it;
+    access's own are all in which it stands."""
     found: dict[str, set[str]] = {"access": set()}
     for section, entry in _entries(text):
         names = [
@@ -463,7 +472,8 @@ def _standing(text: str) -> tuple[frozenset[str], dict[str, set[str]]]:
 def _sections(
     control: Control, settings: AccessSettings
 ) -> tuple[frozenset[str], dict[str, set[str]]]:
-    "Where access may be running, and where each program stands before it; nothing where that can't be found out."
+    """Where access may be running, and where each program stands before it; nothing
+    where that can't be found out."""
     name = (
         join(dirname(abspath(control.folder)), settings.sections)
         if settings.sections
@@ -545,7 +555,8 @@ def check_access_rules(
     text: str,  # of the file
     *sections: str,  # of `STAGES`: where the plugin stands
 ) -> list[str]:
-    "What is wrong with a file of rules, each with its line: mistakes, and rules that can never match."
+    """What is wrong with a file of rules, each with its line: mistakes, and rules that
+    can never match."""
     rules = parse_access_rules(text)
     return [*rules.faults, *_never_matching(rules, sections)]
 
@@ -601,7 +612,8 @@ class AccessState(State):
 
 # %% ../../nbs/plugins/access.ipynb #ba17b940
 def _tag(rule: AccessRule | None, count: int, state: AccessState) -> list[Command]:
-    "The header field of a rule that tags, unless the message has it; `count` is that of its recipients so far."
+    """The header field of a rule that tags, unless the message has it; `count` is that
+    of its recipients so far."""
     line, _, before = state.tagged.partition(" ")
     same_message = bool(state.tagged) and count > int(before)
     if rule is None or rule.action != "tag":
@@ -704,7 +716,8 @@ def _about(session: Session, known: frozenset[str]) -> str:
 def _log_unjudged(
     session: Session, keys: Mapping[str, list[str]], log: Callable[[str], None]
 ) -> None:
-    "Log which of a session's domains can't be compared: they are in no list, and no rule holds them."
+    """Log which of a session's domains can't be compared: they are in no list, and no
+    rule holds them."""
     for field, value in _values(session).items():
         domain = value.rpartition("@")[2] if field in keys else ""
         if not domain.isascii() and not domain_key(domain).isascii():
@@ -728,7 +741,8 @@ def access(
     control: Control,
     log: Callable[[str], None],
 ) -> list[Command]:
-    "Allow, refuse, tag, or exempt from other plugins, as the first rule says that matches."
+    """Allow, refuse, tag, or exempt from other plugins, as the first rule says that
+    matches."""
     try:
         rules = control.parsed(settings.file, parse_access_rules)
     except OSError as error:

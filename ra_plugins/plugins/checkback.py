@@ -30,6 +30,7 @@ from ra_plugins.support.environment import (
     Environment,
     ip_address,
     number,
+    number_as_in_c,
     variable,
     yes_or_no,
 )
@@ -55,7 +56,7 @@ class CheckbackSettings(Environment):
 
     success: int = variable(
         "CHECKBACK_CACHETIME",
-        number,
+        number_as_in_c,
         86400,
         "How long it holds that a server accepts a sender, in seconds.",
     )
@@ -144,7 +145,8 @@ async def mail_servers(
 async def server_addresses(
     host: str,  # as `mail_servers` gives it
 ) -> list[str]:
-    "Where a server can be called; `Unanswered` if DNS doesn't tell, and has told of no address at all."
+    """Where a server can be called; `Unanswered` if DNS doesn't tell, and has told of
+    no address at all."""
     named = literal(host)
     if named:
         return [str(named)]
@@ -182,7 +184,8 @@ def why_not_called(
 def own_names(
     control: Control, session: Session, log: Callable[[str], None]
 ) -> tuple[str, ...]:
-    "Our names, the one for EHLO first; without any, the address that the client has called."
+    """Our names, the one for EHLO first; without any, the address that the client has
+    called."""
     found = []
     for file in ("helohost", "me", "smtpgreeting"):
         try:
@@ -210,7 +213,8 @@ class Check(namedtuple("Check", "address session settings names log")):
 
 
 def no_use(why: Unanswered) -> bool:
-    "Is there no use in asking on? Our own time is over, and not only a nameserver's; or what asks isn't installed."
+    """Is there no use in asking on? Our own time is over, and not only a nameserver's;
+    or what asks isn't installed."""
     return (
         isinstance(why, NotInstalled)
         or isinstance(why, Late)
@@ -219,7 +223,8 @@ def no_use(why: Unanswered) -> bool:
 
 # %% ../../nbs/plugins/checkback.ipynb #b22c76fa
 async def call_address(check: Check, host: str, ip: str) -> CalloutReply:
-    "One callout, and a second one without TLS if that was the trouble. `Unanswered` if nothing comes of it."
+    """One callout, and a second one without TLS if that was the trouble. `Unanswered`
+    if nothing comes of it."""
     try:
         return await Callout(host, ip, str(check.address), check.names)
     except BrokenTls as why:

@@ -57,7 +57,8 @@ async def dotblind(
     control: Control,
     log: Callable[[str], None],
 ) -> ChangeAddress | None:
-    "Drop certain characters from the recipient's local part, if nobody has the address with them."
+    """Drop certain characters from the recipient's local part, if nobody has the
+    address with them."""
     dropped = str.maketrans("", "", settings.strip)
 
     async def stays(address: Address) -> bool:

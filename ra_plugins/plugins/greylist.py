@@ -51,7 +51,8 @@ def client_network(
     prefix4: int = 24,  # bits
     prefix6: int = 64,
 ) -> str:
-    "The network that a client is known by. An IPv4 client of an IPv6 socket is an IPv4 client."
+    """The network that a client is known by. An IPv4 client of an IPv6 socket is an
+    IPv4 client."""
     from ipaddress import ip_network
 
     address = unmapped(address)
@@ -78,7 +79,8 @@ def _words(text: str) -> Iterator[str]:
 def unsigned(
     local: str,  # local part, in lower case
 ) -> str:
-    "A local part without what it is signed with, by BATV in any of its spellings, or by SRS."
+    """A local part without what it is signed with, by BATV in any of its spellings, or
+    by SRS."""
     head, _, rest = local.partition("=")
     core = (
         _signed_by_batv(rest)
@@ -138,7 +140,8 @@ def folded(sender: str) -> str:
 
 # %% ../../nbs/plugins/greylist.ipynb #9fe76775
 def address_entries(address: str) -> list[str]:
-    "The entries by which an address may be listed: those of all lists, and its local part."
+    """The entries by which an address may be listed: those of all lists, and its local
+    part."""
     local, at, _ = address.lower().rpartition("@")
     return [*address_keys(address), *([f"{local}@"] if at else [])]
 
@@ -317,7 +320,8 @@ def sighting_line(sighting: Sighting, seen: Seen) -> str:
 
 # %% ../../nbs/plugins/greylist.ipynb #3b059dd3
 def seen_now(session: Session, settings: GreylistSettings, now: float) -> Seen:
-    "The question to whoever remembers; `ValueError` for settings that nobody could fulfil, or a session without a client."
+    """The question to whoever remembers; `ValueError` for settings that nobody could
+    fulfil, or a session without a client."""
     if session.client_ip is None:
         raise ValueError("no client")
     terms = Terms(settings.delay, settings.window, settings.life, settings.proven)

@@ -24,7 +24,8 @@ __all__ = ['has_blocked', 'IpthrottleSettings', 'ipthrottle']
 
 # %% ../../nbs/plugins/ipthrottle.ipynb #8a275d07
 async def has_blocked(address: str, log: Callable[[str], None]) -> bool:
-    "Block a client. False where it couldn't be done, or ipsvd has instructions for it already."
+    """Block a client. False where it couldn't be done, or ipsvd has instructions for it
+    already."""
     try:
         new = await Block(address)
     except Unanswered as why:

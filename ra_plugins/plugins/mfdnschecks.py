@@ -79,7 +79,8 @@ async def domain_fault(
     domain: str,
     bogus: bool = False,  # look where its mail servers lead?
 ) -> SenderFault | None:
-    "What is wrong with a sender's domain, if anything is. Raises `Unanswered` if DNS doesn't tell."
+    """What is wrong with a sender's domain, if anything is. Raises `Unanswered` if DNS
+    doesn't tell."""
     name = domain_key(domain)
     if not name:  # DNS's root, which is no domain of mail
         return NO_DOMAIN

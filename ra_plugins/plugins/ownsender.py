@@ -88,7 +88,8 @@ class OwnsenderSettings(Environment):
 
 # %% ../../nbs/plugins/ownsender.ipynb #8d7b2f11
 def _halves(address: str, delimiters: str) -> tuple[str, str]:
-    "The local part, as far as it counts, in lower case, and the domain as it is compared; `ValueError` for what is no address."
+    """The local part, as far as it counts, in lower case, and the domain as it is
+    compared; `ValueError` for what is no address."""
     local, domain = parse_address(address)
     quoted = local.startswith('"')
     end = next(
@@ -164,7 +165,8 @@ def is_granted(
     sender: str,
     log: Callable[[str], None],
 ) -> bool:
-    "May a user send as this sender, by the list? No, if there is none; `OSError` where there is one that can't be read."
+    """May a user send as this sender, by the list? No, if there is none; `OSError`
+    where there is one that can't be read."""
     users, senders = [*address_keys(user), "*"], [*address_keys(sender), "*"]
     try:
         if file.endswith(".cdb"):
@@ -186,7 +188,8 @@ def is_let_off(
     file: str,  # the name of the list
     log: Callable[[str], None],  # takes messages about entries that can't match
 ) -> bool:
-    "Is the client or the sender listed? No, if there is no list; `OSError` where there is one that can't be read."
+    """Is the client or the sender listed? No, if there is no list; `OSError` where
+    there is one that can't be read."""
     keys = [
         *client_keys(session.client_ip),
         *name_keys(session.client_host),
@@ -200,7 +203,8 @@ def is_let_off(
 
 # %% ../../nbs/plugins/ownsender.ipynb #38033372
 def _is_ours(control: Control, domain: str) -> bool:
-    "Is a domain, as it is compared, in rcpthosts, in whichever of its spellings? `OSError` where that can't be read."
+    """Is a domain, as it is compared, in rcpthosts, in whichever of its spellings?
+    `OSError` where that can't be read."""
     return any(control.is_ours(each) for each in domain_spellings(domain))
 
 
@@ -211,7 +215,8 @@ def _fault(
     control: Control,
     log: Callable[[str], None],
 ) -> str:
-    "What is wrong with a sender, for the log; nothing if it may be used. `OSError` where that can't be found out."
+    """What is wrong with a sender, for the log; nothing if it may be used. `OSError`
+    where that can't be found out."""
     if session.authenticated:
         user = session.auth_user or ""
         if is_own(
@@ -250,7 +255,8 @@ def ownsender(
     control: Control,
     log: Callable[[str], None],
 ) -> Refuse | None:
-    "Refuse a sender that isn't the user's own and, by a setting, one of ours from elsewhere."
+    """Refuse a sender that isn't the user's own and, by a setting, one of ours from
+    elsewhere."""
     sender = session.mail_from
     if not sender:
         if sender is None:

@@ -38,7 +38,8 @@ def network(session: Session) -> str | None:
 
 # %% ../../nbs/plugins/rater.ipynb #2c903c6c
 def domain(address: str | None) -> str:
-    "What stands behind the last `@` of an address, which is where it would be sent; nothing where there is none."
+    """What stands behind the last `@` of an address, which is where it would be sent;
+    nothing where there is none."""
     _, at, domain = (address or "").rpartition("@")
     return domain_key(domain) if at else ""
 
@@ -78,7 +79,8 @@ def filled(
     template: str,
     session: Session,
 ) -> str:
-    "The text, with the session's values for the names; `Untold` where one of them isn't known, or is empty."
+    """The text, with the session's values for the names; `Untold` where one of them
+    isn't known, or is empty."""
     text, *pieces = template.split("{")
     for piece in pieces:
         name, _, rest = piece.partition("}")

@@ -21,7 +21,7 @@ from ra_plugins.plugins.shared.mailboxes import (
 )
 from ra_plugins.spp.command import Refuse, SetVariable
 from ra_plugins.spp.plugin import plugin
-from ra_plugins.support.environment import number, variable
+from ra_plugins.support.environment import number_as_in_c, variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class RcptchecksSettings(RecipientListSettings):
     )
     full: int = variable(
         "CHKUSER_MBXQUOTA",
-        number,
+        number_as_in_c,
         100,
         "The per cent of its quota from which on a mailbox is full; 0: never.",
     )

@@ -48,13 +48,15 @@ class Reverse:
         self, names: list[str], confirmed: list[str], trouble: Unanswered | None
     ):
         self.names, self.confirmed = names, confirmed
-        self.trouble = trouble  # why one of the others may lead back, too, although DNS doesn't say so now
+        # why one of the others may lead back, too, although DNS doesn't say so now
+        self.trouble = trouble
 
 
 async def reverse(
     address: IPv4Address | IPv6Address,
 ) -> Reverse:
-    "Ask for an address's names, and for their addresses; `Unanswered` where DNS doesn't give the names."
+    """Ask for an address's names, and for their addresses; `Unanswered` where DNS
+    doesn't give the names."""
     answer = await Lookup(address.reverse_pointer, "PTR")
     names = list(dict.fromkeys(name.lower() for name in answer))[:NAMES_LOOKED_UP]
     forward = await gather(

@@ -14,7 +14,9 @@ from ra_plugins.spp.command import AddHeader, Refuse, SetVariable
 from ra_plugins.spp.plugin import State, plugin
 from ra_plugins.support.environment import (
     Environment,
+    Meant,
     filename,
+    leading_number,
     number,
     text,
     timeout_seconds,
@@ -52,9 +54,9 @@ BOUNCED = (
 
 def bounce_level(value: str) -> int:
     "a whole number from -1 to 5"
-    if value not in ("-1", "0", "1", "2", "3", "4", "5"):
-        raise ValueError
-    return int(value)
+    if value in ("-1", "0", "1", "2", "3", "4", "5"):
+        return int(value)
+    raise Meant(max(-1, min(leading_number(value), 5)))
 
 
 def is_refused(result: str, level: int) -> bool:
@@ -73,7 +75,8 @@ CODES = {  # with SPFRFCCODES: RFC 7372, section 3.2, and RFC 7208, sections 8.4
 
 def spf_refusal(
     result: str,  # a key of `CODES`
-    explanation: str,  # why a fail or softfail is one; it may come from the sender's DNS
+    # why a fail or softfail is one; it may come from the sender's DNS
+    explanation: str,
     rfc_codes: bool,  # with the registered codes?
 ) -> Refuse:
     "The reply to mail that is refused."
@@ -126,8 +129,8 @@ def queries(
 # %% ../../nbs/plugins/spfchecks.ipynb #48474ce4
 async def checked(
     wanted: list[tuple[str, Query]],  # as `queries` gives them
-    explanation: str
-    | None,  # why a fail is one, if the domain doesn't say: a macro string
+    # why a fail is one, if the domain doesn't say: a macro string
+    explanation: str | None,
 ) -> tuple[str, Result]:  # the identity that decided, and what came of it
     "Check one identity after the other, until one decides."
     from ra_plugins.spf.evaluation import DEFAULT_EXPLANATION, check_identity
@@ -249,8 +252,8 @@ class SpfchecksState(State):
 
 def message_place(
     stage: str | None,  # `mail` or `rcpt`, if somebody has said so
-    shown: int
-    | None,  # the number of the recipient that is shown; None if there has been none
+    # the number of the recipient that is shown; None if there has been none
+    shown: int | None,
     state: SpfchecksState,
 ) -> tuple[bool, int, int]:  # has a message begun? And the new `count` and `at_mail`
     "Where in a connection are we?"
@@ -276,7 +279,8 @@ def is_forwarder(
     forwarders: str | None,  # name of a list of addresses and networks, as text or CDB
     log: Callable[[str], None],
 ) -> bool:
-    "Is the client in our list of forwarders? No, if the list can't be read, and the log says so."
+    """Is the client in our list of forwarders? No, if the list can't be read, and the
+    log says so."""
     if not forwarders:
         return False
     try:

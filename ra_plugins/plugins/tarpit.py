@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from ra_plugins.plugins.shared.exempt import may_relay, skip_relay
 from ra_plugins.spp.command import DELAY_LIMIT, Delay
-from ra_plugins.support.environment import Environment, number, variable, yes_or_no
+from ra_plugins.support.environment import (
+    Environment,
+    number,
+    number_as_in_c,
+    variable,
+    yes_or_no,
+)
 from ra_plugins.spp.plugin import plugin
 
 TYPE_CHECKING = False
@@ -17,7 +23,7 @@ if TYPE_CHECKING:
     from ra_plugins.spp.session import Session
 
 # %% auto #0
-__all__ = ['CURVES', 'pace', 'seconds', 'TarpitSettings', 'tarpit']
+__all__ = ['CURVES', 'count_or_none', 'pace', 'seconds', 'TarpitSettings', 'tarpit']
 
 # %% ../../nbs/plugins/tarpit.ipynb #a77cb35d
 CURVES: dict[str, Callable[[int], int]] = {  # the delay in seconds at each step
@@ -27,9 +33,14 @@ CURVES: dict[str, Callable[[int], int]] = {  # the delay in seconds at each step
 }
 
 # %% ../../nbs/plugins/tarpit.ipynb #0203d075
+def count_or_none(value: str) -> int:
+    "a whole number from 0 to 999999999"
+    return number_as_in_c(value or "0")
+
+
 def pace(value: str) -> int | str:
     "a number of seconds, or N, M or H for a delay that grows"
-    return value[:1] if value[:1] in CURVES else number(value or "0")
+    return value[:1] if value[:1] in CURVES else count_or_none(value)
 
 # %% ../../nbs/plugins/tarpit.ipynb #1ece667d
 def seconds(
@@ -45,7 +56,7 @@ class TarpitSettings(Environment):
 
     count: int = variable(
         "TARPITCOUNT",
-        number,
+        count_or_none,
         50,
         "The recipient at which the delays begin; 0 switches them off.",
     )

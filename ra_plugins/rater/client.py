@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Final, Literal, Self
 
-    Reason = Literal[
-        "", "message", "can't connect", "timed out", "closed", "nonsense"
-    ]  # of `RaterReason`
+    # of `RaterReason`
+    Reason = Literal["", "message", "can't connect", "timed out", "closed", "nonsense"]
 
 # %% auto #0
 __all__ = ['WITHIN', 'OVER', 'NO_VERDICT', 'QUESTION_LIMIT', 'LARGEST_WEIGHT', 'ADDRESS', 'ANSWER_LIMIT', 'ASK_TIMEOUT',
@@ -47,7 +46,8 @@ class RaterReason:
 class Answer:
     """What rater says: `0 3/10`, `1 12/10` or `2 message`; or why it says nothing.
 
-    An answer is neither true nor false: look at `over`, or compare its `verdict`, which has three values.
+    An answer is neither true nor false: look at `over`, or compare its `verdict`, which
+    has three values.
     """
 
     __slots__ = ("verdict", "text", "why", "reason")
@@ -60,7 +60,8 @@ class Answer:
         self,
         verdict: int,  # `WITHIN`, `OVER` or `NO_VERDICT`
         text: str,  # count and limit, as in `3/10`; or why there is no verdict
-        why: str = "",  # if rater couldn't be reached: its address, and what the system says
+        # if rater couldn't be reached: its address, and what the system says
+        why: str = "",
         reason: Reason = "",  # without a verdict, a value of `RaterReason`
     ):
         self.verdict, self.text, self.why = verdict, text, why
@@ -68,7 +69,8 @@ class Answer:
 
     def __bool__(self) -> bool:
         raise TypeError(
-            "a rater's answer is neither true nor false; look at its over, or compare its verdict"
+            "a rater's answer is neither true nor false; "
+            "look at its over, or compare its verdict"
         )
 
     @property
@@ -88,12 +90,16 @@ class Answer:
 
     @property
     def window(self) -> float:
-        "In how many seconds it may happen that often; 0 if that wasn't asked for, or there is no verdict."
+        """In how many seconds it may happen that often; 0 if that wasn't asked for, or
+        there is no verdict.
+        """
         return float(self._words()[1])
 
     @property
     def wait(self) -> int | None:
-        "Seconds until it would be within its limits; None if nobody can tell, or it wasn't asked for."
+        """Seconds until it would be within its limits; None if nobody can tell, or it
+        wasn't asked for.
+        """
         wait = self._words()[2]
         return int(wait) if wait != "-" else None
 
@@ -134,7 +140,8 @@ _TEXTS = {
 def without_verdict(
     reason: Reason,  # of those that aren't rater's own
     detail: str = "",  # what was heard, or what the system says
-    why: str = "",  # if rater couldn't be reached: its address, and what the system says
+    # if rater couldn't be reached: its address, and what the system says
+    why: str = "",
 ) -> Answer:
     "The answer if rater gives none."
     return Answer(
@@ -166,7 +173,7 @@ def read_answer(
         return Answer(int(verdict), text)
     return without_verdict(RaterReason.NONSENSE, printable(repr(line[:60])))
 
-
+# %% ../../nbs/rater/15_client.ipynb #5fd79b3b
 def _is_more(words: list[str]) -> bool:
     "Are these a window and a time to wait, or nothing?"
     return (
@@ -177,7 +184,9 @@ def _is_more(words: list[str]) -> bool:
     )
 
 # %% ../../nbs/rater/15_client.ipynb #699bcb4d
-QUESTION_LIMIT = 1000  # bytes of a question: ours have so many with their newline, and rater takes as many without it
+# bytes of a question: ours have so many with their newline, and rater takes as many
+# without it
+QUESTION_LIMIT = 1000
 
 
 def one_line(text: str) -> bytes:
@@ -197,7 +206,9 @@ def question(
     keep: bool = False,  # may more questions follow on the connection?
     more: bool = False,  # ask for the window, and when to come again, too?
 ) -> bytes:
-    "A question as a line of the protocol; `ValueError` for a name, a value or a weight that can't be."
+    """A question as a line of the protocol; `ValueError` for a name, a value or a
+    weight that can't be.
+    """
     if not _is_class(name):
         raise ValueError(
             f"a class is a word that doesn't begin with a -, not {name!r:.60}"
@@ -218,7 +229,7 @@ def question(
         "".join(option for option, wanted in options if wanted) + f"{name} {value}"
     )
 
-
+# %% ../../nbs/rater/15_client.ipynb #c2a97cd2
 def _is_class(name: object) -> bool:
     if (
         not isinstance(name, str)
@@ -238,11 +249,13 @@ def default_address() -> str:
 
     return os.environ.get("RATER") or ADDRESS
 
-
+# %% ../../nbs/rater/15_client.ipynb #575bd42d
 def parse_server_address(
     text: str,
 ) -> tuple[str, int] | str:  # host and port, or a path
-    "Where rater is: `host:port`, `[2001:db8::1]:port`, or the path of a Unix socket, which has a slash; else `ValueError`."
+    """Where rater is: `host:port`, `[2001:db8::1]:port`, or the path of a Unix socket,
+    which has a slash; else `ValueError`.
+    """
     if isinstance(text, str) and "/" in text and "\0" not in text:
         return text
     host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
@@ -259,7 +272,8 @@ def parse_server_address(
         port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
     ):
         raise ValueError(
-            f"rater's address is host:port or the path of a Unix socket, not {text!r:.60}"
+            "rater's address is host:port or the path of a Unix socket, "
+            f"not {text!r:.60}"
         )
     return name, int(port)
 
@@ -305,9 +319,8 @@ def look_up(
     host: str, port: int, seconds: float
 ) -> list[Any]:  # as `getaddrinfo` has them
     "The addresses of a host, in bounded time; `OSError` where there are none."
-    name = (
-        host.encode()
-    )  # for a str, Python would import the codec of internationalised names
+    # for a str, Python would import the codec of internationalised names
+    name = host.encode()
     try:
         return list(
             _socket.getaddrinfo(
@@ -337,7 +350,7 @@ def connect(where: tuple[str, int] | str, deadline: float) -> _socket.socket:
             pass
     return _connected(addresses[-1][0], addresses[-1][4], time_left(deadline))
 
-
+# %% ../../nbs/rater/15_client.ipynb #e60fac1a
 def _connected(family: int, address: Any, seconds: float) -> _socket.socket:
     connection = _socket.socket(family, _socket.SOCK_STREAM)
     try:
@@ -357,7 +370,7 @@ def unreachable(address: str, error: Exception) -> Answer:
         RaterReason.CANT_CONNECT, why=f"{address}: {system_reason(error)}"
     )
 
-
+# %% ../../nbs/rater/15_client.ipynb #c2b2b653
 def silent(error: Exception) -> Answer:
     "The answer if there was a connection and nothing came of it."
     from ra_plugins.support.command_line import system_reason
@@ -435,22 +448,27 @@ class Kept:
         self.close()
 
 # %% ../../nbs/rater/15_client.ipynb #fea48444
-ASK_TIMEOUT = 2.0  # seconds for a question, with everything; rater needs less than a thousandth of that
-_LONGEST = 1_000_000_000  # seconds: the system's calls take no more than some thousand millions
+# seconds for a question, with everything; rater needs less than a thousandth of that
+ASK_TIMEOUT = 2.0
+# seconds: the system's calls take no more than some thousand millions
+_LONGEST = 1_000_000_000
 
 
 class Client(Kept):
-    """Asks on one connection, which is made when it is needed. For one thread at a time.
+    """Asks on one connection, which is made when it is needed. For one thread at a
+    time.
 
-    address: `host:port`, `[2001:db8::1]:port`, or the path of a Unix socket; without it, what the variable RATER names, or
-    127.0.0.1:1999. timeout: seconds for each question, a new connection included. `ValueError` names an argument that can't be.
+    address: `host:port`, `[2001:db8::1]:port`, or the path of a Unix socket; without
+    it, what the variable RATER names, or 127.0.0.1:1999. timeout: seconds for each
+    question, a new connection included. `ValueError` names an argument that can't be.
     """
 
     def __init__(
         self,
-        address: str
-        | None = None,  # as `parse_server_address` reads it; None for `default_address`
-        timeout: float = ASK_TIMEOUT,  # seconds for each question, a new connection included
+        # as `parse_server_address` reads it; None for `default_address`
+        address: str | None = None,
+        # seconds for each question, a new connection included
+        timeout: float = ASK_TIMEOUT,
     ):
         if not isinstance(timeout, (int, float)) or not 0 < timeout < _LONGEST:
             raise ValueError(f"a time-out is a number of seconds, not {timeout!r:.60}")
@@ -471,8 +489,9 @@ class Client(Kept):
     ) -> Answer:
         """Ask, as the function `ask` does.
 
-        name: the class, a word. value: what is counted in it, any text. weight: as how many this one counts, from 1 to
-        999,999,999. peek: ask without counting. more: ask for the answer's `window` and `wait`, too.
+        name: the class, a word. value: what is counted in it, any text. weight: as how
+        many this one counts, from 1 to 999,999,999. peek: ask without counting. more:
+        ask for the answer's `window` and `wait`, too.
         """
         return self.say(question(name, value, weight, peek, keep=True, more=more))
 
@@ -495,19 +514,22 @@ def ask(
     name: str,  # of the class
     value: str,  # anything; see `question`
     *,
-    address: str
-    | None = None,  # as `parse_server_address` reads it; None for `default_address`
+    # as `parse_server_address` reads it; None for `default_address`
+    address: str | None = None,
     timeout: float = ASK_TIMEOUT,  # seconds, for all of it
     weight: int = 1,  # as how many this one counts
     peek: bool = False,  # ask without counting?
     more: bool = False,  # ask for the window, and when to come again, too?
 ) -> Answer:  # `NO_VERDICT` where rater doesn't answer, with the reason
-    """Ask rater whether something happens too often. It comes back in time, whoever is or isn't there.
+    """Ask rater whether something happens too often. It comes back in time, whoever is
+    or isn't there.
 
-    name: the class, a word. value: what is counted in it, any text. address: `host:port`, `[2001:db8::1]:port`, or the
-    path of a Unix socket; without it, what the variable RATER names, or 127.0.0.1:1999. timeout: seconds for all of it.
-    weight: as how many this one counts, from 1 to 999,999,999. peek: ask without counting. more: ask for the answer's
-    `window` and `wait`, too. `ValueError` names an argument that can't be; nothing else is raised.
+    name: the class, a word. value: what is counted in it, any text. address:
+    `host:port`, `[2001:db8::1]:port`, or the path of a Unix socket; without it, what
+    the variable RATER names, or 127.0.0.1:1999. timeout: seconds for all of it. weight:
+    as how many this one counts, from 1 to 999,999,999. peek: ask without counting.
+    more: ask for the answer's `window` and `wait`, too. `ValueError` names an argument
+    that can't be; nothing else is raised.
     """
     line = question(name, value, weight, peek, more=more)
     with Client(address, timeout) as client:
@@ -540,8 +562,8 @@ async def aask(
     name: str,  # of the class
     value: str,  # anything; see `question`
     *,
-    address: str
-    | None = None,  # as `parse_server_address` reads it; None for `default_address`
+    # as `parse_server_address` reads it; None for `default_address`
+    address: str | None = None,
     timeout: float = ASK_TIMEOUT,  # seconds, for all of it
     weight: int = 1,  # as how many this one counts
     peek: bool = False,  # ask without counting?
@@ -549,10 +571,12 @@ async def aask(
 ) -> Answer:  # `NO_VERDICT` where rater doesn't answer, with the reason
     """As `ask`, in a coroutine: while it waits, others run.
 
-    name: the class, a word. value: what is counted in it, any text. address: `host:port`, `[2001:db8::1]:port`, or the
-    path of a Unix socket; without it, what the variable RATER names, or 127.0.0.1:1999. timeout: seconds for all of it.
-    weight: as how many this one counts, from 1 to 999,999,999. peek: ask without counting. more: ask for the answer's
-    `window` and `wait`, too. `ValueError` names an argument that can't be; nothing else is raised.
+    name: the class, a word. value: what is counted in it, any text. address:
+    `host:port`, `[2001:db8::1]:port`, or the path of a Unix socket; without it, what
+    the variable RATER names, or 127.0.0.1:1999. timeout: seconds for all of it. weight:
+    as how many this one counts, from 1 to 999,999,999. peek: ask without counting.
+    more: ask for the answer's `window` and `wait`, too. `ValueError` names an argument
+    that can't be; nothing else is raised.
     """
     import asyncio
 
@@ -576,18 +600,20 @@ IDLE_LIMIT = 16  # connections that are kept while nobody asks
 
 
 class AsyncClient:
-    """Asks on asyncio, on connections that are kept. Any number of tasks of one loop may use it at the same time.
+    """Asks on asyncio, on connections that are kept. Any number of tasks of one loop
+    may use it at the same time.
 
-    address: `host:port`, `[2001:db8::1]:port`, or the path of a Unix socket; without it, what the variable RATER names, or
-    127.0.0.1:1999. timeout: seconds for each question, a new connection included. `ValueError` names an argument that
-    can't be.
+    address: `host:port`, `[2001:db8::1]:port`, or the path of a Unix socket; without
+    it, what the variable RATER names, or 127.0.0.1:1999. timeout: seconds for each
+    question, a new connection included. `ValueError` names an argument that can't be.
     """
 
     def __init__(
         self,
-        address: str
-        | None = None,  # as `parse_server_address` reads it; None for `default_address`
-        timeout: float = ASK_TIMEOUT,  # seconds for each question, a new connection included
+        # as `parse_server_address` reads it; None for `default_address`
+        address: str | None = None,
+        # seconds for each question, a new connection included
+        timeout: float = ASK_TIMEOUT,
     ):
         client = Client(address, timeout)
         self.address, self.timeout, self.where = (
@@ -608,8 +634,9 @@ class AsyncClient:
     ) -> Answer:
         """Ask, as the function `aask` does.
 
-        name: the class, a word. value: what is counted in it, any text. weight: as how many this one counts, from 1 to
-        999,999,999. peek: ask without counting. more: ask for the answer's `window` and `wait`, too.
+        name: the class, a word. value: what is counted in it, any text. weight: as how
+        many this one counts, from 1 to 999,999,999. peek: ask without counting. more:
+        ask for the answer's `window` and `wait`, too.
         """
         import asyncio
 
@@ -620,7 +647,9 @@ class AsyncClient:
                     reached = True
                     try:
                         return await self._exchange(*self.idle.pop(), line)
-                    except ConnectionError:  # rater has gone; perhaps it is back, and then the other ones have gone, too
+                    except ConnectionError:
+                        # rater has gone; perhaps it is back,
+                        # and then the other ones have gone, too
                         self.close()
                         reached = False
                 reader, writer = await aconnect(self.where)
@@ -713,7 +742,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_answer(answer)
     return answer.verdict
 
-
+# %% ../../nbs/rater/15_client.ipynb #bbc1f02f
 def print_answer(answer: Answer) -> None:
     "Write an answer to standard error."
     try:

@@ -78,7 +78,8 @@ def rule(source: Source, where: Where, value: Any) -> Rule | None:
             return None
         if bool(it.limit) == it.exempt:
             raise ValueError(
-                'a rule should have either a limit, as in limit = "10 in 1m", or exempt = true'
+                'a rule should have either a limit, as in limit = "10 in 1m", '
+                "or exempt = true"
             )
         for each in () if isinstance(it.watch, bool) else it.watch:
             if each not in it.limit:
@@ -111,9 +112,11 @@ def meant_network(rule: Rule) -> IPv4Network | IPv6Network | None:
     except ValueError:
         return None
 
-
+# %% ../../nbs/rater/08_config.ipynb #f4ccd40c
 class Before:
-    "The rules of a class that stand before one, and whether they leave anything for it."
+    """The rules of a class that stand before one, and whether they leave anything for
+    it.
+    """
 
     def __init__(self) -> None:
         self.for_all: str | None = None  # the pattern that is for every value
@@ -122,7 +125,9 @@ class Before:
         self.wildcards: list[Rule] = []  # the first of those with stars alone
 
     def hides(self, rule: Rule) -> str:
-        "The pattern of a rule that takes all that this one would match, or an empty text."
+        """The pattern of a rule that takes all that this one would match, or an empty
+        text.
+        """
         if self.for_all or rule.pattern in self.patterns:
             return self.for_all or rule.pattern
         network = meant_network(rule)
@@ -149,13 +154,14 @@ class Before:
         elif not set("?[") & set(rule.pattern) and len(self.wildcards) < HELD_AGAINST:
             self.wildcards.append(rule)
 
-
+# %% ../../nbs/rater/08_config.ipynb #9a2dc77c
 HELD_AGAINST = 100  # wildcards that each further one is held against
 
 # %% ../../nbs/rater/08_config.ipynb #2e125a7f
+# like IPv6
 _GROUPS = re.compile(
     r"(?=.*(?:^|:)[0-9a-f]{3,4}(?::|$))[0-9a-f:.*?]+", re.ASCII | re.IGNORECASE
-)  # like IPv6
+)
 
 
 def unmatchable(pattern: str) -> str:
@@ -182,11 +188,12 @@ def unmatchable(pattern: str) -> str:
 # %% ../../nbs/rater/08_config.ipynb #78a3ce4a
 def never_decides(
     limits: Sequence[Limit],
-    watched: Sequence[
-        bool
-    ] = (),  # for each, is it only watched? Then it doesn't decide for another
+    # for each, is it only watched? Then it doesn't decide for another
+    watched: Sequence[bool] = (),
 ) -> Iterator[tuple[int, Limit]]:
-    "The limits of a rule that can't be the first to be passed: their numbers, and which one is passed before."
+    """The limits of a rule that can't be the first to be passed: their numbers, and
+    which one is passed before.
+    """
     for number, (allowed, seconds) in enumerate(limits):
         for other, limit in enumerate(limits):
             if watched and watched[number] != watched[other]:
@@ -205,14 +212,17 @@ def never_decides(
 
 # %% ../../nbs/rater/08_config.ipynb #72ea08a3
 _LIKE_ADDRESS = re.compile(
-    r"""\s* \[? (?:ipv6:)? (?: \d+ (?:[.]\d+){3} | [0-9a-f:.]*::[0-9a-f:.]* ) \]? (?: [:.] \d* | \s* [-\\/%] .* )? \s*
+    r"""\s* \[? (?:ipv6:)? (?: \d+ (?:[.]\d+){3} | [0-9a-f:.]*::[0-9a-f:.]* ) \]?
+      (?: [:.] \d* | \s* [-\\/%] .* )? \s*
     | (?:\d{1,3}[.]){1,3} | (?:[0-9a-f]{1,4}:){2,7}""",
     re.ASCII | re.IGNORECASE | re.VERBOSE,
 )
 
 
 def odd_pattern(rule: Rule) -> str:
-    "What is odd about what a rule is for, the first thing of several, or an empty text."
+    """What is odd about what a rule is for, the first thing of several, or an empty
+    text.
+    """
     single = [] if rule.network is not None else [rule.pattern]
     for each in (
         sorted({*rule.among.texts, *rule.among.wildcards} - {"\n"})
@@ -222,7 +232,10 @@ def odd_pattern(rule: Rule) -> str:
         if why := unmatchable(each):
             return f"no value can match {as_written(each)}: {why}"
         if len(each) < 100 and _LIKE_ADDRESS.fullmatch(each):
-            return f"{as_written(each)} is taken for a text, since no address and no network is written so"
+            return (
+                f"{as_written(each)} is taken for a text, "
+                "since no address and no network is written so"
+            )
     return ""
 
 # %% ../../nbs/rater/08_config.ipynb #f63b8a3c
@@ -243,7 +256,8 @@ def oddities(
             )
             yield (
                 (number,),
-                f"this rule is never reached: {'the one' if nearest else 'a rule'} before it, {hiding}, {takes}",
+                f"this rule is never reached: {'the one' if nearest else 'a rule'} "
+                f"before it, {hiding}, {takes}",
             )
         elif odd := odd_pattern(rule):
             yield (number, "match"), odd
@@ -260,17 +274,23 @@ NAME = re.compile(r"[^-\s]\S*")
 
 
 def rule_book(source: Source) -> RuleBook:
-    "The rules of all classes; what is wrong is added to the problems of `source`, what is odd to its notes."
+    """The rules of all classes; what is wrong is added to the problems of `source`,
+    what is odd to its notes.
+    """
     classes: dict[str, list[Rule]] = {}
     for name, rules in source.values.get("limits", {}).items():
         where: Where = ("limits", name)
         if not NAME.fullmatch(name):
-            wrong = f"{as_written(name)} can't be a class: its name should have no blank, and no - in front"
+            wrong = (
+                f"{as_written(name)} can't be a class: "
+                "its name should have no blank, and no - in front"
+            )
             source.wrong(where, wrong)
         if not isinstance(rules, (list, tuple)):
             source.wrong(
                 where,
-                f"{name} should be a list of rules: [[limits.{name}]] before each, or {name}: ( … );",
+                f"{name} should be a list of rules: "
+                f"[[limits.{name}]] before each, or {name}: ( … );",
             )
             continue
         found = [
@@ -296,7 +316,7 @@ def rule_book(source: Source) -> RuleBook:
         },
     )
 
-
+# %% ../../nbs/rater/08_config.ipynb #9f677743
 def classes_of(source: Source, known: Iterable[str]) -> dict[str, ClassSettings]:
     "The settings of classes; what is wrong is added to the problems of `source`."
     found = {}
@@ -315,7 +335,9 @@ def classes_of(source: Source, known: Iterable[str]) -> dict[str, ClassSettings]
 
 # %% ../../nbs/rater/08_config.ipynb #36234502
 def settings_of(source: Source) -> DaemonSettings | None:
-    "The settings, or None; what is wrong is added to the problems of `source`, what is odd to its notes."
+    """The settings, or None; what is wrong is added to the problems of `source`, what
+    is odd to its notes.
+    """
     where, table = ("settings",), source.values.get("settings", {})
     settings = section(source, where, table, DaemonSettings)
     for name in sorted({"expiration_timer", "max_age"} & set(table)):
@@ -351,7 +373,7 @@ def settings_of(source: Source) -> DaemonSettings | None:
         )
     return settings
 
-
+# %% ../../nbs/rater/08_config.ipynb #3edaa7f3
 def is_loopback(host: str) -> bool:
     "Is this an address that only this machine can reach?"
     found = address(host)
@@ -394,7 +416,7 @@ def parse_config(
         raise ConfigError(*sorted(source.problems))
     return Config(settings, book, tuple(source.notes), policy)
 
-
+# %% ../../nbs/rater/08_config.ipynb #e92d5986
 def load_config(file: str) -> Config:
     "Read a configuration file. It raises `ConfigError`."
     return parse_config(file, file_content(file))
@@ -414,7 +436,7 @@ def kept(store: str) -> str:
         return f"in Redis, {without_password(store)}"
     return f"in {store.removeprefix('sqlite:')}, an SQLite file"
 
-
+# %% ../../nbs/rater/08_config.ipynb #3b557217
 def without_password(url: str) -> str:
     "A store's URL for the eyes of others."
     return re.sub(
@@ -434,7 +456,8 @@ def described_rules(book: RuleBook) -> Iterator[str]:
             cut = f"without what a {spelling.tag} stands before in a local part" * bool(
                 spelling.tag
             )
-            yield f"  counted {' and '.join(filter(None, ['in lower case' * spelling.fold, cut]))}"
+            how = " and ".join(filter(None, ["in lower case" * spelling.fold, cut]))
+            yield f"  counted {how}"
         for each in rules:
             prefix4 = f"; IPv4 by /{each.prefix4}" * (each.prefix4 < 32)
             prefix6 = f"; IPv6 by /{each.prefix6}" * (each.prefix6 < 128)
@@ -446,14 +469,17 @@ def described_rules(book: RuleBook) -> Iterator[str]:
 def described(config: Config) -> str:
     "What a configuration means, for the one who wrote it."
     it = config.settings
+    most = f", at most {it.values:,} values" * (it.values != VALUES_LIMIT)
+    control = places(it.control_address, it.control_port, it.control_socket)
     return "\n".join(
         [
             f"Questions: {places(it.address, it.port, it.socket)}",
-            f"Marks: {kept(it.store)}{f', at most {it.values:,} values' * (it.values != VALUES_LIMIT)}",
-            f"Control port: {places(it.control_address, it.control_port, it.control_socket)}",
+            f"Marks: {kept(it.store)}{most}",
+            f"Control port: {control}",
             f"Metrics: {places(it.metrics_address, it.metrics_port)}",
             f"Log: {it.log}, level {it.log_level} ({LEVELS[it.log_level]})",
-            f"Connections: at most {it.connections:,} at once, {it.timeout} s for a question",
+            f"Connections: at most {it.connections:,} at once, "
+            f"{it.timeout} s for a question",
             *described_policy(config.policy),
             *described_rules(config.book),
         ]

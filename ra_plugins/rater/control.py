@@ -41,28 +41,26 @@ __all__ = ['NEAR', 'COMMANDS', 'WITH_MORE', 'END', 'JSON', 'REFUSAL', 'AT_ONCE',
 class CommandRefused(Exception):
     "A command that can't be done. The message says why."
 
-
+# %% ../../nbs/rater/12_control.ipynb #33ae232f
 class Row(NamedTuple):
     "A line of an answer."
 
     text: str
-    fields: dict[
-        str, object
-    ] = {}  # the same for programs, in what JSON knows; without any, the text has to do
+    # the same for programs, in what JSON knows; without any, the text has to do
+    fields: dict[str, object] = {}
 
     def json(self) -> str:
         "The line for programs, in ASCII."
         return json.dumps(self.fields or {"text": self.text})
 
-
+# %% ../../nbs/rater/12_control.ipynb #d12c3d93
 class Operated(NamedTuple):
     "What the commands work on."
 
     rater: Rater
     server: RaterServer
-    reload: Callable[
-        [], Iterable[str]
-    ]  # reads the configuration again and tells about it; it raises `CommandRefused`
+    # reads the configuration again and tells about it; it raises `CommandRefused`
+    reload: Callable[[], Iterable[str]]
     started: float  # time.monotonic()
 
 # %% ../../nbs/rater/12_control.ipynb #f4611235
@@ -84,13 +82,16 @@ def near(it: Operated, rest: str) -> Iterable[Row]:
         if limit:
             yield row_of(name, value, verdict.marks, limit)
 
-
+# %% ../../nbs/rater/12_control.ipynb #1b410fb2
 def row_of(
     name: str, value: str, marks: int, limit: Limit, watched: bool = False
 ) -> Row:
     "A value, held against a limit."
     over = marks > limit.allowed
-    text = f"{name} {value} {marks}/{limit.allowed} in {duration(limit.seconds)}{' over' * over}{', watched only' * watched}"
+    text = (
+        f"{name} {value} {marks}/{limit.allowed} in {duration(limit.seconds)}"
+        f"{' over' * over}{', watched only' * watched}"
+    )
     fields = {
         "class": name,
         "value": value,
@@ -110,7 +111,7 @@ def class_and_value(it: Operated, command: str, rest: str) -> tuple[str, str]:
         raise CommandRefused(f"there is no class {name}")
     return name, value
 
-
+# %% ../../nbs/rater/12_control.ipynb #64fd49de
 def show(it: Operated, rest: str) -> Iterable[Row]:
     "How a value is doing, without counting"
     name, value = class_and_value(it, "show", rest)
@@ -170,9 +171,11 @@ def forget(it: Operated, rest: str) -> Iterable[Row]:
             {"class": name, "value": counted, "forgotten": False},
         )
 
-
+# %% ../../nbs/rater/12_control.ipynb #f18a1feb
 def matching(it: Operated, name: str, pattern: str) -> list[str]:
-    "The values that a pattern is for, as they are held; none if it isn't a pattern but a value."
+    """The values that a pattern is for, as they are held; none if it isn't a pattern
+    but a value.
+    """
     if "%" in pattern and address_bytes(
         pattern
     ):  # on one link, while a pattern is for all
@@ -183,9 +186,10 @@ def matching(it: Operated, name: str, pattern: str) -> list[str]:
         raise CommandRefused(str(error)) from None
     if rule.network is None and not set("*?[") & set(pattern):
         return []
+    # of a network, an address
     fronts = (
         (value, value.rpartition("/")[0]) for value in it.rater.store.values(name)
-    )  # of a network, an address
+    )
     return sorted(
         value
         for value, front in fronts
@@ -200,7 +204,7 @@ def status(it: Operated, rest: str) -> Iterable[Row]:
         for what, text in _status(it)
     )
 
-
+# %% ../../nbs/rater/12_control.ipynb #1089aed3
 def _status(it: Operated) -> Iterator[tuple[str, str]]:
     rater, groups = it.rater, it.server.groups
     opened, pauses = (
@@ -225,7 +229,8 @@ def _status(it: Operated) -> Iterator[tuple[str, str]]:
     if rater.refused > rater.reloaded:
         yield (
             "rules",
-            "the configuration was refused when it was read last, and those before it hold",
+            "the configuration was refused when it was read last, "
+            "and those before it hold",
         )
     yield (
         "store",
@@ -241,12 +246,12 @@ def reload(it: Operated, rest: str) -> Iterable[Row]:
     "Read the configuration again"
     return map(Row, it.reload())
 
-
+# %% ../../nbs/rater/12_control.ipynb #1eeda707
 def show_help(it: Operated, rest: str) -> Iterable[Row]:
     "This list"
     return (Row(f"{usage:20} {command.__doc__}") for usage, command in _USAGE.items())
 
-
+# %% ../../nbs/rater/12_control.ipynb #a7d1cbed
 def leave(it: Operated, rest: str) -> Iterable[Row]:
     "Close the connection"
     return ()
@@ -263,9 +268,8 @@ _USAGE = {
     "quit": leave,
 }
 COMMANDS = {usage.partition(" ")[0]: command for usage, command in _USAGE.items()}
-WITH_MORE = {
-    usage.partition(" ")[0] for usage in _USAGE if " " in usage
-}  # that take something behind their name
+# that take something behind their name
+WITH_MORE = {usage.partition(" ")[0] for usage in _USAGE if " " in usage}
 
 # %% ../../nbs/rater/12_control.ipynb #15f2c5fc
 END = "."
@@ -332,7 +336,8 @@ class ControlPort:
                 )
             if command.rest and command.name not in WITH_MORE:
                 raise CommandRefused(
-                    f"{command.name} takes nothing behind it, and not {printable(command.rest, 100)}"
+                    f"{command.name} takes nothing behind it, "
+                    f"and not {printable(command.rest, 100)}"
                 )
             rows = COMMANDS[command.name](self.it, command.rest)
             return in_lines(row.json() if command.json else row.text for row in rows)
@@ -349,16 +354,19 @@ class ControlAnswer(NamedTuple):
     refused: bool  # then the lines say why
     lines: list[str]  # without the dot
 
-
+# %% ../../nbs/rater/12_control.ipynb #fca605c4
 def ask_control(
     where: str,  # as `parse_server_address` reads it: host and port, or a path
     command: str,
 ) -> ControlAnswer:
-    "Have a daemon do a command. It raises `OSError`, and `ValueError` for a place that can't be."
+    """Have a daemon do a command.
+
+    It raises `OSError`, and `ValueError` for a place that can't be.
+    """
     lines = list(_answer_lines(where, command))
     return ControlAnswer("".join(lines[:1]).startswith(REFUSAL), lines)
 
-
+# %% ../../nbs/rater/12_control.ipynb #629cfa9d
 def _answer_lines(where: str, command: str) -> Iterable[str]:
     found = connect(parse_server_address(where), time.monotonic() + CONTROL_TIMEOUT)
     with socket.socket(fileno=found.detach()) as connection:
@@ -391,7 +399,7 @@ def _answer_of(where: str, command: str) -> ControlAnswer:
             f"no answer from {printable(where)}: {system_reason(error)}"
         ) from None
 
-
+# %% ../../nbs/rater/12_control.ipynb #eb118588
 def print_control_answer(where: str, command: str) -> int:  # 0 done, 1 refused
     "Have a daemon do a command, and print what it says; `Fault` if nobody answers."
     refused, lines = _answer_of(where, command)
@@ -399,14 +407,16 @@ def print_control_answer(where: str, command: str) -> int:  # 0 done, 1 refused
         print(line, file=sys.stderr if refused else sys.stdout)
     return int(refused)
 
-
+# %% ../../nbs/rater/12_control.ipynb #7ae3d8b0
 TOP_PAUSE = 2.0  # seconds between two pages
 
 
 def print_pages(
     where: str, pages: float = inf
 ) -> int:  # 0, when somebody has seen enough
-    "A page about who is near a limit, made anew all the time on a terminal, and once anywhere else."
+    """A page about who is near a limit, made anew all the time on a terminal, and once
+    anywhere else.
+    """
     import shutil
 
     terminal = sys.stdout.isatty()
@@ -431,7 +441,7 @@ def print_pages(
         time.sleep(TOP_PAUSE if pages > 0 else 0)
     return 0
 
-
+# %% ../../nbs/rater/12_control.ipynb #8052d2a8
 def main(
     arguments: Sequence[str] | None = None,
 ) -> int:  # 0 done, 1 refused, 3 there is no answer, or nobody who reads it
@@ -459,7 +469,10 @@ def main(
     parser.add_argument(
         "--json", action="store_true", help="an object of JSON's for each line"
     )
-    parser.epilog = f"{parser.epilog} The variable RATER_CONTROL, HOST:PORT or a path, says where it is otherwise."
+    parser.epilog = (
+        f"{parser.epilog} The variable RATER_CONTROL, HOST:PORT or a path, "
+        "says where it is otherwise."
+    )
     parser.add_argument(
         "command",
         nargs=argparse.REMAINDER,
@@ -480,7 +493,8 @@ def main(
         parse_server_address(where)
     except ValueError:
         parser.error(
-            f"a control port is --socket /PATH, or --address HOST and --port NUMBER, not {where!r:.60}"
+            "a control port is --socket /PATH, or --address HOST and --port NUMBER, "
+            f"not {where!r:.60}"
         )
     if command == "top":
         return run_command("raterctl", partial(print_pages, where), interrupted=0)

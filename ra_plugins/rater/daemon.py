@@ -52,13 +52,14 @@ __all__ = ['STANDARD', 'NUMBERS', 'AT_START', 'LogLine', 'handler', 'use_log', '
 
 # %% ../../nbs/rater/14_daemon.ipynb #7580cc82
 STANDARD = ("/dev/stderr", "/dev/stdout")
+# of `LEVELS`, in that order
 NUMBERS = (
     logging.CRITICAL,
     logging.ERROR,
     logging.WARNING,
     logging.INFO,
     logging.DEBUG,
-)  # of `LEVELS`, in that order
+)
 
 
 class LogLine(logging.Formatter):
@@ -99,7 +100,7 @@ def use_log(made: logging.Handler, level: int) -> None:
     log.setLevel(NUMBERS[level])
     log.propagate = False
 
-
+# %% ../../nbs/rater/14_daemon.ipynb #db35879d
 def warn(lines: Iterable[object], level: int = logging.WARNING) -> None:
     "Log each line."
     for line in lines:
@@ -110,7 +111,10 @@ class Logged(Rater):
     "A rater that tells the log more."
 
     def check(self) -> None:
-        "See whether the store works. Where it doesn't, the log says so; it may work later."
+        """See whether the store works.
+
+        Where it doesn't, the log says so; it may work later.
+        """
         try:
             self.store.held()
         except StoreError as error:
@@ -133,7 +137,9 @@ class Logged(Rater):
 # %% ../../nbs/rater/14_daemon.ipynb #3cee16aa
 @contextmanager
 def place(name: str) -> Iterator[None]:
-    "Around what takes a place on the network, or opens a file: raises `Fault` with its name."
+    """Around what takes a place on the network, or opens a file: raises `Fault` with
+    its name.
+    """
     try:
         yield
     except OSError as error:
@@ -157,7 +163,7 @@ def later(
         names
     )
 
-
+# %% ../../nbs/rater/14_daemon.ipynb #12e7194b
 def policy_later(
     before: PolicySettings | None, now: PolicySettings | None
 ) -> list[str]:
@@ -175,7 +181,10 @@ def policy_later(
 
 # %% ../../nbs/rater/14_daemon.ipynb #acb1e0ed
 def reread(file: str) -> tuple[Config, logging.Handler]:
-    "A configuration for a rater at work, and what writes its log. `CommandRefused` if it can't be used; the log says so."
+    """A configuration for a rater at work, and what writes its log.
+
+    `CommandRefused` if it can't be used; the log says so.
+    """
     try:
         config = load_config(file)
         with place(config.settings.log):
@@ -201,9 +210,8 @@ class Daemon:
             config.book, open_store(self.settings.store, self.settings.values)
         )
         self.desk = PolicyDesk(self.rater, config.policy) if config.policy else None
-        self.policy = (
-            config.policy.settings if config.policy else None
-        )  # as they were at the start
+        # as they were at the start
+        self.policy = config.policy.settings if config.policy else None
         self.looks: list[Callable[[], None]] = [self.rater.tidy]
         self.server = RaterServer(
             self.often, self.settings.connections, self.settings.timeout
@@ -226,7 +234,8 @@ class Daemon:
         if pauses > 100 * self.pauses:
             self.pauses = pauses
             log.warning(
-                "no more files can be opened, and none is a client's: nobody is let in for a while (ulimit -n)"
+                "no more files can be opened, and none is a client's: "
+                "nobody is let in for a while (ulimit -n)"
             )
         if self.again:
             self.again = False
@@ -247,7 +256,10 @@ class Daemon:
         self.server.waiting.limit = max(min(connections, possible), 1)
 
     def reload(self) -> list[str]:
-        "Read the configuration again, and tell about it. It raises `CommandRefused`, and then everything is as before."
+        """Read the configuration again, and tell about it.
+
+        It raises `CommandRefused`, and then everything is as before.
+        """
         try:
             (settings, book, notes, policy), made = reread(self.file)
         except CommandRefused:
@@ -286,7 +298,10 @@ def serve_metrics(daemon: Daemon, host: str, port: int) -> None:
 
 # %% ../../nbs/rater/14_daemon.ipynb #afe62d5a
 def number_of(name: str | None, find: Callable[[str], int]) -> int:
-    "A user's or a group's number; -1 for none. It raises `Fault` if there is no such name."
+    """A user's or a group's number; -1 for none.
+
+    It raises `Fault` if there is no such name.
+    """
     if name is None or name.isdecimal():
         return -1 if name is None else int(name)
     try:
@@ -296,7 +311,7 @@ def number_of(name: str | None, find: Callable[[str], int]) -> int:
             f"there is no user or group {printable(name)} on this machine"
         ) from None
 
-
+# %% ../../nbs/rater/14_daemon.ipynb #c4ee863e
 def listen_local(
     path: str, mode: int, owner: str | None, group: str | None
 ) -> LocalListener:
@@ -374,7 +389,10 @@ def heed_signals(daemon: Daemon) -> None:
 
 # %% ../../nbs/rater/14_daemon.ipynb #41a2d0d8
 def run_rater(file: str) -> None:
-    "Be a rater with this configuration until a signal ends it. It raises `ConfigError` and `Fault`."
+    """Be a rater with this configuration until a signal ends it.
+
+    It raises `ConfigError` and `Fault`.
+    """
     daemon = Daemon(file)
     heed_signals(daemon)
     daemon.allow(
@@ -398,7 +416,8 @@ def _parser() -> argparse.ArgumentParser:
         "rater",
         description="Tell clients whether something happens too often.",
         statuses={
-            0: "it has ended as it was told, or with --check, the configuration can be used"
+            0: "it has ended as it was told, "
+            "or with --check, the configuration can be used"
         },
     )
     named = made.add_mutually_exclusive_group()
@@ -427,7 +446,7 @@ def check_config(file: str) -> int:  # 0, or 3 if it can't be used
     print(described(config), *config.notes, sep="\n")
     return 0
 
-
+# %% ../../nbs/rater/14_daemon.ipynb #4eb968a4
 def main(
     arguments: Sequence[str] | None = None,
 ) -> int:  # 0 all went well, 3 it couldn't

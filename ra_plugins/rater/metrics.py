@@ -38,7 +38,8 @@ __all__ = ['NO_CLASS', 'LOOK', 'questions', 'refused_questions', 'watched_questi
            'policy_answers', 'Figures', 'PageRequest', 'MetricsPage']
 
 # %% ../../nbs/rater/13_metrics.ipynb #cd17b401
-NO_CLASS = "-"  # the label for questions of no class that there is; no class can be called that
+# the label for questions of no class that there is; no class can be called that
+NO_CLASS = "-"
 
 
 def questions(rater: Rater) -> Metric:
@@ -60,7 +61,7 @@ def refused_questions(rater: Rater) -> Metric:
         found.add_metric([printable(name), str(limit)], count)
     return found
 
-
+# %% ../../nbs/rater/13_metrics.ipynb #2dce5058
 def watched_questions(rater: Rater) -> Metric:
     "How many questions the limits that are only watched would have refused."
     found = CounterMetricFamily(
@@ -84,14 +85,16 @@ def latency(rater: Rater) -> Metric:
         "rater_store_seconds", "Time of a batch in the store", buckets, found.seconds
     )
 
-
+# %% ../../nbs/rater/13_metrics.ipynb #9b8b620d
 def build() -> Metric:
     "Which version of rater this is."
     return InfoMetricFamily("rater_build", "This rater", {"version": __version__})
 
-
+# %% ../../nbs/rater/13_metrics.ipynb #b487cd65
 def reloads(rater: Rater) -> Iterator[Metric]:
-    "When the configuration was read, when it was refused (0: never), and which of the two came last."
+    """When the configuration was read, when it was refused (0: never), and which of the
+    two came last.
+    """
     yield GaugeMetricFamily(
         "rater_reload_timestamp_seconds",
         "When the rules were read last",
@@ -205,7 +208,7 @@ class PageRequest(NamedTuple):
     method: str
     keep: bool = False  # one page, and no more
 
-
+# %% ../../nbs/rater/13_metrics.ipynb #421ac840
 class MetricsPage:
     "What serves Prometheus."
 
@@ -240,5 +243,8 @@ class MetricsPage:
         return [found.get(each.method, other) for each in asked]
 
     def _page(self, status: str, body: bytes, more: str = "") -> bytes:
-        head = f"HTTP/1.1 {status}\r\nContent-Type: {CONTENT_TYPE_LATEST}\r\nContent-Length: {len(body)}\r\n"
+        head = (
+            f"HTTP/1.1 {status}\r\nContent-Type: {CONTENT_TYPE_LATEST}\r\n"
+            f"Content-Length: {len(body)}\r\n"
+        )
         return f"{head}{more}Connection: close\r\n\r\n".encode() + body

@@ -98,7 +98,9 @@ class Template(NamedTuple):
         return self.pieces[1::2]
 
     def filled(self, values: Mapping[str, str]) -> str:
-        "The text with values in place of the names; a name without a value leaves nothing."
+        """The text with values in place of the names; a name without a value leaves
+        nothing.
+        """
         if len(self.pieces) == 1:
             return self.text
         each = iter(self.pieces)
@@ -108,7 +110,7 @@ class Template(NamedTuple):
         "The same, and an empty text if one of the names has no value, or an empty one."
         return self.filled(values) if all(map(values.get, self.names)) else ""
 
-
+# %% ../../nbs/rater/07_policy.ipynb #66a64c07
 def parse_template(text: str, known: Container[str]) -> Template:
     "Read a template with names that are `known`. It raises `ValueError`."
     pieces = tuple(re.split(r"\{([^{}]*)\}", text))
@@ -123,7 +125,7 @@ def parse_template(text: str, known: Container[str]) -> Template:
         )
     return Template(text, pieces)
 
-
+# %% ../../nbs/rater/07_policy.ipynb #108dc641
 def _names(known: Container[str]) -> list[str]:
     return [each for each in (*POLICY_NAMES, *DOMAIN_OF, *TOLD_NAMES) if each in known]
 
@@ -135,7 +137,7 @@ def attributes_template(value: Any) -> Template:
     'a text in double quotes, with Postfix\'s attributes in braces, as in "{sasl_username}"'
     return parse_template(quoted_text(value), ATTRIBUTE_NAMES)
 
-
+# %% ../../nbs/rater/07_policy.ipynb #70a7ade7
 def with_domains(
     request: Mapping[str, str],  # as Postfix sends it
 ) -> dict[str, str]:
@@ -170,9 +172,15 @@ def action_fault(action: str) -> str:
     word, _, text = action.partition(" ")
     code = re.fullmatch("[45][0-9][0-9]", word)
     if word.upper() in ("OK", "PERMIT", "RELAY"):
-        return f"{word} may let strangers relay mail through the server; DUNNO goes on with Postfix's other restrictions"
+        return (
+            f"{word} may let strangers relay mail through the server; "
+            "DUNNO goes on with Postfix's other restrictions"
+        )
     if not code and word.upper() not in ACTIONS:
-        return f"{as_written(word)} is no action here; there are {', '.join(ACTIONS)}, and codes as in 450 4.7.1 TEXT"
+        return (
+            f"{as_written(word)} is no action here; there are {', '.join(ACTIONS)}, "
+            "and codes as in 450 4.7.1 TEXT"
+        )
     status = re.match(r"([245])\.\d{1,3}\.\d{1,3}(?: |$)", text)
     wanted = (
         word[0]
@@ -180,20 +188,26 @@ def action_fault(action: str) -> str:
         else {"DEFER": "4", "REJECT": "5"}.get(word.upper().partition("_")[0])
     )
     if status and word.upper() not in _TEXTED and status[1] != wanted:
-        return f"{status[0].strip()} doesn't fit to {word}, which is for a code that begins with {wanted or 'none'}"
+        return (
+            f"{status[0].strip()} doesn't fit to {word}, "
+            f"which is for a code that begins with {wanted or 'none'}"
+        )
     if code and not text.strip():
-        return f"{word} should be followed by a text, as in {word} {word[0]}.7.1 Too much mail"
+        return (
+            f"{word} should be followed by a text, "
+            f"as in {word} {word[0]}.7.1 Too much mail"
+        )
     if word.upper() == "PREPEND" and not re.match(r"[!-9;-~]+: ?\S", text):
         return "PREPEND should be followed by a header, as in PREPEND X-Limit: over"
     return ""
 
-
+# %% ../../nbs/rater/07_policy.ipynb #30762f72
 def refuses(action: str) -> bool:
     "Does Postfix refuse then, now or if nothing else does?"
     word = action.partition(" ")[0].upper()
     return word in ("DEFER", "DEFER_IF_PERMIT", "REJECT") or word.isdigit()
 
-
+# %% ../../nbs/rater/07_policy.ipynb #ce86ca9a
 def action_template(value: Any) -> Template:
     'what Postfix is told, as in "DUNNO" or "450 4.7.1 Too much mail, try again in {wait} s"'
     text = quoted_text(value)
@@ -202,9 +216,8 @@ def action_template(value: Any) -> Template:
     return parse_template(text, {*ATTRIBUTE_NAMES, *TOLD_NAMES})
 
 # %% ../../nbs/rater/07_policy.ipynb #8cc0a401
-ListeningPlace = (
-    tuple[str, int] | str
-)  # an address and a port, or the path of a Unix socket
+# an address and a port, or the path of a Unix socket
+ListeningPlace = tuple[str, int] | str
 
 
 def listening_place(text: str) -> ListeningPlace:
@@ -224,7 +237,7 @@ def listening_place(text: str) -> ListeningPlace:
         raise ValueError
     return host, int(port)
 
-
+# %% ../../nbs/rater/07_policy.ipynb #80bea714
 def listening_places(value: Any) -> tuple[ListeningPlace, ...]:
     'an address and a port as in "127.0.0.1:10040", the path of a Unix socket, or a list of such'
     texts = value if isinstance(value, (list, tuple)) else [value]
@@ -233,6 +246,7 @@ def listening_places(value: Any) -> tuple[ListeningPlace, ...]:
     return tuple(listening_place(quoted_text(each)) for each in texts)
 
 # %% ../../nbs/rater/07_policy.ipynb #4dd287e5
+# protocol_state
 STATES = (
     "CONNECT",
     "EHLO",
@@ -243,7 +257,7 @@ STATES = (
     "END-OF-MESSAGE",
     "VRFY",
     "ETRN",
-)  # protocol_state
+)
 
 
 def state_list(value: Any) -> frozenset[str]:
@@ -256,7 +270,7 @@ def state_list(value: Any) -> frozenset[str]:
             raise ValueError(f"state: {unknown(each, STATES)}")
     return frozenset(each.upper() for each in texts)
 
-
+# %% ../../nbs/rater/07_policy.ipynb #5cfc5f53
 RECIPIENTS = "{recipient_count}"
 
 
@@ -306,7 +320,7 @@ class PolicySettings:
         True,
     )
 
-
+# %% ../../nbs/rater/07_policy.ipynb #4a7d1bf7
 @dataclass(frozen=True)
 class PolicyRuleSettings:
     "A rule in `policy.rules`."
@@ -344,19 +358,21 @@ class PolicyRule(NamedTuple):
     over: Template
     more: bool  # does the text tell the window, or the time to wait?
 
-
+# %% ../../nbs/rater/07_policy.ipynb #6c96f323
 class Policy(NamedTuple):
     "What Postfix is told."
 
     settings: PolicySettings
     rules: tuple[PolicyRule, ...]
 
-
+# %% ../../nbs/rater/07_policy.ipynb #328f4df1
 def policy_of(
     source: Source,
     classes: Container[str],  # that have limits
 ) -> Policy | None:  # None without such a section
-    "The section `policy`; what is wrong is added to the problems of `source`, what is odd to its notes."
+    """The section `policy`; what is wrong is added to the problems of `source`, what is
+    odd to its notes.
+    """
     if "policy" not in source.values:
         return None
     where, table = ("policy",), dict(source.values["policy"])
@@ -380,7 +396,7 @@ def policy_of(
     ]
     return Policy(settings, tuple(filter(None, found))) if settings else None
 
-
+# %% ../../nbs/rater/07_policy.ipynb #6fe4b910
 def _policy_rule(
     source: Source, where: Where, table: Any, enough: Template, classes: Container[str]
 ) -> PolicyRule | None:
@@ -408,7 +424,7 @@ def _policy_rule(
     more = bool({"window", "wait"} & set(over.names))
     return PolicyRule(it.class_, it.value, unless, it.weight, it.state, over, more)
 
-
+# %% ../../nbs/rater/07_policy.ipynb #ead1b620
 _EXAMPLES = {"class": '"user"', "value": '"{sasl_username}"'}
 _COUNTED_IN = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
 _DELAYED = frozenset(("CONNECT", "EHLO", "HELO", "MAIL"))
@@ -421,7 +437,8 @@ def _policy_oddities(
     if weight == 0 and not states & _COUNTED_IN:
         yield (
             "weight",
-            "there are no recipients yet in this state, so nothing is counted; DATA would do",
+            "there are no recipients yet in this state, so nothing is counted; "
+            "DATA would do",
         )
     if "RCPT" not in states and any(
         each in ("recipient", "recipient_domain")
@@ -429,12 +446,14 @@ def _policy_oddities(
     ):
         yield (
             "value",
-            "outside of RCPT Postfix tells a recipient only if it is the only one, so others aren't counted",
+            "outside of RCPT Postfix tells a recipient only if it is the only one, "
+            "so others aren't counted",
         )
     if states <= _DELAYED:
         yield (
             "state",
-            "Postfix asks in this state only with smtpd_delay_reject = no; as it comes, it waits for RCPT",
+            "Postfix asks in this state only with smtpd_delay_reject = no; "
+            "as it comes, it waits for RCPT",
         )
     if not value.names:
         yield (
@@ -451,13 +470,14 @@ def policy_where(place: ListeningPlace) -> str:
         else f"{place[0]} port {place[1] or '(any that is free)'}"
     )
 
-
+# %% ../../nbs/rater/07_policy.ipynb #d0c6176f
 def described_policy(policy: Policy | None) -> Iterator[str]:
     "What Postfix is told, line by line."
     if policy is None:
         return
     it = policy.settings
-    yield f"Postfix: {' and '.join(map(policy_where, it.listen))}, at most {it.connections:,} connections"
+    where = " and ".join(map(policy_where, it.listen))
+    yield f"Postfix: {where}, at most {it.connections:,} connections"
     for rule in policy.rules:
         weight = {0: " as often as there are recipients", 1: ""}.get(
             rule.weight, f" for {rule.weight}"
@@ -466,4 +486,7 @@ def described_policy(policy: Policy | None) -> Iterator[str]:
         unless = f", unless {rule.unless.text}" * bool(rule.unless.text)
         counted = f"{rule.name.text} {rule.value.text} is counted{weight}{unless}"
         yield f"  {states}: {counted}; over its limit: {rule.over.text}"
-    yield f"  within the limits: {it.within.text}; without a verdict: {it.no_verdict.text}"
+    yield (
+        f"  within the limits: {it.within.text}; "
+        f"without a verdict: {it.no_verdict.text}"
+    )

@@ -32,12 +32,10 @@ class Ledger:
 
     def __init__(self, most: int = REMEMBERED):
         self.most = most
-        self.answers: dict[
-            int, Answer | None
-        ] = {}  # by rule, message and recipient; None: it was within
-        self.marks: dict[
-            int, int
-        ] = {}  # how many there are by now, by rule and message
+        # by rule, message and recipient; None: it was within
+        self.answers: dict[int, Answer | None] = {}
+        # how many there are by now, by rule and message
+        self.marks: dict[int, int] = {}
 
     def note(self, once: int, message: int, weight: int, answer: Answer) -> None:
         "Something has been counted."
@@ -53,7 +51,8 @@ class Ledger:
         self.marks.clear()
 
 # %% ../../nbs/rater/11_postfix.ipynb #d361a640
-VALUE_BYTES = 4_096  # of a value; an address, which Postfix reads in one line, has half of that at most
+# of a value; an address, which Postfix reads in one line, has half of that at most
+VALUE_BYTES = 4_096
 
 
 class Counting(NamedTuple):
@@ -64,7 +63,7 @@ class Counting(NamedTuple):
     once: int  # under which it is remembered
     message: int  # the same for the message as a whole
 
-
+# %% ../../nbs/rater/11_postfix.ipynb #e7b186f8
 _ALONE = count()  # in place of the instance, for a request that has none
 
 
@@ -95,7 +94,7 @@ def counting(
         message,
     )
 
-
+# %% ../../nbs/rater/11_postfix.ipynb #1d641604
 def _weight(rule: PolicyRule, request: Mapping[str, str], recipient: str | None) -> int:
     if rule.weight or recipient is not None:
         return rule.weight or 1
@@ -112,9 +111,8 @@ def over_action(
     "What Postfix is told about somebody over a limit."
     if not template.names:
         return template.text
-    wait = (
-        answer.window if answer.wait is None else answer.wait
-    )  # nobody can tell: the whole window is enough
+    # nobody can tell: the whole window is enough
+    wait = answer.window if answer.wait is None else answer.wait
     verdict = {
         "class": asked.name,
         "value": asked.value,
@@ -211,7 +209,10 @@ class PolicyDesk:
         return policy_answer(action)
 
     def refuse(self, error: PolicyError) -> None:
-        "Somebody has sent what Postfix can't have sent. The log says so, once in a while."
+        """Somebody has sent what Postfix can't have sent.
+
+        The log says so, once in a while.
+        """
         self.malformed += 1
         if time.monotonic() >= self._said + MALFORMED_PAUSE:
             self._said = time.monotonic()

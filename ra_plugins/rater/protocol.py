@@ -56,7 +56,10 @@ TOO_LONG = Request(problem="Line too long")
 def read_request(
     line: bytes,  # without its newline
 ) -> Request:
-    "Read a client's line. Whatever it is, the answer can be told from what this returns."
+    """Read a client's line.
+
+    Whatever it is, the answer can be told from what this returns.
+    """
     line = line.removesuffix(b"\r")
     if len(line) > QUESTION_LIMIT:
         return TOO_LONG
@@ -93,14 +96,13 @@ class RaterReply(NamedTuple):
     verdict: Verdict
     near: bool  # is half of what is allowed used up, by one of the limits?
     line: bytes  # for the client
-    watched: tuple[
-        Limit, ...
-    ]  # the limits that would have refused it, and are only watched
+    # the limits that would have refused it, and are only watched
+    watched: tuple[Limit, ...]
     limit: Limit | None = (
         None  # the one that the verdict is about; None for what is exempt
     )
 
-
+# %% ../../nbs/rater/09_protocol.ipynb #564fc397
 @lru_cache(maxsize=4096)
 def reply(
     rule: Rule,
@@ -121,7 +123,7 @@ def reply(
         judged_by(rule, counts, verdict),
     )
 
-
+# %% ../../nbs/rater/09_protocol.ipynb #e5c3d108
 def judged_by(rule: Rule, counts: tuple[int, ...], verdict: Verdict) -> Limit | None:
     "The limit that a verdict is about; None for what is exempt."
     each = zip(counts, rule.by_limit(), strict=True)
@@ -152,18 +154,16 @@ class Near(NamedTuple):
     verdict: Verdict
     limit: Limit | None  # that the verdict is about
 
-
+# %% ../../nbs/rater/09_protocol.ipynb #9e1d7b3d
 class Nearby:
     "The values that have come near a limit lately."
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.rules: dict[
-            tuple[str, str], Rule
-        ] = {}  # by class and value, who came near last stands last
-        self.over: dict[
-            tuple[str, str], dict[Limit, float]
-        ] = {}  # when they were last over which limit
+        # by class and value, who came near last stands last
+        self.rules: dict[tuple[str, str], Rule] = {}
+        # when they were last over which limit
+        self.over: dict[tuple[str, str], dict[Limit, float]] = {}
         self.book = RuleBook({})
         self._recalled = False
 
@@ -190,7 +190,10 @@ class Nearby:
         rule: Rule,
         counts: tuple[int, ...],
     ) -> None:
-        "Remember the value of a request. Where it is over a limit and wasn't for a window, the log says so."
+        """Remember the value of a request.
+
+        Where it is over a limit and wasn't for a window, the log says so.
+        """
         key = name, value
         self.rules.pop(key, None)
         self.rules[key] = rule
@@ -221,7 +224,10 @@ class Nearby:
         over[limit] = now
 
     def verdicts(self, store: Store) -> list[Near]:
-        "Who is near a limit now, or over it; the fullest first. It raises `StoreError`."
+        """Who is near a limit now, or over it; the fullest first.
+
+        It raises `StoreError`.
+        """
         if not self._recalled:
             self._recall(store.likely(NEAR_LIMIT))
         marks = [
@@ -315,13 +321,13 @@ class Search:
 
     def __init__(self, mark: Mark, limit: Limit):
         self.mark, self.limit = mark, limit
-        self.room = limit.allowed - max(
-            mark.weight, 1
-        )  # marks that may be there already
+        # marks that may be there already
+        self.room = limit.allowed - max(mark.weight, 1)
+        # seconds: this window has room, and that one hasn't
         self.fits, self.full = (
             0.0,
             limit.seconds,
-        )  # seconds: this window has room, and that one hasn't
+        )
 
     def done(self) -> bool:
         "Is the answer near enough?"
@@ -339,9 +345,8 @@ class Search:
     def heed(self, counts: tuple[int, ...]) -> None:
         "Go on from what the store has said."
         windows = [limit.seconds for limit in self.look().limits]
-        fitting = sum(
-            marks <= self.room for marks in counts
-        )  # those are the first ones
+        # those are the first ones
+        fitting = sum(marks <= self.room for marks in counts)
         self.full = windows[min(fitting, STEPS - 1)]
         self.fits = windows[fitting - 1] if fitting else self.fits
 
@@ -349,7 +354,7 @@ class Search:
         "How long to wait; None if there will never be room."
         return None if self.room < 0 else ceil(self.limit.seconds - self.fits)
 
-
+# %% ../../nbs/rater/09_protocol.ipynb #bb783ea5
 def seconds_to_wait(
     store: Store,
     marks: Sequence[Mark],  # with the limits that have to be kept
@@ -367,26 +372,26 @@ def seconds_to_wait(
     return [None if None in one else max(filter(None, one), default=0) for one in waits]
 
 # %% ../../nbs/rater/09_protocol.ipynb #8f427795
-STORE_FAILED = "Store failed"  # what clients are told; they have no business with its servers, files and keys
-REFUSED = Verdict(
-    True, 1, 0
-)  # while the store is away, where that is what should be done
+# what clients are told; they have no business with its servers, files and keys
+STORE_FAILED = "Store failed"
+# while the store is away, where that is what should be done
+REFUSED = Verdict(True, 1, 0)
+# seconds: bounds of the classes in which batches are counted
 LATENCIES = (
     0.0001,
     0.001,
     0.01,
     0.1,
     1.0,
-)  # seconds: bounds of the classes in which batches are counted
+)
 
 
 class Latency:
     "How long a store has taken for its batches."
 
     def __init__(self) -> None:
-        self.batches = [0] * (
-            len(LATENCIES) + 1
-        )  # as long as each of `LATENCIES` or less, and longer
+        # as long as each of `LATENCIES` or less, and longer
+        self.batches = [0] * (len(LATENCIES) + 1)
         self.seconds = 0.0  # in all
 
     def took(self, seconds: float) -> None:
@@ -394,7 +399,7 @@ class Latency:
         self.batches[bisect_left(LATENCIES, seconds)] += 1
         self.seconds += seconds
 
-
+# %% ../../nbs/rater/09_protocol.ipynb #612b612f
 class Further(NamedTuple):
     "A request that wants to know more."
 
@@ -423,7 +428,7 @@ class Further(NamedTuple):
             b"\r", f" {window} {'-' if wait is None else wait}\r".encode()
         )
 
-
+# %% ../../nbs/rater/09_protocol.ipynb #4e0e6733
 NEVER = Limit(0, 1)
 
 
@@ -439,15 +444,12 @@ class Rater:
             Nearby(),
             Latency(),
         )
-        self.answered: Counter[tuple[str, str]] = (
-            Counter()
-        )  # by class and `0`, `1` or `2`
-        self.over: Counter[tuple[str, Limit | None]] = (
-            Counter()
-        )  # what was refused, by class and limit
-        self.watched: Counter[tuple[str, str]] = (
-            Counter()
-        )  # what would have been refused, by class and limit
+        # by class and `0`, `1` or `2`
+        self.answered: Counter[tuple[str, str]] = Counter()
+        # what was refused, by class and limit
+        self.over: Counter[tuple[str, Limit | None]] = Counter()
+        # what would have been refused, by class and limit
+        self.watched: Counter[tuple[str, str]] = Counter()
         self.spare = Memory()  # counts while the store is away
         self.refused = 0.0  # when a configuration was last refused, by `time.time`
         self._said_full = False
@@ -476,7 +478,8 @@ class Rater:
         if self.store.dropped and not self._said_full:
             self._said_full = True
             log.warning(
-                "the store holds as many values as it may, so the oldest go before their time"
+                "the store holds as many values as it may, "
+                "so the oldest go before their time"
             )
 
     def answers(

@@ -95,7 +95,8 @@ local limits, keep, span, strict = {}, 0, 0, false
 while position <= #ARGV[2] do
   local allowed, seconds, must
   allowed, seconds, must, position = struct.unpack("<ddd", ARGV[2], position)
-  limits[#limits + 1] = {allowed = allowed, most = allowed + SPARE_MARKS, since = now - seconds, must = must > 0}
+  limits[#limits + 1] = {allowed = allowed, most = allowed + SPARE_MARKS,
+                         since = now - seconds, must = must > 0}
   strict = strict or must > 0
   keep, span = math.max(keep, allowed + SPARE_MARKS), math.max(span, seconds)
 end
@@ -194,7 +195,7 @@ class LuaScript(NamedTuple):
     text: str
     sha: str
 
-
+# %% ../../nbs/rater/03_redis.ipynb #ae51d2bc
 def script(*parts: str) -> LuaScript:
     "A script of these parts."
     text = (
@@ -204,7 +205,7 @@ def script(*parts: str) -> LuaScript:
     )
     return LuaScript(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
-
+# %% ../../nbs/rater/03_redis.ipynb #32d5da7e
 MARK_SCRIPT = script(TOLD, FIND, ROOM, ADD, COUNT)
 
 # %% ../../nbs/rater/03_redis.ipynb #376079f1
@@ -227,11 +228,14 @@ def batch(
     commands: Sequence[Sequence[Any]],
     end: float,  # by `time.monotonic`: wait for no reply after that
 ) -> list[Any]:  # for each command, what it answers or the `ResponseError` of it
-    "Send commands together, and read the replies. It raises `RedisError` and `OSError`."
+    """Send commands together, and read the replies.
+
+    It raises `RedisError` and `OSError`.
+    """
     connection.send_packed_command(connection.pack_commands(commands))
     return [_reply(connection, end) for _ in commands]
 
-
+# %% ../../nbs/rater/03_redis.ipynb #65fc321e
 def _reply(connection: Connection, end: float) -> Any:
     if time.monotonic() > end:
         raise TimeoutError("Timeout reading a batch")
@@ -242,7 +246,10 @@ def _reply(connection: Connection, end: float) -> Any:
 
 # %% ../../nbs/rater/03_redis.ipynb #61f7fb3f
 def open_line(connection: Connection) -> None:
-    "Open a connection if it isn't, and anew if the server has closed it. It raises `RedisError` and `OSError`."
+    """Open a connection if it isn't, and anew if the server has closed it.
+
+    It raises `RedisError` and `OSError`.
+    """
     connection.connect()
     try:
         if not connection.can_read():
@@ -276,7 +283,7 @@ def failure(
         f"Redis: {code}{error} {key.decode(errors='backslashreplace')}".rstrip()
     )
 
-
+# %% ../../nbs/rater/03_redis.ipynb #7a4e7e04
 def checked_reply(reply: Any) -> Any:
     "What the server replies. It raises `StoreError` where that is an error."
     if isinstance(reply, RedisError):
@@ -284,13 +291,15 @@ def checked_reply(reply: Any) -> Any:
     return reply
 
 # %% ../../nbs/rater/03_redis.ipynb #4619c345
-_UNFIT = re.compile(
-    r"(?:.*: -)?(?:READONLY|MASTERDOWN|NOAUTH|LOADING)\b", re.DOTALL
-)  # a script's has more in front
+# a script's has more in front
+_UNFIT = re.compile(r"(?:.*: -)?(?:READONLY|MASTERDOWN|NOAUTH|LOADING)\b", re.DOTALL)
 
 
 def is_unfit(reply: Any) -> bool:
-    "Does this error say that the server isn't one to stay connected with? What it was the reply to hasn't been done."
+    """Does this error say that the server isn't one to stay connected with?
+
+    What it was the reply to hasn't been done.
+    """
     kinds = (ReadOnlyError, MasterDownError, BusyLoadingError, AuthenticationError)
     return (
         isinstance(reply, kinds)
@@ -335,7 +344,10 @@ class Line:
     def _ask_elsewhere(
         self, commands: Sequence[Sequence[Any]], replies: list[Any], end: float
     ) -> None:
-        "Ask once more, on a new connection, what a server couldn't do. Where that doesn't help, there is a pause."
+        """Ask once more, on a new connection, what a server couldn't do.
+
+        Where that doesn't help, there is a pause.
+        """
         self.connection.disconnect()
         undone = [index for index, reply in enumerate(replies) if is_unfit(reply)]
         with suppress(
@@ -354,7 +366,9 @@ class Line:
 
 # %% ../../nbs/rater/03_redis.ipynb #56ca39e7
 class HeldSocket:
-    "A socket whose waits all end when its connection's do, at `end` by `time.monotonic`."
+    """A socket whose waits all end when its connection's do, at `end` by
+    `time.monotonic`.
+    """
 
     def __init__(
         self, connection: Any, socket: Any
@@ -388,11 +402,11 @@ class HeldSocket:
         finally:
             self.socket.settimeout(chosen)
 
-
+# %% ../../nbs/rater/03_redis.ipynb #a0e7510e
 def held_to_its_end(
     connection: Any,  # which isn't open yet
-    found: Callable[[], tuple[str, int]]
-    | None = None,  # tells host and port each time that it is opened
+    # tells host and port each time that it is opened
+    found: Callable[[], tuple[str, int]] | None = None,
 ) -> Any:
     "A connection of redis-py's, with `end`: the time after which it waits for nothing."
     opened, connection.end = connection._connect, float("inf")
@@ -414,9 +428,12 @@ class RedisPlace(NamedTuple):
     service: str  # as the sentinels call it
     options: dict[str, Any]  # as redis-py's `Connection` takes them, and what is for us
 
-
+# %% ../../nbs/rater/03_redis.ipynb #7ad9d537
 SEVERAL = {"sentinel": 26379, "cluster": 6379}  # their ports
-SEVERAL_URL = "redis+sentinel://:PASSWORD@HOST,HOST/SERVICE/DATABASE or redis+cluster://:PASSWORD@HOST,HOST is one"
+SEVERAL_URL = (
+    "redis+sentinel://:PASSWORD@HOST,HOST/SERVICE/DATABASE or "
+    "redis+cluster://:PASSWORD@HOST,HOST is one"
+)
 
 
 URL_OPTIONS = (
@@ -443,7 +460,10 @@ URL_OPTIONS = (
 
 
 def check_options(url: str) -> None:
-    "See whether we know what stands behind a `?`. It raises `ValueError`, which shows nothing of the URL."
+    """See whether we know what stands behind a `?`.
+
+    It raises `ValueError`, which shows nothing of the URL.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:  # whose text may have a piece of the password in it
@@ -462,7 +482,7 @@ def check_options(url: str) -> None:
     if "password" in names and "@" in parts.netloc:
         raise ValueError("it has two passwords, or two users")
 
-
+# %% ../../nbs/rater/03_redis.ipynb #ef89c6c1
 def parse_place(url: str) -> RedisPlace:
     "What a URL says. It raises `ValueError`, which shows nothing of the URL."
     check_options(url)
@@ -524,7 +544,7 @@ class Reach(NamedTuple):
             raise ValueError(f"no such option of Redis: {error}") from None
         return Line(held_to_its_end(connection, found), self.timeout)
 
-
+# %% ../../nbs/rater/03_redis.ipynb #5c9b6f7f
 def reach(
     options: dict[str, Any],  # of a `RedisPlace`
     timeout: float,
@@ -597,9 +617,8 @@ class OneServer:
         self.line.connection.disconnect()
 
 # %% ../../nbs/rater/03_redis.ipynb #fbfbdd4b
-_A_CLIENT = re.compile(
-    r"<redis\..*?> - ", re.DOTALL
-)  # with all its options, in the text of redis-py's exception
+# with all its options, in the text of redis-py's exception
+_A_CLIENT = re.compile(r"<redis\..*?> - ", re.DOTALL)
 
 
 def sentinel_line(place: RedisPlace, settings: Reach) -> Line:
@@ -640,7 +659,9 @@ def sentinel_line(place: RedisPlace, settings: Reach) -> Line:
 
 # %% ../../nbs/rater/03_redis.ipynb #914e5f53
 def redirection(reply: Any) -> Any:
-    "A reply; where it sends us elsewhere, as redis-py's exception for that (which before 6 it makes in its own client only)."
+    """A reply; where it sends us elsewhere, as redis-py's exception for that (which
+    before 6 it makes in its own client only).
+    """
     code, _, rest = (
         str(reply).partition(" ") if type(reply) is ResponseError else ("", "", "")
     )
@@ -656,15 +677,19 @@ class ClusterServers:
         self.place, self.settings = place, settings
         self.lines: dict[str, Line] = {}
         self.client: RedisCluster | None = None
+        # when, should we again, why it failed
         self.looked, self.stale, self.reason = (
             float("-inf"),
             True,
             "",
-        )  # when, should we again, why it failed
+        )
         settings.line(host="", port=0)  # says it now if an option makes no sense
 
     def _look(self) -> RedisCluster:
-        "The client that knows which server has a slot. It looks at most once a second. It raises `StoreError`."
+        """The client that knows which server has a slot.
+
+        It looks at most once a second. It raises `StoreError`.
+        """
         if self.stale and time.monotonic() >= self.looked + RETRY_PAUSE:
             self.looked = time.monotonic()
             try:
@@ -804,14 +829,15 @@ def servers(place: RedisPlace, settings: Reach) -> OneServer | ClusterServers:
         sentinel_line(place, settings) if place.kind == "sentinel" else settings.line()
     )
 
-
+# %% ../../nbs/rater/03_redis.ipynb #8d2306a9
+# what comes of answers that aren't Redis's
 NONSENSE = (
     ValueError,
     TypeError,
     AttributeError,
     LookupError,
     OverflowError,
-)  # what comes of answers that aren't Redis's
+)
 _Given = ParamSpec("_Given")
 _Found = TypeVar("_Found")
 
@@ -830,20 +856,25 @@ def making_sense(method: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
 
     return asked
 
-
+# %% ../../nbs/rater/03_redis.ipynb #acac7e10
 class Redis:
     "Marks in servers of Redis or Valkey, for one rater or many."
 
     def __init__(
         self,
-        url: str,  # `redis://:PASSWORD@HOST:PORT/DATABASE`, `rediss://…` with TLS, `unix:///PATH`, `redis+sentinel://…` …
+        # `redis://:PASSWORD@HOST:PORT/DATABASE`, `rediss://…` with TLS, `unix:///PATH`,
+        # `redis+sentinel://…` …
+        url: str,
         timeout: float = 1,  # seconds for a batch; in the URL: `?timeout=2`
-        clock: Callable[[], float]
-        | None = None,  # in seconds; by default, the server's
+        # in seconds; by default, the server's
+        clock: Callable[[], float] | None = None,
         prefix: str = "rater:",  # of all keys; in the URL: `?prefix=mail:`
         most: int = VALUES_LIMIT,  # keys to hold, in each server
     ):
-        "It connects at the first question. It raises `ValueError` for a URL that isn't one."
+        """It connects at the first question.
+
+        It raises `ValueError` for a URL that isn't one.
+        """
         place = parse_place(url)
         settings, self.prefix = reach(place.options, timeout, prefix)
         self.servers = servers(place, settings)
@@ -874,7 +905,10 @@ class Redis:
 
     @making_sense
     def count(self, marks: Sequence[Mark]) -> list[tuple[int, ...] | StoreError]:
-        "As `Store.count`. Where it raises, some may be marked: a server that answers too late has marked."
+        """As `Store.count`.
+
+        Where it raises, some may be marked: a server that answers too late has marked.
+        """
         commands = [self.command(mark) for mark in marks]
         replies = self.servers.ask(commands, [command[3] for command in commands])
         return [
@@ -900,7 +934,9 @@ class Redis:
 
     @making_sense
     def held(self) -> int:
-        "As `Store.held`: the number of keys in the database, so it should have one to itself."
+        """As `Store.held`: the number of keys in the database, so it should have one to
+        itself.
+        """
         return sum(
             int(checked_reply(self.servers.ask_at(place, [("DBSIZE",)])[0]))
             for place in self.servers.places()
@@ -928,7 +964,9 @@ class Redis:
 
     @making_sense
     def likely(self, most: int) -> list[tuple[str, str]]:
-        "As `Store.likely`: the longest of the series that can be looked at in `LOOKING`."
+        """As `Store.likely`: the longest of the series that can be looked at in
+        `LOOKING`.
+        """
         end, sizes = time.monotonic() + LOOKING, dict[bytes, int]()
         for keys in self._keys():
             replies = (
@@ -951,7 +989,10 @@ class Redis:
         ]
 
     def tidy(self) -> None:
-        "As `Store.tidy`: Redis drops a key that has expired. Those of a window that is longer now are told to live on."
+        """As `Store.tidy`: Redis drops a key that has expired.
+
+        Those of a window that is longer now are told to live on.
+        """
         try:
             keys = next(self._walk, [])
             spans = [self.spans.get(key_parts(key, self.prefix)[0], 0) for key in keys]
@@ -968,6 +1009,6 @@ class Redis:
         "As `Store.close`."
         self.servers.close()
 
-
+# %% ../../nbs/rater/03_redis.ipynb #f0a86d21
 def _escaped(prefix: str) -> str:
     return re.sub(r"([\\*?\[\]^-])", r"\\\1", prefix)

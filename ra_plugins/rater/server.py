@@ -31,7 +31,9 @@ class Listener(socket.socket):
         return int(self.family), int(socket.SOCK_STREAM), 0
 
     def accept(self) -> tuple[socket.SocketType, Any]:  # type: ignore[override]
-        "A connection and its address, as in `socket.accept`, but a socket of C alone: Python's takes longer to make and close."
+        """A connection and its address, as in `socket.accept`, but a socket of C alone:
+        Python's takes longer to make and close.
+        """
         number, address = self._accept()  # type: ignore[attr-defined]
         return socket.SocketType(*self._kind, number), address
 
@@ -41,7 +43,9 @@ class Listener(socket.socket):
 
 # %% ../../nbs/rater/10_server.ipynb #e3d1b342
 BACKLOG = 1024  # connections that the kernel holds until they are accepted
-DEFER_ACCEPT = 5  # seconds for which the kernel holds a connection that says nothing (TCP_DEFER_ACCEPT, tcp(7))
+# seconds for which the kernel holds a connection that says nothing (TCP_DEFER_ACCEPT,
+# tcp(7))
+DEFER_ACCEPT = 5
 
 
 def listen(host: str, port: int) -> Listener:
@@ -75,14 +79,14 @@ class Asked(Protocol):
     def keep(self) -> bool:
         "Does the connection stay open after the answer?"
 
-
+# %% ../../nbs/rater/10_server.ipynb #da7589de
 class Answering(Protocol):
     "What answers those who connect."
 
     def answers(self, asked: Sequence[Any]) -> list[bytes]:
         "For each question that was read, what to send."
 
-
+# %% ../../nbs/rater/10_server.ipynb #641bdc69
 class Service(Answering, Protocol):
     "What answers the lines that come in."
 
@@ -91,31 +95,35 @@ class Service(Answering, Protocol):
         "What to send to somebody whose line has ended without a newline."
 
     def read(self, line: bytes) -> Asked:
-        "Read a line without its newline. It doesn't raise, and after a line over `QUESTION_LIMIT` nothing is kept."
+        """Read a line without its newline.
+
+        It doesn't raise, and after a line over `QUESTION_LIMIT` nothing is kept.
+        """
 
 # %% ../../nbs/rater/10_server.ipynb #164239a3
 CHUNK = 4096  # bytes to read at once: several lines
 
 
 def whole_lines(data: bytes) -> tuple[list[bytes], bytes]:
-    "The whole lines in what has come, and the beginning of the next. One that gets too long is taken for whole."
+    """The whole lines in what has come, and the beginning of the next.
+
+    One that gets too long is taken for whole.
+    """
     *lines, rest = data.split(b"\n")
-    return (
-        [*lines, rest] if len(rest) > QUESTION_LIMIT + 1 else lines
-    ), rest  # a carriage return may be among them
+    # a carriage return may be among them
+    return ([*lines, rest] if len(rest) > QUESTION_LIMIT + 1 else lines), rest
 
 # %% ../../nbs/rater/10_server.ipynb #fe8e54d8
+# what a client is waited for, in poll(2) and epoll(7) alike
 READABLE, WRITABLE = (
     select.POLLIN,
     select.POLLOUT,
-)  # what a client is waited for, in poll(2) and epoll(7) alike
+)
 SURPLUS = 1 << 21  # bytes to ignore of a client that says more than it should
-NOW = int(
-    socket.MSG_DONTWAIT
-)  # spares the system call that makes a socket non-blocking
-LAST = NOW | int(
-    getattr(socket, "MSG_MORE", 0)
-)  # lets the answer travel with the end of the connection, in one packet
+# spares the system call that makes a socket non-blocking
+NOW = int(socket.MSG_DONTWAIT)
+# lets the answer travel with the end of the connection, in one packet
+LAST = NOW | int(getattr(socket, "MSG_MORE", 0))
 
 # %% ../../nbs/rater/10_server.ipynb #67bc249f
 class Connection:
@@ -148,7 +156,10 @@ class Connection:
         return self.waiting.close(self) if self.surplus <= 0 else None
 
     def end(self) -> None:
-        "Close it. Who has sent the beginning of a line, and no more, is told what is missing."
+        """Close it.
+
+        Who has sent the beginning of a line, and no more, is told what is missing.
+        """
         if self.buffer and not self.surplus:
             with suppress(OSError):
                 self.socket.send(self.port.service.cut_short, LAST)
@@ -170,7 +181,9 @@ class Connection:
         return None if lines else self.waiting.watch(self, READABLE)
 
     def send(self) -> None:
-        "Send what there is to send, as far as the client takes it, and decide how to go on."
+        """Send what there is to send, as far as the client takes it, and decide how to
+        go on.
+        """
         try:
             sent = self.socket.send(
                 self.output, NOW if self.keep or self.surplus else LAST
@@ -190,9 +203,8 @@ class Connection:
         return self.waiting.watch(self, READABLE, again=self.keep)
 
 # %% ../../nbs/rater/10_server.ipynb #32778c11
-SECOND = (
-    1 if hasattr(select, "epoll") else 1000
-)  # in the unit in which it is told how long to wait
+# in the unit in which it is told how long to wait
+SECOND = 1 if hasattr(select, "epoll") else 1000
 
 
 def poller() -> Any:
@@ -213,21 +225,22 @@ class Waiting:
         self.now = time.monotonic()  # the time at which a turn of the loop begins
         self.accepted = 0  # connections, of all ports
         self.dropped = 0  # connections that were too slow, or over the limit
+        # is nobody accepted, for want of open files? How often was that so?
         self.paused, self.pauses = (
             False,
             0,
-        )  # is nobody accepted, for want of open files? How often was that so?
+        )
         self.listeners: list[int] = []  # file descriptors
         self.poll: Any = beside.poll if beside else poller()
-        self.ready: dict[int, Callable[[], object]] = (
-            beside.ready if beside else {}
-        )  # what to do, by file descriptor
-        self.connections: dict[
-            int, Connection
-        ] = {}  # by file descriptor; first the one that has waited for longest
+        # what to do, by file descriptor
+        self.ready: dict[int, Callable[[], object]] = beside.ready if beside else {}
+        # by file descriptor; first the one that has waited for longest
+        self.connections: dict[int, Connection] = {}
 
     def watch(self, connection: Connection, events: int, again: bool = False) -> None:
-        "Wait until a connection can be read or written; `again` gives it the whole time once more."
+        """Wait until a connection can be read or written; `again` gives it the whole
+        time once more.
+        """
         number = connection.socket.fileno()
         if connection.events != events:
             if connection.events:
@@ -272,7 +285,9 @@ class Waiting:
             self.close(next(iter(self.connections.values())))
 
     def make_room(self) -> None:
-        "No more files can be opened: drop a connection, or else accept nobody for a while."
+        """No more files can be opened: drop a connection, or else accept nobody for a
+        while.
+        """
         if self.connections:
             self.drop_one()
         elif not self.paused:
@@ -288,12 +303,15 @@ class Waiting:
 
 # %% ../../nbs/rater/10_server.ipynb #eaab19a5
 class Port:
-    "A place where clients connect, who answers there, and what has been asked in this turn of the loop."
+    """A place where clients connect, who answers there, and what has been asked in this
+    turn of the loop.
+    """
 
     def __init__(
         self,
         listener: Listener,
-        service: Any,  # `Answering`, and what the connections need: `Service`, for lines
+        # `Answering`, and what the connections need: `Service`, for lines
+        service: Any,
         waiting: Waiting,
         connection: type[Connection] = Connection,  # how what a client says is read
     ):
@@ -338,9 +356,8 @@ class Turns:
 
     def __init__(
         self,
-        often: Callable[[], None] = lambda: (
-            None
-        ),  # is called ten times a second, and returns within milliseconds
+        # is called ten times a second, and returns within milliseconds
+        often: Callable[[], None] = lambda: None,
         limit: int = 10_000,  # connections, as `Waiting` has it
         timeout: float = 30,  # seconds, as `Waiting` has it
     ):
@@ -355,8 +372,8 @@ class Turns:
         listener: Listener,
         service: Answering,  # `Service`, for connections that say lines
         connection: type[Connection] = Connection,
-        group: Waiting
-        | None = None,  # where they are waited for, if not with the others; one of `groups`
+        # where they are waited for, if not with the others; one of `groups`
+        group: Waiting | None = None,
     ) -> None:
         "Let `service` answer those who connect to `listener`."
         listener.setblocking(False)

@@ -31,21 +31,24 @@ def quoted_text(value: Any) -> str:
         raise ValueError
     return value
 
-
+# %% ../../nbs/rater/06_settings.ipynb #96e2dd79
 def true_or_false(value: Any) -> bool:
     "true or false"
     if not isinstance(value, bool):
         raise ValueError
     return value
 
-
+# %% ../../nbs/rater/06_settings.ipynb #c5461792
 def anything(value: Any) -> Any:
     "anything"
     return value
 
 # %% ../../nbs/rater/06_settings.ipynb #3acc5007
 def value_of_kind(kind: Callable[[Any], Any], name: str, value: Any) -> Any:
-    "What `kind` makes of the value called `name`. It raises `ValueError`, with a message for people."
+    """What `kind` makes of the value called `name`.
+
+    It raises `ValueError`, with a message for people.
+    """
     try:
         return kind(value)
     except ValueError as error:
@@ -53,7 +56,7 @@ def value_of_kind(kind: Callable[[Any], Any], name: str, value: Any) -> Any:
             str(error) or f"{name} should be {kind.__doc__}, not {as_written(value)}"
         ) from None
 
-
+# %% ../../nbs/rater/06_settings.ipynb #66bad769
 def as_written(value: Any) -> str:
     "A value as one would write it in the file."
     return (
@@ -81,7 +84,7 @@ def port_number(value: Any) -> int | None:
     "a whole number from 0 (any free port) to 65535, or false for none"
     return None if value is False else whole(0, 65535)(value)
 
-
+# %% ../../nbs/rater/06_settings.ipynb #7ac002cd
 def ip(value: Any) -> str:
     "an IP address in double quotes"
     if address(quoted_text(value)) is None:
@@ -101,7 +104,7 @@ def store_name(value: Any) -> str:
     open_store(quoted_text(value))
     return str(value)
 
-
+# %% ../../nbs/rater/06_settings.ipynb #817c4b96
 def one_of(*choices: str) -> Callable[[Any], str]:
     "The kind of texts that are one of these."
 
@@ -114,7 +117,7 @@ def one_of(*choices: str) -> Callable[[Any], str]:
     kind.__doc__ = f"{', '.join(shown[:-1])} or {shown[-1]}"
     return kind
 
-
+# %% ../../nbs/rater/06_settings.ipynb #79cba126
 def limit_list(value: Any) -> tuple[Limit, ...]:
     'a count and a time, as in "10 in 1m", or a list of such'
     texts = [value] if isinstance(value, str) else value
@@ -126,17 +129,17 @@ def limit_list(value: Any) -> tuple[Limit, ...]:
         raise ValueError
     return tuple(map(parse_limit, texts))
 
-
+# %% ../../nbs/rater/06_settings.ipynb #fef0c300
 def watch_list(value: Any) -> bool | tuple[Limit, ...]:
     "true or false, or one of the limits, or a list of such"
     return value if isinstance(value, bool) else limit_list(value)
 
-
+# %% ../../nbs/rater/06_settings.ipynb #fe2eebf8
 def pattern(value: Any) -> str:
     "a network, an address, or a wildcard as in a shell, in double quotes"
     return Rule(quoted_text(value), ()).pattern
 
-
+# %% ../../nbs/rater/06_settings.ipynb #87b4ffae
 FILE = "file:"  # before the name of a file of patterns
 FILE_LIMIT = 16 * 2**20  # bytes of that
 
@@ -147,14 +150,13 @@ class Patterns(NamedTuple):
     shown: str
     among: tuple[str, ...] = ()  # if they are several
 
-
+# %% ../../nbs/rater/06_settings.ipynb #4144dc4a
 def patterns(value: Any) -> Patterns:
     'a network, an address, a wildcard as in a shell, a list of those, or "file:PATH", all in double quotes'
     if isinstance(value, str) and value.startswith(FILE):
         found = patterns_in_file(value.removeprefix(FILE))
-        return Patterns(
-            f"{value} ({len(found)})", found or ("\n",)
-        )  # which no value has
+        # which no value has
+        return Patterns(f"{value} ({len(found)})", found or ("\n",))
     if not isinstance(value, (list, tuple)):
         return Patterns(pattern(value))
     found = tuple(map(pattern, value))
@@ -167,7 +169,7 @@ def patterns(value: Any) -> Patterns:
         else Patterns(found[0])
     )
 
-
+# %% ../../nbs/rater/06_settings.ipynb #7ff9f853
 def patterns_in_file(path: str) -> tuple[str, ...]:
     "The patterns in a file, one a line. It raises `ValueError`."
     try:
@@ -189,7 +191,7 @@ def patterns_in_file(path: str) -> tuple[str, ...]:
                 raise ValueError(f"{path}, line {number}: {error}") from None
     return tuple(found)
 
-
+# %% ../../nbs/rater/06_settings.ipynb #1fed50e5
 def one_character(value: Any) -> str:
     'one character in double quotes, as in "+"'
     if (
@@ -207,7 +209,8 @@ def setting(
     kind: Callable[[Any], Any],
     default: Any,
     meaning: str,  # a sentence, for the table
-    written: bool = False,  # is the default what would stand in the file, and not what is made of it?
+    # is the default what would stand in the file, and not what is made of it?
+    written: bool = False,
 ) -> Any:  # to a type checker, the value
     "Declare a setting, in the body of a dataclass."
     value = kind(default) if written else default
@@ -236,17 +239,22 @@ class SettingTable:
             "| `{}` | {} | {} | {} |".format(*row) for row in self.rows
         )
 
-
+# %% ../../nbs/rater/06_settings.ipynb #abb014c3
 def setting_name(field: Field[Any]) -> str:
-    "What a setting is called in the file: without the _ that a word of Python's has at its end here, as class has."
+    """What a setting is called in the file: without the _ that a word of Python's has
+    at its end here, as class has.
+    """
     return field.name.rstrip("_")
 
-
+# %% ../../nbs/rater/06_settings.ipynb #99574d09
 def _default(value: Any) -> str:
     return "none" if value in (None, ()) else as_written(value)
 
 # %% ../../nbs/rater/06_settings.ipynb #ce10ef26
-UNUSED = "Taken since the C rater had it; it has no effect: a mark is kept for as long as a window needs it."
+UNUSED = (
+    "Taken since the C rater had it; it has no effect: "
+    "a mark is kept for as long as a window needs it."
+)
 LEVELS = ("fatal", "error", "warning", "info", "debug")
 
 
@@ -364,7 +372,8 @@ class ClassSettings:
     down: str = setting(
         one_of(*DOWN),
         "",
-        "What is answered while the store is away. Without it, there is no verdict then.",
+        "What is answered while the store is away. "
+        "Without it, there is no verdict then.",
     )
 
 # %% ../../nbs/rater/06_settings.ipynb #218212eb
@@ -382,7 +391,9 @@ Section = TypeVar("Section")
 def section(
     source: Source, where: Where, table: Mapping[str, Any], kind: type[Section]
 ) -> Section | None:
-    "The values of a table, judged by their declaration, or None and more problems in `source`."
+    """The values of a table, judged by their declaration, or None and more problems in
+    `source`.
+    """
     declared = fields(kind)  # type: ignore[arg-type]
     known = {
         setting_name(each): (each.name, each.metadata["kind"]) for each in declared

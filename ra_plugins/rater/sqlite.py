@@ -49,7 +49,10 @@ MARKS = Layout(
 
 # %% ../../nbs/rater/02_sqlite.ipynb #118ff03b
 def lock_file(path: str) -> FileIO:  # to be closed, which lets go of the lock
-    "Lock a file, which is made if there is none. It raises `OSError`, and `ValueError` if another has it."
+    """Lock a file, which is made if there is none.
+
+    It raises `OSError`, and `ValueError` if another has it.
+    """
     file = FileIO(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,7 +63,7 @@ def lock_file(path: str) -> FileIO:  # to be closed, which lets go of the lock
         ) from None
     return file
 
-
+# %% ../../nbs/rater/02_sqlite.ipynb #b1e33a86
 def file_identity(path: str) -> tuple[int, int]:
     "Which file bears a name; zeros for none."
     try:
@@ -74,7 +77,11 @@ LOCK_TIMEOUT = 0.1  # seconds to wait while another process writes to the file
 
 
 class MarksFile(DatabaseFile):
-    "A file of marks. It is let alone for a second after a failure, and opened anew at the first question after that."
+    """A file of marks.
+
+    It is let alone for a second after a failure, and opened anew at the first question
+    after that.
+    """
 
     def __init__(self, path: str, clock: Callable[[], float]):
         super().__init__(path, MARKS, clock)
@@ -123,7 +130,10 @@ WRITE_SERIES = """
 INSERT INTO series VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET expires = excluded.expires, marks = excluded.marks
 """
-BRING_BACK = "UPDATE series SET expires = ? WHERE key IN (SELECT key FROM series WHERE expires > ? LIMIT ?)"
+BRING_BACK = (
+    "UPDATE series SET expires = ? "
+    "WHERE key IN (SELECT key FROM series WHERE expires > ? LIMIT ?)"
+)
 EXPIRED = "SELECT key, substr(marks, -8) FROM series WHERE expires <= ? LIMIT ?"
 KEEP_ON = "UPDATE series SET expires = ? WHERE key = ?"
 DROP = "DELETE FROM series WHERE key = ?"
@@ -145,7 +155,7 @@ def drop_expired(
     database.executemany(DROP, gone)
     return len(gone), len(expired) == SLICE
 
-
+# %% ../../nbs/rater/02_sqlite.ipynb #ec674da6
 def write_series(
     database: sqlite3.Connection,
     rows: Iterable[tuple[bytes, float, array[float]]],  # key, expiry, series
@@ -176,17 +186,17 @@ class Changes:
         self.spans: dict[str, float] = {}
         self.written = float("-inf")  # when
         self.more = False  # is there more to drop?
+        # rows that may be in the file; those that had to go for it
         self.most, self.dropped = (
             most,
             0,
-        )  # rows that may be in the file; those that had to go for it
+        )
         self.rows = 0  # in the file
         self.rows_of: sqlite3.Connection | None = (
             None  # through which they were counted; a new one may be of a new file
         )
-        self.new: set[tuple[str, str]] = (
-            set()
-        )  # those of the series that aren't in the file
+        # those of the series that aren't in the file
+        self.new: set[tuple[str, str]] = set()
 
     def due(self, now: float) -> bool:
         "Is it time to write?"
@@ -235,7 +245,9 @@ class Changes:
 
 # %% ../../nbs/rater/02_sqlite.ipynb #3a000d3e
 FULLEST = """
-SELECT key FROM (SELECT key, length(marks) AS size FROM series ORDER BY expires DESC LIMIT 20000)
+SELECT key FROM (
+    SELECT key, length(marks) AS size FROM series ORDER BY expires DESC LIMIT 20000
+)
 ORDER BY size DESC LIMIT ?
 """
 
@@ -246,10 +258,10 @@ class Sqlite:
     def __init__(
         self,
         path: str,
-        clock: Callable[
-            [], float
-        ] = time.time,  # in seconds; it goes on over restarts, so it tells the time of day
-        most: int = VALUES_LIMIT,  # values to hold, and a slice more that waits to be written
+        # in seconds; it goes on over restarts, so it tells the time of day
+        clock: Callable[[], float] = time.time,
+        # values to hold, and a slice more that waits to be written
+        most: int = VALUES_LIMIT,
     ):
         "The file is opened at the first question."
         self.clock, self.file, self.changes = (
@@ -306,10 +318,11 @@ class Sqlite:
         "As `Store.values`."
         with self.file.asked() as database:
             self.changes.write(database, self.clock())
+            # a ! comes right behind a blank
             first, last = (
                 octets(f"{name} "),
                 octets(f"{name}!"),
-            )  # a ! comes right behind a blank
+            )
             rows = database.execute(
                 "SELECT key FROM series WHERE key >= ? AND key < ?", (first, last)
             ).fetchall()
@@ -328,11 +341,13 @@ class Sqlite:
                 self.changes.write(database, now)
 
     def close(self) -> None:
-        "As `Store.close`. It raises `StoreError` where the last marks can't be written."
+        """As `Store.close`.
+
+        It raises `StoreError` where the last marks can't be written.
+        """
         try:
-            self.file.failed = float(
-                "-inf"
-            )  # once more, whenever it failed the last time
+            # once more, whenever it failed the last time
+            self.file.failed = float("-inf")
             with self.file.asked() as database:
                 self.changes.write(database, self.clock())
         finally:

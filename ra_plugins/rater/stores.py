@@ -13,16 +13,18 @@ from ra_plugins.rater.memory import VALUES_LIMIT, Memory, Store
 __all__ = ['REDIS', 'open_store']
 
 # %% ../../nbs/rater/04_stores.ipynb #b383cc88
-REDIS = re.compile(
-    r"(?:redis|rediss)(?:\+(?:sentinel|cluster))?|unix"
-)  # schemes of URLs
+# schemes of URLs
+REDIS = re.compile(r"(?:redis|rediss)(?:\+(?:sentinel|cluster))?|unix")
 
 
 def open_store(
     text: str,
     most: int = VALUES_LIMIT,  # values to hold
 ) -> Store:
-    "The store that a setting names. It raises `ValueError`, which says what would do. Files and servers are asked later."
+    """The store that a setting names.
+
+    It raises `ValueError`, which says what would do. Files and servers are asked later.
+    """
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", text)
     if text in ("memory", ":memory:"):
         return Memory(most=most)
@@ -40,7 +42,10 @@ def open_store(
             if "@" in text
             else repr(text)
         )
-        places = "redis://HOST, rediss://HOST, unix://PATH, redis+sentinel://HOST/SERVICE or redis+cluster://HOST"
+        places = (
+            "redis://HOST, rediss://HOST, unix://PATH, "
+            "redis+sentinel://HOST/SERVICE or redis+cluster://HOST"
+        )
         raise ValueError(
             f"{shown} is no store: memory, sqlite:PATH, {places} would be one"
         )
@@ -48,7 +53,7 @@ def open_store(
 
     return Sqlite(path, most=most)
 
-
+# %% ../../nbs/rater/04_stores.ipynb #9fcc34d8
 def _redis(url: str, most: int) -> Store:
     try:
         from ra_plugins.rater.redis import Redis

@@ -35,7 +35,7 @@ class ConfigProblem(NamedTuple):
             else f"{self.file}: {self.message}"
         )
 
-
+# %% ../../nbs/rater/05_syntax.ipynb #ab9d82cb
 class ConfigError(Exception):
     "A configuration that can't be used."
 
@@ -59,7 +59,9 @@ class Source:
         self.notes: list[ConfigProblem] = []  # what does no harm
 
     def problem(self, where: Where, message: str) -> ConfigProblem:
-        "Something about the value at `where`, or the nearest thing around it that has a place."
+        """Something about the value at `where`, or the nearest thing around it that has
+        a place.
+        """
         while where and where not in self.places:
             where = where[:-1]
         return ConfigProblem(*self.places.get(where, (self.file, 0)), message)
@@ -213,7 +215,7 @@ def read_libconfig(file: str, content: bytes) -> Source:
         source.wrong(where, f"{where[-1]} comes twice")
     return source
 
-
+# %% ../../nbs/rater/05_syntax.ipynb #b88a9e93
 def _misplaced(
     at: Any,  # the token that is in the wrong place, or None at the end
     error: str,  # libconf's
@@ -233,13 +235,14 @@ def _misplaced(
 
 # %% ../../nbs/rater/05_syntax.ipynb #adad6da3
 _COMMENT = re.compile(rb"^[ \t]*/\*.*?\*/", re.MULTILINE | re.DOTALL)
-_UNFINISHED = re.compile(
-    rb"[=:,(\[{][ \t]*(?:(?:#|//).*)?$"
-)  # a line after which a value has to come
+# a line after which a value has to come
+_UNFINISHED = re.compile(rb"[=:,(\[{][ \t]*(?:(?:#|//).*)?$")
 
 
 def is_toml(content: bytes) -> bool:
-    "Does this look like TOML: does a line begin with a bracket where no value can stand?"
+    """Does this look like TOML: does a line begin with a bracket where no value can
+    stand?
+    """
     before = b""
     for line in map(bytes.strip, _COMMENT.sub(b"", content).splitlines()):
         if line.startswith(b"[") and not _UNFINISHED.search(before):

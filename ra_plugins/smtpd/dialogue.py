@@ -24,7 +24,8 @@ __all__ = ['TIMEOUT', 'RECIPIENTS_LIMIT', 'MAIL_FIRST', 'SYNTAX_ERROR', 'TOO_BIG
 
 # %% ../../nbs/smtpd/01_dialogue.ipynb #6062e59e
 def _unquoted(text: str, end: str) -> str:
-    "The text up to `end`, which quotes and a backslash protect, without those quotes and backslashes."
+    """The text up to `end`, which quotes and a backslash protect, without those quotes
+    and backslashes."""
     kept, quoted, escaped = [], False, False
     for char in text:
         if escaped:
@@ -123,7 +124,8 @@ _SIOCGIFADDR = 0x8915  # netdevice(7)
 
 @cache
 def _interface_addresses() -> frozenset[str]:
-    "The IPv4 addresses of this machine, as far as the system tells; 0.0.0.0 is one (RFC 1122, section 3.2.1.3)."
+    """The IPv4 addresses of this machine, as far as the system tells; 0.0.0.0 is one
+    (RFC 1122, section 3.2.1.3)."""
     found = {"0.0.0.0", "127.0.0.1"}  # noqa: S104
     with (
         suppress(ImportError, OSError),
@@ -156,11 +158,14 @@ def _literal(
     )  # a byte each, whatever stands there
 
 # %% ../../nbs/smtpd/01_dialogue.ipynb #4c7bdbd9
-TIMEOUT = 1200  # seconds without a word from the client, unless `timeoutsmtpd` says otherwise: qmail-smtpd(8)
+# seconds without a word from the client, unless `timeoutsmtpd` says otherwise:
+# qmail-smtpd(8)
+TIMEOUT = 1200
 
 
 class AtStart:
-    "What qmail-smtpd has read when a session begins; `OSError` if one of its files is there and can't be read."
+    """What qmail-smtpd has read when a session begins; `OSError` if one of its files is
+    there and can't be read."""
 
     def __init__(
         self,
@@ -199,7 +204,8 @@ class AtStart:
         self.local_host = environ.get("TCPLOCALHOST", self.local_ip)
 
     def require_name(self) -> None:
-        "Raise `OSError` if there is neither `smtpgreeting` nor `me`: qmail-smtpd doesn't begin then."
+        """Raise `OSError` if there is neither `smtpgreeting` nor `me`: qmail-smtpd
+        doesn't begin then."""
         if self.me is None and not self.control.exists("smtpgreeting"):
             raise FileNotFoundError(
                 errno.ENOENT, os.strerror(errno.ENOENT), self.control.path("me")
@@ -214,7 +220,8 @@ class AtStart:
         )
 
     def allows(self, recipient: str) -> bool:
-        "Does `rcpthosts` let mail for this recipient in, or `morercpthosts.cdb` (`qmail-smtpd(8)`)?"
+        """Does `rcpthosts` let mail for this recipient in, or `morercpthosts.cdb`
+        (`qmail-smtpd(8)`)?"""
         _, at, domain = octets(recipient).lower().rpartition(b"@")
         if not at or self.rcpthosts is None:
             return True
@@ -351,13 +358,15 @@ class Transaction:
         self.end()
 
     def end(self) -> None:
-        "Begin anew: the message has been taken, or RSET gave it up. Variables stay as they are."
+        """Begin anew: the message has been taken, or RSET gave it up. Variables stay as
+        they are."""
         self.sender: str | None = None  # None before MAIL
         self.recipients = Recipients(self.start, self.checks)
         self.checks.effects.reset()
 
     async def mail(self, argument: str) -> None:
-        "MAIL. A transaction begins, in place of one that was under way, unless a plugin refuses."
+        """MAIL. A transaction begins, in place of one that was under way, unless a
+        plugin refuses."""
         address = self.start.address_in(argument)
         if address is None:
             await self.checks.say(SYNTAX_ERROR)
@@ -373,7 +382,8 @@ class Transaction:
                 await self.checks.say("250 ok")
 
     def _is_too_big(self, argument: str) -> bool:
-        "Does the client say that its message is (RFC 1870, section 3)? netqmail itself doesn't listen."
+        """Does the client say that its message is (RFC 1870, section 3)? netqmail
+        itself doesn't listen."""
         for word in argument.partition(">")[2].split(" "):
             if word[:5].upper() == "SIZE=" and 0 < self.start.databytes < (
                 _number_of(word[5:]) or 0
@@ -415,12 +425,15 @@ def reply_lines(code: int, *texts: str) -> list[str]:
 
 # %% ../../nbs/smtpd/01_dialogue.ipynb #76b79565
 class Dialogue:
-    "An SMTP session with one client, as qmail-smtpd holds it. Each method answers one command."
+    """An SMTP session with one client, as qmail-smtpd holds it. Each method answers one
+    command."""
 
     def __init__(
         self,
         control: Control,
-        checks: Checks,  # over the environment that tcpserver leaves: TCPREMOTEIP, perhaps RELAYCLIENT, settings of plugins
+        # over the environment that tcpserver leaves: TCPREMOTEIP, perhaps RELAYCLIENT,
+        # settings of plugins
+        checks: Checks,
         like: str = "netqmail",  # whose qmail-smtpd: a key of `SECTIONS`
         logins: bool = False,  # may clients log in?
     ):

@@ -49,7 +49,8 @@ def encoded(
 
 # %% ../../nbs/smtpd/00_qmail_spp.ipynb #e2d401c8
 class Failure(Exception):
-    "A program that couldn't be run or didn't end well; the text is what qmail-smtpd says of it."
+    """A program that couldn't be run or didn't end well; the text is what qmail-smtpd
+    says of it."""
 
 
 async def end_process(process: asyncio.subprocess.Process) -> None:
@@ -64,7 +65,8 @@ async def start_process(
     environ: dict[str, str],
     **how: Any,  # as for `subprocess.Popen`
 ) -> asyncio.subprocess.Process:
-    "A process in a session of its own. If we are cancelled while it starts, it ends with its children."
+    """A process in a session of its own. If we are cancelled while it starts, it ends
+    with its children."""
     starting = asyncio.ensure_future(asyncio.create_subprocess_exec(
         *arguments, env=encoded(environ), restore_signals=False, start_new_session=True, **how
     ))  # fmt: skip
@@ -106,7 +108,8 @@ async def in_time(
     awaited: Awaitable[T],
     seconds: float,
 ) -> T:
-    "As `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes together with the result."
+    """As `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes
+    together with the result."""
     task = asyncio.ensure_future(awaited)
     try:
         await asyncio.wait({task}, timeout=seconds)
@@ -126,7 +129,8 @@ async def _output(
     reader: IO[bytes],  # the pipe's end
     deadline: float,  # on the event loop's clock
 ) -> AsyncGenerator[bytes, None]:
-    "What comes through a pipe; `Failure` where that is too much, `TimeoutError` where it takes too long."
+    """What comes through a pipe; `Failure` where that is too much, `TimeoutError` where
+    it takes too long."""
     loop, stream, size = asyncio.get_running_loop(), asyncio.StreamReader(), 0
     pipe, _ = await loop.connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(stream), reader
@@ -168,7 +172,8 @@ async def run_program(
     seconds: float = 300,  # that it may take; qmail-smtpd itself would wait for ever
     errors: int | None = None,  # descriptor for its standard error; by default, ours
 ) -> AsyncGenerator[Command, None]:
-    "Run a program and yield its commands as it prints them, up to a final one; `Failure` where it didn't end well."
+    """Run a program and yield its commands as it prints them, up to a final one;
+    `Failure` where it didn't end well."""
     descriptor, writer = os.pipe()
     with os.fdopen(descriptor, "rb") as reader:
         try:
@@ -296,7 +301,8 @@ class Checks:
         self.closed = False  # is it time to hang up?
 
     async def overdue(self, stage: str) -> bool:
-        "Has a plugin left a refusal for this stage? Then send it: that was the answer, and nothing else happens."
+        """Has a plugin left a refusal for this stage? Then send it: that was the
+        answer, and nothing else happens."""
         replies = self.effects.later[stage]
         if replies:
             self.effects.shown.add(stage)
@@ -307,7 +313,8 @@ class Checks:
     async def check(
         self,
         stage: str,  # of `STAGES`
-        variable: str = "",  # SMTPMAILFROM or SMTPRCPTTO, where the command names an address
+        # SMTPMAILFROM or SMTPRCPTTO, where the command names an address
+        variable: str = "",
         address: str = "",
     ) -> str:  # `go` on, go on and `skip` qmail's own checks, or `refuse`: the reply has been sent
         "Run the plugins of a stage. Afterwards `Effects.address` is the address to go on with."

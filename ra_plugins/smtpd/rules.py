@@ -81,13 +81,13 @@ def rules_in(
     found: dict[str, ClientRule] = {}
     for number, whole in enumerate(text.split("\n"), 1):
         line = whole.rstrip(" \t")
-        if whole == "" or line.startswith("#"):
+        if ":" not in line or line.startswith("#"):
             continue
         address, word, rest = _parts(line)
         settings, addresses = _settings(rest) if word else None, _addresses(address)
         if settings is None or addresses is None:
             raise RuleFault(
-                f"line {number}: tcprules doesn't take {printable(line, 200) or 'a line of blanks'!r}"
+                f"line {number}: tcprules doesn't take {printable(line, 200)!r}"
             )
         for each in addresses:
             found.setdefault(each, ClientRule(number, line, word == "allow", settings))

@@ -30,6 +30,7 @@ from ra_plugins.smtpd.qmail_spp import (
     run_program,
     start_process,
 )
+from ra_plugins.support.command_line import trouble
 from ra_plugins.support.control import Control
 from ra_plugins.support.log import log_line, octets, printable
 from ra_plugins.support.networks import unmapped
@@ -70,14 +71,14 @@ class ServerSetup:
         self,
         folder: str,  # of the control files; the one above it is qmail's home
         like: str = "netqmail",  # whose qmail-spp: a key of `SECTIONS`
-        users: dict[str, str]
-        | None = None,  # passwords by name; AUTH is offered where there are any
+        # passwords by name; AUTH is offered where there are any
+        users: dict[str, str] | None = None,
         deliver: str = "",  # shell command that takes each message on standard input
         seconds: float = 300,  # that a plugin may take
-        environ: dict[str, str]
-        | None = None,  # for plugins: settings; by default, what they inherit from this process
-        errors: int
-        | None = None,  # descriptor for what plugins log; by default, our standard error
+        # for plugins: settings; by default, what they inherit from this process
+        environ: dict[str, str] | None = None,
+        # descriptor for what plugins log; by default, our standard error
+        errors: int | None = None,
     ):
         self.control = Control(os.path.abspath(folder))
         self.home = os.path.dirname(self.control.folder)
@@ -94,7 +95,8 @@ class ServerSetup:
 
 # %% ../../nbs/smtpd/02_server.ipynb #b0a09471
 def _write_log(line: bytes, errors: int | None = None) -> None:
-    "Write a line to a descriptor, or to standard error. A log that takes no more is no reason to fail."
+    """Write a line to a descriptor, or to standard error. A log that takes no more is
+    no reason to fail."""
     with suppress(OSError, ValueError):
         if errors is not None:
             os.write(errors, line)
@@ -121,8 +123,8 @@ class SessionLog:
     def __init__(
         self,
         number: int,
-        errors: int
-        | None = None,  # descriptor to write to; by default, our standard error
+        # descriptor to write to; by default, our standard error
+        errors: int | None = None,
     ):
         self.mark, self.errors, self.rest = f"session {number}: ".encode(), errors, b""
         self.reader, self.writer = os.pipe()
@@ -158,7 +160,9 @@ class SessionLog:
         _write_log(self.mark + line + b"\n", self.errors)
 
 
-SMTP_LINE_LIMIT = 65536  # bytes: of a line in the log, and of an SMTP command, which qmail-smtpd itself takes at any length
+# bytes: of a line in the log, and of an SMTP command, which qmail-smtpd itself takes at
+# any length
+SMTP_LINE_LIMIT = 65536
 
 # %% ../../nbs/smtpd/02_server.ipynb #00a60ef0
 def connection_environ(
@@ -186,7 +190,8 @@ def begin(
     say: Callable[[str], Awaitable[None]],  # sends a line to the client
     errors: int | None = None,  # descriptor for what plugins log
 ) -> Dialogue:
-    "The dialogue with a client who has just connected; `OSError` where qmail-smtpd couldn't read its files."
+    """The dialogue with a client who has just connected; `OSError` where qmail-smtpd
+    couldn't read its files."""
     run = partial(run_program, home=setup.home, seconds=setup.seconds, errors=errors)
     checks = Checks(programs(setup.control, environ, setup.like), environ, run, say)
     dialogue = Dialogue(
@@ -228,7 +233,8 @@ class Lines:
         self.read, self.held = read, b""
 
     async def piece(self) -> bytes:
-        "A line with its LF, or `SMTP_LINE_LIMIT` bytes of a longer one; `Gone` if there is no more."
+        """A line with its LF, or `SMTP_LINE_LIMIT` bytes of a longer one; `Gone` if
+        there is no more."""
         while (end := self.held.find(b"\n") + 1) == 0 and len(
             self.held
         ) < SMTP_LINE_LIMIT:
@@ -480,7 +486,7 @@ class SmtpSession:
             environ = connection_environ(self.setup, *called)
             self.dialogue = begin(self.setup, environ, self.say, self.log.writer)
         except OSError as error:
-            self.log.say(f"can't begin a session: {describe(error)}")
+            self.log.say(f"can't begin a session: can't read {trouble(error)}")
             raise Gone(
                 "we couldn't read our files", "421 unable to read controls (#4.3.0)"
             ) from None

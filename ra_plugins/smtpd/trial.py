@@ -107,7 +107,8 @@ class Step:
 
     @property
     def code(self) -> int:
-        "The reply code that counts, the last one's; 421 where the connection was dropped without a reply."
+        """The reply code that counts, the last one's; 421 where the connection was
+        dropped without a reply."""
         code = self.replies[-1][:3] if self.replies else ""
         return int(code) if code.isascii() and code.isdigit() else 421
 
@@ -144,13 +145,13 @@ class Notes:
 
 # %% ../../nbs/smtpd/03_trial.ipynb #c2c7545b
 async def decided(
-    plugin: Plugin
-    | None,  # None for one that can't be loaded, of which the log has told
+    # None for one that can't be loaded, of which the log has told
+    plugin: Plugin | None,
     run: Run,  # takes notes
     environ: dict[str, str],
     seconds: float = inf,  # that it may take at most; it may say less
-    answering: Mapping[Any, Any]
-    | None = None,  # who answers instead, by class of question: a function of it
+    # who answers instead, by class of question: a function of it
+    answering: Mapping[Any, Any] | None = None,
 ) -> AsyncGenerator[Command, None]:
     "The commands of a plugin that runs in here."
     if plugin is None:
@@ -243,7 +244,9 @@ def _first_python(program: str) -> str:
 def _is_todays(path: str, plugin: Plugin) -> bool:
     "Is a program what `ra-plugins install` would write today, and can it be run?"
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open(
+            path, encoding="utf-8", errors="surrogateescape", newline=""
+        ) as file:  # a CR stops the kernel
             program = file.read(PROGRAM_LIMIT)
         python = _first_python(program)
         same = os.path.isabs(python) and os.path.samefile(python, sys.executable)
@@ -255,7 +258,8 @@ def _is_todays(path: str, plugin: Plugin) -> bool:
 
 # %% ../../nbs/smtpd/03_trial.ipynb #e96536b9
 class Runner:
-    "Runs entries of smtpplugins: plugins that we installed in here, others as programs."
+    """Runs entries of smtpplugins: plugins that we installed in here, others as
+    programs."""
 
     def __init__(
         self,
@@ -339,8 +343,8 @@ class Trial:
         environ: dict[str, str],  # of the session: TCPREMOTEIP, settings
         like: str = "netqmail",  # whose qmail-spp: a key of `SECTIONS`
         seconds: float = 300,  # that a program may take
-        answering: Mapping[Any, Any]
-        | None = None,  # who answers instead, by class of question: a function of it
+        # who answers instead, by class of question: a function of it
+        answering: Mapping[Any, Any] | None = None,
     ):
         self.notes = Notes()
         self.checks = noted_checks(
@@ -421,7 +425,8 @@ class Trial:
     async def _step(
         self, said: str, reply: Coroutine[Any, Any, object], yes: str = ""
     ) -> None:
-        "Hold one command, unless the client has been sent away before; `yes` is the reply that the dialogue leaves to us."
+        """Hold one command, unless the client has been sent away before; `yes` is the
+        reply that the dialogue leaves to us."""
         if self.over:
             reply.close()
             return
@@ -455,7 +460,8 @@ def verdict(trial: Trial) -> str:  # a key of `VERDICTS`
 
 # %% ../../nbs/smtpd/03_trial.ipynb #880cc6f2
 def trial_text(trial: Trial) -> str:
-    "A trial for people: what the client says (C), what we reply (S), and between them what the plugins did."
+    """A trial for people: what the client says (C), what we reply (S), and between them
+    what the plugins did."""
     lines = []
     for step in trial.notes.steps:
         lines.append(f"C: {printable(step.said) or '(connects)'}")

@@ -66,7 +66,8 @@ async def ask_dns(
     void: bool = True,  # does an empty answer count?
     host: bool = True,  # is it about a host's addresses, if it is about addresses?
 ) -> Records:
-    "Ask DNS; `LookupFailed` if it doesn't answer, `VoidLimitExceeded` if it answers nothing once too often."
+    """Ask DNS; `LookupFailed` if it doesn't answer, `VoidLimitExceeded` if it answers
+    nothing once too often."""
     try:
         answer = await lookup
     except Unanswered as error:
@@ -91,14 +92,16 @@ async def ask_dns(
 
 # %% ../../nbs/spf/07_evaluation.ipynb #c4e4eb3c
 def count_term(query: Query, visit: Visit, number: int) -> None:
-    "Count a term that asks DNS; `LookupLimitExceeded` for one too many (RFC 7208, section 4.6.4)."
+    """Count a term that asks DNS; `LookupLimitExceeded` for one too many (RFC 7208,
+    section 4.6.4)."""
     query.lookups += 1
     if query.lookups > query.limits.lookups:
         raise LookupLimitExceeded(visit, number, query.limits.lookups)
 
 # %% ../../nbs/spf/07_evaluation.ipynb #3d5972b7
 def never_matches(query: Query, spec: MacroString | None) -> bool:
-    "Does a term use what can't stand in a name? Such a term never matches (for what isn't ASCII: RFC 8616, section 4)."
+    """Does a term use what can't stand in a name? Such a term never matches (for what
+    isn't ASCII: RFC 8616, section 4)."""
     if spec is None or spec.letters.isdisjoint("slh"):
         return False
     unfit = len(query.local) > LOCAL_LENGTH or not query.local.isascii()
@@ -124,7 +127,8 @@ def target_name(
 
 # %% ../../nbs/spf/07_evaluation.ipynb #d1088ee8
 def policy_name(query: Query, spec: MacroString | None, domain: str) -> str | None:
-    "The domain whose policy a term asks for; None if it can have none (RFC 7208, section 4.3)."
+    """The domain whose policy a term asks for; None if it can have none (RFC 7208,
+    section 4.3)."""
     name = target_name(query, spec, domain)
     return name if name and "." in name else None
 
@@ -166,14 +170,16 @@ async def match_mx(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bo
 
 # %% ../../nbs/spf/07_evaluation.ipynb #f1c4fcb5
 async def match_exists(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
-    "Has the name an IPv4 address, whatever the client's version? RFC 7208, section 5.7."
+    """Has the name an IPv4 address, whatever the client's version? RFC 7208, section
+    5.7."""
     return bool(await ask_dns(query, visit, term.number, lookup, host=False))
 
 # %% ../../nbs/spf/07_evaluation.ipynb #6b1bf92e
 async def _ask_leniently(
     query: Query, visit: Visit, number: int, lookup: Lookup
 ) -> Records | tuple[str, ...]:
-    "As `ask_dns`, with nothing in place of an answer that doesn't come (RFC 7208, section 5.5)."
+    """As `ask_dns`, with nothing in place of an answer that doesn't come (RFC 7208,
+    section 5.5)."""
     try:
         return await ask_dns(query, visit, number, lookup)
     except LookupFailed:
@@ -198,7 +204,8 @@ async def validated_names(query: Query, visit: Visit, number: int) -> list[str]:
 
 # %% ../../nbs/spf/07_evaluation.ipynb #692764b4
 async def match_ptr(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
-    "Is the client a host below the domain, by its name in DNS? RFC 7208, section 5.5, which advises against it."
+    """Is the client a host below the domain, by its name in DNS? RFC 7208, section 5.5,
+    which advises against it."""
     domain = (target_name(query, term.domain, visit.domain) or "").lower()
     names = await validated_names(query, visit, term.number)
     return any(name == domain or name.endswith("." + domain) for name in names)
@@ -222,7 +229,8 @@ async def prepare_macros(
 
 # %% ../../nbs/spf/07_evaluation.ipynb #b7ffeecb
 async def lookup_by_macros(query: Query, visit: Visit, term: Term) -> Lookup | None:
-    "What a mechanism asks first, if anything can be asked; `NoRecord` for an include of what can be no domain."
+    """What a mechanism asks first, if anything can be asked; `NoRecord` for an include
+    of what can be no domain."""
     if needs_name(term.domain):
         await prepare_macros(query, visit, term.number, term.domain)
     lookup = first_lookup(query, term, visit.domain)
@@ -265,15 +273,13 @@ def long_record(query: Query, text: str) -> Record:
 
 # %% ../../nbs/spf/07_evaluation.ipynb #f9ae710b
 def select_record(query: Query, visit: Visit, texts: Records) -> Record | None:
-    "The record among a domain's texts, if there is one (section 4.5); `SeveralRecords` for two, or `FaultyRecord`."
-    records = [
-        text for text in texts if text.startswith("v=spf1 ") or is_record(text)
-    ]  # nearly all are spelt so
+    """The record among a domain's texts, if there is one (section 4.5);
+    `SeveralRecords` for two, or `FaultyRecord`."""
+    records = texts if len(texts) == 1 else [text for text in texts if is_record(text)]
     if len(records) > 1:
         raise SeveralRecords(visit, records)
-    if not records:
+    if not records or not is_record(text := records[0]):
         return None
-    text = records[0]
     try:
         return (
             kept_record(text) if len(text) < LONG_RECORD else long_record(query, text)
@@ -283,7 +289,8 @@ def select_record(query: Query, visit: Visit, texts: Records) -> Record | None:
 
 # %% ../../nbs/spf/07_evaluation.ipynb #7525a102
 async def evaluate(query: Query, visit: Visit, record: Record) -> ResultName:
-    "Try the terms of a record in order (RFC 7208, sections 4.6 and 5), then its redirect."
+    """Try the terms of a record in order (RFC 7208, sections 4.6 and 5), then its
+    redirect."""
     if query.prefetch and (lookups := upcoming(query, record, visit.domain)):
         with suppress(Unanswered):  # it can be done without
             await Prefetch(lookups, partial(next_lookups, query))
@@ -313,7 +320,8 @@ async def follow_redirect(
     "Go on with another domain's record in place of this one (RFC 7208, section 6.1)."
     visit.reached = REDIRECT
     count_term(query, visit, REDIRECT)
-    await prepare_macros(query, visit, REDIRECT, spec)
+    if needs_name(spec):
+        await prepare_macros(query, visit, REDIRECT, spec)
     domain = policy_name(query, spec, visit.domain)
     if domain:
         visit.redirected = Visit(domain)
@@ -325,7 +333,8 @@ async def follow_redirect(
 
 # %% ../../nbs/spf/07_evaluation.ipynb #b4dce4b7
 async def check_host(query: Query, visit: Visit, lookup: Lookup) -> None:
-    "Evaluate the policy of a domain (RFC 7208, section 4); what comes of it is `visit.result`."
+    """Evaluate the policy of a domain (RFC 7208, section 4); what comes of it is
+    `visit.result`."""
     try:
         answer = await ask_dns(query, visit, RECORD, lookup, void=False)
         record = visit.record = select_record(query, visit, answer)
@@ -404,7 +413,8 @@ kept_explanation = EXPLANATIONS.get
 
 
 async def expand_explanation(query: Query, visit: Visit, text: str) -> str:
-    "The text of an explanation, its macros expanded, fit for an SMTP reply; `MacroError` if it has a mistake."
+    """The text of an explanation, its macros expanded, fit for an SMTP reply;
+    `MacroError` if it has a mistake."""
     macro = kept_explanation(text)
     try:
         await prepare_macros(query, visit, EXPLANATION, macro)
@@ -425,7 +435,8 @@ async def expand_explanation(query: Query, visit: Visit, text: str) -> str:
 async def explanation(
     query: Query, visit: Visit, default: str = DEFAULT_EXPLANATION
 ) -> str:
-    "Why the client may not, in the words of the domain that decided; else `default`, which is a macro string too."
+    """Why the client may not, in the words of the domain that decided; else `default`,
+    which is a macro string too."""
     spec = visit.record.exp if visit.record else None
     try:
         await prepare_macros(query, visit, EXPLANATION, spec)
@@ -444,7 +455,8 @@ async def explanation(
 def outcome_error(
     query: Query, error: EvaluationError | None
 ) -> EvaluationError | None:
-    "What makes a check temperror or permerror: an error that ended it, or an answer that came too late for it."
+    """What makes a check temperror or permerror: an error that ended it, or an answer
+    that came too late for it."""
     if isinstance(query.missed, DeadlinePassed) and (
         error is None or error.result != "temperror"
     ):
@@ -461,9 +473,11 @@ NOT_IN_NAMES = frozenset(
 
 async def check_identity(
     query: Query,
-    default: str = DEFAULT_EXPLANATION,  # why a fail is one, if the domain doesn't say; a macro string
+    # why a fail is one, if the domain doesn't say; a macro string
+    default: str = DEFAULT_EXPLANATION,
 ) -> Result:
-    "Check a MAIL FROM or HELO identity by its domain's policy, asking `Lookup`s; `MacroError` for a faulty `default`."
+    """Check a MAIL FROM or HELO identity by its domain's policy, asking `Lookup`s;
+    `MacroError` for a faulty `default`."""
     kept_explanation(default)
     trace = Visit(query.domain)
     if (

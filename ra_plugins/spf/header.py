@@ -77,7 +77,8 @@ def paired(text: str) -> bool:
 
 # %% ../../nbs/spf/05_header.ipynb #556285eb
 def parenthesized(text: str) -> str:
-    "A comment of a header field, in parentheses, whatever `text` holds (RFC 5322, section 3.2.2)."
+    """A comment of a header field, in parentheses, whatever `text` holds (RFC 5322,
+    section 3.2.2)."""
     return "(" + re.sub(r"\\" if paired(text) else r"[()\\]", r"\\\g<0>", text) + ")"
 
 # %% ../../nbs/spf/05_header.ipynb #b9e1de1b
@@ -104,12 +105,14 @@ def fitted(
 
 # %% ../../nbs/spf/05_header.ipynb #9f08b87b
 def mailbox(query: Query) -> str:
-    "Whose mail it is: the sender, or the postmaster of the HELO name for a bounce (RFC 7208, section 2.4)."
+    """Whose mail it is: the sender, or the postmaster of the HELO name for a bounce
+    (RFC 7208, section 2.4)."""
     return f"{query.local}@{query.domain}"
 
 # %% ../../nbs/spf/05_header.ipynb #3940a57e
 def facts(result: Outcome, receiver: str, identity: str) -> dict[str, str]:
-    "The keys of a Received-SPF field, in order, with their values; those that have one."
+    """The keys of a Received-SPF field, in order, with their values; those that have
+    one."""
     query = result.query
     values = {
         "client-ip": str(query.ip),

@@ -42,7 +42,10 @@ class Expansion:
         text = ".".join(parts)
         return quote(octets(text), safe="-._~") if self.escaped else text
 
-# %% ../../nbs/spf/00_macro.ipynb #a974d5e7
+# %% ../../nbs/spf/00_macro.ipynb #64a7d5ef
+_NO_LETTERS: frozenset[str] = frozenset()
+
+
 class MacroString:
     "A macro string, taken apart."
 
@@ -54,19 +57,23 @@ class MacroString:
         parts: list[str | Expansion],  # plain text and expansions, in order
         open: bool,  # does it end in something that begins with a percent sign?
     ):
-        self.text, self.parts, self.open = text, parts, open
-        letters = [part.letter for part in parts if isinstance(part, Expansion)]
-        self.letters = frozenset(letters)
-        self.plain = (
-            None if letters else "".join(map(str, parts))
-        )  # the whole text, where there are no holes
+        self.text, self.parts, self.open, self.letters = text, parts, open, _NO_LETTERS
+        self.plain: str | None  # the whole text, where there are no holes
+        if len(parts) == 1 and isinstance(parts[0], str):
+            self.plain = parts[0]
+        else:
+            self.letters = frozenset(
+                part.letter for part in parts if isinstance(part, Expansion)
+            )
+            self.plain = None if self.letters else "".join(map(str, parts))
 
     def expand(
         self,
         values: Mapping[str, str],  # of the letters that stand in it
         limit: int = maxsize,  # characters
     ) -> str:
-        "The text with its holes filled, its first `limit` characters. What comes behind them isn't filled at all."
+        """The text with its holes filled, its first `limit` characters. What comes
+        behind them isn't filled at all."""
         if self.plain is not None:
             return self.plain[:limit]
         return "".join(_enough(_filled(self.parts, values), limit))[:limit]
@@ -76,7 +83,8 @@ class MacroString:
         values: Mapping[str, str],
         limit: int,  # characters
     ) -> str:
-        "As `expand`, its last `limit` characters. What stands before them isn't filled at all."
+        """As `expand`, its last `limit` characters. What stands before them isn't
+        filled at all."""
         if self.plain is not None:
             return self.plain[-limit:]
         return "".join(reversed(_enough(_filled(reversed(self.parts), values), limit)))[
@@ -110,7 +118,8 @@ def _enough(pieces: Iterable[str], limit: int) -> list[str]:
 # %% ../../nbs/spf/00_macro.ipynb #e02cf5fb
 TOKEN = re.compile(
     r"%\{([slodiphcrtv])(\d*)(r?)([-.+,/_=]*)\}"  # an expansion: RFC 7208, section 7.1
-    r"|%([%_-])"  # what can't be written as it is: a percent sign, a blank, a blank in a URL
+    # what can't be written as it is: a percent sign, a blank, a blank in a URL
+    r"|%([%_-])"
     r"|([!-$&-~]+)",  # anything visible but the percent sign
     re.IGNORECASE | re.ASCII,
 )
@@ -118,7 +127,9 @@ ESCAPES = {"%": "%", "_": " ", "-": "%20"}
 FOR_EXPLANATIONS = frozenset(
     "crt"
 )  # letters that mean something in an explanation only
-LABELS = 127  # the most that a domain name can have, and so a local part or an address that becomes one
+# the most that a domain name can have, and so a local part or an address that becomes
+# one
+LABELS = 127
 
 # %% ../../nbs/spf/00_macro.ipynb #f019ffa8
 class MacroError(ValueError):
@@ -127,7 +138,8 @@ class MacroError(ValueError):
     def __init__(
         self,
         message: str,  # what is wrong
-        place: int = 0,  # where that begins in the macro string, counted in characters from 0
+        # where that begins in the macro string, counted in characters from 0
+        place: int = 0,
         length: int = 0,  # characters of it
     ):
         super().__init__(
@@ -178,7 +190,7 @@ def parse_macro(
             place += 1
             continue
         place, written = token.end(), token[0]
-        letter, digits, reverse, delimiters, escape, plain = token.groups()
+        letter, digits, reverse, delimiters, escape, plain = token.groups("")
         if plain or escape:
             parts.append(plain or ESCAPES[escape])
             continue

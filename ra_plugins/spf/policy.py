@@ -29,7 +29,8 @@ __all__ = ['MX', 'last_word', 'is_open', 'by_policy', 'secondary_mx']
 
 # %% ../../nbs/spf/09_policy.ipynb #3851cb21
 def last_word(record: Record) -> int | None:
-    "Where a record's last run of terms with one qualifier begins, its `all` among them; None if that's all there is."
+    """Where a record's last run of terms with one qualifier begins, its `all` among
+    them; None if that's all there is."""
     results = [qualified(directive) for directive in record.directives]
     if not record.directives or record.directives[-1].lstrip("+-~?").lower() != "all":
         results.append("neutral")  # where nothing matches: RFC 7208, section 4.7
@@ -86,7 +87,8 @@ async def secondary_mx(
     query: Query,  # whose client it is about; a new one
     recipient: str,  # an address, or a domain
 ) -> bool:
-    "Does the client take mail for the recipient's domain? It asks, and can't fail: in doubt, it doesn't."
+    """Does the client take mail for the recipient's domain? It asks, and can't fail: in
+    doubt, it doesn't."""
     local, _, name = recipient.rpartition("@")
     domain = ascii_domain(name)
     if not is_name(domain) or ("@" in local and not local.startswith('"')):

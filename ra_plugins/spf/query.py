@@ -23,7 +23,8 @@ __all__ = ['MAPPED', 'LOOKUP_LIMIT', 'VOID_LIMIT', 'NAME_LIMIT', 'RFC7208', 'LOC
            'helo_name']
 
 # %% ../../nbs/spf/02_query.ipynb #6d540599
-MAPPED = 0xFFFF  # what stands before an IPv4 address that is mapped into IPv6: RFC 4291, section 2.5.5.2
+# what stands before an IPv4 address that is mapped into IPv6: RFC 4291, section 2.5.5.2
+MAPPED = 0xFFFF
 
 
 def ip_number(
@@ -72,8 +73,10 @@ class Limits:
         self,
         lookups: int = LOOKUP_LIMIT,  # terms that may ask DNS, from 0 to 100
         voids: int = VOID_LIMIT,  # lookups that may bring nothing, from 0
-        void_ipv6: bool = True,  # does a host without an IPv6 address count as void, for an IPv6 client?
-        void_ipv4: bool = True,  # does a host without an IPv4 address count as void, for an IPv4 client?
+        # does a host without an IPv6 address count as void, for an IPv6 client?
+        void_ipv6: bool = True,
+        # does a host without an IPv4 address count as void, for an IPv4 client?
+        void_ipv4: bool = True,
     ):
         for name, value, most in (
             ("lookups", lookups, MOST_LOOKUPS),
@@ -88,9 +91,9 @@ class Limits:
                 raise ValueError(
                     f"{name} should be a number {bound}, not {value!r:.60}"
                 )
-        for name, value in (("void_ipv6", void_ipv6), ("void_ipv4", void_ipv4)):
-            if not isinstance(value, bool):
-                raise ValueError(f"{name} should be True or False, not {value!r:.60}")
+        for name, choice in (("void_ipv6", void_ipv6), ("void_ipv4", void_ipv4)):
+            if not isinstance(choice, bool):
+                raise ValueError(f"{name} should be True or False, not {choice!r:.60}")
         self.lookups, self.voids, self.void_ipv6, self.void_ipv4 = (
             lookups,
             voids,
@@ -113,7 +116,8 @@ class Limits:
     def counts(
         self,
         rdtype: str,  # of a lookup that brought nothing
-        host: bool = True,  # was it for a host's addresses, as of a and mx, and not for exists?
+        # was it for a host's addresses, as of a and mx, and not for exists?
+        host: bool = True,
     ) -> bool:
         "Does that lookup count as void?"
         return not host or (
@@ -176,7 +180,8 @@ class Query:
         )
 
     def among(self, addresses: Iterable[str], term: Term) -> bool:
-        "Is the client in the network of one of these addresses, under the mask of an a or mx term?"
+        """Is the client in the network of one of these addresses, under the mask of an
+        a or mx term?"""
         mask = term.mask4 if self.version == 4 else term.mask6
         own = self.number & mask
         return any(
@@ -185,7 +190,8 @@ class Query:
         )
 
     def letters(self, domain: str) -> dict[str, str]:
-        "The values of the macro letters in a record of `domain` (RFC 7208, section 7.2), all but `p`."
+        """The values of the macro letters in a record of `domain` (RFC 7208, section
+        7.2), all but `p`."""
         if not self.known:
             self.known = _lasting_letters(self)
         self.known["d"] = domain
@@ -196,12 +202,14 @@ LOCAL_LENGTH = 899  # characters of a local part; qmail-smtpd takes no longer ad
 
 
 def helo_name(helo: str) -> str:
-    "What the macro letter `h` stands for: the name in HELO without a dot at its end, or `unknown` for none."
+    """What the macro letter `h` stands for: the name in HELO without a dot at its end,
+    or `unknown` for none."""
     return helo.removesuffix(".") or "unknown"
 
 
 def _lasting_letters(query: Query) -> dict[str, str]:
-    "The values of the macro letters that are the same throughout a check (RFC 7208, section 7.2)."
+    """The values of the macro letters that are the same throughout a check (RFC 7208,
+    section 7.2)."""
     local, domain = query.local[:LOCAL_LENGTH], query.domain[:NAME_LENGTH]
     return {
         "s": f"{local}@{domain}",

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_pton
 from threading import Lock
@@ -19,11 +19,11 @@ from ra_plugins.ask.dns import Lookup
 T = TypeVar("T")
 
 # %% auto #0
-__all__ = ['ResultName', 'RESULTS', 'QUALIFIERS', 'NAME_LENGTH', 'LABEL_LENGTH', 'MASKS4', 'MASKS6', 'VERSIONS', 'FIRST_RDTYPE',
-           'TERM', 'LAST_TERMS', 'MODIFIER', 'MOST_LOOKUPS', 'WELL_FORMED', 'RECORDS_BYTES', 'RECORDS', 'kept_record',
-           'qualified', 'RecordError', 'ascii_domain', 'is_name', 'fit_name', 'is_top_label', 'domain_spec', 'masks',
-           'Networks', 'Term', 'parse_term', 'is_record', 'Record', 'parse_record', 'faulty_part', 'record_size',
-           'KeptTexts']
+__all__ = ['ResultName', 'RESULTS', 'QUALIFIERS', 'NAME_LENGTH', 'LABEL_LENGTH', 'MASKS4', 'MASKS6', 'VERSIONS', 'LOOKED_THROUGH',
+           'FIRST_RDTYPE', 'TERM', 'LAST_TERMS', 'NAMED_TERMS', 'MODIFIER', 'MOST_LOOKUPS', 'WELL_FORMED',
+           'RECORDS_BYTES', 'RECORDS', 'kept_record', 'qualified', 'RecordError', 'ascii_domain', 'is_name', 'fit_name',
+           'is_top_label', 'domain_spec', 'masks', 'network_ranges', 'Networks', 'Term', 'parse_term', 'is_record',
+           'Record', 'parse_record', 'faulty_part', 'record_size', 'KeptTexts']
 
 # %% ../../nbs/spf/01_record.ipynb #ec1ae56b
 ResultName = Literal[
@@ -55,8 +55,8 @@ class RecordError(ValueError):
         message: str,  # what is wrong
         problem: str,  # the text that is wrong
         place: int = 0,  # where the term begins, counted in characters from 0
-        part: tuple[int, int]
-        | None = None,  # what of that text is wrong: from where to where; None for all of it
+        # what of that text is wrong: from where to where; None for all of it
+        part: tuple[int, int] | None = None,
     ):
         super().__init__(
             message, problem, place, part
@@ -72,12 +72,15 @@ class RecordError(ValueError):
         return f"{self.message}: {self.problem}"
 
 # %% ../../nbs/spf/01_record.ipynb #b6cec7a6
-NAME_LENGTH = 253  # characters of a domain name in its usual form; RFC 1035, 2.3.4, has 255 bytes on the wire
+# characters of a domain name in its usual form; RFC 1035, 2.3.4, has 255 bytes on the
+# wire
+NAME_LENGTH = 253
 LABEL_LENGTH = 63  # characters of a label
 
 # %% ../../nbs/spf/01_record.ipynb #d16f6f6b
 def ascii_domain(domain: str) -> str:
-    "A domain name in ASCII, without a dot at its end; what can't be such a name stays as it is."
+    """A domain name in ASCII, without a dot at its end; what can't be such a name stays
+    as it is."""
     if not domain.isascii() and len(domain) <= NAME_LENGTH + 1:
         import idna
 
@@ -89,7 +92,8 @@ def ascii_domain(domain: str) -> str:
 
 # %% ../../nbs/spf/01_record.ipynb #d787d103
 def is_name(domain: str) -> bool:
-    "Can this be asked of DNS: visible ASCII, not too long, of labels that are neither empty nor too long?"
+    """Can this be asked of DNS: visible ASCII, not too long, of labels that are neither
+    empty nor too long?"""
     return len(domain) <= NAME_LENGTH and _is_name(domain)
 
 
@@ -103,7 +107,8 @@ def _is_name(domain: str) -> bool:
 
 # %% ../../nbs/spf/01_record.ipynb #ae851223
 def fit_name(domain: str) -> str:
-    "A domain name without a dot at its end, and without the labels at its left that are too much (RFC 7208, section 7.3)."
+    """A domain name without a dot at its end, and without the labels at its left that
+    are too much (RFC 7208, section 7.3)."""
     name = domain.removesuffix(".")
     return (
         name if len(name) <= NAME_LENGTH else name[-NAME_LENGTH - 1 :].partition(".")[2]
@@ -111,7 +116,8 @@ def fit_name(domain: str) -> str:
 
 # %% ../../nbs/spf/01_record.ipynb #98bb1185
 def is_top_label(label: str) -> bool:
-    "Letters, digits and hyphens, no hyphen at either end, and not digits alone (`toplabel` in RFC 7208, section 7.1)."
+    """Letters, digits and hyphens, no hyphen at either end, and not digits alone
+    (`toplabel` in RFC 7208, section 7.1)."""
     body = label.replace("-", "")
     return (
         body.isascii()
@@ -139,7 +145,8 @@ def domain_spec(text: str) -> MacroString:
 
 # %% ../../nbs/spf/01_record.ipynb #23c4d82f
 def masks(bits: int) -> dict[str | None, int]:
-    "The masks of all prefix lengths, by the digits behind the slash; None for no slash (RFC 7208, section 12)."
+    """The masks of all prefix lengths, by the digits behind the slash; None for no
+    slash (RFC 7208, section 12)."""
     every = (1 << bits) - 1
     return {
         None: every,
@@ -160,18 +167,55 @@ VERSIONS = {
     for version, family, bits in ((4, AF_INET, 32), (6, AF_INET6, 128))
 }
 
-# %% ../../nbs/spf/01_record.ipynb #49e29b95
+# %% ../../nbs/spf/01_record.ipynb #c310cb78
+def network_ranges(
+    networks: Iterable[
+        tuple[int, int, int]
+    ],  # mask, first address, and number of the term
+    bits: int,  # of an address
+) -> tuple[
+    list[int], list[int | None]
+]:  # where each range begins, and which term matches in it
+    "The ranges into which networks cut all addresses. Of several that begin at one address the last holds."
+    every = 1 << bits
+    starts: list[int] = [0]
+    numbers: list[int | None] = [None]
+    within: list[tuple[int, int | None]] = [
+        (every, None)
+    ]  # where the networks end that we are in, and what matches
+    for mask, first, number in sorted(
+        [*networks, (every - 1, every, 0)], key=lambda each: (each[1], each[0])
+    ):
+        while within and within[-1][0] <= first:  # it ends: what is around it goes on
+            end, _ = within.pop()
+            starts.append(end)
+            numbers.append(within[-1][1] if within else None)
+        if within:
+            around = within[-1][1]
+            best = number if around is None else min(number, around)
+            starts.append(first)
+            numbers.append(best)
+            within.append((first + every - mask, best))
+    return starts, numbers
+
+# %% ../../nbs/spf/01_record.ipynb #7e1879ce
+LOOKED_THROUGH = (
+    4  # times that a run of networks is looked through, before it is sorted
+)
+
+
 class Networks:
     "A run of ip4 and ip6 terms."
 
-    __slots__ = ("tables",)
+    __slots__ = ("listed", "asked", "ranges")
 
     def __init__(self) -> None:
-        self.tables: dict[int, dict[int, dict[int, int]]] = {
-            4: defaultdict(dict),
-            6: defaultdict(dict),
-        }
-        # by the version, the mask and the network: the number of the term
+        self.listed: dict[int, list[tuple[int, int, int]]] = {
+            4: [],
+            6: [],
+        }  # by version, as for `network_ranges`
+        self.asked = 0  # times, up to `LOOKED_THROUGH`
+        self.ranges: dict[int, tuple[list[int], list[int | None]]] = {}  # by version
 
     def find(
         self,
@@ -179,12 +223,19 @@ class Networks:
         address: int,
     ) -> int | None:
         "The number of the first term that the client matches."
-        found = [
-            numbers[address & mask]
-            for mask, numbers in self.tables[version].items()
-            if address & mask in numbers
-        ]
-        return min(found) if found else None
+        if self.asked < LOOKED_THROUGH:
+            self.asked += 1
+            for mask, first, number in self.listed[version]:
+                if address & mask == first:
+                    return number
+            return None
+        if not self.ranges:
+            self.ranges = {
+                4: network_ranges(self.listed[4], 32),
+                6: network_ranges(self.listed[6], 128),
+            }
+        starts, numbers = self.ranges[version]
+        return numbers[bisect_right(starts, address) - 1]
 
 # %% ../../nbs/spf/01_record.ipynb #30d71708
 FIRST_RDTYPE = {
@@ -242,15 +293,24 @@ TERM = re.compile(
 LAST_TERMS = {
     f"{qualifier}all" for qualifier in ("", *QUALIFIERS)
 }  # nearly every record ends in one of them
+NAMED_TERMS = {
+    f"{qualifier}{named}": named
+    for qualifier in ("", *QUALIFIERS)
+    for named in ("include", "exists")
+}
 MODIFIER = re.compile(
     r"([a-z][a-z0-9_.-]*)=(.*)\Z", re.IGNORECASE | re.ASCII | re.DOTALL
 )
 
 # %% ../../nbs/spf/01_record.ipynb #1f8e2abd
 def parse_term(text: str) -> Term:
-    "Take a directive apart that is no network (RFC 7208, section 12), or raise `RecordError`."
+    """Take a directive apart that is no network (RFC 7208, section 12), or raise
+    `RecordError`."""
     if text in LAST_TERMS:
         return Term("all")
+    mechanism, _, domain_text = text.partition(":")
+    if domain_text and mechanism in NAMED_TERMS:  # as most are
+        return Term(NAMED_TERMS[mechanism], domain_spec(domain_text))
     found = TERM.match(text)
     if found is None:
         raise RecordError("Unknown mechanism found", text)
@@ -281,7 +341,8 @@ WELL_FORMED = re.compile(
 
 # %% ../../nbs/spf/01_record.ipynb #b2baa605
 def is_record(text: str) -> bool:
-    "Is this TXT record an SPF record? Others are none of our business (RFC 7208, section 4.5)."
+    """Is this TXT record an SPF record? Others are none of our business (RFC 7208,
+    section 4.5)."""
     return text.startswith("v=spf1 ") or (
         text[:6].lower() == "v=spf1" and text[6:7] in ("", " ")
     )
@@ -300,7 +361,8 @@ class Record:
         self.exp: MacroString | None = None
 
     def places(self) -> list[int]:
-        "Where each directive begins, counted in characters from 0. Only what is shown needs them."
+        """Where each directive begins, counted in characters from 0. Only what is shown
+        needs them."""
         places: list[int] = []
         place = 6  # behind `v=spf1`
         for term in self.text[6:].split(" "):
@@ -313,7 +375,8 @@ class Record:
         return places
 
     def modifiers(self) -> list[str]:
-        "The modifiers that nobody knows, as they stand in the record. Only what is shown needs them, too."
+        """The modifiers that nobody knows, as they stand in the record. Only what is
+        shown needs them, too."""
         found = (
             (MODIFIER.match(term), term)
             for term in self.text[6:].split(" ")
@@ -360,9 +423,15 @@ def _add(
 def parse_record(
     text: str,  # for which `is_record` holds
 ) -> Record:
-    "Take a record apart, or raise `RecordError` that names the first mistake and its place."
+    """Take a record apart, or raise `RecordError` that names the first mistake and its
+    place."""
     record, terms = Record(text), text[6:].split(" ")
-    directives, run, from_bytes = record.directives, None, int.from_bytes
+    directives, run, versions, from_bytes = (
+        record.directives,
+        None,
+        VERSIONS.get,
+        int.from_bytes,
+    )
     index, room, well_formed = (
         0,
         MOST_LOOKUPS + 1,
@@ -371,23 +440,23 @@ def parse_record(
     try:
         for index, term in enumerate(terms):  # noqa: B007
             mechanism, _, network = term.partition(":")
-            if mechanism in VERSIONS:
+            if kind := versions(mechanism):
                 if run is None:
                     run = Networks()
                     record.steps.append(run)
-                    tables = run.tables
-                version, family, masks = VERSIONS[mechanism]
+                    listed = run.listed
+                version, family, masks = kind
                 address, slash, length = network.partition("/")
                 try:
                     mask = masks[length if slash else None]
-                    bits = from_bytes(inet_pton(family, address)) & mask
+                    first = from_bytes(inet_pton(family, address)) & mask
                 except KeyError:
                     raise RecordError(
                         f"Invalid IP{version} CIDR length", term
                     ) from None
                 except (OSError, ValueError):
                     raise RecordError(f"Invalid IP{version} address", term) from None
-                tables[version][mask].setdefault(bits, len(directives))
+                listed[version].append((mask, first, len(directives)))
                 directives.append(term)
             elif room <= 0 and (known := well_formed(term)):
                 if not known[1]:  # it isn't a modifier
@@ -414,12 +483,7 @@ def faulty_part(
 def record_size(record: Record) -> int:
     "The bytes that a record takes at most, about."
     runs = [step for step in record.steps if isinstance(step, Networks)]
-    networks = sum(
-        len(numbers)
-        for run in runs
-        for tables in run.tables.values()
-        for numbers in tables.values()
-    )
+    networks = sum(len(listed) for run in runs for listed in run.listed.values())
     specs = [step.domain for step in record.steps if isinstance(step, Term)] + [
         record.redirect,
         record.exp,
@@ -430,7 +494,8 @@ def record_size(record: Record) -> int:
 
 # %% ../../nbs/spf/01_record.ipynb #4068ba72
 class KeptTexts(Generic[T]):
-    "What was made of texts, within a bound of bytes. All checks may share one, in whatever threads they run."
+    """What was made of texts, within a bound of bytes. All checks may share one, in
+    whatever threads they run."""
 
     def __init__(
         self,

@@ -33,7 +33,8 @@ class Result(Outcome):
 
     def header(
         self,
-        receiver: str = "",  # our own name; by default, the one that the check was given
+        # our own name; by default, the one that the check was given
+        receiver: str = "",
         identity: str = "mailfrom",  # what was checked: `mailfrom` or `helo`
         field: str = "Received-SPF",  # or `Authentication-Results`
     ) -> str:  # one line, without its end

@@ -39,7 +39,8 @@ def as_text(
     value: object,  # `str`, or `bytes` as they came over the network
     name: str,  # of the argument
 ) -> str:
-    "An argument as text, undecodable bytes as surrogate escapes; `ValueError` that names it for anything else."
+    """An argument as text, undecodable bytes as surrogate escapes; `ValueError` that
+    names it for anything else."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     if not isinstance(value, str):
@@ -49,7 +50,8 @@ def as_text(
 # %% ../../nbs/spf/08_run.ipynb #84f4cb25
 QUOTED = r'"(?:[^"\\]|\\.)*+"'  # a text in quotes, as a local part may be one
 REVERSE_PATH = re.compile(
-    rf'<((?:{QUOTED}|[^"<>])*+)>(?:[ \t]++[a-z0-9][a-z0-9-]*+(?:=[!-<>-~]*+)?)*+',  # MAIL may have parameters behind it
+    # MAIL may have parameters behind it
+    rf'<((?:{QUOTED}|[^"<>])*+)>(?:[ \t]++[a-z0-9][a-z0-9-]*+(?:=[!-<>-~]*+)?)*+',
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -65,7 +67,8 @@ def has_brackets(address: str) -> bool:
 
 
 def bare_address(sender: str) -> str:
-    "A reverse-path (RFC 5321, section 4.1.2) without what stands around it; unchanged if that isn't understood."
+    """A reverse-path (RFC 5321, section 4.1.2) without what stands around it; unchanged
+    if that isn't understood."""
     text = sender.strip(" \t\r\n")
     if found := REVERSE_PATH.fullmatch(text):
         return found[1]
@@ -173,17 +176,19 @@ def check_resolver(resolver: object) -> Resolver | Zone | None:
 async def acheck(
     ip: str | bytes | IPv4Address | IPv6Address,  # the client's address
     sender: str | bytes,  # the reverse-path of MAIL; empty, or `<>`, for a bounce
-    helo: str
-    | bytes = "",  # the client's name by HELO or EHLO, which stands in for an empty sender
+    # the client's name by HELO or EHLO, which stands in for an empty sender
+    helo: str | bytes = "",
     *,
     resolver: Resolver
     | Zone
     | None = None,  # who answers; by default, the nameservers of this machine
     receiver: str = "unknown",  # our own name, for explanations
-    limits: Limits = RFC7208,  # how many terms may ask, and how many lookups bring nothing
-    timeout: float
-    | None = CHECK_TIMEOUT,  # seconds for the whole check; None for no end
-    default: str = DEFAULT_EXPLANATION,  # why a fail is one, if the domain doesn't say; a macro string
+    # how many terms may ask, and how many lookups bring nothing
+    limits: Limits = RFC7208,
+    # seconds for the whole check; None for no end
+    timeout: float | None = CHECK_TIMEOUT,
+    # why a fail is one, if the domain doesn't say; a macro string
+    default: str = DEFAULT_EXPLANATION,
 ) -> Result:
     """May this client send mail in this sender's name (RFC 7208)? On asyncio, others run while it waits.
 
@@ -213,7 +218,8 @@ async def acheck(
 
 # %% ../../nbs/spf/08_run.ipynb #ffd2e3e1
 def waited(coroutine: Coroutine[Any, Any, T]) -> T:
-    "Run one of asyncio's coroutines to its end, from outside of asyncio or from under a running event loop."
+    """Run one of asyncio's coroutines to its end, from outside of asyncio or from under
+    a running event loop."""
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
@@ -228,17 +234,19 @@ def waited(coroutine: Coroutine[Any, Any, T]) -> T:
 def check(
     ip: str | bytes | IPv4Address | IPv6Address,  # the client's address
     sender: str | bytes,  # the reverse-path of MAIL; empty, or `<>`, for a bounce
-    helo: str
-    | bytes = "",  # the client's name by HELO or EHLO, which stands in for an empty sender
+    # the client's name by HELO or EHLO, which stands in for an empty sender
+    helo: str | bytes = "",
     *,
     resolver: Resolver
     | Zone
     | None = None,  # who answers; by default, the nameservers of this machine
     receiver: str = "unknown",  # our own name, for explanations
-    limits: Limits = RFC7208,  # how many terms may ask, and how many lookups bring nothing
-    timeout: float
-    | None = CHECK_TIMEOUT,  # seconds for the whole check; None for no end
-    default: str = DEFAULT_EXPLANATION,  # why a fail is one, if the domain doesn't say; a macro string
+    # how many terms may ask, and how many lookups bring nothing
+    limits: Limits = RFC7208,
+    # seconds for the whole check; None for no end
+    timeout: float | None = CHECK_TIMEOUT,
+    # why a fail is one, if the domain doesn't say; a macro string
+    default: str = DEFAULT_EXPLANATION,
 ) -> Result:
     """May this client send mail in this sender's name (RFC 7208)? Waits for the answer, for `timeout` seconds at most.
 

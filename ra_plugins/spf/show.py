@@ -55,14 +55,16 @@ class Turn:
     def __init__(
         self,
         text: str,  # the term, as it stands in the record
-        state: str,  # `MATCHED`, `PASSED`, `STOPPED`, `UNREACHED`, `FOLLOWED` or `IGNORED`
+        # `MATCHED`, `PASSED`, `STOPPED`, `UNREACHED`, `FOLLOWED` or `IGNORED`
+        state: str,
     ):
         self.text, self.state = text, state
         self.result = ""  # what that means
         self.cost = (
             0  # of the ten lookups, without those of the record that it leads to
         )
-        self.asked: Asked = []  # lookups, with the number of answers, or why there is none
+        # lookups, with the number of answers, or why there is none
+        self.asked: Asked = []
         self.visit: Visit | None = None  # the record that it leads to
         self.letters = frozenset[str]()  # of the macros in it, if it had its turn
 
@@ -71,7 +73,8 @@ class Turn:
 
 # %% ../../nbs/spf/04_show.ipynb #88f397e2
 def inside(turn: Turn) -> int:
-    "The lookups of the record that a term leads to, and of those that that one leads to."
+    """The lookups of the record that a term leads to, and of those that that one leads
+    to."""
     return (
         sum(each.cost + inside(each) for each in turns(turn.visit)) if turn.visit else 0
     )
@@ -83,7 +86,8 @@ def lookups_of(visit: Visit, number: int) -> Asked:
 
 # %% ../../nbs/spf/04_show.ipynb #cd6ff176
 def last_turn(visit: Visit) -> int:
-    "The number of the last directive that had its turn; one more than there are where it went on behind them."
+    """The number of the last directive that had its turn; one more than there are where
+    it went on behind them."""
     if visit.matched is not None:
         return visit.matched
     directives = len(visit.record.directives) if visit.record else 0
@@ -94,7 +98,8 @@ def modifier_turns(
     visit: Visit,
     behind: bool,  # did the check go on behind the directives?
 ) -> Iterator[Turn]:
-    "The turns of the redirect and of the explanation, where a record has them, and modifiers that have none."
+    """The turns of the redirect and of the explanation, where a record has them, and
+    modifiers that have none."""
     redirect = visit.record and visit.record.redirect
     if redirect:
         turn = Turn(f"redirect={redirect.text}", UNREACHED)
@@ -163,7 +168,8 @@ def all_turns(visit: Visit) -> Iterator[tuple[Visit, Turn]]:
 
 # %% ../../nbs/spf/04_show.ipynb #58555f87
 def is_void(query: Query, lookup: Lookup, answer: int | Unanswered) -> bool:
-    "Did this lookup count as void? Those for records and explanations, which are TXT, never do."
+    """Did this lookup count as void? Those for records and explanations, which are TXT,
+    never do."""
     return answer == 0 and any(each is lookup for each in query.void_lookups)
 
 # %% ../../nbs/spf/04_show.ipynb #aa87ee44
@@ -201,7 +207,8 @@ def mistakes(
 
 # %% ../../nbs/spf/04_show.ipynb #aee5c9ff
 def helo_notes(result: Outcome) -> list[dict[str, str]]:
-    "The terms that had their turn with a name from HELO in them, if it was empty or had a dot at its end."
+    """The terms that had their turn with a name from HELO in them, if it was empty or
+    had a dot at its end."""
     helo = result.query.helo
     if helo and not helo.endswith("."):
         return []
@@ -326,7 +333,8 @@ def runs(turns: Iterable[Turn]) -> Iterator[Turn]:
 
 # %% ../../nbs/spf/04_show.ipynb #40dbf1f2
 def gathered(turns: Iterable[Turn]) -> Iterator[Turn]:
-    "Turns, a long run of networks as one, and likewise what is left of many that never had one."
+    """Turns, a long run of networks as one, and likewise what is left of many that
+    never had one."""
     idle = {UNREACHED: 0, IGNORED: 0}
     for turn in runs(turns):
         if turn.state in idle:
@@ -346,7 +354,8 @@ def turn_outcome(turn: Turn) -> str:
 
 # %% ../../nbs/spf/04_show.ipynb #10512775
 def price(turn: Turn) -> str:
-    "What a term cost of the ten, and what the record did that it leads to: `1`, or `1 + 3`."
+    """What a term cost of the ten, and what the record did that it leads to: `1`, or `1
+    + 3`."""
     more = inside(turn)
     return f"{turn.cost} + {more}" if more else str(turn.cost or "")
 
@@ -385,7 +394,8 @@ EXCERPT = 100  # characters of a text that are shown around a mistake in it
 
 
 def excerpt(text: str, place: int, length: int) -> tuple[str, str, str]:
-    "What stands before a part of a text, the part, and what stands behind it; all printable, and not too long."
+    """What stands before a part of a text, the part, and what stands behind it; all
+    printable, and not too long."""
     part = printable(text[place : place + length], EXCERPT)
     room = (EXCERPT - len(part)) // 2 + 1
     begin = printable(text[max(place - room, 0) : place], 10 * room)
@@ -408,7 +418,8 @@ def marked(visit: Visit) -> Iterator[str]:
 
 # %% ../../nbs/spf/04_show.ipynb #fd7be669
 def tree(query: Query, visit: Visit, depth: int) -> Iterator[tuple[str, str, str, str]]:
-    "The rows of a record and of those that it leads to: term, how its turn ended, its price, what it asked."
+    """The rows of a record and of those that it leads to: term, how its turn ended, its
+    price, what it asked."""
     indent = "    " * depth
     yield f"{indent}{visit.domain}: {ended(visit)}", "", "", ""
     yield from ((f"{indent}  {line}", "", "", "") for line in marked(visit))
@@ -433,7 +444,8 @@ def heading(result: Outcome) -> str:
 
 # %% ../../nbs/spf/04_show.ipynb #a6cd2ee4
 def in_words(result: Outcome) -> str:
-    "Why it failed, in the domain's words, or what the problem is, or why there is no policy."
+    """Why it failed, in the domain's words, or what the problem is, or why there is no
+    policy."""
     if isinstance(result.why, (NoPolicy, NoDomain)):
         return result.why.words()
     text = "" if result.problem_text in result.problem else result.problem_text
@@ -444,7 +456,8 @@ LINE, WIDE = 200, 48  # characters of a line, and at most of its first column
 
 
 def outcome_text(result: Outcome) -> str:
-    "A result and its trace as an indented tree, for a terminal. Each line is printable, whatever a record holds."
+    """A result and its trace as an indented tree, for a terminal. Each line is
+    printable, whatever a record holds."""
     rows = [
         tuple(printable(cell, LINE) for cell in row)
         for row in tree(result.query, result.trace, 0)
@@ -501,7 +514,7 @@ STYLE = """
 .raspf-turn > :first-child {overflow-wrap: anywhere}
 .raspf-turn > :last-child {white-space: nowrap}
 .raspf-match {font-weight: 600; background: rgba(128, 128, 128, 0.16)}
-.raspf-unreached {opacity: 0.5}
+.raspf-unreached {opacity: 0.65}
 .raspf-marked {overflow-wrap: anywhere}
 .raspf-marked mark {color: inherit; background: #c0392b2b; text-decoration: underline wavy #c0392b}
 .raspf-note {opacity: 0.75; font-size: 0.9em; font-weight: 400; padding-left: 1.2em}
@@ -537,7 +550,8 @@ TURN_CLASSES = {
 
 
 def turn_html(result: Outcome, visit: Visit, turn: Turn) -> str:
-    "A term: its text and what it asked, how its turn ended, its price, and below it the record that it leads to."
+    """A term: its text and what it asked, how its turn ended, its price, and below it
+    the record that it leads to."""
     kind = TURN_CLASSES.get(turn.state, "")
     decided = turn.state == STOPPED or (
         turn.state == MATCHED and visit is result.decided
@@ -578,7 +592,8 @@ def marked_html(visit: Visit) -> str:
 
 # %% ../../nbs/spf/04_show.ipynb #dee61fab
 def outcome_html(result: Outcome) -> str:
-    "A result and its trace as HTML, for a notebook: a tree without scripts, whatever a record holds."
+    """A result and its trace as HTML, for a notebook: a tree without scripts, whatever
+    a record holds."""
     query = result.query
     head = [
         badge(result.result),

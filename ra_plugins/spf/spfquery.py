@@ -66,7 +66,8 @@ class SpfRequest:
     "One question to spfquery: who sends."
 
     until: float | None = (
-        None  # by when it has to be answered, on `time.monotonic`; None before it is begun
+        # by when it has to be answered, on `time.monotonic`; None before it is begun
+        None
     )
 
     def __init__(
@@ -97,7 +98,8 @@ class SpfquerySetup:
         None  # who answers; by default, the nameservers of this machine
     )
     timeout: float | None = (
-        CHECK_TIMEOUT  # seconds for a request, with all the policies and recipients that it asks about
+        # seconds for a request, with all the policies and recipients that it asks about
+        CHECK_TIMEOUT
     )
     given: tuple[Lookup, Records] | None = None  # an answer in place of DNS's
 
@@ -121,7 +123,8 @@ class SpfquerySetup:
         )
 
     def until(self, request: SpfRequest) -> float:
-        "By when a request has to be answered, on `time.monotonic`: the same for all that is asked for it."
+        """By when a request has to be answered, on `time.monotonic`: the same for all
+        that is asked for it."""
         if request.until is None:
             request.until = deadline(self.timeout)
         return request.until
@@ -165,7 +168,8 @@ def run_decision(
 
 # %% ../../nbs/spf/10_spfquery.ipynb #d8fc2cdc
 def by_terms(terms: str, request: SpfRequest, setup: SpfquerySetup) -> Result | None:
-    "What a policy says that the options name; None where it says nothing, and where they name none."
+    """What a policy says that the options name; None where it says nothing, and where
+    they name none."""
     return (
         run_decision(
             by_policy(setup.query(request), terms, setup.default), request, setup
@@ -344,8 +348,10 @@ class Option:
 
     def __init__(
         self,
-        names: str,  # the first is its own; others are a letter, and what Mail::SPF calls it
-        value: str,  # what it takes, for the help: nothing, or in brackets what may be left out
+        # the first is its own; others are a letter, and what Mail::SPF calls it
+        names: str,
+        # what it takes, for the help: nothing, or in brackets what may be left out
+        value: str,
         help: str,
     ):
         self.name, *self.others = names.split()
@@ -447,7 +453,8 @@ def find_option(name: str, options: Sequence[Option]) -> Option:
 def read_options(
     words: Sequence[str],  # the command line
     options: Sequence[Option] = tuple(OPTIONS),
-    operand: str = "",  # the name of the one word that is no option, if there may be one
+    # the name of the one word that is no option, if there may be one
+    operand: str = "",
 ) -> dict[str, str]:  # values by option
     "A command line, read as GNU's getopt_long_only does; `Fault` says what is wrong with it."
     values: dict[str, str] = {}
@@ -553,7 +560,8 @@ def file_lines(path: str) -> Iterable[str]:
 
 # %% ../../nbs/spf/10_spfquery.ipynb #06204088
 def requests(values: dict[str, str]) -> Iterator[tuple[str, SpfRequest | None]]:
-    "What is asked: a line's number with a colon, or nothing, and the request, None where there is none on it."
+    """What is asked: a line's number with a colon, or nothing, and the request, None
+    where there is none on it."""
     if "file" not in values:
         if "ip" not in values or not (values.get("sender") or values.get("helo")):
             raise Fault(
@@ -624,7 +632,8 @@ def _statuses() -> str:
 
 # %% ../../nbs/spf/10_spfquery.ipynb #a25b2c31
 def trees(answer: SpfqueryAnswer) -> str:
-    "What was evaluated: the domain's own policy, and the other one where that had the last word."
+    """What was evaluated: the domain's own policy, and the other one where that had the
+    last word."""
     return "\n".join(str(each) for each in dict.fromkeys((answer.own, answer.result)))
 
 
@@ -649,7 +658,8 @@ def print_result(
 def answered(
     place: str, request: SpfRequest | None, setup: SpfquerySetup
 ) -> SpfqueryAnswer | None:
-    "The answer to what `requests` found; None where that is no request, which is said on standard error."
+    """The answer to what `requests` found; None where that is no request, which is said
+    on standard error."""
     try:
         if request is None:
             raise ValueError("should be: ip sender [helo [recipients]]")

@@ -96,12 +96,14 @@ class Reason:
 
     @property
     def term(self) -> str:
-        "The term that it is about, as it stands in the record; nothing if it is about no term."
+        """The term that it is about, as it stands in the record; nothing if it is about
+        no term."""
         return self.visit.term(self.number)
 
     @property
     def place(self) -> int | None:
-        "Where that begins in the record, counted in characters from 0; None if it is about no directive."
+        """Where that begins in the record, counted in characters from 0; None if it is
+        about no directive."""
         record = self.visit.record
         return record.places()[self.number] if record and self.number >= 0 else None
 
@@ -251,7 +253,8 @@ class EvaluationError(Reason, Exception):
         return self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        "How it is copied and pickled: as it is, with the visit that has it as its error."
+        """How it is copied and pickled: as it is, with the visit that has it as its
+        error."""
         return __newobj__, (type(self),), {**vars(self), "args": self.args}
 
 # %% ../../nbs/spf/03_trace.ipynb #f0455522
@@ -270,7 +273,8 @@ class LimitExceeded(EvaluationError):
 class LookupLimitExceeded(LimitExceeded):
     "One term too many that asks DNS."
 
-    kind, message = "lookup limit", "Too many DNS lookups"
+    kind = "lookup limit"
+    message = "Too many DNS lookups"
 
 
 class VoidLimitExceeded(LimitExceeded):
@@ -295,7 +299,8 @@ class VoidLimitExceeded(LimitExceeded):
 class HostLimitExceeded(LimitExceeded):
     "An mx with too many hosts."
 
-    kind, message = "MX host limit", f"More than {NAME_LIMIT} MX records returned"
+    kind = "MX host limit"
+    message = f"More than {NAME_LIMIT} MX records returned"
 
     def __init__(self, visit: Visit, number: int):
         super().__init__(visit, number, NAME_LIMIT)
@@ -329,7 +334,8 @@ class FaultyRecord(EvaluationError):
         return self.faulty[0]
 
     def details(self) -> dict[str, Any]:
-        "What is wrong, in which text, and where: the length of the term, and the part of it that is wrong."
+        """What is wrong, in which text, and where: the length of the term, and the part
+        of it that is wrong."""
         part = {"place": self.part[0], "length": self.part[1]}
         return {
             "message": self.message,
@@ -342,7 +348,8 @@ class FaultyRecord(EvaluationError):
 class SeveralRecords(EvaluationError):
     "A domain with more than one SPF record: section 4.5."
 
-    kind, message = "several records", "Two or more type TXT spf records found."
+    kind = "several records"
+    message = "Two or more type TXT spf records found."
 
     def __init__(self, visit: Visit, records: Sequence[str] = ()):  # all of them
         super().__init__(visit)
@@ -354,7 +361,8 @@ class SeveralRecords(EvaluationError):
 
 
 class NoRecord(EvaluationError):
-    "An include or a redirect that leads to a domain without a policy: sections 5.2 and 6.1."
+    """An include or a redirect that leads to a domain without a policy: sections 5.2
+    and 6.1."""
 
     kind = "no record"
 
@@ -371,7 +379,8 @@ class NoRecord(EvaluationError):
 
 # %% ../../nbs/spf/03_trace.ipynb #758246fe
 def failure_kind(failure: Unanswered) -> str:
-    "Why there is no answer, in a word: that for the class of its failure that questions know."
+    """Why there is no answer, in a word: that for the class of its failure that
+    questions know."""
     known = (
         each.__name__.lower()
         for each in type(failure).__mro__
@@ -381,9 +390,11 @@ def failure_kind(failure: Unanswered) -> str:
 
 
 class LookupFailed(EvaluationError):
-    "A lookup that wasn't answered: sections 4.4 and 5. `failure` says why by its type: `Late`, `Refused`, `Broken`."
+    """A lookup that wasn't answered: sections 4.4 and 5. `failure` says why by its
+    type: `Late`, `Refused`, `Broken`."""
 
-    kind, result = "lookup failed", "temperror"
+    kind = "lookup failed"
+    result = "temperror"
 
     def __init__(self, visit: Visit, number: int, lookup: Lookup, failure: Unanswered):
         super().__init__(visit, number)

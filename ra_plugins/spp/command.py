@@ -35,7 +35,8 @@ class Command:
 
     @classmethod
     def as_written(cls, text: str) -> Self:
-        "A command as a program has written it, whatever that is. `text` is what stands behind the letter."
+        """A command as a program has written it, whatever that is. `text` is what
+        stands behind the letter."""
         command = cls.__new__(cls)
         _check_text("what a program has written", text)
         command._say(text)
@@ -69,7 +70,8 @@ class Next(Command):
 
 
 class Okay(Command):
-    "O: no more plugins for this command, and none of qmail-smtpd's checks. At RCPT this lets anybody relay."
+    """O: no more plugins for this command, and none of qmail-smtpd's checks. At RCPT
+    this lets anybody relay."""
 
     letter, final, __slots__ = "O", True, ()
 
@@ -140,7 +142,8 @@ def _checked_address(address: str) -> str:
 
 # %% ../../nbs/spp/01_command.ipynb #1b397b92
 def _checked_codes(code: object, enhanced: object) -> None:
-    "`ValueError` for what is no code of a refusal, or no enhanced status code of that class."
+    """`ValueError` for what is no code of a refusal, or no enhanced status code of that
+    class."""
     if type(code) is not int or not 400 <= code <= 599:
         raise ValueError(f"a refusal has a code from 400 to 599, not {code!r:.60}")
     parts = enhanced.split(".", 3) if isinstance(enhanced, str) else []
@@ -166,19 +169,23 @@ def _check_signature(by: object) -> None:
 
 # %% ../../nbs/spp/01_command.ipynb #0867dcfd
 class Reply(Command):
-    "What the kinds of refusals have in common: a code, an enhanced status code and a text."
+    """What the kinds of refusals have in common: a code, an enhanced status code and a
+    text."""
 
     __slots__ = ()
 
     def __init__(
         self,
         code: int,  # from 400 to 599
-        enhanced: str
-        | None = None,  # enhanced status code, `5.7.1`; None for a reply that shows none
+        # enhanced status code, `5.7.1`; None for a reply that shows none
+        enhanced: str | None = None,
         text: str = "",  # for people; it may come from outside
         *,
-        by: str = "",  # the plugin that signs the reply, behind the enhanced status code; a word
-        in_front: bool = False,  # the enhanced status code in front of the text, as RFC 2034 has it, and not behind
+        # the plugin that signs the reply, behind the enhanced status code; a word
+        by: str = "",
+        # the enhanced status code in front of the text, as RFC 2034 has it, and not
+        # behind
+        in_front: bool = False,
     ):
         _checked_codes(code, enhanced)
         _check_signature(by)
@@ -215,7 +222,8 @@ class Reply(Command):
 
 # %% ../../nbs/spp/01_command.ipynb #89ae724c
 class Refuse(Reply):
-    "E: reply, and refuse the client's command. At connection the reply takes the banner's place."
+    """E: reply, and refuse the client's command. At connection the reply takes the
+    banner's place."""
 
     letter, final, __slots__ = "E", True, ()
 
@@ -233,7 +241,8 @@ class Drop(Command):
 
 # %% ../../nbs/spp/01_command.ipynb #cfa0e52b
 class Later(Command):
-    "L: let this command through and refuse at the next MAIL, RCPT or DATA, each time, until RSET or the message's end."
+    """L: let this command through and refuse at the next MAIL, RCPT or DATA, each time,
+    until RSET or the message's end."""
 
     letter, __slots__ = "L", ()
     STAGES = {"mail": "M", "rcpt": "R", "data": "D"}
@@ -265,7 +274,8 @@ class Later(Command):
 
 # %% ../../nbs/spp/01_command.ipynb #10491bb6
 class SetVariable(Command):
-    "S: set a variable for the plugins after this one and for qmail-queue, until the connection ends."
+    """S: set a variable for the plugins after this one and for qmail-queue, until the
+    connection ends."""
 
     letter, __slots__ = "S", ()
 
@@ -290,7 +300,8 @@ class UnsetVariable(Command):
 
 # %% ../../nbs/spp/01_command.ipynb #d37bdb66
 class ChangeAddress(Command):
-    "C: go on with this address in place of the one that MAIL or RCPT named. The last one counts."
+    """C: go on with this address in place of the one that MAIL or RCPT named. The last
+    one counts."""
 
     letter, __slots__ = "C", ()
 
@@ -299,7 +310,8 @@ class ChangeAddress(Command):
 
 
 class AddHeader(Command):
-    "H: put a header field above the message, below our Received. RSET and the message's end clear it."
+    """H: put a header field above the message, below our Received. RSET and the
+    message's end clear it."""
 
     letter, __slots__ = "H", ()
 
@@ -342,7 +354,8 @@ DELAY_LIMIT = 3600  # seconds
 
 
 class Delay(Command):
-    "Wait before the reply goes out. It has no letter: who runs the plugin waits, and qmail-smtpd never sees it."
+    """Wait before the reply goes out. It has no letter: who runs the plugin waits, and
+    qmail-smtpd never sees it."""
 
     __slots__ = ()
 

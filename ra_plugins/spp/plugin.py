@@ -106,7 +106,8 @@ def _arguments(decision: object) -> tuple[str, ...]:
 
 # %% ../../nbs/spp/02_plugin.ipynb #4fb3a86c
 def _check_callable(function: Any, names: tuple[str, ...]) -> None:
-    "`ValueError` if a function can't be called with arguments of these names, and no others."
+    """`ValueError` if a function can't be called with arguments of these names, and no
+    others."""
     code, by_name = function.__code__, slice(function.__code__.co_posonlyargcount, None)
     taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     needed = taken[: code.co_argcount - len(function.__defaults__ or ())]
@@ -142,7 +143,8 @@ class State(Environment):
         self,
         **values: object,  # by attribute
     ) -> list[SetVariable]:
-        "The commands that leave values for the next command; `ValueError` for one that couldn't be read again."
+        """The commands that leave values for the next command; `ValueError` for one
+        that couldn't be read again."""
         declared = {each.attribute: each for each in self.variables()}
         if unknown := [attribute for attribute in values if attribute not in declared]:
             raise ValueError(
@@ -154,7 +156,8 @@ class State(Environment):
 
 
 def _kept(variable: Variable, value: object) -> SetVariable:
-    "The command that keeps a value; `ValueError` if what it writes would be read as another."
+    """The command that keeps a value; `ValueError` if what it writes would be read as
+    another."""
     try:
         command = SetVariable(variable.name, value)
         read_again = variable.kind(command.text.partition("=")[2])
@@ -179,7 +182,8 @@ ANSWER_BYTES = 100_000  # as they are written
 
 
 def commands(
-    answer: object,  # what a decision returned: a command, a list or tuple of them, or None
+    # what a decision returned: a command, a list or tuple of them, or None
+    answer: object,
 ) -> list[Command]:  # up to and with the first final one
     "The answer of a decision, as a list in every case; `TypeError` if it isn't one, `ValueError` if it is too long."
     listed = (
@@ -229,7 +233,9 @@ def _check_kinds(what: str, kinds: object, base: type) -> None:
         _check_kind(f"each of {what}", kind, base)
 
 # %% ../../nbs/spp/02_plugin.ipynb #25805dab
-SECONDS = 30  # that a plugin may take; an SMTP client waits for five minutes (RFC 5321, section 4.5.3.2)
+# that a plugin may take; an SMTP client waits for five minutes (RFC 5321, section
+# 4.5.3.2)
+SECONDS = 30
 
 
 class Declaration:
@@ -244,8 +250,8 @@ class Declaration:
         settings: type[Environment] = Environment,  # what it can be told
         state: type[State] = State,  # what it keeps from command to command
         asks: tuple[type[Question[Any]], ...] = (),  # the questions that it may ask
-        answers: tuple[type[Command], ...]
-        | None = None,  # the commands that it may answer; None: it doesn't say
+        # the commands that it may answer; None: it doesn't say
+        answers: tuple[type[Command], ...] | None = None,
         seconds: float = SECONDS,  # that it may take as a whole
     ):
         self.decision, self.stages, self.settings, self.state = (
@@ -266,7 +272,8 @@ class Declaration:
         self.judge()
 
     def judge(self) -> None:
-        "`ValueError` for a declaration that can't be one. That can also have become of it since."
+        """`ValueError` for a declaration that can't be one. That can also have become
+        of it since."""
         if not isinstance(self.stages, tuple) or not self.stages:
             raise ValueError(
                 f"a plugin runs at one SMTP command or several, of {', '.join(STAGES)}"
@@ -325,13 +332,13 @@ class Plugin(Declaration):
         self,
         session: Session,
         control: Control | None = None,  # none by default: no control file is there
-        log: Callable[[str], None]
-        | None = None,  # prints, by default, what would stand in the log
+        # prints, by default, what would stand in the log
+        log: Callable[[str], None] | None = None,
         answerers: Answerers
         | Mapping[type[Question[Any]], Any]
         | None = None,  # or functions, by class of question
-        now: float
-        | None = None,  # the time of day, in seconds since 1970; by default, the system's
+        # the time of day, in seconds since 1970; by default, the system's
+        now: float | None = None,
         watch: Callable[..., Any] | None = None,  # as in `drive`
     ) -> list[Command]:  # up to and with the first final one
         "Decide on a session, from beginning to end. What the decision raises is raised."
@@ -381,11 +388,12 @@ def plugin(
     settings: type[Environment] = Environment,  # what it can be told
     state: type[State] = State,  # what it keeps from command to command
     asks: tuple[type[Question[Any]], ...] = (),  # the questions that it may ask
-    answers: tuple[type[Command], ...]
-    | None = None,  # the commands that it may answer; None: it doesn't say
+    # the commands that it may answer; None: it doesn't say
+    answers: tuple[type[Command], ...] | None = None,
     seconds: float = SECONDS,  # that it may take as a whole
 ) -> Callable[[Callable[..., Any]], Plugin]:
-    "Decorator: make a decision a plugin of the same name. `ValueError` for what can't be one."
+    """Decorator: make a decision a plugin of the same name. `ValueError` for what can't
+    be one."""
     if any(map(callable, stages)):
         raise ValueError(
             """a plugin says where it runs: @plugin("mail"), and not @plugin"""

@@ -48,9 +48,11 @@ ADDRESS_VARIABLES = {
 def affect(
     environ: dict[str, str],  # is changed
     command: Command,
-    variable: str = "",  # where the address stands that the client has named, if it has named one
+    # where the address stands that the client has named, if it has named one
+    variable: str = "",
 ) -> None:
-    "Change an environment as a plugin's command does, for the plugins behind it. Most commands change nothing there."
+    """Change an environment as a plugin's command does, for the plugins behind it. Most
+    commands change nothing there."""
     if isinstance(command, SetVariable):
         name, equals, value = command.text.partition("\0")[0].partition("=")
         if equals:  # a NUL byte ends the text, in C

@@ -58,7 +58,8 @@ def exemption_place(value: str) -> str:
 
 # %% ../../nbs/spp/00_session.ipynb #0d8c0794
 class Session(Environment):
-    "An SMTP session at one command. What hasn't been told yet, or made no sense, is None; what is empty is empty."
+    """An SMTP session at one command. What hasn't been told yet, or made no sense, is
+    None; what is empty is empty."""
 
     client_ip: IPv4Address | IPv6Address | None = variable(
         "TCPREMOTEIP", ip_address, None, "The client's address. Always told."
@@ -190,9 +191,11 @@ SAMPLE = {
 
 # %% ../../nbs/spp/00_session.ipynb #54ccf8c0
 def sample_session(
-    **values: object,  # by attribute or variable name; None for a variable that isn't set
+    # by attribute or variable name; None for a variable that isn't set
+    **values: object,
 ) -> Session:
-    "A session for notebooks and tests, in the middle of RCPT, of qmail-smtpd's process 4711."
+    """A session for notebooks and tests, in the middle of RCPT, of qmail-smtpd's
+    process 4711."""
     names = {each.attribute: each.name for each in Session.variables()}
     if unknown := [name for name in values if name not in names and not name.isupper()]:
         raise TypeError(

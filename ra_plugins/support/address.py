@@ -26,7 +26,8 @@ class Address(namedtuple("Address", "local domain")):
         return f"{self.local}@{self.domain}"
 
 # %% ../../nbs/support/01_address.ipynb #b342051b
-ADDRESS_LIMIT = 899  # bytes: qmail-smtpd answers 555 to anything longer, so no plugin is asked about it
+# bytes: qmail-smtpd answers 555 to anything longer, so no plugin is asked about it
+ADDRESS_LIMIT = 899
 
 # %% ../../nbs/support/01_address.ipynb #2dc8a8f8
 def parse_address(

@@ -28,7 +28,8 @@ BLOCK = 256  # bytes that are read at least: 32 slots
 
 # %% ../../nbs/support/03_cdb.ipynb #49307a72
 class _Window:
-    "The bytes of a CDB, as much of them as one lookup may want to see. What `pure-cdb` takes for a map."
+    """The bytes of a CDB, as much of them as one lookup may want to see. What
+    `pure-cdb` takes for a map."""
 
     def __init__(self, data: Sliceable):
         self.data = data
@@ -39,7 +40,8 @@ class _Window:
         self.left, self.place, self.block = slices, 0, b""
 
     def __getitem__(self, place: slice) -> bytes:
-        "A slice, but no more of it than tells a key; `ValueError` when there have been enough."
+        """A slice, but no more of it than tells a key; `ValueError` when there have
+        been enough."""
         self.left -= 1
         if self.left < 0:
             raise ValueError("a hash table has no empty slot within reach")
@@ -52,7 +54,8 @@ class _Window:
         return self.block[place.start - self.place : stop - self.place]
 
 # %% ../../nbs/support/03_cdb.ipynb #8c627d89
-HEADER = 2048  # bytes: of each of 256 tables its place and its number of slots, in four bytes each
+# bytes: of each of 256 tables its place and its number of slots, in four bytes each
+HEADER = 2048
 
 # %% ../../nbs/support/03_cdb.ipynb #cf26e91a
 def _check_whole(
@@ -90,7 +93,8 @@ class ConstantDatabase:
         self,
         *keys: str,
     ) -> bool:
-        "Is any of these a key? `ValueError` if the file turns out to be damaged, `OSError` if it can't be read."
+        """Is any of these a key? `ValueError` if the file turns out to be damaged,
+        `OSError` if it can't be read."""
         return any(self._look(octets(key)) is not None for key in keys)
 
     def get(

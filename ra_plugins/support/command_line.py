@@ -18,7 +18,9 @@ __all__ = ['FAILED', 'INTERRUPTED', 'exit_statuses', 'version_line', 'Fault', 's
            'escape_output', 'run_command', 'command_parser', 'number_over_zero']
 
 # %% ../../nbs/support/05_command_line.ipynb #a5b3e586
-FAILED = 3  # exit status of a command that couldn't do its work, or whose command line makes no sense
+# exit status of a command that couldn't do its work, or whose command line makes no
+# sense
+FAILED = 3
 INTERRUPTED = (
     130  # exit status after Control-C, as shells have it: 128 and the number of SIGINT
 )
@@ -49,7 +51,8 @@ class Fault(Exception):
 
 # %% ../../nbs/support/05_command_line.ipynb #d15507c7
 def system_reason(error: BaseException) -> str:
-    "Why the system refused, in its words: `strerror`, as errno(3) has it, or else what the exception says."
+    """Why the system refused, in its words: `strerror`, as errno(3) has it, or else
+    what the exception says."""
     number = getattr(error, "errno", None)
     if number and number > 0:  # asyncio has words of its own there
         from posix import strerror
@@ -63,7 +66,8 @@ def system_reason(error: BaseException) -> str:
 
 # %% ../../nbs/support/05_command_line.ipynb #0adb138b
 def trouble(error: BaseException) -> str:
-    "What an exception of the system says: the file's name, if it has one, and the reason."
+    """What an exception of the system says: the file's name, if it has one, and the
+    reason."""
     name, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
     return f"{name}: {reason}" if name and reason else system_reason(error)
 
@@ -81,7 +85,8 @@ def discard(
 
 # %% ../../nbs/support/05_command_line.ipynb #d19f7aa5
 def escape_output() -> None:
-    "Let standard output and standard error escape what they can't encode. Either may be missing, as in a service."
+    """Let standard output and standard error escape what they can't encode. Either may
+    be missing, as in a service."""
     import io
 
     for stream in (sys.stdout, sys.stderr):
@@ -92,10 +97,12 @@ def escape_output() -> None:
 def run_command(
     name: str,  # of the command, before what is said on standard error
     command: Callable[[], int],  # does the work and returns the exit status
-    failed: int = FAILED,  # exit status if it couldn't: it raised `Fault`, or standard output takes no more
+    # exit status if it couldn't: it raised `Fault`, or standard output takes no more
+    failed: int = FAILED,
     interrupted: int = INTERRUPTED,  # exit status after Control-C
 ) -> int:
-    "Run a command; returns its exit status. What it leaves to us as an `OSError` is taken for standard output's."
+    """Run a command; returns its exit status. What it leaves to us as an `OSError` is
+    taken for standard output's."""
     escape_output()
     try:
         status = command()
@@ -152,7 +159,8 @@ def command_parser(
 
 # %% ../../nbs/support/05_command_line.ipynb #366d9694
 def number_over_zero(text: str) -> float:
-    "For `type=` of an argument: a finite number over 0, below a thousand million; else `argparse.ArgumentTypeError`."
+    """For `type=` of an argument: a finite number over 0, below a thousand million;
+    else `argparse.ArgumentTypeError`."""
     from ra_plugins.support.environment import LARGEST
 
     try:

@@ -69,7 +69,8 @@ def _at_rest(
 
 # %% ../../nbs/support/04_control.ipynb #535c0ccb
 class RegularFile:
-    "A regular file, open to be read at any place; `OSError` if it can't be, or is something else."
+    """A regular file, open to be read at any place; `OSError` if it can't be, or is
+    something else."""
 
     def __init__(self, path: str):
         _require_regular(os.stat(path), path)
@@ -89,7 +90,8 @@ class RegularFile:
         return os.pread(self.descriptor, place.stop - place.start, place.start)
 
     def at_rest(self) -> bool:
-        "Has it been left alone for long enough that a change from now on would show in its times?"
+        """Has it been left alone for long enough that a change from now on would show
+        in its times?"""
         return _at_rest(self.status.st_ctime_ns, time.time_ns())
 
 # %% ../../nbs/support/04_control.ipynb #0210d249
@@ -257,7 +259,8 @@ class _Folder:
         return RegularFile(self.path(name))
 
     def read(self, name: str) -> bytes:
-        "The bytes of a file as it is now; `OSError` if they can't be had, or are more than `TEXT_LIMIT`."
+        """The bytes of a file as it is now; `OSError` if they can't be had, or are more
+        than `TEXT_LIMIT`."""
         return _whole(self._open(name), self.path(name))
 
 # %% ../../nbs/support/04_control.ipynb #c5cfe441
@@ -270,8 +273,10 @@ class _Readings(_Folder):
         make: Callable[
             [RegularFile | FileInMemory, str], tuple[Made, int]
         ],  # its size in memory behind it, in bytes
-        again: bool = True,  # read a second time if the first came too early to be kept?
-        key: object = None,  # what the result is kept by, beside the name; by default, `make` itself
+        # read a second time if the first came too early to be kept?
+        again: bool = True,
+        # what the result is kept by, beside the name; by default, `make` itself
+        key: object = None,
     ) -> Made:
         "What a file holds, kept or read; `OSError` if it can't be read."
         place = name, key or make
@@ -339,7 +344,8 @@ class _Lists(_Readings):
         return self.has(name, *wanted)
 
 # %% ../../nbs/support/04_control.ipynb #e3237979
-PARSED_COST = 20  # bytes, roughly, that are kept for each byte of a text that somebody has taken apart
+# bytes, roughly, that are kept for each byte of a text that somebody has taken apart
+PARSED_COST = 20
 
 
 class _Texts(_Lists):
@@ -353,7 +359,8 @@ class _Texts(_Lists):
         ],  # one function, the same each time: what it returns is kept under it, and mustn't be None
         cost: int = PARSED_COST,  # bytes that are kept for each byte of the text
     ) -> Made:
-        "What `parse` makes of a file's text; `OSError` if the file can't be read, or isn't text. What `parse` raises is raised."
+        """What `parse` makes of a file's text; `OSError` if the file can't be read, or
+        isn't text. What `parse` raises is raised."""
 
         def make(file: RegularFile | FileInMemory, path: str) -> tuple[Made, int]:
             raw = (
@@ -370,7 +377,8 @@ DOMAIN_LENGTH = 255  # of the longest domain: RFC 5321, section 4.5.3.1.2
 
 
 def _covering(domain: str) -> list[str]:
-    "The entries that a domain may be in by, lower case: its own, a dot entry for each domain above it. None if it is too long."
+    """The entries that a domain may be in by, lower case: its own, a dot entry for each
+    domain above it. None if it is too long."""
     if not isinstance(domain, str):
         raise TypeError(f"a domain is text, not {domain!r:.60}")
     if len(domain) > DOMAIN_LENGTH:
@@ -383,14 +391,16 @@ def _covering(domain: str) -> list[str]:
 
 # %% ../../nbs/support/04_control.ipynb #ed80a9e5
 class Control(_Texts):
-    "The control files of one folder. What was read is kept for as long as the file is the same."
+    """The control files of one folder. What was read is kept for as long as the file is
+    the same."""
 
     def first_line(
         self,
         name: str,
         default: str = "",  # for a file that isn't there
     ) -> str:
-        "The first line, without blanks around it; `OSError` if the file is there and can't be read, or isn't text."
+        """The first line, without blanks around it; `OSError` if the file is there and
+        can't be read, or isn't text."""
         try:
             line, wrong = self._made(name, _line_in)
         except FileNotFoundError:

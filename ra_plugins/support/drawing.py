@@ -21,7 +21,8 @@ def element(
     name: str,  # `svg`, `rect`, `p`
     /,
     *parts: _Part,  # what stands in it: elements, and text
-    **attributes: object,  # of HTML or SVG; `_` stands for `-`, and `class_` for `class`
+    # of HTML or SVG; `_` stands for `-`, and `class_` for `class`
+    **attributes: object,
 ) -> Element:
     "An element of HTML or SVG. Whatever text is in it stays text."
     made = Element(

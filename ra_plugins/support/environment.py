@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 # %% auto #0
-__all__ = ['LARGEST', 'FILENAME_KINDS', 'text', 'number', 'timeout_seconds', 'yes_or_no', 'filename', 'filename_or_empty',
-           'ip_address', 'shown', 'Variable', 'variable', 'Environment', 'VariableTable']
+__all__ = ['LARGEST', 'FILENAME_KINDS', 'text', 'number', 'Meant', 'leading_number', 'number_as_in_c', 'timeout_seconds',
+           'yes_or_no', 'filename', 'filename_or_empty', 'ip_address', 'shown', 'Variable', 'variable', 'Environment',
+           'VariableTable']
 
 # %% ../../nbs/support/02_environment.ipynb #ef5f1f17
 def text(value: str) -> str:
@@ -29,6 +30,43 @@ def number(value: str) -> int:
     if not (value.isascii() and value.isdigit()) or int(value[:10]) > LARGEST:
         raise ValueError
     return int(value)
+
+# %% ../../nbs/support/02_environment.ipynb #91e34fba
+class Meant(ValueError):
+    "Text that isn't as it should be, while one can tell what was meant."
+
+    def __init__(self, value: Any):
+        super().__init__(value)
+        self.value = value
+
+
+def leading_number(
+    value: str,
+) -> int:
+    """The number that C's `atoi` finds at the beginning of a text; `ValueError` if
+    there is none."""
+    text = value.lstrip(" \t\n\v\f\r")
+    sign, text = (text[:1], text[1:]) if text[:1] in ("+", "-") else ("", text)
+    digits = text[
+        : next(
+            (place for place, char in enumerate(text) if char not in "0123456789"),
+            len(text),
+        )
+    ]
+    return int(
+        sign + (digits.lstrip("0")[:20] or digits[:1])
+    )  # 20 digits are more than anybody counts
+
+
+def number_as_in_c(value: str) -> int:
+    "a whole number from 0 to 999999999"
+    try:
+        return number(value)
+    except ValueError:
+        found = leading_number(value)
+    if found < 0:
+        raise ValueError
+    raise Meant(min(found, LARGEST))
 
 # %% ../../nbs/support/02_environment.ipynb #6678e366
 def timeout_seconds(value: str) -> int:
@@ -53,7 +91,7 @@ def filename(value: str) -> str:
 
 
 def filename_or_empty(value: str) -> str | None:
-    "the name of a file, among the control files or with its full path, or empty for none"
+    "a file's name, among the control files or with its full path, or empty for none"
     return filename(value) if value else None
 
 
@@ -132,17 +170,19 @@ class Variable:
         return value
 
     def read(self, view: Environment) -> Any:
-        "The value in `view`'s environment; nonsense is logged, and the default taken in its place."
+        """The value in `view`'s environment; nonsense is logged, and in its place is
+        taken what it means, or else the default."""
         value = view.environ.get(self.name)
         if value is None:
             return self.default
         try:
             return self.kind(value)
-        except ValueError:
+        except ValueError as error:
+            taken = error.value if isinstance(error, Meant) else self.default
             view.log(
-                f"{self.name}={value:.60} should be {self.kind.__doc__}; taken as {shown(self.default)}"
+                f"{self.name}={value:.60} should be {self.kind.__doc__}; taken as {shown(taken)}"
             )
-            return self.default
+            return taken
 
 # %% ../../nbs/support/02_environment.ipynb #81e06e4f
 def variable(
@@ -158,7 +198,8 @@ def variable(
 
 # %% ../../nbs/support/02_environment.ipynb #776709dc
 class Environment:
-    "Typed variables over a process environment. What there is, the attributes of the derived class declare."
+    """Typed variables over a process environment. What there is, the attributes of the
+    derived class declare."""
 
     def __init__(
         self,
@@ -180,13 +221,15 @@ class Environment:
         ]
 
     def read_all(self) -> None:
-        "Read every variable now, so that nonsense in one is logged even where its value isn't needed."
+        """Read every variable now, so that nonsense in one is logged even where its
+        value isn't needed."""
         for each in self.variables():
             getattr(self, each.attribute)
 
 # %% ../../nbs/support/02_environment.ipynb #26023418
 class VariableTable:
-    "The variables of one `Environment` or several as a table: Markdown in a notebook, indented text on a terminal."
+    """The variables of one `Environment` or several as a table: Markdown in a notebook,
+    indented text on a terminal."""
 
     def __init__(self, *environments: type[Environment]):
         self.variables = [

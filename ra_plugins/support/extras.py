@@ -16,6 +16,7 @@ EXTRAS = {  # the package to install and its extra, by module
     "dns": ("dnspython", "dns"),
     "idna": ("idna", "dns"),
     "libconf": ("libconf", "rater"),
+    "milter": ("pymilter", "milter"),
     "prometheus_client": ("prometheus-client", "service"),
     "redis": ("redis", "rater"),
     "shtab": ("shtab", "completion"),

@@ -25,7 +25,8 @@ def way(
     path: str,
     links: bool = False,  # also the symbolic links?
 ) -> Iterator[str]:
-    "The folders that are passed on the way to a path, from / on, and what is there at its end (path_resolution(7))."
+    """The folders that are passed on the way to a path, from / on, and what is there at
+    its end (path_resolution(7))."""
     here, left, passed = "/", os.path.join(os.getcwd(), path).split("/"), 0
     yield here
     while left:
@@ -52,7 +53,8 @@ def way(
 # %% ../../nbs/support/08_listening.ipynb #1f68b25c
 def folder_fault(
     folder: str,
-    owner: int = -1,  # the number of a user who may own it, besides root and ourselves; -1: nobody
+    # the number of a user who may own it, besides root and ourselves; -1: nobody
+    owner: int = -1,
 ) -> str:  # a sentence; empty for a folder that is fit
     "Why a folder is no place for a socket."
     trusted, end = {0, os.geteuid(), owner}, os.path.realpath(folder)
@@ -106,7 +108,8 @@ def _as_owner(
     owner: int,  # of the socket; -1: us
     group: int = -1,  # that the socket is to have; -1: as it comes
 ) -> Iterator[None]:
-    "While this lasts, root has no more rights than a socket's owner, if the way to it is that one's; `OSError` if that can't be."
+    """While this lasts, root has no more rights than a socket's owner, if the way to it
+    is that one's; `OSError` if that can't be."""
     if (
         os.geteuid() != 0
         or owner in (-1, 0)
@@ -140,7 +143,8 @@ class UnixListener(socket.socket):
         mode: int = 0o660,  # who may connect
         owner: int = -1,  # a user's number; -1: ours
         group: int = -1,  # a group's number; -1: ours
-        backlog: int = 4096,  # connections that wait to be accepted; the system may allow fewer (listen(2))
+        # connections that wait to be accepted; the system may allow fewer (listen(2))
+        backlog: int = 4096,
     ):
         self.path, self.owner = path, owner
         self.identity: tuple[int, int] | None = None
@@ -196,7 +200,8 @@ SPARE_FILES = 64  # open files that aren't connections
 def allow_files(
     connections: int,
     log: Callable[[str], object],  # takes a message, if there can't be as many
-    spare: int = SPARE_FILES,  # open files that aren't connections; where there are few in all, two thirds at most
+    # open files that aren't connections; where there are few in all, two thirds at most
+    spare: int = SPARE_FILES,
 ) -> int:  # the connections that there can be
     "Let this process open as many files as it needs, as far as the system lets it."
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -9,11 +9,13 @@ from __future__ import annotations
 __all__ = ['LINE_LIMIT', 'octets', 'printable', 'with_reason', 'log_line']
 
 # %% ../../nbs/support/00_log.ipynb #d0b3a41d
-LINE_LIMIT = 1000  # characters: long enough for any address that qmail takes (899 bytes), short for a log
+# characters: long enough for any address that qmail takes (899 bytes), short for a log
+LINE_LIMIT = 1000
 
 # %% ../../nbs/support/00_log.ipynb #1fd95138
 def octets(text: str) -> bytes:
-    "The bytes of a text, in UTF-8. Surrogate escapes are the bytes that they stand for; it never raises."
+    """The bytes of a text, in UTF-8. Surrogate escapes are the bytes that they stand
+    for; it never raises."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -21,7 +23,9 @@ def octets(text: str) -> bytes:
 
 # %% ../../nbs/support/00_log.ipynb #75145471
 def printable(
-    text: str,  # what a client, a resolver or a file sent; undecodable bytes as surrogate escapes (PEP 383)
+    # what a client, a resolver or a file sent; undecodable bytes as surrogate escapes
+    # (PEP 383)
+    text: str,
     limit: int = LINE_LIMIT,  # characters to keep
 ) -> str:  # one line, without control characters
     "Make `text` fit for one line: what can't be printed becomes `\\xNN`, and a long text ends in `…`."

@@ -43,13 +43,17 @@ NOT_PUBLIC = (
         "fc00::/7",
         "ff00::/8",
     ),  # link-local, private and multicast of IPv6: RFC 4291, RFC 4193
-    "::/96",  # this host, loopback, and IPv4 addresses as IPv6 had them at first: RFC 4291, section 2.5.5.1
-    "2002::/16",  # 6to4, which leads to an IPv4 address, and has been given up: RFC 3056, RFC 7526
+    # this host, loopback, and IPv4 addresses as IPv6 had them at first: RFC 4291,
+    # section 2.5.5.1
+    "::/96",
+    # 6to4, which leads to an IPv4 address, and has been given up: RFC 3056, RFC 7526
+    "2002::/16",
 )
 
 
 def _behind_nat64(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    "An address, or the IPv4 address that a translator makes of it (RFC 6052, section 2.1: 64:ff9b::/96)."
+    """An address, or the IPv4 address that a translator makes of it (RFC 6052, section
+    2.1: 64:ff9b::/96)."""
     from ipaddress import IPv4Address
 
     number = int(address)

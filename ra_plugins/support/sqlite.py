@@ -29,7 +29,8 @@ class Layout:
     def __init__(
         self,
         owner: str,  # the program's name, for people
-        application: int,  # 32 bits, by which its files are known; four letters in ASCII, say
+        # 32 bits, by which its files are known; four letters in ASCII, say
+        application: int,
         version: int,  # of the tables
         schema: str,  # statements that make them
     ):
@@ -42,15 +43,17 @@ class Layout:
 
 # %% ../../nbs/support/06_sqlite.ipynb #43dc07a8
 class DatabaseFault(OSError):
-    "A database can't be used. `filename` says which, `strerror` why; `errno` is the nearest that the system has."
+    """A database can't be used. `filename` says which, `strerror` why; `errno` is the
+    nearest that the system has."""
 
     def __str__(self) -> str:
         return f"{self.filename}: {self.strerror}"
 
 # %% ../../nbs/support/06_sqlite.ipynb #da4505c1
+# by one statement, since others may be making the tables between two
 IDENTITY = """
 SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), count(*)
-FROM sqlite_master"""  # by one statement, since others may be making the tables between two
+FROM sqlite_master"""
 
 
 def is_new(database: sqlite3.Connection, layout: Layout) -> bool:
@@ -66,7 +69,8 @@ def is_new(database: sqlite3.Connection, layout: Layout) -> bool:
 
 # %% ../../nbs/support/06_sqlite.ipynb #490b2751
 def statements(script: str) -> Iterator[str]:
-    "The statements of a script, one by one: `executescript` would end the transaction that it runs in."
+    """The statements of a script, one by one: `executescript` would end the transaction
+    that it runs in."""
     statement = ""
     for piece in script.split(";"):
         statement += piece + ";"
@@ -78,7 +82,8 @@ def statements(script: str) -> Iterator[str]:
 
 # %% ../../nbs/support/06_sqlite.ipynb #f4e8f237
 def make_tables(database: sqlite3.Connection, layout: Layout) -> None:
-    "Make the tables, if nobody else has. `sqlite3.Error`, or `ValueError` as in `is_new`."
+    """Make the tables, if nobody else has. `sqlite3.Error`, or `ValueError` as in
+    `is_new`."""
     database.execute("BEGIN IMMEDIATE")
     if is_new(database, layout):
         for statement in statements(layout.schema):
@@ -92,7 +97,8 @@ CACHE = 65536  # KiB: keys come in no order, so much of a file is in use
 
 
 def _use_wal(database: sqlite3.Connection, end: float) -> None:
-    "Change a file over to WAL; `sqlite3.Error` if that isn't done by `end`, on `monotonic`."
+    """Change a file over to WAL; `sqlite3.Error` if that isn't done by `end`, on
+    `monotonic`."""
     while database.execute("PRAGMA journal_mode").fetchone() != ("wal",):
         try:
             mode = database.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -112,7 +118,8 @@ def _use_wal(database: sqlite3.Connection, end: float) -> None:
 
 # %% ../../nbs/support/06_sqlite.ipynb #7633cfab
 def _create(path: str) -> None:
-    "Make an empty file that its owner alone may read: what is remembered can be private. One that is there is left."
+    """Make an empty file that its owner alone may read: what is remembered can be
+    private. One that is there is left."""
     with suppress(FileExistsError):
         os.close(
             os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -146,7 +153,8 @@ def open_database(
 
 # %% ../../nbs/support/06_sqlite.ipynb #7ec0ec1f
 def open_to_look(path: str, layout: Layout, within: float) -> sqlite3.Connection:
-    "Open a database that is there, to read in it only. It raises what `open_database` raises."
+    """Open a database that is there, to read in it only. It raises what `open_database`
+    raises."""
     os.stat(path)
     quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     alone = "" if os.path.exists(path + "-wal") else "&immutable=1"
@@ -217,7 +225,8 @@ class DatabaseFile:
         path: str,
         layout: Layout,
         clock: Callable[[], float] = monotonic,  # by which it rests after a failure
-        only_look: bool = False,  # change nothing; a file that isn't there is a failure then
+        # change nothing; a file that isn't there is a failure then
+        only_look: bool = False,
     ):
         self.path, self.layout, self.clock = path, layout, clock
         self.failed, self.why = (
@@ -233,7 +242,8 @@ class DatabaseFile:
         self,
         within: float,  # seconds to wait for others
     ) -> Iterator[sqlite3.Connection]:
-        "Run the block with the database. What fails in it, `ValueError` too, becomes a `DatabaseFault`."
+        """Run the block with the database. What fails in it, `ValueError` too, becomes
+        a `DatabaseFault`."""
         within = min(max(within, 0.0), LONGEST_WAIT)
         end = monotonic() + within
         if not self._turn.acquire(timeout=within):

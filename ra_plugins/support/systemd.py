@@ -31,7 +31,8 @@ FIRST_INHERITED = 3  # SD_LISTEN_FDS_START
 
 
 def inherited_sockets() -> list[socket.socket]:
-    "The sockets that systemd has opened for this process. The variables are taken away: they aren't for our children."
+    """The sockets that systemd has opened for this process. The variables are taken
+    away: they aren't for our children."""
     process, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "0")
     os.environ.pop("LISTEN_FDNAMES", None)
     if process != str(os.getpid()) or not count.isdigit():

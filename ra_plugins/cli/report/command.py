@@ -96,7 +96,8 @@ def _stamps(log: LogFile) -> Stamps:
 
 
 def _begins(log: LogFile) -> float:
-    "The first time in a log; for sorting, so whatever is wrong with it will be told later."
+    """The first time in a log; for sorting, so whatever is wrong with it will be told
+    later."""
     if log.name == "-" or not os.path.isfile(log.name):
         return float("inf")
     try:

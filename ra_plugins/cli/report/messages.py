@@ -36,13 +36,16 @@ class Event(NamedTuple):
     recipient: str = ""
     user: str = ""
     pid: str = ""  # of the session; empty where it can't be joined with other lines
-    source: str = "plugin"  # who wrote the line: `plugin`, `postfix`, `verdicts`; for `begin`, `end` of a session: `server`
+    # who wrote the line: `plugin`, `postfix`, `verdicts`; for `begin`, `end` of a
+    # session: `server`
+    source: str = "plugin"
     limit: str = ""  # class and value that rater has found over a limit
     time: float | None = None  # if the line says itself
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #a6b226be
 _IP = r"(?P<client>(?=[0-9A-Fa-f]{0,4}[.:])[0-9A-Fa-f.:]{2,45})"
-_WHO = r"\((?P<network>[^,]*)(?:, (?P<sender>.*?)(?: to (?P<recipient>.*?))?)?\)?$"  # greylist
+# greylist
+_WHO = r"\((?P<network>[^,]*)(?:, (?P<sender>.*?)(?: to (?P<recipient>.*?))?)?\)?$"
 _ABOUT = (  # access
     rf"(?: for now)?(?: from .*?)? by line \d+(?: \((?P<reason>.*)\): (?:client {_IP})?(?:, name [^ ,]*)?"
     r"(?:(?:, )?helo \S*?)?(?:(?:, )?sender (?P<sender>\S*?))?(?:(?:, )?recipient (?P<recipient>\S*?))?"
@@ -146,7 +149,8 @@ _BY_FIRST_LETTER: dict[
 ] = {}  # the rules that may fit
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #fe21439f
-_LEFT_OUT = re.compile(  # addresses, numbers, values of settings, names that are looked up
+# addresses, numbers, values of settings, names that are looked up
+_LEFT_OUT = re.compile(
     r"\S+@\S+|\b\d+(?:\.\d+){3}\b|\b[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,}\b|\b\d+\b|(?<==).*(?= should be )"
     r"|(?<=look up )(?!the )[^:]+|(?<=servers of )[^:]+|(?<=server of )\S+|(?<=DNS )\w+ [^:]+"
 )
@@ -175,6 +179,9 @@ def _names() -> frozenset[str]:
 
 
 _OURS = _names()  # the plugins of ours
+_TOLD_POSTFIX = re.compile(  # as the service writes it when Postfix asks
+    r"refused at [a-z-]+: ([45])\d\d (.*) \[([0-9A-Fa-f.:]+|unknown)(?:, .*)?\]$"
+)
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #8c32f621
 def plugin_event(
@@ -183,6 +190,12 @@ def plugin_event(
     message: str,
 ) -> Event:
     "What a plugin has said."
+    if told_postfix := _TOLD_POSTFIX.match(message):
+        if plugin in _OURS:  # which has said why in a line of its own
+            return Event(ABOUT_SESSION, plugin, pid=pid)
+        code, reason, client = told_postfix.groups()
+        verdict = WAS_DEFERRED if code == "4" else WAS_REFUSED
+        return Event(verdict, plugin, reason, client, pid=pid)
     for verdict, reason, pattern in _fitting(message):
         if found := pattern.match(message):
             told = found.groupdict("")
@@ -383,7 +396,8 @@ def verdict_event(text: str) -> Event | None:
     )
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #9d3c7017
-EVENT_CHARACTERS = 2048  # characters of a message that are looked at: no plugin of ours writes more than 1,000
+# characters of a message that are looked at: no plugin of ours writes more than 1,000
+EVENT_CHARACTERS = 2048
 TELLTALES = ("pid ", "ject", "client=", "is over its limit", '"verdict": "', "warning: ", "warn: ", "tcps", "sslserver: ",
              "hold: ", "error: ", "discard: ")  # fmt: skip
 

@@ -70,13 +70,16 @@ def unpacked(
 
 # %% ../../../nbs/cli/report/00_reading.ipynb #58eda9d5
 LOG_BLOCK = 1 << 18  # bytes that are read at a time
-LOG_LINE_BYTES = 8192  # of a line that are looked at: a plugin writes 4,096 at most, syslog puts a name in front
+# of a line that are looked at: a plugin writes 4,096 at most, syslog puts a name in
+# front
+LOG_LINE_BYTES = 8192
 
 
 def lines_by_block(
     read: Callable[[int], bytes],  # up to so many bytes; none at the end
 ) -> Iterator[list[bytes]]:
-    "The lines of a file, without their ends, a block's at a time. A line over `LOG_LINE_BYTES` has one byte more, or more."
+    """The lines of a file, without their ends, a block's at a time. A line over
+    `LOG_LINE_BYTES` has one byte more, or more."""
     rest = b""
     while block := read(LOG_BLOCK):
         lines = block.split(b"\n")
@@ -120,7 +123,8 @@ class LogFile:
             return 0
 
     def blocks(self) -> Iterator[list[bytes]]:
-        "Lines, as `lines_by_block` gives them. What goes wrong in the middle ends them; `Fault` where nothing can be read."
+        """Lines, as `lines_by_block` gives them. What goes wrong in the middle ends
+        them; `Fault` where nothing can be read."""
         try:
             self.raw = sys.stdin.buffer if self.name == "-" else open(self.name, "rb")  # noqa: SIM115
             kind = log_kind(self.raw.peek(8)[:8])
@@ -143,7 +147,8 @@ class LogFile:
                 self.raw.close()
 
     def lines(self) -> Iterator[bytes]:
-        "Lines of at most `LOG_LINE_BYTES`. What is longer is cut, and counted in `long`."
+        """Lines of at most `LOG_LINE_BYTES`. What is longer is cut, and counted in
+        `long`."""
         for lines in self.blocks():
             for line in lines:
                 if len(line) > LOG_LINE_BYTES:

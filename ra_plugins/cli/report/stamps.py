@@ -32,14 +32,16 @@ _BSD = re.compile(
     r"(?:<\d{1,3}>)?(([A-Z][a-z]{2}) {1,2}(\d{1,2}) (\d\d):(\d\d):(\d\d))(?:\.\d{1,9})? "
 )
 _HEADER = re.compile(r"(\S{0,254}[^\s:]) ([^\s:\[\]]{1,64})(?:\[(\d{1,10})\])?: ")
-_NAMES = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec"  # in whatever language the system speaks
+# in whatever language the system speaks
+_NAMES = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec"
 _MONTHS = {_NAMES[at : at + 3]: at // 4 + 1 for at in range(0, len(_NAMES), 4)}
 EARLIEST = 631_152_000  # 1990: no log of mail is older
 AHEAD = 2 * 86_400  # seconds that a clock may be ahead of ours
 
 # %% ../../../nbs/cli/report/01_stamps.ipynb #6bcd8efe
 class Stamps:
-    "Reads the time stamps of one file. Neighbours mostly have the same, so the last of each kind is kept."
+    """Reads the time stamps of one file. Neighbours mostly have the same, so the last
+    of each kind is kept."""
 
     def __init__(
         self,
@@ -119,7 +121,9 @@ _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 def moment(
-    text: str,  # `2026-11-23`, `2026-11-23T15:20`, `today`, `yesterday`, or how long ago: `90m`, `12h`, `2d`, `1w`
+    # `2026-11-23`, `2026-11-23T15:20`, `today`, `yesterday`, or how long ago: `90m`,
+    # `12h`, `2d`, `1w`
+    text: str,
     now: float,  # in seconds since 1970
 ) -> float:  # in seconds since 1970
     "A moment as people name it, in local time; `ValueError` for what is none."

@@ -53,7 +53,8 @@ class FrequentCounter:
             self.error += middle
 
     def top(self, number: int) -> list[tuple[str, int]]:
-        "The most frequent names and their counts, which are at most `error` below the truth."
+        """The most frequent names and their counts, which are at most `error` below the
+        truth."""
         return sorted(self.counts.items(), key=lambda each: (-each[1], each[0]))[
             :number
         ]
@@ -168,7 +169,8 @@ class Twins:
         )
 
     def told_before(self, host: str, time: float | None, event: Event) -> Event | None:
-        "The event that another writer has told already. Otherwise this one is kept for a while."
+        """The event that another writer has told already. Otherwise this one is kept
+        for a while."""
         kinds = {
             WAS_REFUSED: "stopped",
             WAS_DEFERRED: "stopped",

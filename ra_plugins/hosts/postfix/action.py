@@ -30,7 +30,8 @@ DROPPED = "421 4.7.0 closing the connection"  # for D
 def refusal_action(
     refusal: Command,  # a `Refuse`, `Disconnect` or `Drop`
 ) -> str:
-    "A refusal as an action; `ValueError` for a reply that refuses nothing, as only another program can have written it."
+    """A refusal as an action; `ValueError` for a reply that refuses nothing, as only
+    another program can have written it."""
     if not isinstance(refusal, Reply):
         return DROPPED
     code, enhanced, said = _parts(refusal)

@@ -14,7 +14,8 @@ __all__ = ['POSTFIX_STAGES', 'PROTOCOL_STATES', 'NOT_KNOWN', 'TOLD_BY_POSTFIX', 
            'about_client']
 
 # %% ../../../nbs/hosts/postfix/00_attributes.ipynb #42533034
-POSTFIX_STAGES = {  # of a plugin, by the place in Postfix, in the order of the SMTP dialogue
+# of a plugin, by the place in Postfix, in the order of the SMTP dialogue
+POSTFIX_STAGES = {
     "client": "connection",
     "helo": "helo",
     "mail": "mail",
@@ -43,7 +44,8 @@ def policy_stage(
 
 # %% ../../../nbs/hosts/postfix/00_attributes.ipynb #1794f5f0
 NOT_KNOWN = ("", "unknown")  # Postfix's words for what it doesn't know of a client
-_SINCE = {  # attributes that stand in a variable, by the first place at which they are told
+# attributes that stand in a variable, by the first place at which they are told
+_SINCE = {
     "client": {
         "client_address": "TCPREMOTEIP",
         "client_name": "TCPREMOTEHOST",
@@ -71,7 +73,8 @@ TOLD_BY_POSTFIX = frozenset(
 def policy_environ(
     attributes: Mapping[str, str],
 ) -> dict[str, str]:
-    "The session's environment, but for the counts of recipients, which [the message](03_instance.ipynb) keeps."
+    """The session's environment, but for the counts of recipients, which [the
+    message](03_instance.ipynb) keeps."""
     stage = policy_stage(attributes)
     told = list(POSTFIX_STAGES).index(stage) if stage else -1
     others = {
@@ -119,7 +122,8 @@ def _is_hexadecimal(text: str) -> bool:
 def about_client(
     attributes: Mapping[str, str],
 ) -> str:
-    "Who it is about, for a line of the log: client, sender, recipient, and the names of the message."
+    """Who it is about, for a line of the log: client, sender, recipient, and the names
+    of the message."""
     words = [attributes.get("client_address") or "unknown"]
     for word, name in (
         ("from", "sender"),

@@ -193,7 +193,8 @@ def _end_message(connection: PolicyMessage) -> None:
 
 
 def _next_message(connection: PolicyMessage) -> PolicyMessage:
-    "A message that begins with what is known of its connection, and takes along what was said at its MAIL."
+    """A message that begins with what is known of its connection, and takes along what
+    was said at its MAIL."""
     message = PolicyMessage(
         dict(connection.kept),
         dict(connection.later),

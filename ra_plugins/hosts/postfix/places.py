@@ -9,7 +9,7 @@ import grp
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address as address_of
 from typing import NamedTuple
 
@@ -18,11 +18,13 @@ from ra_plugins.support.listening import UnixListener
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['POLICY_PLACE', 'POLICY_SECONDS', 'POSTFIX_GROUP', 'PolicyPlace', 'policy_place', 'policy_listener']
+__all__ = ['POLICY_PLACE', 'POLICY_SECONDS', 'POSTFIX_GROUP', 'PolicyPlace', 'policy_place', 'listens_there', 'policy_listener']
 
 # %% ../../../nbs/hosts/postfix/05_places.ipynb #0b64618c
 POLICY_PLACE = "inet:127.0.0.1:10040"  # unless another is named
-POLICY_SECONDS = 90  # for one request, waiting included; Postfix waits for 100 (smtpd_policy_service_timeout)
+# for one request, waiting included; Postfix waits for 100
+# (smtpd_policy_service_timeout)
+POLICY_SECONDS = 90
 _PLACE = re.compile(
     r"(?:(?P<chain>[A-Za-z0-9_.-]{1,64})=)?(?:unix:(?P<path>/[^\0]*)|inet:(?P<host>.*):(?P<port>\d{1,5}))",
     re.A,
@@ -54,6 +56,26 @@ def policy_place(text: str) -> PolicyPlace:
         found["chain"] or "", found["path"] or "", host, int(found["port"] or 0)
     )
 
+# %% ../../../nbs/hosts/postfix/05_places.ipynb #ef629b88
+def listens_there(
+    listener: socket.socket,
+    place: PolicyPlace,
+) -> bool:
+    "Does a socket listen at a place?"
+    address = listener.getsockname()
+    if isinstance(address, (str, bytes)) or place.path:
+        return bool(place.path) and address == place.path
+    try:
+        found = socket.getaddrinfo(
+            place.host or None,
+            place.port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )
+    except (OSError, UnicodeError):
+        return False
+    return address[:2] in [each[4][:2] for each in found]
+
 # %% ../../../nbs/hosts/postfix/05_places.ipynb #2a9ccc77
 POSTFIX_GROUP = "postfix"
 
@@ -62,8 +84,12 @@ def policy_listener(
     place: PolicyPlace,
     owner: int,  # of a Unix socket, a user's number; -1: ours
     log: Callable[[str], object],
+    inherited: Sequence[socket.socket] = (),  # that systemd has opened for us
 ) -> socket.socket:
-    "A socket that listens there. `Fault` where it can't."
+    "A socket that listens there: systemd's, or one of our own. `Fault` where it can't."
+    for each in inherited:
+        if listens_there(each, place):
+            return each
     if place.path:
         group = _postfix_group()
         if group == -1:

@@ -29,7 +29,9 @@ from ra_plugins.support.policy import PolicyError, PolicyRequests, policy_answer
 __all__ = ['POLICY_IDLE', 'POLICY_PART', 'PolicyPort', 'PolicyConnection', 'PolicyDoor']
 
 # %% ../../../nbs/hosts/postfix/06_port.ipynb #8e8b0ac3
-POLICY_IDLE = 1200  # seconds; Postfix closes a connection after 1000 at the latest (smtpd_policy_service_max_ttl)
+# seconds; Postfix closes a connection after 1000 at the latest
+# (smtpd_policy_service_max_ttl)
+POLICY_IDLE = 1200
 POLICY_PART = (
     30  # seconds for what is lacking of a request, and for an answer to be read
 )
@@ -88,7 +90,8 @@ class PolicyPort:
                 connection.look(now)
 
     async def settle(self, seconds: float) -> None:
-        "Answer what has been asked, for as long as that; a connection on which nothing is asked is closed at once."
+        """Answer what has been asked, for as long as that; a connection on which
+        nothing is asked is closed at once."""
         self.ending = True
         await asyncio.sleep(
             0.01

@@ -25,7 +25,8 @@ __all__ = ['PolicyService']
 
 # %% ../../../nbs/hosts/postfix/07_service.ipynb #6b3a2905
 class PolicyService:
-    "All of a worker that Postfix sees. `Fault` if the control file isn't as it should be."
+    """All of a worker that Postfix sees. `Fault` if the control file isn't as it should
+    be."""
 
     def __init__(
         self,

@@ -196,7 +196,8 @@ def judged_chains(
     names: Collection[str] = ("",),  # of the chains that are needed
     own: Collection[str] = (),
 ) -> dict[str, PostfixChain]:
-    "The chains of the control file; `Fault` if it can't be read, if anything in it is wrong, or if one isn't there."
+    """The chains of the control file; `Fault` if it can't be read, if anything in it is
+    wrong, or if one isn't there."""
     path = control.path(POSTFIX_FILE)
     try:
         text = (

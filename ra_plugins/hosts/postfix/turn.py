@@ -43,8 +43,9 @@ class PolicyHost:
         chains: Mapping[str, PostfixChain],  # by name
         log: Callable[[str], None],  # takes what we say ourselves
         write: Callable[[str], object] = write_to_log,  # takes a line of the log
+        # as `Rehearsals.heard`
         ahead: Callable[[ServiceRequest, SectionAnswer, Sequence[str]], object]
-        | None = None,  # as `Rehearsals.heard`
+        | None = None,
     ):
         self.decider, self.chains, self.write, self.ahead = (
             decider,
@@ -69,7 +70,8 @@ class PolicyHost:
         name: str,  # that the socket has
         attributes: Mapping[str, str],
     ) -> PostfixChain:
-        "The chain that a request is for: the one that main.cf names, or else the socket's."
+        """The chain that a request is for: the one that main.cf names, or else the
+        socket's."""
         context = attributes.get("policy_context", "")
         if context and context not in self.chains:
             self.complaints.say(
@@ -90,7 +92,8 @@ class PolicyHost:
 
 # %% ../../../nbs/hosts/postfix/04_turn.ipynb #3e3c60af
 class PolicyTurn:
-    "One request: the sections that are due, and the action that comes of them. `PolicyError` for what is no request."
+    """One request: the sections that are due, and the action that comes of them.
+    `PolicyError` for what is no request."""
 
     def __init__(
         self,
@@ -117,7 +120,8 @@ class PolicyTurn:
         )
 
     async def run(self) -> None:
-        "Have the plugins decide, and wait as they ask for it. Then `action` is what to answer."
+        """Have the plugins decide, and wait as they ask for it. Then `action` is what
+        to answer."""
         if not self.stage:
             return
         if self.message.accepted:
@@ -170,7 +174,8 @@ class PolicyTurn:
 
 # %% ../../../nbs/hosts/postfix/04_turn.ipynb #7cb3210c
 def _count(turn: PolicyTurn) -> None:
-    "Tell plugins how many recipients there have been: what Postfix says, or else what we have counted."
+    """Tell plugins how many recipients there have been: what Postfix says, or else what
+    we have counted."""
     message = turn.message
     message.named += turn.stage == "rcpt"
     counts = message.let_through, message.named
@@ -230,7 +235,8 @@ def _refuse(
 
 # %% ../../../nbs/hosts/postfix/04_turn.ipynb #dfbf3e9c
 async def _ask_plugins(turn: PolicyTurn, stage: str) -> bool:
-    "Ask the plugins of a place, one after the other. Does the next place have its turn?"
+    """Ask the plugins of a place, one after the other. Does the next place have its
+    turn?"""
     chain_section, turn.final = turn.chain.sections.get(stage), None
     if not chain_section:
         return True

@@ -35,7 +35,8 @@ __all__ = ['YET_TO_COME', 'QUESTIONS_AHEAD', 'WAITED_FOR', 'SESSIONS', 'SESSION_
 _RCPT = frozenset(
     {"SMTPRCPTTO", "SMTPRCPTCOUNT", "SMTPRCPTCOUNTALL", "SMTPRCPTHOSTSOK"}
 )
-YET_TO_COME = {  # variables, after each command that tells something that others ask about
+# variables, after each command that tells something that others ask about
+YET_TO_COME = {
     "connection": _RCPT | {"SMTPMAILFROM", "SMTPHELOHOST"},
     "helo": _RCPT | {"SMTPMAILFROM"},
     "mail": _RCPT,
@@ -106,7 +107,9 @@ def early_session(
 
 # %% ../../../nbs/hosts/service/03_ahead.ipynb #98ad10d8
 QUESTIONS_AHEAD = 100  # of one rehearsal
-WAITED_FOR = 64  # questions that rehearsals have under way at a time: a quarter of the resolver's sockets
+# questions that rehearsals have under way at a time: a quarter of the resolver's
+# sockets
+WAITED_FOR = 64
 
 
 class AheadAnswerers(Answerers):
@@ -166,7 +169,8 @@ class KnownSession:
         self.told: dict[
             str, int
         ] = {}  # hashes of what the client has told, by variable
-        self.stage = "connection"  # up to which all is told: a key of `YET_TO_COME`; nothing, if nothing is new
+        # up to which all is told: a key of `YET_TO_COME`; nothing, if nothing is new
+        self.stage = "connection"
         self.changed: frozenset[str] = frozenset()  # variables that are new
         self.times = 0  # that something was new
         self.seen = 0.0
@@ -302,7 +306,8 @@ REHEARSALS = 200  # at a time
 
 
 class Rehearsals:
-    "Runs what comes later in sessions ahead of its turn, to have asked what can be asked."
+    """Runs what comes later in sessions ahead of its turn, to have asked what can be
+    asked."""
 
     def __init__(
         self,
@@ -325,7 +330,8 @@ class Rehearsals:
         section: SectionAnswer,
         names: Sequence[str] | None = None,
     ) -> None:
-        "If a request has told something new, rehearse what comes later: these plugins, or else what the control files say."
+        """If a request has told something new, rehearse what comes later: these
+        plugins, or else what the control files say."""
         known = self.news.hear(request.pid, section.environ)
         if not known.stage or (
             section.answer and isinstance(section.answer[-1], _ENDINGS)
@@ -384,7 +390,8 @@ class Rehearsals:
             ]
 
     async def ask(self, question: Question[Any], until: float) -> Any:
-        "The answer to a question that may be asked ahead, asked in its turn among others of that kind."
+        """The answer to a question that may be asked ahead, asked in its turn among
+        others of that kind."""
         await self.places.acquire()
         asked = eager(
             Answerers.atell(self.decider.answerers, question, until)

@@ -31,7 +31,9 @@ __all__ = ['SOCKET_PATH_LIMIT', 'SCRIPTS_PATH_LIMIT', 'CLIENT_NAME_LIMIT', 'CLIE
 
 # %% ../../../nbs/hosts/service/05_client.ipynb #fb075db4
 SOCKET_PATH_LIMIT = 107  # bytes of such a path: unix(7)
-SCRIPTS_PATH_LIMIT = 3800  # bytes of the path of a folder of scripts; the name comes behind it, and 4095 are the kernel's limit
+# bytes of the path of a folder of scripts; the name comes behind it, and 4095 are the
+# kernel's limit
+SCRIPTS_PATH_LIMIT = 3800
 CLIENT_NAME_LIMIT = 255  # bytes of a client's name: no file has a longer one
 CLIENT_SECONDS = 600  # that a client waits for a service that says it is still at it
 
@@ -400,7 +402,8 @@ int main(int argc, char **argv)
 def client_source(
     socket: str,  # path of the service's
     scripts: str,  # path of the folder of scripts
-    silence: float = SILENCE,  # seconds without a byte after which it becomes the script
+    # seconds without a byte after which it becomes the script
+    silence: float = SILENCE,
     seconds: float = CLIENT_SECONDS,  # in all
 ) -> str:
     "The client in C; `Fault` if there is something wrong with a path."
@@ -420,10 +423,11 @@ COMPILER_SECONDS = 60  # that one may take
 
 def _run(
     command: tuple[str, ...],
-    program: str
-    | None = None,  # path, if the command's first word isn't the program's name
+    # path, if the command's first word isn't the program's name
+    program: str | None = None,
 ) -> tuple[int, str]:
-    "The exit status of a program and what it says on standard error; `OSError` if it can't be run, or doesn't end."
+    """The exit status of a program and what it says on standard error; `OSError` if it
+    can't be run, or doesn't end."""
     environ = {**os.environ, "LC_ALL": "C"}
     try:
         done = subprocess.run(  # noqa: S603 - compilers, and what they have just made
@@ -445,7 +449,8 @@ def _compiled(
     source: str,
     folder: str,  # to work in
 ) -> bytes:
-    "What a compiler makes of a source; `OSError` if that is nothing, or nothing that runs."
+    """What a compiler makes of a source; `OSError` if that is nothing, or nothing that
+    runs."""
     text, program = os.path.join(folder, "client.c"), os.path.join(folder, "client")
     with open(text, "w", encoding="ascii") as file:
         file.write(source)
@@ -477,12 +482,13 @@ class ServiceClient(NamedTuple):
 def compile_client(
     socket: str,  # path of the service's
     scripts: str,  # path of the folder of scripts
-    folder: str
-    | None = None,  # to work in, where programs can run; by default, the one for temporary files
+    # to work in, where programs can run; by default, the one for temporary files
+    folder: str | None = None,
     silence: float = SILENCE,  # as for `client_source`
     seconds: float = CLIENT_SECONDS,
 ) -> ServiceClient:
-    "The quickest client that can be had here; `Fault` if there is something wrong with a path."
+    """The quickest client that can be had here; `Fault` if there is something wrong
+    with a path."""
     source = client_source(socket, scripts, silence, seconds)
     tried: list[str] = []
     for compiler in COMPILERS:

@@ -143,7 +143,8 @@ def verdict_kind(answer: list[Command]) -> str:
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #cc0f7f56
 class TimedGuard(Guard):
-    "A guard that knows a plugin that has hung from one that has waited for too long, which hindered nobody."
+    """A guard that knows a plugin that has hung from one that has waited for too long,
+    which hindered nobody."""
 
     began = 0.0  # the last step, on `monotonic`
 
@@ -258,7 +259,8 @@ class ServiceAnswerers(Answerers):
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #9e04cb5d
 def answerer_variables(plugins: Iterable[Plugin]) -> set[str]:
-    "The names of the variables that the answerers of these plugins are set by, and CONTROLDIR."
+    """The names of the variables that the answerers of these plugins are set by, and
+    CONTROLDIR."""
     names = {"CONTROLDIR"}
     for kind in {each for plugin in plugins for each in plugin.asks}:
         try:
@@ -311,7 +313,8 @@ class Decider:
         )
 
     def names(self, name: str) -> tuple[str, ...]:
-        "The plugins that a client's name stands for; `KeyError` for one that stands for none, `OSError` if the file fails."
+        """The plugins that a client's name stands for; `KeyError` for one that stands
+        for none, `OSError` if the file fails."""
         stage = name.removeprefix("at-")
         if stage == name:
             return (self.plugins[name].name,)
@@ -320,7 +323,8 @@ class Decider:
         return section_names(self.control, stage)
 
     async def outcome(self, request: ServiceRequest) -> ServiceReply:
-        "Decide for a client. `KeyError` for a name that nobody here bears, `OSError`, `ValueError`: the script may know more."
+        """Decide for a client. `KeyError` for a name that nobody here bears, `OSError`,
+        `ValueError`: the script may know more."""
         outcome, names = ServiceReply(), self.names(request.name)
         stage = request.name.removeprefix("at-")
         section = SectionAnswer(stage, self._environ(request, names, outcome.log))
@@ -373,7 +377,8 @@ class Decider:
     def _environ(
         self, request: ServiceRequest, names: tuple[str, ...], lines: list[str]
     ) -> dict[str, str]:
-        "A session's environment for these plugins, in which what is the service's own is the service's own."
+        """A session's environment for these plugins, in which what is the service's own
+        is the service's own."""
         environ = request.environ
         for name in self.own & environ.keys():
             del environ[name]
@@ -403,7 +408,8 @@ class Decider:
         return environ
 
     def _is_outside(self, name: str) -> bool:
-        "Does a setting name a file that isn't among the control files? What lies there may be a link."
+        """Does a setting name a file that isn't among the control files? What lies
+        there may be a link."""
         path = os.path.join(self.folder, name)
         if ".." not in name.split("/") and os.path.normpath(path).startswith(
             os.path.join(self.folder, "")

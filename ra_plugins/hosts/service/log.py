@@ -83,7 +83,8 @@ class ServiceLog:
 
 # %% ../../../nbs/hosts/service/10_log.ipynb #d746ce63
 def unblock_stderr() -> None:
-    "If standard error is a pipe, have it not block, for us and those that we start; other users of it notice nothing."
+    """If standard error is a pipe, have it not block, for us and those that we start;
+    other users of it notice nothing."""
     with suppress(OSError):
         if stat.S_ISFIFO(os.fstat(2).st_mode):
             own = os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -50,7 +50,8 @@ def peer_user(
 
 # %% ../../../nbs/hosts/service/02_port.ipynb #e25686a4
 CONNECTIONS = 10_000  # at a time, unless the service is told otherwise
-MOMENT = 0.5  # seconds for the request of a client that has just come when the service is told to end
+# seconds for the request of a client that has just come when the service is told to end
+MOMENT = 0.5
 
 
 class ServicePort:
@@ -60,11 +61,12 @@ class ServicePort:
         self,
         decider: Decider,
         log: Callable[[str], None],
-        users: Collection[int]
-        | None = None,  # the numbers of those who may ask; None: whoever can connect
-        limit: int = CONNECTIONS,  # connections at a time; those above are closed, and their clients run scripts
-        heard: Callable[[ServiceRequest, SectionAnswer], object]
-        | None = None,  # is told what has been asked and answered
+        # the numbers of those who may ask; None: whoever can connect
+        users: Collection[int] | None = None,
+        # connections at a time; those above are closed, and their clients run scripts
+        limit: int = CONNECTIONS,
+        # is told what has been asked and answered
+        heard: Callable[[ServiceRequest, SectionAnswer], object] | None = None,
     ):
         self.decider, self.users, self.limit, self.heard = decider, users, limit, heard
         self.complaints, self.counts = Complaints(log), decider.counts
@@ -81,7 +83,8 @@ class ServicePort:
         self.complaints.say(f"{event}, so the client runs its script", detail)
 
     def failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        "Count what has gone wrong outside of any decision, and say so. For `loop.set_exception_handler`."
+        """Count what has gone wrong outside of any decision, and say so. For
+        `loop.set_exception_handler`."""
         error = context.get("exception")
         self.counts.events["errors outside of decisions"] += 1
         self.complaints.say(
@@ -98,7 +101,8 @@ class ServicePort:
                 connection.look(now)
 
     async def settle(self, seconds: float) -> None:
-        "Answer what has been taken, for as long as that; what sends no whole request in a moment is closed."
+        """Answer what has been taken, for as long as that; what sends no whole request
+        in a moment is closed."""
         moment = monotonic() + MOMENT
         await asyncio.sleep(
             0.01

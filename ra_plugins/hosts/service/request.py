@@ -16,12 +16,15 @@ __all__ = ['SOCKET', 'REQUEST_LIMIT', 'SERVICE_REPLY_LIMIT', 'SILENCE', 'HEARTBE
            'ServiceRequest', 'ServiceReply']
 
 # %% ../../../nbs/hosts/service/00_request.ipynb #b52c243b
-SOCKET = "/run/ra-plugins/socket"  # where clients look, unless they are compiled for another place
+# where clients look, unless they are compiled for another place
+SOCKET = "/run/ra-plugins/socket"
 REQUEST_LIMIT = (
     131_072  # bytes of a request's netstring; with more, a client runs the script
 )
 SERVICE_REPLY_LIMIT = 1_000_000  # bytes of a reply's
-SILENCE = 5  # seconds without a byte after which a client runs the script, and the service lets a client go
+# seconds without a byte after which a client runs the script, and the service lets a
+# client go
+SILENCE = 5
 HEARTBEAT = 2  # seconds after which the service says again that it is still at it
 
 # %% ../../../nbs/hosts/service/00_request.ipynb #012b270b

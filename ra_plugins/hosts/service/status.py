@@ -80,7 +80,8 @@ def service_status(
     }
 
 
-EVENTS = {  # what is told of `Counts.events` besides connections, and the names of the metrics
+# what is told of `Counts.events` besides connections, and the names of the metrics
+EVENTS = {
     "steps cut": "steps_cut",
     "errors of plugins": "plugin_errors",
     "clients that went away": "clients_gone",
@@ -192,8 +193,8 @@ class Bulletin:
         self,
         told: Callable[[bytes], Awaitable[bytes]],  # makes it of the question
         asked: bool = False,  # is there a question, up to an empty line, as in HTTP?
-        users: Collection[int]
-        | None = None,  # the numbers of those who may ask on a Unix socket; None: everybody
+        # the numbers of those who may ask on a Unix socket; None: everybody
+        users: Collection[int] | None = None,
     ):
         self.told, self.asked, self.users = told, asked, users
         self.inside: set[asyncio.StreamWriter] = set()

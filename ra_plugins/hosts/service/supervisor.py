@@ -19,7 +19,12 @@ from time import monotonic
 from typing import Any
 
 from ra_plugins.hosts.guard import describe
-from ra_plugins.hosts.postfix.places import POLICY_SECONDS, PolicyPlace, policy_listener
+from ra_plugins.hosts.postfix.places import (
+    POLICY_SECONDS,
+    PolicyPlace,
+    listens_there,
+    policy_listener,
+)
 from ra_plugins.hosts.service.decider import Counts
 from ra_plugins.hosts.service.log import LOG, Complaints, log_to_stderr, unblock_stderr
 from ra_plugins.hosts.service.port import CONNECTIONS, REST_SECONDS
@@ -58,7 +63,8 @@ class ServiceOptions:
 
     socket: str = SOCKET  # a path; empty: none, since only Postfix asks
     workers: int = 1  # processes that decide
-    settings: str = ""  # a file with NAME=VALUE lines for the answerers; empty: the environment is all
+    # a file with NAME=VALUE lines for the answerers; empty: the environment is all
+    settings: str = ""
     files: list[str] = field(
         default_factory=list
     )  # paths of files that hold plugins of others
@@ -72,7 +78,8 @@ class ServiceOptions:
     )
     limit: int = CONNECTIONS  # connections at a time, for each worker
     grace: float = 60  # seconds for what has been taken, at the end
-    verdicts: str = ""  # the file for a line of JSON a verdict; `-` for the service's log, empty for none
+    # the file for a line of JSON a verdict; `-` for the service's log, empty for none
+    verdicts: str = ""
     metrics: tuple[str, int] | None = (
         None  # the address and the port where Prometheus may ask
     )
@@ -105,7 +112,8 @@ def settings_in(
 def read_settings(
     path: str,
 ) -> dict[str, str]:
-    "The variables in a file, as `settings_in` has them; of two lines with one name, the last counts."
+    """The variables in a file, as `settings_in` has them; of two lines with one name,
+    the last counts."""
     return {name: value for _, name, value in settings_in(path)}
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #cc86e03c
@@ -120,7 +128,8 @@ def user_number(name: str) -> int:
 def known_users(
     names: Sequence[str],
 ) -> list[int]:
-    "The numbers of those who may ask: root, ourselves, and these; one of the default names may be missing."
+    """The numbers of those who may ask: root, ourselves, and these; one of the default
+    names may be missing."""
     found = {0, os.geteuid()}
     for name in names:
         with suppress(KeyError):
@@ -251,13 +260,16 @@ class Supervisor:
         self.reloading: asyncio.Task[None] | None = None
         self.status: UnixListener | None = None
         self.policies: list[socket.socket] = []  # where Postfix asks
+        self.inherited = inherited_sockets()
         self.listener, self.others = self._listen(), list[asyncio.Server]()
         try:
             if self.listener:
                 self.listener.setblocking(False)
                 self.status = self._listen_for_status()
             for place in options.postfix:
-                self.policies.append(policy_listener(place, self._owner(), log))
+                self.policies.append(
+                    policy_listener(place, self._owner(), log, self.inherited)
+                )
             self._become_user()
             self.users = known_users(options.callers)
         except BaseException:
@@ -265,7 +277,8 @@ class Supervisor:
             raise
 
     def _listen_for_status(self) -> UnixListener | None:
-        "The socket beside ours, for whoever wants to know how we are. Where there can't be one, mail goes on without."
+        """The socket beside ours, for whoever wants to know how we are. Where there
+        can't be one, mail goes on without."""
         try:
             return self._unix_listener(self.options.socket + STATUS_ENDING)
         except Fault as fault:
@@ -338,9 +351,9 @@ class Supervisor:
         "The socket that systemd has opened, or one of our own."
         if not self.options.socket:
             return None
-        inherited = inherited_sockets()
-        if inherited:
-            return inherited[0]
+        for each in self.inherited:
+            if not any(listens_there(each, place) for place in self.options.postfix):
+                return each
         return self._unix_listener(self.options.socket)
 
     def policy_places(self) -> list[str]:
@@ -392,7 +405,8 @@ class Supervisor:
         self._do(self._look())
 
     async def _new_workers(self, number: int) -> list[Worker]:
-        "So many workers that are ready; `Fault` where they don't get there, and then there are none."
+        """So many workers that are ready; `Fault` where they don't get there, and then
+        there are none."""
         settings = read_settings(self.options.settings) if self.options.settings else {}
         new: list[Worker] = []
         try:
@@ -423,7 +437,8 @@ class Supervisor:
             raise Fault("a worker hasn't come up; what it has said stands above")
 
     async def _new_worker(self, settings: dict[str, str]) -> Worker:
-        "One worker; `Fault` where the system has no room for another process, or for what follows it."
+        """One worker; `Fault` where the system has no room for another process, or for
+        what follows it."""
         options = self.options
         descriptor = self.listener.fileno() if self.listener else -1
         order = Order(
@@ -498,7 +513,8 @@ class Supervisor:
                 self.log(f"no worker: {error}; trying again in {self.pause:g} s")
 
     def _take(self, new: list[Worker]) -> None:
-        "Have new workers among ours. If there are enough by now, since all were replaced meanwhile, they may go."
+        """Have new workers among ours. If there are enough by now, since all were
+        replaced meanwhile, they may go."""
         for worker in new:
             if self.ending or len(self.workers) >= self.options.workers:
                 self._see_off(worker)
@@ -521,7 +537,8 @@ class Supervisor:
             worker.kill()
 
     def _stand_in(self) -> None:
-        "While there is no worker, hang up on whoever calls, so that it runs its script at once; stop that when there is one."
+        """While there is no worker, hang up on whoever calls, so that it runs its
+        script at once; stop that when there is one."""
         loop = asyncio.get_running_loop()
         if self.listener is None or self.listener.fileno() < 0:
             return
@@ -547,7 +564,8 @@ class Supervisor:
             loop.call_later(REST_SECONDS, self._stand_in)
 
     def failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        "Say what has gone wrong outside of what we wait for; a connection that can't be taken, for example."
+        """Say what has gone wrong outside of what we wait for; a connection that can't
+        be taken, for example."""
         error = context.get("exception")
         self.own.events["errors outside of decisions"] += 1
         self.complaints.say(
@@ -556,7 +574,8 @@ class Supervisor:
         )
 
     async def _look(self) -> None:
-        "Ask the workers for their counts, kill who hangs, and replace who can't take clients."
+        """Ask the workers for their counts, kill who hangs, and replace who can't take
+        clients."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             LOG.catch_up()
@@ -618,7 +637,8 @@ class Supervisor:
         return total
 
     async def reload(self) -> None:
-        "Read the settings again: new workers take over, and the old ones answer what they have taken. Or all stays as it was."
+        """Read the settings again: new workers take over, and the old ones answer what
+        they have taken. Or all stays as it was."""
         try:
             new = await self._new_workers(self.options.workers)
         except Fault as error:
@@ -674,7 +694,8 @@ async def run_service(
     options: ServiceOptions,
     log: Callable[[str], None] = log_to_stderr,
 ) -> None:
-    "Be a service until SIGTERM or SIGINT; SIGHUP reads the settings again. `Fault` if it can't start."
+    """Be a service until SIGTERM or SIGINT; SIGHUP reads the settings again. `Fault` if
+    it can't start."""
     unblock_stderr()
     supervisor, loop, ended = (
         Supervisor(options, log),

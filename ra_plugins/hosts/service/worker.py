@@ -91,7 +91,8 @@ def counts_from_json(
 
 # %% ../../../nbs/hosts/service/06_worker.ipynb #e5d26991
 class SupervisorLine:
-    "Standard input and output as we were given them, and nobody else has them any more."
+    """Standard input and output as we were given them, and nobody else has them any
+    more."""
 
     def __init__(self) -> None:
         self.questions, self.answers = os.fdopen(os.dup(0), "rb", 0), os.dup(1)
@@ -117,7 +118,9 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 # %% ../../../nbs/hosts/service/06_worker.ipynb #6b8afa52
-ANSWERER_FILES = 320  # open files besides connections: the resolver's sockets (256), and what others have open to databases
+# open files besides connections: the resolver's sockets (256), and what others have
+# open to databases
+ANSWERER_FILES = 320
 
 
 async def serve_clients(order: Order) -> None:
@@ -170,7 +173,8 @@ async def serve_clients(order: Order) -> None:
 def _policy_service(
     order: Order, decider: Decider, limit: int, ahead: Any
 ) -> PolicyService | None:
-    "What answers Postfix, if it asks here; `Fault` for chains that aren't as they should be."
+    """What answers Postfix, if it asks here; `Fault` for chains that aren't as they
+    should be."""
     if not order.policies:
         return None
     from ra_plugins.hosts.postfix.service import PolicyService
@@ -233,7 +237,8 @@ class _AtWork:
         return self.door.look() if self.door else 0
 
     def counted(self) -> dict[str, Any]:
-        "What has been counted, the connections that are open, and for how many seconds no file has been left for one."
+        """What has been counted, the connections that are open, and for how many
+        seconds no file has been left for one."""
         self.port.counts.events["lines of the log that are lost"] = LOG.lost
         counts = counts_to_json(self.port.decider.answerers.counted())
         return {
@@ -278,7 +283,8 @@ async def _keep_going(at_work: _AtWork) -> None:
 def _let_no_child_serve(
     loop: asyncio.AbstractEventLoop, at_work: _AtWork, descriptors: list[int]
 ) -> None:
-    "Have children that a plugin makes with `os.fork` end, after their step at the latest."
+    """Have children that a plugin makes with `os.fork` end, after their step at the
+    latest."""
 
     def in_child() -> None:
         end_after_step()

@@ -68,7 +68,8 @@ def _byte(text: str) -> int | None:
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #a52ba17a
 def is_plain_name(name: str) -> bool:
-    "Is this a name of letters, digits, hyphens and underscores, which every nameserver can be asked about?"
+    """Is this a name of letters, digits, hyphens and underscores, which every
+    nameserver can be asked about?"""
     return 0 < len(name) <= 253 and all(
         0 < len(label) <= 63
         and label.isascii()
@@ -112,14 +113,16 @@ def marked_key(
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #f9267311
 class Blocklist:
-    "A list in DNS: which of its answers count, and for how much. As text it is without its key."
+    """A list in DNS: which of its answers count, and for how much. As text it is
+    without its key."""
 
     __slots__ = ("answers", "key", "name", "weight")
 
     def __init__(
         self,
         name: str,  # in lower case, without key
-        answers: Patterns = (),  # as `parse_answers` gives them; without any, all that can be listings
+        # as `parse_answers` gives them; without any, all that can be listings
+        answers: Patterns = (),
         weight: int = 1,  # 0: its listings are logged and don't count
         key: str = "",
     ):
@@ -149,9 +152,12 @@ WEIGHT_LIMIT = 1000
 
 
 def parse_blocklist(
-    text: str,  # NAME, NAME=ANSWERS, NAME*WEIGHT or NAME=ANSWERS*WEIGHT, each with {KEY}. in front if there is one
+    # NAME, NAME=ANSWERS, NAME*WEIGHT or NAME=ANSWERS*WEIGHT, each with {KEY}. in front
+    # if there is one
+    text: str,
 ) -> Blocklist:
-    "Read a list with what belongs to it; `ValueError`, which doesn't repeat the text, for what can't be read."
+    """Read a list with what belongs to it; `ValueError`, which doesn't repeat the text,
+    for what can't be read."""
     rest, star, weight = text.strip().partition("*")
     name, equals, answers = rest.partition("=")
     key, public = marked_key(name.strip().lower().removesuffix("."))
@@ -173,7 +179,8 @@ def parse_blocklist(
 
 
 def _slip(name: str, answers: str) -> str:
-    "What is wrong with a list, if its name can't be one: what people write in its place."
+    """What is wrong with a list, if its name can't be one: what people write in its
+    place."""
     if "//" in name or "//" in answers:
         return "a web address is no list; write the list's name in DNS, as in bl.spamcop.net"
     between = any(char in name for char in ", \t;") or any(
@@ -302,7 +309,8 @@ def is_listing(
     answers: Iterable[str],  # IPv4 addresses
     blocklist: Blocklist,
 ) -> bool:
-    "Do answers say that somebody is listed? `Refused` or `Broken` for those that can't be believed."
+    """Do answers say that somebody is listed? `Refused` or `Broken` for those that
+    can't be believed."""
     read = [(each, tuple(map(_byte, each.split(".")))) for each in answers]
     for answer, octets in read:
         if len(octets) != 4 or None in octets or octets[0] != 127:
@@ -367,7 +375,8 @@ class Inquiry(namedtuple("Inquiry", "subject blocklist allows")):
 
     @property
     def counted(self) -> tuple[str, str]:
-        "What counts once: a list of domains may have HELO name and sender, and is one list."
+        """What counts once: a list of domains may have HELO name and sender, and is one
+        list."""
         return (
             self.blocklist.name,
             "domain" if self.subject.kind == "domain" else "address",

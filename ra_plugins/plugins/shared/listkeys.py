@@ -102,9 +102,11 @@ def address_keys(
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #80fc981d
 def address_entry(
-    text: str,  # an address, `@example.org` or `@.example.org`; a user's name stays as it is
+    # an address, `@example.org` or `@.example.org`; a user's name stays as it is
+    text: str,
 ) -> str:
-    "An entry as `address_keys` has it first: in lower case, and the domain as `domain_key` has it."
+    """An entry as `address_keys` has it first: in lower case, and the domain as
+    `domain_key` has it."""
     local, at, domain = text.lower().rpartition("@")
     return f"{local}@{domain_key(domain)}" if at else domain
 
@@ -135,7 +137,8 @@ def log_faults(
 
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #65383f2c
 def _is_well_written(entry: str) -> bool:
-    "Is this surely a client's address or network? Most entries are, and `ipaddress` takes its time."
+    """Is this surely a client's address or network? Most entries are, and `ipaddress`
+    takes its time."""
     from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
     address, slash, length = entry.partition("/")
@@ -178,10 +181,17 @@ def _wrong_name(entry: str) -> str:
     return _wrong_end(entry)
 
 
+_NEVER_IN_NAMES = {
+    *"<>(),;:*\\\"'#&|!?="
+}  # what is often left around a name, and no host's name has; `_` many have
+
+
 def _wrong_end(domain: str) -> str:
-    "The same for the domain in an entry."
+    "The same for the domain in an entry, which may be an address in brackets."
     if domain.endswith("."):
         return "there is a dot at its end"
+    if domain[:1] != "[" and (odd := _NEVER_IN_NAMES.intersection(domain)):
+        return f"no host's name has {min(odd)} in it"
     return (
         "" if domain_key(domain).isascii() else "it holds no name that DNS could have"
     )
@@ -210,7 +220,8 @@ def _wrong_address(entry: str, local_parts: bool = False) -> str:
 
 
 def _wrong_address_alone(entry: str) -> str:
-    "The same for an address that is compared letter by letter, where domains have a list of their own."
+    """The same for an address that is compared letter by letter, where domains have a
+    list of their own."""
     return (
         ""
         if "@" in entry[1:-1]
@@ -275,7 +286,8 @@ def log_list_faults(
     kind: str,  # of its entries: a key of `LIST_ENTRIES`
     log: Callable[[str], None],
 ) -> None:
-    "Log which entries of a text list can't match. A CDB, and what can't be read, is passed over."
+    """Log which entries of a text list can't match. A CDB, and what can't be read, is
+    passed over."""
     try:
         faults = control.parsed(file, _READERS[kind], cost=1)
     except OSError:
@@ -290,7 +302,8 @@ def is_listed(
     log: Callable[[str], None],
     *wanted: str,
 ) -> bool:
-    "Is any of these in a list? Not where there is no list, or where it can't be read, with a line in the log."
+    """Is any of these in a list? Not where there is no list, or where it can't be read,
+    with a line in the log."""
     log_list_faults(control, file, kind, log)
     try:
         return control.has(file, *wanted)

@@ -27,6 +27,7 @@ from ra_plugins.support.environment import (
     filename,
     filename_or_empty,
     number,
+    number_as_in_c,
     variable,
     yes_or_no,
 )
@@ -66,7 +67,8 @@ class Forms(
 
 
 FORMS = Forms()
-EXTENSION_LIMIT = 8  # delimiters that are tried, from the left: each is another look into a database, say
+# delimiters that are tried, from the left: each is another look into a database, say
+EXTENSION_LIMIT = 8
 
 # %% ../../../nbs/plugins/shared/mailboxes.ipynb #137f28a7
 def unquoted(
@@ -109,7 +111,8 @@ def returns_to(
 def is_srs(
     local: str,  # local part, in any case
 ) -> bool:
-    "Has it the form of SRS0=HASH=DAY=DOMAIN=LOCAL, or of SRS1=HASH=DOMAIN==HASH=DAY=DOMAIN=LOCAL?"
+    """Has it the form of SRS0=HASH=DAY=DOMAIN=LOCAL, or of
+    SRS1=HASH=DOMAIN==HASH=DAY=DOMAIN=LOCAL?"""
     kind, fields = local[:5].lower(), local[5:].split("=")
     if kind[4:] not in ("=", "-", "+") or not fields[0]:
         return False
@@ -145,8 +148,8 @@ class Mailboxes:
         self,
         control: Control,
         place: str,  # where the addresses are: the name of a file, for a log line
-        whitelist: str
-        | None = None,  # the name of a list of domains that aren't checked, text or CDB
+        # the name of a list of domains that aren't checked, text or CDB
+        whitelist: str | None = None,
         forms: Forms = FORMS,
     ):
         self.control, self.place, self.whitelist, self.forms = (
@@ -157,7 +160,8 @@ class Mailboxes:
         )
 
     async def ours(self, domain: str) -> bool:
-        "Do we take mail for this domain? `OSError` or `Unanswered` where that can't be found out."
+        """Do we take mail for this domain? `OSError` or `Unanswered` where that can't
+        be found out."""
         return self.control.is_ours(domain)
 
     def entries(self, address: Address) -> tuple[str, ...]:
@@ -165,7 +169,8 @@ class Mailboxes:
         return (*listed_as(address, self.forms), f"@{address.domain.lower()}")
 
     async def look(self, entry: str) -> MailboxFound:
-        "Is there such an entry? `OSError` or `Unanswered` where that can't be found out."
+        """Is there such an entry? `OSError` or `Unanswered` where that can't be found
+        out."""
         raise NotImplementedError
 
     async def find(self, address: Address) -> MailboxFound:
@@ -226,7 +231,8 @@ class AskedMailboxes(Mailboxes):
 
 
 class VpopmailMailboxes(AskedMailboxes):
-    "Mailboxes in vpopmail's files. A domain is vpopmail's if virtualdomains has it twice, as `example.org:example.org`."
+    """Mailboxes in vpopmail's files. A domain is vpopmail's if virtualdomains has it
+    twice, as `example.org:example.org`."""
 
     domains = "virtualdomains"
 
@@ -326,7 +332,8 @@ def is_whitelisted(
     domain: str,
     log: Callable[[str], None],
 ) -> bool:
-    "Is this a domain that isn't checked? False, with a line in the log, where the list can't be read."
+    """Is this a domain that isn't checked? False, with a line in the log, where the
+    list can't be read."""
     name, control = mailboxes.whitelist, mailboxes.control
     if name is None:
         return False
@@ -342,7 +349,8 @@ async def standing(
     mailboxes: Mailboxes,
     address: Address,
     log: Callable[[str], None],
-    room: int = 0,  # the per cent of its quota at which a mailbox is full; 0: none ever is
+    # the per cent of its quota at which a mailbox is full; 0: none ever is
+    room: int = 0,
 ) -> str:  # one of the six words
     "Where an address stands with us. What can't be found out is logged."
     if is_whitelisted(mailboxes, address.domain, log):
@@ -422,13 +430,13 @@ class RecipientSettings(_FormSettings):
 
     limit: int = variable(
         "CHKUSER_RCPTLIMIT",
-        number,
+        number_as_in_c,
         10000,
         "How many recipients a message may have; 0: any number.",
     )
     wrong_limit: int = variable(
         "CHKUSER_WRONGRCPTLIMIT",
-        number,
+        number_as_in_c,
         10000,
         "How many recipients without a mailbox a message may name.",
     )
@@ -516,7 +524,8 @@ async def check_recipient(
     room: int = 0,  # as in `standing`
     lower: bool = False,  # log addresses in lower case
 ) -> list[Command]:
-    "Judge the recipient of this RCPT: refuse what is malformed, one too many, unknown to us, or full."
+    """Judge the recipient of this RCPT: refuse what is malformed, one too many, unknown
+    to us, or full."""
     if session.rcpt_to is None:
         log("error: no SMTPRCPTTO")
         return []
@@ -566,9 +575,11 @@ async def check_sender_mailbox(
     mailboxes: Mailboxes,
     session: Session,
     log: Callable[[str], None],
-    foreign: str = "Accepting non-local sender",  # what the log says of a sender elsewhere
+    # what the log says of a sender elsewhere
+    foreign: str = "Accepting non-local sender",
 ) -> Command | None:
-    "Judge the sender of this MAIL: refuse what is malformed, and an address of ours that nobody has."
+    """Judge the sender of this MAIL: refuse what is malformed, and an address of ours
+    that nobody has."""
     sender = session.mail_from
     if not sender:
         log("error: no SMTPMAILFROM" if sender is None else "Accepted empty sender")
@@ -639,7 +650,8 @@ async def is_own_address(
     control: Control,
     log: Callable[[str], None],
 ) -> bool:
-    "Is this address to stay as it stands? Yes, with a line in the log, if that can't be found out: it may be somebody's."
+    """Is this address to stay as it stands? Yes, with a line in the log, if that can't
+    be found out: it may be somebody's."""
     forms = Forms(settings.delimiter, extensions=False, verp=True, srs=True)
     for mailboxes in _places(settings, control, forms):
         try:

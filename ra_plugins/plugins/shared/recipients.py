@@ -41,8 +41,8 @@ def is_local(
     control: Control,
     domain: str,
     log: Callable[[str], None],
-    domains: str
-    | None = None,  # name of a list of domains; without one, those that we accept mail for
+    # name of a list of domains; without one, those that we accept mail for
+    domains: str | None = None,
 ) -> bool | None:  # None where the list can't be read, and the log says so
     "Is `domain` one of ours?"
     if domains:
@@ -58,7 +58,8 @@ def rewrite(
     address: Address,
     change: Callable[[str], str],  # from one local part, without its quotes, to another
 ) -> Address:
-    "An address with another local part, or as it was where nothing would be left of it."
+    """An address with another local part, or as it was where nothing would be left of
+    it."""
     local = address.local
     quote, inside = ('"', local[1:-1]) if local[0] == local[-1] == '"' else ("", local)
     escaped = quote and ('"' in inside or "\\" in inside)

@@ -140,7 +140,8 @@ class Senders(NamedTuple):
     unknown: list[
         tuple[SurveyedRecord, SurveyedTerm]
     ]  # what may let others pass, or refuse some of these: client by client
-    partial: bool  # was something not counted that DNS would have told, or that was too much?
+    # was something not counted that DNS would have told, or that was too much?
+    partial: bool
 
 # %% ../../../nbs/spf/owner/03_addresses.ipynb #717d844c
 MOST_RANGES = 300_000  # that are gone through, of all records together
@@ -217,7 +218,8 @@ class _Sorting:
 
 # %% ../../../nbs/spf/owner/03_addresses.ipynb #bcbb9994
 def senders(survey: Survey) -> Senders:
-    "Who may send in the domain's name, as far as the limits on lookups let a check come."
+    """Who may send in the domain's name, as far as the limits on lookups let a check
+    come."""
     passing, partial = AddressSet(), survey.partial
     root = survey.root
     for version in (4, 6):

@@ -23,7 +23,9 @@ class _Price(NamedTuple):
     "The most that clients pay who leave a record in a certain way."
 
     total: float  # infinite for a loop
-    at: int  # by which term they leave it, as an index; as many as there are for those who match none
+    # by which term they leave it, as an index; as many as there are for those who match
+    # none
+    at: int
 
 
 _Prices = dict[
@@ -32,7 +34,8 @@ _Prices = dict[
 
 # %% ../../../nbs/spf/owner/02_cost.ipynb #c1003bfb
 def covers_all(term: SurveyedTerm, version: int) -> bool:
-    "Does a term match all clients of this version: `all`, or a network without a fixed bit?"
+    """Does a term match all clients of this version: `all`, or a network without a
+    fixed bit?"""
     return term.matches_all or any(
         block.version == version and block.prefix == 0 for block in term.blocks
     )
@@ -139,7 +142,8 @@ class WorstCase:
         by: tuple[SurveyedTerm, ...] = (),
         within: frozenset[int] = frozenset(),
     ) -> Iterator[Spent]:
-        "What is spent on the way of those who pay the most, in order. It may be endless."
+        """What is spent on the way of those who pay the most, in order. It may be
+        endless."""
         price = self.prices(record).get(passes)
         if not price or not price.total or (not self.loop and id(record) in within):
             return

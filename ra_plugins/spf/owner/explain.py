@@ -43,7 +43,8 @@ async def follow_progress(
     every: float = 0.5,  # seconds, from then on
     to: TextIO | None = None,  # by default, standard error
 ) -> T:
-    "As `adrive`, with a line about lookups that is written again and again, and gone at the end."
+    """As `adrive`, with a line about lookups that is written again and again, and gone
+    at the end."""
     import asyncio
 
     terminal, asked, answered = to or sys.stderr, 0, 0
@@ -81,7 +82,8 @@ def explained_survey(
     resolver: Resolver | Zone | None = None,
     timeout: float | None = SURVEY_TIMEOUT,  # seconds
 ) -> Survey:
-    "A survey for a person at a terminal; `Fault` for what is neither a domain nor a record."
+    """A survey for a person at a terminal; `Fault` for what is neither a domain nor a
+    record."""
     until, decision = deadline(timeout), survey(about, domain)
     try:
         if isinstance(resolver, Zone):

@@ -54,7 +54,8 @@ class LintFinding(NamedTuple):
     section: str  # of RFC 7208
 
     def data(self) -> dict[str, Any]:
-        "All of it, of the types that JSON has, and of the record the part that it is about."
+        """All of it, of the types that JSON has, and of the record the part that it is
+        about."""
         part = self.text[self.place : self.place + self.length]
         return {
             **{key: value for key, value in self._asdict().items() if key != "text"},
@@ -493,7 +494,8 @@ GLUED = re.compile(
 
 
 def lint_error(findings: LintFindings, term: LintTerm, more: bool) -> None:
-    "Say what was meant by a term that can't be taken apart. Is there a piece behind it that is none either?"
+    """Say what was meant by a term that can't be taken apart. Is there a piece behind
+    it that is none either?"""
 
     def say(code: str, what: str, advice: str = "") -> None:
         findings.add(code, what, term.place, len(term.text), advice)
@@ -753,7 +755,8 @@ def lint_width(findings: LintFindings, terms: list[LintTerm]) -> None:
 
 
 def completing(blocks: list[AddressBlock], bits: int) -> int:
-    "How many networks it takes, from the first on, until all addresses are in them; 0 if they never are."
+    """How many networks it takes, from the first on, until all addresses are in them; 0
+    if they never are."""
     if not covers(blocks, bits):
         return 0
     low, high = 1, len(blocks)
@@ -776,7 +779,8 @@ def covers(blocks: list[AddressBlock], bits: int) -> bool:
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #eb92d634
 def lint_repeats(findings: LintFindings, terms: list[LintTerm]) -> None:
-    "Look for terms that stand there twice, and for networks inside of others before them."
+    """Look for terms that stand there twice, and for networks inside of others before
+    them."""
     seen: dict[str, LintTerm] = {}
     networks: dict[
         tuple[int, int, int], LintTerm
@@ -917,7 +921,8 @@ def lint_amounts(findings: LintFindings, terms: list[LintTerm]) -> None:
 
 
 def reached(terms: list[LintTerm]) -> list[LintTerm]:
-    "The terms that can have their turn: those up to an `all`, and without one the redirect, last."
+    """The terms that can have their turn: those up to an `all`, and without one the
+    redirect, last."""
     found: list[LintTerm] = []
     for term in terms:
         if term.directive:

@@ -249,7 +249,8 @@ ELSEWHERE = ("www", "_spf", "spf", "_spf1", "_dmarc", "mail")
 
 
 async def records_elsewhere(domain: str) -> list[str]:
-    "Names below a domain at which an SPF record stands, asking `Lookup`s."
+    """Names below a domain at which an SPF record stands, by questions of class
+    `Lookup`."""
     names = [f"{label}.{domain}" for label in ELSEWHERE]
     names = [name for name in names if is_name(name)]
     answers = await gather(*(Lookup(name, "TXT") for name in names), within=6)
@@ -262,7 +263,8 @@ async def records_elsewhere(domain: str) -> list[str]:
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #03f07956
 def lint_texts(root: SurveyedRecord, domain: str) -> list[LintFinding]:
-    "What there is to say about the texts of a domain alone, if they are or were meant for SPF records."
+    """What there is to say about the texts of a domain alone, if they are or were meant
+    for SPF records."""
     texts = {
         text: None
         for text in ([root.text] if root.text else [])
@@ -317,7 +319,8 @@ def is_below(name: str, domain: str) -> bool:
 async def lint_questions(
     about: str, domain: str = "", limits: Limits = RFC7208
 ) -> LintReport:
-    "The same, asking `Lookup`s; `ValueError` for what is neither a domain nor a record."
+    """The same, asking `Lookup`s; `ValueError` for what is neither a domain nor a
+    record."""
     if is_like_record(about) and not is_record(about.strip()):
         return LintReport(domain, about, lint(about, domain))  # nobody would follow it
     found = await survey(about, domain)
@@ -334,11 +337,12 @@ def run_lint(
     resolver: Resolver
     | Zone
     | None = None,  # who answers; by default, the nameservers of this machine
-    timeout: float
-    | None = SURVEY_TIMEOUT,  # seconds for the whole; what hasn't been answered by then isn't known
+    # seconds for the whole; what hasn't been answered by then isn't known
+    timeout: float | None = SURVEY_TIMEOUT,
     limits: Limits = RFC7208,
 ) -> LintReport:
-    "What the owner of a domain should know about its SPF. Waits for it; `ValueError` names an argument that is of no use."
+    """What the owner of a domain should know about its SPF. Waits for it; `ValueError`
+    names an argument that is of no use."""
     until, who = deadline(timeout), check_resolver(resolver)
     decision = lint_questions(about, domain, limits)
     if isinstance(who, Zone):
@@ -390,7 +394,8 @@ def lint_options() -> argparse.ArgumentParser:
 
 
 def zone_domains(zone: Zone) -> list[str]:
-    "The names in a zone that have an SPF record or something like it, or that take mail and have none."
+    """The names in a zone that have an SPF record or something like it, or that take
+    mail and have none."""
     names = {
         name
         for (name, rdtype), values in zone.records.items()

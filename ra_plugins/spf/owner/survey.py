@@ -157,7 +157,8 @@ class SurveyedTerm:
 
     @property
     def matches_all(self) -> bool:
-        "Does it match whoever calls: `all`, or an `exists` whose name depends on nobody and is there?"
+        """Does it match whoever calls: `all`, or an `exists` whose name depends on
+        nobody and is there?"""
         exists = self.mechanism == "exists" and any(
             not isinstance(answer, Unanswered) and answer for _, answer in self.asked
         )
@@ -174,7 +175,8 @@ class SurveyedTerm:
 
     @property
     def blocks(self) -> list[AddressBlock]:
-        "The networks that it matches, of those that are known: its own, or those around the addresses of its hosts."
+        """The networks that it matches, of those that are known: its own, or those
+        around the addresses of its hosts."""
         if self.block or self.mechanism not in ("a", "mx"):
             return [self.block] if self.block else []
         return [
@@ -215,8 +217,7 @@ class SurveyedRecord:
     domain   whose it is; of an include of what can be no domain, that text
     depth    of how many includes and redirects it stands behind, the shortest way: 0 for the domain's own
     parent   the record that led to it first
-    state    `record`, or why there is none: `no record`, `several records`, `faulty record`, `lookup failed`,
-             `no domain`, or `not read`, where a bound of the survey was met
+    state    `record`, or in a few words why there is none, as in `no record` or `not read`
     texts    all TXT records of the name, as one text each
     text     the SPF record among them
     record   that, taken apart
@@ -274,7 +275,8 @@ class SurveyBounds(NamedTuple):
     hosts: int = (
         2 * NAME_LIMIT
     )  # of an MX, whose addresses are asked for; more than ten are a permerror anyway
-    seconds: float = 6  # for the lookups at one depth; whoever runs the survey has a deadline for the whole
+    # for the lookups at one depth; whoever runs the survey has a deadline for the whole
+    seconds: float = 6
 
 
 BOUNDS = SurveyBounds()
@@ -471,7 +473,8 @@ def _enter(walk: _Walk, record: SurveyedRecord, text: str) -> None:
 
 
 def _follow(walk: _Walk, record: SurveyedRecord, term: SurveyedTerm) -> None:
-    "Go on to the record that an include or redirect names, if there is one and it is new."
+    """Go on to the record that an include or redirect names, if there is one and it is
+    new."""
     survey, bounds = walk.survey, walk.bounds
     name = term.domain.lower()
     if term.letters or name in survey.records:
@@ -628,7 +631,8 @@ async def survey(
     domain: str = "",  # of the record; by default, `NOBODYS_DOMAIN`
     bounds: SurveyBounds = BOUNDS,
 ) -> Survey:
-    "Walk all that a record leads to, asking `Lookup`s; `ValueError` for what is neither a domain nor a record."
+    """Walk all that a record leads to, asking `Lookup`s; `ValueError` for what is
+    neither a domain nor a record."""
     text = about.strip()
     given = is_record(text)
     name = ascii_domain(
@@ -658,7 +662,8 @@ async def survey_over_dns(
     about: str,
     domain: str = "",
     resolver: Resolver | None = None,  # by default, the nameservers of this machine
-    until: float = inf,  # on `time.monotonic`; what hasn't been answered by then is a gap
+    # on `time.monotonic`; what hasn't been answered by then is a gap
+    until: float = inf,
     bounds: SurveyBounds = BOUNDS,
 ) -> Survey:
     "A survey on asyncio."
@@ -675,10 +680,11 @@ async def arun_survey(
     resolver: Resolver
     | Zone
     | None = None,  # who answers; by default, the nameservers of this machine
-    timeout: float
-    | None = SURVEY_TIMEOUT,  # seconds for the whole; what hasn't been answered by then is a gap
+    # seconds for the whole; what hasn't been answered by then is a gap
+    timeout: float | None = SURVEY_TIMEOUT,
 ) -> Survey:
-    "What a record leads to, on asyncio; `ValueError` names an argument that is of no use."
+    """What a record leads to, on asyncio; `ValueError` names an argument that is of no
+    use."""
     until, who = deadline(timeout), check_resolver(resolver)
     if isinstance(who, Zone):
         return drive(survey(about, domain), who)
@@ -692,10 +698,11 @@ def run_survey(
     resolver: Resolver
     | Zone
     | None = None,  # who answers; by default, the nameservers of this machine
-    timeout: float
-    | None = SURVEY_TIMEOUT,  # seconds for the whole; what hasn't been answered by then is a gap
+    # seconds for the whole; what hasn't been answered by then is a gap
+    timeout: float | None = SURVEY_TIMEOUT,
 ) -> Survey:
-    "What a record leads to. Waits for it; `ValueError` names an argument that is of no use."
+    """What a record leads to. Waits for it; `ValueError` names an argument that is of
+    no use."""
     until, who = deadline(timeout), check_resolver(resolver)
     if isinstance(who, Zone):
         return drive(survey(about, domain), who)

@@ -54,7 +54,8 @@ class SurveyReport:
 
     @property
     def result(self) -> ResultName | Literal[""]:
-        "`permerror` if there are clients that get one, `none` or `temperror` for the record itself, or nothing."
+        """`permerror` if there are clients that get one, `none` or `temperror` for the
+        record itself, or nothing."""
         state = self.survey.root.state
         if state in ("no record", "lookup failed"):
             return "none" if state == "no record" else "temperror"
