@@ -77,6 +77,7 @@ lab: $(LAB) ## the notebooks in JupyterLab; ARGS='--no-browser --port 9999' for 
 		$(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 bench: $(DEV) ## measure against peers, as ratios in one run; ARGS='rater --rounds 9' for some of it
+	@$(PIP) install 'checkdmarc>=6,<7' || echo "checkdmarc can't be had, and isn't measured against" >&2
 	@$(BIN)/python bench/run.py $(ARGS)
 
 fuzz: $(DEV) ## fuzz the SPF record parser for a minute, with atheris; SECONDS=… for longer

@@ -15,6 +15,7 @@ NEEDS = {  # by benchmark
     "rater": ("redis-server", "uvloop"),
     "rater_loops": ("uvloop",),
     "service": ("dash", "gcc", "libc6-dev"),
+    "spf_audit": ("checkdmarc",),
     "service_client": ("dash", "gcc", "libc6-dev", "musl-tools", "uvloop"),
 }
 
@@ -31,6 +32,7 @@ THERE: dict[str, tuple[str, Callable[[], object]]] = {  # by need: what brings i
     "gcc": ("Debian's package gcc", lambda: which("gcc")),
     "libc6-dev": ("Debian's package libc6-dev", has_headers),
     "musl-tools": ("Debian's package musl-tools", lambda: which("musl-gcc")),
+    "checkdmarc": ("pip install 'checkdmarc>=6,<7'", lambda: find_spec("checkdmarc")),
     "spf-engine": ("pip install spf-engine", lambda: find_spec("spf_engine")),
     "uvloop": ("pip install 'ra-plugins[service]'", lambda: find_spec("uvloop")),
 }

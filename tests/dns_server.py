@@ -23,7 +23,7 @@ import dns.name
 import dns.rcode
 import dns.rrset
 
-from ra_plugins.ask.dns import CNAME_LIMIT, Lookup, Zone
+from ra_plugins.ask.dns import CNAME_LIMIT, RDTYPES, Lookup, Zone
 from ra_plugins.ask.question import Unanswered
 
 FAULTS = {
@@ -155,7 +155,7 @@ class DnsServer:
             name = alias[0]
         else:
             return
-        values = self.zone.answer(Lookup(name, rdtype))
+        values = self.zone.answer(Lookup(name, rdtype)) if rdtype in RDTYPES else ()
         if isinstance(values, Unanswered):
             response.set_rcode(dns.rcode.SERVFAIL)
         elif values:

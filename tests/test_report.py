@@ -22,7 +22,6 @@ from test_declarations import FAILURES, FILES, FOUND, PLUGINS, TOLD, environment
 
 from ra_plugins.ask.question import Question
 from ra_plugins.ask.seen import FIRST_SEEN, STANDINGS, TOO_EARLY, Seen, Sighting
-from ra_plugins.cli.report.drawing import bars, element, markup
 from ra_plugins.cli.report.messages import (
     NEAR_MISS,
     TROUBLE,
@@ -41,6 +40,7 @@ from ra_plugins.hosts.service.verdicts import verdict_line
 from ra_plugins.spp.command import Command, Drop, Later, Refuse, Reply
 from ra_plugins.spp.session import Session
 from ra_plugins.support.control import ControlFiles
+from ra_plugins.support.drawing import bars, element, markup
 from ra_plugins.support.log import log_line
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC).timestamp()

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 from os import PathLike
+from typing import Any
 
 import dns.exception
 import dns.name
+import dns.rdata
 import dns.rdataclass
+import dns.rdatatype
 import dns.tokenizer
 import dns.zone
 import dns.zonefile
@@ -21,7 +24,7 @@ from ra_plugins.ask.cache import RDATA_VALUES, presentation_name
 
 # %% auto #0
 __all__ = ['EXAMPLES', 'TYPOGRAPHIC', 'RECORD_BYTES', 'VAGUE', 'DIRECTIVES', 'ZONE_LENGTH', 'ZoneTokenizer', 'MasterZone',
-           'records_of', 'zone_from_text', 'zone_from_file']
+           'records_of', 'delegated_names', 'zone_from_text', 'zone_from_file']
 
 # %% ../../nbs/ask/07_zonefile.ipynb #5f6472d9
 EXAMPLES = {  # how records are written
@@ -120,7 +123,10 @@ class ZoneTokenizer(dns.tokenizer.Tokenizer):
 
 # %% ../../nbs/ask/07_zonefile.ipynb #a76e3fd7
 class MasterZone(Zone):
-    "A zone that knows wildcards."
+    "A zone that knows wildcards, and what is its own."
+
+    origins: frozenset[str] = frozenset()  # names with a record of type SOA
+    delegated: frozenset[str] = frozenset()  # those with NS and none
 
     def owner(
         self,
@@ -133,6 +139,15 @@ class MasterZone(Zone):
         while parent not in self.names:
             parent = parent.partition(".")[2]
         return f"*.{parent}" if parent else "*"
+
+    def is_served(self, name: str) -> bool:
+        "Has this file the last word on a name? One without an SOA has it on the names in it only."
+        parent = name.lower()
+        if not self.origins:
+            return self.owner(parent) in self.names
+        while parent and parent not in self.delegated | self.origins:
+            parent = parent.partition(".")[2]
+        return parent in self.origins
 
 # %% ../../nbs/ask/07_zonefile.ipynb #f356a96e
 def _escaped(text: str) -> str:
@@ -154,6 +169,19 @@ def records_of(zone: dns.zone.Zone) -> dict[tuple[str, str], Records]:
         for found in node
         if found.rdtype.name in RDATA_VALUES
     }
+
+# %% ../../nbs/ask/07_zonefile.ipynb #f77333c3
+def delegated_names(
+    zone: dns.zone.Zone,
+    origins: frozenset[str],  # where the file's own zones begin
+) -> frozenset[str]:
+    "The names at which somebody else's zone begins."
+    return frozenset(
+        owner
+        for name, node in zone.nodes.items()
+        if (owner := presentation_name(name).lower()) not in origins
+        and any(found.rdtype.name == "NS" for found in node)
+    )
 
 # %% ../../nbs/ask/07_zonefile.ipynb #e53581ce
 VAGUE = (
@@ -183,36 +211,55 @@ DIRECTIVES = ("$ORIGIN", "$TTL")
 ZONE_LENGTH = 4 * 2**20  # characters of a zone as text: over 100,000 records
 
 
-def _read(entries: ZoneTokenizer, zone: dns.zone.Zone) -> None:
-    "Read entries into a zone; raises what dnspython does, or `ValueError`."
+class _Entries:
+    "A transaction of dnspython's that keeps away from it what it would refuse: to it, an SOA stands at the root."
+
+    def __init__(self, transaction: Any):
+        self.transaction, self.origins = transaction, set[str]()
+
+    def add(self, name: dns.name.Name, ttl: int, record: dns.rdata.Rdata) -> None:
+        if record.rdtype == dns.rdatatype.SOA:
+            self.origins.add(presentation_name(name).lower())
+        else:
+            self.transaction.add(name, ttl, record)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transaction, name)
+
+
+def _read(entries: ZoneTokenizer, zone: dns.zone.Zone) -> frozenset[str]:
+    "Read entries into a zone; returns the names with an SOA. Raises what dnspython does, or `ValueError`."
     with zone.writer(True) as transaction:
+        kept: Any = _Entries(transaction)
         reader = dns.zonefile.Reader(
             entries,
             dns.rdataclass.IN,
-            transaction,
+            kept,
             allow_directives=DIRECTIVES,
             default_ttl=ZONE_TTL,
         )
         reader.last_name = None  # the first entry has to name somebody
         reader.read()
+        return frozenset(kept.origins)
 
 
 def zone_from_text(
     text: str,  # a master file; undecodable bytes as surrogate escapes
     name: str = "zone",  # of the file, for messages
-) -> Zone:
-    """A zone in memory from the text of a master file (RFC 1035, section 5), of at most 4 MB; `ValueError` says which line is
-    wrong, and what would do."""
+    room: int = ZONE_LENGTH,  # characters
+) -> MasterZone:
+    """A zone in memory from the text of a master file (RFC 1035, section 5), of at most 4 MB unless
+    there is more room; `ValueError` says which line is wrong, and what would do."""
     if not isinstance(text, str):
         raise ValueError(f"text should be text, not {text!r:.60}")
-    if len(text) > ZONE_LENGTH:
+    if len(text) > room:
         raise ValueError(
-            f"{name}: a zone as text may have {ZONE_LENGTH} characters, and this one has {len(text)}"
+            f"{name}: a zone as text may have {room} characters, and this one has {len(text)}"
         )
     entries = ZoneTokenizer(_escaped(text), name)
     zone = dns.zone.Zone(dns.name.root, relativize=False)
     try:
-        _read(entries, zone)
+        origins = _read(entries, zone)
     except dns.exception.SyntaxError as error:  # which begins with file and line
         where = "{}:{}: ".format(*entries.where())
         raise ValueError(
@@ -220,12 +267,17 @@ def zone_from_text(
         ) from None
     except (dns.exception.DNSException, ValueError) as error:
         raise ValueError(f"{name}:{entries.entry}: {error}") from None
-    return MasterZone(records_of(zone))
+    found = MasterZone(records_of(zone))
+    found.origins, found.delegated = origins, delegated_names(zone, origins)
+    return found
 
-# %% ../../nbs/ask/07_zonefile.ipynb #768b7f0c
-def zone_from_file(path: str | PathLike[str]) -> Zone:
+# %% ../../nbs/ask/07_zonefile.ipynb #56e4079e
+def zone_from_file(
+    path: str | PathLike[str],
+    room: int = ZONE_LENGTH,  # characters
+) -> MasterZone:
     """A zone in memory from a master file; `ValueError` as in `zone_from_text`,
     `OSError` if it can't be read or is no file."""
     RegularFile(str(path))  # or else it may never end
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return zone_from_text(file.read(ZONE_LENGTH + 1), str(path))
+        return zone_from_text(file.read(room + 1), str(path), room)

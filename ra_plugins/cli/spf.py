@@ -23,6 +23,10 @@ SPF_COMMANDS = {
         "ra_plugins.spf.owner.lint_domain:main",
         "Say what is wrong with a record, or will be, and what would do.",
     ),
+    "audit": (
+        "ra_plugins.spf.owner.audit_command:main",
+        "Look at every name of a zone, or of a list of domains, many at once.",
+    ),
 }
 
 # %% ../../nbs/cli/20_spf.ipynb #ff046229

@@ -8,7 +8,13 @@ from __future__ import annotations
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from ra_plugins.cli.report.drawing import bars, element, markup, style
+from ra_plugins.support.drawing import (
+    bars,
+    element,
+    markup,
+    number_table,
+    web_page,
+)
 from ra_plugins.cli.report.messages import (
     WAS_DEFERRED,
     LET_THROUGH,
@@ -21,60 +27,7 @@ from ra_plugins.cli.report.messages import (
 # %% auto #0
 __all__ = ['report_page']
 
-# %% ../../../nbs/cli/report/06_page.ipynb #5d254126
-_STYLE = """<style>
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 64rem; padding: 1rem; font: 16px/1.45 system-ui, sans-serif;
-       color: var(--ra-ink); background: var(--ra-paper); }
-h1 { font-size: 1.5rem; margin: .3rem 0; } h2 { font-size: 1.1rem; margin: 1.8rem 0 .4rem; }
-.soft { color: var(--ra-soft); font-size: .9rem; }
-.sums { display: flex; flex-wrap: wrap; gap: .6rem; margin: 1rem 0; padding: 0; }
-.sums li { list-style: none; flex: 1 1 8rem; border: 1px solid var(--ra-line); border-radius: .4rem; padding: .5rem .8rem; }
-.sums b { display: block; font-size: 1.5rem; }
-.key { display: inline-block; width: .7em; height: .7em; margin-right: .4em; border-radius: .15em; }
-.lists { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); gap: 0 2rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { text-align: left; padding: .25rem .5rem .25rem 0; border-bottom: 1px solid var(--ra-line); vertical-align: top; }
-td:first-child { overflow-wrap: anywhere; min-width: 7.5rem; }
-@media screen and (max-width: 40rem) { .n { padding-left: .3rem; } }
-.n { text-align: right; white-space: nowrap; padding-left: 1rem; font-variant-numeric: tabular-nums; }
-KEYS
-@media print { body { max-width: none; font-size: 11pt; } section { break-inside: avoid; } .key { print-color-adjust: exact; } }
-</style>"""
-
-
-def _key_colours() -> str:
-    names = [verdict.split()[0] for verdict in OUTCOMES]
-    return "\n".join(
-        f".key.{name} {{ background: var(--ra-{name}); }}" for name in names
-    )
-
-# %% ../../../nbs/cli/report/06_page.ipynb #5a4859f1
-def _numbers(head: list[str], rows: list[list[object]]) -> Element:
-    "A table whose first column is text."
-
-    def cells(kind: str, row: list[object]) -> Element:
-        return element("tr", *(
-            element(kind, f"{cell:,}" if isinstance(cell, int) else str(cell), **({"class_": "n"} if column else {}))
-            for column, cell in enumerate(row)
-        ))  # fmt: skip
-
-    table = element(
-        "table",
-        element("thead", cells("th", [*head])),
-        element("tbody", *(cells("td", row) for row in rows)),
-    )
-    return element(
-        "div",
-        table,
-        class_="scroll",
-        tabindex=0,
-        role="region",
-        aria_label=head[0] or "by plugin",
-    )
-
-
+# %% ../../../nbs/cli/report/06_page.ipynb #dcb307d0
 def _top_list(title: str, what: str, most: dict[str, Any]) -> list[Element]:
     if not most["top"]:
         return []
@@ -85,7 +38,9 @@ def _top_list(title: str, what: str, most: dict[str, Any]) -> list[Element]:
     )
     rows = [[each["name"], each["count"]] for each in most["top"]]
     return [
-        element("section", element("h2", title), *off, _numbers([what, "lines"], rows))
+        element(
+            "section", element("h2", title), *off, number_table([what, "lines"], rows)
+        )
     ]
 
 
@@ -187,20 +142,12 @@ def report_page(
         )
     tops += _top_list("Let through, but", "plugin and reason", data["near misses"])
     tops += _top_list("Over a limit of rater's", "class and value", data["over limits"])
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    meta = [
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", title),
-    ]
     by_plugin = element(
-        "section", element("h2", "By whom"), _numbers(["", *OUTCOMES], rows)
+        "section",
+        element("h2", "By whom"),
+        number_table(["", *OUTCOMES], rows, "by plugin"),
     )
     lists = element("div", *tops, class_="lists")
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head>{markup(*meta)}{style()}{_STYLE.replace("KEYS", _key_colours())}</head>\n'
-        f"<body><main>"
-        f"{markup(*head)}{_pictures(data)}{markup(by_plugin, lists)}</main></body></html>\n"
+    return web_page(
+        title, f"{markup(*head)}{_pictures(data)}{markup(by_plugin, lists)}"
     )

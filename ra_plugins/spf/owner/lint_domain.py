@@ -278,10 +278,13 @@ def lint_texts(root: SurveyedRecord, domain: str) -> list[LintFinding]:
 
 
 def lint_survey(
-    found: Survey, elsewhere: Sequence[str] = (), limits: Limits = RFC7208
+    found: Survey,
+    elsewhere: Sequence[str] = (),  # names below it that have a record
+    limits: Limits = RFC7208,
+    cost: SurveyCost | None = None,  # if somebody has counted it already
 ) -> LintReport:
     "What there is to say about a survey."
-    root, cost = found.root, survey_cost(found, limits)
+    root, cost = found.root, cost or survey_cost(found, limits)
     domain = "" if found.given and found.domain == NOBODYS_DOMAIN else found.domain
     findings, others = LintFindings(root.text, domain), list[LintFinding]()
     for record in found.records.values():
