@@ -154,6 +154,7 @@ def passing_steps(steps: list[FlatStep]) -> list[FlatStep] | None:
     before, rest = steps[: last + 1], steps[last + 1 :]
     if any(step.result != "pass" for step in before):
         return None
+    kept = [step._replace(origin=None) for step in before]
     found = {
         version: merged_ranges(
             (first, lst)
@@ -166,7 +167,7 @@ def passing_steps(steps: list[FlatStep]) -> list[FlatStep] | None:
         )
         for version in (4, 6)
     }
-    return [*before, FlatStep("pass", found)] if any(found.values()) else before
+    return [*kept, FlatStep("pass", found)] if any(found.values()) else kept
 
 # %% ../../../nbs/spf/owner/08_flatten.ipynb #d05911e1
 class _Flattening:
