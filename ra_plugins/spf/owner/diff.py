@@ -257,10 +257,12 @@ def changed_parts(old: Judged, new: Judged) -> list[ChangedPart]:
             if before.result != after.result:
                 key = before.result, after.result, before.by, after.by
                 ranges = found.setdefault(key, AddressSet()).ranges[version]
-                if ranges and ranges[-1][1] + 1 == first:
-                    first = ranges.pop()[0]
-                ranges.append((first, last))
-    return [ChangedPart(*key, addresses) for key, addresses in found.items()]
+                joined = bool(ranges) and ranges[-1][1] + 1 == first
+                ranges.append((ranges.pop()[0] if joined else first, last))
+    return [
+        ChangedPart(before, after, mine, theirs, addresses)
+        for (before, after, mine, theirs), addresses in found.items()
+    ]
 
 
 def _zipped(
