@@ -71,10 +71,7 @@ def test_what_is_refused_first_stays_refused() -> None:
 def test_a_refusal_in_an_include_is_no_match_and_goes_on_behind_it() -> None:
     "198.51.100.7 doesn't match the include, so the next term has its turn."
     terms = "include:a.example ?ip4:198.51.100.0/24 -all"
-    assert text(terms, a="-ip4:198.51.100.7 ip4:198.51.100.0/24 -all") in (
-        "?ip4:198.51.100.7 ip4:198.51.100.0/24 -all",
-        "?ip4:198.51.100.7/32 ip4:198.51.100.0/24 -all",
-    )
+    assert text(terms, a="-ip4:198.51.100.7 ip4:198.51.100.0/24 -all") == "?ip4:198.51.100.7 ip4:198.51.100.0/24 -all"
 
 
 def test_qualifiers_of_includes_are_those_of_the_networks() -> None:
@@ -101,8 +98,6 @@ def test_exists_stays_where_it_stood_and_its_include_gives_way() -> None:
     terms = "-ip4:192.0.2.9 ?include:a.example ip4:192.0.2.2 -all"
     inner = "ip4:192.0.2.1 exists:%{i}.ok.example ip4:192.0.2.3 -all"
     assert text(terms, a=inner) == (
-        "-ip4:192.0.2.9 ?ip4:192.0.2.1 ?exists:%{i}.ok.example ip4:192.0.2.2 ?ip4:192.0.2.3 -all"
-    ) or text(terms, a=inner) == (
         "?ip4:192.0.2.1 -ip4:192.0.2.9 ?exists:%{i}.ok.example ip4:192.0.2.2 ?ip4:192.0.2.3 -all"
     )
 
@@ -110,9 +105,7 @@ def test_exists_stays_where_it_stood_and_its_include_gives_way() -> None:
 @pytest.mark.parametrize("inner", ["-ip4:192.0.2.1 exists:%{i}.ok.example -all", "exists:%{i}.%{d} -all", "-ptr ?all"])
 def test_an_include_that_nothing_else_can_say_stays(inner: str) -> None:
     found = flat("ip4:192.0.2.4 include:a.example ip4:192.0.2.5 -all", a=inner)
-    assert found.records == {"top.example": "v=spf1 ip4:192.0.2.4/31 include:a.example -all"} or found.kept == [
-        "include:a.example"
-    ]
+    assert found.records == {"top.example": "v=spf1 ip4:192.0.2.4 include:a.example ip4:192.0.2.5 -all"}
     assert found.after == 2
 
 
@@ -220,7 +213,7 @@ def test_silence_behind_what_stays_is_told() -> None:
 def test_a_hostile_tree_ends() -> None:
     long = " ".join(f"ip4:10.{number // 256}.{number % 256}.0/25" for number in range(2500))  # 45 kB
 
-    def hostile(question: Lookup, until: float) -> Records:
+    def hostile(question: Any, until: float) -> Records:
         if question.rdtype != "TXT":
             return Records()
         if question.name.endswith("grows.example"):
@@ -347,7 +340,7 @@ def test_silence_is_no_difference_but_partial() -> None:
 
 def written(path: Path, **records: str) -> str:
     "A zone file."
-    path.write_text(HOSTS + "".join(f'{name} TXT "v=spf1 {terms}"\n' for name, terms in records.items()))
+    path.write_text(HOSTS + "".join(f"{name} TXT {quoted_strings(f'v=spf1 {terms}')}\n" for name, terms in records.items()))
     return str(path)
 
 

@@ -247,9 +247,14 @@ def addresses_data(addresses: AddressSet) -> dict[str, Any]:
     }
 
 
+_Reasons = tuple[
+    ResultName, ResultName, DecidingTerm | None, DecidingTerm | None
+]  # before and after
+
+
 def changed_parts(old: Judged, new: Judged) -> list[ChangedPart]:
     "What differs in the results, in the order of addresses."
-    found: dict[Any, AddressSet] = {}
+    found: dict[_Reasons, AddressSet] = {}
     for version in (4, 6):
         for first, last, before, after in _zipped(
             old.ranges[version], new.ranges[version]
@@ -257,10 +262,9 @@ def changed_parts(old: Judged, new: Judged) -> list[ChangedPart]:
             if before.result != after.result:
                 key = before.result, after.result, before.by, after.by
                 ranges = found.setdefault(key, AddressSet()).ranges[version]
-                if ranges and ranges[-1][1] + 1 == first:
-                    first = ranges.pop()[0]
-                ranges.append((first, last))
-    return [ChangedPart(*key, addresses) for key, addresses in found.items()]
+                touches = bool(ranges) and ranges[-1][1] + 1 == first
+                ranges.append((ranges.pop()[0] if touches else first, last))
+    return [ChangedPart(*reasons, addresses) for reasons, addresses in found.items()]
 
 
 def _zipped(

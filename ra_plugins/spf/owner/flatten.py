@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from ra_plugins.ask.resolver import Resolver
 
 # %% auto #0
-__all__ = ['REASONS_SHOWN', 'EVERY', 'FLAT_RANGES', 'ANSWER_OVERHEAD', 'RECORD_OVERHEAD', 'SHORTEST_TTL', 'LONGEST_TTL',
-           'FlattenError', 'FlattenSettings', 'lifted_text', 'FlatStep', 'passing_steps', 'shortest_networks',
-           'run_groups', 'FlatPlan', 'flat_plan', 'text_room', 'cut_to_size', 'Flattened', 'publishing_ttl',
-           'quoted_strings', 'flatten', 'published', 'known_answers', 'flatten_source', 'run_flatten']
+__all__ = ['REASONS_SHOWN', 'AS_USUAL', 'EVERY', 'FLAT_RANGES', 'ANSWER_OVERHEAD', 'RECORD_OVERHEAD', 'SHORTEST_TTL',
+           'LONGEST_TTL', 'FlattenError', 'FlattenSettings', 'lifted_text', 'FlatStep', 'passing_steps',
+           'shortest_networks', 'run_groups', 'FlatPlan', 'flat_plan', 'text_room', 'cut_to_size', 'Flattened',
+           'publishing_ttl', 'quoted_strings', 'flatten', 'published', 'known_answers', 'flatten_source', 'run_flatten']
 
 # %% ../../../nbs/spf/owner/08_flatten.ipynb #c9c78239
 class FlattenError(ValueError):
@@ -92,6 +92,9 @@ class FlattenSettings(NamedTuple):
         "Is that one of the domains named?"
         names = {name.lower().removesuffix(".") for name in self.keep}
         return domain.lower() in names
+
+
+AS_USUAL = FlattenSettings()
 
 # %% ../../../nbs/spf/owner/08_flatten.ipynb #eeb5019e
 def lifted_text(
@@ -475,7 +478,7 @@ def text_room(
 def cut_to_size(
     plan: FlatPlan,
     domain: str,
-    settings: FlattenSettings = FlattenSettings(),
+    settings: FlattenSettings = AS_USUAL,
     others: Sequence[str] = (),  # TXT records that stand beside the domain's own
 ) -> dict[str, str]:  # texts by name, the domain's own first
     "The records; `FlattenError` if no check could read them all."
@@ -619,7 +622,7 @@ def _escaped(octets: bytes) -> str:
     )
 
 # %% ../../../nbs/spf/owner/08_flatten.ipynb #ef73fb0b
-def flatten(found: Survey, settings: FlattenSettings = FlattenSettings()) -> Flattened:
+def flatten(found: Survey, settings: FlattenSettings = AS_USUAL) -> Flattened:
     "Flatten what was surveyed; `FlattenError` where that can't be done."
     work = _Flattening(found, settings)
     steps = work.steps(found.root)
@@ -742,7 +745,7 @@ def flatten_source(
 def run_flatten(
     about: str,  # a domain, or a record
     at: str = "",  # the domain at which it will stand; by default, the same
-    settings: FlattenSettings = FlattenSettings(),
+    settings: FlattenSettings = AS_USUAL,
     *,
     resolver: Resolver | Zone | None = None,  # by default, this machine's nameservers
     timeout: float | None = SURVEY_TIMEOUT,  # seconds for the whole
