@@ -162,6 +162,10 @@ def test_a_larger_answer_needs_fewer_records() -> None:
     assert len(flat(terms).records) == 1 + 5 and len(flat(terms, size=1232).records) == 1 + 2
 
 
+def test_no_lookups_arent_endless_ones() -> None:
+    assert repr(flat("ip4:192.0.2.1 -all")) == "<top.example: 1 records, 0 lookups, 0 before>"
+
+
 def test_too_many_networks_are_refused() -> None:
     terms = " ".join(f"ip4:10.{host // 256}.{host % 256}.0/25" for host in range(3000)) + " -all"
     with pytest.raises(FlattenError, match="3000 networks don't fit into 10 records of answers of 512 bytes"):
