@@ -71,10 +71,7 @@ def test_what_is_refused_first_stays_refused() -> None:
 def test_a_refusal_in_an_include_is_no_match_and_goes_on_behind_it() -> None:
     "198.51.100.7 doesn't match the include, so the next term has its turn."
     terms = "include:a.example ?ip4:198.51.100.0/24 -all"
-    assert text(terms, a="-ip4:198.51.100.7 ip4:198.51.100.0/24 -all") in (
-        "?ip4:198.51.100.7 ip4:198.51.100.0/24 -all",
-        "?ip4:198.51.100.7/32 ip4:198.51.100.0/24 -all",
-    )
+    assert text(terms, a="-ip4:198.51.100.7 ip4:198.51.100.0/24 -all") == "?ip4:198.51.100.7 ip4:198.51.100.0/24 -all"
 
 
 def test_qualifiers_of_includes_are_those_of_the_networks() -> None:
@@ -101,8 +98,6 @@ def test_exists_stays_where_it_stood_and_its_include_gives_way() -> None:
     terms = "-ip4:192.0.2.9 ?include:a.example ip4:192.0.2.2 -all"
     inner = "ip4:192.0.2.1 exists:%{i}.ok.example ip4:192.0.2.3 -all"
     assert text(terms, a=inner) == (
-        "-ip4:192.0.2.9 ?ip4:192.0.2.1 ?exists:%{i}.ok.example ip4:192.0.2.2 ?ip4:192.0.2.3 -all"
-    ) or text(terms, a=inner) == (
         "?ip4:192.0.2.1 -ip4:192.0.2.9 ?exists:%{i}.ok.example ip4:192.0.2.2 ?ip4:192.0.2.3 -all"
     )
 
@@ -110,9 +105,7 @@ def test_exists_stays_where_it_stood_and_its_include_gives_way() -> None:
 @pytest.mark.parametrize("inner", ["-ip4:192.0.2.1 exists:%{i}.ok.example -all", "exists:%{i}.%{d} -all", "-ptr ?all"])
 def test_an_include_that_nothing_else_can_say_stays(inner: str) -> None:
     found = flat("ip4:192.0.2.4 include:a.example ip4:192.0.2.5 -all", a=inner)
-    assert found.records == {"top.example": "v=spf1 ip4:192.0.2.4/31 include:a.example -all"} or found.kept == [
-        "include:a.example"
-    ]
+    assert found.records == {"top.example": "v=spf1 ip4:192.0.2.4 include:a.example ip4:192.0.2.5 -all"}
     assert found.after == 2
 
 
@@ -167,6 +160,10 @@ def test_a_larger_answer_needs_fewer_records() -> None:
     terms = " ".join(f"ip4:198.51.{host}.0/25" for host in range(100)) + " -all"
     # 1,890 characters of terms: an answer of 512 bytes has room for about 450 of them, one of 1,232 for 1,170
     assert len(flat(terms).records) == 1 + 5 and len(flat(terms, size=1232).records) == 1 + 2
+
+
+def test_no_lookups_arent_endless_ones() -> None:
+    assert repr(flat("ip4:192.0.2.1 -all")) == "<top.example: 1 records, 0 lookups, 0 before>"
 
 
 def test_too_many_networks_are_refused() -> None:
@@ -347,7 +344,7 @@ def test_silence_is_no_difference_but_partial() -> None:
 
 def written(path: Path, **records: str) -> str:
     "A zone file."
-    path.write_text(HOSTS + "".join(f'{name} TXT "v=spf1 {terms}"\n' for name, terms in records.items()))
+    path.write_text(HOSTS + "".join(f"{name} TXT {quoted_strings(f'v=spf1 {terms}')}\n" for name, terms in records.items()))
     return str(path)
 
 

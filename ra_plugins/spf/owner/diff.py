@@ -247,9 +247,14 @@ def addresses_data(addresses: AddressSet) -> dict[str, Any]:
     }
 
 
+_Reasons = tuple[
+    ResultName, ResultName, DecidingTerm | None, DecidingTerm | None
+]  # before and after
+
+
 def changed_parts(old: Judged, new: Judged) -> list[ChangedPart]:
     "What differs in the results, in the order of addresses."
-    found: dict[Any, AddressSet] = {}
+    found: dict[_Reasons, AddressSet] = {}
     for version in (4, 6):
         for first, last, before, after in _zipped(
             old.ranges[version], new.ranges[version]

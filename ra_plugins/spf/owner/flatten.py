@@ -595,7 +595,8 @@ class Flattened:
         }
 
     def __repr__(self) -> str:
-        lookups = f"{self.after} lookups, {self.before or 'endless'} before"
+        before = "endless" if self.before is None else self.before
+        lookups = f"{self.after} lookups, {before} before"
         return f"<{self.domain}: {len(self.records)} records, {lookups}>"
 
 
