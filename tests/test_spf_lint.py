@@ -12,7 +12,7 @@ from ra_plugins.ask.dns import Zone
 from ra_plugins.ask.question import Refused, drive
 from ra_plugins.ask.zonefile import zone_from_text
 from ra_plugins.cli.command import main as ra_plugins
-from ra_plugins.spf.owner.lint import LINT_RULES, LintFinding, finding_lines, lint
+from ra_plugins.spf.owner.lint import LINT_RULES, LintFinding, finding_lines, lint, meant_networks
 from ra_plugins.spf.owner.lint_domain import LintReport, lint_questions, main, run_lint
 
 
@@ -56,6 +56,37 @@ CASES = [  # the record, the code that is expected, what is marked, and words of
     ("v=spf1 192.0.2.0/24 -all", "bare-address", "192.0.2.0/24", "ip4:192.0.2.0/24"),
     ("v=spf1 2001:db8::/32 -all", "bare-address", "2001:db8::/32", "ip6:2001:db8::/32"),
     ("v=spf1 ip4=192.0.2.1 -all", "mechanism-as-modifier", "ip4=192.0.2.1", "ip4:192.0.2.1"),
+    ("v=spf1 include:_spf -all", "single-label", "include:_spf", "include:_spf.example.org"),
+    ("v=spf1 mx:10 -all", "single-label", "mx:10", ""),
+    ("v=spf1 mail.example.com -all", "bare-name", "mail.example.com", "a:mail.example.com"),
+    ("v=spf1 a:example.com:25 -all", "port", "a:example.com:25", "write a:example.com"),
+    ("v=spf1 mx - all", "sign-alone", "-", "-all is one word"),
+    ("v=spf1 mx -al", "mechanism-typo", "-al", "perhaps -all"),
+    ("v=spf1 mx --all", "mechanism-typo", "--all", "perhaps -all"),
+    ("v=spf1 include:*.example.com -all", "wildcard", "include:*.example.com", ""),
+    ("v=spf1 include:a.example;include:b.example -all", "separator", "include:a.example;include:b.example", "blank"),
+    (
+        "v=spf1 ip4:192.0.2.1ip4:192.0.2.2 -all",
+        "separator",
+        "ip4:192.0.2.1ip4:192.0.2.2",
+        "ip4:192.0.2.1 ip4:192.0.2.2",
+    ),
+    ("v=spf1 ip4:192.168.1.0/24 -all", "private-network", "ip4:192.168.1.0/24", ""),
+    ("v=spf1 ip6:fd00::/8 -all", "private-network", "ip6:fd00::/8", ""),
+    ("v=spf1 ip4:192.0.2.8-192.0.2.15 -all", "network", "ip4:192.0.2.8-192.0.2.15", "perhaps ip4:192.0.2.8/29"),
+    ("v=spf1 ip4:192.0.2.8-9 -all", "network", "ip4:192.0.2.8-9", "perhaps ip4:192.0.2.8/31"),
+    ("v=spf1 -ip4:192.0.2.* -all", "network", "-ip4:192.0.2.*", "perhaps -ip4:192.0.2.0/24"),
+    ("v=spf1 ip4:192.0.2 -all", "network", "ip4:192.0.2", "perhaps ip4:192.0.2.0/24"),
+    ("v=spf1 ip4:192.0.2.0/255.255.255.0 -all", "network", "ip4:192.0.2.0/255.255.255.0", "perhaps ip4:192.0.2.0/24"),
+    ("v=spf1 ip4:192.0.2.1,192.0.2.2 -all", "network", "ip4:192.0.2.1,192.0.2.2", "ip4:192.0.2.1 ip4:192.0.2.2"),
+    ("v=spf1 ip4:192.0.2.01 -all", "network", "ip4:192.0.2.01", "perhaps ip4:192.0.2.1"),
+    ("v=spf1 ip4:192.0.2.1:25 -all", "network", "ip4:192.0.2.1:25", "perhaps ip4:192.0.2.1"),
+    ("v=spf1 ip6:[2001:db8::1] -all", "network", "ip6:[2001:db8::1]", "perhaps ip6:2001:db8::1"),
+    ("v=spf1 ip4:192.0.2.999 -all", "network", "ip4:192.0.2.999", "write all four numbers"),
+    ("v=spf1 ip4 192.0.2.1 -all", "network", "ip4", "without a blank"),
+    ("v=spf1 exists:%i.example.com -all", "syntax", "%i.example.c", "%{i}"),
+    ("v=spf1 redirect=", "syntax", "redirect=", ""),
+    ("v=spf1 include:m\u00fcnchen.example -all", "look-alike", "\u00fc", "xn--mnchen-3ya.example"),
     ("v=spf1 include=example.net -all", "mechanism-as-modifier", "include=example.net", "include:example.net"),
     ("v=spf1 redirect:example.net", "modifier-as-mechanism", "redirect:example.net", "redirect=example.net"),
     ("v=spf1 redrect=example.net", "modifier-typo", "redrect=example.net", "redirect=example.net"),
@@ -83,14 +114,21 @@ CASES = [  # the record, the code that is expected, what is marked, and words of
     ("\ufeffv=spf1 mx -all", "version", "\ufeffv=spf1", ""),
     ("v=spf10 mx -all", "version", "v=spf10", ""),
     ("spf2.0/mfrom,pra mx -all", "sender-id", "spf2.0", ""),
-    ("v=spf1 " + "".join(f"a:h{n}.example.net " for n in range(11)) + "-all", "too-many-lookups", "a:h10.example.net", ""),
+    (
+        "v=spf1 " + "".join(f"a:h{n}.example.net " for n in range(11)) + "-all",
+        "too-many-lookups",
+        "a:h10.example.net",
+        "",
+    ),
     ("v=spf1 " + "".join(f"a:h{n}.example.net " for n in range(9)) + "-all", "near-lookup-limit", "", ""),
     ("v=spf1 " + "".join(f"ip4:198.51.{n}.0/24 " for n in range(14)) + "-all", "long", "", "255"),
     ("v=spf1 " + "".join(f"ip4:198.51.{n}.0/24 " for n in range(25)) + "-all", "too-long", "", ""),
 ]
 
 
-@pytest.mark.parametrize(("record", "code", "part", "advice"), CASES, ids=[f"{case[1]}-{case[0][:40]}" for case in CASES])
+@pytest.mark.parametrize(
+    ("record", "code", "part", "advice"), CASES, ids=[f"{case[1]}-{case[0][:40]}" for case in CASES]
+)
 def test_a_finding_names_the_place_and_what_would_do(record: str, code: str, part: str, advice: str) -> None:
     found = [finding for finding in lint(record, "example.org") if finding.code == code]
     assert found, codes(record)
@@ -146,7 +184,21 @@ def test_checkdmarc_takes_capitals_as_we_do() -> None:
     assert codes("v=spf1 IP4:147.75.8.208 -ALL") == []
 
 
-HOSTILE = ["a ", "ip4:192.0.2.1 ", "x=y ", "\u00a0", "é ", "%{x} ", ";", "a:", "~all", "include:", '"', "ip6:2001:db8::1 ", "-"]
+HOSTILE = [
+    "a ",
+    "ip4:192.0.2.1 ",
+    "x=y ",
+    "\u00a0",
+    "é ",
+    "%{x} ",
+    ";",
+    "a:",
+    "~all",
+    "include:",
+    '"',
+    "ip6:2001:db8::1 ",
+    "-",
+]
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
@@ -296,3 +348,15 @@ def test_without_anything_to_look_at(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_an_empty_zone() -> None:
     assert [finding.code for finding in run_lint("example.org", resolver=Zone({})).findings] == ["no-record"]
+
+
+@pytest.mark.parametrize("value", ["1-2", "-", "192.0.2.1-2001:db8::1", "9" * 500, "1.2.3.4/" + "9" * 400,
+                                   "0.0.0.1-255.255.255.254",
+                                   ",".join(["192.0.2.1"] * 60), "[", "1..2", "\u00b2.1"])  # fmt: skip
+def test_what_cant_be_worked_out_about_a_network_isnt_guessed(value: str) -> None:
+    assert meant_networks(value) == []
+
+
+def test_a_record_without_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["v=spf1", "mx", "-all"]) == 3
+    assert "a record stands in quotes" in capsys.readouterr().err

@@ -8,11 +8,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network, summarize_address_range
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from ra_plugins.spf.macro import MacroString
-from ra_plugins.spf.owner.survey import AddressBlock, bits_of, term_block
+from ra_plugins.spf.owner.survey import (
+    AddressBlock,
+    address_block,
+    bits_of,
+    term_block,
+)
 from ra_plugins.spf.query import LOOKUP_LIMIT
 from ra_plugins.spf.record import (
     QUALIFIERS,
@@ -20,7 +26,9 @@ from ra_plugins.spf.record import (
     Record,
     RecordError,
     Term,
+    ascii_domain,
     faulty_part,
+    is_name,
     is_record,
     parse_record,
     qualified,
@@ -29,12 +37,13 @@ from ra_plugins.spf.show import LINE, excerpt
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['Severity', 'LINT_RULES', 'FINDINGS', 'VERSION', 'LOOKALIKES', 'MECHANISMS', 'MODIFIERS', 'IP_NAMES', 'GLUED',
-           'WIDE_PREFIX', 'STRING', 'ANSWER', 'NEAR_LOOKUPS', 'LINTED', 'LintFinding', 'LintRule', 'LintFindings',
-           'is_like_record', 'lint_version', 'lint_characters', 'LintTerm', 'lint_terms', 'version_of', 'near_word',
-           'is_fine', 'lint_error', 'lint_slip', 'lint_network_error', 'lint_modifier', 'lint_directive', 'is_same',
-           'lint_width', 'completing', 'covers', 'lint_repeats', 'holder', 'lint_end', 'lint_amounts', 'reached',
-           'lint', 'finding_lines', 'lint_text']
+__all__ = ['Severity', 'LINT_RULES', 'FINDINGS', 'VERSION', 'LOOKALIKES', 'MECHANISMS', 'MODIFIERS', 'IP_NAMES', 'GLUED_NETWORK',
+           'GLUED', 'MEANT', 'PRIVATE', 'WIDE_PREFIX', 'STRING', 'ANSWER', 'NEAR_LOOKUPS', 'LINTED', 'LintFinding',
+           'LintRule', 'LintFindings', 'is_like_record', 'lint_version', 'lint_characters', 'ascii_advice', 'LintTerm',
+           'lint_terms', 'version_of', 'near_word', 'is_fine', 'lint_error', 'lint_slip', 'lint_name', 'meant_networks',
+           'lint_network_error', 'lint_modifier', 'lint_directive', 'is_inside', 'is_same', 'lint_width', 'completing',
+           'covers', 'lint_repeats', 'holder', 'lint_end', 'lint_amounts', 'reached', 'lint', 'finding_lines',
+           'lint_text']
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #499e3580
 Severity = Literal["error", "warning", "info"]
@@ -142,6 +151,22 @@ LINT_RULES = {
     "url": LintRule("error", "7.1", "name the domain only"),
     "record-in-record": LintRule(
         "error", "3.2", "make one record of two: v=spf1 stands at the beginning only"
+    ),
+    "single-label": LintRule(
+        "error", "12", "write the whole name: nobody completes one here"
+    ),
+    "bare-name": LintRule(
+        "error", "5", "put a: before a host's name, and include: before a provider's"
+    ),
+    "port": LintRule("error", "5", "take the port away: SPF is about addresses"),
+    "sign-alone": LintRule(
+        "error", "4.6.1", "take the blank behind it away: -all is one word"
+    ),
+    "wildcard": LintRule(
+        "warning", "7.1", "name each host: a star in a record stands for itself"
+    ),
+    "private-network": LintRule(
+        "warning", "5.6", "take it away: nobody on the Internet is called from there"
     ),
     # what it says
     "pass-all": LintRule(
@@ -404,7 +429,18 @@ def lint_characters(findings: LintFindings) -> None:
                 if like
                 else "that isn't ASCII"
             )
-            findings.add("look-alike", f"a character ({name}) {seems}", place, len(run))
+            told = ascii_advice(findings.text, place) if like is None else ""
+            findings.add(
+                "look-alike", f"a character ({name}) {seems}", place, len(run), told
+            )
+
+
+def ascii_advice(text: str, place: int) -> str:
+    "What would do for the word at this place, if it is a name in another script."
+    word = re.split(r"[\s:=/]", text[:place])[-1] + re.split(r"[\s/]", text[place:])[0]
+    name = ascii_domain(word)
+    fine = name.isascii() and is_name(name) and "." in name
+    return f"write the name in ASCII: {name}" if fine else ""
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #9c23a8a6
 class LintTerm:
@@ -487,6 +523,10 @@ def is_fine(text: str) -> bool:
     return term.error is None and (term.directive or term.name in MODIFIERS)
 
 
+GLUED_NETWORK = re.compile(
+    r"(ip[46]:[0-9a-f.:/]{3,60}?)((?:ip4|ip6|a|mx|include|exists):.{1,300})",
+    re.IGNORECASE | re.DOTALL,
+)
 GLUED = re.compile(
     r"(.{2,}?)([-+~?](?:all|(?:ip4|ip6|a|mx|include|exists|ptr):.{1,300}))",
     re.IGNORECASE | re.DOTALL,
@@ -505,7 +545,9 @@ def lint_error(findings: LintFindings, term: LintTerm, more: bool) -> None:
     pieces = [piece for piece in re.split("[,;]", term.text) if piece]
     if re.search("[,;]", term.text) and (not pieces or all(map(is_fine, pieces))):
         say("separator", f"{term.text} has a comma or a semicolon in it")
-    elif (glued := GLUED.fullmatch(term.text)) and is_fine(glued[1]):
+    elif (
+        glued := GLUED.fullmatch(term.text) or GLUED_NETWORK.fullmatch(term.text)
+    ) and is_fine(glued[1]):
         say(
             "separator",
             f"there is no blank before {glued[2]}",
@@ -516,16 +558,28 @@ def lint_error(findings: LintFindings, term: LintTerm, more: bool) -> None:
             "space-after-colon" if more else "syntax",
             f"there is nothing behind {term.text}",
         )
-    elif not lint_slip(say, term) and term.error:
+    elif term.name in MODIFIERS and term.sign == "=" and not term.value:
+        say("syntax", f"there is nothing behind {term.text}")
+    elif (
+        not lint_slip(say, term) and not lint_name(say, term, findings.domain)
+    ) and term.error:
         place, length = faulty_part(f"v=spf1 {term.text}", term.error)
-        findings.add("syntax", str(term.error), term.place + place - 7, length)
+        macro = re.search(r"%(?![{%_-])", term.text)
+        told = (
+            "a macro has braces, as in %{i}, and a per cent sign is %%" if macro else ""
+        )
+        findings.add("syntax", str(term.error), term.place + place - 7, length, told)
 
 
 def lint_slip(say: Callable[[str, str, str], None], term: LintTerm) -> bool:
     "Say what was meant, if it is one of the slips that we know."
     bare = term.text.lstrip("+-~?")
     qualifier = term.text[:1] if term.text[:1] in QUALIFIERS else ""
-    if version_of(bare):
+    if term.text in QUALIFIERS:
+        say("sign-alone", f"{term.text} stands there alone", "")
+    elif re.fullmatch(r"=?all?[-+~?=.,]*", bare, re.IGNORECASE):
+        say("mechanism-typo", f"{term.text} is no mechanism", f"perhaps {qualifier}all")
+    elif version_of(bare):
         say(
             "bare-address",
             f"{bare} stands there alone",
@@ -573,6 +627,71 @@ def lint_slip(say: Callable[[str, str, str], None], term: LintTerm) -> bool:
     return True
 
 
+def lint_name(
+    say: Callable[[str, str, str], None],
+    term: LintTerm,
+    domain: str,  # whose record
+) -> bool:
+    "Say what was meant by a name that is none, or that stands where none can."
+    bare = term.text.lstrip("+-~?")
+    qualifier = term.text[:1] if term.text[:1] in QUALIFIERS else ""
+    begins = f"{qualifier}{term.name}{term.sign}"
+    if re.fullmatch(r"(?:[\w-]+\.)+[a-z]{2,63}\.?", bare, re.IGNORECASE | re.ASCII):
+        told = f"write {qualifier}a:{bare}, or {qualifier}include:{bare} for a provider"
+        say("bare-name", f"{bare} stands there alone", told)
+    elif found := re.fullmatch(r"((?:[\w-]+\.)+[\w-]+):\d+", term.value, re.ASCII):
+        say("port", f"{term.value} has a port behind it", f"write {begins}{found[1]}")
+    elif re.fullmatch(r"[\w-]+", term.value, re.ASCII) and term.sign in (":", "="):
+        told = f"perhaps {begins}{term.value}.{domain}" if domain else ""
+        say("single-label", f"{term.value} is no whole domain name", told)
+    else:
+        return False
+    return True
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #912bc39c
+MEANT = 8  # networks that are worth saying
+
+
+def meant_networks(
+    value: str,  # behind ip4: or ip6:
+) -> list[str]:  # nothing if that isn't clear
+    "The networks that somebody may have meant who wrote this."
+    found: list[str] = []
+    try:
+        for piece in filter(None, re.split("[,;]", value[:200])):
+            found += _meant(piece.strip("[]"))
+    except ValueError:
+        return []
+    return found if len(found) <= MEANT else []
+
+
+def _meant(piece: str) -> list[str]:
+    low, dash, high = piece.partition("-")
+    if dash:
+        last = (
+            high if "." in high or ":" in high else f"{low.rpartition('.')[0]}.{high}"
+        )
+        return _range(low, last)
+    if short := re.fullmatch(r"(\d+(?:\.\d+){1,2})(?:\.\*)*\.?(/\d+)?", piece):
+        numbers = short[1].split(".")
+        whole = ".".join([*numbers, *["0"] * (4 - len(numbers))])
+        return [str(ip_network(f"{whole}{short[2] or f'/{8 * len(numbers)}'}", False))]
+    address, slash, length = piece.partition("/")
+    if "." in address and ":" not in address.rpartition(":")[0]:
+        numbers = address.partition(":")[0].split(".")
+        address = ".".join(str(int(number)) for number in numbers)
+    network = ip_network(f"{address}{slash}{length.partition('/')[0]}", False)
+    return [f"{network}" if network.prefixlen < network.max_prefixlen else address]
+
+
+def _range(low: str, high: str) -> list[str]:
+    first, last = ip_address(low), ip_address(high)
+    if first.version != last.version:
+        raise ValueError
+    networks = islice(summarize_address_range(first, last), MEANT + 1)
+    return [str(each).removesuffix("/32").removesuffix("/128") for each in networks]
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #bb43dd9b
 def lint_network_error(
     say: Callable[[str, str, str], None], term: LintTerm, qualifier: str
 ) -> None:
@@ -592,12 +711,16 @@ def lint_network_error(
             f"{term.value} is a name",
             f"write {qualifier}a:{term.value}",
         )
+    elif not term.sign:
+        told = f"write {term.text}: and an address, without a blank"
+        say("network", f"there is no address behind {term.text}", told)
     else:
-        say(
-            "network",
-            f"{term.text}: {term.error.message if term.error else 'no network'}",
-            "",
+        meant = " ".join(
+            f"{qualifier}{term.name}:{each}" for each in meant_networks(term.value)
         )
+        told = f"perhaps {meant}" if meant else ""
+        why = term.error.message if term.error else "no network"
+        say("network", f"{term.text}: {why}", told)
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #e15f267f
 def lint_modifier(findings: LintFindings, term: LintTerm) -> None:
@@ -686,10 +809,43 @@ def lint_directive(findings: LintFindings, term: LintTerm) -> None:
                 place,
                 size,
             )
+        if spec.plain and re.search("[,;]", spec.plain):
+            findings.add(
+                "separator", f"{spec.plain} is taken for one name", place, size
+            )
+        elif spec.plain and "*" in spec.plain:
+            findings.add("wildcard", f"{spec.plain} has a star in it", place, size)
     block = term.block
+    if block and any(is_inside(block, private) for private in PRIVATE):
+        what = f"{term.text} is a network of addresses that nobody sees from outside"
+        findings.add("private-network", what, place, size)
     if block and int(ip_address(term.value.partition("/")[0])) != block.first:
         advice = f"only the bits under the mask count: write ip{block.version}:{block}"
         findings.add("host-bits", f"{term.text} means {block}", place, size, advice)
+
+
+PRIVATE = [
+    address_block(address, prefix)
+    for address, prefix in (
+        ("10.0.0.0", 8),
+        ("172.16.0.0", 12),
+        ("192.168.0.0", 16),
+        ("127.0.0.0", 8),
+        ("169.254.0.0", 16),
+        ("::1", 128),
+        ("fc00::", 7),
+        ("fe80::", 10),
+    )
+]  # RFC 6890, section 2.2.2 and 2.2.3
+
+
+def is_inside(block: AddressBlock, other: AddressBlock) -> bool:
+    "Are all addresses of a network in another?"
+    return (
+        block.version == other.version
+        and other.first <= block.first
+        and block.last <= other.last
+    )
 
 
 def is_same(name: str, domain: str) -> bool:

@@ -406,7 +406,11 @@ def zone_domains(zone: Zone) -> list[str]:
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #40d1d3d8
 def lint_command(arguments: Sequence[str]) -> int:
     "The command itself; `Fault` where it can't be done."
-    options = lint_options().parse_args(arguments)
+    options, others = lint_options().parse_known_args(arguments)
+    if others and any(about.strip().lower() == "v=spf1" for about in options.about):
+        raise Fault("a record stands in quotes, as in 'v=spf1 mx -all'")
+    if others:
+        options = lint_options().parse_args(arguments)  # which says what is wrong
     resolver = _zone(options.zone) if options.zone else None
     abouts = options.about or (zone_domains(resolver) if resolver else [])
     if not abouts:
