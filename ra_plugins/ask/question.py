@@ -148,7 +148,7 @@ class as_completed:
             else min(deadline, monotonic() + self.within)
         )
 
-
+# %% ../../nbs/ask/00_question.ipynb #f6af3841
 class _Next:
     "What a decision waits for that waits for the next answer."
 
