@@ -42,7 +42,7 @@ OTHERS = {
     *("line_length_limit", "smtpd_delay_reject", "smtpd_relay_restrictions", "smtpd_recipient_restrictions"),
     *("smtpd_data_restrictions", "recipient_count", "no_verdict"),
     *("smtpd_policy_service_timeout", "smtpd_policy_service_default_action", "smtpd_policy_service_max_idle"),
-    *("reject_warning", "warn_if_reject", "permit_mynetworks", "Received"),
+    *("_spf1", "_spf2", "inet_aton", "metrics_port", "reject_warning", "warn_if_reject", "permit_mynetworks", "Received"),
     *("milter_mail_macros", "milter_command_timeout", "milter_default_action"),
     *("smtpd_policy_service_max_ttl", "sasl_username", "policy_context"),
     *("PEXPIRE", "GETRANGE", "SETRANGE", "rediss", "ssl_ca_certs", "rater.toml", "rater.service", "SOURCE_DATE_EPOCH"),

@@ -18,6 +18,7 @@ from mailserver import COMMAND, ENVIRON, ME, PATIENCE, ROOT, Home, Server, gone,
 
 import ra_plugins
 from ra_plugins.cli.listing import answerer_settings, runs_at
+from ra_plugins.cli.spf import SPF_COMMANDS
 from ra_plugins.hosts.catalogue import catalogue
 
 FAULT = 3
@@ -118,7 +119,10 @@ def program(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("line", [*PROGRAMS, *(f"ra-plugins {name}" for name in (*COMMANDS, "spf", "spf explain", "spf lint"))])
+@pytest.mark.parametrize(
+    "line",
+    [*PROGRAMS, *(f"ra-plugins {name}" for name in (*COMMANDS, "spf", *(f"spf {each}" for each in SPF_COMMANDS)))],
+)
 def test_each_program_and_command_says_its_version_and_its_exit_statuses(line: str) -> None:
     name, *words = line.split()
     done = program(name, *words, "--version")

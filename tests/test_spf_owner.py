@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from ra_plugins.cli.command import main
 from ra_plugins.spf.evaluation import check_identity
 from ra_plugins.spf.owner.addresses import AddressSet, senders
 from ra_plugins.spf.owner.cost import SurveyCost, record_sizes, survey_cost
+from ra_plugins.spf.owner.explain import explained_survey
 from ra_plugins.spf.owner.survey import BOUNDS, Survey, address_block, arun_survey, run_survey, survey
 from ra_plugins.spf.owner.tree import SurveyReport
 from ra_plugins.spf.query import Limits, Query
@@ -487,3 +490,14 @@ def test_what_cant_be_explained(folder: Path, capsys: pytest.CaptureFixture[str]
 def test_statuses_without_a_client(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for about, expected in (("v=spf1 -all", 0), ("v=spf1 include:nowhere.example -all", 4), ("nowhere.example", 6)):
         assert explain(capsys, about, "--zone=zone")[0] == expected
+
+
+def test_what_isnt_installed_leaves_no_question_behind(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    "Python would warn of a survey that nobody has waited for, behind the line that says what to install."
+    monkeypatch.setitem(sys.modules, "ra_plugins.ask.resolver", None)
+    with pytest.raises(ImportError):
+        explained_survey("example.org")
+    gc.collect()
+    assert [str(each.message) for each in recwarn if each.category is RuntimeWarning] == []

@@ -19,6 +19,14 @@ SPF_COMMANDS = {
         "ra_plugins.spf.spfquery:explain",
         "Say what a domain's record costs, or with --ip how it judges a client.",
     ),
+    "diff": (
+        "ra_plugins.spf.owner.diff:diff_main",
+        "Say which addresses gain and lose from one record to another.",
+    ),
+    "flatten": (
+        "ra_plugins.spf.owner.flatten_domain:flatten_main",
+        "Write networks in place of includes, or say whether such lines still hold.",
+    ),
     "lint": (
         "ra_plugins.spf.owner.lint_domain:main",
         "Say what is wrong with a record, or will be, and what would do.",

@@ -84,21 +84,22 @@ def explained_survey(
 ) -> Survey:
     """A survey for a person at a terminal; `Fault` for what is neither a domain nor a
     record."""
-    until, decision = deadline(timeout), survey(about, domain)
+    until = deadline(timeout)
     try:
         if isinstance(resolver, Zone):
-            return drive(decision, resolver)
-        return waited(_over_dns(decision, resolver, until))
+            return drive(survey(about, domain), resolver)
+        return waited(_over_dns(about, domain, resolver, until))
     except ValueError as error:
         raise Fault(printable(str(error))) from None
 
 
 async def _over_dns(
-    decision: Coroutine[Any, Any, Survey], resolver: Resolver | None, until: float
+    about: str, domain: str, resolver: Resolver | None, until: float
 ) -> Survey:
     from ra_plugins.ask.resolver import Lookups, default_resolver
 
     async with Lookups(resolver or default_resolver(), room=0) as lookups:
+        decision = survey(about, domain)
         if sys.stderr and sys.stderr.isatty():
             return await follow_progress(decision, lookups.tell, until)
         return await adrive(decision, lookups.tell, until)
