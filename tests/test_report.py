@@ -269,6 +269,9 @@ def test_only_what_was_asked_for() -> None:
     assert tally_lines(*lines, since=since).counted == 2, "a line without a time isn't known to be later"
     assert tally_lines(*lines, since=since, until=until).counted == 1
     assert tally_lines(*lines, plugin="msa").counted == 0
+    for told in (tally_lines(*lines, since=NOW), tally_lines(*lines, plugin="msa")):
+        text = report_text(report_data(told, []))
+        assert text == "Nothing in 4 lines is what was asked for; 4 are of another time or plugin.", "none of ours, it said"
 
 
 # What a stranger can do
@@ -443,6 +446,21 @@ def test_a_page_is_whole_and_its_owners(tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == ["log", "page.html"]
 
 
+def test_a_page_never_replaces_a_log_that_is_read(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(LOG)
+    (tmp_path / "link").symlink_to("log")
+    for page in ("log", "link", "./log"):
+        done = run("log", "--html", page, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (3, b"") and b" is one of the logs" in done.stderr
+    assert (tmp_path / "log").read_bytes() == LOG
+
+
+def test_a_dash_is_standard_output_for_a_page(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(LOG)
+    done = run("log", "--html", "-", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith(b"<!DOCTYPE html>") and not (tmp_path / "-").exists()
+
+
 def test_nothing_is_said_on_a_pipe_but_the_report(tmp_path: Path) -> None:
     done = run("-", stdin=LOG * 50_000, cwd=tmp_path)
     assert done.stderr == b"" and b"50,000 verdicts in 50,000 lines" in done.stdout
@@ -457,7 +475,16 @@ def test_without_a_log_at_a_terminal_it_asks_for_one(tmp_path: Path) -> None:
     assert done.returncode == 3 and done.stderr.startswith(b"ra-plugins report: which log? ")
 
 
-@pytest.mark.parametrize("wrong", [["--since", "tomorrow"], ["--top", "0"], ["--top", "x"], ["-", "-"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--since", "tomorrow"],
+        ["--since", "2026-11-24", "--until", "2026-11-23"],
+        ["--top", "0"],
+        ["--top", "x"],
+        ["-", "-"],
+    ],
+)
 def test_mistakes_on_the_command_line(tmp_path: Path, wrong: list[str]) -> None:
     done = run(*wrong, stdin=b"", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (3, b"", 1)

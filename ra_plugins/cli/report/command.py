@@ -87,7 +87,7 @@ def report_parser() -> argparse.ArgumentParser:
         help="so many of the most frequent (%(default)s)",
     )
     add("--json", action="store_true", help="print it as JSON")
-    add("--html", metavar="FILE", help="write it as a page, and print nothing")
+    add("--html", metavar="FILE", help="write it as a page, - for standard output")
     return made
 
 # %% ../../../nbs/cli/report/07_command.ipynb #f03fd55f
@@ -173,7 +173,17 @@ def tally_of(
     return len(faults)
 
 # %% ../../../nbs/cli/report/07_command.ipynb #e96df0dd
+def _same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.isfile(one) and os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
 def _write_page(path: str, page: str) -> None:
+    if path == "-":
+        print(page)
+        return
     path = os.path.realpath(path)
     if os.path.exists(path) and not os.path.isfile(path):  # /dev/stdout, a named pipe
         with open(path, "w", encoding="utf-8") as file:
@@ -209,10 +219,14 @@ def run_report(options: argparse.Namespace) -> int:
         names = ["-"]
     if names.count("-") > 1:
         raise Fault("standard input can be read but once")
+    if None not in (options.since, options.until) and options.since >= options.until:
+        raise Fault("--until is a moment before --since: nothing is in between")
     tally, files = (
         LogTally(options.since, options.until, options.plugin),
         log_files(names),
     )
+    if options.html and any(_same_file(options.html, log.name) for log in files):
+        raise Fault(f"{options.html} is one of the logs: the page would replace it")
     unread = tally_of(files, tally, _complain)
     data: dict[str, Any] = report_data(tally, files, options.top)
     if options.html:

@@ -211,7 +211,7 @@ class LogTally:
         self.since, self.until, self.plugin = since, until, plugin
         self.lines = self.counted = self.long = self.odd = self.twice = (
             self.timeless
-        ) = 0
+        ) = self.others = 0  # others: of another time or plugin than was asked for
         self.first: float | None = None
         self.last: float | None = None
         self.verdicts: Counter[str] = Counter()
@@ -235,6 +235,7 @@ class LogTally:
             event = self.sessions.completed(entry.host, event)
         time = event.time or entry.time
         if not self._wanted(time) or (self.plugin and event.plugin != self.plugin):
+            self.others += event.verdict != ABOUT_SESSION
             return
         if event.limit:
             self.limits.add(event.limit[:_NAME_LIMIT])

@@ -78,6 +78,7 @@ def report_data(
         "to": _when(tally.last),
         "lines": tally.lines,
         "counted": tally.counted,
+        "not asked for": tally.others,
         "verdicts": {verdict: tally.verdicts[verdict] for verdict in OUTCOMES},
         "plugins": _by_plugin(tally, number),
         "top": {TOP_TITLES[name]: _most(tally.tops[name], number) for name in TOPS},
@@ -168,17 +169,19 @@ def _bars(counts: list[int]) -> str:
     return "".join(_BARS[-(-count * 8 // most)] if most else " " for count in counts)
 
 # %% ../../../nbs/cli/report/04_telling.ipynb #f37bccdb
+def _nothing(data: dict[str, Any]) -> str:
+    others, lines = data["not asked for"], f"{data['lines']:,} lines"
+    if others:
+        return f"Nothing in {lines} is what was asked for; {others:,} are of another time or plugin."
+    return f"Nothing in {lines} is from a plugin, Postfix's smtpd or rater."
+
+
 def report_text(
     data: dict[str, Any],  # as `report_data` gives it
 ) -> str:
     "A report for people."
     if not data["counted"]:
-        return "\n".join(
-            [
-                f"Nothing in {data['lines']:,} lines is from a plugin, Postfix's smtpd or rater.",
-                *data["notes"],
-            ]
-        )
+        return "\n".join([_nothing(data), *data["notes"]])
     span = (
         f"{data['from'].replace('T', ' ')} to {data['to'].replace('T', ' ')}"
         if data["from"]
