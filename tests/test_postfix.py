@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -339,6 +340,13 @@ def test_what_postfix_cant_do_ends_the_start(folder: Path, alone: bool) -> None:
     ):
         assert words in told
     assert not (folder / "policy").exists()
+
+
+def test_a_check_finds_what_would_end_the_start(folder: Path) -> None:
+    (folder / "postfixplugins").write_text("# nothing yet\n")
+    words = [*COMMAND, "postfix", "--check"]
+    done = subprocess.run(words, env={**os.environ, "CONTROLDIR": str(folder)}, capture_output=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout) == (3, b"") and b"postfixplugins has no section" in done.stderr
 
 
 def test_a_file_that_is_read_again(folder: Path) -> None:

@@ -13,6 +13,7 @@ from ra_plugins.hosts.catalogue import OURS, Catalogue, catalogue, to_stderr
 from ra_plugins.spp.plugin import STAGES, Plugin
 from ra_plugins.support.command_line import Fault
 from ra_plugins.support.environment import FILENAME_KINDS, Environment, VariableTable
+from ra_plugins.support.extras import error_said
 from ra_plugins.support.log import printable
 
 # %% auto #0
@@ -85,9 +86,7 @@ def answerer_settings(
             ):  # one may answer several kinds
                 found[kind.__name__] = settings
         except (Exception, SystemExit, GeneratorExit) as error:
-            log(
-                f"who answers {kind.__name__} can't be loaded: {type(error).__name__}: {error}"
-            )
+            log(f"who answers {kind.__name__} can't be loaded: {error_said(error)}")
     return found
 
 # %% ../../nbs/cli/00_listing.ipynb #0cafc510

@@ -22,6 +22,7 @@ from ra_plugins.hosts.postfix.places import POLICY_PLACE, POLICY_SECONDS, policy
 from ra_plugins.hosts.service.port import CONNECTIONS
 from ra_plugins.hosts.service.supervisor import read_settings, run_service
 from ra_plugins.support.command_line import (
+    Fault,
     command_parser,
     number_over_zero,
     run_command,
@@ -111,7 +112,7 @@ def check_chains(
 ) -> None:
     "Print what the control file has; `Fault` for what is wrong in it."
     from ra_plugins.hosts.catalogue import catalogue
-    from ra_plugins.hosts.postfix.stages import judged_chains
+    from ra_plugins.hosts.postfix.stages import POSTFIX_FILE, judged_chains
     from ra_plugins.hosts.service.decider import answerer_variables
     from ra_plugins.hosts.script import CONTROLDIR
     from ra_plugins.support.control import Control
@@ -123,6 +124,10 @@ def check_chains(
     chains = judged_chains(
         control, plugins, needed, answerer_variables(plugins.values())
     )
+    if not chains:
+        raise Fault(
+            f"{control.path(POSTFIX_FILE)} has no section: write [rcpt] and plugins below"
+        )
     for name, chain in chains.items():
         for stage, section in chain.sections.items():
             names = ", ".join(plugin.name for plugin in section.plugins)

@@ -354,7 +354,10 @@ def run_lint(
         async with Lookups(who or default_resolver(), room=0) as lookups:
             return await adrive(decision, lookups.tell, until)
 
-    return waited(over_dns())
+    try:
+        return waited(over_dns())
+    finally:
+        decision.close()
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #9bd5c941
 LINT_STATUSES = {
