@@ -91,8 +91,6 @@ def explained_survey(
         return waited(_over_dns(about, domain, resolver, until))
     except ValueError as error:
         raise Fault(printable(str(error))) from None
-    finally:
-        decision.close()
 
 
 async def _over_dns(
