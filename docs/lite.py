@@ -32,7 +32,7 @@ CORE = ["pyodide.mjs", "pyodide.js", "pyodide.asm.mjs", "pyodide.asm.wasm", "pyt
 KERNEL = ["micropip", "packaging", "ipython", "jedi", "comm"]  # what JupyterLite's kernel loads
 # What a notebook that runs there doesn't import at all, and why; what only its exported cells may is named in UNUSED.
 NO_PROCESS, NO_NETWORK, NO_LOOP = "it starts programs", "it opens connections", "it has an event loop of its own"
-NO_THREADS, NO_SERVER = "it has threads", "it runs servers or plugins as programs"
+NO_THREADS, NO_SERVER = "it has threads", "it needs the part of the package that runs servers and programs"
 ABSENT = {
     **dict.fromkeys(["multiprocessing", "subprocess", "terminal"], NO_PROCESS),
     **dict.fromkeys(["prometheus_client", "redis", "select", "smtplib", "socketserver"], NO_NETWORK),
@@ -129,8 +129,16 @@ def stored(cell: Any) -> Any:
     is_folded = not is_shown(cell) or "exporti" in cell.directives_
     metadata = {"trusted": True, **({"jupyter": {"source_hidden": True}} if is_folded else {})}
     made = mk_cell(cell.source, "code", metadata=metadata)
-    made["outputs"] = cell.get("outputs", [])
+    made["outputs"] = [joined(output) for output in cell.get("outputs", [])]
     return made
+
+
+def joined(output: Any) -> Any:
+    "An output with each text in one piece: a notebook's file has it in lines, which a server joins, and there is none."
+    whole: dict[str, Any] = {key: "".join(value) if key == "text" else value for key, value in output.items()}
+    if "data" in whole:
+        whole["data"] = {kind: "".join(value) for kind, value in whole["data"].items()}
+    return whole
 
 
 # Python
