@@ -358,5 +358,5 @@ def test_the_scripts_make_a_folder_of_the_services_user(script: str) -> None:
 
 def test_the_guide_copies_two_units_and_not_the_settings() -> None:
     guide = (ROOT / "nbs" / "guides" / "service.ipynb").read_text()
-    assert "ra-plugins.service" in guide and "ra-plugins.socket" in guide
+    assert "cp ra-plugins.service ra-plugins.socket /etc/systemd/system/" in guide
     assert "ra-plugins.s*" not in guide

@@ -188,8 +188,6 @@ def test_a_word_of_ours_is_a_link_to_what_it_means(site: Path) -> None:
 
 def test_guides_show_no_python_where_one_types_commands(site: Path) -> None:
     for path in sorted((site / "guides").glob("*.html")):
-        if path.stem == "postfix":  # whose commands are still shown as its notebook runs them
-            continue
         text = re.sub("<[^>]*>", "", path.read_text(encoding="utf-8"))
         assert [word for word in ("shell(", "%%sh", "subprocess.run") if word in text] == [], path.name
         assert "write_text(" not in text or path.stem == "writing_a_plugin"  # which is about Python, and has it folded
