@@ -171,7 +171,9 @@ def test_a_method_knows_who_uses_it(site: Path) -> None:
     "Even where nobody has said what type the value in front of it has."
     page = html(site, "rater/limits")
     below = page.partition('dt class="sig sig-object py" id="Rule.covers"')[2].partition("</dl>")[0]
-    assert 'used by <a class="reference internal" href="config.html#Before">' in below and "control.html#matching" in below
+    assert (
+        'used by <a class="reference internal" href="config.html#Before">' in below and "control.html#matching" in below
+    )
 
 
 def test_no_name_stands_nowhere(site: Path) -> None:
@@ -182,8 +184,12 @@ def test_no_name_stands_nowhere(site: Path) -> None:
 
 
 def test_a_word_of_ours_is_a_link_to_what_it_means(site: Path) -> None:
-    assert re.search(r'from_the_c_plugins.html#plugin-by-plugin"[^>]*>.{0,60}Mend', html(site, "plugins/localmail"), re.S)
-    assert "marks each place where one does something else than the C plugin does" in html(site, "guides/from_the_c_plugins")
+    assert re.search(
+        r'from_the_c_plugins.html#plugin-by-plugin"[^>]*>.{0,60}Mend', html(site, "plugins/localmail"), re.S
+    )
+    assert "marks each place where one does something else than the C plugin does" in html(
+        site, "guides/from_the_c_plugins"
+    )
 
 
 def test_guides_show_no_python_where_one_types_commands(site: Path) -> None:
@@ -223,7 +229,9 @@ class SiteServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-@pytest.mark.parametrize(("error", "said"), [(ConnectionResetError, False), (BrokenPipeError, False), (ValueError, True)])
+@pytest.mark.parametrize(
+    ("error", "said"), [(ConnectionResetError, False), (BrokenPipeError, False), (ValueError, True)]
+)
 def test_the_web_server_says_nothing_of_a_client_that_leaves(
     error: type[Exception], said: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -401,7 +409,17 @@ def test_a_name_shows_what_it_is(visit: Any, site: Path, served: bool) -> None:
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
-    "name", ["index", "plugins/tarpit", "plugins/index", "guides/qmail", "spf/evaluation", "spf/show", "rater/memory", "search"]
+    "name",
+    [
+        "index",
+        "plugins/tarpit",
+        "plugins/index",
+        "guides/qmail",
+        "spf/evaluation",
+        "spf/show",
+        "rater/memory",
+        "search",
+    ],
 )
 def test_nobody_is_shut_out(visit: Any, name: str, scheme: str) -> None:
     "What axe-core checks of WCAG and good practice: contrast, headings, names of parts, what the keyboard reaches."
@@ -530,7 +548,9 @@ def test_notebook_in_the_page_is_the_notebook(visit: Any, lite: Path) -> None:
     cell = page.locator(".jp-CodeCell", has=page.locator(".jp-OutputArea-output", has_text=answer)).first
     cell.locator(".cm-content").click()
     page.keyboard.press("Control+A")
-    page.keyboard.insert_text("def msa(session):\n    return f'asked about {session.client_ip}'\n\n\nmsa(sample_session())")
+    page.keyboard.insert_text(
+        "def msa(session):\n    return f'asked about {session.client_ip}'\n\n\nmsa(sample_session())"
+    )
     page.keyboard.press("Shift+Enter")
     page.locator(".jp-OutputArea-output", has_text="asked about 192.0.2.1").wait_for(timeout=60_000)
     assert page.locator(".jp-OutputArea-output:has-text('Traceback')").count() == 0
@@ -562,6 +582,7 @@ RUN = """async ([root, notebooks]) => {
         const globals = python.toPy({__name__: "__main__"});
         try { for (const cell of cells) await run(cell, globals); }
         catch (error) { faults[name] = String(error).trim().split("\\n").at(-1); }
+        finally { globals.destroy(); }
     }
     return faults;
 }"""
@@ -580,6 +601,18 @@ def test_every_runnable_notebook_runs_in_a_browser(visit: Any, lite: Path, addre
         ]
         notebooks.append((path.relative_to(lite / "files").with_suffix("").as_posix(), files, cells))
     assert {"plugins/tarpit", "spf/evaluation"} <= {name for name, _, _ in notebooks}
-    page = visit("index.html")
-    page.set_default_timeout(300_000)
-    assert page.evaluate(RUN, [address + "lite/", notebooks]) == {}
+    faults: dict[str, str] = {}
+    crashed = 0
+    while notebooks:  # some a page: what WebAssembly has taken it gives back with its page only
+        page = visit("index.html")
+        page.set_default_timeout(300_000)
+        try:
+            faults |= page.evaluate(RUN, [address + "lite/", notebooks[:20]])
+        except sync_api.Error as error:  # Chromium's own process: where the machine is full, it may happen once
+            crashed += 1
+            if "crashed" not in str(error) or crashed > 1:
+                raise
+        else:
+            del notebooks[:20]
+        page.close()
+    assert faults == {}
