@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from ra_plugins.cli.service import place_of_postfix, whole_number
+from ra_plugins.cli.service import add_usual, place_of_postfix, whole_number
 from ra_plugins.hosts.milter.filter import MILTER_SECONDS
 from ra_plugins.hosts.service.port import CONNECTIONS
 from ra_plugins.hosts.service.supervisor import read_settings, user_number
@@ -33,26 +33,14 @@ def milter_parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("place", nargs="?", type=place_of_postfix, metavar="PLACE",
         help="where the mail server asks: unix:/PATH or inet:HOST:PORT, as in main.cf")  # fmt: skip
-    add(
-        "--check",
-        action="store_true",
-        help="read the control file, say what it has, and end",
-    )
-    add(
-        "--plugins",
-        action="append",
-        default=[],
-        dest="files",
-        metavar="FILE",
-        help="with plugins of your own: ./mine.py",
-    )
+    add_usual(made, "--check", "--plugins")
     add(
         "--settings",
         default="",
         metavar="FILE",
         help="NAME=VALUE lines, as the environment has them",
     )
-    add("--user", default="", metavar="NAME", help="whom to run as, if root starts it")
+    add_usual(made, "--user")
     add(
         "--connections",
         type=whole_number,
@@ -67,12 +55,7 @@ def milter_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="for one SMTP command; then the mail goes on (%(default)s)",
     )
-    add(
-        "--verdicts",
-        default="",
-        metavar="FILE",
-        help="a line of JSON for each verdict; - for the log",
-    )
+    add_usual(made, "--verdicts")
     add(
         "--grace",
         type=number_over_zero,

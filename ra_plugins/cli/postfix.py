@@ -13,13 +13,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from ra_plugins.cli.service import (
-    metrics_place,
+    add_usual,
     options_of,
     place_of_postfix,
-    whole_number,
 )
 from ra_plugins.hosts.postfix.places import POLICY_PLACE, POLICY_SECONDS, policy_place
-from ra_plugins.hosts.service.port import CONNECTIONS
 from ra_plugins.hosts.service.supervisor import read_settings, run_service
 from ra_plugins.support.command_line import (
     Fault,
@@ -38,60 +36,17 @@ def postfix_parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("postfix", nargs="*", type=place_of_postfix, metavar="[NAME=]PLACE",
         help=f"where Postfix asks: inet:HOST:PORT or unix:/PATH, as in main.cf ({POLICY_PLACE}); NAME: of the chain")  # fmt: skip
-    add(
-        "--check",
-        action="store_true",
-        help="read the control file, say what it has, and end",
-    )
-    add(
-        "--plugins",
-        action="append",
-        default=[],
-        dest="files",
-        metavar="FILE",
-        help="with plugins of your own: ./mine.py",
-    )
-    add(
-        "--workers",
-        type=whole_number,
-        default=1,
-        metavar="N",
-        help="processes that decide (%(default)s)",
-    )
+    add_usual(made, "--check", "--plugins", "--workers")
     add(
         "--settings",
         default="",
         metavar="FILE",
         help="NAME=VALUE lines, as the environment has them; read again at SIGHUP",
     )
-    add("--user", default="", metavar="NAME", help="whom to run as, if root starts it")
-    add(
-        "--connections",
-        type=whole_number,
-        default=CONNECTIONS,
-        metavar="N",
-        help="at a time, for each worker (%(default)s)",
-    )
+    add_usual(made, "--user", "--connections")
     add("--seconds", type=number_over_zero, default=POLICY_SECONDS, dest="postfix_seconds", metavar="SECONDS",
         help="for one request; less than smtpd_policy_service_timeout (%(default)s)")  # fmt: skip
-    add(
-        "--verdicts",
-        default="",
-        metavar="FILE",
-        help="a line of JSON for each verdict; - for the log",
-    )
-    add(
-        "--metrics",
-        type=metrics_place,
-        metavar="[HOST:]PORT",
-        help="where Prometheus may ask; by default on 127.0.0.1",
-    )
-    add(
-        "--no-ahead",
-        action="store_false",
-        dest="ahead",
-        help="ask nothing before its turn",
-    )
+    add_usual(made, "--verdicts", "--metrics", "--no-ahead")
     add(
         "--grace",
         type=number_over_zero,

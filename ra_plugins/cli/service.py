@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from ra_plugins.hosts.postfix.places import (
     POLICY_PLACE,
@@ -31,7 +32,8 @@ from ra_plugins.support.command_line import (
 )
 
 # %% auto #0
-__all__ = ['octal_mode', 'metrics_place', 'whole_number', 'place_of_postfix', 'service_parser', 'options_of', 'run', 'main']
+__all__ = ['USUAL_OPTIONS', 'octal_mode', 'metrics_place', 'whole_number', 'place_of_postfix', 'add_usual', 'service_parser',
+           'options_of', 'run', 'main']
 
 # %% ../../nbs/cli/09_service.ipynb #2003cadf
 def octal_mode(text: str) -> int:
@@ -71,6 +73,62 @@ def place_of_postfix(text: str) -> PolicyPlace:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
+# %% ../../nbs/cli/09_service.ipynb #usualopt2
+USUAL_OPTIONS: dict[str, dict[str, Any]] = {
+    "--check": {
+        "action": "store_true",
+        "help": "read the control file, say what it has, and end",
+    },
+    "--plugins": {
+        "action": "append",
+        "default": [],
+        "dest": "files",
+        "metavar": "FILE",
+        "help": "with plugins of your own: ./mine.py",
+    },
+    "--workers": {
+        "type": whole_number,
+        "default": 1,
+        "metavar": "N",
+        "help": "processes that decide (%(default)s)",
+    },
+    "--user": {
+        "default": "",
+        "metavar": "NAME",
+        "help": "whom to run as, if root starts it",
+    },
+    "--connections": {
+        "type": whole_number,
+        "default": CONNECTIONS,
+        "metavar": "N",
+        "help": "at a time, for each worker (%(default)s)",
+    },
+    "--verdicts": {
+        "default": "",
+        "metavar": "FILE",
+        "help": "a line of JSON for each verdict; - for the log",
+    },
+    "--metrics": {
+        "type": metrics_place,
+        "metavar": "[HOST:]PORT",
+        "help": "where Prometheus may ask; by default on 127.0.0.1",
+    },
+    "--no-ahead": {
+        "action": "store_false",
+        "dest": "ahead",
+        "help": "ask nothing before its turn",
+    },
+}
+
+
+def add_usual(
+    parser: argparse.ArgumentParser,
+    *names: str,  # of `USUAL_OPTIONS`
+) -> None:
+    "Give a command some of the options that daemons have."
+    for name in names:
+        parser.add_argument(name, **USUAL_OPTIONS[name])
+
 # %% ../../nbs/cli/09_service.ipynb #b424c383
 def service_parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins service`."
@@ -83,20 +141,14 @@ def service_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="where clients ask (%(default)s)",
     )
-    add(
-        "--workers",
-        type=whole_number,
-        default=1,
-        metavar="N",
-        help="processes that decide (%(default)s)",
-    )
+    add_usual(made, "--workers")
     add(
         "--settings",
         default="",
         metavar="FILE",
         help="NAME=VALUE lines for those who answer questions; read again at SIGHUP",
     )
-    add("--user", default="", metavar="NAME", help="whom to run as, if root starts it")
+    add_usual(made, "--user")
     add(
         "--group",
         default="",
@@ -112,37 +164,21 @@ def service_parser() -> argparse.ArgumentParser:
     )
     add("--caller", action="append", default=[], dest="callers", metavar="NAME",
         help=f"a user who may ask; may come again ({', '.join(CALLERS)})")  # fmt: skip
-    add(
-        "--connections",
-        type=whole_number,
-        default=CONNECTIONS,
-        metavar="N",
-        help="at a time, for each worker (%(default)s)",
-    )
+    add_usual(made, "--connections")
     add(
         "--verdicts",
         default="",
         metavar="FILE",
         help="a line of JSON for each verdict; - for the service's own log",
     )
-    add(
-        "--metrics",
-        type=metrics_place,
-        metavar="[HOST:]PORT",
-        help="where Prometheus may ask; by default on 127.0.0.1",
-    )
+    add_usual(made, "--metrics")
     add(
         "--status",
         action="store_true",
         help="ask the service on that socket how it is, and print that",
     )
     add("--json", action="store_true", help="with --status: print it as JSON")
-    add(
-        "--no-ahead",
-        action="store_false",
-        dest="ahead",
-        help="ask nothing before its turn",
-    )
+    add_usual(made, "--no-ahead")
     add("--postfix", action="append", type=place_of_postfix, default=[], metavar="[NAME=]PLACE",
         help=f"where Postfix asks, too: {POLICY_PLACE}, or unix: and a path; may come again, with names of chains")  # fmt: skip
     add("--postfix-seconds", type=number_over_zero, default=POLICY_SECONDS, metavar="SECONDS",

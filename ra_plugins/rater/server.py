@@ -5,7 +5,6 @@
 # %% ../../nbs/rater/10_server.ipynb #f6118ecc
 from __future__ import annotations
 
-import errno
 import select
 import socket
 import time
@@ -15,7 +14,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from ra_plugins.rater.client import QUESTION_LIMIT
-from ra_plugins.support.listening import UnixListener
+from ra_plugins.support.listening import OUT_OF_FILES, UnixListener
 
 # %% auto #0
 __all__ = ['BACKLOG', 'DEFER_ACCEPT', 'CHUNK', 'READABLE', 'WRITABLE', 'SURPLUS', 'NOW', 'LAST', 'SECOND', 'TICK', 'ACCEPTED',
@@ -330,7 +329,7 @@ class Port:
         except BlockingIOError:  # it has gone again
             return
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            if error.errno in OUT_OF_FILES:
                 self.waiting.make_room()
             return
         self.waiting.accepted += 1

@@ -5,6 +5,7 @@
 # %% ../../nbs/support/08_listening.ipynb #9b4281b6
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
@@ -15,7 +16,7 @@ from contextlib import contextmanager, suppress
 from ra_plugins.support.command_line import Fault, system_reason
 
 # %% auto #0
-__all__ = ['LINKS', 'SPARE_FILES', 'way', 'folder_fault', 'UnixListener', 'allow_files']
+__all__ = ['LINKS', 'SPARE_FILES', 'OUT_OF_FILES', 'way', 'folder_fault', 'UnixListener', 'allow_files']
 
 # %% ../../nbs/support/08_listening.ipynb #ceada69e
 LINKS = 40  # symbolic links on one way, as many as Linux follows
@@ -195,6 +196,8 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 # %% ../../nbs/support/08_listening.ipynb #9ad8c963
 SPARE_FILES = 64  # open files that aren't connections
+# why `accept` fails where nobody can be taken for now: accept(2)
+OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def allow_files(

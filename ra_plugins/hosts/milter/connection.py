@@ -49,15 +49,7 @@ class MilterHost:
         self.decider, self.sections, self.write = decider, sections, write
         self.counts, self.complaints = decider.counts, Complaints(log)
         self.pid = os.getpid() if pid is None else pid
-        names = {
-            each.name
-            for plugin in decider.plugins.values()
-            for each in plugin.settings.variables()
-        }
-        names |= decider.own | {"RAEXEMPT"}
-        self.settings = {
-            name: value for name, value in decider.environ.items() if name in names
-        }
+        self.settings = decider.settings()
 
 # %% ../../../nbs/hosts/milter/01_connection.ipynb #4a6a4853
 MILTER_HEADERS = 100  # header fields of a message

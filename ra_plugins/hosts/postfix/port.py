@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -20,8 +19,13 @@ from ra_plugins.hosts.postfix.attributes import about_client
 from ra_plugins.hosts.postfix.places import POLICY_SECONDS
 from ra_plugins.hosts.postfix.turn import PolicyHost, PolicyTurn
 from ra_plugins.hosts.service.log import Complaints
-from ra_plugins.hosts.service.port import CONNECTIONS, REST_SECONDS
+from ra_plugins.hosts.service.port import (
+    CONNECTIONS,
+    REST_SECONDS,
+    TAKEN_AT_ONCE,
+)
 from ra_plugins.support.command_line import system_reason
+from ra_plugins.support.listening import OUT_OF_FILES
 from ra_plugins.support.log import log_line
 from ra_plugins.support.policy import PolicyError, PolicyRequests, policy_answer
 
@@ -279,16 +283,11 @@ class PolicyDoor:
             self.resting.cancel()
 
     def _take(self) -> None:
-        for _ in range(100):  # then those that are there get their turn
+        for _ in range(TAKEN_AT_ONCE):
             try:
                 connected, _ = self.listener.accept()
             except OSError as error:
-                if error.errno in (
-                    errno.EMFILE,
-                    errno.ENFILE,
-                    errno.ENOBUFS,
-                    errno.ENOMEM,
-                ):
+                if error.errno in OUT_OF_FILES:
                     self.port.complaints.say(
                         "nobody can be taken", system_reason(error)
                     )

@@ -55,15 +55,7 @@ class PolicyHost:
         )
         self.counts, self.complaints = decider.counts, Complaints(log)
         self.messages = PolicyMessages(self._forgotten)
-        names = {
-            each.name
-            for plugin in decider.plugins.values()
-            for each in plugin.settings.variables()
-        }
-        names |= decider.own | {"RAEXEMPT"}
-        self.settings = {
-            name: value for name, value in decider.environ.items() if name in names
-        }
+        self.settings = decider.settings()
 
     def chain(
         self,

@@ -312,6 +312,14 @@ class Decider:
             file_variables(plugins.values()),
         )
 
+    def settings(self) -> dict[str, str]:
+        """What plugins and answerers are told by our own environment: for a mail server
+        that has no environment for a session."""
+        plugins = self.plugins.values()
+        declared = {each.name for one in plugins for each in one.settings.variables()}
+        names = declared | self.own | {"RAEXEMPT"}
+        return {name: text for name, text in self.environ.items() if name in names}
+
     def names(self, name: str) -> tuple[str, ...]:
         """The plugins that a client's name stands for; `KeyError` for one that stands
         for none, `OSError` if the file fails."""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
 import struct
@@ -28,6 +27,7 @@ from ra_plugins.hosts.service.request import (
     ServiceRequest,
     read_netstring,
 )
+from ra_plugins.support.listening import OUT_OF_FILES
 from ra_plugins.support.command_line import system_reason
 
 if TYPE_CHECKING:
@@ -273,7 +273,6 @@ _FIRST_BYTES = (
 REST_SECONDS = (
     0.2  # for which nobody is taken, if there isn't even a file for hanging up
 )
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Door:
@@ -317,7 +316,7 @@ class Door:
             try:
                 connected, _ = self.listener.accept()
             except OSError as error:
-                if error.errno in _EXHAUSTED:
+                if error.errno in OUT_OF_FILES:
                     self._hang_up(error)
                 return  # nobody is there any more, or somebody has gone again
             connected.setblocking(False)
@@ -361,7 +360,7 @@ class Door:
                 self.listener.accept()[0].close()
                 self.port.refuse("no open files", system_reason(lacking))
             except OSError as error:
-                if error.errno in _EXHAUSTED:  # somebody else has taken the place
+                if error.errno in OUT_OF_FILES:  # somebody else has taken the place
                     self._rest(error)
                 break
         with suppress(OSError):

@@ -17,6 +17,7 @@ from ra_plugins.spf.owner.survey import (
     Survey,
     SurveyedRecord,
     SurveyedTerm,
+    asked_over_dns,
     bits_of,
     survey,
 )
@@ -574,14 +575,9 @@ def run_sources(
             drive(survey(each.about, each.domain), partial(told, each.zone))
             for each in sources
         ]
-
-    async def over_dns() -> list[Survey]:
-        from ra_plugins.ask.resolver import Lookups, default_resolver
-
-        async with Lookups(who or default_resolver(), room=0) as lookups:
-            return await survey_sources(sources, lookups.tell, until)
-
-    return waited(over_dns())
+    return waited(
+        asked_over_dns(lambda tell: survey_sources(sources, tell, until), who)
+    )
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #a024bbc6
 def diff_sources(old: str, new: str, domain: str = "") -> tuple[SpfSource, SpfSource]:

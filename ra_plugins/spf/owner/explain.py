@@ -9,7 +9,7 @@ import sys
 from math import inf
 from pathlib import Path
 
-from ra_plugins.spf.owner.survey import SURVEY_TIMEOUT, Survey, survey
+from ra_plugins.spf.owner.survey import SURVEY_TIMEOUT, Survey, asked_over_dns, survey
 from ra_plugins.spf.owner.tree import html_page
 from ra_plugins.spf.run import deadline, waited
 from ra_plugins.ask.dns import Zone
@@ -88,21 +88,14 @@ def explained_survey(
     try:
         if isinstance(resolver, Zone):
             return drive(survey(about, domain), resolver)
-        return waited(_over_dns(about, domain, resolver, until))
+        seen = sys.stderr and sys.stderr.isatty()
+        run = follow_progress if seen else adrive
+        ask = asked_over_dns(
+            lambda tell: run(survey(about, domain), tell, until), resolver
+        )
+        return waited(ask)
     except ValueError as error:
         raise Fault(printable(str(error))) from None
-
-
-async def _over_dns(
-    about: str, domain: str, resolver: Resolver | None, until: float
-) -> Survey:
-    from ra_plugins.ask.resolver import Lookups, default_resolver
-
-    async with Lookups(resolver or default_resolver(), room=0) as lookups:
-        decision = survey(about, domain)
-        if sys.stderr and sys.stderr.isatty():
-            return await follow_progress(decision, lookups.tell, until)
-        return await adrive(decision, lookups.tell, until)
 
 # %% ../../../nbs/spf/owner/05_explain.ipynb #c8c62a8c
 def save_picture(

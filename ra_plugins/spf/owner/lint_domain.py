@@ -25,6 +25,7 @@ from ra_plugins.spf.owner.survey import (
     Survey,
     SurveyedRecord,
     SurveyedTerm,
+    asked_over_dns,
     survey,
 )
 from ra_plugins.spf.query import NAME_LIMIT, RFC7208, Limits
@@ -344,20 +345,13 @@ def run_lint(
     """What the owner of a domain should know about its SPF. Waits for it; `ValueError`
     names an argument that is of no use."""
     until, who = deadline(timeout), check_resolver(resolver)
-    decision = lint_questions(about, domain, limits)
     if isinstance(who, Zone):
-        return drive(decision, who)
-
-    async def over_dns() -> LintReport:
-        from ra_plugins.ask.resolver import Lookups, default_resolver
-
-        async with Lookups(who or default_resolver(), room=0) as lookups:
-            return await adrive(decision, lookups.tell, until)
-
-    try:
-        return waited(over_dns())
-    finally:
-        decision.close()
+        return drive(lint_questions(about, domain, limits), who)
+    return waited(
+        asked_over_dns(
+            lambda tell: adrive(lint_questions(about, domain, limits), tell, until), who
+        )
+    )
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #9bd5c941
 LINT_STATUSES = {

@@ -35,13 +35,18 @@ from ra_plugins.ask.question import Unanswered, adrive, drive, gather
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any, TypeVar
+
     from ra_plugins.ask.resolver import Resolver
+
+    T = TypeVar("T")
 
 # %% auto #0
 __all__ = ['ASKING', 'RecordState', 'BOUNDS', 'GapKind', 'KNOWN_LETTERS', 'FIRST_ASKED', 'LOOPS_SHOWN', 'NOBODYS_DOMAIN',
            'SURVEY_TIMEOUT', 'AddressBlock', 'bits_of', 'address_block', 'term_block', 'SurveyedTerm', 'SurveyedRecord',
            'SurveyBounds', 'Gap', 'Survey', 'known_name', 'name_term', 'surveyed_directive', 'surveyed_terms',
-           'find_loops', 'survey', 'survey_over_dns', 'arun_survey', 'run_survey']
+           'find_loops', 'survey', 'asked_over_dns', 'survey_over_dns', 'arun_survey', 'run_survey']
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #c8002859
 class AddressBlock(NamedTuple):
@@ -658,6 +663,18 @@ async def survey(
 SURVEY_TIMEOUT = 60  # seconds for a whole survey
 
 
+async def asked_over_dns(
+    # is given who answers a question, on asyncio
+    ask: Callable[[Callable[..., Any]], Awaitable[T]],
+    resolver: Resolver | None = None,  # by default, the nameservers of this machine
+) -> T:
+    "What comes of asking DNS; each name is asked once."
+    from ra_plugins.ask.resolver import Lookups, default_resolver
+
+    async with Lookups(resolver or default_resolver(), room=0) as lookups:
+        return await ask(lookups.tell)
+
+
 async def survey_over_dns(
     about: str,
     domain: str = "",
@@ -667,10 +684,9 @@ async def survey_over_dns(
     bounds: SurveyBounds = BOUNDS,
 ) -> Survey:
     "A survey on asyncio."
-    from ra_plugins.ask.resolver import Lookups, default_resolver
-
-    async with Lookups(resolver or default_resolver(), room=0) as lookups:
-        return await adrive(survey(about, domain, bounds), lookups.tell, until)
+    return await asked_over_dns(
+        lambda tell: adrive(survey(about, domain, bounds), tell, until), resolver
+    )
 
 
 async def arun_survey(
