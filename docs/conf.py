@@ -21,6 +21,7 @@ extensions = [
     "uses",
     "definitions",
     "tips",
+    "words",
     "plugins",
     "found",
     "myst_nb",
