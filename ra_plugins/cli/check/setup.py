@@ -26,7 +26,7 @@ from ra_plugins.support.control import BOM, Control
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['Mistake', 'neighbour', 'Entry', 'shell_words', 'SetUp', 'runs_its_section']
+__all__ = ['Mistake', 'neighbour', 'Entry', 'shell_words', 'Told', 'file_text', 'SetUp', 'runs_its_section']
 
 # %% ../../../nbs/cli/check/00_setup.ipynb #6bb0e9d5
 class Mistake(NamedTuple):
@@ -116,6 +116,25 @@ def _entry(file: str, line: int, stage: str, said: str, home: str) -> Entry:
 
 def _quietly(message: str) -> None:
     "What can't be loaded is told another way."
+
+# %% ../../../nbs/cli/check/00_setup.ipynb #2acbbb2a
+class Told(NamedTuple):
+    "A variable that somebody sets."
+
+    file: str
+    line: int
+    name: str
+    value: str | None  # None for one that only a shell knows
+
+    def mistake(self, wrong: str, remedy: str) -> Mistake:
+        "A mistake on this line."
+        return Mistake(self.file, self.line, wrong, remedy)
+
+
+def file_text(path: str) -> str:
+    "The text of a file that sets some; `OSError` if it can't be read."
+    raw = Control("/").read(os.path.abspath(path))
+    return raw.decode("utf-8", "surrogateescape")
 
 # %% ../../../nbs/cli/check/00_setup.ipynb #7f906415
 class SetUp:
