@@ -36,49 +36,21 @@ __all__ = ['check_set_up', 'check_parser', 'main']
 def _set_up(
     options: argparse.Namespace, environ: Mapping[str, str]
 ) -> tuple[SetUp, RunScript, list[Told]]:
-    """The set-up that the options tell of, and what their files set; `OSError` if one
-    can't be read."""
+    "The set-up, and what files set; `OSError` if one can't be read."
     script = read_run_script(options.run) if options.run else RunScript([], [], False)
     told = [*(rules_settings(options.rules) if options.rules else ()), *script.settings]
-    known = {each.name: each.value for each in told if each.value is not None}
-    for_some = {"NOSPP", "RELAYCLIENT"} - {
-        each.name for each in script.settings
-    }  # in rules, for clients one trusts
-    known = {name: value for name, value in known.items() if name not in for_some}
+    # in rules, for clients that one trusts
+    for_some = {"NOSPP", "RELAYCLIENT"} - {each.name for each in script.settings}
+    known = {
+        each.name: each.value
+        for each in told
+        if each.value is not None and each.name not in for_some
+    }
     setup = SetUp(options.control, {**known, **environ}, options.like, options.home)
     setup.offers_auth = script.checks_passwords
     return setup, script, told
 
-# %% ../../../nbs/cli/check/11_command.ipynb #7a560434
-def _named(each: Mistake, control: str) -> Mistake:
-    "With a file among the control files under the name that the folder was given by."
-    folder = os.path.join(os.path.abspath(control), "")
-    return (
-        each._replace(file=os.path.join(control, each.file[len(folder) :]))
-        if each.file.startswith(folder)
-        else each
-    )
-
-
-def _once(mistakes: Iterator[Mistake]) -> Iterator[Mistake]:
-    "Each once: an open folder is as wrong for the programs in it as for the lists."
-    seen: set[str] = set()
-    for each in mistakes:
-        whole = (
-            f"{each.file} {each.wrong}"
-            if each.wrong.startswith("(mode ")
-            else each.wrong
-        )
-        about = (
-            whole.partition(", and ")[0]
-            if " (mode " in whole
-            else f"{each.file}:{each.line}: {whole}"
-        )
-        if about not in seen:
-            yield each
-        seen.add(about)
-
-
+# %% ../../../nbs/cli/check/11_command.ipynb #ea06c0c8
 def _mistakes(
     options: argparse.Namespace, environ: Mapping[str, str]
 ) -> Iterator[Mistake]:
@@ -92,30 +64,46 @@ def _mistakes(
         if os.path.lexists(setup.control.path(POSTFIX_FILE)):  # Postfix alone asks
             yield from check_postfix(setup)
             return
-        yield Mistake(
-            setup.file,
-            0,
-            "there is no such file, and qmail-spp tells every client 421",
-            "make it, if only empty",
-        )
+        wrong = "there is no such file, and qmail-spp tells every client 421"
+        yield Mistake(setup.file, 0, wrong, "make it, if only empty")
         return
     if options.rules:
         yield from check_rules(options.rules)
-    yield from check_switch(
-        setup, told, bool(options.run and options.rules), options.rules
-    )
+    everywhere = bool(options.run and options.rules)
+    yield from check_switch(setup, told, everywhere, options.rules)
     yield from check_memory(setup, script.limits, options.run)
     yield from check_settings(setup, told, environ)
     yield from check_sections(setup, user)
     yield from check_lists(setup, user)
     yield from check_service(setup, options.socket, options.settings)
 
+# %% ../../../nbs/cli/check/11_command.ipynb #7a560434
+def _named(each: Mistake, control: str) -> Mistake:
+    "With a file among the control files under the name that the folder was given by."
+    folder = os.path.join(os.path.abspath(control), "")
+    if not each.file.startswith(folder):
+        return each
+    return each._replace(file=os.path.join(control, each.file[len(folder) :]))
+
+
+def _about(each: Mistake) -> str:
+    "What a mistake is about; two with the same are one."
+    whole = (
+        f"{each.file} {each.wrong}" if each.wrong.startswith("(mode ") else each.wrong
+    )
+    if " (mode " in whole:
+        return whole.partition(", and ")[0]
+    return f"{each.file}:{each.line}: {whole}"
+
 
 def _in_order(mistakes: Iterator[Mistake], control: str) -> list[Mistake]:
     "Each once, those of a file together under one name, in the order of its lines."
-    found = list(_once(_named(each, control) for each in mistakes))
-    files = list(dict.fromkeys(each.file for each in found))
-    return sorted(found, key=lambda each: (files.index(each.file), each.line))
+    found: dict[str, Mistake] = {}
+    for each in mistakes:
+        named = _named(each, control)
+        found.setdefault(_about(named), named)
+    files = list(dict.fromkeys(each.file for each in found.values()))
+    return sorted(found.values(), key=lambda each: (files.index(each.file), each.line))
 
 # %% ../../../nbs/cli/check/11_command.ipynb #43b67243
 def check_set_up(
@@ -123,13 +111,13 @@ def check_set_up(
     environ: Mapping[str, str],  # this process's
 ) -> int:  # exit status
     "Look for mistakes, and print them."
-    import json
-
     try:
         found = _in_order(_mistakes(options, environ), options.control)
     except OSError as error:
         raise Fault(f"can't read {trouble(error)}") from None
     if options.json:
+        import json
+
         print(json.dumps([each._asdict() for each in found], indent=2))
     else:
         print(*(f"{each}\n" for each in found), sep="", end="")
@@ -190,9 +178,7 @@ def check_parser() -> argparse.ArgumentParser:
 # %% ../../../nbs/cli/check/11_command.ipynb #e100920e
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run the command; returns its exit status."
-    options, environ = (
-        check_parser().parse_args(sys.argv[1:] if arguments is None else arguments),
-        environment(),
-    )
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options, environ = check_parser().parse_args(arguments), environment()
     options.control = options.control or environ.get("CONTROLDIR", CONTROLDIR)
     return run_command("ra-plugins check", partial(check_set_up, options, environ))
