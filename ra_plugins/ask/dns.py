@@ -49,7 +49,7 @@ class Records(tuple[V, ...]):
         return f"Records({super().__repr__()}, ttl={self.ttl}{rest})"
 
 # %% ../../nbs/ask/02_dns.ipynb #3b8608c2
-RDTYPES = ("A", "AAAA", "MX", "TXT", "PTR", "CNAME")
+RDTYPES = ("A", "AAAA", "MX", "TXT", "PTR", "CNAME")  # that we know how to write
 
 # %% ../../nbs/ask/02_dns.ipynb #47491be4
 class Lookup(Question["Records[V]"]):
