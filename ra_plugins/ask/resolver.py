@@ -330,18 +330,7 @@ class Lookups:
         if not isinstance(question, Lookup):
             return Nobody(f"nameservers know nothing about {question!r:.60}")
         known = self.resolver.cache.get(*question.key)
-        return await self._wait(question, until) if known is None else known
-
-    async def _wait(self, lookup: Lookup, until: float) -> Records | Unanswered:
-        if time.monotonic() >= until:
-            return Late(TOO_LATE)
-        asked = self.ask(lookup)
-        self.awaited.add(asked)
-        asyncio.get_running_loop().call_soon(_look_ahead, self)
-        try:
-            return asked.result() if await done_by(asked, until) else Late(TOO_LATE)
-        finally:
-            self.awaited.discard(asked)
+        return await _wait(self, question, until) if known is None else known
 
     def ask(self, lookup: Lookup) -> _Task:
         "What will be the answer to a lookup, asked if it isn't already."
@@ -358,6 +347,19 @@ class Lookups:
             for task in running:
                 task.cancel()
             await asyncio.wait(running, timeout=1)
+
+# %% ../../nbs/ask/06_resolver.ipynb #6babdde1
+async def _wait(lookups: Lookups, lookup: Lookup, until: float) -> Records | Unanswered:
+    "Wait for the answer to a lookup, and look ahead in the meantime."
+    if time.monotonic() >= until:
+        return Late(TOO_LATE)
+    asked = lookups.ask(lookup)
+    lookups.awaited.add(asked)
+    asyncio.get_running_loop().call_soon(_look_ahead, lookups)
+    try:
+        return asked.result() if await done_by(asked, until) else Late(TOO_LATE)
+    finally:
+        lookups.awaited.discard(asked)
 
 # %% ../../nbs/ask/06_resolver.ipynb #3a4d76b6
 def _look_ahead(lookups: Lookups) -> None:
