@@ -8,146 +8,124 @@ from __future__ import annotations
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from ra_plugins.support.drawing import (
-    bars,
-    element,
-    markup,
-    number_table,
-    web_page,
-)
 from ra_plugins.cli.report.messages import (
-    WAS_DEFERRED,
     LET_THROUGH,
     NEAR_MISS,
-    WAS_REFUSED,
-    TROUBLE,
     OUTCOMES,
+    TROUBLE,
+    WAS_DEFERRED,
+    WAS_REFUSED,
 )
+from ra_plugins.support.drawing import bars, element, markup, number_table, web_page
 
 # %% auto #0
 __all__ = ['report_page']
 
 # %% ../../../nbs/cli/report/08_page.ipynb #dcb307d0
 def _top_list(title: str, what: str, most: dict[str, Any]) -> list[Element]:
+    "A list of the most frequent; nothing for an empty one."
     if not most["top"]:
         return []
-    off = (
-        [element("p", f"Each may be up to {most['error']:,} more.", class_="soft")]
-        if most["error"]
-        else []
-    )
-    rows = [[each["name"], each["count"]] for each in most["top"]]
-    return [
-        element(
-            "section", element("h2", title), *off, number_table([what, "lines"], rows)
+    parts = [element("h2", title)]
+    if most["error"]:
+        parts.append(
+            element("p", f"Each may be up to {most['error']:,} more.", class_="soft")
         )
-    ]
+    rows = [[each["name"], each["count"]] for each in most["top"]]
+    return [element("section", *parts, number_table([what, "lines"], rows))]
 
-
+# %% ../../../nbs/cli/report/08_page.ipynb #026b41cb
 def _sums(verdicts: dict[str, int]) -> Element:
     "The sums, and what each colour of the pictures means."
-    return element("ul", *(
-        element("li", element("b", f"{verdicts[name]:,}"), element("span", class_=f"key {name.split()[0]}"), name)
-        for name in OUTCOMES
-    ), class_="sums")  # fmt: skip
+    items = []
+    for name in OUTCOMES:
+        key = element("span", class_=f"key {name.split()[0]}")
+        items.append(element("li", element("b", f"{verdicts[name]:,}"), key, name))
+    return element("ul", *items, class_="sums")
+
+# %% ../../../nbs/cli/report/08_page.ipynb #75c0d542
+def _each(hours: int) -> str:
+    "How long a bar is, in words."
+    if hours in (1, 24):
+        return "hour" if hours == 1 else "day"
+    return f"{hours} hours" if hours < 24 else f"{hours // 24} days"
+
+
+def _label(begin: str, hours: int) -> str:
+    "What stands below a bar."
+    return begin[5:10] if hours >= 24 else begin[5:].replace("T", " ")
 
 
 def _drawn(
     title: str, labels: list[str], counts: list[dict[str, int]], names: tuple[str, ...]
 ) -> str:
+    "A picture with its title."
     parts = {name: [each[name] for each in counts] for name in names}
     return (
         f"<section>{markup(element('h2', title))}{bars(title, labels, parts)}</section>"
     )
 
-# %% ../../../nbs/cli/report/08_page.ipynb #d526a39c
+# %% ../../../nbs/cli/report/08_page.ipynb #b94fcb8a
 _STOPPED = (WAS_REFUSED, WAS_DEFERRED)
+_PASSED = (LET_THROUGH, NEAR_MISS, TROUBLE)
 
 
 def _pictures(data: dict[str, Any]) -> str:
+    "The three of them; nothing if no line had a time."
     spans, hours = data["timeline"]["spans"], data["timeline"]["hours"]
     if not spans:
         return ""
-    each = (
-        "hour"
-        if hours == 1
-        else "day"
-        if hours == 24
-        else f"{hours} hours"
-        if hours < 24
-        else f"{hours // 24} days"
-    )
-    labels = [
-        span["from"][5:10] if hours >= 24 else span["from"][5:].replace("T", " ")
-        for span in spans
-    ]
-    clock = data["hours of the day"]
+    labels = [_label(span["from"], hours) for span in spans]
+    clock = [f"{hour}:00" for hour in range(24)]
+    stopped, each = "Refused and deferred", f"each {_each(hours)}"
     return (
-        _drawn(f"Refused and deferred, each {each}", labels, spans, _STOPPED)
+        _drawn(f"{stopped}, {each}", labels, spans, _STOPPED)
+        + _drawn(f"Let through, {each}", labels, spans, _PASSED)
         + _drawn(
-            f"Let through, each {each}",
-            labels,
-            spans,
-            (LET_THROUGH, NEAR_MISS, TROUBLE),
-        )
-        + _drawn(
-            "Refused and deferred, by hour of the day",
-            [f"{hour}:00" for hour in range(24)],
-            clock,
-            _STOPPED,
+            f"{stopped}, by hour of the day", clock, data["hours of the day"], _STOPPED
         )
     )
 
+# %% ../../../nbs/cli/report/08_page.ipynb #8ef66d1d
+def _head(title: str, data: dict[str, Any]) -> list[Element]:
+    "What is told first: of when, how much, and what to know before believing it."
+    said = f"{data['counted']:,} verdicts in {data['lines']:,} lines"
+    if data["from"]:
+        said = f"{data['from']} to {data['to']}, ".replace("T", " ") + said
+    parts = [element("h1", title), element("p", said, class_="soft")]
+    if data["notes"]:
+        notes = (element("li", note) for note in data["notes"])
+        parts.append(element("ul", *notes, class_="soft"))
+    return [*parts, _sums(data["verdicts"])]
 
+
+def _by_plugin(data: dict[str, Any]) -> Element:
+    "Verdicts by plugin."
+    rows = [
+        [row["plugin"], *(row[each] for each in OUTCOMES)] for row in data["plugins"]
+    ]
+    table = number_table(["", *OUTCOMES], rows, "by plugin")
+    return element("section", element("h2", "By whom"), table)
+
+
+def _lists(data: dict[str, Any]) -> Element:
+    "All lists of the most frequent."
+    tops: list[Element] = []
+    for name, most in data["top"].items():
+        title = (
+            "Why" if name == "reasons" else f"{name.capitalize()} refused or deferred"
+        )
+        tops += _top_list(title, name[:-1], most)
+    tops += _top_list("Let through, but", "plugin and reason", data["near misses"])
+    tops += _top_list("Over a limit of rater's", "class and value", data["over limits"])
+    return element("div", *tops, class_="lists")
+
+# %% ../../../nbs/cli/report/08_page.ipynb #d7f4c849
 def report_page(
     data: dict[str, Any],  # as `report_data` gives it
     title: str = "What became of mail",
 ) -> str:
     "A report as one HTML page."
-    span = (
-        f"{data['from'].replace('T', ' ')} to {data['to'].replace('T', ' ')}, "
-        if data["from"]
-        else ""
-    )
-    head = [
-        element("h1", title),
-        element(
-            "p",
-            f"{span}{data['counted']:,} verdicts in {data['lines']:,} lines",
-            class_="soft",
-        ),
-        *(
-            [
-                element(
-                    "ul",
-                    *(element("li", note) for note in data["notes"]),
-                    class_="soft",
-                )
-            ]
-            if data["notes"]
-            else []
-        ),
-        _sums(data["verdicts"]),
-    ]
-    rows = [
-        [row["plugin"], *(row[verdict] for verdict in OUTCOMES)]
-        for row in data["plugins"]
-    ]
-    tops: list[Element] = []
-    for name, most in data["top"].items():
-        tops += _top_list(
-            "Why" if name == "reasons" else f"{name.capitalize()} refused or deferred",
-            name[:-1],
-            most,
-        )
-    tops += _top_list("Let through, but", "plugin and reason", data["near misses"])
-    tops += _top_list("Over a limit of rater's", "class and value", data["over limits"])
-    by_plugin = element(
-        "section",
-        element("h2", "By whom"),
-        number_table(["", *OUTCOMES], rows, "by plugin"),
-    )
-    lists = element("div", *tops, class_="lists")
-    return web_page(
-        title, f"{markup(*head)}{_pictures(data)}{markup(by_plugin, lists)}"
-    )
+    head = markup(*_head(title, data))
+    rest = markup(_by_plugin(data), _lists(data))
+    return web_page(title, f"{head}{_pictures(data)}{rest}")
