@@ -30,8 +30,9 @@ from ra_plugins.support.command_line import (
 # %% auto #0
 __all__ = ['report_parser', 'tally_of', 'run_report', 'main']
 
-# %% ../../../nbs/cli/report/09_command.ipynb #9e44db86
+# %% ../../../nbs/cli/report/09_command.ipynb #3d8697aa
 def _moment(text: str) -> float:
+    "A time that somebody has typed."
     try:
         return moment(text, time())
     except ValueError as error:
@@ -39,19 +40,19 @@ def _moment(text: str) -> float:
 
 
 def _number(text: str) -> int:
-    if not (
-        text.isascii()
-        and text.isdigit()
-        and 0 < int(text[:9]) <= 1000
-        and len(text) < 9
-    ):
+    "How many of the most frequent somebody wants."
+    plain = text.isascii() and text.isdigit() and len(text) < 9
+    if not (plain and 0 < int(text) <= 1000):
         raise argparse.ArgumentTypeError(
             f"{text!r:.40} should be a number from 1 to 1000"
         )
     return int(text)
 
-
-_TELLS = "Say from logs what was refused, deferred and let through, by which plugin, when, and whom it met."
+# %% ../../../nbs/cli/report/09_command.ipynb #01667d81
+_TELLS = (
+    "Say from logs what was refused, deferred and let through, by which plugin, when, "
+    "and whom it met."
+)
 _REPORTED = {0: "done", 1: "done, but only a part of the logs could be read"}
 PARTIAL = 1  # exit status
 
@@ -174,6 +175,7 @@ def tally_of(
 
 # %% ../../../nbs/cli/report/09_command.ipynb #e96df0dd
 def _same_file(one: str, other: str) -> bool:
+    "Do two paths lead to one file?"
     try:
         return os.path.isfile(one) and os.path.samefile(one, other)
     except OSError:
@@ -181,6 +183,7 @@ def _same_file(one: str, other: str) -> bool:
 
 
 def _write_page(path: str, page: str) -> None:
+    "Write a page to a place that somebody has named; `OSError` if that can't be."
     if path == "-":
         print(page)
         return
@@ -189,46 +192,50 @@ def _write_page(path: str, page: str) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(page)
         return
-    descriptor, beside = tempfile.mkstemp(
-        dir=os.path.dirname(path), prefix=".report", suffix=".html"
-    )
+    _replace(path, page)
+
+
+def _replace(path: str, page: str) -> None:
+    "Put a page in a file's place, with that file's mode."
+    folder = os.path.dirname(path)
+    descriptor, beside = tempfile.mkstemp(dir=folder, prefix=".report", suffix=".html")
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(page)
-        os.chmod(
-            beside, 0o600 if not os.path.exists(path) else os.stat(path).st_mode & 0o777
-        )
+        mode = os.stat(path).st_mode & 0o777 if os.path.exists(path) else 0o600
+        os.chmod(beside, mode)
         os.replace(beside, path)
     except BaseException:
         os.unlink(beside)
         raise
 
+# %% ../../../nbs/cli/report/09_command.ipynb #f68ca796
+_WHICH = "which log? Name files, or pipe one in: journalctl -o json | ra-plugins report"
 
-def _complain(message: str) -> None:
-    print(f"ra-plugins report: {message}", file=sys.stderr)
 
-# %% ../../../nbs/cli/report/09_command.ipynb #06fa20e0
-def run_report(options: argparse.Namespace) -> int:
-    "Read the logs, and say what is in them."
+def _logs(options: argparse.Namespace) -> list[LogFile]:
+    "The logs that are asked for; `Fault` if the question makes no sense."
     names = options.logs
     if not names:
         if sys.stdin is None or sys.stdin.isatty():
-            raise Fault(
-                "which log? Name files, or pipe one in: journalctl -o json | ra-plugins report"
-            )
+            raise Fault(_WHICH)
         names = ["-"]
     if names.count("-") > 1:
         raise Fault("standard input can be read but once")
     if None not in (options.since, options.until) and options.since >= options.until:
         raise Fault("--until is a moment before --since: nothing is in between")
-    tally, files = (
-        LogTally(options.since, options.until, options.plugin),
-        log_files(names),
-    )
+    files = log_files(names)
     if options.html and any(_same_file(options.html, log.name) for log in files):
         raise Fault(f"{options.html} is one of the logs: the page would replace it")
-    unread = tally_of(files, tally, _complain)
-    data: dict[str, Any] = report_data(tally, files, options.top)
+    return files
+
+# %% ../../../nbs/cli/report/09_command.ipynb #8739e11c
+def _complain(message: str) -> None:
+    print(f"ra-plugins report: {message}", file=sys.stderr)
+
+
+def _tell(data: dict[str, Any], options: argparse.Namespace) -> None:
+    "Give the answer in the form that was asked for."
     if options.html:
         try:
             _write_page(options.html, report_page(data))
@@ -238,6 +245,14 @@ def run_report(options: argparse.Namespace) -> int:
         print(json.dumps(data, indent=2))
     elif not options.html:
         print(report_text(data))
+
+# %% ../../../nbs/cli/report/09_command.ipynb #06fa20e0
+def run_report(options: argparse.Namespace) -> int:
+    "Read the logs, and say what is in them."
+    files = _logs(options)
+    tally = LogTally(options.since, options.until, options.plugin)
+    unread = tally_of(files, tally, _complain)
+    _tell(report_data(tally, files, options.top), options)
     return PARTIAL if unread or any(log.fault for log in files) else 0
 
 
@@ -245,7 +260,6 @@ def main(
     arguments: Sequence[str] | None = None,
 ) -> int:  # 0 done; 1 only a part could be read; 3 nothing could
     "Run the command line; returns the exit status."
-    options = report_parser().parse_args(
-        sys.argv[1:] if arguments is None else arguments
-    )
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = report_parser().parse_args(arguments)
     return run_command("ra-plugins report", partial(run_report, options))

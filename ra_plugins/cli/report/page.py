@@ -16,6 +16,7 @@ from ra_plugins.cli.report.messages import (
     WAS_DEFERRED,
     WAS_REFUSED,
 )
+from ra_plugins.cli.report.telling import counted_in
 from ra_plugins.support.drawing import bars, element, markup, number_table, web_page
 
 # %% auto #0
@@ -89,7 +90,7 @@ def _pictures(data: dict[str, Any]) -> str:
 # %% ../../../nbs/cli/report/08_page.ipynb #8ef66d1d
 def _head(title: str, data: dict[str, Any]) -> list[Element]:
     "What is told first: of when, how much, and what to know before believing it."
-    said = f"{data['counted']:,} verdicts in {data['lines']:,} lines"
+    said = counted_in(data)
     if data["from"]:
         said = f"{data['from']} to {data['to']}, ".replace("T", " ") + said
     parts = [element("h1", title), element("p", said, class_="soft")]
