@@ -427,10 +427,9 @@ def reply_lines(code: int, *texts: str) -> list[str]:
     *first, last = texts
     return [*(f"{code}-{text}" for text in first), f"{code} {last}"]
 
-# %% ../../nbs/smtpd/01_dialogue.ipynb #76b79565
-class Dialogue:
-    """An SMTP session with one client, as qmail-smtpd holds it. Each method answers one
-    command."""
+# %% ../../nbs/smtpd/01_dialogue.ipynb #e8e55aee
+class _Greeting:
+    "The beginning of a session."
 
     def __init__(
         self,
@@ -475,6 +474,11 @@ class Dialogue:
         for line in reply_lines(250, self.start.greeting, *extensions):
             await self.checks.say(line)
         return True
+
+# %% ../../nbs/smtpd/01_dialogue.ipynb #a5739c6d
+class Dialogue(_Greeting):
+    """An SMTP session with one client, as qmail-smtpd holds it. Each method answers one
+    command."""
 
     async def auth(
         self,

@@ -191,7 +191,8 @@ class MilterFilter(_Deciding):
         return self._decide(ctx, "data")
 
     def ended(self, ctx: Any) -> Any:
-        "Have a message changed that has come in; if one call fails, the others are made."
+        """Have a message changed that has come in. If one call fails, the others are
+        made."""
         if connection := ctx.getpriv():
             for what, *arguments in _changes(connection):
                 self._safely(getattr(ctx, what), *arguments)

@@ -25,8 +25,9 @@ def _entry_faults(entry: str, stage: str, plugins: Mapping[str, Plugin]) -> list
     "What is wrong with a line below a heading."
     shown, plugin = printable(entry, 60), plugins.get(entry.rpartition("/")[2])
     if plugin is None:
-        help = "ra-plugins list says which there are, and settings stand in the environment"
-        return [f"there is no plugin {shown}; {help}"]
+        known = "ra-plugins list says which there are"
+        settings = "settings stand in the environment"
+        return [f"there is no plugin {shown}; {known}, and {settings}"]
     if not stage:
         return [f"{shown} stands above the first heading: [connection], [helo] …"]
     faults = [f"{plugin.name} may {why}" for why in milter_misfits(plugin.answers)]
