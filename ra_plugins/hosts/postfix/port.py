@@ -40,7 +40,38 @@ POLICY_IDLE = 1200
 POLICY_PART = 30
 
 
-class PolicyPort:
+class _Open:
+    "The connections that are open, and their end."
+
+    def __init__(self) -> None:
+        self.open: set[PolicyConnection] = set()
+        self.ending, self.settled = False, asyncio.Event()
+
+    async def look_around(self) -> None:
+        "Look at each connection once a second, for ever."
+        while True:
+            await asyncio.sleep(1)
+            now = monotonic()
+            for connection in [*self.open]:
+                connection.look(now)
+
+    async def settle(self, seconds: float) -> None:
+        """Answer what has been asked, for as long as that; a connection on which
+        nothing is asked is closed at once."""
+        self.ending = True
+        # some may have been accepted that we haven't heard of yet
+        await asyncio.sleep(0.01)
+        for connection in [*self.open]:
+            connection.leave()
+        if self.open:
+            self.settled.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.settled.wait(), seconds)
+        for connection in [*self.open]:
+            connection.transport.abort()
+
+# %% ../../../nbs/hosts/postfix/06_port.ipynb #cf4fbf2f
+class PolicyPort(_Open):
     "What all connections of Postfix to one worker share."
 
     def __init__(
@@ -50,11 +81,10 @@ class PolicyPort:
         limit: int = CONNECTIONS,  # connections at a time
         seconds: float = POLICY_SECONDS,  # for one request
     ):
+        super().__init__()
         self.host, self.limit, self.seconds = host, limit, seconds
         self.complaints, self.counts = Complaints(log), host.counts
-        self.open: set[PolicyConnection] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.ending, self.settled = False, asyncio.Event()
 
     def take(
         self,
@@ -81,29 +111,6 @@ class PolicyPort:
         self.counts.events[f"policy: {event}"] += 1
         so = "so Postfix is left without an answer, and keeps the mail"
         self.complaints.say(f"{event}, {so}", detail)
-
-    async def look_around(self) -> None:
-        "Look at each connection once a second, for ever."
-        while True:
-            await asyncio.sleep(1)
-            now = monotonic()
-            for connection in [*self.open]:
-                connection.look(now)
-
-    async def settle(self, seconds: float) -> None:
-        """Answer what has been asked, for as long as that; a connection on which
-        nothing is asked is closed at once."""
-        self.ending = True
-        # some may have been accepted that we haven't heard of yet
-        await asyncio.sleep(0.01)
-        for connection in [*self.open]:
-            connection.leave()
-        if self.open:
-            self.settled.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.settled.wait(), seconds)
-        for connection in [*self.open]:
-            connection.transport.abort()
 
 # %% ../../../nbs/hosts/postfix/06_port.ipynb #ab787e93
 class _Deciding(asyncio.Protocol):
@@ -167,23 +174,14 @@ class _Deciding(asyncio.Protocol):
 _QUEUED = 16  # requests that wait, before we read no more
 
 
-class PolicyConnection(_Deciding):
-    "A connection of Postfix: asks, is answered, asks again."
+class _Asking(_Deciding):
+    "What is asked over a connection."
 
     def __init__(self, port: PolicyPort, chain: str):
         super().__init__(port, chain)
         self.requests, self.queue = PolicyRequests(), deque[dict[str, str]]()
         self.over = False  # will nothing more be asked?
         self.began = self.heard  # the first byte of a request that isn't complete
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        "Take it, if there is room."
-        self.transport = transport  # type: ignore[assignment]
-        self.port.open.add(self)
-        self.port.counts.events["policy: connections"] += 1
-        if len(self.port.open) > self.port.limit:
-            self.port.hang_up("too many connections", f"more than {self.port.limit}")
-            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         "Take what has come: a request, as a rule."
@@ -228,6 +226,19 @@ class PolicyConnection(_Deciding):
         if self.decided is None:
             self._go_on()
         return True
+
+# %% ../../../nbs/hosts/postfix/06_port.ipynb #aab083f9
+class PolicyConnection(_Asking):
+    "A connection of Postfix: asks, is answered, asks again."
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        "Take it, if there is room."
+        self.transport = transport  # type: ignore[assignment]
+        self.port.open.add(self)
+        self.port.counts.events["policy: connections"] += 1
+        if len(self.port.open) > self.port.limit:
+            self.port.hang_up("too many connections", f"more than {self.port.limit}")
+            self.transport.abort()
 
     def leave(self) -> None:
         "Close it, if nothing is asked on it: we are told to end."
