@@ -395,29 +395,9 @@ def redis_client(
     """How to reach a server; `Broken` for what is no URL of one, or if redis-py isn't
     installed."""
     try:
-        from redis import Redis
-        from redis.backoff import NoBackoff
-        from redis.connection import Connection, ConnectionPool
         from redis.exceptions import RedisError
-        from redis.retry import Retry
 
-        from ra_plugins.support.redis_url import parse_redis_url
-
-        options = parse_redis_url(url)
-        prefix, kind = (
-            options.pop("prefix", "greylist:"),
-            options.pop("connection_class", Connection),
-        )
-        wait = {
-            "socket_timeout": timeout / 2,
-            "socket_connect_timeout": timeout / 2,
-            "retry": Retry(NoBackoff(), 0),
-        }
-        options = {**wait, "protocol": 2, **options}
-        kind(**options)  # which connects nowhere, and says what it doesn't take
-        return Redis(
-            connection_pool=ConnectionPool(connection_class=kind, **options)
-        ), prefix
+        return _client(url, timeout)
     except ModuleNotFoundError as error:
         raise Broken(
             f"Redis needs {error.name}: pip install 'ra-plugins[rater]'"
@@ -435,6 +415,29 @@ def _quoted_name(error: Exception) -> str:  # empty if there is none
     "The name that Python's message has in quotes."
     name = (str(error).split("'") + ["", ""])[1]
     return f": {name:.60}" if name.isidentifier() else ""
+
+# %% ../../nbs/ask/10_seen.ipynb #7eee5e84
+def _client(url: str, timeout: float) -> tuple[Redis, str]:
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.connection import Connection, ConnectionPool
+    from redis.retry import Retry
+
+    from ra_plugins.support.redis_url import parse_redis_url
+
+    options = parse_redis_url(url)
+    prefix = options.pop("prefix", "greylist:")
+    kind = options.pop("connection_class", Connection)
+    wait = {
+        "socket_timeout": timeout / 2,
+        "socket_connect_timeout": timeout / 2,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    options = {**wait, "protocol": 2, **options}
+    kind(**options)  # which connects nowhere, and says what it doesn't take
+    return Redis(
+        connection_pool=ConnectionPool(connection_class=kind, **options)
+    ), prefix
 
 # %% ../../nbs/ask/10_seen.ipynb #ef8aa29d
 class _ScriptedServer:

@@ -379,6 +379,17 @@ def fill_of(
         *maildir_usage(maildir, min(until, monotonic() + COUNTING_SECONDS))
     )
 
+# %% ../../nbs/ask/14_vpopmail.ipynb #791306cc
+def _fill(home: str, quota: str, until: float, log: Any) -> int | None:
+    "How full is a mailbox? None, with a line in the log, if that can't be read."
+    if not home.startswith("/"):
+        return None
+    try:
+        return fill_of(os.path.join(home, "Maildir"), quota, until)
+    except (OSError, ValueError) as error:
+        log(with_reason(f"can't tell how full {home} is", error))
+        return None
+
 # %% ../../nbs/ask/14_vpopmail.ipynb #910b95b3
 # the bit, in place of a group, that has vpopmail bounce a user's mail
 BOUNCE_MAIL = 0x10
@@ -406,7 +417,7 @@ class _Accounts:
         )
         if gid.isdecimal() and int(gid) & BOUNCE_MAIL:
             return NOT_FOUND
-        return MailboxFound(True, False, self._fill(home, quota, until))
+        return MailboxFound(True, False, _fill(home, quota, until, self.log))
 
     def _in_database(self, question: Mailbox, until: float) -> MailboxFound | None:
         if self.database is None:
@@ -418,16 +429,6 @@ class _Accounts:
         if isinstance(found, Unanswered):
             raise found
         return MailboxFound(*found) if found else None
-
-    def _fill(self, home: str, quota: str, until: float) -> int | None:
-        "How full is a mailbox? None, with a line in the log, if that can't be read."
-        if not home.startswith("/"):
-            return None
-        try:
-            return fill_of(os.path.join(home, "Maildir"), quota, until)
-        except (OSError, ValueError) as error:
-            self.log(with_reason(f"can't tell how full {home} is", error))
-            return None
 
     def close(self) -> None:
         "Let go of the database."
