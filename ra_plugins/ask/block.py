@@ -16,8 +16,8 @@ __all__ = ['DENIED', 'Block', 'BlockSettings', 'BlockAnswerer']
 
 # %% ../../nbs/ask/09_block.ipynb #66a0e54f
 class Block(Question[bool]):
-    """Have ipsvd deny a client. True where that is new; False where ipsvd has a file
-    for it, or there is no folder for that."""
+    """Have ipsvd deny a client. True if that is new; False if ipsvd has a file for it
+    already, or nobody has named a folder."""
 
     answerer = "ra_plugins.ask.block:BlockAnswerer"
 
@@ -39,7 +39,8 @@ class BlockSettings(Environment):
         "IPSVDIR",
         text,
         "",
-        "The folder that tcpsvd -i has: clients over the limit are blocked there. Empty: they aren't.",
+        "The folder that tcpsvd -i has: clients over the limit are blocked there."
+        " Empty: they aren't.",
     )
 
 # %% ../../nbs/ask/09_block.ipynb #6ef28b0e

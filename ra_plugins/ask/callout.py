@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['REPLY_TEXT_LIMIT', 'CALLOUT_CACHE', 'CALLOUT_ROWS', 'CalloutReply', 'can_greet_as', 'Callout', 'Ourselves',
-           'BrokenTls', 'forward_path', 'callout_seconds', 'smtp_port', 'callouts_at_once', 'CalloutCacheSettings',
-           'CalloutSettings', 'CalloutSlots', 'CalloutAnswerer', 'KeptReply', 'LastReply', 'KeepReply', 'CalloutCache',
-           'purge_replies', 'CalloutCacheAnswerer']
+           'BrokenTls', 'forward_path', 'CalloutSlots', 'callout_seconds', 'smtp_port', 'callouts_at_once',
+           'CalloutCacheSettings', 'CalloutSettings', 'CalloutAnswerer', 'KeptReply', 'LastReply', 'KeepReply',
+           'CalloutCache', 'purge_replies', 'CalloutCacheAnswerer']
 
 # %% ../../nbs/ask/11_callout.ipynb #793d0ba9
 REPLY_TEXT_LIMIT = 200  # characters of a server's words that are kept
@@ -69,7 +69,7 @@ def can_greet_as(name: str) -> bool:
         and " " not in name
     )
 
-
+# %% ../../nbs/ask/11_callout.ipynb #249dbefd
 class Callout(Question[CalloutReply]):
     "Would this server take mail for an address? `ValueError` for what can't be asked."
 
@@ -80,9 +80,9 @@ class Callout(Question[CalloutReply]):
         host: str,  # the server's name, as DNS has it
         ip: str,  # its address
         address: str,  # `user@domain`
-        names: tuple[
-            str, ...
-        ],  # ours: the first is said in EHLO, and a server that greets by one of them is ourselves
+        # ours: the first is said in EHLO, and a server that greets by one of them is
+        # ourselves
+        names: tuple[str, ...],
         tls: bool = True,  # use STARTTLS, if it is offered?
     ):
         if not can_greet_as(names[0]):
@@ -91,13 +91,8 @@ class Callout(Question[CalloutReply]):
             )
         ip_address(ip)
         parse_address(address)
-        self.host, self.ip, self.address, self.names, self.tls = (
-            host,
-            ip,
-            address,
-            names,
-            tls,
-        )
+        self.host, self.ip, self.address = host, ip, address
+        self.names, self.tls = names, tls
 
     def __repr__(self) -> str:
         return f"Callout({self.host!r}, {self.ip!r}, {self.address!r}" + (
@@ -137,64 +132,6 @@ def forward_path(address: Address) -> bytes:
     ):
         local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return octets(f"<{local}@{domain}>")
-
-# %% ../../nbs/ask/11_callout.ipynb #c381db6b
-def callout_seconds(value: str) -> int:
-    "a whole number from 1 to 55"
-    if not 1 <= number(value) <= 55:
-        raise ValueError
-    return number(value)
-
-
-def smtp_port(value: str) -> int:
-    "a port, from 1 to 65535"
-    if not 1 <= number(value) <= 65535:
-        raise ValueError
-    return number(value)
-
-
-def callouts_at_once(value: str) -> int:
-    "a whole number from 0 to 1000"
-    if number(value) > 1000:
-        raise ValueError
-    return number(value)
-
-# %% ../../nbs/ask/11_callout.ipynb #64bbad36
-CALLOUT_CACHE = "/var/lib/ra-plugins/checkback.db"
-
-
-class CalloutCacheSettings(Environment):
-    "Where answers are kept."
-
-    cache: str = variable(
-        "CHECKBACK_CACHE",
-        filename,
-        CALLOUT_CACHE,
-        "The file in which answers of servers are kept.",
-    )
-
-
-class CalloutSettings(CalloutCacheSettings):
-    "What the answerer for callouts can be told."
-
-    seconds: int = variable(
-        "CHECKBACK_SERVERTIME",
-        callout_seconds,
-        10,
-        "How long one server may take for the whole conversation, in seconds.",
-    )
-    limit: int = variable(
-        "CHECKBACK_LIMIT",
-        callouts_at_once,
-        5,
-        "Callouts to one address at once, over all processes; more of them wait. 0: as many as there are.",
-    )
-    port: int = variable(
-        "CHECKBACK_PORT",
-        smtp_port,
-        25,
-        "The TCP port of mail servers. Another one is for tests.",
-    )
 
 # %% ../../nbs/ask/11_callout.ipynb #12e9231f
 def _reply(command: str, code: int, message: str) -> CalloutReply:
@@ -272,22 +209,17 @@ class _Conversation(_Wire):
             return greeting
         _require_other(greeting.text, self.question.names)
         hello = await self.hello()
-        if (
-            hello.kind == 2
-            and self.question.tls
-            and self.smtp.supports_extension("starttls")
-        ):
+        offers = self.smtp.supports_extension
+        if hello.kind == 2 and self.question.tls and offers("starttls"):
             hello = await self.secure(hello, context)
         if hello.kind != 2:
             return hello
-        wide = not self.question.address.isascii() and self.smtp.supports_extension(
-            "smtputf8"
-        )
+        wide = not self.question.address.isascii() and offers("smtputf8")
         reply = await self.say("MAIL FROM", b"MAIL FROM:<>" + b" SMTPUTF8" * wide)
+        if reply.kind != 2:
+            return reply
         path = forward_path(parse_address(self.question.address))
-        return (
-            reply if reply.kind != 2 else await self.say("RCPT TO", b"RCPT TO:" + path)
-        )
+        return await self.say("RCPT TO", b"RCPT TO:" + path)
 
     async def secure(self, hello: CalloutReply, context: SSLContext) -> CalloutReply:
         """STARTTLS, and the reply to EHLO behind it. A server that takes its offer back
@@ -333,45 +265,46 @@ def _reason(error: BaseException) -> str:
         or type(error).__name__
     )
 
-# %% ../../nbs/ask/11_callout.ipynb #6edc3846
-class CalloutSlots:
-    """A number of places for each address, which all processes share that have the same
-    file."""
+# %% ../../nbs/ask/11_callout.ipynb #f1b89f8a
+def _tls() -> SSLContext:
+    "Any certificate will do (RFC 7435)."
+    from ssl import CERT_NONE, PROTOCOL_TLS_CLIENT, SSLContext
 
-    def __init__(
-        self,
-        path: str,  # of the file to be locked; empty: the places are this process's own
-        limit: int,  # places for each address
-        log: Callable[[str], None],  # is told if the file can't be had
-    ):
-        self.limit, self.taken, self.descriptor = limit, set[int](), -1
+    context = SSLContext(PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, CERT_NONE
+    return context
+
+# %% ../../nbs/ask/11_callout.ipynb #b26255f4
+_PARTING = 1.0  # seconds for the reply to QUIT
+
+
+async def _part(call: _Conversation) -> None:
+    "Say goodbye. Whether the server does so, too, doesn't matter."
+    from asyncio import timeout
+    from contextlib import suppress
+
+    from aiosmtplib import SMTPException
+
+    with suppress(OSError, SMTPException, Broken):
+        async with timeout(_PARTING):
+            await call.say("QUIT", b"QUIT")
+
+# %% ../../nbs/ask/11_callout.ipynb #73f617bf
+class _ByteLocks:
+    "Locks of the bytes of an empty file, which all processes share."
+
+    def __init__(self, path: str, log: Callable[[str], None]):  # empty: no file
+        self.descriptor = -1
         try:
-            if path and limit:
-                self.descriptor = os.open(
-                    path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-                )
+            if path:
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                self.descriptor = os.open(path, flags, 0o600)
         except OSError as error:
-            log(
-                with_reason(
-                    f"callouts of other processes aren't counted: {path}", error
-                )
-            )
+            what = f"callouts of other processes aren't counted: {path}"
+            log(with_reason(what, error))
 
-    def take(self, address: str) -> int | None:
-        "A free place, to be given back; None if there is none."
-        from hashlib import blake2b
-
-        first = (
-            int.from_bytes(blake2b(address.encode(), digest_size=6).digest())
-            * self.limit
-        )
-        for place in range(first, first + self.limit):
-            if place not in self.taken and self._lock(place):
-                self.taken.add(place)
-                return place
-        return None
-
-    def _lock(self, place: int) -> bool:
+    def lock(self, place: int) -> bool:
+        "Have a byte, unless another process has it."
         from fcntl import LOCK_EX, LOCK_NB, lockf
 
         try:
@@ -383,34 +316,156 @@ class CalloutSlots:
             pass
         return True
 
-    def give_back(self, place: int) -> None:
+    def unlock(self, place: int) -> None:
         "Let others have it."
         from fcntl import LOCK_UN, lockf
 
-        self.taken.discard(place)
         if self.descriptor >= 0:
             lockf(self.descriptor, LOCK_UN, 1, place)
 
     def close(self) -> None:
-        "Give everything back."
+        "Let others have all of them."
         if self.descriptor >= 0:
             os.close(self.descriptor)
         self.descriptor = -1
 
-# %% ../../nbs/ask/11_callout.ipynb #f1b89f8a
-def _tls() -> SSLContext:
-    "Any certificate will do (RFC 7435)."
-    from ssl import CERT_NONE, PROTOCOL_TLS_CLIENT, SSLContext
+# %% ../../nbs/ask/11_callout.ipynb #6edc3846
+class CalloutSlots:
+    """A number of places for each address, which all processes share that have the same
+    file."""
 
-    context = SSLContext(PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, CERT_NONE
-    return context
+    def __init__(
+        self,
+        path: str,  # of the file to be locked; empty: the places are this process's own
+        limit: int,  # places for each address
+        log: Callable[[str], None],  # is told if the file can't be had
+    ):
+        self.limit, self.taken = limit, set[int]()
+        self.locks = _ByteLocks(path if limit else "", log)
 
-# %% ../../nbs/ask/11_callout.ipynb #b8717693
+    def take(self, address: str) -> int | None:
+        "A free place, to be given back; None if there is none."
+        from hashlib import blake2b
+
+        digest = blake2b(address.encode(), digest_size=6).digest()
+        first = int.from_bytes(digest) * self.limit
+        for place in range(first, first + self.limit):
+            if place not in self.taken and self.locks.lock(place):
+                self.taken.add(place)
+                return place
+        return None
+
+    def give_back(self, place: int) -> None:
+        "Let others have it."
+        self.taken.discard(place)
+        self.locks.unlock(place)
+
+    def close(self) -> None:
+        "Give everything back."
+        self.locks.close()
+
+# %% ../../nbs/ask/11_callout.ipynb #16c7f14e
 _POLL = 0.05  # seconds: how often a call looks for a free place
-_PARTING = 1.0  # seconds for the reply to QUIT
 
 
+class _Place:
+    "A place for a call, waited for."
+
+    def __init__(self, slots: CalloutSlots, call: _Conversation):
+        self.slots, self.call, self.place = slots, call, -1
+
+    async def free(self) -> None:
+        "Wait until there is one."
+        from asyncio import sleep
+
+        self.call.at = "waiting"
+        while self.slots.limit and self.place < 0:
+            found = self.slots.take(self.call.question.ip)
+            if found is None:
+                await sleep(_POLL)
+            else:
+                self.place = found
+        self.call.at = "connection"
+
+    def give_back(self) -> None:
+        "The call is over, whatever came of it."
+        if self.place >= 0:
+            self.slots.give_back(self.place)
+
+# %% ../../nbs/ask/11_callout.ipynb #c381db6b
+def callout_seconds(value: str) -> int:
+    "a whole number from 1 to 55"
+    if not 1 <= number(value) <= 55:
+        raise ValueError
+    return number(value)
+
+
+def smtp_port(value: str) -> int:
+    "a port, from 1 to 65535"
+    if not 1 <= number(value) <= 65535:
+        raise ValueError
+    return number(value)
+
+
+def callouts_at_once(value: str) -> int:
+    "a whole number from 0 to 1000"
+    if number(value) > 1000:
+        raise ValueError
+    return number(value)
+
+# %% ../../nbs/ask/11_callout.ipynb #64bbad36
+CALLOUT_CACHE = "/var/lib/ra-plugins/checkback.db"
+
+
+class CalloutCacheSettings(Environment):
+    "Where answers are kept."
+
+    cache: str = variable(
+        "CHECKBACK_CACHE",
+        filename,
+        CALLOUT_CACHE,
+        "The file in which answers of servers are kept.",
+    )
+
+
+class CalloutSettings(CalloutCacheSettings):
+    "What the answerer for callouts can be told."
+
+    seconds: int = variable(
+        "CHECKBACK_SERVERTIME",
+        callout_seconds,
+        10,
+        "How long one server may take for the whole conversation, in seconds.",
+    )
+    limit: int = variable(
+        "CHECKBACK_LIMIT",
+        callouts_at_once,
+        5,
+        "Callouts to one address at once, over all processes;"
+        " more of them wait. 0: as many as there are.",
+    )
+    port: int = variable(
+        "CHECKBACK_PORT",
+        smtp_port,
+        25,
+        "The TCP port of mail servers. Another one is for tests.",
+    )
+
+# %% ../../nbs/ask/11_callout.ipynb #6b3f69e6
+def _failure(
+    call: _Conversation, error: Exception, settings: CalloutSettings
+) -> Broken | Refused:
+    "Why there is no reply."
+    if call.at == "waiting":
+        return Refused(f"{settings.limit} callouts to it are under way")
+    reason = (
+        f"no reply within {settings.seconds} s"
+        if isinstance(error, TimeoutError)
+        else _reason(error)
+    )
+    return Broken(reason if call.at == "connection" else f"{reason}, at {call.at}")
+
+# %% ../../nbs/ask/11_callout.ipynb #e5944baf
 class CalloutAnswerer(Answerer):
     "Calls mail servers."
 
@@ -437,11 +492,8 @@ class CalloutAnswerer(Answerer):
             async with timeout(seconds):
                 await place.free()
                 reply = await call.hold(self.context)
-        except (
-            OSError,
-            SMTPException,
-            ValueError,
-        ) as error:  # TimeoutError is an OSError
+        # TimeoutError is an OSError
+        except (OSError, SMTPException, ValueError) as error:
             if monotonic() >= until:
                 raise Late(TOO_LATE) from None
             raise _failure(call, error, self.settings) from None
@@ -464,57 +516,6 @@ class CalloutAnswerer(Answerer):
             self.slots.close()
         super().close()
 
-# %% ../../nbs/ask/11_callout.ipynb #a18e73fa
-class _Place:
-    "A place for a call, waited for."
-
-    def __init__(self, slots: CalloutSlots, call: _Conversation):
-        self.slots, self.call, self.place = slots, call, -1
-
-    async def free(self) -> None:
-        "Wait until there is one."
-        from asyncio import sleep
-
-        self.call.at = "waiting"
-        while self.slots.limit and self.place < 0:
-            found = self.slots.take(self.call.question.ip)
-            if found is None:
-                await sleep(_POLL)
-            else:
-                self.place = found
-        self.call.at = "connection"
-
-    def give_back(self) -> None:
-        "The call is over, whatever came of it."
-        if self.place >= 0:
-            self.slots.give_back(self.place)
-
-
-def _failure(
-    call: _Conversation, error: Exception, settings: CalloutSettings
-) -> Broken | Refused:
-    "Why there is no reply."
-    if call.at == "waiting":
-        return Refused(f"{settings.limit} callouts to it are under way")
-    reason = (
-        f"no reply within {settings.seconds} s"
-        if isinstance(error, TimeoutError)
-        else _reason(error)
-    )
-    return Broken(reason if call.at == "connection" else f"{reason}, at {call.at}")
-
-
-async def _part(call: _Conversation) -> None:
-    "Say goodbye. Whether the server does so, too, doesn't matter."
-    from asyncio import timeout
-    from contextlib import suppress
-
-    from aiosmtplib import SMTPException
-
-    with suppress(OSError, SMTPException, Broken):
-        async with timeout(_PARTING):
-            await call.say("QUIT", b"QUIT")
-
 # %% ../../nbs/ask/11_callout.ipynb #d940230f
 class KeptReply(namedtuple("KeptReply", "reply age")):
     "What is remembered of an address."
@@ -523,7 +524,7 @@ class KeptReply(namedtuple("KeptReply", "reply age")):
     reply: CalloutReply  # as the server gave it
     age: int  # seconds
 
-
+# %% ../../nbs/ask/11_callout.ipynb #818b0d84
 class LastReply(Question["KeptReply | None"]):
     "What was the last reply about an address? None, if nothing is remembered."
 
@@ -555,25 +556,11 @@ CREATE TABLE replies (
     number INTEGER PRIMARY KEY, address BLOB NOT NULL UNIQUE,
     command TEXT NOT NULL, code INTEGER NOT NULL, text TEXT NOT NULL, kept REAL NOT NULL
 )"""
-_KEEP = "INSERT OR REPLACE INTO replies (address, command, code, text, kept) VALUES (?, ?, ?, ?, ?)"
+_KEEP = """
+INSERT OR REPLACE INTO replies (address, command, code, text, kept)
+VALUES (?, ?, ?, ?, ?)
+"""
 _BOUND = "DELETE FROM replies WHERE number <= (SELECT max(number) FROM replies) - ?"
-
-
-def _age(kept: float, now: float) -> int | None:
-    "Whole seconds; None for what comes from the future, since the clock was put back."
-    return max(int(now - kept), 0) if kept < now + _MOMENT else None
-
-
-_MOMENT = (
-    5.0  # seconds: another process may have written after we have looked at the clock
-)
-
-
-def _key(address: str) -> bytes:
-    """What an address is remembered under. A domain has no case; a local part may have
-    (RFC 5321, section 2.4)."""
-    local, domain = parse_address(address)
-    return octets(f"{local}@{domain.lower()}")
 
 # %% ../../nbs/ask/11_callout.ipynb #1b73b15b
 class CalloutCache:
@@ -607,8 +594,26 @@ class CalloutCache:
             database.execute(_BOUND, (self.rows,))
             database.execute("COMMIT")
 
+# %% ../../nbs/ask/11_callout.ipynb #8269eff5
+_MOMENT = 5.0  # seconds that a reply may be ahead of our clock
+
+
+def _age(kept: float, now: float) -> int | None:
+    "Whole seconds; None for what comes from the future, since the clock was put back."
+    return max(int(now - kept), 0) if kept < now + _MOMENT else None
+
+
+def _key(address: str) -> bytes:
+    "What an address is remembered under."
+    local, domain = parse_address(address)
+    return octets(f"{local}@{domain.lower()}")
+
 # %% ../../nbs/ask/11_callout.ipynb #9f1ea050
 _SLICE = 1000  # rows that are looked at together
+_FROM = """
+SELECT number, kept, command, code, text FROM replies
+WHERE number > ? ORDER BY number LIMIT ?
+"""
 
 
 def purge_replies(
@@ -621,8 +626,7 @@ def purge_replies(
     there = dropped = last = 0
     while True:
         with cache.file.asked(within) as database:
-            query = "SELECT number, kept, command, code, text FROM replies WHERE number > ? ORDER BY number LIMIT ?"
-            rows = database.execute(query, (last, _SLICE)).fetchall()
+            rows = database.execute(_FROM, (last, _SLICE)).fetchall()
             old = [
                 row[:2]
                 for row in rows

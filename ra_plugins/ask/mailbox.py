@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['NOT_FOUND', 'MailboxFound', 'Mailbox', 'VpopmailMailbox', 'SqlMailbox', 'PostfixMailbox', 'DovecotMailbox',
-           'pool_size', 'VpopmailSettings', 'SqlSettings', 'PostfixSettings', 'DovecotSettings', 'MailboxSettings',
+           'VpopmailSettings', 'pool_size', 'SqlSettings', 'PostfixSettings', 'DovecotSettings', 'MailboxSettings',
            'MailboxAnswerer']
 
 # %% ../../nbs/ask/12_mailbox.ipynb #c0b6a1a3
@@ -34,9 +34,8 @@ class MailboxFound(namedtuple("MailboxFound", "known catch_all fill")):
     __slots__ = ()
     known: bool  # is mail for it taken?
     catch_all: bool  # only because its domain takes everything?
-    fill: (
-        int | None
-    )  # per cent of its quota, rounded down; None if it has none, or nobody knows
+    # per cent of its quota, rounded down; None if it has none, or nobody knows
+    fill: int | None
 
     def __bool__(self) -> bool:
         return self.known
@@ -63,7 +62,7 @@ class Mailbox(Question[MailboxFound]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r})"
 
-
+# %% ../../nbs/ask/12_mailbox.ipynb #2c1c3071
 class VpopmailMailbox(Mailbox):
     "Do vpopmail's files have it?"
 
@@ -87,14 +86,7 @@ class DovecotMailbox(Mailbox):
 
     store = "ra_plugins.ask.mailbox_files:DovecotStore"
 
-# %% ../../nbs/ask/12_mailbox.ipynb #3ea11b31
-def pool_size(value: str) -> int:
-    "a whole number from 1 to 100"
-    if not 1 <= number(value) <= 100:
-        raise ValueError
-    return number(value)
-
-
+# %% ../../nbs/ask/12_mailbox.ipynb #549fa378
 class VpopmailSettings(Environment):
     "What the answerer over vpopmail's files can be told."
 
@@ -102,8 +94,16 @@ class VpopmailSettings(Environment):
         "MAILBOX_USERS",
         filename,
         None,
-        "The folder with qmail's users/cdb and users/assign; else beside the control files.",
+        "The folder with qmail's users/cdb and users/assign;"
+        " else beside the control files.",
     )
+
+# %% ../../nbs/ask/12_mailbox.ipynb #3ea11b31
+def pool_size(value: str) -> int:
+    "a whole number from 1 to 100"
+    if not 1 <= number(value) <= 100:
+        raise ValueError
+    return number(value)
 
 
 class SqlSettings(Environment):
@@ -113,13 +113,15 @@ class SqlSettings(Environment):
         "MAILBOX_SQLURL",
         text,
         "",
-        "The database, as SQLAlchemy writes it; or the full path of a file that begins with that.",
+        "The database, as SQLAlchemy writes it;"
+        " or the full path of a file that begins with that.",
     )
     query: str = variable(
         "MAILBOX_SQLQUERY",
         text,
         "",
-        "A query with :local, :domain or :address in it; else vpopmail's tables are asked.",
+        "A query with :local, :domain or :address in it;"
+        " else vpopmail's tables are asked.",
     )
     seconds: int = variable(
         "MAILBOX_SQLTIMEOUT",
@@ -131,7 +133,7 @@ class SqlSettings(Environment):
         "MAILBOX_SQLPOOL", pool_size, 5, "How many connections a service may have."
     )
 
-
+# %% ../../nbs/ask/12_mailbox.ipynb #5584f333
 class PostfixSettings(Environment):
     "What the answerer over Postfix's maps can be told."
 
@@ -139,7 +141,8 @@ class PostfixSettings(Environment):
         "MAILBOX_POSTFIX",
         text,
         "",
-        "Postfix's maps, as in main.cf: hash:/etc/postfix/virtual, hash:/etc/postfix/vmailbox.",
+        "Postfix's maps, as in main.cf:"
+        " hash:/etc/postfix/virtual, hash:/etc/postfix/vmailbox.",
     )
 
 

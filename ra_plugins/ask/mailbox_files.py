@@ -46,16 +46,9 @@ def passwd_names(
     names = (line.partition(":")[0].strip(" \t\r") for line in text.lower().split("\n"))
     return frozenset(name for name in names if name and name[0] != "#")
 
-# %% ../../nbs/ask/15_mailbox_files.ipynb #f983caae
-TEXT_MAPS = (
-    "hash",
-    "btree",
-    "dbm",
-    "cdb",
-    "lmdb",
-    "sdbm",
-    "texthash",
-)  # types that postmap(1) makes of text, or reads as text
+# %% ../../nbs/ask/15_mailbox_files.ipynb #e2b1f00c
+# types that postmap(1) makes of text, or reads as text
+TEXT_MAPS = ("hash", "btree", "dbm", "cdb", "lmdb", "sdbm", "texthash")
 
 
 def map_paths(
@@ -70,12 +63,12 @@ def map_paths(
             )
         yield path
 
-
+# %% ../../nbs/ask/15_mailbox_files.ipynb #56bb59dd
 def passwd_paths(
     paths: str,  # with commas or blanks between them; `%d` in them is the domain
     domain: str,
 ) -> Iterator[str]:
-    """The paths of passwd-files for a domain; none where the domain's name could lead
+    """The paths of passwd-files for a domain; none if the domain's name could lead
     elsewhere."""
     harmless = (
         domain
@@ -89,7 +82,7 @@ def passwd_paths(
         if harmless or "%d" not in each:
             yield each.replace("%d", domain)
 
-# %% ../../nbs/ask/15_mailbox_files.ipynb #b4321a55
+# %% ../../nbs/ask/15_mailbox_files.ipynb #e964bfe7
 _COST = 6  # bytes, roughly, that are kept for each byte of such a text
 
 
@@ -119,7 +112,7 @@ class _FileStore(Answerer):
         "Is there such a name in one of the files?"
         raise NotImplementedError
 
-
+# %% ../../nbs/ask/15_mailbox_files.ipynb #ff00095a
 class PostfixStore(_FileStore):
     "Looks in Postfix's maps."
 
@@ -139,7 +132,7 @@ class PostfixStore(_FileStore):
                 return MailboxFound(True, catch_all, None)
         return NOT_FOUND
 
-
+# %% ../../nbs/ask/15_mailbox_files.ipynb #e1c051de
 class DovecotStore(_FileStore):
     "Looks in Dovecot's passwd-files."
 

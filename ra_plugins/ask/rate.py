@@ -73,6 +73,17 @@ class RateSettings(Environment):
         "How long to wait for rater's answer, in seconds.",
     )
 
+# %% ../../nbs/ask/08_rate.ipynb #d2161de7
+def _with_verdict(answer: Answer) -> Answer:
+    """An answer that says within or over; for another, why there is none: the class
+    says it, and rater's own words."""
+    if answer.verdict == NO_VERDICT:
+        kind = {RaterReason.TIMED_OUT: Late, RaterReason.MESSAGE: Refused}.get(
+            answer.reason, Broken
+        )
+        raise kind(answer.text + (f" ({answer.why})" if answer.why else ""))
+    return answer
+
 # %% ../../nbs/ask/08_rate.ipynb #c9124997
 class RateAnswerer(Answerer):
     "Asks rater."
@@ -99,14 +110,3 @@ class RateAnswerer(Answerer):
         return _with_verdict(
             await aask(question.name, question.value, **self._options(question, until))
         )
-
-# %% ../../nbs/ask/08_rate.ipynb #d2161de7
-def _with_verdict(answer: Answer) -> Answer:
-    """An answer that says within or over; for another, why there is none: the class
-    says it, and rater's own words."""
-    if answer.verdict == NO_VERDICT:
-        kind = {RaterReason.TIMED_OUT: Late, RaterReason.MESSAGE: Refused}.get(
-            answer.reason, Broken
-        )
-        raise kind(answer.text + (f" ({answer.why})" if answer.why else ""))
-    return answer

@@ -74,7 +74,7 @@ class Sighting(namedtuple("Sighting", "standing age wait")):
     age: int
     wait: int  # seconds for which it is too early
 
-
+# %% ../../nbs/ask/10_seen.ipynb #2547fef4
 class Seen(Question[Sighting]):
     "Remember that a triplet was here, and tell what is known about it."
 
@@ -88,13 +88,8 @@ class Seen(Question[Sighting]):
         terms: Terms,
         now: float,  # seconds since 1970
     ):
-        self.client, self.sender, self.recipient, self.terms, self.now = (
-            client,
-            sender,
-            recipient,
-            terms,
-            int(now),
-        )
+        self.client, self.sender, self.recipient = client, sender, recipient
+        self.terms, self.now = terms, int(now)
 
     @property
     def keys(self) -> tuple[bytes, bytes]:
@@ -124,11 +119,11 @@ def age_of(
     at: int | None,  # when it was kept; None if it isn't
     span: int,  # seconds for which it is kept
     now: int,
-) -> int | None:  # seconds; None where it says nothing any more
+) -> int | None:  # seconds; None if it says nothing any more
     "How old an entry is, if it is there and can be believed."
-    return (
-        None if at is None or not now - span < at <= now + DRIFT else max(now - at, 0)
-    )
+    if at is None or not now - span < at <= now + DRIFT:
+        return None
+    return max(now - at, 0)
 
 # %% ../../nbs/ask/10_seen.ipynb #4432eec2
 class Found(namedtuple("Found", "waiting passed client times counted")):
@@ -158,10 +153,8 @@ def sight(
         return Sighting(FIRST_SEEN, 0, terms.delay), [(WAITING, 0, 0)]
     if age < terms.delay:
         return Sighting(TOO_EARLY, age, terms.delay - age), []
-    return Sighting(CAME_BACK, age, 0), [
-        (HAS_PASSED, 0, 0),
-        *_success(terms, found, now),
-    ]
+    kept = [(HAS_PASSED, 0, 0), *_success(terms, found, now)]
+    return Sighting(CAME_BACK, age, 0), kept
 
 # %% ../../nbs/ask/10_seen.ipynb #f9b5204b
 def _success(terms: Terms, found: Found, now: int) -> list[tuple[int, int, int]]:
@@ -176,13 +169,16 @@ def _success(terms: Terms, found: Found, now: int) -> list[tuple[int, int, int]]
 # %% ../../nbs/ask/10_seen.ipynb #1df63b81
 _TABLES = """
 CREATE TABLE entries (
-    kind INT, key BLOB, at INT NOT NULL, times INT NOT NULL, counted INT NOT NULL, PRIMARY KEY (kind, key)
+    kind INT, key BLOB, at INT NOT NULL, times INT NOT NULL, counted INT NOT NULL,
+    PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
 CREATE INDEX by_time ON entries (kind, at);
 CREATE TABLE held (kind INTEGER PRIMARY KEY, number INT NOT NULL);
 INSERT INTO held VALUES (0, 0), (1, 0), (2, 0);
-CREATE TRIGGER came AFTER INSERT ON entries BEGIN UPDATE held SET number = number + 1 WHERE kind = new.kind; END;
-CREATE TRIGGER went AFTER DELETE ON entries BEGIN UPDATE held SET number = number - 1 WHERE kind = old.kind; END;
+CREATE TRIGGER came AFTER INSERT ON entries
+BEGIN UPDATE held SET number = number + 1 WHERE kind = new.kind; END;
+CREATE TRIGGER went AFTER DELETE ON entries
+BEGIN UPDATE held SET number = number - 1 WHERE kind = old.kind; END;
 """
 
 
@@ -191,20 +187,9 @@ def _layout() -> Layout:
 
     return Layout("greylist", 0x67726579, 1, _TABLES)  # "grey", in ASCII
 
-# %% ../../nbs/ask/10_seen.ipynb #f86a1669
-_FIND = "SELECT kind, at, times, counted FROM entries WHERE kind IN (0, 1, 2) AND key IN (?, ?)"
-_KEEP = """
-INSERT INTO entries VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (kind, key) DO UPDATE SET at = excluded.at, times = excluded.times, counted = excluded.counted
-"""
-_FORGET = "DELETE FROM entries WHERE kind = ? AND key = ?"
-_DROP_FUTURE = """
-DELETE FROM entries WHERE kind = ?1 AND key IN
-(SELECT key FROM entries WHERE kind = ?1 AND at > ?2 ORDER BY at DESC, key DESC LIMIT ?3)
-"""
-_DROP_OLDEST = """
-DELETE FROM entries WHERE kind = ?1 AND key IN
-(SELECT key FROM entries WHERE kind = ?1 AND at <= ?2 ORDER BY at, key LIMIT ?3)
+# %% ../../nbs/ask/10_seen.ipynb #efc36c5f
+_FIND = """
+SELECT kind, at, times, counted FROM entries WHERE kind IN (0, 1, 2) AND key IN (?, ?)
 """
 
 
@@ -221,6 +206,19 @@ def _found(
         *rows.get(CLIENT, none),
     )
 
+# %% ../../nbs/ask/10_seen.ipynb #1f37d496
+_DROP_FUTURE = """
+DELETE FROM entries WHERE kind = ?1 AND key IN (
+    SELECT key FROM entries WHERE kind = ?1 AND at > ?2
+    ORDER BY at DESC, key DESC LIMIT ?3
+)
+"""
+_DROP_OLDEST = """
+DELETE FROM entries WHERE kind = ?1 AND key IN (
+    SELECT key FROM entries WHERE kind = ?1 AND at <= ?2 ORDER BY at, key LIMIT ?3
+)
+"""
+
 
 def _tidy(database: Connection, kind: int, span: int, now: int, most: int) -> None:
     """Drop a few of a kind that nobody believes any more, and a few of the oldest if
@@ -232,6 +230,13 @@ def _tidy(database: Connection, kind: int, span: int, now: int, most: int) -> No
     ).fetchone()
     if held > most:
         database.execute(_DROP_OLDEST, (kind, now + DRIFT, min(held - most, FEW)))
+
+# %% ../../nbs/ask/10_seen.ipynb #9b5161b8
+_KEEP = """
+INSERT INTO entries VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, key)
+DO UPDATE SET at = excluded.at, times = excluded.times, counted = excluded.counted
+"""
+_FORGET = "DELETE FROM entries WHERE kind = ? AND key = ?"
 
 
 def _keep(
@@ -246,27 +251,10 @@ def _keep(
     if sighting.standing == CAME_BACK:
         database.execute(_FORGET, (WAITING, triplet))
     for kind, times, counted in kept:
-        database.execute(
-            _KEEP,
-            (kind, client if kind == CLIENT else triplet, seen.now, times, counted),
-        )
-        _tidy(
-            database,
-            kind,
-            seen.terms.window if kind == WAITING else seen.terms.life,
-            seen.now,
-            most,
-        )
-
-# %% ../../nbs/ask/10_seen.ipynb #70bf80c9
-def _is_empty(path: str) -> bool:
-    "Is there nothing yet that one could look at?"
-    try:
-        return not stat(path).st_size
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False  # opening it will tell why
+        key = client if kind == CLIENT else triplet
+        span = seen.terms.window if kind == WAITING else seen.terms.life
+        database.execute(_KEEP, (kind, key, seen.now, times, counted))
+        _tidy(database, kind, span, seen.now, most)
 
 # %% ../../nbs/ask/10_seen.ipynb #28116156
 class SightingsFile:
@@ -280,19 +268,16 @@ class SightingsFile:
     ):
         from ra_plugins.support.sqlite import DatabaseFile
 
-        self.file, self.most, self.dry = (
-            DatabaseFile(path, _layout(), only_look=dry),
-            most,
-            dry,
-        )
+        self.file = DatabaseFile(path, _layout(), only_look=dry)
+        self.most, self.dry = most, dry
 
     def see(
         self,
         seen: Seen,
         within: float,  # seconds to wait for others who write
     ) -> Sighting:
-        """What is known about a triplet; it is remembered. `Broken` where the file
-        can't be used."""
+        """What is known about a triplet; it is remembered. `Broken` if the file can't
+        be used."""
         if self.dry and _is_empty(self.file.path):
             return sight(seen.terms, Found(None, None, None, 0, 0), seen.now)[0]
         keys = seen.keys
@@ -311,19 +296,32 @@ class SightingsFile:
         "Let go of the file."
         self.file.close()
 
-# %% ../../nbs/ask/10_seen.ipynb #35ad535c
-SIGHTINGS_SCRIPT = f"""
+# %% ../../nbs/ask/10_seen.ipynb #70bf80c9
+def _is_empty(path: str) -> bool:
+    "Is there nothing yet that one could look at?"
+    try:
+        return not stat(path).st_size
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # opening it will tell why
+
+# %% ../../nbs/ask/10_seen.ipynb #89977355
+_LUA_FOUND = f"""
 local waiting, passed, clients, successes = unpack(KEYS)
 local triplet, client, dry = ARGV[1], ARGV[2], ARGV[3] == "1"
 local now, delay, window, life, proven, most = unpack(ARGV, 4)
-now, delay, window, life = tonumber(now), tonumber(delay), tonumber(window), tonumber(life)
-proven, most = tonumber(proven), tonumber(most)
+now, delay, window = tonumber(now), tonumber(delay), tonumber(window)
+life, proven, most = tonumber(life), tonumber(proven), tonumber(most)
 
 local function found(set, member, span)
   local at = tonumber(redis.call("ZSCORE", set, member) or nil)
   if at and now - span < at and at <= now + {DRIFT} then return at end
 end
+"""
 
+# %% ../../nbs/ask/10_seen.ipynb #52bd6fc2
+_LUA_KEEP = f"""
 local function drop(set, members)
   if #members == 0 then return end
   redis.call("ZREM", set, unpack(members))
@@ -333,13 +331,20 @@ end
 local function keep(set, member, span)
   if dry then return end
   redis.call("ZADD", set, now, member)
-  drop(set, redis.call("ZREVRANGEBYSCORE", set, "+inf", "(" .. now + {DRIFT}, "LIMIT", 0, {FEW}))
+  local future = "(" .. now + {DRIFT}
+  drop(set, redis.call("ZREVRANGEBYSCORE", set, "+inf", future, "LIMIT", 0, {FEW}))
   drop(set, redis.call("ZRANGEBYSCORE", set, "-inf", now - span, "LIMIT", 0, {FEW}))
   local over = redis.call("ZCARD", set) - most
-  if over > 0 then drop(set, redis.call("ZRANGE", set, 0, math.min(over, {FEW}) - 1)) end
+  if over > 0 then
+    drop(set, redis.call("ZRANGE", set, 0, math.min(over, {FEW}) - 1))
+  end
 end
+"""
 
-local times, counted = (redis.call("HGET", successes, client) or "0 0"):match("(%d+) (%d+)")
+# %% ../../nbs/ask/10_seen.ipynb #ca1d29b2
+_LUA_SIGHT = f"""
+local success = redis.call("HGET", successes, client) or "0 0"
+local times, counted = success:match("(%d+) (%d+)")
 times, counted = tonumber(times), tonumber(counted)
 local client_at = found(clients, client, life)
 if proven > 0 and client_at and times >= proven then
@@ -363,7 +368,9 @@ if not dry then
   keep(passed, triplet, life)
   if proven > 0 then
     if not client_at then times, counted = 0, -{PROOF_PAUSE} end
-    if not (now >= counted and now - counted < {PROOF_PAUSE}) then times, counted = times + 1, now end
+    if not (now >= counted and now - counted < {PROOF_PAUSE}) then
+      times, counted = times + 1, now
+    end
     redis.call("HSET", successes, client, string.format("%d %d", times, counted))
     keep(clients, client, life)
   end
@@ -371,46 +378,34 @@ end
 return {{{STANDINGS.index(CAME_BACK)}, age, 0}}
 """
 
+# %% ../../nbs/ask/10_seen.ipynb #4e3a3a2f
+SIGHTINGS_SCRIPT = _LUA_FOUND + _LUA_KEEP + _LUA_SIGHT
+
 # %% ../../nbs/ask/10_seen.ipynb #e30bfa6f
 SERVER_PAUSE = 1.0  # seconds from a failure to the next try
-NO_STORE = "GREYLISTSTORE should be redis://HOST, rediss://HOST, unix:///PATH, or the full path of a file"
+NO_STORE = (
+    "GREYLISTSTORE should be redis://HOST, rediss://HOST, unix:///PATH,"
+    " or the full path of a file"
+)
 
 
 def redis_client(
     url: str, timeout: float
 ) -> tuple[Redis, str]:  # with the prefix of all keys
-    "How to reach a server; `Broken` for what is no URL of one, or where redis-py isn't installed."
+    """How to reach a server; `Broken` for what is no URL of one, or if redis-py isn't
+    installed."""
     try:
-        from redis import Redis
-        from redis.backoff import NoBackoff
-        from redis.connection import Connection, ConnectionPool
         from redis.exceptions import RedisError
-        from redis.retry import Retry
 
-        from ra_plugins.support.redis_url import parse_redis_url
-
-        options = parse_redis_url(url)
-        prefix, kind = (
-            options.pop("prefix", "greylist:"),
-            options.pop("connection_class", Connection),
-        )
-        wait = {
-            "socket_timeout": timeout / 2,
-            "socket_connect_timeout": timeout / 2,
-            "retry": Retry(NoBackoff(), 0),
-        }
-        options = {**wait, "protocol": 2, **options}
-        kind(**options)  # which connects nowhere, and says what it doesn't take
-        return Redis(
-            connection_pool=ConnectionPool(connection_class=kind, **options)
-        ), prefix
+        return _client(url, timeout)
     except ModuleNotFoundError as error:
         raise Broken(
             f"Redis needs {error.name}: pip install 'ra-plugins[rater]'"
         ) from None
     except (TypeError, RedisError) as error:
         raise Broken(
-            f"GREYLISTSTORE has an option that redis-py doesn't take{_quoted_name(error)}"
+            "GREYLISTSTORE has an option that redis-py doesn't take"
+            f"{_quoted_name(error)}"
         ) from None
     except ValueError:  # whose text may have a piece of the password in it
         raise Broken(NO_STORE) from None
@@ -421,8 +416,63 @@ def _quoted_name(error: Exception) -> str:  # empty if there is none
     name = (str(error).split("'") + ["", ""])[1]
     return f": {name:.60}" if name.isidentifier() else ""
 
-# %% ../../nbs/ask/10_seen.ipynb #8a3fdd29
-class SightingsServer:
+# %% ../../nbs/ask/10_seen.ipynb #7eee5e84
+def _client(url: str, timeout: float) -> tuple[Redis, str]:
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.connection import Connection, ConnectionPool
+    from redis.retry import Retry
+
+    from ra_plugins.support.redis_url import parse_redis_url
+
+    options = parse_redis_url(url)
+    prefix = options.pop("prefix", "greylist:")
+    kind = options.pop("connection_class", Connection)
+    wait = {
+        "socket_timeout": timeout / 2,
+        "socket_connect_timeout": timeout / 2,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    options = {**wait, "protocol": 2, **options}
+    kind(**options)  # which connects nowhere, and says what it doesn't take
+    return Redis(
+        connection_pool=ConnectionPool(connection_class=kind, **options)
+    ), prefix
+
+# %% ../../nbs/ask/10_seen.ipynb #ef8aa29d
+class _ScriptedServer:
+    "A server that runs the script, and its last failure."
+
+    def __init__(self, url: str, timeout: float, most: int, dry: bool):
+        self.client, prefix = redis_client(url, timeout)
+        names = ("waiting", "passed", "clients", "successes")
+        self.keys = [f"{prefix}{name}" for name in names]
+        self.script = self.client.register_script(SIGHTINGS_SCRIPT)
+        self.most, self.dry = most, dry
+        # the last failure: when, on `monotonic`, and why
+        self.failed, self.reason = float("-inf"), ""
+
+    def run_script(self, seen: Seen) -> Sighting:
+        "What the server knows about a triplet; `Broken` if it fails."
+        from redis.exceptions import RedisError
+
+        numbers = [int(self.dry), seen.now, *seen.terms, self.most]
+        try:
+            number, age, wait = self.script(self.keys, [*seen.keys, *numbers])
+            return Sighting(STANDINGS[number], age, wait)
+        except (RedisError, OSError) as error:
+            raise self._failure(str(error)) from None
+        except (TypeError, ValueError, IndexError):
+            raise self._failure(
+                "an answer that makes no sense; is something else there?"
+            ) from None
+
+    def _failure(self, reason: str) -> Broken:
+        self.failed, self.reason = monotonic(), f"Redis: {reason}"
+        return Broken(self.reason)
+
+# %% ../../nbs/ask/10_seen.ipynb #f2f5ee27
+class SightingsServer(_ScriptedServer):
     "Sightings in a server of Redis or Valkey."
 
     def __init__(
@@ -430,20 +480,9 @@ class SightingsServer:
     ):  # as in `SightingsFile`
         from ra_plugins.ask.workers import Workers
 
-        self.client, prefix = redis_client(url, timeout)
-        self.keys = [
-            f"{prefix}{name}" for name in ("waiting", "passed", "clients", "successes")
-        ]
-        self.script = self.client.register_script(SIGHTINGS_SCRIPT)
-        self.timeout, self.most, self.dry = timeout, most, dry
-        self.failed, self.reason = (
-            float("-inf"),
-            "",
-        )  # the last failure: when, on `monotonic`, and why
-        self.workers, self.begun = (
-            Workers(),
-            list[float](),
-        )  # when the questions that are under way began
+        super().__init__(url, timeout, most, dry)
+        self.timeout, self.workers = timeout, Workers()
+        self.begun = list[float]()  # when the questions that are under way began
 
     def see(self, seen: Seen, within: float) -> Sighting:
         """As `SightingsFile.see`, but for no longer than the server may take; `Late` if
@@ -463,26 +502,11 @@ class SightingsServer:
         return Sighting(*answer)
 
     def _asked(self, seen: Seen, start: float) -> Sighting:
-        from redis.exceptions import RedisError
-
         self.begun.append(start)
         try:
-            number, age, wait = self.script(
-                self.keys, [*seen.keys, int(self.dry), seen.now, *seen.terms, self.most]
-            )
-            return Sighting(STANDINGS[number], age, wait)
-        except (RedisError, OSError) as error:
-            raise self._failure(str(error)) from None
-        except (TypeError, ValueError, IndexError):
-            raise self._failure(
-                "an answer that makes no sense; is something else there?"
-            ) from None
+            return self.run_script(seen)
         finally:
             self.begun.remove(start)
-
-    def _failure(self, reason: str) -> Broken:
-        self.failed, self.reason = monotonic(), f"Redis: {reason}"
-        return Broken(self.reason)
 
     def _cut(self) -> None:
         """End the connections, if somebody has been waiting on one for longer than a
@@ -510,7 +534,8 @@ class SeenSettings(Environment):
         "GREYLISTSTORE",
         text,
         "/var/lib/ra-plugins/greylist.db",
-        "Where greylist remembers: the path of a file, or the URL of a Redis server that several mail servers share.",
+        "Where greylist remembers: the path of a file,"
+        " or the URL of a Redis server that several mail servers share.",
     )
     timeout: int = variable(
         "GREYLISTTIMEOUT",
@@ -533,23 +558,17 @@ class SeenAnswerer(Answerer):
 
     def __init__(self, *given: Any, **named: Any):
         super().__init__(*given, **named)
-        place, timeout, most = (
-            self.settings.store,
-            self.settings.timeout,
-            self.settings.most,
-        )
+        place, timeout = self.settings.store, self.settings.timeout
+        most = self.settings.most
         self.store: SightingsFile | SightingsServer
         scheme, colon, rest = place.partition(":")
         if scheme.lower() in ("redis", "rediss", "unix"):
-            self.store = SightingsServer(
-                scheme.lower() + colon + rest, timeout, most, self.dry
-            )
-        elif not place.startswith(
-            "/"
-        ):  # a URL with a slip of the pen, say, and a password: not to be shown
-            raise Broken(NO_STORE)
-        else:
+            url = scheme.lower() + colon + rest
+            self.store = SightingsServer(url, timeout, most, self.dry)
+        elif place.startswith("/"):
             self.store = SightingsFile(place, most, self.dry)
+        else:  # a URL with a slip of the pen, say, and a password: not to be shown
+            raise Broken(NO_STORE)
 
     def answer(self, question: Seen, until: float) -> Sighting:
         "What is known about a triplet."

@@ -27,175 +27,11 @@ if TYPE_CHECKING:
     from ra_plugins.support.control import FileInMemory
 
 # %% auto #0
-__all__ = ['QUOTA_UNITS', 'SIZES_LIMIT', 'COUNTED_MESSAGES', 'COUNTING_SECONDS', 'STALE_SECONDS', 'RECOUNT_FILL',
-           'FILENAME_LIMIT', 'DEFAULT_FILE', 'DASHES', 'DEFAULT_LIMIT', 'BOUNCE_MAIL', 'Quota', 'parse_quota', 'used',
-           'message_size', 'maildir_usage', 'fill_of', 'VpopmailFiles', 'dot_files', 'is_file', 'instructions',
-           'takes_all', 'VpopmailStore']
+__all__ = ['FILENAME_LIMIT', 'DEFAULT_FILE', 'DASHES', 'DEFAULT_LIMIT', 'QUOTA_UNITS', 'SIZES_LIMIT', 'COUNTED_MESSAGES',
+           'COUNTING_SECONDS', 'STALE_SECONDS', 'RECOUNT_FILL', 'VpopmailFiles', 'dot_files', 'is_file', 'instructions',
+           'takes_all', 'Quota', 'parse_quota', 'used', 'message_size', 'maildir_usage', 'fill_of', 'VpopmailStore']
 
-# %% ../../nbs/ask/14_vpopmail.ipynb #08b606ff
-QUOTA_UNITS = {
-    "": 1,
-    "S": 1,
-    "K": 2**10,
-    "KB": 2**10,
-    "M": 2**20,
-    "MB": 2**20,
-    "G": 2**30,
-    "GB": 2**30,
-}  # bytes
-
-
-class Quota(namedtuple("Quota", "size count")):
-    "The limits of a mailbox. 0: there is none."
-
-    __slots__ = ()
-    size: int  # bytes
-    count: int  # messages
-
-    def fill(self, size: int, count: int) -> int | None:
-        "Per cent of the limit that is nearer, rounded down; None if there is none."
-        shares = [
-            100 * used // limit
-            for used, limit in ((size, self.size), (count, self.count))
-            if limit
-        ]
-        return max(shares, default=None)
-
-
-def parse_quota(
-    text: str,  # as in vpasswd, or in the first line of maildirsize
-) -> Quota:
-    "Read a quota. What makes no sense is no limit."
-    limits = {"S": 0, "C": 0}
-    for part in text.upper().split(","):
-        digits = part[: len(part) - len(part.lstrip("0123456789"))]
-        unit = part[len(digits) :].strip()
-        if digits and len(digits) < 20 and (unit == "C" or unit in QUOTA_UNITS):
-            limits["C" if unit == "C" else "S"] = int(digits) * QUOTA_UNITS.get(unit, 1)
-    return Quota(limits["S"], limits["C"])
-
-# %% ../../nbs/ask/14_vpopmail.ipynb #3de7e7ce
-SIZES_LIMIT = 64 * 1024  # bytes of a maildirsize
-
-
-def used(
-    raw: bytes,  # of a maildirsize
-) -> tuple[str, int, int]:  # its first line; bytes, messages
-    "What a maildirsize says."
-    first, *lines = raw.split(b"\n")
-    size = count = 0
-    for line in lines[:-1]:
-        try:
-            more = [int(each[:20]) for each in line.split()]
-        except ValueError:
-            continue
-        if len(more) == 2:
-            size, count = size + more[0], count + more[1]
-    return first.decode("ascii", "replace").strip(), max(size, 0), max(count, 0)
-
-# %% ../../nbs/ask/14_vpopmail.ipynb #b968e669
-COUNTED_MESSAGES = 100_000  # of a mailbox, and its folders
-COUNTING_SECONDS = 1.0
-_ENOUGH = "has too many messages to be counted while a client waits"
-
-
-def message_size(
-    name: str,  # of its file
-) -> int | None:  # bytes; None if the name doesn't tell
-    "The size of a message by Maildir++, 0 if it is marked as trashed."
-    base, _, flags = name.partition(":2,")
-    if "T" in flags:
-        return 0
-    digits = base.rpartition(",S=")[2].partition(",")[0] if ",S=" in base else ""
-    return int(digits) if digits.isdecimal() and len(digits) < 20 else None
-
-
-def _message_folders(maildir: str) -> Iterator[str]:
-    "The folders in which a Maildir's messages are, but for Trash."
-    with os.scandir(maildir) as found:
-        for number, each in enumerate(found):
-            if number >= COUNTED_MESSAGES:
-                raise OSError(errno.EFBIG, _ENOUGH, maildir)
-            if each.name in ("cur", "new"):
-                yield each.path
-            elif (
-                each.name[:1] == "."
-                and each.name != ".Trash"
-                and each.is_dir(follow_symlinks=False)
-            ):
-                yield from (
-                    os.path.join(each.path, "cur"),
-                    os.path.join(each.path, "new"),
-                )
-
-
-def _messages(folder: str) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as found:
-            yield from (each for each in found if each.name[:1] != ".")
-    except (FileNotFoundError, NotADirectoryError):
-        return
-
-
-def maildir_usage(
-    maildir: str,  # its path
-    until: float = inf,  # on `time.monotonic`
-) -> tuple[int, int]:  # bytes, messages
-    "What there is in a Maildir. `OSError` if that can't be read, or would take too long."
-    size = count = seen = 0
-    for folder in _message_folders(maildir):
-        for each in _messages(folder):
-            seen += 1
-            if seen > COUNTED_MESSAGES or monotonic() >= until:
-                raise OSError(errno.EFBIG, _ENOUGH, maildir)
-            told = message_size(each.name)
-            try:
-                more = (
-                    each.stat(follow_symlinks=False).st_size if told is None else told
-                )
-            except FileNotFoundError:  # it was moved
-                continue
-            size, count = (
-                size + more,
-                count + ("T" not in each.name.partition(":2,")[2]),
-            )
-    return size, count
-
-# %% ../../nbs/ask/14_vpopmail.ipynb #05518b0c
-STALE_SECONDS = (
-    15 * 60
-)  # after which maildirsize isn't believed if it says that a mailbox is full (Maildir++)
-# per cent from which on a mailbox is counted if its maildirsize is as old as that
-RECOUNT_FILL = 80
-
-
-def fill_of(
-    maildir: str,  # its path
-    quota: str,  # the mailbox's own; may be empty
-    until: float = inf,  # counting has to end then, on `time.monotonic`
-) -> int | None:
-    """How full is a Maildir, in per cent? None without a quota, or without a
-    maildirsize; `OSError` if it can't be told."""
-    try:
-        file = RegularFile(os.path.join(maildir, "maildirsize"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if len(file) > SIZES_LIMIT:
-        return None
-    copy, size, count = used(file[0 : len(file)])
-    limits = parse_quota(quota or copy)
-    fill = limits.fill(size, count)
-    if (
-        fill is None
-        or fill < RECOUNT_FILL
-        or abs(time() - file.status.st_mtime) < STALE_SECONDS
-    ):
-        return fill
-    return limits.fill(
-        *maildir_usage(maildir, min(until, monotonic() + COUNTING_SECONDS))
-    )
-
-# %% ../../nbs/ask/14_vpopmail.ipynb #7567b19c
+# %% ../../nbs/ask/14_vpopmail.ipynb #6e71e3e7
 def _damaged(path: str, what: str) -> OSError:
     return OSError(errno.EINVAL, what, path)
 
@@ -222,7 +58,7 @@ def _text(file: RegularFile | FileInMemory, path: str) -> bytes:
         raise _damaged(path, f"has over {TEXT_LIMIT} bytes")
     return file[0 : len(file)]
 
-
+# %% ../../nbs/ask/14_vpopmail.ipynb #59380a0f
 def _assigned(
     file: RegularFile | FileInMemory, path: str
 ) -> tuple[dict[bytes, bytes], int]:
@@ -236,7 +72,7 @@ def _assigned(
     found = {each[0].lower(): each[4] for each in fields if len(each) > 6}
     return found, 2 * len(file) + 300 * len(found)
 
-# %% ../../nbs/ask/14_vpopmail.ipynb #0bd457c0
+# %% ../../nbs/ask/14_vpopmail.ipynb #4614e50b
 _HALF_WRITTEN = "ends within a line: it is being written, or something else"
 _EMPTY = "is empty, and there is no vpasswd.cdb that says that the domain has no users"
 
@@ -285,7 +121,8 @@ class VpopmailFiles(Control):
         folder: str,  # of a domain
         user: str,  # in lower case
     ) -> list[str] | None:  # password, uid, gid, gecos, folder, quota …
-        "What vpasswd has behind a user's name; `FileNotFoundError` if there is neither vpasswd nor vpasswd.cdb."
+        """What vpasswd has behind a user's name; `FileNotFoundError` if there is neither
+        vpasswd nor vpasswd.cdb."""
         key = octets(user)
         try:
             found = self._value(os.path.join(folder, "vpasswd.cdb"), key)
@@ -296,11 +133,10 @@ class VpopmailFiles(Control):
                 raise _damaged("vpasswd", fault) from None
         return None if found is None else os.fsdecode(found).split(":")
 
-# %% ../../nbs/ask/14_vpopmail.ipynb #20d6beea
+# %% ../../nbs/ask/14_vpopmail.ipynb #b85360ef
 FILENAME_LIMIT = 255  # bytes of a file's name
-DEFAULT_FILE = (
-    ".qmail-default"  # by which mail goes for all that have no file of their own
-)
+# by which mail goes for all that have no file of their own
+DEFAULT_FILE = ".qmail-default"
 DASHES = 32  # of a local part, at which an extension may begin
 
 
@@ -330,12 +166,20 @@ def is_file(path: str) -> bool:
     except ValueError:  # a NUL byte
         return False
 
+# %% ../../nbs/ask/14_vpopmail.ipynb #82a2c96c
+def _by_dot_file(folder: str, question: Mailbox, until: float) -> MailboxFound | None:
+    "Is there a dot file that mail for the address goes by? None if there isn't."
+    for name in dot_files(question.local):
+        if monotonic() >= until:
+            raise Late(TOO_LATE)
+        if is_file(os.path.join(folder, name)):
+            return MailboxFound(True, False, None)
+    return None
+
 # %% ../../nbs/ask/14_vpopmail.ipynb #0881c8fd
 def instructions(
     raw: bytes,  # of a dot file
-) -> list[
-    bytes
-]:  # one for each line that says something; the empty one stands for qmail's default delivery
+) -> list[bytes]:  # each line that says something; empty for qmail's own delivery
     "What a dot file says. `ValueError` for one that qmail puts off."
     if not raw:
         return [b""]
@@ -366,80 +210,206 @@ def takes_all(
     ends = [_for_nobody(line) for line in instructions(raw)]
     return b"bounce-no-mailbox" not in ends and any(end != b"delete" for end in ends)
 
-# %% ../../nbs/ask/14_vpopmail.ipynb #908197f6
-BOUNCE_MAIL = (
-    0x10  # the bit, in place of a group, that has vpopmail bounce a user's mail
-)
-_NO_ENTRY = "qmail's users/assign, or users/cdb made of it, has no entry for"
-# beside which the users folder is, unless CONTROLDIR says otherwise
-_CONTROL = "/var/qmail/control"
+# %% ../../nbs/ask/14_vpopmail.ipynb #603e00fc
+def _by_default(folder: str, question: Mailbox, until: float) -> MailboxFound | None:
+    "Is mail for everybody taken? None if it isn't."
+    path = os.path.join(folder, DEFAULT_FILE)
+    try:
+        all_taken = takes_all(RegularFile(path)[0:DEFAULT_LIMIT])
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
+    except FileNotFoundError:
+        if not os.path.isdir(folder):
+            raise
+        return None
+    return MailboxFound(True, True, None) if all_taken else None
+
+# %% ../../nbs/ask/14_vpopmail.ipynb #a2a36381
+QUOTA_UNITS = {"": 1, "S": 1, "K": 2**10, "M": 2**20, "G": 2**30}  # bytes
+QUOTA_UNITS |= {"KB": 2**10, "MB": 2**20, "GB": 2**30}
 
 
-class VpopmailStore(Answerer):
-    "Looks in vpopmail's files."
+class Quota(namedtuple("Quota", "size count")):
+    "The limits of a mailbox. 0: there is none."
 
-    settings_class = VpopmailSettings
-    threads = 1  # since what it keeps of files is for one only
+    __slots__ = ()
+    size: int  # bytes
+    count: int  # messages
 
-    def __init__(self, settings: Any, log: Any, dry: bool = False):
-        super().__init__(settings, log, dry)
-        control = settings.environ.get("CONTROLDIR", _CONTROL)
-        self.files = VpopmailFiles(
-            settings.users
-            or os.path.join(os.path.dirname(os.path.abspath(control)), "users")
-        )
-        self.database: Answerer | None = None
+    def fill(self, size: int, count: int) -> int | None:
+        "Per cent of the limit that is nearer, rounded down; None if there is none."
+        shares = [
+            100 * used // limit
+            for used, limit in ((size, self.size), (count, self.count))
+            if limit
+        ]
+        return max(shares, default=None)
 
-    def answer(self, question: Mailbox, until: float = inf) -> MailboxFound:
-        "Look; `Broken` if it can't be found out."
+# %% ../../nbs/ask/14_vpopmail.ipynb #17a7ba6c
+def parse_quota(
+    text: str,  # as in vpasswd, or in the first line of maildirsize
+) -> Quota:
+    "Read a quota. What makes no sense is no limit."
+    limits = {"S": 0, "C": 0}
+    for part in text.upper().split(","):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        unit = part[len(digits) :].strip()
+        if digits and len(digits) < 20 and (unit == "C" or unit in QUOTA_UNITS):
+            limits["C" if unit == "C" else "S"] = int(digits) * QUOTA_UNITS.get(unit, 1)
+    return Quota(limits["S"], limits["C"])
+
+# %% ../../nbs/ask/14_vpopmail.ipynb #3de7e7ce
+SIZES_LIMIT = 64 * 1024  # bytes of a maildirsize
+
+
+def used(
+    raw: bytes,  # of a maildirsize
+) -> tuple[str, int, int]:  # its first line; bytes, messages
+    "What a maildirsize says."
+    first, *lines = raw.split(b"\n")
+    size = count = 0
+    for line in lines[:-1]:
         try:
-            folder = self.files.folder_of(question.domain)
-        except OSError as error:
-            raise Broken(_named("in qmail's users folder,", error)) from None
-        if folder is None:
-            raise Broken(
-                f"{_NO_ENTRY} {question.domain:.255}, so its mail isn't vpopmail's, but the user alias's"
-            )
-        return self.in_folder(folder, question, until)
+            more = [int(each[:20]) for each in line.split()]
+        except ValueError:
+            continue
+        if len(more) == 2:
+            size, count = size + more[0], count + more[1]
+    return first.decode("ascii", "replace").strip(), max(size, 0), max(count, 0)
 
-    def in_folder(self, folder: str, question: Mailbox, until: float) -> MailboxFound:
-        "Is mail for the address taken in the folder of its domain?"
-        reasons: list[OSError | Unanswered] = []
-        for look in (self._by_dot_file, self._by_account, self._by_default):
+# %% ../../nbs/ask/14_vpopmail.ipynb #defd17db
+def message_size(
+    name: str,  # of its file
+) -> int | None:  # bytes; None if the name doesn't tell
+    "The size of a message by Maildir++, 0 if it is marked as trashed."
+    base, _, flags = name.partition(":2,")
+    if "T" in flags:
+        return 0
+    digits = base.rpartition(",S=")[2].partition(",")[0] if ",S=" in base else ""
+    return int(digits) if digits.isdecimal() and len(digits) < 20 else None
+
+# %% ../../nbs/ask/14_vpopmail.ipynb #b968e669
+COUNTED_MESSAGES = 100_000  # of a mailbox, and its folders
+COUNTING_SECONDS = 1.0
+_ENOUGH = "has too many messages to be counted while a client waits"
+
+
+def _message_folders(maildir: str) -> Iterator[str]:
+    "The folders in which a Maildir's messages are, but for Trash."
+    with os.scandir(maildir) as found:
+        for number, each in enumerate(found):
+            if number >= COUNTED_MESSAGES:
+                raise OSError(errno.EFBIG, _ENOUGH, maildir)
+            if each.name in ("cur", "new"):
+                yield each.path
+            elif (
+                each.name[:1] == "."
+                and each.name != ".Trash"
+                and each.is_dir(follow_symlinks=False)
+            ):
+                yield from (
+                    os.path.join(each.path, "cur"),
+                    os.path.join(each.path, "new"),
+                )
+
+
+def _messages(folder: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            yield from (each for each in found if each.name[:1] != ".")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+# %% ../../nbs/ask/14_vpopmail.ipynb #cbececeb
+def maildir_usage(
+    maildir: str,  # its path
+    until: float = inf,  # on `time.monotonic`
+) -> tuple[int, int]:  # bytes, messages
+    """What there is in a Maildir. `OSError` if that can't be read, or would take too
+    long."""
+    size = count = seen = 0
+    for folder in _message_folders(maildir):
+        for each in _messages(folder):
+            seen += 1
+            if seen > COUNTED_MESSAGES or monotonic() >= until:
+                raise OSError(errno.EFBIG, _ENOUGH, maildir)
+            told = message_size(each.name)
             try:
-                found = look(folder, question, until)
-            except (OSError, Unanswered) as error:
-                reasons.append(error)
-            else:
-                if found is not None:
-                    return found
-        for why in reasons:
-            raise (
-                why
-                if isinstance(why, Unanswered)
-                else Broken(_named(f"in the folder of {question.domain},", why))
+                more = (
+                    each.stat(follow_symlinks=False).st_size if told is None else told
+                )
+            except FileNotFoundError:  # it was moved
+                continue
+            size, count = (
+                size + more,
+                count + ("T" not in each.name.partition(":2,")[2]),
             )
-        return NOT_FOUND
+    return size, count
 
-    def _by_dot_file(
-        self, folder: str, question: Mailbox, until: float
-    ) -> MailboxFound | None:
-        for name in dot_files(question.local):
-            if monotonic() >= until:
-                raise Late(TOO_LATE)
-            if is_file(os.path.join(folder, name)):
-                return MailboxFound(True, False, None)
+# %% ../../nbs/ask/14_vpopmail.ipynb #234a9fc9
+# after which maildirsize isn't believed if it says that a mailbox is full (Maildir++)
+STALE_SECONDS = 15 * 60
+# per cent from which on a mailbox is counted if its maildirsize is as old as that
+RECOUNT_FILL = 80
+
+
+def fill_of(
+    maildir: str,  # its path
+    quota: str,  # the mailbox's own; may be empty
+    until: float = inf,  # counting has to end then, on `time.monotonic`
+) -> int | None:
+    """How full is a Maildir, in per cent? None without a quota, or without a
+    maildirsize; `OSError` if it can't be told."""
+    try:
+        file = RegularFile(os.path.join(maildir, "maildirsize"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if len(file) > SIZES_LIMIT:
+        return None
+    copy, size, count = used(file[0 : len(file)])
+    limits = parse_quota(quota or copy)
+    fill = limits.fill(size, count)
+    if (
+        fill is None
+        or fill < RECOUNT_FILL
+        or abs(time() - file.status.st_mtime) < STALE_SECONDS
+    ):
+        return fill
+    return limits.fill(
+        *maildir_usage(maildir, min(until, monotonic() + COUNTING_SECONDS))
+    )
+
+# %% ../../nbs/ask/14_vpopmail.ipynb #791306cc
+def _fill(home: str, quota: str, until: float, log: Any) -> int | None:
+    "How full is a mailbox? None, with a line in the log, if that can't be read."
+    if not home.startswith("/"):
+        return None
+    try:
+        return fill_of(os.path.join(home, "Maildir"), quota, until)
+    except (OSError, ValueError) as error:
+        log(with_reason(f"can't tell how full {home} is", error))
         return None
 
-    def _by_account(
-        self, folder: str, question: Mailbox, until: float
-    ) -> MailboxFound | None:
+# %% ../../nbs/ask/14_vpopmail.ipynb #910b95b3
+# the bit, in place of a group, that has vpopmail bounce a user's mail
+BOUNCE_MAIL = 0x10
+
+
+class _Accounts:
+    "The users of domains, in vpasswd or in a database."
+
+    def __init__(self, files: VpopmailFiles, settings: Any, log: Any, dry: bool):
+        self.files, self.settings, self.log, self.dry = files, settings, log, dry
+        self.database: Answerer | None = None
+
+    def find(self, folder: str, question: Mailbox, until: float) -> MailboxFound | None:
+        "Is there such a user? None if there isn't, `NOT_FOUND` if their mail bounces."
         try:
             account = self.files.account(folder, question.local)
         except FileNotFoundError:
             if "MAILBOX_SQLURL" not in self.settings.environ:
                 raise
-            return self._by_database(question, until)
+            return self._in_database(question, until)
         if account is None:
             return None
         gid, home, quota = (
@@ -447,9 +417,9 @@ class VpopmailStore(Answerer):
         )
         if gid.isdecimal() and int(gid) & BOUNCE_MAIL:
             return NOT_FOUND
-        return MailboxFound(True, False, self._fill(home, quota, until))
+        return MailboxFound(True, False, _fill(home, quota, until, self.log))
 
-    def _by_database(self, question: Mailbox, until: float) -> MailboxFound | None:
+    def _in_database(self, question: Mailbox, until: float) -> MailboxFound | None:
         if self.database is None:
             made = load(SqlMailbox.store)
             self.database = made(
@@ -460,32 +430,61 @@ class VpopmailStore(Answerer):
             raise found
         return MailboxFound(*found) if found else None
 
-    def _by_default(
-        self, folder: str, question: Mailbox, until: float
-    ) -> MailboxFound | None:
-        path = os.path.join(folder, DEFAULT_FILE)
-        try:
-            all_taken = takes_all(RegularFile(path)[0:DEFAULT_LIMIT])
-        except ValueError as error:
-            raise _damaged(path, str(error)) from None
-        except FileNotFoundError:
-            if not os.path.isdir(folder):
-                raise
-            return None
-        return MailboxFound(True, True, None) if all_taken else None
+    def close(self) -> None:
+        "Let go of the database."
+        if self.database:
+            self.database.close()
 
-    def _fill(self, home: str, quota: str, until: float) -> int | None:
-        "How full is a mailbox? None, with a line in the log, if that can't be read."
-        if not home.startswith("/"):
-            return None
+# %% ../../nbs/ask/14_vpopmail.ipynb #7f7797ab
+# beside which the users folder is, unless CONTROLDIR says otherwise
+_CONTROL = "/var/qmail/control"
+_NO_ENTRY = "qmail's users/assign, or users/cdb made of it, has no entry for"
+
+
+class VpopmailStore(Answerer):
+    "Looks in vpopmail's files."
+
+    settings_class = VpopmailSettings
+    threads = 1  # since what it keeps of files is for one only
+
+    def __init__(self, settings: Any, log: Any, dry: bool = False):
+        super().__init__(settings, log, dry)
+        control = os.path.abspath(settings.environ.get("CONTROLDIR", _CONTROL))
+        beside = os.path.join(os.path.dirname(control), "users")
+        self.files = VpopmailFiles(settings.users or beside)
+        self.accounts = _Accounts(self.files, settings, log, dry)
+
+    def answer(self, question: Mailbox, until: float = inf) -> MailboxFound:
+        "Look; `Broken` if it can't be found out."
         try:
-            return fill_of(os.path.join(home, "Maildir"), quota, until)
-        except (OSError, ValueError) as error:
-            self.log(with_reason(f"can't tell how full {home} is", error))
-            return None
+            folder = self.files.folder_of(question.domain)
+        except OSError as error:
+            raise Broken(_named("in qmail's users folder,", error)) from None
+        if folder is None:
+            raise Broken(
+                f"{_NO_ENTRY} {question.domain:.255},"
+                " so its mail isn't vpopmail's, but the user alias's"
+            )
+        return self.in_folder(folder, question, until)
+
+    def in_folder(self, folder: str, question: Mailbox, until: float) -> MailboxFound:
+        "Is mail for the address taken in the folder of its domain?"
+        reasons: list[OSError | Unanswered] = []
+        for look in (_by_dot_file, self.accounts.find, _by_default):
+            try:
+                found = look(folder, question, until)
+            except (OSError, Unanswered) as error:
+                reasons.append(error)
+            else:
+                if found is not None:
+                    return found
+        for why in reasons:
+            if isinstance(why, Unanswered):
+                raise why
+            raise Broken(_named(f"in the folder of {question.domain},", why))
+        return NOT_FOUND
 
     def close(self) -> None:
         "Let go of the thread and the database."
         super().close()
-        if self.database:
-            self.database.close()
+        self.accounts.close()

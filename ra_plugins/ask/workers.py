@@ -29,12 +29,7 @@ def outcome(
         return work()
     except Unanswered as why:
         return why
-    except (
-        Exception,
-        SystemExit,
-        KeyboardInterrupt,
-        GeneratorExit,
-    ) as error:  # a thread that ends so is one less
+    except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
         return Broken(f"{type(error).__name__}: {error}")
 
 # %% ../../nbs/ask/13_workers.ipynb #81252c72
@@ -42,13 +37,10 @@ WORKERS = 5  # threads
 WAITING_LIMIT = 10_000  # pieces of work in the queue
 
 
-class Workers:
-    "A few threads, started when there is work for them."
+class _Threads:
+    "A queue of work, and a few threads that take from it."
 
-    def __init__(
-        self,
-        most: int = WORKERS,  # how many threads
-    ):
+    def __init__(self, most: int = WORKERS):  # how many threads
         from queue import SimpleQueue
         from threading import Lock, Semaphore
 
@@ -65,8 +57,6 @@ class Workers:
         settle: Callable[[Any], object],  # is given the outcome, in the thread
     ) -> None:
         "Have some work done; `Broken`, if too much is waiting already."
-        from threading import Thread
-
         if self.queue.qsize() >= WAITING_LIMIT:
             settle(Broken("too many questions are waiting already"))
             return
@@ -75,6 +65,11 @@ class Workers:
             if self.idle.acquire(blocking=False) or self.started == self.most:
                 return
             self.started += 1
+        self._start()
+
+    def _start(self) -> None:
+        from threading import Thread
+
         Thread(target=self._toil, daemon=True).start()
 
     def _toil(self) -> None:
@@ -82,6 +77,15 @@ class Workers:
             work, until, settle = job
             settle(outcome(work, until))
             self.idle.release()
+
+    def close(self) -> None:
+        "Let the threads go when they have done their work."
+        for _ in range(self.started):
+            self.queue.put(None)
+
+# %% ../../nbs/ask/13_workers.ipynb #5258bc80
+class Workers(_Threads):
+    "A few threads, started when there is work for them."
 
     def run(self, work: Callable[[], Any], until: float = inf) -> Any:
         "Have some work done, and wait for it, but not for too long."
@@ -113,12 +117,6 @@ class Workers:
                 loop.call_soon_threadsafe(arrive, what)
 
         self.hand_over(work, until, settle)
-        await wait(
-            [future], timeout=None if until == inf else max(until - monotonic(), 0)
-        )
+        left = None if until == inf else max(until - monotonic(), 0)
+        await wait([future], timeout=left)
         return future.result() if future.done() else Late(TOO_LATE)
-
-    def close(self) -> None:
-        "Let the threads go when they have done their work."
-        for _ in range(self.started):
-            self.queue.put(None)
