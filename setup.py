@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 config = ConfigParser(delimiters=["="], interpolation=None)
 config.read(HERE / "settings.ini", encoding="utf-8")
 project = config["DEFAULT"]
-compiling = os.environ.get("RA_PLUGINS_COMPILE", "") not in ("", "0")  # see nbs/support/13_compiled.ipynb
+compiling = os.environ.get("RA_PLUGINS_COMPILE", "") not in ("", "0")  # see nbs/support/14_compiled.ipynb
 whole = (HERE / "packaging").is_dir()  # the package alone is enough where nobody installs it on a mail server
 suffix = "_requirements"
 extras = {key.removesuffix(suffix): value.split() for key, value in project.items() if key.endswith(suffix)}
