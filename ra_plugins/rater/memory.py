@@ -113,6 +113,7 @@ class Mark(NamedTuple):
     within: tuple[bool, ...] = ()
 
 # %% ../../nbs/rater/01_memory.ipynb #422bd45d
+@mypyc_attr(native_class=False)
 class StoreError(Exception):
     "A store can't tell. The message says why."
 

@@ -22,9 +22,13 @@ __all__ = ['TYPE_CHECKING', 'COMPILED', 'compiled_modules', 'mypyc_attr']
 
 # %% ../../nbs/support/14_compiled.ipynb #6e986d68
 COMPILED = {  # why, by module
-    "ra_plugins.spf.evaluation": "it goes from term to term, and from record to record",
-    "ra_plugins.rater.memory": "each question leaves a mark, and counts those before it",
-    "ra_plugins.rater.protocol": "each question is read, and each answer written",
+    "ra_plugins.spf.macro": "why",
+    "ra_plugins.spf.record": "why",
+    "ra_plugins.spf.trace": "why",
+    "ra_plugins.spf.evaluation": "why",
+    "ra_plugins.rater.limits": "why",
+    "ra_plugins.rater.memory": "why",
+    "ra_plugins.rater.protocol": "why",
 }
 
 # %% ../../nbs/support/14_compiled.ipynb #0aba7bcf
