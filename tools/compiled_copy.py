@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from zipfile import ZipFile
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("tests", "nbs", "bench", "docs", "tools", "packaging", ".cache")
+FOLDERS = (".ci", "tests", "nbs", "bench", "docs", "tools", "packaging", ".cache")
 AROUND = (*FOLDERS, "settings.ini", "setup.py", "pyproject.toml", "Makefile")
 NOT_OURS = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
 
