@@ -21,6 +21,7 @@ extensions = [
     "uses",
     "definitions",
     "tips",
+    "words",
     "plugins",
     "found",
     "myst_nb",
@@ -47,6 +48,7 @@ sections = {
     "hosts/milter": ("A milter", "The same plugins where Postfix or Sendmail asks a milter."),
     "smtpd": ("A server to try them on", "qmail-smtpd with qmail-spp, imitated."),
     "cli": ("The command line", "`ra-plugins` and its commands."),
+    "cli/check": ("Checking a set-up", "What `ra-plugins check` looks at, before a client finds it."),
     "cli/report": ("Reports", "What the logs say: who was refused, when, and why."),
 }
 

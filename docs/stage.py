@@ -27,7 +27,6 @@ from nbdev.processors import FilterDefaults
 CONFIG = get_config()
 ROOT = Path(CONFIG.config_path).resolve()
 NOTEBOOKS = Path(CONFIG.nbs_path).resolve()
-MEND, MENDS = "*Mend*", "guides/from_the_c_plugins.ipynb#plugin-by-plugin"  # and where it is told what that is
 README_ONLY = "<!-- README only"  # begins a cell that the site leaves out
 REPOSITORY = f"{CONFIG.git_url}/blob/{CONFIG.branch}"
 NUMBER = re.compile(r"(^|/)\d+[a-z]?_")  # orders a notebook in its folder, and isn't part of its address
@@ -169,7 +168,7 @@ class Stage(Processor):
 
     def staged(self, cell: Any) -> list[Any]:
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(self.link, cell.source.replace(MEND, f"[{MEND}](/{MENDS})"))
+            cell.source = LINK.sub(self.link, cell.source)
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if "text/markdown" in data:

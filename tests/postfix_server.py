@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Self
 
 import pytest
 from mailserver import COMMAND, ENVIRON, PATIENCE, until
@@ -33,6 +34,7 @@ bounce    unix - - n - 0 bounce
 defer     unix - - n - 0 bounce
 trace     unix - - n - 0 bounce
 error     unix - - n - - error
+smtp      unix - - n - - smtp
 discard   unix - - n - - discard
 virtual   unix - n n - - virtual
 anvil     unix - - n - 1 anvil
@@ -40,6 +42,30 @@ proxymap  unix - - n - - proxymap
 showq     unix n - n - - showq
 postlog   unix-dgram n - n - 1 postlogd
 """
+GATE = """
+import asyncio, os
+from ra_plugins.ask.answerer import Answerer
+from ra_plugins.ask.question import Question
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class Gate(Question[str]):
+    "Is it open?"
+
+    answerer = f"{__name__}:GateAnswerer"
+
+
+class GateAnswerer(Answerer):
+    "Knows when the gate opens: as soon as there is such a file."
+
+    async def aanswer(self, question, until):
+        with open(f"{HERE}/arrived", "ab", 0) as file:
+            file.write(b".")
+        while not os.path.exists(f"{HERE}/open"):
+            await asyncio.sleep(0.01)
+        return "open"
+"""  # of a plugin's file: a question that is answered when the file `open` is there
 SETTINGS = {
     "compatibility_level": "3.6",
     "queue_directory": "{folder}/spool",
@@ -74,6 +100,14 @@ def a_folder() -> Path:
     return folder
 
 
+def greets(port: int) -> bool:
+    "Does a mail server there?"
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+        client.settimeout(PATIENCE)
+        return client.recv(3) == b"220"
+    return False
+
+
 class Postfix:
     "A Postfix of our own. A context manager."
 
@@ -86,7 +120,7 @@ class Postfix:
         self.folder, self.port, self.smtpds = folder, free_port(), smtpds
         self.settings = {**SETTINGS, **settings}
 
-    def __enter__(self) -> Postfix:
+    def __enter__(self) -> Self:
         lines = (f"{name} = {value}\n" for name, value in self.settings.items())
         (self.folder / "main.cf").write_text("".join(lines).replace("{folder}", str(self.folder)))
         (self.folder / "master.cf").write_text(MASTER_CF.format(port=self.port, smtpds=self.smtpds))
@@ -99,7 +133,7 @@ class Postfix:
             [MASTER, "-c", str(self.folder), "-d"], env=environ, stdin=subprocess.DEVNULL, start_new_session=True
         )
         try:
-            until(self._greets, "Postfix greets")
+            until(lambda: greets(self.port), "Postfix greets")
         except BaseException:
             self._end()
             raise
@@ -111,11 +145,6 @@ class Postfix:
     def _end(self) -> None:
         self.process.terminate()
         self.process.wait(PATIENCE)
-
-    def _greets(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), PATIENCE) as client:
-            return client.recv(3) == b"220"
-        return False
 
     def log(self) -> str:
         "What it has logged."
@@ -218,26 +247,10 @@ class Asking:
         return answers
 
 
-class Policies(Service):
-    "`ra-plugins postfix`, at a path and at a port."
+class PolicySockets(Service):
+    "What listens for Postfix at a path and at a port."
 
-    def __init__(
-        self,
-        folder: Path,
-        chains: str,  # control/postfixplugins
-        *options: str,
-        files: Iterable[Path] = (),  # that hold plugins
-        port: int = 0,  # any that is free
-        **environ: str,
-    ):
-        control = {"postfixplugins": chains, "me": "mx.example.org\n"}
-        super().__init__(folder, control=control, **environ)  # type: ignore[arg-type]
-        user = ["--user", "root"] if os.geteuid() == 0 else []
-        plugins = [word for each in files for word in ("--plugins", str(each))]
-        places = [f"unix:{folder}/policy", f"inet:127.0.0.1:{port}"]
-        self.command = [*COMMAND, "postfix", *places, *user, *plugins, *options]
-
-    def __enter__(self) -> Policies:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -255,6 +268,26 @@ class Policies(Service):
     def check(self) -> str:
         "What main.cf says to have it asked at the port."
         return f"check_policy_service inet:127.0.0.1:{self.inet[1]}"
+
+
+class Policies(PolicySockets):
+    "`ra-plugins postfix`, at a path and at a port."
+
+    def __init__(
+        self,
+        folder: Path,
+        chains: str,  # control/postfixplugins
+        *options: str,
+        files: Iterable[Path] = (),  # that hold plugins
+        port: int = 0,  # any that is free
+        **environ: str,
+    ):
+        control = {"postfixplugins": chains, "me": "mx.example.org\n"}
+        super().__init__(folder, control=control, **environ)  # type: ignore[arg-type]
+        user = ["--user", "root"] if os.geteuid() == 0 else []
+        plugins = [word for each in files for word in ("--plugins", str(each))]
+        places = [f"unix:{folder}/policy", f"inet:127.0.0.1:{port}"]
+        self.command = [*COMMAND, "postfix", *places, *user, *plugins, *options]
 
     def end_at_once(self) -> None:
         "Kill it, as if the machine had no memory left."

@@ -14,7 +14,7 @@ import pytest
 from cdb_files import cdb
 from mailserver import COMMAND, ENVIRON, PATIENCE
 
-from ra_plugins.cli.check import check_parser
+from ra_plugins.cli.check.command import check_parser
 from ra_plugins.cli.demo import SETTINGS, furnish
 from ra_plugins.cli.install import install
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ import references  # noqa: E402
 import stage  # noqa: E402
 import tips  # noqa: E402
 import uses  # noqa: E402
+import words  # noqa: E402
 
 
 def statements(text: str) -> list[ast.stmt]:
@@ -157,3 +159,31 @@ def test_what_a_name_shows_first(text: str, head: int) -> None:
     "What says what it is: down to the docstring, or to the first line that does something."
     lines, shown = tips.cut(statements(text)[0], text.splitlines())
     assert (lines, shown) == (text.splitlines(), head)
+
+
+# What CONTRIBUTING says of these parts
+
+
+def test_each_part_is_weighed_against_a_library_by_its_lines() -> None:
+    "The table names every part, and its figures aren't older than a tenth."
+    rows = re.findall(r"^\| (`[^|]*\.py`[^|]*) \| (\d+) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    sizes = {path.name: path.read_text().count("\n") for path in sorted((ROOT / "docs").glob("*.py"))}
+    sizes["site.js"] = (ROOT / "docs" / "static" / "site.js").read_text().count("\n")
+    named = [(re.findall(r"`([\w.]+)`", parts), int(lines)) for parts, lines in rows]
+    assert sizes.keys() - {"conf.py", "build.py"} == {part for parts, _ in named for part in parts}
+    assert [(parts, lines) for parts, lines in named if abs(sum(sizes[part] for part in parts) - lines) > lines / 10] == []
+
+
+# Words of our own
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Each mark, and all marks, and a mark again", ["mark", "marks"]),
+        ("a bookmark, a benchmark-like thing, mark-up", []),
+        ("the small client says", ["small client"]),
+    ],
+)
+def test_first_mentions(text: str, found: list[str]) -> None:
+    assert [each[0] for each in words.first_mentions(text, ["marks", "mark", "small client"])] == found

@@ -5,63 +5,33 @@ What Postfix does with replies and changes is MILTER_README's; smtp-sink, which 
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import smtplib
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import mkdtemp
+from typing import Self
 
 import pytest
 from mailserver import COMMAND, ENVIRON, PATIENCE, until
+from postfix_server import Postfix, a_folder, greets
 from servers import free_port
+from service_process import remove
 
-MASTER = Path("/usr/lib/postfix/sbin/master")
-MASTER_CF = """\
-127.0.0.1:{port} inet n - n - - smtpd
-rewrite   unix - - n - - trivial-rewrite
-cleanup   unix n - n - 0 cleanup
-qmgr      unix n - n 300 1 qmgr
-bounce    unix - - n - 0 bounce
-defer     unix - - n - 0 bounce
-trace     unix - - n - 0 bounce
-error     unix - - n - - error
-smtp      unix - - n - - smtp
-discard   unix - - n - - discard
-anvil     unix - - n - 1 anvil
-proxymap  unix - - n - - proxymap
-showq     unix n - n - - showq
-postlog   unix-dgram n - n - 1 postlogd
-"""
-MAIN_CF = """\
-compatibility_level = 3.6
-queue_directory = {folder}/spool
-data_directory = {folder}/data
-maillog_file = {folder}/maillog
-maillog_file_prefixes = {folder}
-myhostname = mx.example.org
-mydestination =
-inet_protocols = ipv4
-relay_domains = example.net
-relay_transport = smtp:[127.0.0.1]:{sink}
-default_transport = discard:
-local_transport = error:none
-alias_maps =
-smtpd_authorized_xclient_hosts = 127.0.0.1
-smtpd_relay_restrictions = permit_auth_destination, reject
-smtputf8_enable = no
-smtpd_hard_error_limit = 100
-smtpd_soft_error_limit = 100
-smtpd_milters = {milter}
-milter_default_action = tempfail
-milter_command_timeout = 8s
-"""
-PLUGINS = '''
+SETTINGS = {  # of main.cf, with the milter and what keeps the messages
+    "relay_transport": "smtp:[127.0.0.1]:{sink}",
+    "smtpd_relay_restrictions": "permit_auth_destination, reject",
+    "smtputf8_enable": "no",
+    "smtpd_hard_error_limit": "100",
+    "smtpd_soft_error_limit": "100",
+    "smtpd_milters": "{milter}",
+    "milter_default_action": "tempfail",
+    "milter_command_timeout": "8s",
+}
+PLUGINS = """
 import asyncio, os
 from ra_plugins.ask.answerer import Answerer
 from ra_plugins.ask.question import Question
@@ -113,7 +83,7 @@ def judge(session):
 @plugin("rcpt", answers=(Say,))
 def talker(session):
     "Talk."
-'''
+"""
 SECTIONS = "[connection]\ndoor\n[mail]\ngreet\n[rcpt]\nplusaliases\njudge\n"
 CONTROL = {"milterplugins": SECTIONS, "rcpthosts": "example.net\n"}
 
@@ -121,15 +91,12 @@ CONTROL = {"milterplugins": SECTIONS, "rcpthosts": "example.net\n"}
 @pytest.fixture
 def home() -> Iterator[Path]:
     "A folder that Postfix's user may pass through, for a Postfix of our own."
-    if os.geteuid() or not MASTER.exists():
-        pytest.skip("to start a Postfix takes one that is installed, and root")
     if not find_spec("milter"):
         pytest.skip("pymilter isn't installed")
-    folder = Path(mkdtemp(prefix="milter-"))
-    folder.chmod(0o755)
+    folder = a_folder()
     (folder / "run").mkdir()
     yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
 
 
 class Milter:
@@ -159,27 +126,33 @@ class Milter:
         return self.log.read_text("utf-8", "replace")
 
 
-class Postfix:
-    "A Postfix of our own, behind it smtp-sink, which keeps each message in a file."
+class Delivering(Postfix):
+    "A Postfix that delivers to smtp-sink, which keeps each message in a file."
 
     def __init__(self, folder: Path, milter: str):
-        self.folder, self.port, self.sink = folder, free_port(), free_port()
-        self.delivered = folder / "delivered"
-        (folder / "main.cf").write_text(MAIN_CF.format(folder=folder, sink=self.sink, milter=milter))
-        (folder / "master.cf").write_text(MASTER_CF.format(port=self.port))
-        for name in ("spool", "data", "delivered"):
-            (folder / name).mkdir()
-        shutil.chown(folder / "data", "postfix")
-        shutil.chown(self.delivered, "postfix")
+        self.sink, self.delivered = free_port(), folder / "delivered"
+        named = {"sink": self.sink, "milter": milter}
+        super().__init__(folder, {name: value.format(**named) for name, value in SETTINGS.items()})
 
-    def start(self) -> list[subprocess.Popen[bytes]]:
-        environ = {**os.environ, "MAIL_CONFIG": str(self.folder)}
-        subprocess.run(["postfix", "-c", str(self.folder), "check"], check=True, env=environ, capture_output=True)
+    def __enter__(self) -> Self:
+        self.delivered.mkdir()
+        shutil.chown(self.delivered, "postfix")
         words = ["smtp-sink", "-u", "postfix", "-d", f"{self.delivered}/%M.", f"127.0.0.1:{self.sink}", "100"]
-        sink = subprocess.Popen(words, stderr=subprocess.DEVNULL)
-        master = subprocess.Popen([MASTER, "-c", str(self.folder), "-d"], env=environ, stdin=subprocess.DEVNULL)
-        until(lambda: _greets(self.port) and _greets(self.sink), "Postfix greets")
-        return [master, sink]
+        self.sinking = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        try:
+            until(lambda: greets(self.sink), "smtp-sink greets")
+            return super().__enter__()
+        except BaseException:
+            self._end_sink()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._end_sink()
+
+    def _end_sink(self) -> None:
+        self.sinking.terminate()
+        self.sinking.wait(PATIENCE)
 
     def messages(self, number: int) -> dict[str, list[str]]:
         "The lines of what was delivered, by subject, as soon as there are so many."
@@ -192,26 +165,12 @@ class Postfix:
         return {next(line[9:] for line in each if line.startswith("Subject: ")): each for each in ended()}
 
 
-def _greets(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
-        client.settimeout(PATIENCE)
-        return client.recv(3) == b"220"
-    return False
-
-
 @contextmanager
-def asked(home: Path, *options: str, tcp: bool = False) -> Iterator[tuple[Milter, Postfix]]:
+def asked(home: Path, *options: str, tcp: bool = False) -> Iterator[tuple[Milter, Delivering]]:
     "A milter, and a Postfix that asks it."
     place = f"inet:127.0.0.1:{free_port()}" if tcp else f"unix:{home}/run/milter"
-    postfix, processes = Postfix(home, place), list[subprocess.Popen[bytes]]()
-    with Milter(home, place, *options) as milter:
-        try:
-            processes = postfix.start()
-            yield milter, postfix
-        finally:
-            for process in processes:
-                process.terminate()
-                process.wait(PATIENCE)
+    with Milter(home, place, *options) as milter, Delivering(home, place) as postfix:
+        yield milter, postfix
 
 
 def smtp(postfix: Postfix, helo: str = "client.example.org") -> smtplib.SMTP:
@@ -220,7 +179,9 @@ def smtp(postfix: Postfix, helo: str = "client.example.org") -> smtplib.SMTP:
     return client
 
 
-def send(client: smtplib.SMTP, subject: str, *recipients: str, sender: str = "ana@example.net") -> list[tuple[int, str]]:
+def send(
+    client: smtplib.SMTP, subject: str, *recipients: str, sender: str = "ana@example.net"
+) -> list[tuple[int, str]]:
     "The replies at each RCPT, and to the message."
     replies = [client.mail(sender), *(client.rcpt(f"{each}@example.net") for each in recipients)]
     if any(code == 250 for code, _ in replies[1:]):
@@ -250,7 +211,9 @@ def test_what_plugins_say_becomes_of_mail_as_under_qmail(home: Path) -> None:
         assert recipients(messages["one"]) == ["ben@example.net", "eva@example.net"]
         assert recipients(messages["two"]) == ["dora@example.net", "fail@example.net"]
         assert any(line.startswith("X-Mail-Args: <new@example.net>") for line in messages["two"])
-        fields = [line for line in messages["one"] if line.startswith(("X-Number", "X-Second", "Received: from client"))]
+        fields = [
+            line for line in messages["one"] if line.startswith(("X-Number", "X-Second", "Received: from client"))
+        ]
         assert fields[:2] == ["X-Number: 1", "X-Second: ja, grün"] and fields[2].startswith("Received: from client")
         assert "X-Number: 2" in messages["two"]
         assert "judge: pid" in milter.said() and "ZeroDivisionError" in milter.said()

@@ -6,7 +6,6 @@ Answers are those of SMTPD_POLICY_README and access(5); Debian's Postfix does wi
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -15,36 +14,16 @@ from pathlib import Path
 
 import pytest
 from mailserver import COMMAND, PATIENCE, until
-from postfix_server import Asking, request
-from service_process import Service, remove, short_folder
+from postfix_server import GATE, Asking, PolicySockets, request
+from service_process import remove, short_folder
 
 SMTPDS = 200  # at once
-PLUGINS = '''
-import asyncio, os
-from ra_plugins.ask.answerer import Answerer
-from ra_plugins.ask.question import Question
+PLUGINS = (
+    GATE
+    + """
 from ra_plugins.spp.command import AddHeader, ChangeAddress, Delay, Later, Refuse, SetVariable
 from ra_plugins.spp.plugin import State, plugin
 from ra_plugins.support.environment import Environment, number, text, variable
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-class Gate(Question[str]):
-    "Is it open?"
-
-    answerer = "policies:GateAnswerer"
-
-
-class GateAnswerer(Answerer):
-    "Knows when the gate opens: as soon as there is such a file."
-
-    async def aanswer(self, question, until):
-        with open(f"{HERE}/arrived", "ab", 0) as file:
-            file.write(b".")
-        while not os.path.exists(f"{HERE}/open"):
-            await asyncio.sleep(0.01)
-        return "open"
 
 
 class Settings(Environment):
@@ -94,11 +73,12 @@ def dies(session):
 def changes(session):
     "Change an address."
     return ChangeAddress("other@example.org")
-'''
+"""
+)
 CHAINS = "[client]\nlooker\n[rcpt]\npatient\njudge\nWORD=sorry\ndies\n[data]\n[other:data]\n[other:rcpt]\njudge\nWORD=other\n"
 
 
-class Policies(Service):
+class Policies(PolicySockets):
     "The service with both kinds of sockets for Postfix."
 
     def __init__(self, folder: Path, *options: str, chains: str = CHAINS, alone: bool = False):
@@ -110,20 +90,6 @@ class Policies(Service):
         if alone:
             user = ["--user", "root"] if os.geteuid() == 0 else []
             self.command = [*COMMAND, "postfix", *places, *user, "--plugins", str(files[0]), *options]
-
-    def __enter__(self) -> Policies:
-        self.start()
-        return self
-
-    @property
-    def unix(self) -> str:
-        return str(self.folder / "policy")
-
-    @property
-    def inet(self) -> tuple[str, int]:
-        "The port that it says it listens on."
-        (port,) = re.findall(r"ready on .*inet:127\.0\.0\.1:(\d+)", self.log.read_text())[-1:]
-        return "127.0.0.1", int(port)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +178,9 @@ def test_the_client_is_looked_at_once_a_message(running: Policies) -> None:
 def test_a_plugin_that_fails_lets_the_mail_through(running: Policies) -> None:
     with Asking(running.unix) as smtpd:
         assert smtpd.ask("fail", "refuse", instance=instance())[1].startswith("553")
-    assert any(line.startswith("judge: pid 291 - failed, so the mail goes on: ZeroDivision") for line in running.lines())
+    assert any(
+        line.startswith("judge: pid 291 - failed, so the mail goes on: ZeroDivision") for line in running.lines()
+    )
 
 
 def test_many_smtpds_at_once(running: Policies) -> None:
@@ -279,7 +247,9 @@ def test_unknown_eight_bit_and_line_ends(running: Policies) -> None:
     "What a client says can't become an attribute, a line of the log or a part of the answer."
     helo = "caf\udce9\r\x1b[31m.example"
     with Asking(running.unix) as smtpd:
-        smtpd.send(request("refuse", b"new_in_postfix_9=\xff\nccert_subject=a=b\n", instance=instance(), helo_name=helo))
+        smtpd.send(
+            request("refuse", b"new_in_postfix_9=\xff\nccert_subject=a=b\n", instance=instance(), helo_name=helo)
+        )
         assert smtpd.answer() == "553 5.7.1 sorry 0 of 1"
     (line,) = [line for line in running.lines() if "who said caf" in line]
     assert line.endswith(r"who said caf\xe9\x0d\x1b[31m.example")
@@ -323,12 +293,16 @@ def test_an_answer_comes_before_postfix_gives_up(folder: Path) -> None:
             smtpd.send(request("wait"))
             assert smtpd.answer() == "DUNNO"
             assert smtpd.ask("defer") == ["451 4.7.1 come again"]
-        assert any("patient: pid 291 - no end after 0.2 seconds, so the mail goes on" in line for line in service.lines())
+        assert any(
+            "patient: pid 291 - no end after 0.2 seconds, so the mail goes on" in line for line in service.lines()
+        )
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "service"])
 def test_what_postfix_cant_do_ends_the_start(folder: Path, alone: bool) -> None:
-    service = Policies(folder, chains=CHAINS + "[mail]\nmsa\n[end-of-message]\nlooker\n[helo]\nchanges\nmissing\n", alone=alone)
+    service = Policies(
+        folder, chains=CHAINS + "[mail]\nmsa\n[end-of-message]\nlooker\n[helo]\nchanges\nmissing\n", alone=alone
+    )
     service.launch()
     assert service.process and service.process.wait(PATIENCE) == 3
     told = service.log.read_text()

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from dns_server import DnsServer
 from mailserver import COMMAND, ENVIRON, PATIENCE, until
-from postfix_server import Asking, Policies, Postfix, a_folder, codes, policyd_spf, request
+from postfix_server import GATE, Asking, Policies, Postfix, a_folder, codes, policyd_spf, request
 from rater_server import Process
 from servers import free_port
 from service_process import remove, short_folder
@@ -54,31 +54,11 @@ silent.example.net. TXT  "v=spf1 -all"
 """)
 FAULTS = {"silent.example.net": "servfail"}
 OPEN = "permit_auth_destination, reject"
-GATE = """
-import asyncio, os
-from ra_plugins.ask.answerer import Answerer
-from ra_plugins.ask.question import Question
+GATED = (
+    GATE
+    + """
 from ra_plugins.spp.command import AddHeader, Refuse
 from ra_plugins.spp.plugin import plugin
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-class Gate(Question[str]):
-    "Is it open?"
-
-    answerer = "gates:GateAnswerer"
-
-
-class GateAnswerer(Answerer):
-    "Knows when the gate opens: as soon as there is such a file."
-
-    async def aanswer(self, question, until):
-        with open(f"{HERE}/arrived", "ab", 0) as file:
-            file.write(b".")
-        while not os.path.exists(f"{HERE}/open"):
-            await asyncio.sleep(0.01)
-        return "open"
 
 
 @plugin("rcpt", asks=(Gate,), seconds=80)
@@ -86,6 +66,7 @@ async def patient(session):
     "Wait for the gate."
     return Refuse(550, "5.7.1", f"{await Gate()} for {session.rcpt_to}")
 """
+)
 
 
 @pytest.fixture
@@ -199,7 +180,7 @@ def test_watching_first(folder: Path, nameserver: DnsServer) -> None:
 
 def test_a_service_that_dies_in_the_middle_of_a_request(folder: Path) -> None:
     "Postfix asks again, hears nobody, and says 451: the client has its mail still, and brings it when we are back."
-    (folder / "gates.py").write_text(GATE)
+    (folder / "gates.py").write_text(GATED)
     port = free_port()
     chains = "[rcpt]\npatient\n"
     ours = Policies(folder, chains, files=[folder / "gates.py"], port=port)
@@ -233,7 +214,7 @@ def test_what_else_can_be_done_while_it_is_away(folder: Path) -> None:
 
 def test_many_smtpds_at_once(folder: Path) -> None:
     "Each process of Postfix has a connection of its own, all wait for one answer, and each client gets its own."
-    (folder / "gates.py").write_text(GATE)
+    (folder / "gates.py").write_text(GATED)
     with (
         Policies(folder, "[rcpt]\npatient\n", files=[folder / "gates.py"]) as ours,
         Postfix(folder, settings(ours.check), smtpds=str(SMTPDS + 10)) as server,
@@ -426,7 +407,10 @@ def test_the_guide_followed_to_the_letter(folder: Path, nameserver: DnsServer) -
         "What the guide has one type, for this Postfix."
         subprocess.run([words[0], "-c", folder, *words[1:]], check=True, capture_output=True, env={**os.environ})
 
-    with Policies(folder, watching, port=port, DNSSERVERS=dns, GREYLISTSTORE=store) as ours, Postfix(folder, {}) as server:
+    with (
+        Policies(folder, watching, port=port, DNSSERVERS=dns, GREYLISTSTORE=store) as ours,
+        Postfix(folder, {}) as server,
+    ):
         for each in lines[:2]:
             told("postconf", "-e", each.replace("10040", str(port)))
         told("postfix", "reload")

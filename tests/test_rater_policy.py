@@ -229,7 +229,7 @@ def test_whatever_is_asked_has_an_answer_of_one_line(requests: list[dict[str, st
 
 def test_mistakes_in_templates_are_told_with_their_lines() -> None:
     told = problems(
-        '[policy]\nlisten = "localhost:10040"\nover = "OK"\n'
+        '[policy]\nlisten = "localhost:10041"\nover = "OK"\n'
         '[[policy.rules]]\nclass = "users"\nvalue = "{sasl_usernam}"\nstate = "RCTP"\n'
         '[[policy.rules]]\nclass = "user"\nvalue = "{sender"\nover = "REJECT 4.7.1 {waits}"\n'
     )
@@ -269,9 +269,9 @@ def test_messages_are_counted_at_data() -> None:
 
 
 def test_check_says_what_postfix_is_told() -> None:
-    rater = parse_config("rater.toml", ('[policy]\nlisten = "inet:127.0.0.1:10040"\n' + BY_USER + LIMITS).encode())
+    rater = parse_config("rater.toml", ('[policy]\nlisten = "inet:127.0.0.1:10041"\n' + BY_USER + LIMITS).encode())
     lines = described(rater).splitlines()
-    assert "Postfix: 127.0.0.1 port 10040, at most 1,000 connections" in lines
+    assert "Postfix: 127.0.0.1 port 10041, at most 1,000 connections" in lines
     assert any(line.startswith("  RCPT: user {sasl_username} is counted; over its limit: DEFER_IF_PERMIT") for line in lines)
 
 
@@ -284,7 +284,7 @@ def test_the_packaged_example_can_be_used() -> None:
 def test_the_libconfig_syntax_says_the_same() -> None:
     content = b"""
     limits: { user: ( ("*", 3600, 2) ); };
-    policy: { listen: "127.0.0.1:10040"; rules: ( { class: "user"; value: "{sasl_username}"; } ); };
+    policy: { listen: "127.0.0.1:10041"; rules: ( { class: "user"; value: "{sasl_username}"; } ); };
     """
     policy = parse_config("rater.conf", content).policy
     assert policy is not None and policy.rules[0].value.text == "{sasl_username}"

@@ -22,6 +22,7 @@ from test_declarations import FAILURES, FILES, FOUND, PLUGINS, TOLD, environment
 
 from ra_plugins.ask.question import Question
 from ra_plugins.ask.seen import FIRST_SEEN, STANDINGS, TOO_EARLY, Seen, Sighting
+from ra_plugins.cli.report.frequent import FrequentCounter
 from ra_plugins.cli.report.messages import (
     NEAR_MISS,
     TROUBLE,
@@ -33,9 +34,11 @@ from ra_plugins.cli.report.messages import (
 )
 from ra_plugins.cli.report.page import report_page
 from ra_plugins.cli.report.reading import LOG_LINE_BYTES, LogFile
+from ra_plugins.cli.report.sessions import SESSIONS_KEPT
 from ra_plugins.cli.report.stamps import Stamps
-from ra_plugins.cli.report.tally import SESSIONS_KEPT, FrequentCounter, LogTally, Timeline
+from ra_plugins.cli.report.tally import LogTally
 from ra_plugins.cli.report.telling import report_data, report_text
+from ra_plugins.cli.report.timeline import Timeline
 from ra_plugins.hosts.service.verdicts import verdict_line
 from ra_plugins.spp.command import Command, Drop, Later, Refuse, Reply
 from ra_plugins.spp.session import Session

@@ -16,8 +16,8 @@ import pytest
 from mailserver import PATIENCE, ROOT, until
 from service_process import SESSION, Service, remove, short_folder
 
-from ra_plugins.cli.check_sections import SetUp
-from ra_plugins.cli.check_service import check_service
+from ra_plugins.cli.check.service import check_service
+from ra_plugins.cli.check.setup import SetUp
 from ra_plugins.cli.install import install
 from ra_plugins.cli.listing import page
 from ra_plugins.hosts.catalogue import catalogue

@@ -184,12 +184,12 @@ def test_no_name_stands_nowhere(site: Path) -> None:
 
 
 def test_a_word_of_ours_is_a_link_to_what_it_means(site: Path) -> None:
-    assert re.search(
-        r'from_the_c_plugins.html#plugin-by-plugin"[^>]*>.{0,60}Mend', html(site, "plugins/localmail"), re.S
-    )
-    assert "marks each place where one does something else than the C plugin does" in html(
-        site, "guides/from_the_c_plugins"
-    )
+    "Where it first stands on a page, and only there."
+    assert html(site, "plugins/localmail").count('href="../words.html#word-Mend"') == 1
+    assert "where a plugin does something else than the C plugin" in html(site, "words")
+    assert 'href="../words.html#word-mark"' in html(site, "rater/memory")
+    assert 'href="../words.html#word-mark"' not in html(site, "guides/qmail")  # a word of rater's
+    assert "something has happened once" in (site / "_static" / "tips" / "words.js").read_text()
 
 
 def test_guides_show_no_python_where_one_types_commands(site: Path) -> None:

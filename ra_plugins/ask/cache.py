@@ -106,9 +106,8 @@ class AnswerCache:
                 f"size should be a number of bytes from 0 on, not {size!r:.60}"
             )
         self.size, self.clock, self.used = size, clock, 0
-        self.kept: OrderedDict[tuple[str, str], tuple[float, Records | Unanswered]] = (
-            OrderedDict()
-        )  # until when, and what
+        # until when, and what
+        self.kept = OrderedDict[tuple[str, str], tuple[float, Records | Unanswered]]()
         self.lock = Lock()
 
     def __len__(self) -> int:
@@ -118,11 +117,8 @@ class AnswerCache:
         "What is known, its TTL counted down; None for nothing that still holds."
         now = self.clock()
         with self.lock:
-            for key in (
-                ((name, rdtype), (name, NXDOMAIN))
-                if rdtype != "CNAME"
-                else ((name, rdtype),)
-            ):
+            for kind in (rdtype, NXDOMAIN) if rdtype != "CNAME" else (rdtype,):
+                key = name, kind
                 until, answer = self.kept.get(key, (now, None))
                 if answer is None:
                     continue

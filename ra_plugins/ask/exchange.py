@@ -22,7 +22,7 @@ import dns.message
 from ra_plugins.ask.question import Broken
 
 # %% auto #0
-__all__ = ['SOCKET_LIMIT', 'NARROW', 'EXHAUSTED', 'LocalFault', 'brief_reason', 'WaitingLine', 'done_by', 'SocketLine',
+__all__ = ['SOCKET_LIMIT', 'NARROW', 'EXHAUSTED', 'LocalFault', 'brief_reason', 'done_by', 'WaitingLine', 'SocketLine',
            'matching_response', 'exchange_messages']
 
 # %% ../../nbs/ask/04_exchange.ipynb #4db1de58
@@ -48,6 +48,18 @@ def brief_reason(error: BaseException) -> str:
     if not text:
         return type(error).__name__
     return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+# %% ../../nbs/ask/04_exchange.ipynb #38404127
+async def done_by(
+    future: asyncio.Future[Any],
+    until: float,  # on the system's monotonic clock
+) -> bool:
+    """Wait for a result, which isn't stopped by our deadline, and may be wanted by
+    others. Is it there?"""
+    if not future.done():
+        left = None if until == inf else max(until - time.monotonic(), 0)
+        await asyncio.wait({future}, timeout=left)
+    return future.done()
 
 # %% ../../nbs/ask/04_exchange.ipynb #d9766605
 class _Turn:
@@ -122,19 +134,6 @@ class WaitingLine:
         if not came:
             raise LocalFault("no socket was free in time")
 
-# %% ../../nbs/ask/04_exchange.ipynb #38404127
-async def done_by(
-    future: asyncio.Future[Any],
-    until: float,  # on the system's monotonic clock
-) -> bool:
-    """Wait for a result, which isn't stopped by our deadline, and may be wanted by
-    others. Is it there?"""
-    if not future.done():
-        await asyncio.wait(
-            {future}, timeout=None if until == inf else max(until - time.monotonic(), 0)
-        )
-    return future.done()
-
 # %% ../../nbs/ask/04_exchange.ipynb #d0915ec6
 class SocketLine(WaitingLine):
     "A line for sockets, of which the system may have fewer than we would use."
@@ -174,10 +173,8 @@ class SocketLine(WaitingLine):
             if not self.taken:
                 self.call()
                 raise LocalFault(brief_reason(error))
-            self.narrow, self.narrow_until = (
-                max(1, self.taken * 3 // 4),
-                time.monotonic() + NARROW,
-            )
+            self.narrow = max(1, self.taken * 3 // 4)
+            self.narrow_until = time.monotonic() + NARROW
             turn = _Turn()
             self.waiting.appendleft(turn)
         await self.wait_for(turn, until)
@@ -202,10 +199,8 @@ def matching_response(
 # %% ../../nbs/ask/04_exchange.ipynb #480475e5
 async def _packet(connection: socket.socket, until: float) -> bytes:
     "The packet that comes next; `TimeoutError` if none does."
-    loop, number = (
-        asyncio.get_running_loop(),
-        connection.fileno(),
-    )  # asyncio describes a socket that it doesn't know
+    loop = asyncio.get_running_loop()
+    number = connection.fileno()  # a socket that it doesn't know, asyncio describes
     arrived: asyncio.Future[bytes] = loop.create_future()
     loop.add_reader(number, _receive, connection, arrived)
     timer = loop.call_later(until - time.monotonic(), _fail, arrived, TimeoutError())
@@ -257,24 +252,51 @@ async def _over_tcp(
     try:
         response = matching_response(request, packet)
     except dns.message.Truncated:
-        raise Broken(
-            "an answer cut short"
-        ) from None  # over TCP, where that has no excuse
+        # over TCP, where that has no excuse
+        raise Broken("an answer cut short") from None
     if response is None:
         raise Broken("an answer to another question")
     return response
 
 
 async def _exactly(connection: socket.socket, length: int) -> bytes:
-    received = b""
+    received, loop = b"", asyncio.get_running_loop()
     while len(received) < length:
-        more = await asyncio.get_running_loop().sock_recv(
-            connection, length - len(received)
-        )
+        more = await loop.sock_recv(connection, length - len(received))
         if not more:
             raise EOFError("the nameserver hung up")
         received += more
     return received
+
+# %% ../../nbs/ask/04_exchange.ipynb #e48e8760
+_Talk = Callable[
+    [socket.socket, Any, float, dns.message.Message], Awaitable[dns.message.Message]
+]
+
+
+async def _over(
+    kind: socket.SocketKind,
+    talk: _Talk,
+    sockets: SocketLine,
+    server: tuple[str, int],
+    request: dns.message.Message,
+    until: float,
+    seconds: float,
+) -> dns.message.Message:
+    "Talk to a server over a socket, which is there when there is a place for it."
+    family = dns.inet.af_for_address(server[0])
+    connection = await sockets.open(family, kind, until)
+    try:
+        with connection:
+            address = dns.inet.low_level_address_tuple(server, family)
+            end = min(until, time.monotonic() + seconds)
+            return await talk(connection, address, end, request)
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise LocalFault(brief_reason(error)) from None
+        raise
+    finally:
+        sockets.leave()
 
 # %% ../../nbs/ask/04_exchange.ipynb #76cb8e63
 async def exchange_messages(
@@ -284,28 +306,12 @@ async def exchange_messages(
     until: float,  # on the system's monotonic clock
     seconds: float = inf,  # for one try
 ) -> dns.message.Message:
-    """The response of a nameserver to a request. `TimeoutError` if there is none in time, `OSError` or `EOFError` if the network
-    or the server is against it, `Broken` for what isn't an answer, and `LocalFault` if this machine has no socket for it."""
-
-    async def over(
-        kind: socket.SocketKind, talk: Callable[..., Awaitable[dns.message.Message]]
-    ) -> dns.message.Message:
-        family = dns.inet.af_for_address(server[0])
-        connection = await sockets.open(family, kind, until)
-        try:
-            with connection:
-                address = dns.inet.low_level_address_tuple(server, family)
-                return await talk(
-                    connection, address, min(until, time.monotonic() + seconds), request
-                )
-        except OSError as error:
-            if error.errno in EXHAUSTED:
-                raise LocalFault(brief_reason(error)) from None
-            raise
-        finally:
-            sockets.leave()
-
+    """The response of a nameserver to a request. It raises `TimeoutError` if there is
+    none in time, `OSError` or `EOFError` if the network or the server is against it,
+    `Broken` for what isn't an answer, and `LocalFault` if this machine has no socket
+    for it."""
+    rest = sockets, server, request, until, seconds
     try:
-        return await over(socket.SOCK_DGRAM, _over_udp)
+        return await _over(socket.SOCK_DGRAM, _over_udp, *rest)
     except dns.message.Truncated:
-        return await over(socket.SOCK_STREAM, _over_tcp)
+        return await _over(socket.SOCK_STREAM, _over_tcp, *rest)

@@ -32,31 +32,39 @@ from ra_plugins.ask.question import Broken, Refused
 __all__ = ['RESOLV_CONF', 'RESOLV_CONF_LIMIT', 'TRY_AGAIN', 'PAYLOAD', 'PLAIN_SECONDS', 'EDNS_TROUBLE', 'parse_nameserver',
            'Nameserver', 'parse_resolv_conf', 'NameserverList', 'ask_nameserver', 'answer_in']
 
+# %% ../../nbs/ask/05_nameserver.ipynb #a29c8fce
+def _split_port(text: str) -> tuple[str, str | None]:
+    "An address without brackets, and what stands behind it as its port."
+    address, mark, digits = text.partition("#")
+    bracketed = text.startswith("[") and not text.endswith("]")
+    if not mark and (bracketed or text.count(":") == 1):
+        address, mark, digits = text.rpartition(":")
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    return address, digits if mark else None
+
+
+def _is_port(digits: str) -> bool:
+    return digits.isascii() and digits.isdigit() and 0 < int(digits[:6]) < 65536
+
 # %% ../../nbs/ask/05_nameserver.ipynb #d0923c53
 def parse_nameserver(
     text: str,
     port: int = 53,  # if the text has none
 ) -> tuple[str, int]:  # address and port
-    "Where a nameserver is: `192.0.2.53`, `192.0.2.53#5353`, `192.0.2.53:5353` or `[2001:db8::53]:5353`; else `ValueError`."
+    """Where a nameserver is: `192.0.2.53`, `192.0.2.53#5353`, `192.0.2.53:5353` or
+    `[2001:db8::53]:5353`; else `ValueError`."""
     if not isinstance(text, str):
         raise ValueError(
-            f"nameservers should be a list of addresses, not one with {text!r:.60} in it"
+            "nameservers should be a list of addresses, "
+            f"not one with {text!r:.60} in it"
         )
-    address, mark, digits = text.partition("#")
-    if not mark and (
-        text.startswith("[") and not text.endswith("]") or text.count(":") == 1
-    ):
-        address, mark, digits = text.rpartition(":")
-    if address.startswith("[") and address.endswith("]"):
-        address = address[1:-1]
-    if not dns.inet.is_address(address) or (
-        mark
-        and not (digits.isascii() and digits.isdigit() and 0 < int(digits[:6]) < 65536)
-    ):
+    address, digits = _split_port(text)
+    if not dns.inet.is_address(address) or not (digits is None or _is_port(digits)):
         raise ValueError(
             f"nameservers should be IP addresses, or address#port, not {text!r:.60}"
         )
-    return address, int(digits) if mark else port
+    return address, port if digits is None else int(digits)
 
 # %% ../../nbs/ask/05_nameserver.ipynb #3c2731ad
 class Nameserver:
@@ -65,9 +73,8 @@ class Nameserver:
     def __init__(self, address: str, port: int):
         self.address, self.port = address, port
         self.failures = 0  # how often it has been of no use since it last was
-        self.plain_until = (
-            -inf
-        )  # until then it is asked without EDNS, on the system's monotonic clock
+        # until then it is asked without EDNS, on the system's monotonic clock
+        self.plain_until = -inf
 
     def __repr__(self) -> str:
         return f"<nameserver {self.address}#{self.port}, {self.failures} failures>"
@@ -75,30 +82,34 @@ class Nameserver:
 # %% ../../nbs/ask/05_nameserver.ipynb #d7b51dff
 RESOLV_CONF = "/etc/resolv.conf"
 RESOLV_CONF_LIMIT = 65_536  # bytes that are read of it
-TRY_AGAIN = (
-    2  # seconds until another server is asked, or the same again, if nobody says
-)
+# seconds until another server is asked, or the same again, if nobody says
+TRY_AGAIN = 2
 
-# %% ../../nbs/ask/05_nameserver.ipynb #eaa9509a
+# %% ../../nbs/ask/05_nameserver.ipynb #5052d9b6
+_BOUNDS = {"timeout": 30, "attempts": 5}  # the C library's
+
+
+def _option(word: str) -> dict[str, int]:
+    "One of the options timeout, attempts and rotate; nothing for any other."
+    name, _, value = word.partition(":")
+    if name in _BOUNDS and value.isascii() and value.isdigit():
+        return {name: max(1, min(int(value[:6]), _BOUNDS[name]))}
+    return {"rotate": 1} if word == "rotate" else {}
+
+# %% ../../nbs/ask/05_nameserver.ipynb #f7c95540
 def parse_resolv_conf(
     text: str,
-) -> tuple[
-    list[str], dict[str, int]
-]:  # addresses; and the options timeout, attempts and rotate, if they are there
-    "What a resolv.conf says (resolv.conf(5)). What makes no sense is passed over, as the C library does."
-    addresses, options = [], {}
+) -> tuple[list[str], dict[str, int]]:  # addresses; and the options that are there
+    """What a resolv.conf says (resolv.conf(5)). What makes no sense is passed over, as
+    the C library does."""
+    addresses: list[str] = []
+    options: dict[str, int] = {}
     for line in text.splitlines():
         keyword, *words = line.split() or [""]
         if keyword == "nameserver" and words and dns.inet.is_address(words[0]):
             addresses.append(words[0])
         for option in words if keyword == "options" else ():
-            name, _, value = option.partition(":")
-            if name in ("timeout", "attempts") and value.isascii() and value.isdigit():
-                options[name] = max(
-                    1, min(int(value[:6]), 30 if name == "timeout" else 5)
-                )  # the C library's bounds
-            elif option == "rotate":
-                options[name] = 1
+            options.update(_option(option))
     return addresses, options
 
 # %% ../../nbs/ask/05_nameserver.ipynb #4f55b66d
@@ -118,6 +129,18 @@ def _regular_file(path: str | os.PathLike[str]) -> tuple[os.stat_result, str]:
 def _identity(state: os.stat_result) -> tuple[int, ...]:
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
+# %% ../../nbs/ask/05_nameserver.ipynb #77e826be
+def _named(nameservers: Iterable[str] | None, port: int) -> list[Nameserver]:
+    "The nameservers that a program names, if it does."
+    if nameservers is not None and (
+        isinstance(nameservers, (str, bytes)) or not hasattr(nameservers, "__iter__")
+    ):
+        raise ValueError(
+            "nameservers should be a list of addresses, as in "
+            f'["192.0.2.53"], not {nameservers!r:.60}'
+        )
+    return [Nameserver(*parse_nameserver(each, port)) for each in nameservers or ()]
+
 # %% ../../nbs/ask/05_nameserver.ipynb #0ee53048
 class NameserverList:
     """The nameservers to ask, and how: as a program names them, or as resolv.conf does
@@ -133,22 +156,8 @@ class NameserverList:
         # or 2
         try_again: float | None = None,
     ):
-        if nameservers is not None and (
-            isinstance(nameservers, (str, bytes))
-            or not hasattr(nameservers, "__iter__")
-        ):
-            raise ValueError(
-                f'nameservers should be a list of addresses, as in ["192.0.2.53"], not {nameservers!r:.60}'
-            )
-        self.path, self.port, self.fixed, self.try_again = (
-            path,
-            port,
-            nameservers is not None,
-            try_again,
-        )
-        self.servers = [
-            Nameserver(*parse_nameserver(each, port)) for each in nameservers or ()
-        ]
+        self.path, self.port, self.try_again = path, port, try_again
+        self.fixed, self.servers = nameservers is not None, _named(nameservers, port)
         self.options: dict[str, int] = {}
         self.seen: tuple[int, ...] = ()
         self.looked, self.turn = -inf, 0
@@ -177,10 +186,8 @@ class NameserverList:
         if not addresses:
             raise ValueError("it names no nameserver")
         known = {each.address: each for each in self.servers}
-        self.servers = [
-            known.get(address) or Nameserver(address, self.port)
-            for address in addresses
-        ]
+        port = self.port
+        self.servers = [known.get(each) or Nameserver(each, port) for each in addresses]
         self.options, self.seen = options, _identity(state)
 
     @property
@@ -214,13 +221,11 @@ async def ask_nameserver(
     """The response of a nameserver, with EDNS or without; raises what
     `exchange_messages` does."""
     place, edns = (server.address, server.port), time.monotonic() >= server.plain_until
-    response = await exchange_messages(
-        sockets, place, _query(name, rdtype, edns), until, seconds
-    )
+    query = _query(name, rdtype, edns)
+    response = await exchange_messages(sockets, place, query, until, seconds)
     if edns and response.rcode() in EDNS_TROUBLE:
-        response = await exchange_messages(
-            sockets, place, _query(name, rdtype, False), until, seconds
-        )
+        query = _query(name, rdtype, False)
+        response = await exchange_messages(sockets, place, query, until, seconds)
         if response.rcode() not in EDNS_TROUBLE:
             server.plain_until = time.monotonic() + PLAIN_SECONDS
     return response
@@ -228,9 +233,9 @@ async def ask_nameserver(
 
 def _query(name: dns.name.Name, rdtype: str, edns: bool) -> dns.message.Message:
     "A query, with a number of its own."
-    return dns.message.make_query(
-        name, rdtype, use_edns=0 if edns else False, payload=PAYLOAD if edns else None
-    )
+    if edns:
+        return dns.message.make_query(name, rdtype, use_edns=0, payload=PAYLOAD)
+    return dns.message.make_query(name, rdtype, use_edns=False)
 
 # %% ../../nbs/ask/05_nameserver.ipynb #8ca77a2f
 def answer_in(response: dns.message.Message) -> dns.message.ChainingResult:

@@ -57,6 +57,8 @@ from ra_plugins.ask.question import (
 from ra_plugins.support.environment import Environment, timeout_seconds, variable
 
 Follow = Callable[[Lookup, Records], Iterable[Lookup]]  # as in `Prefetch`
+_Key = tuple[str, str]  # of a lookup: name and type
+_Task = asyncio.Task[Records | Unanswered]
 
 # %% auto #0
 __all__ = ['LOOKUP_TIMEOUT', 'PREFETCH_LIMIT', 'SHORTEST', 'Resolver', 'resolve', 'Lookups', 'nameserver_list',
@@ -97,19 +99,46 @@ LOOKUP_TIMEOUT = 10  # seconds for one lookup, with all its tries
 PREFETCH_LIMIT = 30  # lookups that one check may ask ahead
 SHORTEST = 0.001  # seconds that a lookup or a try may have
 
+# %% ../../nbs/ask/06_resolver.ipynb #1a62299f
+def _check_arguments(
+    numbers: dict[str, int],
+    seconds: dict[str, float],
+    cache: AnswerCache | None,
+    resolv_conf: object,
+) -> None:
+    "`ValueError` for an argument of a resolver's that is of no use."
+    _require_number("port", numbers["port"], 1, 65535, "a number from 1 to 65535")
+    _require_number("prefetch", numbers["prefetch"], 0, inf, "a number from 0 on")
+    _require_number("sockets", numbers["sockets"], 1, inf, "a number from 1 on")
+    form = f"a number of seconds from {SHORTEST} to {LONGEST}"
+    for name, value in seconds.items():
+        _require_number(name, value, SHORTEST, LONGEST, form, whole=False)
+    if cache is not None and not isinstance(cache, AnswerCache):
+        raise ValueError(f"cache should be an AnswerCache, not {cache!r:.60}")
+    if not isinstance(resolv_conf, (str, PathLike)):
+        raise ValueError(
+            f"resolv_conf should be the path of a file, not {resolv_conf!r:.60}"
+        )
 
+# %% ../../nbs/ask/06_resolver.ipynb #4f55b568
 class Resolver:
-    """Answers lookups from nameservers. All checks may share one, in whatever threads and event loops they run.
+    """Answers lookups from nameservers. All checks may share one, in whatever threads
+    and event loops they run.
 
     Parameters::
 
-        nameservers  a list of IP addresses to ask, as in ["192.0.2.53", "2001:db8::53", "127.0.0.1#5353"], the last with a port;
-                     by default, those in resolv.conf
+        nameservers  a list of IP addresses to ask, as in ["192.0.2.53", "2001:db8::53",
+                     "127.0.0.1#5353"], the last with a port; by default, those in
+                     resolv.conf
         port         that of nameservers without one of their own, from 1 to 65535
-        timeout      seconds for one lookup with all its tries, from 0.001 to 86400; a check has a timeout of its own
-        try_again    seconds until another server is asked, or the same again; by default, what resolv.conf says, or 2
-        cache        an AnswerCache, where resolvers are to share one; by default, one of its own, of 32 MB
-        prefetch     how many lookups one check may ask ahead, from 0 for one question after the other
+        timeout      seconds for one lookup with all its tries, from 0.001 to 86400; a
+                     check has a timeout of its own
+        try_again    seconds until another server is asked, or the same again; by
+                     default, what resolv.conf says, or 2
+        cache        an AnswerCache, if resolvers are to share one; by default, one of
+                     its own, of 32 MB
+        prefetch     how many lookups one check may ask ahead, from 0 for one question
+                     after the other
         sockets      how many may be open at once, from 1
         resolv_conf  the path of that file, which is read again when it changes
 
@@ -118,41 +147,24 @@ class Resolver:
 
     def __init__(
         self,
-        # as for `parse_nameserver`; None for those in resolv.conf
         nameservers: Iterable[str] | None = None,
-        port: int = 53,  # of nameservers that name none
-        timeout: float = LOOKUP_TIMEOUT,  # seconds for one lookup with all its tries
-        # seconds until another server is asked, or the same again; as in resolv.conf,
-        # or 2
+        port: int = 53,
+        timeout: float = LOOKUP_TIMEOUT,
         try_again: float | None = None,
         cache: AnswerCache | None = None,
-        # how many lookups one check may ask ahead; 0 for one question after the other
         prefetch: int = PREFETCH_LIMIT,
-        sockets: int = SOCKET_LIMIT,  # that may be open at once
+        sockets: int = SOCKET_LIMIT,
         resolv_conf: str | PathLike[str] = RESOLV_CONF,
     ):
-        _require_number("port", port, 1, 65535, "a number from 1 to 65535")
-        _require_number("prefetch", prefetch, 0, inf, "a number from 0 on")
-        _require_number("sockets", sockets, 1, inf, "a number from 1 on")
-        for name, seconds in (
-            ("timeout", timeout),
-            ("try_again", LOOKUP_TIMEOUT if try_again is None else try_again),
-        ):
-            form = f"a number of seconds from {SHORTEST} to {LONGEST}"
-            _require_number(name, seconds, SHORTEST, LONGEST, form, whole=False)
-        if cache is not None and not isinstance(cache, AnswerCache):
-            raise ValueError(f"cache should be an AnswerCache, not {cache!r:.60}")
-        if not isinstance(resolv_conf, (str, PathLike)):
-            raise ValueError(
-                f"resolv_conf should be the path of a file, not {resolv_conf!r:.60}"
-            )
+        given = {} if try_again is None else {"try_again": try_again}
+        numbers = {"port": port, "prefetch": prefetch, "sockets": sockets}
+        _check_arguments(numbers, {"timeout": timeout, **given}, cache, resolv_conf)
         self.nameservers = NameserverList(nameservers, port, resolv_conf, try_again)
         self.timeout, self.prefetch = timeout, prefetch
         self.cache = AnswerCache() if cache is None else cache
         self.sockets = SocketLine(sockets)
-        self.running: dict[
-            Any, asyncio.Future[Records | Unanswered | None]
-        ] = {}  # by event loop and lookup
+        # by event loop and lookup
+        self.running: dict[Any, asyncio.Future[Records | Unanswered | None]] = {}
 
     @property
     def sent(self) -> int:
@@ -167,10 +179,13 @@ def _no_answer(whys: list[Unanswered]) -> Unanswered:
         return Silent("no answer in time")
     if all(isinstance(why, Refused) for why in whys):
         return spoken[-1]
-    return next(
-        (why for why in reversed(spoken) if isinstance(why, Broken)),
-        Broken(str(spoken[-1])),
-    )
+    broken = (why for why in reversed(spoken) if isinstance(why, Broken))
+    return next(broken, Broken(str(spoken[-1])))
+
+# %% ../../nbs/ask/06_resolver.ipynb #05aca8bb
+def _as_reason(error: Exception) -> Unanswered:
+    "What went wrong, as a decision gets to know it."
+    return error if isinstance(error, Unanswered) else Broken(brief_reason(error))
 
 # %% ../../nbs/ask/06_resolver.ipynb #32323258
 _Found = tuple[dns.message.Message, dns.message.ChainingResult]
@@ -193,26 +208,39 @@ async def _ask_all(
             server.failures = 0
             return response, answer_in(response)
         except TimeoutError:
-            if (
-                time.monotonic() - began >= min(patience, resolver.timeout) / 2
-            ):  # not if we had hardly any time
+            # not if we had hardly any time
+            if time.monotonic() - began >= min(patience, resolver.timeout) / 2:
                 server.failures += 1
             servers.append(server)
             whys.append(Silent("no answer in time"))
-        except (Refused, OSError, EOFError) as error:
-            server.failures += 1
-            whys.append(
-                error if isinstance(error, Refused) else Broken(brief_reason(error))
-            )
         except LocalFault:
             raise
-        except (Broken, dns.exception.DNSException) as error:
-            whys.append(
-                error if isinstance(error, Broken) else Broken(brief_reason(error))
-            )
+        except (Refused, Broken, OSError, EOFError, dns.exception.DNSException) as why:
+            if not isinstance(why, (Broken, dns.exception.DNSException)):
+                server.failures += 1
+            whys.append(_as_reason(why))
     raise _no_answer(whys)
 
-# %% ../../nbs/ask/06_resolver.ipynb #bc31acd8
+# %% ../../nbs/ask/06_resolver.ipynb #a982aa6e
+def _result(
+    response: dns.message.Message,
+    found: dns.message.ChainingResult,
+    rdtype: str,
+    seconds: int,  # for which it holds
+) -> tuple[str, Records] | None:
+    """The answer in a response, and the type under which it is kept; None if there is
+    only an alias in it."""
+    if found.answer is not None:
+        return rdtype, Records(map(RDATA_VALUES[rdtype], found.answer), seconds)
+    missing = response.rcode() == dns.rcode.NXDOMAIN
+    types = [records.rdtype for records in response.authority]
+    sure = dns.rdatatype.SOA in types
+    if missing or sure or not found.cnames:
+        answer = Records((), seconds if sure else 0, not missing)
+        return NXDOMAIN if missing else rdtype, answer
+    return None
+
+
 async def _find(resolver: Resolver, lookup: Lookup, until: float) -> Records:
     "Ask nameservers, and keep what they say; `Unanswered` if they don't."
     name, rdtype = lookup.key
@@ -222,17 +250,9 @@ async def _find(resolver: Resolver, lookup: Lookup, until: float) -> Records:
         seconds, links = min(seconds, found.minimum_ttl), links + len(found.cnames)
         if links > CNAME_LIMIT:
             raise Broken(ENDLESS)
-        if found.answer is not None:
-            answer = Records(map(RDATA_VALUES[rdtype], found.answer), seconds)
-            resolver.cache.put(name, rdtype, answer)
-            return answer
-        missing = response.rcode() == dns.rcode.NXDOMAIN
-        sure = any(
-            records.rdtype == dns.rdatatype.SOA for records in response.authority
-        )
-        if missing or sure or not found.cnames:
-            answer = Records((), seconds if sure else 0, not missing)
-            resolver.cache.put(name, NXDOMAIN if missing else rdtype, answer)
+        if result := _result(response, found, rdtype, seconds):
+            kept_as, answer = result
+            resolver.cache.put(name, kept_as, answer)
             return answer
         asked = found.canonical_name
     return Records(exists=False)
@@ -267,17 +287,14 @@ async def _lead(
     "Ask, on behalf of all who want to know."
     future = resolver.running[place] = place[0].create_future()
     answer: Records | Unanswered | None = (
-        None  # as it stays if we are cancelled, or late
+        None  # it stays so if we're cancelled, or late
     )
+    end = min(until, time.monotonic() + resolver.timeout)
     try:
-        answer = await _find(
-            resolver, lookup, min(until, time.monotonic() + resolver.timeout)
-        )
+        answer = await _find(resolver, lookup, end)
     except (Unanswered, dns.exception.DNSException, OSError, ValueError) as error:
         if time.monotonic() < until:
-            answer = (
-                error if isinstance(error, Unanswered) else Broken(brief_reason(error))
-            )
+            answer = _as_reason(error)
             if not isinstance(error, LocalFault):
                 resolver.cache.put(*lookup.key, answer)
     finally:
@@ -291,21 +308,13 @@ class Lookups:
     with `lookups.tell`."""
 
     def __init__(self, resolver: Resolver, room: int | None = None):
-        self.resolver, self.room = (
-            resolver,
-            resolver.prefetch if room is None else room,
-        )  # for lookups ahead
-        self.asked: dict[
-            tuple[str, str], asyncio.Task[Records | Unanswered]
-        ] = {}  # each once
-        self.awaited: set[asyncio.Task[Records | Unanswered]] = (
-            set()
-        )  # what the check waits for
-        self.expected: deque[tuple[Lookup, Follow]] = deque()  # to be asked ahead
-        self.arrived: deque[tuple[Lookup, Records, Follow]] = (
-            deque()
-        )  # answers to be followed
-        self.seen: set[tuple[str, str]] = set()  # lookups that have been expected
+        self.resolver = resolver
+        self.room = resolver.prefetch if room is None else room  # for lookups ahead
+        self.asked: dict[_Key, _Task] = {}  # each once
+        self.awaited: set[_Task] = set()  # what the check waits for
+        self.expected = deque[tuple[Lookup, Follow]]()  # to be asked ahead
+        self.arrived = deque[tuple[Lookup, Records, Follow]]()  # to be followed
+        self.seen: set[_Key] = set()  # lookups that have been expected
 
     async def tell(
         self,
@@ -315,32 +324,19 @@ class Lookups:
         """The answer to a `Lookup` or a `Prefetch`, or `Unanswered`, as `adrive` wants
         it."""
         if isinstance(question, Prefetch):
-            self.expected.extend(
-                (lookup, question.follow) for lookup in question.lookups
-            )
+            follow = question.follow
+            self.expected.extend((lookup, follow) for lookup in question.lookups)
             return None
         if not isinstance(question, Lookup):
             return Nobody(f"nameservers know nothing about {question!r:.60}")
         known = self.resolver.cache.get(*question.key)
-        return await self._wait(question, until) if known is None else known
+        return await _wait(self, question, until) if known is None else known
 
-    async def _wait(self, lookup: Lookup, until: float) -> Records | Unanswered:
-        if time.monotonic() >= until:
-            return Late(TOO_LATE)
-        asked = self.ask(lookup)
-        self.awaited.add(asked)
-        asyncio.get_running_loop().call_soon(_look_ahead, self)
-        try:
-            return asked.result() if await done_by(asked, until) else Late(TOO_LATE)
-        finally:
-            self.awaited.discard(asked)
-
-    def ask(self, lookup: Lookup) -> asyncio.Task[Records | Unanswered]:
+    def ask(self, lookup: Lookup) -> _Task:
         "What will be the answer to a lookup, asked if it isn't already."
         if lookup.key not in self.asked:
-            self.asked[lookup.key] = asyncio.get_running_loop().create_task(
-                resolve(self.resolver, lookup)
-            )
+            loop = asyncio.get_running_loop()
+            self.asked[lookup.key] = loop.create_task(resolve(self.resolver, lookup))
         return self.asked[lookup.key]
 
     async def __aenter__(self) -> Lookups:
@@ -351,6 +347,19 @@ class Lookups:
             for task in running:
                 task.cancel()
             await asyncio.wait(running, timeout=1)
+
+# %% ../../nbs/ask/06_resolver.ipynb #6babdde1
+async def _wait(lookups: Lookups, lookup: Lookup, until: float) -> Records | Unanswered:
+    "Wait for the answer to a lookup, and look ahead in the meantime."
+    if time.monotonic() >= until:
+        return Late(TOO_LATE)
+    asked = lookups.ask(lookup)
+    lookups.awaited.add(asked)
+    asyncio.get_running_loop().call_soon(_look_ahead, lookups)
+    try:
+        return asked.result() if await done_by(asked, until) else Late(TOO_LATE)
+    finally:
+        lookups.awaited.discard(asked)
 
 # %% ../../nbs/ask/06_resolver.ipynb #3a4d76b6
 def _look_ahead(lookups: Lookups) -> None:
@@ -395,7 +404,7 @@ def _arrive(
     lookups: Lookups,
     lookup: Lookup,
     follow: Follow,
-    task: asyncio.Task[Records | Unanswered],
+    task: _Task,
 ) -> None:
     "An expected lookup has its answer, or has failed."
     if (
@@ -465,9 +474,8 @@ class ResolverAnswerer(Answerer):
     def _begin(self, prefetch: Prefetch, until: float) -> None:
         """Begin to ask ahead. What the cache has is followed at once, and only the rest
         is a task."""
-        left = self.resolver.sockets.limit // 2 - sum(
-            len(each.asked) for each in self.ahead.values()
-        )
+        under_way = sum(len(each.asked) for each in self.ahead.values())
+        left = self.resolver.sockets.limit // 2 - under_way
         if left > 0:
             lookups = Lookups(self.resolver, min(self.resolver.prefetch, left))
             running = eager(_run_ahead(lookups, prefetch, until))
@@ -481,9 +489,8 @@ class ResolverAnswerer(Answerer):
 
     async def aclose(self) -> None:
         "End what is under way."
-        ours = [
-            task for task in self.ahead if task.get_loop() is asyncio.get_running_loop()
-        ]
+        loop = asyncio.get_running_loop()
+        ours = [task for task in self.ahead if task.get_loop() is loop]
         for task in ours:
             task.cancel()
         await asyncio.gather(*ours, return_exceptions=True)

@@ -35,23 +35,16 @@ EXAMPLES = {  # how records are written
     "CNAME": "www CNAME web.example.org.",
     "PTR": "1.2.0.192.in-addr.arpa. PTR mail.example.org.",
 }
+# quotes that look nicer
 TYPOGRAPHIC = frozenset(
     "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb\u2039\u203a"
-)  # quotes that look nicer
-RECORD_BYTES = 65_535  # that a record may have (RFC 1035, section 3.2.1)
+)
+
+# %% ../../nbs/ask/07_zonefile.ipynb #a3460e7b
+_Tokens = list[dns.tokenizer.Token]
 
 
-def _check_owner(token: dns.tokenizer.Token) -> None:
-    "`ValueError` for a name with a colon at its end."
-    if (
-        token.is_identifier()
-        and token.value.endswith(":")
-        and not token.value.endswith("\\:")
-    ):
-        raise ValueError(f"a name has no colon behind it: {token.value:.80}")
-
-
-def _check_texts(tokens: list[dns.tokenizer.Token], comment: bool) -> None:
+def _check_texts(tokens: _Tokens, comment: bool) -> None:
     "`ValueError` for the text of a TXT record that isn't in quotes, or too long."
     bare = [token.value for token in tokens if not token.is_quoted_string()]
     if any(not TYPOGRAPHIC.isdisjoint(value[:1] + value[-1:]) for value in bare):
@@ -62,15 +55,28 @@ def _check_texts(tokens: list[dns.tokenizer.Token], comment: bool) -> None:
         raise ValueError(
             f"the text of a TXT record needs quotes around it, as in {EXAMPLES['TXT']}"
         )
-    size = sum(len(token.value) + 1 for token in tokens)
-    if (
-        size > RECORD_BYTES
-        and sum(len(token.unescape_to_bytes().value) + 1 for token in tokens)
-        > RECORD_BYTES
-    ):
+    if _is_too_long(tokens):
         raise ValueError(
             f"a record has room for {RECORD_BYTES} bytes, and this text has more"
         )
+
+# %% ../../nbs/ask/07_zonefile.ipynb #93148dcb
+RECORD_BYTES = 65_535  # that a record may have (RFC 1035, section 3.2.1)
+
+# %% ../../nbs/ask/07_zonefile.ipynb #e86958c5
+def _is_too_long(tokens: _Tokens) -> bool:
+    "Do the strings of a text need more bytes than a record has?"
+    if sum(len(token.value) + 1 for token in tokens) <= RECORD_BYTES:
+        return False
+    plain = (token.unescape_to_bytes().value for token in tokens)
+    return sum(len(value) + 1 for value in plain) > RECORD_BYTES
+
+
+def _check_owner(token: dns.tokenizer.Token) -> None:
+    "`ValueError` for a name with a colon at its end."
+    name = token.value
+    if token.is_identifier() and name.endswith(":") and not name.endswith("\\:"):
+        raise ValueError(f"a name has no colon behind it: {name:.80}")
 
 # %% ../../nbs/ask/07_zonefile.ipynb #e95db22f
 class ZoneTokenizer(dns.tokenizer.Tokenizer):
@@ -94,22 +100,10 @@ class ZoneTokenizer(dns.tokenizer.Tokenizer):
             _check_owner(token)
         if not again:
             self.words += 1
-            self._note(token)
+            _note(self, token)
         return token
 
-    def _note(self, token: dns.tokenizer.Token) -> None:
-        "Look at a token of the entry; `ValueError` for an `@` that stands for nothing."
-        word = token.value.upper() if token.is_identifier() else ""
-        if self.words == 1 and word == "$ORIGIN":
-            self.origin = True
-        elif self.words > 1 and not self.rdtype and word in EXAMPLES:
-            self.rdtype = word
-        if word == "@" and not self.origin and self.rdtype != "TXT":
-            raise ValueError(
-                "@ stands for the origin, and no line before this says which that is, as $ORIGIN example.org. does"
-            )
-
-    def get_remaining(self, max_tokens: int | None = None) -> list[dns.tokenizer.Token]:
+    def get_remaining(self, max_tokens: int | None = None) -> _Tokens:
         """The tokens up to the end of an entry; `ValueError` if they are no text for a
         TXT record."""
         tokens = super().get_remaining(max_tokens or RECORD_BYTES + 1)
@@ -121,9 +115,23 @@ class ZoneTokenizer(dns.tokenizer.Tokenizer):
         "The file, and the line."
         return self.filename, self.entry
 
+# %% ../../nbs/ask/07_zonefile.ipynb #cfc4a39d
+def _note(entries: ZoneTokenizer, token: dns.tokenizer.Token) -> None:
+    "Look at a token of the entry; `ValueError` for an `@` that stands for nothing."
+    word = token.value.upper() if token.is_identifier() else ""
+    if entries.words == 1 and word == "$ORIGIN":
+        entries.origin = True
+    elif entries.words > 1 and not entries.rdtype and word in EXAMPLES:
+        entries.rdtype = word
+    if word == "@" and not entries.origin and entries.rdtype != "TXT":
+        raise ValueError(
+            "@ stands for the origin, and no line before this says which that is, "
+            "as $ORIGIN example.org. does"
+        )
+
 # %% ../../nbs/ask/07_zonefile.ipynb #a76e3fd7
 class MasterZone(Zone):
-    "A zone that knows wildcards, and what is its own."
+    "A zone that knows wildcards, and on which names it has the last word."
 
     origins: frozenset[str] = frozenset()  # names with a record of type SOA
     delegated: frozenset[str] = frozenset()  # those with NS and none
@@ -141,7 +149,8 @@ class MasterZone(Zone):
         return f"*.{parent}" if parent else "*"
 
     def is_served(self, name: str) -> bool:
-        "Has this file the last word on a name? One without an SOA has it on the names in it only."
+        """Does this file have the last word on a name? Without an SOA it has it on the
+        names that are in it, and on no others."""
         parent = name.lower()
         if not self.origins:
             return self.owner(parent) in self.names
@@ -149,9 +158,10 @@ class MasterZone(Zone):
             parent = parent.partition(".")[2]
         return parent in self.origins
 
-# %% ../../nbs/ask/07_zonefile.ipynb #f356a96e
+# %% ../../nbs/ask/07_zonefile.ipynb #a51b742a
 def _escaped(text: str) -> str:
-    "A master file in which undecodable bytes, surrogate escapes until now, are written as `\\DDD`."
+    """A master file in which undecodable bytes, surrogate escapes until now, are
+    written as `\\DDD`."""
 
     def escape(found: re.Match[str]) -> str:
         return f"\\{ord(found[1]) - 0xDC00:03}" if found[1] else found[0]
@@ -183,20 +193,21 @@ def delegated_names(
         and any(found.rdtype.name == "NS" for found in node)
     )
 
-# %% ../../nbs/ask/07_zonefile.ipynb #e53581ce
+# %% ../../nbs/ask/07_zonefile.ipynb #de827d72
+# how dnspython's words begin if they say little
 VAGUE = (
     "Text input",
     "expecting",
     "expected",
     "the last used name is undefined",
-)  # how dnspython's words begin
+)
 
-
+# %% ../../nbs/ask/07_zonefile.ipynb #c59e0511
 def _advice(
     said: str,  # by dnspython
     rdtype: str,  # of the record; nothing if none was recognised
 ) -> str:
-    "What is wrong with an entry, with an example where dnspython has none."
+    "What is wrong with an entry, with an example if dnspython has none."
     if not said.startswith(VAGUE):
         return said
     form = (
@@ -210,9 +221,9 @@ def _advice(
 DIRECTIVES = ("$ORIGIN", "$TTL")
 ZONE_LENGTH = 4 * 2**20  # characters of a zone as text: over 100,000 records
 
-
+# %% ../../nbs/ask/07_zonefile.ipynb #77783756
 class _Entries:
-    "A transaction of dnspython's that keeps away from it what it would refuse: to it, an SOA stands at the root."
+    "A transaction of dnspython's, without the SOA records that it would refuse."
 
     def __init__(self, transaction: Any):
         self.transaction, self.origins = transaction, set[str]()
@@ -228,7 +239,8 @@ class _Entries:
 
 
 def _read(entries: ZoneTokenizer, zone: dns.zone.Zone) -> frozenset[str]:
-    "Read entries into a zone; returns the names with an SOA. Raises what dnspython does, or `ValueError`."
+    """Read entries into a zone; returns the names with an SOA. Raises what dnspython
+    does, or `ValueError`."""
     with zone.writer(True) as transaction:
         kept: Any = _Entries(transaction)
         reader = dns.zonefile.Reader(
@@ -242,19 +254,21 @@ def _read(entries: ZoneTokenizer, zone: dns.zone.Zone) -> frozenset[str]:
         reader.read()
         return frozenset(kept.origins)
 
-
+# %% ../../nbs/ask/07_zonefile.ipynb #e88796ed
 def zone_from_text(
     text: str,  # a master file; undecodable bytes as surrogate escapes
     name: str = "zone",  # of the file, for messages
     room: int = ZONE_LENGTH,  # characters
 ) -> MasterZone:
-    """A zone in memory from the text of a master file (RFC 1035, section 5), of at most 4 MB unless
-    there is more room; `ValueError` says which line is wrong, and what would do."""
+    """A zone in memory from the text of a master file (RFC 1035, section 5), of at most
+    4 MB unless there is more room; `ValueError` says which line is wrong, and what
+    would do."""
     if not isinstance(text, str):
         raise ValueError(f"text should be text, not {text!r:.60}")
     if len(text) > room:
         raise ValueError(
-            f"{name}: a zone as text may have {room} characters, and this one has {len(text)}"
+            f"{name}: a zone as text may have {room} characters, "
+            f"and this one has {len(text)}"
         )
     entries = ZoneTokenizer(_escaped(text), name)
     zone = dns.zone.Zone(dns.name.root, relativize=False)
@@ -262,9 +276,8 @@ def zone_from_text(
         origins = _read(entries, zone)
     except dns.exception.SyntaxError as error:  # which begins with file and line
         where = "{}:{}: ".format(*entries.where())
-        raise ValueError(
-            f"{where}{_advice(str(error).removeprefix(where), entries.rdtype)}"
-        ) from None
+        said = _advice(str(error).removeprefix(where), entries.rdtype)
+        raise ValueError(f"{where}{said}") from None
     except (dns.exception.DNSException, ValueError) as error:
         raise ValueError(f"{name}:{entries.entry}: {error}") from None
     found = MasterZone(records_of(zone))

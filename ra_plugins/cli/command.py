@@ -553,9 +553,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return top.parse_args(arguments)
 
 # %% ../../nbs/cli/04_command.ipynb #f456ebf6
-_ROOMS = {
-    "report": "report.command"
-}  # modules of commands that have a room of their own
+_ROOMS = "check", "report"  # commands that have a room of their own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -564,7 +562,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in _APART:
         from importlib import import_module
 
-        module = _ROOMS.get(arguments[0], arguments[0].replace("-", "_"))
+        name = arguments[0].replace("-", "_")
+        module = f"{name}.command" if name in _ROOMS else name
         status: int = import_module(f"ra_plugins.cli.{module}").main(arguments[1:])
         return status
     options = _options(arguments)

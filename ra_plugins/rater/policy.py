@@ -239,7 +239,7 @@ def listening_place(text: str) -> ListeningPlace:
 
 # %% ../../nbs/rater/07_policy.ipynb #80bea714
 def listening_places(value: Any) -> tuple[ListeningPlace, ...]:
-    'an address and a port as in "127.0.0.1:10040", the path of a Unix socket, or a list of such'
+    'an address and a port as in "127.0.0.1:10041", the path of a Unix socket, or a list of such'
     texts = value if isinstance(value, (list, tuple)) else [value]
     if not texts:
         raise ValueError
@@ -381,7 +381,7 @@ def policy_of(
     if "listen" not in table:
         source.wrong(
             where,
-            'policy should say where it listens, as in listen = "127.0.0.1:10040"',
+            'policy should say where it listens, as in listen = "127.0.0.1:10041"',
         )
     if not isinstance(rules, (list, tuple)) or not rules:
         source.wrong(

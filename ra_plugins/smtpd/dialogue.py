@@ -19,13 +19,12 @@ from ra_plugins.support.control import Control
 from ra_plugins.support.log import octets
 
 # %% auto #0
-__all__ = ['TIMEOUT', 'RECIPIENTS_LIMIT', 'MAIL_FIRST', 'SYNTAX_ERROR', 'TOO_BIG', 'named_address', 'programs', 'AtStart',
-           'judged_recipient', 'Recipients', 'judged_sender', 'Transaction', 'reply_lines', 'Dialogue']
+__all__ = ['TIMEOUT', 'RECIPIENTS_LIMIT', 'MAIL_FIRST', 'SYNTAX_ERROR', 'BAD_SENDER', 'TOO_BIG', 'named_address', 'programs',
+           'AtStart', 'judged_recipient', 'Recipients', 'judged_sender', 'Transaction', 'reply_lines', 'Dialogue']
 
-# %% ../../nbs/smtpd/01_dialogue.ipynb #6062e59e
+# %% ../../nbs/smtpd/01_dialogue.ipynb #821b01e0
 def _unquoted(text: str, end: str) -> str:
-    """The text up to `end`, which quotes and a backslash protect, without those quotes
-    and backslashes."""
+    "Take the text up to an `end` that isn't protected, without quotes and backslashes."
     kept, quoted, escaped = [], False, False
     for char in text:
         if escaped:
@@ -45,7 +44,8 @@ def _unquoted(text: str, end: str) -> str:
 def named_address(
     argument: str,  # of MAIL or RCPT
 ) -> str | None:  # None for one that is too long
-    "The address that a MAIL or RCPT command names, as plugins see it (RFC 5321, section 4.1.2)."
+    """The address that a MAIL or RCPT command names, as plugins see it (RFC 5321,
+    section 4.1.2)."""
     before, bracket, text = argument.partition("<")
     end = ">"
     if not bracket:
@@ -63,8 +63,9 @@ def programs(
     control: Control,
     environ: dict[str, str],
     like: str = "netqmail",  # the build to follow: a key of `SECTIONS`
-) -> dict[str, list[str]]:  # by stage; none at all where plugins are switched off
-    "The programs that a connection runs; `OSError` where the file that names them can't be read."
+) -> dict[str, list[str]]:  # by stage; none at all if plugins are switched off
+    """The programs that a connection runs. It raises `OSError` if the file that names
+    them can't be read."""
     if "ENABLE_SPP" not in environ if like == "sagredo" else "NOSPP" in environ:
         return {}
     name = environ.get("SPPCONFFILE")
@@ -75,11 +76,12 @@ def programs(
     )
     return sections(control.read(path).decode("utf-8", "surrogateescape"), like)
 
-# %% ../../nbs/smtpd/01_dialogue.ipynb #3a34104a
+# %% ../../nbs/smtpd/01_dialogue.ipynb #205baf31
 def _bytes_of(
-    control: Control, name: str
+    control: Control,
+    name: str,
 ) -> bytes | None:  # None if there is no such file
-    "What is in a control file; `OSError` if it is there and can't be read."
+    "What is in a control file. It raises `OSError` if it is there and can't be read."
     try:
         return control.read(name)
     except FileNotFoundError:
@@ -87,26 +89,28 @@ def _bytes_of(
 
 
 def _lines_of(
-    control: Control, name: str
+    control: Control,
+    name: str,
 ) -> frozenset[bytes] | None:  # None if there is no such file
-    "The entries of a list, in lower case, as qmail-smtpd reads it (`qmail-control(5)`)."
+    """The entries of a list, in lower case, as qmail-smtpd reads it
+    (`qmail-control(5)`)."""
     raw = _bytes_of(control, name)
     if raw is None:
         return None
     lines = (line.rstrip(b" \t") for line in raw.lower().split(b"\n"))
     return frozenset(line for line in lines if line and not line.startswith(b"#"))
 
-
+# %% ../../nbs/smtpd/01_dialogue.ipynb #3a0fa8b0
 def _line_of(
-    control: Control, name: str
+    control: Control,
+    name: str,
 ) -> str | None:  # None if there is no such file
     "The first line of a file."
     raw = _bytes_of(control, name)
-    return (
-        None
-        if raw is None
-        else raw.partition(b"\n")[0].rstrip(b" \t").decode("utf-8", "surrogateescape")
-    )
+    if raw is None:
+        return None
+    line = raw.partition(b"\n")[0].rstrip(b" \t")
+    return line.decode("utf-8", "surrogateescape")
 
 
 def _number_of(
@@ -117,6 +121,21 @@ def _number_of(
         return None
     digits = text[: len(text) - len(text.lstrip("0123456789"))]
     return int(digits[:18] or 0)
+
+# %% ../../nbs/smtpd/01_dialogue.ipynb #ec839af2
+def _literal(
+    domain: str,
+) -> str:  # empty if it is no literal
+    "The address in an address literal (RFC 5321, section 4.1.3)."
+    numbers = domain[1:-1].split(".")
+    if len(numbers) != 4 or domain != f"[{'.'.join(numbers)}]":
+        return ""
+    if not all(
+        number.isascii() and number.isdigit() and len(number) < 10 for number in numbers
+    ):
+        return ""
+    # a byte each, whatever stands there
+    return ".".join(str(int(number) % 256) for number in numbers)
 
 # %% ../../nbs/smtpd/01_dialogue.ipynb #55183829
 _SIOCGIFADDR = 0x8915  # netdevice(7)
@@ -141,67 +160,28 @@ def _interface_addresses() -> frozenset[str]:
                 found.add(socket.inet_ntoa(answer[20:24]))
     return frozenset(found)
 
-
-def _literal(
-    domain: str,
-) -> str:  # nothing for what isn't a literal
-    "The address in an address literal (RFC 5321, section 4.1.3)."
-    numbers = domain[1:-1].split(".")
-    if len(numbers) != 4 or domain != f"[{'.'.join(numbers)}]":
-        return ""
-    if not all(
-        number.isascii() and number.isdigit() and len(number) < 10 for number in numbers
-    ):
-        return ""
-    return ".".join(
-        str(int(number) % 256) for number in numbers
-    )  # a byte each, whatever stands there
-
 # %% ../../nbs/smtpd/01_dialogue.ipynb #4c7bdbd9
 # seconds without a word from the client, unless `timeoutsmtpd` says otherwise:
 # qmail-smtpd(8)
 TIMEOUT = 1200
 
 
-class AtStart:
-    """What qmail-smtpd has read when a session begins; `OSError` if one of its files is
-    there and can't be read."""
+class _FilesAtStart:
+    "The files that qmail-smtpd reads when a session begins."
 
-    def __init__(
-        self,
-        control: Control,
-        environ: dict[str, str],  # what tcpserver has left
-        like: str = "netqmail",  # whose qmail-smtpd: a key of `SECTIONS`
-    ):
-        self.control, self.like = control, like
+    def __init__(self, control: Control):
+        self.control = control
         self.me = _line_of(control, "me")
         names = (_line_of(control, "smtpgreeting"), self.me, "localhost")
         self.greeting = next(name for name in names if name is not None)
         name = _line_of(control, "localiphost")
         self.name_of_ours = self.me if name is None else name
-        self.rcpthosts, self.bad_senders = (
-            _lines_of(control, "rcpthosts"),
-            _lines_of(control, "badmailfrom"),
-        )
-        seconds, size = (
-            _number_of(_line_of(control, "timeoutsmtpd")),
-            _number_of(_line_of(control, "databytes")),
-        )
+        self.rcpthosts = _lines_of(control, "rcpthosts")
+        self.bad_senders = _lines_of(control, "badmailfrom")
+        seconds = _number_of(_line_of(control, "timeoutsmtpd"))
         self.seconds = TIMEOUT if seconds is None else max(seconds, 1)
-        asked = _number_of(environ.get("DATABYTES"))
-        self.databytes = (
-            (size or 0) if asked is None else asked
-        )  # of a message; 0 for no limit
-        self.relay, self.remote_info = (
-            environ.get("RELAYCLIENT"),
-            environ.get("TCPREMOTEINFO"),
-        )
-        self.remote_host = environ.get("TCPREMOTEHOST", "unknown")
-        self.remote_ip, self.local_ip = (
-            environ.get("TCPREMOTEIP", "unknown"),
-            environ.get("TCPLOCALIP", "unknown"),
-        )
-        self.local_host = environ.get("TCPLOCALHOST", self.local_ip)
+        # of a message; 0 for no limit
+        self.databytes = _number_of(_line_of(control, "databytes")) or 0
 
     def require_name(self) -> None:
         """Raise `OSError` if there is neither `smtpgreeting` nor `me`: qmail-smtpd
@@ -225,14 +205,7 @@ class AtStart:
         _, at, domain = octets(recipient).lower().rpartition(b"@")
         if not at or self.rcpthosts is None:
             return True
-        names = [
-            domain,
-            *(
-                domain[place:]
-                for place in range(1, len(domain))
-                if domain[place : place + 1] == b"."
-            ),
-        ]
+        names = _listed_as(domain)
         if not self.rcpthosts.isdisjoint(names):
             return True
         with suppress(FileNotFoundError):
@@ -240,8 +213,39 @@ class AtStart:
             return self.control.has_key("morercpthosts.cdb", *keys)
         return False
 
+
+def _listed_as(domain: bytes) -> list[bytes]:
+    "The names by which `rcpthosts` may list a domain: its own, and `.example.org`."
+    dots = (
+        place for place in range(1, len(domain)) if domain[place : place + 1] == b"."
+    )
+    return [domain, *(domain[place:] for place in dots)]
+
+# %% ../../nbs/smtpd/01_dialogue.ipynb #8e184603
+class AtStart(_FilesAtStart):
+    """What qmail-smtpd has read when a session begins. It raises `OSError` if one of
+    its files is there and can't be read."""
+
+    def __init__(
+        self,
+        control: Control,
+        environ: dict[str, str],  # what tcpserver has left
+        like: str = "netqmail",  # whose qmail-smtpd: a key of `SECTIONS`
+    ):
+        super().__init__(control)
+        self.like = like
+        asked = _number_of(environ.get("DATABYTES"))
+        if asked is not None:
+            self.databytes = asked
+        self.relay = environ.get("RELAYCLIENT")
+        self.remote_info = environ.get("TCPREMOTEINFO")
+        self.remote_host = environ.get("TCPREMOTEHOST", "unknown")
+        self.remote_ip = environ.get("TCPREMOTEIP", "unknown")
+        self.local_ip = environ.get("TCPLOCALIP", "unknown")
+        self.local_host = environ.get("TCPLOCALHOST", self.local_ip)
+
     def with_our_name(self, address: str) -> str:
-        "An address, with our name where a literal of ours stood."
+        "Put our name into an address, in place of a literal of ours."
         user, at, domain = address.rpartition("@")
         ours = (
             at
@@ -255,11 +259,8 @@ class AtStart:
         argument: str,  # of MAIL or RCPT
     ) -> str | None:  # None for a syntax error
         "The address that a command names, with our name in it if it has our address."
-        if (
-            self.like == "sagredo"
-            and "<" not in argument
-            and not argument.partition(":")[2]
-        ):
+        empty = "<" not in argument and not argument.partition(":")[2]
+        if empty and self.like == "sagredo":
             return None
         address = named_address(argument)
         return None if address is None else _short(self.with_our_name(address))
@@ -269,9 +270,8 @@ async def judged_recipient(
     start: AtStart,
     checks: Checks,
     recipient: str,
-) -> (
-    str | None
-):  # the address to deliver to; None where it was refused: the reply has been sent
+    # the address to deliver to; None if it was refused: the reply has been sent
+) -> str | None:
     "Let plugins and `rcpthosts` judge a recipient."
     relays, sagredo = start.relay is not None, start.like == "sagredo"
     allowed = relays or start.allows(recipient)
@@ -302,7 +302,7 @@ class Recipients:
         self.count = self.count_all = 0  # accepted, and named, since the last MAIL
 
     async def name(self, address: str) -> None:
-        "One more is named: judge it, and reply."
+        "Judge one more recipient, and reply."
         if self.count_all >= RECIPIENTS_LIMIT:
             await self.checks.say("452 sorry, too many recipients (#4.5.3)")
             return
@@ -333,9 +333,8 @@ async def judged_sender(
     checks: Checks,
     sender: str,
     bad: bool = False,  # what was found about the one before
-) -> (
-    tuple[str, bool] | None
-):  # the address to go on with, and is it a bad one? None where it was refused
+    # the address to go on with, and is it a bad one? None if it was refused
+) -> tuple[str, bool] | None:
     "Let plugins and `badmailfrom` judge a sender."
     answer = await checks.check("mail", "SMTPMAILFROM", sender)
     if answer == "refuse":
@@ -346,7 +345,18 @@ async def judged_sender(
 # %% ../../nbs/smtpd/01_dialogue.ipynb #75931dba
 MAIL_FIRST = "503 MAIL first (#5.5.1)"
 SYNTAX_ERROR = "555 syntax error (#5.5.4)"
+BAD_SENDER = "553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)"
 TOO_BIG = "552 sorry, that message size exceeds my databytes limit (#5.3.4)"
+
+# %% ../../nbs/smtpd/01_dialogue.ipynb #c7e01af8
+def _says_too_big(
+    argument: str,  # of MAIL
+    databytes: int,  # 0 for no limit
+) -> bool:
+    "Does the client say that its message is too big (RFC 1870, section 3)?"
+    words = argument.partition(">")[2].split(" ")
+    sizes = (_number_of(word[5:]) for word in words if word[:5].upper() == "SIZE=")
+    return any(0 < databytes < (size or 0) for size in sizes)
 
 # %% ../../nbs/smtpd/01_dialogue.ipynb #26352523
 class Transaction:
@@ -358,57 +368,51 @@ class Transaction:
         self.end()
 
     def end(self) -> None:
-        """Begin anew: the message has been taken, or RSET gave it up. Variables stay as
-        they are."""
+        """Begin anew: the message has been taken, or RSET has given it up. Variables
+        stay as they are."""
         self.sender: str | None = None  # None before MAIL
         self.recipients = Recipients(self.start, self.checks)
         self.checks.effects.reset()
 
     async def mail(self, argument: str) -> None:
-        """MAIL. A transaction begins, in place of one that was under way, unless a
-        plugin refuses."""
+        """Answer MAIL. A transaction begins, in place of one that was under way, unless
+        a plugin refuses."""
         address = self.start.address_in(argument)
         if address is None:
             await self.checks.say(SYNTAX_ERROR)
-        elif self.start.like == "sagredo" and self._is_too_big(argument):
+        elif self.start.like == "sagredo" and _says_too_big(
+            argument, self.start.databytes
+        ):
             await self.checks.say(TOO_BIG)
         elif not await self.checks.overdue("mail"):
-            self.recipients.count = self.recipients.count_all = 0
-            if judgement := await judged_sender(
-                self.start, self.checks, address, self.bad_sender
-            ):
-                self.sender, self.bad_sender = judgement
-                self.recipients = Recipients(self.start, self.checks)
-                await self.checks.say("250 ok")
+            await self._begin(address)
 
-    def _is_too_big(self, argument: str) -> bool:
-        """Does the client say that its message is (RFC 1870, section 3)? netqmail
-        itself doesn't listen."""
-        for word in argument.partition(">")[2].split(" "):
-            if word[:5].upper() == "SIZE=" and 0 < self.start.databytes < (
-                _number_of(word[5:]) or 0
-            ):
-                return True
-        return False
+    async def _begin(self, address: str) -> None:
+        self.recipients.count = self.recipients.count_all = 0
+        judgement = await judged_sender(
+            self.start, self.checks, address, self.bad_sender
+        )
+        if judgement:
+            self.sender, self.bad_sender = judgement
+            self.recipients = Recipients(self.start, self.checks)
+            await self.checks.say("250 ok")
 
     async def rcpt(self, argument: str) -> None:
-        "RCPT."
+        "Answer RCPT."
         address = self.start.address_in(argument)
         if self.sender is None:
             await self.checks.say(MAIL_FIRST)
         elif address is None:
             await self.checks.say(SYNTAX_ERROR)
         elif self.bad_sender:
-            await self.checks.say(
-                "553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)"
-            )
+            await self.checks.say(BAD_SENDER)
         elif not await self.checks.overdue("rcpt"):
             await self.recipients.name(address)
 
     async def data(
         self,
     ) -> bool:  # may the message come? The yes is left to the caller to say
-        "DATA."
+        "Answer DATA."
         if self.sender is None:
             await self.checks.say(MAIL_FIRST)
         elif not self.recipients.accepted:
@@ -419,14 +423,13 @@ class Transaction:
 
 # %% ../../nbs/smtpd/01_dialogue.ipynb #07ce11c8
 def reply_lines(code: int, *texts: str) -> list[str]:
-    "A reply of one line or several: all but the last have a hyphen behind the code."
+    "A reply of one or several lines: all but the last have a hyphen behind the code."
     *first, last = texts
     return [*(f"{code}-{text}" for text in first), f"{code} {last}"]
 
-# %% ../../nbs/smtpd/01_dialogue.ipynb #76b79565
-class Dialogue:
-    """An SMTP session with one client, as qmail-smtpd holds it. Each method answers one
-    command."""
+# %% ../../nbs/smtpd/01_dialogue.ipynb #e8e55aee
+class _Greeting:
+    "The beginning of a session."
 
     def __init__(
         self,
@@ -443,29 +446,24 @@ class Dialogue:
         self.user: str | None = None  # who has logged in
 
     async def connection(self) -> None:
-        "The client has connected."
+        "Greet a client that has connected."
         if await self.checks.check("connection") != "refuse":
             await self.checks.say(f"220 {self.start.greeting} ESMTP")
 
     async def helo(self, argument: str) -> bool:  # was it accepted?
-        "HELO."
+        "Answer HELO."
         return await self._greeted(argument)
 
     async def ehlo(self, argument: str) -> bool:  # was it accepted?
-        "EHLO."
+        "Answer EHLO."
         return await self._greeted(argument, *self.extensions())
 
     def extensions(self) -> tuple[str, ...]:
         "What else we can do, for EHLO."
         logins = ("AUTH LOGIN PLAIN",) if self.logins else ()
         if self.start.like == "sagredo":
-            return (
-                "PIPELINING",
-                "SMTPUTF8",
-                "8BITMIME",
-                *logins,
-                f"SIZE {self.start.databytes}",
-            )
+            size = f"SIZE {self.start.databytes}"
+            return "PIPELINING", "SMTPUTF8", "8BITMIME", *logins, size
         return *logins, "PIPELINING", "8BITMIME"
 
     async def _greeted(self, argument: str, *extensions: str) -> bool:
@@ -477,15 +475,19 @@ class Dialogue:
             await self.checks.say(line)
         return True
 
+# %% ../../nbs/smtpd/01_dialogue.ipynb #a5739c6d
+class Dialogue(_Greeting):
+    """An SMTP session with one client, as qmail-smtpd holds it. Each method answers one
+    command."""
+
     async def auth(
         self,
         user: str,
         method: str,  # PLAIN, LOGIN …
     ) -> bool:  # may the client log in? A yes is left to the caller to say
-        "AUTH, with credentials that were right."
-        if (
-            self.start.like != "netqmail"
-        ):  # whose patch for AUTH knows nothing of plugins
+        "Answer AUTH, with credentials that were right."
+        # netqmail's patch for AUTH knows nothing of plugins
+        if self.start.like != "netqmail":
             self.environ.update(SMTPAUTHUSER=user, SMTPAUTHMETHOD=method.lower())
         if self.start.like == "sagredo":
             self.environ["SMTP_AUTH_USER"] = user

@@ -47,14 +47,14 @@ def encoded(
         name: value.encode("utf-8", "surrogateescape") for name, value in pairs if name
     }
 
-# %% ../../nbs/smtpd/00_qmail_spp.ipynb #e2d401c8
+# %% ../../nbs/smtpd/00_qmail_spp.ipynb #43f87d4d
 class Failure(Exception):
-    """A program that couldn't be run or didn't end well; the text is what qmail-smtpd
-    says of it."""
+    """A program couldn't be run or didn't end well. The text is what qmail-smtpd says
+    about it."""
 
-
+# %% ../../nbs/smtpd/00_qmail_spp.ipynb #d9c2a5b0
 async def end_process(process: asyncio.subprocess.Process) -> None:
-    "End a process and whatever it has started."
+    "Kill a process and whatever it has started, and wait for its end."
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
@@ -65,8 +65,8 @@ async def start_process(
     environ: dict[str, str],
     **how: Any,  # as for `subprocess.Popen`
 ) -> asyncio.subprocess.Process:
-    """A process in a session of its own. If we are cancelled while it starts, it ends
-    with its children."""
+    """Start a process in a session of its own. If we are cancelled meanwhile, it is
+    ended, with its children."""
     starting = asyncio.ensure_future(asyncio.create_subprocess_exec(
         *arguments, env=encoded(environ), restore_signals=False, start_new_session=True, **how
     ))  # fmt: skip
@@ -77,6 +77,10 @@ async def start_process(
             await end_process(await starting)
         raise
 
+# %% ../../nbs/smtpd/00_qmail_spp.ipynb #5e0aaf2c
+def _close_stdin() -> None:
+    os.close(0)
+
 
 async def _started(
     entry: str,  # of control/smtpplugins
@@ -85,12 +89,10 @@ async def _started(
     output: int,  # descriptor for its standard output
     errors: int | None,  # descriptor for its standard error
 ) -> asyncio.subprocess.Process:
-    "The process that an entry asks for."
+    "Start the program that an entry names. It raises `Failure`."
     shell = entry.startswith(":")
     arguments = ["/bin/sh", "-c", entry[1:]] if shell else [entry]
-    path = (
-        None if shell else os.path.join(home, entry)
-    )  # which is never looked for in PATH
+    path = None if shell else os.path.join(home, entry)
     files = {"stdout": output, "stderr": errors, "preexec_fn": _close_stdin}
     try:
         return await start_process(
@@ -99,17 +101,16 @@ async def _started(
     except (OSError, ValueError) as error:
         raise Failure("can't execute") from error
 
-
-def _close_stdin() -> None:
-    os.close(0)
-
 # %% ../../nbs/smtpd/00_qmail_spp.ipynb #e4008045
 async def in_time(
     awaited: Awaitable[T],
     seconds: float,
 ) -> T:
-    """As `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes
-    together with the result."""
+    """Wait for a result, but not longer. It raises `TimeoutError`.
+
+    `asyncio.wait_for`, before Python 3.12, loses a cancellation that comes together
+    with the result.
+    """
     task = asyncio.ensure_future(awaited)
     try:
         await asyncio.wait({task}, timeout=seconds)
@@ -119,18 +120,17 @@ async def in_time(
     finally:
         task.cancel()
 
-# %% ../../nbs/smtpd/00_qmail_spp.ipynb #950fcf17
-OUTPUT_LIMIT = (
-    1_000_000  # bytes that a plugin may print; a useful answer has a few hundred
-)
+# %% ../../nbs/smtpd/00_qmail_spp.ipynb #9ec03ff7
+# bytes that a plugin may print; a useful answer has a few hundred
+OUTPUT_LIMIT = 1_000_000
 
 
 async def _output(
     reader: IO[bytes],  # the pipe's end
     deadline: float,  # on the event loop's clock
 ) -> AsyncGenerator[bytes, None]:
-    """What comes through a pipe; `Failure` where that is too much, `TimeoutError` where
-    it takes too long."""
+    """Read what comes through a pipe. It raises `Failure` if that is too much, and
+    `TimeoutError` if it takes too long."""
     loop, stream, size = asyncio.get_running_loop(), asyncio.StreamReader(), 0
     pipe, _ = await loop.connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(stream), reader
@@ -148,7 +148,7 @@ async def _output(
 async def _commands(
     output: AsyncGenerator[bytes, None],
 ) -> AsyncGenerator[Command, None]:
-    "The commands in what a program prints."
+    "Read the commands in what a program prints, each as soon as its line is whole."
     rest = b""
     async for chunk in output:
         lines, newline, rest = (rest + chunk).rpartition(b"\n")
@@ -159,12 +159,21 @@ async def _commands(
     for command in read(rest):
         yield command
 
-# %% ../../nbs/smtpd/00_qmail_spp.ipynb #2fc12bae
-CANT_EXECUTE = (
-    120  # the exit status of qmail-smtpd's child that found nothing to execute
-)
+# %% ../../nbs/smtpd/00_qmail_spp.ipynb #ead93130
+# the exit status of qmail-smtpd's child that found nothing to execute
+CANT_EXECUTE = 120
 
 
+def _require_good_end(
+    status: int,  # below 0 for a signal
+) -> None:
+    "Raise `Failure` if a program hasn't ended well."
+    if status < 0:
+        raise Failure("child crashed")
+    if status == CANT_EXECUTE:
+        raise Failure("can't execute")
+
+# %% ../../nbs/smtpd/00_qmail_spp.ipynb #aa9961be
 async def run_program(
     entry: str,  # of control/smtpplugins
     environ: dict[str, str],  # what it sees
@@ -172,8 +181,10 @@ async def run_program(
     seconds: float = 300,  # that it may take; qmail-smtpd itself would wait for ever
     errors: int | None = None,  # descriptor for its standard error; by default, ours
 ) -> AsyncGenerator[Command, None]:
-    """Run a program and yield its commands as it prints them, up to a final one;
-    `Failure` where it didn't end well."""
+    """Run a program and yield its commands as it prints them, up to a final one.
+
+    It raises `Failure` if the program couldn't be run or didn't end well.
+    """
     descriptor, writer = os.pipe()
     with os.fdopen(descriptor, "rb") as reader:
         try:
@@ -193,10 +204,7 @@ async def run_program(
         finally:
             if status is None:
                 await end_process(process)
-    if status < 0:
-        raise Failure("child crashed")
-    if status == CANT_EXECUTE:
-        raise Failure("can't execute")
+    _require_good_end(status)
 
 # %% ../../nbs/smtpd/00_qmail_spp.ipynb #76a1485b
 class Effects:
@@ -215,26 +223,23 @@ class Effects:
         "Forget what belongs to one message: at RSET, and when DATA was accepted."
         self.headers: list[str] = []
         self.later: dict[str, list[str]] = {"mail": [], "rcpt": [], "data": []}
-        self.shown: set[str] = (
-            set()
-        )  # stages of which the client has been told what is in `later`
+        # stages of which the client has been told what is in `later`
+        self.shown: set[str] = set()
 
     def name(
         self,
-        variable: str,  # SMTPMAILFROM or SMTPRCPTTO, where the command names an address
+        variable: str,  # SMTPMAILFROM or SMTPRCPTTO; empty without an address
         address: str,
     ) -> None:
-        "An SMTP command begins."
+        "Begin an SMTP command."
         self.variable, self.address = variable, address
         if variable and self.on:
             self.environ[variable] = address
 
     def change(self, command: Command) -> None:
-        "What one command of a plugin changes."
+        "Do what one command of a plugin changes."
         if isinstance(command, Later):
-            for stage, letter in Later.STAGES.items():
-                if letter == command.text[:1] and stage not in self.shown:
-                    self.later[stage].append(command.reply)
+            self._put_off(command)
         elif isinstance(command, AddHeader):
             self.headers.append(command.text)
         elif isinstance(command, Accept):
@@ -243,12 +248,18 @@ class Effects:
         if self.variable and isinstance(command, ChangeAddress):
             self.address = command.text
 
-# %% ../../nbs/smtpd/00_qmail_spp.ipynb #fd05fa10
+    def _put_off(self, refusal: Later) -> None:
+        for stage, letter in Later.STAGES.items():
+            if letter == refusal.text[:1] and stage not in self.shown:
+                self.later[stage].append(refusal.reply)
+
+# %% ../../nbs/smtpd/00_qmail_spp.ipynb #9919d760
 def _answer_to(
-    last: Command
-    | Failure
-    | None,  # the final command or the failure that a program ended with, if any
-) -> str:  # `go` on, go on and `skip` qmail's own checks, `refuse`; empty where the next program has its turn
+    # the final command or the failure that a program ended with, if any
+    last: Command | Failure | None,
+    # `go` on, go on and `skip` qmail's own checks, `refuse`; empty if it is the next
+    # program's turn
+) -> str:
     "What a program's end means for the SMTP command."
     if isinstance(last, (Refuse, Disconnect, Drop, Failure)):
         return "refuse"
@@ -285,24 +296,18 @@ class Checks:
         self,
         programs: dict[str, list[str]],  # as `sections` gives them
         environ: dict[str, str],  # the connection's environment, which is changed
-        run: Callable[
-            [str, dict[str, str]], AsyncGenerator[Command, None]
-        ],  # runs an entry, like `run_program`
+        # runs an entry, like `run_program`
+        run: Callable[[str, dict[str, str]], AsyncGenerator[Command, None]],
         say: Callable[[str], Awaitable[None]],  # sends a line to the client
         wait: Callable[[float], Awaitable[object]] = asyncio.sleep,  # for a `Delay`
     ):
-        self.programs, self.effects, self.run, self.say, self.wait = (
-            programs,
-            Effects(environ),
-            run,
-            say,
-            wait,
-        )
+        self.programs, self.effects = programs, Effects(environ)
+        self.run, self.say, self.wait = run, say, wait
         self.closed = False  # is it time to hang up?
 
     async def overdue(self, stage: str) -> bool:
-        """Has a plugin left a refusal for this stage? Then send it: that was the
-        answer, and nothing else happens."""
+        """Has a plugin left a refusal for this stage? Then send it: that is the answer,
+        and nothing else happens."""
         replies = self.effects.later[stage]
         if replies:
             self.effects.shown.add(stage)
@@ -313,11 +318,13 @@ class Checks:
     async def check(
         self,
         stage: str,  # of `STAGES`
-        # SMTPMAILFROM or SMTPRCPTTO, where the command names an address
+        # SMTPMAILFROM or SMTPRCPTTO, if the SMTP command names an address
         variable: str = "",
         address: str = "",
-    ) -> str:  # `go` on, go on and `skip` qmail's own checks, or `refuse`: the reply has been sent
-        "Run the plugins of a stage. Afterwards `Effects.address` is the address to go on with."
+        # `go` on, go on and `skip` qmail's own checks, or `refuse`: the reply is sent
+    ) -> str:
+        """Run the plugins of a stage. Afterwards `Effects.address` is the address to go
+        on with."""
         self.effects.name(variable, address)
         for entry in self.programs.get(stage, []) if self.effects.on else []:
             last = await self._run_entry(entry)

@@ -24,15 +24,14 @@ class ClientRule(NamedTuple):
 
 
 class RuleFault(ValueError):
-    "A line that tcprules doesn't take; and then it takes none."
+    "There is a line that tcprules doesn't take. Then it takes none."
 
-# %% ../../nbs/smtpd/04_rules.ipynb #535c3704
+# %% ../../nbs/smtpd/04_rules.ipynb #d0e4a570
 def _parts(
     line: str,
-) -> tuple[
-    str, str, str
-]:  # address, instruction, and what follows; without an instruction, nothing
-    "A rule's address, and what it says."
+    # address, instruction, and what follows; without an instruction, nothing
+) -> tuple[str, str, str]:
+    "Divide a rule at its instruction."
     places = (place for place, char in enumerate(line) if char == ":")
     for place in places:
         for word in ("allow", "deny"):
@@ -40,9 +39,9 @@ def _parts(
                 return line[:place], word, line[place + 1 + len(word) :]
     return "", "", line
 
-
+# %% ../../nbs/smtpd/04_rules.ipynb #349a1ef7
 def _settings(text: str) -> dict[str, str] | None:  # None for what can't be understood
-    "The variables of a rule."
+    "Read the variables of a rule."
     found = {}
     while text:
         name, equals, rest = text.partition("=")
@@ -57,27 +56,26 @@ def _settings(text: str) -> dict[str, str] | None:  # None for what can't be und
 def _addresses(
     address: str,
 ) -> Iterator[str] | None:  # None for what can't be understood
-    "The addresses of a rule."
+    "The addresses that a rule is for."
     first, hyphen, rest = address.partition("-")
     if not hyphen or "=" in address:
         return iter([address])
-    before, low = first[: first.rfind(".") + 1], first[first.rfind(".") + 1 :]
-    high, dot, after = rest.partition(".")
-    if not all(
-        number.isascii() and number.isdigit() and len(number) < 10
-        for number in (low, high)
-    ):
+    before, dot, low = first.rpartition(".")
+    high, end, after = rest.partition(".")
+    if not all(map(_is_number, (low, high))):
         return None
-    return (
-        f"{before}{number}{dot}{after}"
-        for number in range(int(low), min(int(high), 255) + 1)
-    )
+    numbers = range(int(low), min(int(high), 255) + 1)
+    return (f"{before}{dot}{number}{end}{after}" for number in numbers)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 # %% ../../nbs/smtpd/04_rules.ipynb #8d81c50e
 def rules_in(
     text: str,  # of tcp.smtp
 ) -> dict[str, ClientRule]:  # by address
-    "The rules that a text has; `RuleFault` for a line that tcprules wouldn't take."
+    "Read rules. It raises `RuleFault` for a line that tcprules wouldn't take."
     found: dict[str, ClientRule] = {}
     for number, whole in enumerate(text.split("\n"), 1):
         line = whole.rstrip(" \t")
@@ -86,32 +84,17 @@ def rules_in(
         address, word, rest = _parts(line)
         settings, addresses = _settings(rest) if word else None, _addresses(address)
         if settings is None or addresses is None:
-            raise RuleFault(
-                f"line {number}: tcprules doesn't take {printable(line, 200)!r}"
-            )
+            said = printable(line, 200)
+            raise RuleFault(f"line {number}: tcprules doesn't take {said!r}")
         for each in addresses:
             found.setdefault(each, ClientRule(number, line, word == "allow", settings))
     return found
 
-# %% ../../nbs/smtpd/04_rules.ipynb #beff5d21
-def rule_for(
-    rules: Mapping[str, ClientRule],  # by address
-    environ: Mapping[
-        str, str
-    ],  # TCPREMOTEIP, and TCPREMOTEHOST and TCPREMOTEINFO if they are known
-) -> ClientRule | None:
-    "The rule that tcpserver finds for a client (`tcprules(1)`)."
-    return next((rules[name] for name in _names(environ) if name in rules), None)
-
-
+# %% ../../nbs/smtpd/04_rules.ipynb #337af3dd
 def _names(environ: Mapping[str, str]) -> Iterator[str]:
     "Where a client's rule is looked for, the closest first."
-    ip, host, info = (
-        environ["TCPREMOTEIP"],
-        environ.get("TCPREMOTEHOST", ""),
-        environ.get("TCPREMOTEINFO", ""),
-    )
-    if info:
+    ip, host = environ["TCPREMOTEIP"], environ.get("TCPREMOTEHOST", "")
+    if info := environ.get("TCPREMOTEINFO", ""):
         yield f"{info}@{ip}"
         yield from [f"{info}@={host}"] if host else []
     yield ip
@@ -120,3 +103,12 @@ def _names(environ: Mapping[str, str]) -> Iterator[str]:
     yield from (f"={host[start:]}" for start in range(len(host)) if host[start] == ".")
     yield from ["="] if host else []
     yield ""
+
+# %% ../../nbs/smtpd/04_rules.ipynb #beff5d21
+def rule_for(
+    rules: Mapping[str, ClientRule],  # by address
+    # TCPREMOTEIP, and TCPREMOTEHOST and TCPREMOTEINFO if they are known
+    environ: Mapping[str, str],
+) -> ClientRule | None:
+    "Find the rule that tcpserver would find for a client (`tcprules(1)`)."
+    return next((rules[name] for name in _names(environ) if name in rules), None)

@@ -39,7 +39,7 @@ from ra_plugins.support.networks import unmapped
 __all__ = ['TOLD_BY_TCPSERVER', 'LOG_ROUNDS', 'SMTP_LINE_LIMIT', 'STRAY_NEWLINE', 'HOPS_LIMIT', 'MESSAGE_LIMIT', 'QUEUE_TROUBLE',
            'ERRORS_LIMIT', 'METHODS', 'inherited', 'ServerSetup', 'log_of_server', 'SessionLog', 'connection_environ',
            'begin', 'Gone', 'Lines', 'message_lines', 'Incoming', 'received', 'head', 'reply_to_message', 'deliver',
-           'SmtpSession', 'answer_with', 'answer_helo', 'answer_ehlo', 'answer_mail', 'answer_rcpt', 'answer_rset',
+           'SmtpSession', 'answer_helo', 'answer_ehlo', 'answer_mail', 'answer_rcpt', 'answer_with', 'answer_rset',
            'answer_quit', 'answer_data', 'AuthFault', 'answer_auth', 'hold_session', 'start_server']
 
 # %% ../../nbs/smtpd/02_server.ipynb #ff17bc44
@@ -54,7 +54,7 @@ TOLD_BY_TCPSERVER = (
 
 
 def inherited() -> dict[str, str]:
-    "The environment that plugins inherit from this process, without what isn't theirs."
+    "What plugins inherit from this process, without what isn't theirs."
     environ = environment()
     for name in TOLD_BY_TCPSERVER:
         environ.pop(name, None)
@@ -71,7 +71,7 @@ class ServerSetup:
         self,
         folder: str,  # of the control files; the one above it is qmail's home
         like: str = "netqmail",  # whose qmail-spp: a key of `SECTIONS`
-        # passwords by name; AUTH is offered where there are any
+        # passwords by name; AUTH is offered if there are any
         users: dict[str, str] | None = None,
         deliver: str = "",  # shell command that takes each message on standard input
         seconds: float = 300,  # that a plugin may take
@@ -82,21 +82,16 @@ class ServerSetup:
     ):
         self.control = Control(os.path.abspath(folder))
         self.home = os.path.dirname(self.control.folder)
-        self.like, self.users, self.deliver, self.seconds, self.errors = (
-            like,
-            users or {},
-            deliver,
-            seconds,
-            errors,
-        )
+        self.like, self.users, self.deliver = like, users or {}, deliver
+        self.seconds, self.errors = seconds, errors
         self.environ = inherited() if environ is None else environ
         self.numbers = count(1)  # of sessions
         self.sessions: set[asyncio.Future[None]] = set()
 
 # %% ../../nbs/smtpd/02_server.ipynb #b0a09471
 def _write_log(line: bytes, errors: int | None = None) -> None:
-    """Write a line to a descriptor, or to standard error. A log that takes no more is
-    no reason to fail."""
+    """Write a line to a descriptor, or to standard error. If the log takes no more,
+    nothing happens."""
     with suppress(OSError, ValueError):
         if errors is not None:
             os.write(errors, line)
@@ -108,13 +103,15 @@ def _write_log(line: bytes, errors: int | None = None) -> None:
 
 
 def log_of_server(message: str) -> None:
-    "A line on standard error, in the form that plugins use."
+    "Write a line to standard error, in the form that plugins use."
     _write_log(octets(log_line("smtpd", os.getpid(), message) + "\n"))
 
-# %% ../../nbs/smtpd/02_server.ipynb #6e234316
-LOG_ROUNDS = (
-    100  # times 64 kB that are read of a plugin's log before its session goes on
-)
+# %% ../../nbs/smtpd/02_server.ipynb #76983b3d
+# times 64 kB that are read of a plugin's log before its session goes on
+LOG_ROUNDS = 100
+# bytes: of a line in the log, and of an SMTP command, which qmail-smtpd itself takes at
+# any length
+SMTP_LINE_LIMIT = 65536
 
 
 class SessionLog:
@@ -159,11 +156,6 @@ class SessionLog:
     def _write(self, line: bytes) -> None:
         _write_log(self.mark + line + b"\n", self.errors)
 
-
-# bytes: of a line in the log, and of an SMTP command, which qmail-smtpd itself takes at
-# any length
-SMTP_LINE_LIMIT = 65536
-
 # %% ../../nbs/smtpd/02_server.ipynb #00a60ef0
 def connection_environ(
     setup: ServerSetup,
@@ -172,16 +164,15 @@ def connection_environ(
 ) -> dict[str, str]:  # the environment of one connection
     "What tcpserver would leave to qmail-smtpd (`tcp-environ(5)`)."
     told = {"PROTO": "TCP", "TCPREMOTEIP": remote[0], "TCPREMOTEPORT": str(remote[1])}
-    told |= {
-        "TCPLOCALIP": local[0],
-        "TCPLOCALPORT": str(local[1]),
-        "CONTROLDIR": setup.control.folder,
-    }
-    return {
-        "TCPLOCALHOST": setup.control.first_line("me", "localhost"),
-        **setup.environ,
-        **told,
-    }
+    told |= {"TCPLOCALIP": local[0], "TCPLOCALPORT": str(local[1])}
+    told |= {"CONTROLDIR": setup.control.folder}
+    named = {"TCPLOCALHOST": setup.control.first_line("me", "localhost")}
+    return {**named, **setup.environ, **told}
+
+# %% ../../nbs/smtpd/02_server.ipynb #b2651936
+def _is_here(ip: str) -> bool:
+    "Is a client on this machine?"
+    return unmapped(ip_address(ip.partition("%")[0])).is_loopback
 
 # %% ../../nbs/smtpd/02_server.ipynb #0593d734
 def begin(
@@ -190,27 +181,18 @@ def begin(
     say: Callable[[str], Awaitable[None]],  # sends a line to the client
     errors: int | None = None,  # descriptor for what plugins log
 ) -> Dialogue:
-    """The dialogue with a client who has just connected; `OSError` where qmail-smtpd
-    couldn't read its files."""
+    """Begin the dialogue with a client who has just connected. It raises `OSError` if
+    qmail-smtpd couldn't read its files."""
     run = partial(run_program, home=setup.home, seconds=setup.seconds, errors=errors)
     checks = Checks(programs(setup.control, environ, setup.like), environ, run, say)
-    dialogue = Dialogue(
-        setup.control,
-        checks,
-        setup.like,
-        bool(setup.users) and _is_here(environ["TCPREMOTEIP"]),
-    )
+    logins = bool(setup.users) and _is_here(environ["TCPREMOTEIP"])
+    dialogue = Dialogue(setup.control, checks, setup.like, logins)
     dialogue.start.require_name()
     return dialogue
 
-
-def _is_here(ip: str) -> bool:
-    "Is a client on this machine?"
-    return unmapped(ip_address(ip.partition("%")[0])).is_loopback
-
-# %% ../../nbs/smtpd/02_server.ipynb #1ae4cf16
+# %% ../../nbs/smtpd/02_server.ipynb #477fe722
 class Gone(Exception):
-    "The session is over; the text says how it came to that."
+    "The session is over. The text says how it came to that."
 
     def __init__(
         self,
@@ -220,24 +202,23 @@ class Gone(Exception):
         super().__init__(why)
         self.reply = reply
 
-
+# %% ../../nbs/smtpd/02_server.ipynb #a7d93a1e
 class Lines:
     "What a client says, line by line."
 
     def __init__(
         self,
-        read: Callable[
-            [], Awaitable[bytes]
-        ],  # the bytes that come next; nothing at the end
+        # the bytes that come next; nothing at the end
+        read: Callable[[], Awaitable[bytes]],
     ):
         self.read, self.held = read, b""
 
     async def piece(self) -> bytes:
-        """A line with its LF, or `SMTP_LINE_LIMIT` bytes of a longer one; `Gone` if
-        there is no more."""
-        while (end := self.held.find(b"\n") + 1) == 0 and len(
-            self.held
-        ) < SMTP_LINE_LIMIT:
+        """A line with its LF, or `SMTP_LINE_LIMIT` bytes of a longer one. It raises
+        `Gone` if there is no more."""
+        while not (end := self.held.find(b"\n") + 1):
+            if len(self.held) >= SMTP_LINE_LIMIT:
+                break
             chunk = await self.read()
             if not chunk:
                 raise Gone("it has left")
@@ -260,10 +241,9 @@ STRAY_NEWLINE = "451 See http://pobox.com/~djb/docs/smtplf.html."
 
 async def message_lines(
     lines: Lines,  # behind DATA
-) -> AsyncIterator[
-    tuple[bytes, bytes]
-]:  # a piece as it came, if a line begins with it, and as it is to be passed on
-    "The pieces of a message; `Gone` at a bare LF."
+    # a piece as it came, if a line begins with it, and as it is to be passed on
+) -> AsyncIterator[tuple[bytes, bytes]]:
+    "Read the pieces of a message. It raises `Gone` at a bare LF."
     begins, held = True, b""
     while True:
         piece = held + await lines.piece()
@@ -282,9 +262,9 @@ async def message_lines(
 
 # %% ../../nbs/smtpd/02_server.ipynb #c0b01180
 HOPS_LIMIT = 100  # servers that a message may have passed: MAXHOPS in qmail-smtpd
-MESSAGE_LIMIT = (
-    10**9
-)  # bytes that go into a file if `databytes` sets no limit; qmail-smtpd itself has none then
+# bytes that go into a file if `databytes` sets no limit; qmail-smtpd itself has none
+# then
+MESSAGE_LIMIT = 10**9
 
 
 class Incoming:
@@ -304,11 +284,10 @@ class Incoming:
         piece: bytes,  # as it came, if a line begins with it
         text: bytes,
     ) -> None:
-        "One more piece of it."
+        "Take one more piece of it."
         self.in_header = self.in_header and piece != b"\r\n"
-        self.hops += self.in_header and piece[:9].lower().startswith(
-            (b"received", b"delivered")
-        )
+        passed = piece[:9].lower().startswith((b"received", b"delivered"))
+        self.hops += self.in_header and passed
         self.size += len(text)
         if self.file and not self.fault:
             self.file.write(text)
@@ -324,11 +303,8 @@ class Incoming:
 def received(dialogue: Dialogue) -> str:
     "The trace field for a message (RFC 5321, section 4.4), as qmail-smtpd writes it."
     start, greeted = dialogue.start, dialogue.environ.get("SMTPHELOHOST")
-    helo = (
-        ""
-        if greeted is None or greeted.lower() == start.remote_host.lower()
-        else f" (HELO {_safe(greeted)})"
-    )
+    known = greeted is None or greeted.lower() == start.remote_host.lower()
+    helo = "" if known else f" (HELO {_safe(greeted or '')})"
     info = "" if start.remote_info is None else f"{_safe(start.remote_info)}@"
     date = time.strftime("%d %b %Y %H:%M:%S -0000", time.gmtime()).lstrip("0")
     who = f"{_safe(start.remote_host)}{helo} ({info}{_safe(start.remote_ip)})"
@@ -345,10 +321,8 @@ def _safe(text: str) -> str:
 
 def head(dialogue: Dialogue) -> bytes:
     "What goes in front of a message."
-    return octets(
-        received(dialogue)
-        + "".join(f"{line}\n" for line in dialogue.checks.effects.headers)
-    )
+    added = "".join(f"{line}\n" for line in dialogue.checks.effects.headers)
+    return octets(received(dialogue) + added)
 
 # %% ../../nbs/smtpd/02_server.ipynb #3026106b
 QUEUE_TROUBLE = {
@@ -373,7 +347,7 @@ QUEUE_TROUBLE = {
 
 
 def reply_to_message(
-    status: int,  # of the command that takes messages; negative where a signal ended it
+    status: int,  # of the command that takes messages; below 0 for a signal
     pid: int = 0,  # its process
 ) -> str:
     "What the client is told about its message."
@@ -381,12 +355,9 @@ def reply_to_message(
         return f"250 ok {int(time.time())} qp {pid}"
     if status < 0:
         return "451 qq crashed (#4.3.0)"
-    permanent = (
-        "554 qq permanent problem (#5.3.0)"
-        if 11 <= status <= 40
-        else "451 qq temporary problem (#4.3.0)"
-    )
-    return QUEUE_TROUBLE.get(status, permanent)
+    if 11 <= status <= 40:
+        return QUEUE_TROUBLE.get(status, "554 qq permanent problem (#5.3.0)")
+    return QUEUE_TROUBLE.get(status, "451 qq temporary problem (#4.3.0)")
 
 # %% ../../nbs/smtpd/02_server.ipynb #dcb6b3f5
 async def deliver(
@@ -398,8 +369,8 @@ async def deliver(
     "Hand a message to the command that takes it."
     try:
         process = await start_process(
-            "/bin/sh", "-c", setup.deliver, environ=environ, cwd=setup.home, stdin=message, stdout=asyncio.subprocess.DEVNULL,
-            stderr=log.writer,
+            *("/bin/sh", "-c", setup.deliver), environ=environ, cwd=setup.home,
+            stdin=message, stdout=asyncio.subprocess.DEVNULL, stderr=log.writer,
         )  # fmt: skip
     except OSError as error:
         log.say(f"the command that takes messages can't be started: {error.strerror}")
@@ -408,7 +379,8 @@ async def deliver(
         status = await in_time(process.wait(), setup.seconds)
     except TimeoutError:
         log.say(
-            f"the command that takes messages has not ended after {setup.seconds:g} seconds"
+            "the command that takes messages has not ended after "
+            f"{setup.seconds:g} seconds"
         )
         return reply_to_message(52)
     finally:
@@ -418,12 +390,9 @@ async def deliver(
         log.say(f"the command that takes messages ended with status {status}")
     return reply_to_message(status, process.pid)
 
-# %% ../../nbs/smtpd/02_server.ipynb #4811ccf6
-ERRORS_LIMIT = 1000  # refusals of any kind in one session; qmail-smtpd itself has none
-
-
-class SmtpSession:
-    "One client, from its call to the end."
+# %% ../../nbs/smtpd/02_server.ipynb #43d7ed1d
+class _Wire:
+    "A client's connection, with its log, and with time limits."
 
     def __init__(
         self,
@@ -433,7 +402,7 @@ class SmtpSession:
     ):
         self.setup, self.reader, self.writer = setup, reader, writer
         self.log = SessionLog(next(setup.numbers), setup.errors)
-        self.lines, self.seconds, self.errors = Lines(self.read), 60.0, 0
+        self.lines, self.seconds = Lines(self.read), 60.0
         self.last = b""  # reply
 
     async def read(self) -> bytes:
@@ -457,6 +426,15 @@ class SmtpSession:
         except (ConnectionError, TimeoutError):
             raise Gone("it has left") from None
 
+# %% ../../nbs/smtpd/02_server.ipynb #4811ccf6
+ERRORS_LIMIT = 1000  # refusals of any kind in one session; qmail-smtpd itself has none
+
+
+class SmtpSession(_Wire):
+    "One client, from its call to the end."
+
+    errors = 0  # refusals so far
+
     async def hold(self) -> None:
         "Greet, and answer each line, until somebody ends the session."
         client = self.writer.get_extra_info("peername")[0]
@@ -470,31 +448,26 @@ class SmtpSession:
             with suppress(Gone):
                 await self.say(gone.reply) if gone.reply else None
         except asyncio.CancelledError:
-            self.log.say(
-                f"{client} is gone: it has broken off, or the server has ended"
-            )
+            why = "it has broken off, or the server has ended"
+            self.log.say(f"{client} is gone: {why}")
             raise
         except Exception as error:
             self.log.say(f"{client} is gone: the session failed: {describe(error)}")
 
     async def _begin(self) -> None:
-        called = (
-            self.writer.get_extra_info("peername"),
-            self.writer.get_extra_info("sockname"),
-        )
+        told = self.writer.get_extra_info
         try:
-            environ = connection_environ(self.setup, *called)
+            environ = connection_environ(self.setup, told("peername"), told("sockname"))
             self.dialogue = begin(self.setup, environ, self.say, self.log.writer)
         except OSError as error:
             self.log.say(f"can't begin a session: can't read {trouble(error)}")
-            raise Gone(
-                "we couldn't read our files", "421 unable to read controls (#4.3.0)"
-            ) from None
+            reply = "421 unable to read controls (#4.3.0)"
+            raise Gone("we couldn't read our files", reply) from None
         self.seconds = self.dialogue.start.seconds
         await self.ask(self.dialogue.connection())
 
     async def ask(self, reply: Awaitable[bool | None]) -> bool:
-        "Wait for the dialogue's reply, and hang up where a plugin wants that."
+        "Wait for the dialogue's reply, and hang up if a plugin wants that."
         yes = bool(await reply)
         if self.dialogue.checks.closed:
             raise Gone("a plugin wanted that")
@@ -511,22 +484,40 @@ class SmtpSession:
                 await method(self, argument.lstrip(" "))
         except Gone:
             raise
-        except Exception as error:
-            self.log.say(
-                f"failed at a command: {describe(error)}"
-            )  # it mustn't cost mail
+        except Exception as error:  # it mustn't cost mail
+            self.log.say(f"failed at a command: {describe(error)}")
             await self.say("451 internal error (#4.3.0)")
         self.errors += self.last[:1] in (b"4", b"5")
         if self.errors >= ERRORS_LIMIT:
             raise Gone("it was refused too often", "421 too many errors (#4.7.0)")
 
     async def unknown(self, argument: str) -> None:
-        "Anything that isn't a command: EXPN, STARTTLS, an empty line."
+        "Answer what isn't a command: EXPN, STARTTLS, an empty line."
         await self.say("502 unimplemented (#5.5.1)")
+
+# %% ../../nbs/smtpd/02_server.ipynb #3fedd8e9
+async def answer_helo(session: SmtpSession, argument: str) -> None:
+    "Answer HELO."
+    await session.ask(session.dialogue.helo(argument))
+
+
+async def answer_ehlo(session: SmtpSession, argument: str) -> None:
+    "Answer EHLO."
+    await session.ask(session.dialogue.ehlo(argument))
+
+
+async def answer_mail(session: SmtpSession, argument: str) -> None:
+    "Answer MAIL."
+    await session.ask(session.dialogue.transaction.mail(argument))
+
+
+async def answer_rcpt(session: SmtpSession, argument: str) -> None:
+    "Answer RCPT."
+    await session.ask(session.dialogue.transaction.rcpt(argument))
 
 # %% ../../nbs/smtpd/02_server.ipynb #b0d6fb84
 def answer_with(reply: str) -> Callable[[SmtpSession, str], Awaitable[None]]:
-    "A command that always has the same reply."
+    "Make the answer to a command that always has the same reply."
 
     async def answer(session: SmtpSession, argument: str) -> None:
         await session.say(reply)
@@ -534,56 +525,28 @@ def answer_with(reply: str) -> Callable[[SmtpSession, str], Awaitable[None]]:
     return answer
 
 
-async def answer_helo(session: SmtpSession, argument: str) -> None:
-    "HELO."
-    await session.ask(session.dialogue.helo(argument))
-
-
-async def answer_ehlo(session: SmtpSession, argument: str) -> None:
-    "EHLO."
-    await session.ask(session.dialogue.ehlo(argument))
-
-
-async def answer_mail(session: SmtpSession, argument: str) -> None:
-    "MAIL."
-    await session.ask(session.dialogue.transaction.mail(argument))
-
-
-async def answer_rcpt(session: SmtpSession, argument: str) -> None:
-    "RCPT."
-    await session.ask(session.dialogue.transaction.rcpt(argument))
-
-
 async def answer_rset(session: SmtpSession, argument: str) -> None:
-    "RSET."
+    "Answer RSET."
     session.dialogue.transaction.end()
     await session.say("250 flushed")
 
 
 async def answer_quit(session: SmtpSession, argument: str) -> None:
-    "QUIT. What the client has sent behind it doesn't count."
+    "Answer QUIT. What the client has sent behind it doesn't count."
     raise Gone("it has said goodbye", f"221 {session.dialogue.start.greeting}")
 
 # %% ../../nbs/smtpd/02_server.ipynb #90c3ff6e
 async def answer_data(session: SmtpSession, argument: str) -> None:
-    "DATA, and the message."
+    "Answer DATA, and take the message."
     dialogue, setup = session.dialogue, session.setup
     if not await session.ask(dialogue.transaction.data()):
         return
-    sender, recipients = (
-        dialogue.transaction.sender or "",
-        dialogue.transaction.recipients.accepted,
-    )
-    environ, front = (
-        {**dialogue.environ, "SENDER": sender, "RECIPIENTS": "\n".join(recipients)},
-        head(dialogue),
-    )
+    environ, front = _envelope_environ(dialogue), head(dialogue)
     dialogue.transaction.end()
     await session.say("354 go ahead")
     if not setup.deliver:
-        await session.say(
-            (await _taken(session, None)).fault or "250 ok, and thrown away"
-        )
+        message = await _taken(session, None)
+        await session.say(message.fault or "250 ok, and thrown away")
         return
     with tempfile.TemporaryFile() as file:
         file.write(front)
@@ -594,8 +557,15 @@ async def answer_data(session: SmtpSession, argument: str) -> None:
         )
 
 
+def _envelope_environ(dialogue: Dialogue) -> dict[str, str]:
+    "What the command sees: the environment of plugins, SENDER and RECIPIENTS."
+    sender = dialogue.transaction.sender or ""
+    recipients = "\n".join(dialogue.transaction.recipients.accepted)
+    return {**dialogue.environ, "SENDER": sender, "RECIPIENTS": recipients}
+
+
 async def _taken(session: SmtpSession, file: BinaryIO | None) -> Incoming:
-    "The message that the client sends now."
+    "Take the message that the client sends now."
     message = Incoming(session.dialogue.start.databytes, file)
     async for piece, text in message_lines(session.lines):
         message.add(piece, text)
@@ -606,11 +576,11 @@ _MALFORMED = "501 malformed auth input (#5.5.4)"
 
 
 class AuthFault(Exception):
-    "An exchange that leads to nothing; the text is the reply."
+    "An exchange has led to nothing. The text is the reply."
 
 
 async def _asked(session: SmtpSession, challenge: str) -> str:
-    "What the client answers to a challenge."
+    "Put a challenge to the client, and take its answer."
     await session.say(f"334 {challenge}")
     answer = await session.lines.line()
     if answer == "*":
@@ -625,28 +595,38 @@ def _decoded(text: str) -> str:
     except (ValueError, binascii.Error):
         raise AuthFault(_MALFORMED) from None
 
-
+# %% ../../nbs/smtpd/02_server.ipynb #fa3ba387
 async def _plain(session: SmtpSession, argument: str) -> tuple[str, str]:
-    "Name and password, behind the name to act for, and NUL between them."
-    _, user, password, *_ = [
-        *_decoded(argument or await _asked(session, "")).split("\0"),
-        "",
-        "",
-    ]
+    "Name and password, as PLAIN has them."
+    words = _decoded(argument or await _asked(session, "")).split("\0")
+    _, user, password, *_ = [*words, "", ""]
     return user, password
 
 
 async def _login(session: SmtpSession, argument: str) -> tuple[str, str]:
-    "Name and password, one by one."
+    "Name and password, one by one, as LOGIN has them."
     user = _decoded(argument or await _asked(session, "VXNlcm5hbWU6"))  # Username:
     return user, _decoded(await _asked(session, "UGFzc3dvcmQ6"))  # Password:
 
 
 METHODS = {"plain": _plain, "login": _login}
 
+# %% ../../nbs/smtpd/02_server.ipynb #e8ad805b
+def _no_auth(dialogue: Dialogue) -> str:
+    "Why AUTH can't begin now: a reply, or nothing if it can."
+    if not dialogue.logins:
+        if dialogue.start.like == "netqmail":
+            return "502 unimplemented (#5.5.1)"
+        return "503 auth not available (#5.3.3)"
+    if dialogue.user is not None:
+        return "503 you're already authenticated (#5.5.0)"
+    if dialogue.transaction.sender is not None:
+        return "503 no auth during mail transaction (#5.5.0)"
+    return ""
+
 # %% ../../nbs/smtpd/02_server.ipynb #d4a53b33
 async def answer_auth(session: SmtpSession, argument: str) -> None:
-    "AUTH."
+    "Answer AUTH."
     try:
         method, (user, password) = await _credentials(session, argument)
     except AuthFault as fault:
@@ -663,16 +643,9 @@ async def answer_auth(session: SmtpSession, argument: str) -> None:
 async def _credentials(
     session: SmtpSession, argument: str
 ) -> tuple[str, tuple[str, str]]:
-    "The method, and name and password; `AuthFault` if there are none to be had."
-    dialogue = session.dialogue
-    if not dialogue.logins:
-        if dialogue.start.like == "netqmail":
-            raise AuthFault("502 unimplemented (#5.5.1)")
-        raise AuthFault("503 auth not available (#5.3.3)")
-    if dialogue.user is not None:
-        raise AuthFault("503 you're already authenticated (#5.5.0)")
-    if dialogue.transaction.sender is not None:
-        raise AuthFault("503 no auth during mail transaction (#5.5.0)")
+    "The method, and name and password. It raises `AuthFault` if there are none."
+    if why := _no_auth(session.dialogue):
+        raise AuthFault(why)
     word, _, rest = argument.partition(" ")
     if word.lower() not in METHODS:
         raise AuthFault("504 auth type unimplemented (#5.5.1)")
@@ -706,10 +679,8 @@ async def hold_session(
     session = SmtpSession(setup, reader, writer)
     loop = asyncio.get_running_loop()
     loop.add_reader(session.log.reader, session.log.drain)
-    held, lost = (
-        asyncio.ensure_future(session.hold()),
-        asyncio.ensure_future(writer.wait_closed()),
-    )
+    held = asyncio.ensure_future(session.hold())
+    lost = asyncio.ensure_future(writer.wait_closed())
     try:
         await asyncio.wait({held, lost}, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -720,13 +691,13 @@ async def hold_session(
         loop.remove_reader(session.log.reader)
         session.log.close()
 
-
+# %% ../../nbs/smtpd/02_server.ipynb #b649c871
 async def start_server(
     setup: ServerSetup,
     host: str = "127.0.0.1",
     port: int = 0,  # 0 for any that is free
 ) -> asyncio.Server:  # listening; its first socket tells the port
-    "Begin to listen; `OSError` where that can't be."
+    "Begin to listen. It raises `OSError` if that can't be."
 
     def called(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = asyncio.ensure_future(hold_session(setup, reader, writer))

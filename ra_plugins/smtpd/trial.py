@@ -43,10 +43,9 @@ from ra_plugins.support.log import log_line, printable
 __all__ = ['NOTED_LIMIT', 'LOG_LIMIT', 'VERDICTS', 'ENDINGS', 'Run', 'Step', 'Notes', 'decided', 'watched', 'decided_section',
            'Runner', 'noted_checks', 'Trial', 'denied', 'verdict', 'trial_text', 'trial_data']
 
-# %% ../../nbs/smtpd/03_trial.ipynb #debcc911
-NOTED_LIMIT = (
-    1000  # questions, and log lines, of a plugin at one command that are noted
-)
+# %% ../../nbs/smtpd/03_trial.ipynb #ab496ab7
+# questions, and log lines, of a plugin at one command that are noted
+NOTED_LIMIT = 1000
 
 
 class Run:
@@ -54,43 +53,36 @@ class Run:
 
     def __init__(self, entry: str):
         self.entry = entry  # as in control/smtpplugins
-        self.how = (
-            ""  # why a program of ours was started, instead of its plugin in here
-        )
+        # why a program of ours was started, instead of its plugin in here
+        self.how = ""
         self.asked: list[tuple[str, str]] = []  # questions and their answers
         self.answered: list[Command] = []
         self.logged: list[str] = []
         self.failure = ""
 
     def log(self, message: str) -> None:
-        "A line of the plugin's, as a script would write it."
+        "Note a line of the plugin's, as a script would write it."
         if len(self.logged) < NOTED_LIMIT:
-            self.logged.append(
-                log_line(os.path.basename(self.entry), os.getpid(), message)
-            )
+            name = os.path.basename(self.entry)
+            self.logged.append(log_line(name, os.getpid(), message))
 
     def note(self, question: Any, answer: object) -> None:
-        "What the plugin has asked, and what it was told."
+        "Note what the plugin has asked, and what it was told."
         if len(self.asked) < NOTED_LIMIT:
-            self.asked.append(
-                (
-                    printable(words_of(repr, question)),
-                    printable(words_of(question.shown, answer)),
-                )
-            )
+            words = words_of(repr, question), words_of(question.shown, answer)
+            self.asked.append((printable(words[0]), printable(words[1])))
 
     def data(self) -> dict[str, Any]:
         "The same, for JSON."
+        asked = [{"question": words, "answer": answer} for words, answer in self.asked]
+        answered = [
+            {"command": type(command).__name__, "text": command.text}
+            for command in self.answered
+        ]
         return {
             "plugin": self.entry,
-            "asked": [
-                {"question": question, "answer": answer}
-                for question, answer in self.asked
-            ],
-            "answered": [
-                {"command": type(command).__name__, "text": command.text}
-                for command in self.answered
-            ],
+            "asked": asked,
+            "answered": answered,
             "logged": self.logged,
             "failure": self.failure or None,
             **({"note": self.how} if self.how else {}),
@@ -107,8 +99,8 @@ class Step:
 
     @property
     def code(self) -> int:
-        """The reply code that counts, the last one's; 421 where the connection was
-        dropped without a reply."""
+        """The reply code that counts, the last one's; 421 if the connection was dropped
+        without a reply."""
         code = self.replies[-1][:3] if self.replies else ""
         return int(code) if code.isascii() and code.isdigit() else 421
 
@@ -121,27 +113,26 @@ class Notes:
         self.delay = 0  # seconds that the client would have waited
 
     def started(self, entry: str) -> Run:
-        "A plugin that runs at the step under way."
+        "Note that a plugin runs at the step under way."
         run = Run(entry)
         self.steps[-1].runs.append(run)
         return run
 
     async def say(self, line: str) -> None:
-        "A reply to the step under way."
+        "Note a reply to the step under way."
         self.steps[-1].replies.append(line)
 
     async def wait(self, seconds: float) -> None:
-        "A delay."
+        "Note a delay."
         self.delay += int(seconds)
 
     @property
     def refused(self) -> bool:
         "Has the client been refused anything but a recipient?"
-        return (
-            bool(self.steps)
-            and self.steps[-1].code >= 400
-            and not self.steps[-1].said.startswith("RCPT")
-        )
+        if not self.steps:
+            return False
+        last = self.steps[-1]
+        return last.code >= 400 and not last.said.startswith("RCPT")
 
 # %% ../../nbs/smtpd/03_trial.ipynb #c2c7545b
 async def decided(
@@ -153,14 +144,12 @@ async def decided(
     # who answers instead, by class of question: a function of it
     answering: Mapping[Any, Any] | None = None,
 ) -> AsyncGenerator[Command, None]:
-    "The commands of a plugin that runs in here."
+    "Run a plugin in here, and yield its commands."
     if plugin is None:
         return
     bound = min(seconds, plugin.seconds)
-    session, control = (
-        Session(environ, run.log, os.getpid()),
-        Control(environ.get("CONTROLDIR", CONTROLDIR)),
-    )
+    session = Session(environ, run.log, os.getpid())
+    control = Control(environ.get("CONTROLDIR", CONTROLDIR))
     async with BoundedAnswerers(
         environ, run.log, dry=True, seconds=bound, note=run.note
     ) as answerers:
@@ -181,7 +170,7 @@ async def watched(
     home: str,  # qmail's home
     seconds: float,  # that it may take
 ) -> AsyncGenerator[Command, None]:
-    "The commands of a program."
+    "Run a program, and yield its commands."
     with tempfile.TemporaryFile() as errors:
         try:
             async for command in run_program(
@@ -190,10 +179,8 @@ async def watched(
                 yield command
         finally:
             errors.seek(0)
-            lines = (
-                errors.read(LOG_LIMIT).decode("utf-8", "surrogateescape").splitlines()
-            )
-            run.logged += [printable(line) for line in lines]
+            text = errors.read(LOG_LIMIT).decode("utf-8", "surrogateescape")
+            run.logged += [printable(line) for line in text.splitlines()]
 
 # %% ../../nbs/smtpd/03_trial.ipynb #2ce033bd
 async def decided_section(
@@ -204,11 +191,9 @@ async def decided_section(
     seconds: float = inf,  # as in `decided`
     answering: Mapping[Any, Any] | None = None,
 ) -> AsyncGenerator[Command, None]:
-    "The commands of all plugins of a section."
-    section, control = (
-        SectionAnswer(stage, environ),
-        Control(environ.get("CONTROLDIR", CONTROLDIR)),
-    )
+    "Run all plugins of a section, and yield their commands."
+    section = SectionAnswer(stage, environ)
+    control = Control(environ.get("CONTROLDIR", CONTROLDIR))
     names = section_names(control, stage)
     if not names and (lack := section_lack(control, stage)):
         run.log(lack)
@@ -216,12 +201,8 @@ async def decided_section(
         plugin = plugin_of(os.path.join(folder, name), run.log)
         if plugin is None:
             run.log(plugin_lack(name))
-        answer = [
-            command
-            async for command in decided(
-                plugin, run, section.environ, seconds, answering
-            )
-        ]
+        decision = decided(plugin, run, section.environ, seconds, answering)
+        answer = [command async for command in decision]
         for command in answer:
             yield command
         if not section.add(answer):
@@ -230,29 +211,24 @@ async def decided_section(
 # %% ../../nbs/smtpd/03_trial.ipynb #b1301736
 def _first_python(program: str) -> str:
     "The interpreter that a program of ours names, directly or by way of the shell."
-    lines = program.split("\n", 2)
-    if lines[0] == "#!/bin/sh" and len(lines) > 1:
-        return (
-            lines[1]
-            .partition("exec' '")[2]
-            .rpartition("' -IS")[0]
-            .replace("'\\''", "'")
-        )
-    return lines[0].removeprefix("#!").removesuffix(" -IS")
+    first, _, rest = program.partition("\n")
+    if first == "#!/bin/sh" and rest:
+        second = rest.partition("\n")[0]
+        named = second.partition("exec' '")[2].rpartition("' -IS")[0]
+        return named.replace("'\\''", "'")
+    return first.removeprefix("#!").removesuffix(" -IS")
 
-
+# %% ../../nbs/smtpd/03_trial.ipynb #c18c4a6f
 def _is_todays(path: str, plugin: Plugin) -> bool:
     "Is a program what `ra-plugins install` would write today, and can it be run?"
     try:
-        with open(
-            path, encoding="utf-8", errors="surrogateescape", newline=""
-        ) as file:  # a CR stops the kernel
-            program = file.read(PROGRAM_LIMIT)
+        # bytes, or `open` would hide a CR, which stops the kernel
+        with open(path, "rb") as file:
+            program = file.read(PROGRAM_LIMIT).decode("utf-8", "surrogateescape")
         python = _first_python(program)
-        same = os.path.isabs(python) and os.path.samefile(python, sys.executable)
-        return (
-            same and program == executable(plugin, python) and os.access(path, os.X_OK)
-        )
+        if not os.path.isabs(python) or not os.path.samefile(python, sys.executable):
+            return False
+        return program == executable(plugin, python) and os.access(path, os.X_OK)
     except OSError:
         return False
 
@@ -278,24 +254,24 @@ class Runner:
         self, run: Run, environ: dict[str, str]
     ) -> AsyncGenerator[Command, None]:
         "The commands of an entry, however it has to be run."
-        path, name = os.path.join(self.home, run.entry), os.path.basename(run.entry)
+        path, how = os.path.join(self.home, run.entry), (self.seconds, self.answering)
         if section := section_of(path):
             folder = os.path.dirname(script_of(path))
-            return decided_section(
-                section, folder, run, environ, self.seconds, self.answering
-            )
+            return decided_section(section, folder, run, environ, *how)
         if is_installed(path):
             plugin = plugin_of(path, _quietly)
             if plugin and _is_todays(script_of(path), plugin):
-                return decided(plugin, run, environ, self.seconds, self.answering)
-            run.how = "isn't what ra-plugins install writes today, so it is run as a program, and for real"
-        if (
-            run.entry[0] != ":"
-            and not os.path.isdir(os.path.dirname(path))
-            and name in self.known
-        ):
-            return decided(self.known[name], run, environ, self.seconds, self.answering)
+                return decided(plugin, run, environ, *how)
+            run.how = _FOR_REAL
+        if plugin := self._meant(run.entry, path):
+            return decided(plugin, run, environ, *how)
         return watched(run, environ, self.home, self.seconds)
+
+    def _meant(self, entry: str, path: str) -> Plugin | None:
+        "The plugin that an entry stands for if there is no plugins folder."
+        if entry[0] == ":" or os.path.isdir(os.path.dirname(path)):
+            return None
+        return self.known.get(os.path.basename(entry))
 
     async def commands(
         self, run: Run, environ: dict[str, str]
@@ -310,8 +286,14 @@ class Runner:
             raise
 
 
+_FOR_REAL = (
+    "isn't what ra-plugins install writes today, "
+    "so it is run as a program, and for real"
+)
+
+
 def _quietly(message: str) -> None:
-    "What keeps a plugin from being loaded, its program will log."
+    "Say nothing: what keeps a plugin from being loaded, its program will log."
 
 # %% ../../nbs/smtpd/03_trial.ipynb #ce0b188c
 def noted_checks(
@@ -324,18 +306,17 @@ def noted_checks(
 ) -> Checks:
     "The plugins of a session that is noted."
     environ = {"CONTROLDIR": control.folder, **environ}
-    runner = Runner(
-        os.path.dirname(os.path.abspath(control.folder)), seconds, answering
-    )
+    home = os.path.dirname(os.path.abspath(control.folder))
+    runner = Runner(home, seconds, answering)
 
     def run(entry: str, environ: dict[str, str]) -> AsyncGenerator[Command, None]:
         return runner.commands(notes.started(entry), environ)
 
     return Checks(programs(control, environ, like), environ, run, notes.say, notes.wait)
 
-# %% ../../nbs/smtpd/03_trial.ipynb #520e531b
-class Trial:
-    "A session that doesn't take place."
+# %% ../../nbs/smtpd/03_trial.ipynb #c1046328
+class _Stepping:
+    "A session that doesn't take place, command by command."
 
     def __init__(
         self,
@@ -351,71 +332,9 @@ class Trial:
             control, environ, self.notes, like, seconds, answering
         )
         self.dialogue = Dialogue(control, self.checks, like)
-        self.rule: ClientRule | None = (
-            None  # of tcpserver's, if the client's address was looked up
-        )
+        # of tcpserver's, if the client's address was looked up
+        self.rule: ClientRule | None = None
         self.messages: list[dict[str, Any]] = []  # those that may come
-
-    async def hold(
-        self,
-        helo: str | None = None,  # None for a client that doesn't say so much
-        sender: str | None = None,  # likewise
-        recipients: Sequence[str] = (),
-        user: str = "",  # who logs in, if anybody
-        more: Sequence[
-            tuple[str, Sequence[str]]
-        ] = (),  # further messages: sender and recipients
-    ) -> None:
-        "Say what the client says, until it has been sent away."
-        dialogue = self.dialogue
-        dialogue.logins = bool(user)
-        await self._step("", dialogue.connection())
-        if helo is not None:
-            await self._step(f"EHLO {helo}", dialogue.ehlo(helo))
-        if user:
-            await self._step(
-                f"AUTH PLAIN {user}",
-                dialogue.auth(user, "plain"),
-                "235 ok, go ahead (#2.0.0)",
-            )
-        if self.over or sender is None:
-            return
-        for number, (each, named) in enumerate([(sender, recipients), *more]):
-            if number:
-                await self._next()
-            await self._message(each, named)
-
-    async def _message(self, sender: str, recipients: Sequence[str]) -> None:
-        "One message, up to the yes to DATA."
-        transaction = self.dialogue.transaction
-        await self._step(f"MAIL FROM:<{sender}>", transaction.mail(f"FROM:<{sender}>"))
-        for recipient in recipients:
-            await self._step(
-                f"RCPT TO:<{recipient}>", transaction.rcpt(f"TO:<{recipient}>")
-            )
-        if transaction.recipients.accepted and not self.over:
-            headers, accepted = (
-                self.checks.effects.headers,
-                transaction.recipients.accepted,
-            )
-            await self._step("DATA", transaction.data(), "354 go ahead")
-            if self.notes.steps[-1].code == 354:
-                self.messages.append(
-                    {
-                        "sender": transaction.sender,
-                        "recipients": accepted,
-                        "headers": headers,
-                    }
-                )
-
-    async def _next(self) -> None:
-        "End a message, so that another can begin: after a refusal, with RSET."
-        if self.checks.closed:
-            return
-        taken = self.notes.steps[-1].code == 354
-        self.notes.steps.append(Step("." if taken else "RSET"))
-        self.dialogue.transaction.end()
-        await self.notes.say("250 ok" if taken else "250 flushed")
 
     @property
     def over(self) -> bool:
@@ -434,6 +353,60 @@ class Trial:
         if await reply and yes:
             await self.notes.say(yes)
 
+# %% ../../nbs/smtpd/03_trial.ipynb #95bf1e10
+class Trial(_Stepping):
+    "A session that doesn't take place."
+
+    async def hold(
+        self,
+        helo: str | None = None,  # None for a client that doesn't say so much
+        sender: str | None = None,  # likewise
+        recipients: Sequence[str] = (),
+        user: str = "",  # who logs in, if anybody
+        # further messages: sender and recipients
+        more: Sequence[tuple[str, Sequence[str]]] = (),
+    ) -> None:
+        "Say what the client says, until it has been sent away."
+        dialogue = self.dialogue
+        dialogue.logins = bool(user)
+        await self._step("", dialogue.connection())
+        if helo is not None:
+            await self._step(f"EHLO {helo}", dialogue.ehlo(helo))
+        if user:
+            yes = "235 ok, go ahead (#2.0.0)"
+            await self._step(f"AUTH PLAIN {user}", dialogue.auth(user, "plain"), yes)
+        if self.over or sender is None:
+            return
+        for number, (each, named) in enumerate([(sender, recipients), *more]):
+            if number:
+                await self._next()
+            await self._message(each, named)
+
+    async def _message(self, sender: str, recipients: Sequence[str]) -> None:
+        "Say what there is to say for one message, up to DATA."
+        transaction = self.dialogue.transaction
+        await self._step(f"MAIL FROM:<{sender}>", transaction.mail(f"FROM:<{sender}>"))
+        for recipient in recipients:
+            to = f"TO:<{recipient}>"
+            await self._step(f"RCPT {to}", transaction.rcpt(to))
+        accepted = transaction.recipients.accepted
+        if not accepted or self.over:
+            return
+        message = {"sender": transaction.sender, "recipients": accepted}
+        message["headers"] = self.checks.effects.headers
+        await self._step("DATA", transaction.data(), "354 go ahead")
+        if self.notes.steps[-1].code == 354:
+            self.messages.append(message)
+
+    async def _next(self) -> None:
+        "End a message, so that another can begin: after a refusal, with RSET."
+        if self.checks.closed:
+            return
+        taken = self.notes.steps[-1].code == 354
+        self.notes.steps.append(Step("." if taken else "RSET"))
+        self.dialogue.transaction.end()
+        await self.notes.say("250 ok" if taken else "250 flushed")
+
 # %% ../../nbs/smtpd/03_trial.ipynb #2851c443
 def denied(
     trial: Trial,
@@ -443,20 +416,31 @@ def denied(
     trial.rule = rule
     trial.notes.steps.append(Step(""))
 
-# %% ../../nbs/smtpd/03_trial.ipynb #79db6226
-VERDICTS = {
-    "accepted": 0,
-    "refused": 1,
-    "temporary": 2,
-}  # and the exit status of `ra-plugins try`
+# %% ../../nbs/smtpd/03_trial.ipynb #25127220
+# and the exit status of `ra-plugins try`
+VERDICTS = {"accepted": 0, "refused": 1, "temporary": 2}
 
 
 def verdict(trial: Trial) -> str:  # a key of `VERDICTS`
-    "What became of the session: a refusal for good outweighs one for now, and either outweighs acceptance."
+    """What became of the session: a refusal for good outweighs one for now, and either
+    outweighs acceptance."""
     if trial.rule and not trial.rule.allowed:
         return "refused"
     worst = max((step.code // 100 for step in trial.notes.steps), default=0)
     return {5: "refused", 4: "temporary"}.get(worst, "accepted")
+
+# %% ../../nbs/smtpd/03_trial.ipynb #6fbff079
+def _run_lines(run: Run) -> list[str]:
+    "What a plugin did, for people."
+    answers = [printable(words_of(repr, command)) for command in run.answered]
+    return [
+        f"     {printable(run.entry)}",
+        *([f"       note      {run.how}"] if run.how else []),
+        *(f"       asked     {question}: {answer}" for question, answer in run.asked),
+        *(f"       logged    {line}" for line in run.logged),
+        *(f"       answered  {answer}" for answer in answers),
+        *([f"       failed    {run.failure}"] if run.failure else []),
+    ]
 
 # %% ../../nbs/smtpd/03_trial.ipynb #880cc6f2
 def trial_text(trial: Trial) -> str:
@@ -465,53 +449,42 @@ def trial_text(trial: Trial) -> str:
     lines = []
     for step in trial.notes.steps:
         lines.append(f"C: {printable(step.said) or '(connects)'}")
-        if trial.rule and not step.said:
-            lines.append(
-                f"     rule of line {trial.rule.number}: {printable(trial.rule.text)}"
-            )
+        if (rule := trial.rule) and not step.said:
+            lines.append(f"     rule of line {rule.number}: {printable(rule.text)}")
         for run in step.runs:
-            lines.append(f"     {printable(run.entry)}")
-            lines += [f"       note      {run.how}"] if run.how else []
-            lines += [
-                f"       asked     {question}: {answer}"
-                for question, answer in run.asked
-            ]
-            lines += [f"       logged    {line}" for line in run.logged]
-            lines += [
-                f"       answered  {printable(words_of(repr, command))}"
-                for command in run.answered
-            ]
-            lines += [f"       failed    {run.failure}"] if run.failure else []
+            lines += _run_lines(run)
         lines += [f"S: {printable(line)}" for line in step.replies] or ["S: (hangs up)"]
     waited = f", after {trial.notes.delay} s of waiting" if trial.notes.delay else ""
-    so_far = (
-        ""
-        if any(step.said.startswith("RCPT") for step in trial.notes.steps)
-        else " so far"
-    )
-    ending = ENDINGS[verdict(trial)].replace("accepted", f"accepted{so_far}")
-    return "\n".join([*lines, f"The session is {ending}{waited}."])
+    return "\n".join([*lines, f"The session is {_ending(trial)}{waited}."])
 
 
 ENDINGS = {"accepted": "accepted", "refused": "refused", "temporary": "refused for now"}
 
+
+def _ending(trial: Trial) -> str:
+    words = ENDINGS[verdict(trial)]
+    named = any(step.said.startswith("RCPT") for step in trial.notes.steps)
+    return words if named else words.replace("accepted", "accepted so far")
+
 # %% ../../nbs/smtpd/03_trial.ipynb #8c2c5eb0
 def trial_data(trial: Trial) -> dict[str, Any]:
     "A trial for other programs, of the types that JSON has."
+    transaction = trial.dialogue.transaction
     return {
         "verdict": verdict(trial),
         "delay": trial.notes.delay,
-        "sender": trial.dialogue.transaction.sender,
-        "recipients": trial.dialogue.transaction.recipients.accepted,
+        "sender": transaction.sender,
+        "recipients": transaction.recipients.accepted,
         "headers": trial.checks.effects.headers,
-        "steps": [
-            {
-                "command": step.said or None,
-                "plugins": [run.data() for run in step.runs],
-                "replies": step.replies,
-            }
-            for step in trial.notes.steps
-        ],
+        "steps": [_step_data(step) for step in trial.notes.steps],
         **({"messages": trial.messages} if len(trial.messages) > 1 else {}),
         **({"rule": trial.rule.text} if trial.rule else {}),
+    }
+
+
+def _step_data(step: Step) -> dict[str, Any]:
+    return {
+        "command": step.said or None,
+        "plugins": [run.data() for run in step.runs],
+        "replies": step.replies,
     }

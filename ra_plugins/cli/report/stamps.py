@@ -57,7 +57,7 @@ class Stamps:
         "Take a line apart."
         if line[:1] == "@" and (found := _TAI.match(line)):
             return LogEntry(
-                self._possible(int(found[1], 16) - 2**62 - 10),
+                self.possible(int(found[1], 16) - 2**62 - 10),
                 "",
                 "",
                 0,
@@ -80,10 +80,10 @@ class Stamps:
         self, stamp: tuple[Any, ...], read: Callable[..., float | None]
     ) -> float | None:
         if self._last[0] != stamp:
-            self._last = stamp, self._possible(read(*stamp))
+            self._last = stamp, self.possible(read(*stamp))
         return self._last[1]
 
-    def _possible(self, when: float | None) -> float | None:
+    def possible(self, when: float | None) -> float | None:
         if when is None or not EARLIEST <= when <= self.latest + AHEAD:
             self.odd += 1
             return None

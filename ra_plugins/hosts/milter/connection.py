@@ -32,7 +32,7 @@ from ra_plugins.spp.sections import ADDRESS_VARIABLES
 from ra_plugins.support.log import log_line
 
 # %% auto #0
-__all__ = ['MILTER_HEADERS', 'MILTER_CHANGES', 'MACRO_VARIABLES', 'MilterHost', 'MilterConnection']
+__all__ = ['MACRO_VARIABLES', 'MILTER_HEADERS', 'MILTER_CHANGES', 'MilterHost', 'MilterConnection']
 
 # %% ../../../nbs/hosts/milter/01_connection.ipynb #72a1b5df
 class MilterHost:
@@ -51,20 +51,61 @@ class MilterHost:
         self.pid = os.getpid() if pid is None else pid
         self.settings = decider.settings()
 
+# %% ../../../nbs/hosts/milter/01_connection.ipynb #789a1d29
+MACRO_VARIABLES = {
+    "{auth_authen}": "SMTPAUTHUSER",
+    "{auth_type}": "SMTPAUTHMETHOD",
+    "{client_port}": "TCPREMOTEPORT",
+    "{daemon_addr}": "TCPLOCALIP",
+    "{daemon_port}": "TCPLOCALPORT",
+}
+
+
+class _Told:
+    "What the mail server tells about a client, as plugins see it."
+
+    def __init__(self, host: MilterHost):
+        self.host, self.environ = host, dict(host.settings)
+        self.queue_id = ""
+
+    def client(
+        self,
+        name: str,  # as the mail server has it: in brackets, or `unknown`, for none
+        address: str,  # empty for a client that has none
+        port: int = 0,
+    ) -> None:
+        "Take who connects."
+        found = {"PROTO": "TCP", "TCPREMOTEIP": address.removeprefix("IPv6:")}
+        found["TCPREMOTEPORT"] = str(port) if port else ""
+        found["TCPREMOTEHOST"] = "" if name[:1] == "[" or name == "unknown" else name
+        self.environ.update({key: value for key, value in found.items() if value})
+
+    def told(
+        self,
+        macros: Mapping[str, str],  # values by name, as `{auth_authen}`; empty: none
+    ) -> None:
+        "Take what the mail server says besides, in macros."
+        self.queue_id = macros.get("i", "")
+        for name, variable in MACRO_VARIABLES.items():
+            if value := macros.get(name):
+                low = name == "{auth_type}"
+                self.environ[variable] = value.lower() if low else value
+        if user := macros.get("{auth_authen}"):
+            self.environ.update(TCPREMOTEINFO=user, RELAYCLIENT="")
+
 # %% ../../../nbs/hosts/milter/01_connection.ipynb #4a6a4853
 MILTER_HEADERS = 100  # header fields of a message
 MILTER_CHANGES = 1000  # recipients of a message that are others in the end
 
 
-class MilterConnection:
+class MilterConnection(_Told):
     "A client's connection, as the mail server tells it."
 
     def __init__(self, host: MilterHost):
-        self.host, self.environ = host, dict(host.settings)
+        super().__init__(host)
         self.on = True  # will plugins run again?
         self.closed: tuple[str, Command] | None = None  # who has refused all of it
         self.reply: MilterReply | None = None  # to the command at hand; None: go on
-        self.queue_id = ""
         self.running = ""  # the plugin whose turn it is
         self.lines: list[str] = []
         self.reset()
@@ -77,37 +118,13 @@ class MilterConnection:
         self.later: dict[str, tuple[str, Refuse]] = {}  # by stage: who put off what
         self.named = self.let_through = 0  # recipients
 
-    def client(
-        self,
-        name: str,  # as the mail server has it: in brackets, or `unknown`, for none
-        address: str,  # empty for a client that has none
-        port: int = 0,
-    ) -> None:
-        "Who connects."
-        found = {"PROTO": "TCP", "TCPREMOTEIP": address.removeprefix("IPv6:")}
-        found["TCPREMOTEPORT"] = str(port) if port else ""
-        found["TCPREMOTEHOST"] = "" if name[:1] == "[" or name == "unknown" else name
-        self.environ.update({key: value for key, value in found.items() if value})
-
-    def told(
-        self,
-        macros: Mapping[str, str],  # values by name, as `{auth_authen}`; empty: none
-    ) -> None:
-        "What the mail server says besides, in macros."
-        self.queue_id = macros.get("i", "")
-        for name, variable in MACRO_VARIABLES.items():
-            if value := macros.get(name):
-                low = name == "{auth_type}"
-                self.environ[variable] = value.lower() if low else value
-        if user := macros.get("{auth_authen}"):
-            self.environ.update(TCPREMOTEINFO=user, RELAYCLIENT="")
-
     async def check(
         self,
         stage: str,  # a section of `smtpplugins`
         address: str = "",  # at HELO the name, at MAIL and RCPT the address
     ) -> None:
-        "Have the plugins decide, and wait as they ask for it. Then `reply` is what to reply."
+        """Have the plugins decide, and wait as they ask for it. Then `reply` is what to
+        reply."""
         self.reply, self.delay = None, 0
         _name(self, stage, address)
         if self.closed:
@@ -126,18 +143,9 @@ class MilterConnection:
             self.host.write(line)
         self.lines = []
 
-
-MACRO_VARIABLES = {
-    "{auth_authen}": "SMTPAUTHUSER",
-    "{auth_type}": "SMTPAUTHMETHOD",
-    "{client_port}": "TCPREMOTEPORT",
-    "{daemon_addr}": "TCPLOCALIP",
-    "{daemon_port}": "TCPLOCALPORT",
-}
-
 # %% ../../../nbs/hosts/milter/01_connection.ipynb #6f6849b4
 def _name(connection: MilterConnection, stage: str, address: str) -> None:
-    "A command begins: what it names is told to plugins."
+    "Tell plugins what a command names."
     environ = connection.environ
     if stage == "helo":
         environ["SMTPHELOHOST"] = address
@@ -150,7 +158,7 @@ def _name(connection: MilterConnection, stage: str, address: str) -> None:
     environ["SMTPRCPTCOUNT"] = str(connection.let_through)
     environ["SMTPRCPTCOUNTALL"] = str(connection.named)
 
-
+# %% ../../../nbs/hosts/milter/01_connection.ipynb #b29999a4
 async def _ask(connection: MilterConnection, stage: str, address: str) -> None:
     "Ask the plugins of a section, one after the other."
     host, final = connection.host, None
@@ -177,6 +185,14 @@ async def _ask(connection: MilterConnection, stage: str, address: str) -> None:
         _change(connection, stage, address, connection.environ[variable])
 
 
+def _change(connection: MilterConnection, stage: str, named: str, new: str) -> None:
+    "Note another address, if it is another."
+    if stage == "mail":
+        connection.sender = new if new != named else ""
+    elif new != named and len(connection.recipients) < MILTER_CHANGES:
+        connection.recipients[named] = new
+
+# %% ../../../nbs/hosts/milter/01_connection.ipynb #d78251e2
 def _take(connection: MilterConnection, command: Command) -> None:
     "Keep what a plugin has said, if it's something to keep."
     if isinstance(command, Delay):
@@ -192,39 +208,35 @@ def _take(connection: MilterConnection, command: Command) -> None:
         if len(connection.headers) < MILTER_HEADERS:
             connection.headers.append(command.text)
     elif isinstance(command, tuple(CANT_IN_MILTER)):
-        connection.host.complaints.say(
-            f"{connection.running} answers {type(command).__name__}",
-            "a milter can't do that; passed over",
-        )
+        what = f"{connection.running} answers {type(command).__name__}"
+        connection.host.complaints.say(what, "a milter can't do that; passed over")
 
-
-def _change(connection: MilterConnection, stage: str, named: str, new: str) -> None:
-    "Note another address, if it is another."
-    if stage == "mail":
-        connection.sender = new if new != named else ""
-    elif new != named and len(connection.recipients) < MILTER_CHANGES:
-        connection.recipients[named] = new
-
-
+# %% ../../../nbs/hosts/milter/01_connection.ipynb #599644d3
 def _refuse(
     connection: MilterConnection, who: str, refusal: Command, stage: str
 ) -> None:
-    "Refuse, and say so in the log; a refusal that isn't one counts as a plugin's failure."
-    pid, environ = connection.host.pid, connection.environ
+    "Refuse, and say so in the log. If it refuses nothing, the plugin has failed."
+    pid = connection.host.pid
     try:
         connection.reply = milter_reply(refusal)
     except ValueError as error:
         words = f"failed, so the mail goes on: {error}"
         connection.lines.append(log_line(who, pid, words))
         return
-    about = {"client_address": environ.get("TCPREMOTEIP", "")}
-    about["sasl_username"] = environ.get("SMTPAUTHUSER", "")
-    if stage in ("mail", "rcpt", "data"):
-        about["sender"] = environ.get("SMTPMAILFROM", "")
-        about["queue_id"] = connection.queue_id
-    if stage == "rcpt":
-        about["recipient"] = environ.get("SMTPRCPTTO", "")
     code, enhanced, text = connection.reply
     words = " ".join([code, *([enhanced] if enhanced else []), text.replace("%%", "%")])
-    line = f"refused at {stage}: {words} [{about_client(about)}]"
+    line = f"refused at {stage}: {words} [{about_client(_about(connection, stage))}]"
     connection.lines.append(log_line(who, pid, line))
+
+
+def _about(connection: MilterConnection, stage: str) -> dict[str, str]:
+    "Who it is about, in Postfix's words."
+    told = connection.environ.get
+    about = {"client_address": told("TCPREMOTEIP", "")}
+    about["sasl_username"] = told("SMTPAUTHUSER", "")
+    if stage in ("mail", "rcpt", "data"):
+        about["sender"] = told("SMTPMAILFROM", "")
+        about["queue_id"] = connection.queue_id
+    if stage == "rcpt":
+        about["recipient"] = told("SMTPRCPTTO", "")
+    return about

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from typing import Any, NamedTuple
 
@@ -24,10 +24,54 @@ __all__ = ['MILTER_SECONDS', 'IMPATIENT_SECONDS', 'PROGRESS_SECONDS', 'MilterCod
 
 # %% ../../../nbs/hosts/milter/03_filter.ipynb #35c5e210
 MILTER_SECONDS = 90  # for one command, waiting included
-IMPATIENT_SECONDS = 8  # where nobody may ask for more time
-PROGRESS_SECONDS = 5  # after which we do, each time
+IMPATIENT_SECONDS = 8  # if nobody may ask for more time
+PROGRESS_SECONDS = 5  # after which we ask for more, each time
 
 
+async def _in_time(
+    connection: MilterConnection, stage: str, address: str, seconds: float
+) -> None:
+    "Decide. If that takes too long, what is known by then is the answer."
+    try:
+        async with asyncio.timeout(seconds):
+            await connection.check(stage, address)
+    except TimeoutError:
+        if connection.running:
+            connection.host.counts.events["milter: commands cut"] += 1
+            words = f"no end after {seconds:g} seconds, so the mail goes on"
+            pid = connection.host.pid
+            connection.lines.append(log_line(connection.running, pid, words))
+            connection.running = ""
+
+# %% ../../../nbs/hosts/milter/03_filter.ipynb #cdb627e1
+def _macro(ctx: Any, name: str) -> str:
+    "The value of a macro; nothing if there is none, or if it isn't UTF-8."
+    try:
+        return ctx.getsymval(name) or ""
+    except UnicodeDecodeError:
+        return ""
+
+
+def _wait(
+    ctx: Any,
+    deciding: Coroutine[Any, Any, None],
+    loop: asyncio.AbstractEventLoop,  # in which it runs
+    progress: float | None,  # seconds after which to ask for more time; None: never
+) -> None:
+    "Have the loop decide, and wait for it in this thread."
+    decided = asyncio.run_coroutine_threadsafe(deciding, loop)
+    try:
+        while True:
+            try:
+                return decided.result(progress)
+            except TimeoutError:
+                ctx.progress()  # raises if nobody is there any more
+    except CancelledError:
+        pass
+    finally:
+        decided.cancel()
+
+# %% ../../../nbs/hosts/milter/03_filter.ipynb #1698ea6c
 class MilterCodes(NamedTuple):
     "What callbacks return, as libmilter has it."
 
@@ -36,8 +80,8 @@ class MilterCodes(NamedTuple):
     tempfail: Any
 
 
-class MilterFilter:
-    "The callbacks of libmilter. They never raise: an error counts as one of ours, and the mail goes on."
+class _Deciding:
+    "Has the plugins decide, for a thread of libmilter."
 
     def __init__(
         self,
@@ -53,63 +97,34 @@ class MilterFilter:
         self.open: set[MilterConnection] = set()
         self.busy: set[MilterConnection] = set()  # that wait for an answer
 
-    def connected(
-        self, ctx: Any, name: str, family: int, address: tuple[Any, ...] | str | None
-    ) -> Any:
-        "Somebody has connected."
-        if len(self.open) >= self.limit:
-            self.host.complaints.say(
-                "too many connections, so mail is deferred", f"more than {self.limit}"
-            )
-            return self.codes.tempfail
-        connection = MilterConnection(self.host)
-        found = address if isinstance(address, tuple) else ("", 0)
-        connection.client(name, str(found[0]), int(found[1]))
-        self.open.add(connection)
-        ctx.setpriv(connection)
-        self._decide(ctx, "connection")
-        return (
-            self.codes.go_on
-        )  # a refusal is due at the next command: not all take one here
-
-    def greeted(self, ctx: Any, name: str) -> Any:
-        "HELO or EHLO."
-        return self._decide(ctx, "helo", name)
-
-    def mail(self, ctx: Any, address: bytes, *parameters: bytes) -> Any:
-        "MAIL: another message begins."
-        return self._decide(ctx, "mail", _bare(address))
-
-    def rcpt(self, ctx: Any, address: bytes, *parameters: bytes) -> Any:
-        "RCPT."
-        return self._decide(ctx, "rcpt", _bare(address))
-
-    def data(self, ctx: Any) -> Any:
-        "DATA."
-        return self._decide(ctx, "data")
-
-    def ended(self, ctx: Any) -> Any:
-        "The message has come in: have it changed."
-        if connection := ctx.getpriv():
-            for what, *arguments in _changes(connection):
-                self._safely(getattr(ctx, what), *arguments)
-            connection.reset()
-        return self.codes.go_on
-
-    def aborted(self, ctx: Any) -> Any:
-        "RSET, or the like."
-        if connection := ctx.getpriv():
-            connection.reset()
-        return self.codes.go_on
-
-    def closed(self, ctx: Any) -> Any:
-        "The connection is gone."
-        self.open.discard(ctx.getpriv())
-        ctx.setpriv(None)
-        return self.codes.go_on
-
     def _decide(self, ctx: Any, stage: str, address: str = "") -> Any:
-        return _decide(self, ctx, stage, address)
+        "Have the plugins of a section decide, and wait for it."
+        connection = ctx.getpriv()
+        if not connection:
+            return self.codes.go_on  # never told who it is
+        try:
+            macros = {name: _macro(ctx, name) for name in (*MACRO_VARIABLES, "i", "v")}
+            connection.told(macros)
+            self.busy.add(connection)
+            patient = macros["v"].startswith("Postfix")
+            seconds = self.seconds if patient else min(self.seconds, IMPATIENT_SECONDS)
+            deciding = _in_time(connection, stage, address, seconds)
+            _wait(ctx, deciding, self.loop, self.progress if patient else None)
+            return self._reply(ctx, connection)
+        except Exception as error:
+            self.host.complaints.say("an error, so the mail goes on", describe(error))
+            return self.codes.go_on
+        finally:
+            self.busy.discard(connection)
+            connection.log()
+
+    def _reply(self, ctx: Any, connection: MilterConnection) -> Any:
+        "Tell libmilter what to reply."
+        reply = connection.reply
+        if not reply:
+            return self.codes.go_on
+        self._safely(ctx.setreply, *reply)
+        return self.codes.tempfail if reply.code[0] == "4" else self.codes.reject
 
     def _safely(self, function: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -132,84 +147,66 @@ def _changes(connection: MilterConnection) -> list[tuple[Any, ...]]:
         calls.append(("addheader", name, said.decode("utf-8", "replace"), 0))
     return calls
 
-
+# %% ../../../nbs/hosts/milter/03_filter.ipynb #ee80a1d0
 def _bare(address: bytes) -> str:
     "An address without the angle brackets."
     text = address.decode("utf-8", "surrogateescape")
     return text[1:-1] if text[:1] == "<" and text[-1:] == ">" else text
 
-# %% ../../../nbs/hosts/milter/03_filter.ipynb #d80b9c85
-def _decide(self: MilterFilter, ctx: Any, stage: str, address: str = "") -> Any:
-    "Have the plugins of a section decide, and wait for it."
-    connection = ctx.getpriv()
-    if not connection:
-        return self.codes.go_on  # never told who it is
-    try:
-        macros = {name: _macro(ctx, name) for name in (*MACRO_VARIABLES, "i", "v")}
-        connection.told(macros)
-        patient = macros["v"].startswith("Postfix")
-        self.busy.add(connection)
-        _wait(self, ctx, connection, stage, address, patient)
-        return _reply(self, ctx, connection)
-    except Exception as error:
-        self.host.complaints.say("an error, so the mail goes on", describe(error))
+# %% ../../../nbs/hosts/milter/03_filter.ipynb #fc347624
+class MilterFilter(_Deciding):
+    """The callbacks of libmilter. They never raise: an error counts as one of ours, and
+    the mail goes on."""
+
+    def connected(
+        self, ctx: Any, name: str, family: int, address: tuple[Any, ...] | str | None
+    ) -> Any:
+        "Take a client that has connected, if there is room."
+        if len(self.open) >= self.limit:
+            many = "too many connections, so mail is deferred"
+            self.host.complaints.say(many, f"more than {self.limit}")
+            return self.codes.tempfail
+        connection = MilterConnection(self.host)
+        found = address if isinstance(address, tuple) else ("", 0)
+        connection.client(name, str(found[0]), int(found[1]))
+        self.open.add(connection)
+        ctx.setpriv(connection)
+        self._decide(ctx, "connection")
         return self.codes.go_on
-    finally:
-        self.busy.discard(connection)
-        connection.log()
 
+    def greeted(self, ctx: Any, name: str) -> Any:
+        "Answer HELO or EHLO."
+        return self._decide(ctx, "helo", name)
 
-def _macro(ctx: Any, name: str) -> str:
-    "The value of a macro; nothing if there is none, or if it isn't UTF-8."
-    try:
-        return ctx.getsymval(name) or ""
-    except UnicodeDecodeError:
-        return ""
+    def mail(self, ctx: Any, address: bytes, *parameters: bytes) -> Any:
+        "Answer MAIL: another message begins."
+        return self._decide(ctx, "mail", _bare(address))
 
+    def rcpt(self, ctx: Any, address: bytes, *parameters: bytes) -> Any:
+        "Answer RCPT."
+        return self._decide(ctx, "rcpt", _bare(address))
 
-def _wait(
-    self: MilterFilter,
-    ctx: Any,
-    connection: MilterConnection,
-    stage: str,
-    address: str,
-    patient: bool,
-) -> None:
-    seconds = self.seconds if patient else min(self.seconds, IMPATIENT_SECONDS)
-    deciding = _in_time(connection, stage, address, seconds)
-    decided = asyncio.run_coroutine_threadsafe(deciding, self.loop)
-    try:
-        while True:
-            try:
-                return decided.result(self.progress if patient else None)
-            except TimeoutError:
-                ctx.progress()  # raises if nobody is there any more
-    except CancelledError:
-        pass
-    finally:
-        decided.cancel()
+    def data(self, ctx: Any) -> Any:
+        "Answer DATA."
+        return self._decide(ctx, "data")
 
-
-async def _in_time(
-    connection: MilterConnection, stage: str, address: str, seconds: float
-) -> None:
-    "Decide; if that takes too long, what is known by then is the answer."
-    try:
-        async with asyncio.timeout(seconds):
-            await connection.check(stage, address)
-    except TimeoutError:
-        if connection.running:
-            connection.host.counts.events["milter: commands cut"] += 1
-            words = f"no end after {seconds:g} seconds, so the mail goes on"
-            pid = connection.host.pid
-            connection.lines.append(log_line(connection.running, pid, words))
-            connection.running = ""
-
-
-def _reply(self: MilterFilter, ctx: Any, connection: MilterConnection) -> Any:
-    "Tell libmilter what to reply."
-    reply = connection.reply
-    if not reply:
+    def ended(self, ctx: Any) -> Any:
+        """Have a message changed that has come in. If one call fails, the others are
+        made."""
+        if connection := ctx.getpriv():
+            for what, *arguments in _changes(connection):
+                self._safely(getattr(ctx, what), *arguments)
+            connection.reset()
         return self.codes.go_on
-    self._safely(ctx.setreply, *reply)
-    return self.codes.tempfail if reply.code[0] == "4" else self.codes.reject
+
+    def aborted(self, ctx: Any) -> Any:
+        "Forget a message: RSET, or the like."
+        if connection := ctx.getpriv():
+            connection.reset()
+        return self.codes.go_on
+
+    def closed(self, ctx: Any) -> Any:
+        "Forget a connection that is gone."
+        self.open.discard(ctx.getpriv())
+        ctx.setpriv(None)
+        return self.codes.go_on

@@ -42,13 +42,14 @@ def milter_socket(place: PolicyPlace) -> str:
     family = "inet6" if ":" in place.host else "inet"
     return f"{family}:{place.port}@{place.host}"
 
-
+# %% ../../../nbs/hosts/milter/04_process.ipynb #1fdd7b54
 def open_milter_socket(
     milter: Any,  # pymilter's module
     place: PolicyPlace,
     log: Any,  # takes what we say ourselves
 ) -> None:
-    "Have libmilter listen. `Fault` where it can't. A Unix socket is for the group `postfix`, if that can be given it."
+    """Have libmilter listen. It raises `Fault` if that can't be. A Unix socket is for
+    the group `postfix`, if we can give it to that."""
     if place.path and (fault := folder_fault(os.path.dirname(place.path), -1)):
         raise Fault(f"can't listen on {place}: {fault}")
     before = os.umask(0o117)
@@ -70,72 +71,6 @@ def _give_to_postfix(path: str, log: Any) -> None:
         os.chown(path, -1, grp.getgrnam(POSTFIX_GROUP).gr_gid, follow_symlinks=False)
     except (KeyError, OSError):
         log(f"{path} can't be given to the group {POSTFIX_GROUP}")
-
-# %% ../../../nbs/hosts/milter/04_process.ipynb #9d9b2b25
-@dataclass
-class MilterOptions:
-    "How to run a milter."
-
-    place: PolicyPlace
-    files: list[str] = field(default_factory=list)  # that hold plugins of others
-    settings: dict[str, str] = field(default_factory=dict)  # besides the environment
-    user: str = ""  # whom to run as, if root starts it
-    limit: int = CONNECTIONS  # connections at a time
-    seconds: float = MILTER_SECONDS  # for one command
-    grace: float = 20  # for what has been asked, at the end
-    verdicts: str = ""  # the file for a line of JSON a verdict; `-` for the log
-
-
-async def serve_milter(options: MilterOptions) -> None:
-    "Answer mail servers until a signal ends it. `Fault` if it can't begin."
-    import milter
-
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, ended.set)
-    plugins = catalogue(options.files, log_to_stderr)
-    decider = Decider(plugins, {**environment(), **options.settings}, log_to_stderr)
-    host = MilterHost(decider, judged_sections(decider.control, plugins), log_to_stderr)
-    if options.verdicts:
-        decider.note = VerdictLog(options.verdicts, log_to_stderr).write
-    limit = allow_files(options.limit, log_to_stderr, SPARE_FILES)
-    codes = MilterCodes(milter.CONTINUE, milter.REJECT, milter.TEMPFAIL)
-    made = MilterFilter(host, loop, codes, limit, options.seconds)
-    _register(milter, made)
-    open_milter_socket(milter, options.place, log_to_stderr)
-    _become(options.user)
-    take_stderr()
-    sys.excepthook = _hook(host)
-    threading.Thread(target=milter.main, daemon=True).start()
-    log_to_stderr(f"a milter, ready on {options.place}")
-    going = loop.create_task(_keep_going())
-    await ended.wait()
-    milter.stop()
-    until = monotonic() + options.grace
-    while made.busy and monotonic() < until:
-        await asyncio.sleep(0.05)
-    going.cancel()
-    with suppress(TimeoutError):
-        await asyncio.wait_for(decider.aclose(), 5)
-    if options.place.path:
-        with suppress(OSError):
-            os.unlink(options.place.path)
-
-
-def _become(user: str) -> None:
-    if user and os.geteuid() == 0:
-        entry = pwd.getpwnam(user)
-        os.initgroups(user, entry.pw_gid)
-        os.setgid(entry.pw_gid)
-        os.setuid(entry.pw_uid)
-
-
-async def _keep_going() -> None:
-    "Once a second, set the alarm anew that bounds steps, and see how the log is."
-    while True:
-        keep_ringing()
-        LOG.catch_up()
-        await asyncio.sleep(1)
 
 # %% ../../../nbs/hosts/milter/04_process.ipynb #8e22441d
 def _register(milter: Any, made: MilterFilter) -> None:
@@ -162,3 +97,79 @@ def _hook(host: MilterHost) -> Any:
         host.complaints.say(what, f"{kind.__name__}: {error}")
 
     return tell
+
+# %% ../../../nbs/hosts/milter/04_process.ipynb #9d9b2b25
+@dataclass
+class MilterOptions:
+    "How to run a milter."
+
+    place: PolicyPlace
+    files: list[str] = field(default_factory=list)  # that hold plugins of others
+    settings: dict[str, str] = field(default_factory=dict)  # besides the environment
+    user: str = ""  # whom to run as, if root starts it
+    limit: int = CONNECTIONS  # connections at a time
+    seconds: float = MILTER_SECONDS  # for one command
+    grace: float = 20  # for what has been asked, at the end
+    verdicts: str = ""  # the file for a line of JSON a verdict; `-` for the log
+
+# %% ../../../nbs/hosts/milter/04_process.ipynb #debc8531
+def _host(options: MilterOptions) -> MilterHost:
+    plugins = catalogue(options.files, log_to_stderr)
+    decider = Decider(plugins, {**environment(), **options.settings}, log_to_stderr)
+    host = MilterHost(decider, judged_sections(decider.control, plugins), log_to_stderr)
+    if options.verdicts:
+        decider.note = VerdictLog(options.verdicts, log_to_stderr).write
+    return host
+
+# %% ../../../nbs/hosts/milter/04_process.ipynb #41147003
+async def serve_milter(options: MilterOptions) -> None:
+    "Answer mail servers until a signal ends it. It raises `Fault` if it can't begin."
+    import milter
+
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, ended.set)
+    host = _host(options)
+    limit = allow_files(options.limit, log_to_stderr, SPARE_FILES)
+    codes = MilterCodes(milter.CONTINUE, milter.REJECT, milter.TEMPFAIL)
+    made = MilterFilter(host, loop, codes, limit, options.seconds)
+    _register(milter, made)
+    open_milter_socket(milter, options.place, log_to_stderr)
+    _become(options.user)
+    take_stderr()
+    sys.excepthook = _hook(host)
+    threading.Thread(target=milter.main, daemon=True).start()
+    log_to_stderr(f"a milter, ready on {options.place}")
+    going = loop.create_task(_keep_going())
+    await ended.wait()
+    milter.stop()
+    await _settle(made, options)
+    going.cancel()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(host.decider.aclose(), 5)
+    if options.place.path:
+        with suppress(OSError):
+            os.unlink(options.place.path)
+
+
+async def _settle(made: MilterFilter, options: MilterOptions) -> None:
+    "Wait until what has been asked is answered, but not for ever."
+    until = monotonic() + options.grace
+    while made.busy and monotonic() < until:
+        await asyncio.sleep(0.05)
+
+# %% ../../../nbs/hosts/milter/04_process.ipynb #842510ab
+def _become(user: str) -> None:
+    if user and os.geteuid() == 0:
+        entry = pwd.getpwnam(user)
+        os.initgroups(user, entry.pw_gid)
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+
+
+async def _keep_going() -> None:
+    "Set the alarm for plugins' steps anew, and see to the log, once a second."
+    while True:
+        keep_ringing()
+        LOG.catch_up()
+        await asyncio.sleep(1)

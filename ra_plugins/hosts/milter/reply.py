@@ -29,7 +29,8 @@ _ENHANCED = re.compile(r"([45]\.\d{1,3}\.\d{1,3}) (?=\S)", re.A)
 def milter_reply(
     refusal: Command,  # a `Refuse`, `Disconnect` or `Drop`
 ) -> MilterReply:
-    "What to reply; `ValueError` for what refuses nothing, as only another program can have written it."
+    """What to reply. It raises `ValueError` for what refuses nothing, as only another
+    program can have written it."""
     code, _, said = refusal_action(refusal).partition(" ")
     found = _ENHANCED.match(said)
     enhanced = found[1] if found and found[1][0] == code[0] else None
@@ -39,7 +40,8 @@ def milter_reply(
 
 # %% ../../../nbs/hosts/milter/00_reply.ipynb #9acfebf4
 CANT_IN_MILTER = {
-    Say: "talk to the client before the reply, and a milter has one answer; put the words into a refusal"
+    Say: "talk to the client before the reply, and a milter has one answer; put the "
+    "words into a refusal"
 }
 
 
@@ -47,8 +49,5 @@ def milter_misfits(
     answers: tuple[type[Command], ...] | None,  # that a plugin declares
 ) -> list[str]:  # what would complete "NAME may …"
     "What a plugin may want that a milter can't do."
-    return [
-        why
-        for kind, why in CANT_IN_MILTER.items()
-        if any(issubclass(each, kind) for each in answers or ())
-    ]
+    meant, cant = answers or (), CANT_IN_MILTER.items()
+    return [why for kind, why in cant if any(issubclass(each, kind) for each in meant)]

@@ -21,26 +21,39 @@ MILTER_FILE = "milterplugins"  # the control file
 MILTER_STAGES = ("connection", "helo", "mail", "rcpt", "data")
 
 
+def _entry_faults(entry: str, stage: str, plugins: Mapping[str, Plugin]) -> list[str]:
+    "What is wrong with a line below a heading."
+    shown, plugin = printable(entry, 60), plugins.get(entry.rpartition("/")[2])
+    if plugin is None:
+        known = "ra-plugins list says which there are"
+        settings = "settings stand in the environment"
+        return [f"there is no plugin {shown}; {known}, and {settings}"]
+    if not stage:
+        return [f"{shown} stands above the first heading: [connection], [helo] …"]
+    faults = [f"{plugin.name} may {why}" for why in milter_misfits(plugin.answers)]
+    if stage in MILTER_STAGES and stage not in plugin.stages:
+        its = ", ".join(f"[{each}]" for each in plugin.stages)
+        faults.append(f"{plugin.name} can't stand at [{stage}]: it is meant for {its}")
+    return faults
+
+# %% ../../../nbs/hosts/milter/02_sections.ipynb #16805503
 def milter_sections(
     text: str,  # of the control file
     plugins: Mapping[str, Plugin],  # by name
 ) -> tuple[dict[str, list[Plugin]], list[str]]:
-    "The plugins by stage, and what is wrong, each with its line."
+    "Read the plugins by stage, and what is wrong, each with its line."
     found: dict[str, list[Plugin]] = {}
     faults: list[str] = []
-    stage = ""
+    stage = ""  # `?` below a heading that is none
     for number, line in enumerate(text.split("\n"), 1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
         if entry.startswith("["):
-            stage = entry[1:-1]
-            if stage in MILTER_STAGES and entry.endswith("]"):
+            wrong = _heading_faults(entry)
+            stage = "?" if wrong else entry[1:-1]
+            if not wrong:
                 found.setdefault(stage, [])
-                continue
-            known = ", ".join(f"[{each}]" for each in MILTER_STAGES)
-            wrong = [f"{printable(entry, 60)} is no heading; there are {known}"]
-            stage = "?"
         else:
             wrong = _entry_faults(entry, stage, plugins)
             if stage in found and not wrong:
@@ -49,29 +62,19 @@ def milter_sections(
     return found, faults
 
 
-def _entry_faults(entry: str, stage: str, plugins: Mapping[str, Plugin]) -> list[str]:
-    "What is wrong with a line below a heading."
-    shown, plugin = printable(entry, 60), plugins.get(entry.rpartition("/")[2])
-    if plugin is None:
-        return [
-            f"there is no plugin {shown}; ra-plugins list says which there are, and settings stand in the environment"
-        ]
-    if not stage:
-        return [f"{shown} stands above the first heading: [connection], [helo] …"]
-    faults = [f"{plugin.name} may {why}" for why in milter_misfits(plugin.answers)]
-    if stage in MILTER_STAGES and stage not in plugin.stages:
-        meant = ", ".join(f"[{each}]" for each in plugin.stages)
-        faults.append(
-            f"{plugin.name} can't stand at [{stage}]: it is meant for {meant}"
-        )
-    return faults
+def _heading_faults(entry: str) -> list[str]:
+    if entry[1:-1] in MILTER_STAGES and entry.endswith("]"):
+        return []
+    known = ", ".join(f"[{each}]" for each in MILTER_STAGES)
+    return [f"{printable(entry, 60)} is no heading; there are {known}"]
 
-
+# %% ../../../nbs/hosts/milter/02_sections.ipynb #cd0fb25d
 def judged_sections(
     control: Control,
     plugins: Mapping[str, Plugin],  # by name
 ) -> dict[str, list[Plugin]]:  # by stage
-    "The plugins of the control file; `Fault` if it can't be read, if anything in it is wrong, or if it has no heading."
+    """Read the plugins of the control file. It raises `Fault` if it can't be read, if
+    anything in it is wrong, or if it has no heading."""
     path = control.path(MILTER_FILE)
     try:
         raw = control.read(MILTER_FILE).removeprefix(BOM)

@@ -30,8 +30,8 @@ DROPPED = "421 4.7.0 closing the connection"  # for D
 def refusal_action(
     refusal: Command,  # a `Refuse`, `Disconnect` or `Drop`
 ) -> str:
-    """A refusal as an action; `ValueError` for a reply that refuses nothing, as only
-    another program can have written it."""
+    """Say a refusal as an action. It raises `ValueError` for a reply that refuses
+    nothing, as only another program can have written it."""
     if not isinstance(refusal, Reply):
         return DROPPED
     code, enhanced, said = _parts(refusal)
@@ -41,7 +41,7 @@ def refusal_action(
         code = 421 if code < 500 else 521
     return f"{code} {enhanced} {said}" if enhanced else f"{code} {said}"
 
-
+# %% ../../../nbs/hosts/postfix/01_action.ipynb #4ab59d11
 def _parts(reply: Reply) -> tuple[int, str, str]:
     "Code, enhanced status code (empty if there is none), and text."
     if reply.arguments:
@@ -59,11 +59,10 @@ HEADER_STAGES = ("mail", "rcpt", "data")  # where `PREPEND` is for the message a
 def policy_action(
     stage: str,  # where Postfix asks: a key of `POSTFIX_STAGES`
     final: Command | None,  # what ended the plugins' answers
-    headers: list[
-        str
-    ],  # that are yet to be handed out; one is taken off if it's the answer
+    # those that are yet to be handed out; one is taken off if it's the answer
+    headers: list[str],
 ) -> str:
-    "The one action."
+    "Choose the one action."
     if isinstance(final, (Refuse, Disconnect, Drop)):
         return refusal_action(final)
     if isinstance(final, Okay) and stage in OKAY_STAGES:
@@ -74,13 +73,15 @@ def policy_action(
 
 # %% ../../../nbs/hosts/postfix/01_action.ipynb #5d1bcdd3
 CANT = {
-    ChangeAddress: "change an address, and a policy service can't; Postfix does that itself: recipient_delimiter = + finds "
-    "the mailbox of an address with a tag, virtual_alias_maps and canonical_maps change addresses (postconf(5))",
-    Say: "talk to the client before the reply, and a policy service has one answer; put the words into a refusal, or into "
-    "smtpd_reject_footer (postconf(5))",
+    ChangeAddress: "change an address, and a policy service can't; Postfix does "
+    "that itself: recipient_delimiter = + finds the mailbox of an address with a tag, "
+    "virtual_alias_maps and canonical_maps change addresses (postconf(5))",
+    Say: "talk to the client before the reply, and a policy service has one answer; "
+    "put the words into a refusal, or into smtpd_reject_footer (postconf(5))",
 }
 CANT_AT_END = {
-    AddHeader: "add a header field, and at the end of a message it's too late for that; [data] isn't"
+    AddHeader: "add a header field, and at the end of a message it's too late for "
+    "that; [data] isn't"
 }
 
 
@@ -90,8 +91,9 @@ def misfits(
 ) -> list[str]:  # what would complete "NAME may …"
     "What a plugin may want that Postfix can't do."
     cant = CANT | (CANT_AT_END if stage == "end-of-message" else {})
+    meant = answers or ()
     return [
         why
         for kind, why in cant.items()
-        if any(issubclass(each, kind) for each in answers or ())
+        if any(issubclass(each, kind) for each in meant)
     ]

@@ -36,8 +36,8 @@ PROTOCOL_STATES = {
 
 def policy_stage(
     attributes: Mapping[str, str],
-) -> str:  # a key of `POSTFIX_STAGES`; empty where plugins have nothing to say
-    "Where Postfix asks. `PolicyError` if this is no request about access."
+) -> str:  # a key of `POSTFIX_STAGES`; empty if plugins have nothing to say
+    "Where Postfix asks. It raises `PolicyError` if this is no request about access."
     if (kind := attributes.get("request")) != "smtpd_access_policy":
         raise PolicyError(f"a request of another kind: {str(kind)[:40]!a}")
     return PROTOCOL_STATES.get(attributes.get("protocol_state", ""), "")
@@ -61,15 +61,25 @@ _SINCE = {
     "mail": {"sender": "SMTPMAILFROM"},
     "rcpt": {"recipient": "SMTPRCPTTO"},
 }
-_NAMED = frozenset(name for names in _SINCE.values() for name in names) | {"request"}
-TOLD_BY_POSTFIX = frozenset(
-    variable for names in _SINCE.values() for variable in names.values()
-) | {
-    "SMTPRCPTCOUNT",
-    "SMTPRCPTCOUNTALL",
-}
+_VARIABLES = {name: its for names in _SINCE.values() for name, its in names.items()}
+_NAMED = frozenset(_VARIABLES) | {"request"}
+_COUNTS = frozenset({"SMTPRCPTCOUNT", "SMTPRCPTCOUNTALL"})
+TOLD_BY_POSTFIX = frozenset(_VARIABLES.values()) | _COUNTS
+
+# %% ../../../nbs/hosts/postfix/00_attributes.ipynb #d0ebcade
+def _others(attributes: Mapping[str, str]) -> dict[str, str]:
+    "Variables for the attributes that qmail has no word for."
+    return {
+        f"POSTFIX_{name.upper()}": value
+        for name, value in attributes.items()
+        if value and name not in _NAMED and _is_variable(name)
+    }
 
 
+def _is_variable(name: str) -> bool:
+    return name.isascii() and name.isidentifier() and len(name) <= 80
+
+# %% ../../../nbs/hosts/postfix/00_attributes.ipynb #e0cc77da
 def policy_environ(
     attributes: Mapping[str, str],
 ) -> dict[str, str]:
@@ -77,15 +87,7 @@ def policy_environ(
     message](03_instance.ipynb) keeps."""
     stage = policy_stage(attributes)
     told = list(POSTFIX_STAGES).index(stage) if stage else -1
-    others = {
-        name: value
-        for name, value in attributes.items()
-        if value and name not in _NAMED and _is_variable(name)
-    }
-    environ = {
-        "PROTO": "TCP",
-        **{f"POSTFIX_{name.upper()}": value for name, value in others.items()},
-    }
+    environ = {"PROTO": "TCP", **_others(attributes)}
     for number, names in enumerate(_SINCE.values()):
         for name, variable in names.items() if number <= told else ():
             value = attributes.get(name, "")
@@ -95,41 +97,27 @@ def policy_environ(
         environ["TCPREMOTEINFO"], environ["RELAYCLIENT"] = environ["SMTPAUTHUSER"], ""
     return environ
 
-
-def _is_variable(name: str) -> bool:
-    return name.isascii() and name.isidentifier() and len(name) <= 80
-
 # %% ../../../nbs/hosts/postfix/00_attributes.ipynb #c3a769e9
 def smtpd_pid(
     attributes: Mapping[str, str],
 ) -> int:  # 0 if it isn't told
     "The process number of the smtpd that asks."
     first = attributes.get("instance", "").partition(".")[0]
-    return (
-        int(first, 16)
-        if first.isascii()
-        and first.isalnum()
-        and len(first) < 8
-        and _is_hexadecimal(first)
-        else 0
-    )
+    return int(first, 16) if 0 < len(first) < 8 and _is_hexadecimal(first) else 0
 
 
 def _is_hexadecimal(text: str) -> bool:
     return set(text) <= set("0123456789abcdef")
 
-
+# %% ../../../nbs/hosts/postfix/00_attributes.ipynb #addb1bc2
 def about_client(
     attributes: Mapping[str, str],
 ) -> str:
     """Who it is about, for a line of the log: client, sender, recipient, and the names
     of the message."""
     words = [attributes.get("client_address") or "unknown"]
-    for word, name in (
-        ("from", "sender"),
-        ("to", "recipient"),
-        ("user", "sasl_username"),
-    ):
+    people = {"from": "sender", "to": "recipient", "user": "sasl_username"}
+    for word, name in people.items():
         if attributes.get(name) or (name == "sender" and attributes.get("recipient")):
             words.append(f"{word} <{attributes.get(name, '')[:256]}>")
     words += [

@@ -31,27 +31,28 @@ KEPT_HEADERS = 100  # of one message that are yet to be handed out
 
 
 @dataclass
-class PolicyMessage:
-    "What has been said about one message, or about a connection before there is one."
+class _Remembered:
+    "What is known about one message, or about a connection before there is one."
 
-    kept: dict[str, str | None] = field(
-        default_factory=dict
-    )  # variables by name; None: unset
-    later: dict[str, tuple[str, Refuse]] = field(
-        default_factory=dict
-    )  # by stage of a plugin: who has put off what
+    # variables by name; None: unset
+    kept: dict[str, str | None] = field(default_factory=dict)
+    # by stage of a plugin: who has put off what
+    later: dict[str, tuple[str, Refuse]] = field(default_factory=dict)
     headers: list[str] = field(default_factory=list)  # to be handed out
     seen: set[str] = field(default_factory=set)  # header fields that were said
-    done: dict[str, tuple[str, str, Command | None]] = field(
-        default_factory=dict
-    )  # by place: what it was about, who refused
+    # by place: what it was about, who refused
+    done: dict[str, tuple[str, str, Command | None]] = field(default_factory=dict)
     named: int = 0  # recipients, with this one
     let_through: int = 0
     accepted: bool = False  # no more plugins
-    last: tuple[Mapping[str, str], str] | None = (
-        None  # the last request at RCPT, and its refusal
-    )
+    # the last request at RCPT, and its refusal
+    last: tuple[Mapping[str, str], str] | None = None
     heard: float = 0.0  # when it was last asked about
+
+# %% ../../../nbs/hosts/postfix/03_instance.ipynb #8895b787
+@dataclass
+class PolicyMessage(_Remembered):
+    "What has been said about one message, or about a connection before there is one."
 
     def take(
         self,
@@ -61,25 +62,23 @@ class PolicyMessage:
     ) -> None:
         "Keep what a plugin has said, if it's something to keep."
         if isinstance(command, (SetVariable, UnsetVariable)):
-            name, equals, value = command.text.partition("\0")[0].partition("=")
-            if name in self.kept or len(self.kept) < KEPT_VARIABLES:
-                self.kept[name] = value if equals else None
+            self._set(command.text)
         elif isinstance(command, Later):
-            refusal = (
-                Refuse.as_written(command.reply)
-                if not command.arguments
-                else command.arguments[1]
-            )
-            self.later.setdefault(command.stage, (plugin, refusal))  # type: ignore[arg-type]
-        elif (
-            isinstance(command, AddHeader)
-            and command.text not in self.seen
-            and len(self.seen) < KEPT_HEADERS
-        ):
-            self.seen.add(command.text)
-            self.headers.append(command.text)
+            self.later.setdefault(command.stage, (plugin, _put_off(command)))
+        elif isinstance(command, AddHeader):
+            self._add(command.text)
         elif isinstance(command, Accept):
             self.accepted = True
+
+    def _set(self, text: str) -> None:
+        name, equals, value = text.partition("\0")[0].partition("=")
+        if name in self.kept or len(self.kept) < KEPT_VARIABLES:
+            self.kept[name] = value if equals else None
+
+    def _add(self, header: str) -> None:
+        if header not in self.seen and len(self.seen) < KEPT_HEADERS:
+            self.seen.add(header)
+            self.headers.append(header)
 
     def environ(
         self,
@@ -89,29 +88,76 @@ class PolicyMessage:
         changed = {**told, **self.kept}
         return {name: value for name, value in changed.items() if value is not None}
 
+
+def _put_off(later: Later) -> Refuse:
+    "The refusal that is put off."
+    if not later.arguments:
+        return Refuse.as_written(later.reply)
+    return later.arguments[1]  # type: ignore[return-value]
+
+# %% ../../../nbs/hosts/postfix/03_instance.ipynb #27bfc3a1
+def _end_message(connection: PolicyMessage) -> None:
+    "Forget at a new MAIL what belonged to the message before."
+    connection.headers, connection.seen, connection.later = [], set(), {}
+    connection.done.pop("mail", None)
+
+
+def _next_message(connection: PolicyMessage) -> PolicyMessage:
+    """Begin a message with what is known of its connection, and take along what was
+    said at its MAIL."""
+    message = PolicyMessage(
+        dict(connection.kept),
+        dict(connection.later),
+        connection.headers,
+        connection.seen,
+        dict(connection.done),
+        accepted=connection.accepted,
+    )
+    _end_message(connection)
+    return message
+
 # %% ../../../nbs/hosts/postfix/03_instance.ipynb #e204c228
 MESSAGES = 10_000  # messages and connections that are remembered
 MESSAGE_SECONDS = 3600  # for which a message is, after it was last asked about
 CONNECTION_SECONDS = 600  # for which a connection is
-_EARLY = (
-    "client",
-    "helo",
-    "mail",
-)  # places at which all recipients share what was said
 
 
-class PolicyMessages:
-    "Remembers messages, within bounds."
+class _Bounded:
+    "Messages by name, and connections by address and port, within bounds."
 
     def __init__(
         self,
-        forgotten: Callable[[PolicyMessage], object] = lambda message: (
-            None
-        ),  # is told of a message that is over
+        # is told of a message that is over
+        forgotten: Callable[[PolicyMessage], object] = lambda message: None,
         clock: Callable[[], float] = monotonic,
     ):
         self.clock, self.forgotten = clock, forgotten
         self.known: OrderedDict[tuple[str, ...], PolicyMessage] = OrderedDict()
+
+    def _connection(
+        self, chain: str, attributes: Mapping[str, str], now: float
+    ) -> PolicyMessage:
+        told = attributes.get
+        address, port = told("client_address", ""), told("client_port", "")
+        if not (address and port.strip("0")):
+            return PolicyMessage()  # nothing names it, so nothing is remembered
+        key = (chain, address, port)
+        found = self.known.pop(key, None)
+        if found is None or found.heard < now - CONNECTION_SECONDS:
+            found = PolicyMessage(heard=now)
+        self.known[key] = found
+        return found
+
+    def _forget(self, now: float) -> None:
+        while self.known:
+            oldest = next(iter(self.known.values()))
+            if len(self.known) <= MESSAGES and oldest.heard >= now - MESSAGE_SECONDS:
+                return
+            self.forgotten(self.known.popitem(last=False)[1])
+
+# %% ../../../nbs/hosts/postfix/03_instance.ipynb #a00e077d
+class PolicyMessages(_Bounded):
+    "Remembers messages, within bounds."
 
     def find(
         self,
@@ -119,7 +165,7 @@ class PolicyMessages:
         stage: str,  # where Postfix asks
         attributes: Mapping[str, str],
     ) -> PolicyMessage:
-        "The message that a request is about."
+        "Find the message that a request is about; a new one, if it isn't known."
         now = self.clock()
         self._forget(now)
         connection = self._connection(chain, attributes, now)
@@ -148,60 +194,14 @@ class PolicyMessages:
         connection = self._connection(chain, attributes, self.clock())
         connection.accepted = connection.accepted or message.accepted
         if stage in ("client", "helo") and connection is not message:
-            connection.kept, connection.done[stage] = (
-                dict(message.kept),
-                message.done[stage],
-            )
+            connection.kept = dict(message.kept)
+            connection.done[stage] = message.done[stage]
 
     def end(
         self,
         chain: str,
         attributes: Mapping[str, str],
     ) -> None:
-        "A message is over."
+        "Forget a message that is over."
         if message := self.known.pop((chain, attributes.get("instance", "")), None):
             self.forgotten(message)
-
-    def _connection(
-        self, chain: str, attributes: Mapping[str, str], now: float
-    ) -> PolicyMessage:
-        address, port = (
-            attributes.get("client_address", ""),
-            attributes.get("client_port", ""),
-        )
-        if not (address and port.strip("0")):
-            return PolicyMessage()  # nothing names it, so nothing is remembered
-        key = (chain, address, port)
-        found = self.known.pop(key, None)
-        if found is None or found.heard < now - CONNECTION_SECONDS:
-            found = PolicyMessage(heard=now)
-        self.known[key] = found
-        return found
-
-    def _forget(self, now: float) -> None:
-        while self.known:
-            oldest = next(iter(self.known.values()))
-            if len(self.known) <= MESSAGES and oldest.heard >= now - MESSAGE_SECONDS:
-                return
-            self.forgotten(self.known.popitem(last=False)[1])
-
-# %% ../../../nbs/hosts/postfix/03_instance.ipynb #27bfc3a1
-def _end_message(connection: PolicyMessage) -> None:
-    "A new MAIL on a connection: what belonged to the message before is over."
-    connection.headers, connection.seen, connection.later = [], set(), {}
-    connection.done.pop("mail", None)
-
-
-def _next_message(connection: PolicyMessage) -> PolicyMessage:
-    """A message that begins with what is known of its connection, and takes along what
-    was said at its MAIL."""
-    message = PolicyMessage(
-        dict(connection.kept),
-        dict(connection.later),
-        connection.headers,
-        connection.seen,
-        dict(connection.done),
-        accepted=connection.accepted,
-    )
-    _end_message(connection)
-    return message

@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address as address_of
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ra_plugins.support.command_line import Fault, system_reason
 from ra_plugins.support.listening import UnixListener
@@ -25,10 +25,6 @@ POLICY_PLACE = "inet:127.0.0.1:10040"  # unless another is named
 # for one request, waiting included; Postfix waits for 100
 # (smtpd_policy_service_timeout)
 POLICY_SECONDS = 90
-_PLACE = re.compile(
-    r"(?:(?P<chain>[A-Za-z0-9_.-]{1,64})=)?(?:unix:(?P<path>/[^\0]*)|inet:(?P<host>.*):(?P<port>\d{1,5}))",
-    re.A,
-)
 
 
 class PolicyPlace(NamedTuple):
@@ -43,18 +39,63 @@ class PolicyPlace(NamedTuple):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"unix:{self.path}" if self.path else f"inet:{host}:{self.port}"
 
+# %% ../../../nbs/hosts/postfix/05_places.ipynb #59416a0f
+_PLACE = re.compile(
+    r"(?:(?P<chain>[A-Za-z0-9_.-]{1,64})=)?"
+    r"(?:unix:(?P<path>/[^\0]*)|inet:(?P<host>.*):(?P<port>\d{1,5}))",
+    re.A,
+)
+
 
 def policy_place(text: str) -> PolicyPlace:
-    "A place as it's written; `ValueError` where it's none."
+    "Read a place. It raises `ValueError` for what is none."
     found = _PLACE.fullmatch(text)
     if not found or int(found["port"] or 0) > 65535:
-        raise ValueError(
-            f"{text!r:.80} should be inet:HOST:PORT or unix:/PATH, as in main.cf, or NAME= and that"
-        )
+        known = "inet:HOST:PORT or unix:/PATH, as in main.cf, or NAME= and that"
+        raise ValueError(f"{text!r:.80} should be {known}")
     host = (found["host"] or "").removeprefix("[").removesuffix("]")
     return PolicyPlace(
         found["chain"] or "", found["path"] or "", host, int(found["port"] or 0)
     )
+
+# %% ../../../nbs/hosts/postfix/05_places.ipynb #2435cec0
+def _postfix_group() -> int:  # -1: there is none that we could give it to
+    "The group `postfix`, by number."
+    try:
+        number = grp.getgrnam(POSTFIX_GROUP).gr_gid
+    except KeyError:
+        return -1
+    ours = os.geteuid() == 0 or number in (os.getegid(), *os.getgroups())
+    return number if ours else -1
+
+
+def _unix_listener(
+    path: str, owner: int, log: Callable[[str], object]
+) -> socket.socket:
+    group = _postfix_group()
+    if group == -1:
+        lack = f"can't be given to the group {POSTFIX_GROUP}"
+        log(f"unix:{path} {lack}, so everybody on this machine may ask there")
+    return UnixListener(path, 0o666 if group == -1 else 0o660, owner, group)
+
+# %% ../../../nbs/hosts/postfix/05_places.ipynb #33353cc5
+def _port_listener(place: PolicyPlace, log: Callable[[str], object]) -> socket.socket:
+    shown = printable(str(place))
+    try:
+        kind, address = _addresses(place)[0]
+        listener = socket.create_server(address[:2], family=kind, backlog=4096)
+    except (OSError, UnicodeError) as error:
+        raise Fault(f"can't listen on {shown}: {system_reason(error)}") from None
+    if not address_of(str(listener.getsockname()[0]).partition("%")[0]).is_loopback:
+        log(f"whoever reaches {shown} may ask there, and each request counts")
+    return listener
+
+
+def _addresses(place: PolicyPlace) -> list[tuple[int, Any]]:
+    "The kind and the address of each socket that could listen there."
+    flags, host = socket.AI_PASSIVE, place.host or None
+    found = socket.getaddrinfo(host, place.port, type=socket.SOCK_STREAM, flags=flags)
+    return [(kind, address) for kind, _, _, _, address in found]
 
 # %% ../../../nbs/hosts/postfix/05_places.ipynb #ef629b88
 def listens_there(
@@ -66,15 +107,9 @@ def listens_there(
     if isinstance(address, (str, bytes)) or place.path:
         return bool(place.path) and address == place.path
     try:
-        found = socket.getaddrinfo(
-            place.host or None,
-            place.port,
-            type=socket.SOCK_STREAM,
-            flags=socket.AI_PASSIVE,
-        )
+        return address[:2] in [each[:2] for _, each in _addresses(place)]
     except (OSError, UnicodeError):
         return False
-    return address[:2] in [each[4][:2] for each in found]
 
 # %% ../../../nbs/hosts/postfix/05_places.ipynb #2a9ccc77
 POSTFIX_GROUP = "postfix"
@@ -86,42 +121,11 @@ def policy_listener(
     log: Callable[[str], object],
     inherited: Sequence[socket.socket] = (),  # that systemd has opened for us
 ) -> socket.socket:
-    "A socket that listens there: systemd's, or one of our own. `Fault` where it can't."
+    """A socket that listens there: systemd's, or one of our own. It raises `Fault` if
+    nobody can listen there."""
     for each in inherited:
         if listens_there(each, place):
             return each
     if place.path:
-        group = _postfix_group()
-        if group == -1:
-            log(
-                f"{place} can't be given to the group {POSTFIX_GROUP}, so everybody on this machine may ask there"
-            )
-        return UnixListener(place.path, 0o666 if group == -1 else 0o660, owner, group)
-    try:
-        found = socket.getaddrinfo(
-            place.host or None,
-            place.port,
-            type=socket.SOCK_STREAM,
-            flags=socket.AI_PASSIVE,
-        )
-        kind, _, _, _, address = found[0]
-        listener = socket.create_server(address[:2], family=kind, backlog=4096)
-    except (OSError, UnicodeError) as error:
-        raise Fault(
-            f"can't listen on {printable(str(place))}: {system_reason(error)}"
-        ) from None
-    if not address_of(str(listener.getsockname()[0]).partition("%")[0]).is_loopback:
-        log(
-            f"whoever reaches {printable(str(place))} may ask there, and each request counts"
-        )
-    return listener
-
-
-def _postfix_group() -> int:  # -1: there is none that we could give it to
-    try:
-        number = grp.getgrnam(POSTFIX_GROUP).gr_gid
-    except KeyError:
-        return -1
-    return (
-        number if os.geteuid() == 0 or number in (os.getegid(), *os.getgroups()) else -1
-    )
+        return _unix_listener(place.path, owner, log)
+    return _port_listener(place, log)

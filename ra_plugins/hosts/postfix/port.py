@@ -36,12 +36,42 @@ __all__ = ['POLICY_IDLE', 'POLICY_PART', 'PolicyPort', 'PolicyConnection', 'Poli
 # seconds; Postfix closes a connection after 1000 at the latest
 # (smtpd_policy_service_max_ttl)
 POLICY_IDLE = 1200
-POLICY_PART = (
-    30  # seconds for what is lacking of a request, and for an answer to be read
-)
+# seconds for what is lacking of a request, and for an answer to be read
+POLICY_PART = 30
 
 
-class PolicyPort:
+class _Open:
+    "The connections that are open, and their end."
+
+    def __init__(self) -> None:
+        self.open: set[PolicyConnection] = set()
+        self.ending, self.settled = False, asyncio.Event()
+
+    async def look_around(self) -> None:
+        "Look at each connection once a second, for ever."
+        while True:
+            await asyncio.sleep(1)
+            now = monotonic()
+            for connection in [*self.open]:
+                connection.look(now)
+
+    async def settle(self, seconds: float) -> None:
+        """Answer what has been asked, for as long as that; a connection on which
+        nothing is asked is closed at once."""
+        self.ending = True
+        # some may have been accepted that we haven't heard of yet
+        await asyncio.sleep(0.01)
+        for connection in [*self.open]:
+            connection.leave()
+        if self.open:
+            self.settled.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.settled.wait(), seconds)
+        for connection in [*self.open]:
+            connection.transport.abort()
+
+# %% ../../../nbs/hosts/postfix/06_port.ipynb #cf4fbf2f
+class PolicyPort(_Open):
     "What all connections of Postfix to one worker share."
 
     def __init__(
@@ -51,25 +81,23 @@ class PolicyPort:
         limit: int = CONNECTIONS,  # connections at a time
         seconds: float = POLICY_SECONDS,  # for one request
     ):
+        super().__init__()
         self.host, self.limit, self.seconds = host, limit, seconds
         self.complaints, self.counts = Complaints(log), host.counts
-        self.open: set[PolicyConnection] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.ending, self.settled = False, asyncio.Event()
 
     def take(
         self,
         connected: socket.socket,
         chain: str,  # the name of that which the socket has
     ) -> None:
-        "A connection has been accepted."
+        "Take a connection that has been accepted."
         connected.setblocking(False)
         loop = asyncio.get_running_loop()
-        task = loop.create_task(
-            loop.connect_accepted_socket(
-                lambda: PolicyConnection(self, chain), connected
-            )
+        made = loop.connect_accepted_socket(
+            lambda: PolicyConnection(self, chain), connected
         )
+        task = loop.create_task(made)
         self.tasks.add(task)
         task.add_done_callback(self._taken)
 
@@ -81,101 +109,24 @@ class PolicyPort:
     def hang_up(self, event: str, detail: str = "") -> None:
         "Count a connection that is closed on Postfix, and say why."
         self.counts.events[f"policy: {event}"] += 1
-        self.complaints.say(
-            f"{event}, so Postfix is left without an answer, and keeps the mail", detail
-        )
+        so = "so Postfix is left without an answer, and keeps the mail"
+        self.complaints.say(f"{event}, {so}", detail)
 
-    async def look_around(self) -> None:
-        "Once a second, for ever."
-        while True:
-            await asyncio.sleep(1)
-            now = monotonic()
-            for connection in [*self.open]:
-                connection.look(now)
-
-    async def settle(self, seconds: float) -> None:
-        """Answer what has been asked, for as long as that; a connection on which
-        nothing is asked is closed at once."""
-        self.ending = True
-        await asyncio.sleep(
-            0.01
-        )  # some may have been accepted that we haven't heard of yet
-        for connection in [*self.open]:
-            connection.leave()
-        if self.open:
-            self.settled.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.settled.wait(), seconds)
-        for connection in [*self.open]:
-            connection.transport.abort()
-
-# %% ../../../nbs/hosts/postfix/06_port.ipynb #94fb0d92
-_QUEUED = 16  # requests that wait, before we read no more
-
-
-class PolicyConnection(asyncio.Protocol):
-    "A connection of Postfix: asks, is answered, asks again."
+# %% ../../../nbs/hosts/postfix/06_port.ipynb #ab787e93
+class _Deciding(asyncio.Protocol):
+    "The request of a connection that is being decided."
 
     transport: asyncio.Transport
     turn: PolicyTurn
 
     def __init__(self, port: PolicyPort, chain: str):
         self.port, self.chain = port, chain
-        self.requests, self.queue = PolicyRequests(), deque[dict[str, str]]()
         self.decided: asyncio.Future[None] | None = None  # the turn under way
         self.timer: asyncio.TimerHandle | None = None
-        self.over = False  # will nothing more be asked?
-        self.heard = self.began = (
-            monotonic()
-        )  # the last byte either way; the first of a request that isn't complete
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        "Is there room?"
-        self.transport = transport  # type: ignore[assignment]
-        self.port.open.add(self)
-        self.port.counts.events["policy: connections"] += 1
-        if len(self.port.open) > self.port.limit:
-            self.port.hang_up("too many connections", f"more than {self.port.limit}")
-            self.transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        "A request, as a rule."
-        if self.transport.is_closing():
-            return
-        self.heard = monotonic()
-        if not self.requests.begun:
-            self.began = self.heard
-        with suppress(PolicyError):  # told when those before it are answered
-            self.queue.extend(self.requests.feed(data))
-        if len(self.queue) > _QUEUED:
-            self.transport.pause_reading()
-        self._go_on()
+        self.heard = monotonic()  # the last byte either way
 
     def _go_on(self) -> None:
-        "Answer what has been asked, up to where one has to wait."
-        while self.decided is None and not self.transport.is_closing():
-            try:
-                if not self.queue:
-                    self.requests.feed(
-                        b""
-                    )  # tells what was wrong behind the last request
-                    break
-                self.turn = PolicyTurn(self.port.host, self.chain, self.queue.popleft())
-            except PolicyError as error:
-                self.port.hang_up("no request", str(error))
-                self.transport.close()
-                return
-            self._begin()
-        if self.decided is None and not self.transport.is_closing():
-            self._wait_for_more()
-
-    def _wait_for_more(self) -> None:
-        if not self.over:
-            self.transport.resume_reading()
-            return
-        if self.requests.begun:
-            self.port.hang_up("a request without its end")
-        self.transport.close()
+        "Answer what else has been asked."
 
     def _begin(self) -> None:
         self.port.counts.events["policy: requests"] += 1
@@ -202,52 +153,113 @@ class PolicyConnection(asyncio.Protocol):
             return
         if turn.running:
             self.port.counts.events["policy: requests cut"] += 1
-            words = f"no end after {self.port.seconds:g} seconds, so the mail goes on [{about_client(turn.attributes)}]"
+            late = f"no end after {self.port.seconds:g} seconds, so the mail goes on"
+            words = f"{late} [{about_client(turn.attributes)}]"
             turn.lines.append(log_line(turn.running, turn.request.pid, words))
         decided.cancel()
 
     def _answer(self, decided: asyncio.Future[None]) -> None:
+        events = self.port.counts.events
         if not decided.cancelled() and (error := decided.exception()):
-            self.port.counts.events["errors outside of decisions"] += 1
+            events["errors outside of decisions"] += 1
             self.port.complaints.say("an error, so the mail goes on", describe(error))
         self.turn.log()
         self.heard = monotonic()
         self.transport.write(policy_answer(self.turn.action))
-        self.port.counts.events[
-            f"policy: {self.turn.action.partition(' ')[0][:7]}"
-        ] += 1
+        events[f"policy: {self.turn.action.partition(' ')[0][:7]}"] += 1
         if self.port.ending:
             self.transport.close()
 
+# %% ../../../nbs/hosts/postfix/06_port.ipynb #94fb0d92
+_QUEUED = 16  # requests that wait, before we read no more
+
+
+class _Asking(_Deciding):
+    "What is asked over a connection."
+
+    def __init__(self, port: PolicyPort, chain: str):
+        super().__init__(port, chain)
+        self.requests, self.queue = PolicyRequests(), deque[dict[str, str]]()
+        self.over = False  # will nothing more be asked?
+        self.began = self.heard  # the first byte of a request that isn't complete
+
+    def data_received(self, data: bytes) -> None:
+        "Take what has come: a request, as a rule."
+        if self.transport.is_closing():
+            return
+        self.heard = monotonic()
+        if not self.requests.begun:
+            self.began = self.heard
+        with suppress(PolicyError):  # told when those before it are answered
+            self.queue.extend(self.requests.feed(data))
+        if len(self.queue) > _QUEUED:
+            self.transport.pause_reading()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        "Answer what has been asked, up to where one has to wait."
+        while self.decided is None and not self.transport.is_closing():
+            try:
+                if not self.queue:
+                    self.requests.feed(b"")  # tells what was wrong behind the last one
+                    break
+                self.turn = PolicyTurn(self.port.host, self.chain, self.queue.popleft())
+            except PolicyError as error:
+                self.port.hang_up("no request", str(error))
+                self.transport.close()
+                return
+            self._begin()
+        if self.decided is None and not self.transport.is_closing():
+            self._wait_for_more()
+
+    def _wait_for_more(self) -> None:
+        if not self.over:
+            self.transport.resume_reading()
+            return
+        if self.requests.begun:
+            self.port.hang_up("a request without its end")
+        self.transport.close()
+
     def eof_received(self) -> bool:  # True: don't close it yet
-        "It asks nothing more; what it has asked is answered."
+        "Hear that it asks nothing more. What it has asked is answered."
         self.over = True
         if self.decided is None:
             self._go_on()
         return True
 
+# %% ../../../nbs/hosts/postfix/06_port.ipynb #aab083f9
+class PolicyConnection(_Asking):
+    "A connection of Postfix: asks, is answered, asks again."
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        "Take it, if there is room."
+        self.transport = transport  # type: ignore[assignment]
+        self.port.open.add(self)
+        self.port.counts.events["policy: connections"] += 1
+        if len(self.port.open) > self.port.limit:
+            self.port.hang_up("too many connections", f"more than {self.port.limit}")
+            self.transport.abort()
+
     def leave(self) -> None:
-        "We are told to end: close it, if nothing is asked on it."
+        "Close it, if nothing is asked on it: we are told to end."
         if self.decided is None:
             self.transport.close()
 
     def look(self, now: float) -> None:
-        "What is to be done about this connection now?"
+        "End it, if it reads nothing, leaves a request without its end, or is idle."
         if self.transport.is_closing() or self.transport.get_write_buffer_size():
             if now - self.heard > POLICY_PART:
                 self.transport.abort()  # it doesn't read
-        elif (
-            self.decided is None
-            and self.requests.begun
-            and now - self.began > POLICY_PART
-        ):
+        elif self.decided is not None:
+            return
+        elif self.requests.begun and now - self.began > POLICY_PART:
             self.port.hang_up("a request without its end")
             self.transport.abort()
-        elif self.decided is None and now - self.heard > POLICY_IDLE:
+        elif now - self.heard > POLICY_IDLE:
             self.transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        "It has gone; if it was still waiting, nobody wants to know any more."
+        "Forget it. If it was still waiting, nobody wants to know any more."
         self.port.open.discard(self)
         if self.timer:
             self.timer.cancel()
@@ -272,7 +284,7 @@ class PolicyDoor:
         self.resting: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        "Begin."
+        "Begin to take connections."
         self.listener.setblocking(False)
         self.loop.add_reader(self.listener, self._take)
 

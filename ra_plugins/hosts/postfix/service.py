@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ra_plugins.hosts.postfix.places import POLICY_SECONDS
 from ra_plugins.hosts.postfix.port import PolicyDoor, PolicyPort
 from ra_plugins.hosts.postfix.stages import judged_chains
-from ra_plugins.hosts.postfix.turn import PolicyHost
+from ra_plugins.hosts.postfix.turn import PolicyHost, write_to_log
 from ra_plugins.hosts.service.port import CONNECTIONS
 
 if TYPE_CHECKING:
@@ -25,33 +25,27 @@ __all__ = ['PolicyService']
 
 # %% ../../../nbs/hosts/postfix/07_service.ipynb #6b3a2905
 class PolicyService:
-    """All of a worker that Postfix sees. `Fault` if the control file isn't as it should
-    be."""
+    """All of a worker that Postfix sees. It raises `Fault` if the control file isn't as
+    it should be."""
 
     def __init__(
         self,
         decider: Decider,
-        places: Sequence[
-            tuple[str, int]
-        ],  # names of chains, and descriptors of sockets that listen for them
+        # names of chains, and descriptors of sockets that listen for them
+        places: Sequence[tuple[str, int]],
         log: Callable[[str], None],  # takes what we say ourselves
         limit: int = CONNECTIONS,  # connections at a time
         seconds: float = POLICY_SECONDS,  # for one request
         ahead: Callable[..., Any] | None = None,  # as `Rehearsals.heard`
+        write: Callable[[str], object] = write_to_log,  # takes a line of the log
     ):
-        chains = judged_chains(
-            decider.control,
-            decider.plugins,
-            [chain for chain, _ in places],
-            decider.own,
-        )
-        self.port = PolicyPort(
-            PolicyHost(decider, chains, log, ahead=ahead), log, limit, seconds
-        )
+        names = [chain for chain, _ in places]
+        chains = judged_chains(decider.control, decider.plugins, names, decider.own)
+        host = PolicyHost(decider, chains, log, write, ahead)
+        self.port = PolicyPort(host, log, limit, seconds)
         self.listeners = [
             socket.socket(fileno=os.dup(descriptor)) for _, descriptor in places
         ]
-        names = [chain for chain, _ in places]
         self.doors = [
             PolicyDoor(self.port, *each)
             for each in zip(self.listeners, names, strict=True)
@@ -63,7 +57,7 @@ class PolicyService:
             door.open()
 
     def close(self) -> None:
-        "Take none any more; others may, at the same sockets."
+        "Take none any more. Others may, at the same sockets."
         for door in self.doors:
             door.close()
         for listener in self.listeners:

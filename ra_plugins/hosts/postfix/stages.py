@@ -44,9 +44,32 @@ class PostfixChain:
 
     def plugins(self) -> list[Plugin]:
         "All of them."
-        return [
-            plugin for section in self.sections.values() for plugin in section.plugins
-        ]
+        sections = self.sections.values()
+        return [plugin for section in sections for plugin in section.plugins]
+
+# %% ../../../nbs/hosts/postfix/02_stages.ipynb #fe724186
+def _wrong_place(plugin: Plugin, stage: str) -> list[str]:
+    "Is it meant for other sections?"
+    if POSTFIX_STAGES[stage] in plugin.stages:
+        return []
+    its = [f"[{each}]" for each, at in POSTFIX_STAGES.items() if at in plugin.stages]
+    nowhere = f"{', '.join(plugin.stages)}, and Postfix asks nobody there"
+    meant = ", ".join(its) or nowhere
+    return [f"{plugin.name} can't stand at [{stage}]: it is meant for {meant}"]
+
+# %% ../../../nbs/hosts/postfix/02_stages.ipynb #24ca7347
+_ASK_AT_DATA = (
+    "so Postfix has to ask there: smtpd_data_restrictions = check_policy_service … "
+    "in main.cf, and a line [data] in this file, which may have nothing below it"
+)
+
+
+def _unheard(plugin: Plugin, asked: frozenset[str]) -> list[str]:
+    "May it put a refusal off until a place where nobody asks?"
+    puts_off = any(issubclass(each, Later) for each in plugin.answers or ())
+    if not puts_off or asked & {"data", "end-of-message"}:
+        return []
+    return [f"{plugin.name} may put a refusal off until DATA, {_ASK_AT_DATA}"]
 
 # %% ../../../nbs/hosts/postfix/02_stages.ipynb #2da5d57a
 def plugin_misfits(
@@ -55,39 +78,45 @@ def plugin_misfits(
     asked: frozenset[str],  # the places at which Postfix asks, as far as the file says
 ) -> list[str]:  # sentences
     "Why a plugin can't stand there."
-    faults = [f"{plugin.name} may {why}" for why in misfits(plugin.answers, stage)]
-    if POSTFIX_STAGES[stage] not in plugin.stages:
-        places = ", ".join(
-            f"[{each}]" for each, its in POSTFIX_STAGES.items() if its in plugin.stages
-        )
-        meant = places or f"{', '.join(plugin.stages)}, and Postfix asks nobody there"
-        faults.append(
-            f"{plugin.name} can't stand at [{stage}]: it is meant for {meant}"
-        )
-    if any(
-        issubclass(each, Later) for each in plugin.answers or ()
-    ) and asked.isdisjoint({"data", "end-of-message"}):
-        faults.append(
-            f"{plugin.name} may put a refusal off until DATA, so Postfix has to ask there: smtpd_data_restrictions = "
-            "check_policy_service … in main.cf, and a line [data] in this file, which may have nothing below it"
-        )
-    return faults
+    cant = [f"{plugin.name} may {why}" for why in misfits(plugin.answers, stage)]
+    return [*cant, *_wrong_place(plugin, stage), *_unheard(plugin, asked)]
 
-# %% ../../../nbs/hosts/postfix/02_stages.ipynb #13601cee
-def _setting_fault(name: str, plugins: list[Plugin], own: Collection[str]) -> str:
+# %% ../../../nbs/hosts/postfix/02_stages.ipynb #bfb7838f
+def _setting_fault(
+    name: str,
+    plugins: list[Plugin],  # that it is for
+    own: Collection[str],  # variables that are the service's
+) -> str:  # empty if there is nothing wrong
+    "What is wrong with a setting?"
     if name in TOLD_BY_POSTFIX:
         return f"{name} is what Postfix tells"
     if name in own:
-        return f"{name} is a setting of the whole service: put it into its environment, or a file for --settings"
-    if name in _names(Session) or any(
-        name in _names(plugin.settings) for plugin in plugins
-    ):
+        place = "put it into its environment, or a file for --settings"
+        return f"{name} is a setting of the whole service: {place}"
+    known: list[type[Environment]] = [Session, *(each.settings for each in plugins)]
+    if any(name in _names(each) for each in known):
         return ""
     return f"no plugin here has a setting {name}"
 
 
 def _names(environment: type[Environment]) -> set[str]:
     return {each.name for each in environment.variables()}
+
+# %% ../../../nbs/hosts/postfix/02_stages.ipynb #2b8f759b
+def _heading(
+    line: str,  # begins with a bracket
+) -> tuple[str, str, bool]:  # the chain's name, the place, and is it a good one?
+    "Read a heading."
+    name, colon, stage = line[1:].partition("]")[0].rpartition(":")
+    good = not colon or CHAIN_NAME.fullmatch(name)
+    return name, stage, bool(good) and stage in POSTFIX_STAGES and line.endswith("]")
+
+
+def _setting(line: str) -> tuple[str, str] | None:
+    "Read a setting: its name and its value."
+    name, equals, value = line.partition("=")
+    is_one = equals and name.isidentifier() and name.isascii() and "\0" not in value
+    return (name, value) if is_one else None
 
 # %% ../../../nbs/hosts/postfix/02_stages.ipynb #c46cbd6a
 class _Reading:
@@ -103,38 +132,30 @@ class _Reading:
         self.set: list[tuple[int, str, PostfixSection | None]] = []  # line, variable
 
     def read(self, number: int, line: str) -> None:
-        "One line."
-        name, equals, value = line.partition("=")
+        "Read one line."
+        plugin = self.plugins.get(line.rpartition("/")[2])
         if line.startswith("["):
-            self._heading(number, line)
-        elif equals and name.isidentifier() and name.isascii() and "\0" not in value:
-            (self.common if self.section is None else self.section.settings)[name] = (
-                value
-            )
+            self._begin(number, line)
+        elif setting := _setting(line):
+            name, value = setting
+            its = self.common if self.section is None else self.section.settings
+            its[name] = value
             self.set.append((number, name, self.section))
-        elif line.rpartition("/")[2] in self.plugins and self.section is not None:
-            plugin = self.plugins[line.rpartition("/")[2]]
+        elif plugin and self.section is not None:
             self.section.plugins.append(plugin)
             self.placed.append((number, *self.place, plugin))
-        elif self.section is None and not equals:
-            self.fault(
-                number,
-                f"{printable(line, 60)} stands above the first heading: [client], [helo] …",
-            )
+        elif self.section is None and "=" not in line:
+            where = "stands above the first heading: [client], [helo] …"
+            self.fault(number, f"{printable(line, 60)} {where}")
         else:
-            self.fault(
-                number,
-                f"there is no plugin {printable(line, 60)}; ra-plugins list says which there are",
-            )
+            help = "ra-plugins list says which there are"
+            self.fault(number, f"there is no plugin {printable(line, 60)}; {help}")
 
-    def _heading(self, number: int, line: str) -> None:
-        name, colon, stage = line[1:].partition("]")[0].rpartition(":")
+    def _begin(self, number: int, line: str) -> None:
+        "Begin a section."
+        name, stage, good = _heading(line)
         self.place = name, stage
-        if (
-            stage not in POSTFIX_STAGES
-            or (colon and not CHAIN_NAME.fullmatch(name))
-            or not line.endswith("]")
-        ):
+        if not good:
             places = ", ".join(f"[{each}]" for each in POSTFIX_STAGES)
             known = f"there are {places}, and [NAME:rcpt] for a service with a name"
             self.fault(number, f"{printable(line, 60)} is no heading; {known}")
@@ -149,21 +170,19 @@ class _Reading:
         "Note what is wrong."
         self.faults.append(f"line {number}: {what}")
 
-# %% ../../../nbs/hosts/postfix/02_stages.ipynb #e3f10562
+# %% ../../../nbs/hosts/postfix/02_stages.ipynb #a3ed0388
 def _judge(reading: _Reading) -> None:
-    "What can be said only when all has been read."
+    "Note what can be said only when all has been read, and share common settings."
     for number, name, stage, plugin in reading.placed:
-        asked = frozenset(
-            reading.chains[name].sections if name in reading.chains else ()
-        )
         if stage in POSTFIX_STAGES:
+            chain = reading.chains.get(name, PostfixChain())
+            asked = frozenset(chain.sections)
             for fault in plugin_misfits(plugin, stage, asked):
                 reading.fault(number, fault)
     everywhere = [plugin for *_, plugin in reading.placed]
     for number, name, section in reading.set:
-        if fault := _setting_fault(
-            name, everywhere if section is None else section.plugins, reading.own
-        ):
+        plugins = everywhere if section is None else section.plugins
+        if fault := _setting_fault(name, plugins, reading.own):
             reading.fault(number, fault)
     for chain in reading.chains.values():
         for section in chain.sections.values():
@@ -173,46 +192,41 @@ def _judge(reading: _Reading) -> None:
 def chains_in(
     text: str,  # of the control file
     plugins: Mapping[str, Plugin],  # by name
-    own: Collection[
-        str
-    ] = (),  # the names of the variables that are the service's, and no plugin's
-) -> tuple[
-    dict[str, PostfixChain], list[str]
-]:  # by name, and what is wrong, each with its line
-    "The chains of a file."
+    # the names of the variables that are the service's, and no plugin's
+    own: Collection[str] = (),
+    # by name, and what is wrong, each with its line
+) -> tuple[dict[str, PostfixChain], list[str]]:
+    "Read the chains of a file."
     reading = _Reading(plugins, frozenset(own))
     for number, line in enumerate(text.split("\n"), 1):
         if (stripped := line.strip()) and not stripped.startswith("#"):
             reading.read(number, stripped)
     _judge(reading)
-    return reading.chains, sorted(
-        reading.faults, key=lambda fault: int(fault[5:].partition(":")[0])
-    )
+    return reading.chains, sorted(reading.faults, key=_line_of)
 
 
+def _line_of(fault: str) -> int:
+    return int(fault.removeprefix("line ").partition(":")[0])
+
+# %% ../../../nbs/hosts/postfix/02_stages.ipynb #3569e58b
 def judged_chains(
     control: Control,
     plugins: Mapping[str, Plugin],
     names: Collection[str] = ("",),  # of the chains that are needed
     own: Collection[str] = (),
 ) -> dict[str, PostfixChain]:
-    """The chains of the control file; `Fault` if it can't be read, if anything in it is
-    wrong, or if one isn't there."""
+    """Read the chains of the control file. It raises `Fault` if the file can't be read,
+    if anything in it is wrong, or if a chain isn't there."""
     path = control.path(POSTFIX_FILE)
     try:
-        text = (
-            control.read(POSTFIX_FILE)
-            .removeprefix(BOM)
-            .decode("utf-8", "surrogateescape")
-        )
+        raw = control.read(POSTFIX_FILE).removeprefix(BOM)
     except OSError as error:
         raise Fault(f"can't read {path}: {system_reason(error)}") from None
-    chains, faults = chains_in(text, plugins, own)
+    chains, faults = chains_in(raw.decode("utf-8", "surrogateescape"), plugins, own)
     for name in sorted(set(names) - chains.keys()):
         heading = f"[{name}:rcpt]" if name else "[rcpt]"
-        faults.append(
-            f"there is no section {heading}, nor another of this chain, which Postfix is to ask"
-        )
+        lack = "nor another of this chain, which Postfix is to ask"
+        faults.append(f"there is no section {heading}, {lack}")
     if faults:
         raise Fault("\n".join(f"{path}, {fault}" for fault in faults))
     return chains

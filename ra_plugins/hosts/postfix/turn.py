@@ -28,9 +28,9 @@ from ra_plugins.support.log import log_line, printable
 # %% auto #0
 __all__ = ['write_to_log', 'PolicyHost', 'PolicyTurn']
 
-# %% ../../../nbs/hosts/postfix/04_turn.ipynb #c30afe92
+# %% ../../../nbs/hosts/postfix/04_turn.ipynb #c43391c7
 def write_to_log(line: str) -> None:
-    "A line as it is, to the service's log."
+    "Write a line, as it is, to the service's log."
     LOG.write(line.encode("utf-8", "backslashreplace") + b"\n")
 
 
@@ -47,12 +47,8 @@ class PolicyHost:
         ahead: Callable[[ServiceRequest, SectionAnswer, Sequence[str]], object]
         | None = None,
     ):
-        self.decider, self.chains, self.write, self.ahead = (
-            decider,
-            chains,
-            write,
-            ahead,
-        )
+        self.decider, self.chains = decider, chains
+        self.write, self.ahead = write, ahead
         self.counts, self.complaints = decider.counts, Complaints(log)
         self.messages = PolicyMessages(self._forgotten)
         self.settings = decider.settings()
@@ -66,26 +62,32 @@ class PolicyHost:
         socket's."""
         context = attributes.get("policy_context", "")
         if context and context not in self.chains:
+            wrong = "policy_context in main.cf names no chain here"
             self.complaints.say(
-                "policy_context in main.cf names no chain here, so the socket's is taken",
-                printable(context, 64),
+                f"{wrong}, so the socket's is taken", printable(context, 64)
             )
         return self.chains[context if context and context in self.chains else name]
 
     def _forgotten(self, message: PolicyMessage) -> None:
-        if message.headers:
-            self.counts.events["header fields that weren't handed out"] += len(
-                message.headers
-            )
+        if left := len(message.headers):
+            self.counts.events["header fields that weren't handed out"] += left
             self.complaints.say(
                 "a message had more header fields than Postfix has asked for",
-                "PREPEND takes one with each answer; with smtpd_data_restrictions, Postfix asks once more",
+                "PREPEND takes one with each answer; with smtpd_data_restrictions, "
+                "Postfix asks once more",
             )
+
+# %% ../../../nbs/hosts/postfix/04_turn.ipynb #c48be7ae
+def _due(stage: str, chain: PostfixChain) -> list[str]:
+    "The sections that are due when Postfix asks at a place."
+    places = list(POSTFIX_STAGES)
+    before = places[: min(places.index(stage), places.index("rcpt"))]
+    return [*(each for each in before if each in chain.sections), stage]
 
 # %% ../../../nbs/hosts/postfix/04_turn.ipynb #3e3c60af
 class PolicyTurn:
-    """One request: the sections that are due, and the action that comes of them.
-    `PolicyError` for what is no request."""
+    """One request: the sections that are due, and the action that comes of them. It
+    raises `PolicyError` for what is no request."""
 
     def __init__(
         self,
@@ -93,11 +95,8 @@ class PolicyTurn:
         name: str,  # of the socket's chain
         attributes: Mapping[str, str],
     ):
-        self.host, self.attributes, self.stage = (
-            host,
-            attributes,
-            policy_stage(attributes),
-        )
+        self.host, self.attributes = host, attributes
+        self.stage = policy_stage(attributes)
         self.action, self.lines = "DUNNO", list[str]()
         self.running = ""  # the plugin whose turn it is
         self.delay = 0  # seconds to wait before the answer
@@ -105,11 +104,9 @@ class PolicyTurn:
         self.chain = host.chain(name, attributes)
         self.request = ServiceRequest("postfix", smtpd_pid(attributes), {})
         self.told = {**host.settings, **policy_environ(attributes)}
-        self.message = (
-            host.messages.find(self.chain.name, self.stage, attributes)
-            if self.stage
-            else PolicyMessage()
-        )
+        self.message = PolicyMessage()
+        if self.stage:
+            self.message = host.messages.find(self.chain.name, self.stage, attributes)
 
     async def run(self) -> None:
         """Have the plugins decide, and wait as they ask for it. Then `action` is what
@@ -123,16 +120,7 @@ class PolicyTurn:
             self.action = again
             return
         _count(self)
-        places = list(POSTFIX_STAGES)
-        due = [
-            *places[: min(places.index(self.stage), places.index("rcpt"))],
-            self.stage,
-        ]
-        due = [
-            stage
-            for stage in due
-            if stage == self.stage or stage in self.chain.sections
-        ]
+        due = _due(self.stage, self.chain)
         _ask_ahead(self, due)
         for stage in due:
             if not await _run_section(self, stage):
@@ -164,20 +152,15 @@ class PolicyTurn:
             self.host.write(line)
         self.lines = []
 
-# %% ../../../nbs/hosts/postfix/04_turn.ipynb #7cb3210c
+# %% ../../../nbs/hosts/postfix/04_turn.ipynb #0030d62f
 def _count(turn: PolicyTurn) -> None:
-    """Tell plugins how many recipients there have been: what Postfix says, or else what
-    we have counted."""
+    "Tell plugins how many recipients there have been."
     message = turn.message
     message.named += turn.stage == "rcpt"
     counts = message.let_through, message.named
     taken = turn.attributes.get("recipient_count", "")
-    if (
-        turn.stage in ("data", "end-of-message")
-        and taken.isascii()
-        and taken.isdigit()
-        and len(taken) < 8
-    ):
+    is_number = taken.isascii() and taken.isdigit() and len(taken) < 8
+    if is_number and turn.stage in ("data", "end-of-message"):
         counts = int(taken), max(int(taken), message.named)
     if counts[1]:
         turn.told["SMTPRCPTCOUNT"], turn.told["SMTPRCPTCOUNTALL"] = map(str, counts)
@@ -193,11 +176,8 @@ async def _run_section(turn: PolicyTurn, stage: str) -> bool:
         return _refuse(turn, *put_off, stage)
     goes_on = await _ask_plugins(turn, stage)
     if stage in ("client", "helo", "mail"):
-        message.done[stage] = (
-            about,
-            turn.running,
-            None if goes_on or message.accepted else turn.final,
-        )
+        refusal = None if goes_on or message.accepted else turn.final
+        message.done[stage] = (about, turn.running, refusal)
     turn.host.messages.share(turn.chain.name, stage, turn.attributes, message)
     return goes_on
 
@@ -207,17 +187,19 @@ def _about(turn: PolicyTurn, stage: str) -> str:
     name = {"helo": "helo_name", "mail": "sender"}.get(stage, "client_address")
     return f"{name}={turn.attributes.get(name, '')}"
 
-
+# %% ../../../nbs/hosts/postfix/04_turn.ipynb #1dbfdb2d
 def _refuse(
-    turn: PolicyTurn, who: str, refusal: Command, stage: str
+    turn: PolicyTurn,
+    who: str,  # the plugin
+    refusal: Command,
+    stage: str,
 ) -> bool:  # False: nothing else has its turn
-    "Refuse, and say so in the log; a refusal that isn't one counts as a plugin's failure."
+    "Refuse, and say so in the log."
     try:
         words = refusal_action(refusal)
     except ValueError as error:
-        turn.lines.append(
-            log_line(who, turn.request.pid, f"failed, so the mail goes on: {error}")
-        )
+        failed = f"failed, so the mail goes on: {error}"
+        turn.lines.append(log_line(who, turn.request.pid, failed))
         turn.final = None
         return True
     turn.final = refusal
@@ -229,16 +211,14 @@ def _refuse(
 async def _ask_plugins(turn: PolicyTurn, stage: str) -> bool:
     """Ask the plugins of a place, one after the other. Does the next place have its
     turn?"""
-    chain_section, turn.final = turn.chain.sections.get(stage), None
-    if not chain_section:
+    its, turn.final = turn.chain.sections.get(stage), None
+    if not its:
         return True
-    environ = {**turn.told, **chain_section.settings}
-    environ = {
-        **turn.message.environ(environ),
-        **{name: environ[name] for name in _NEW_EACH_TIME if name in environ},
-    }
+    told = {**turn.told, **its.settings}
+    new = {name: told[name] for name in _NEW_EACH_TIME if name in told}
+    environ = {**turn.message.environ(told), **new}
     section = SectionAnswer(POSTFIX_STAGES[stage], environ)
-    for plugin in chain_section.plugins:
+    for plugin in its.plugins:
         turn.running = plugin.name
         answer = await turn.host.decider.answer(
             plugin, turn.request, section.environ, turn.lines
@@ -250,45 +230,37 @@ async def _ask_plugins(turn: PolicyTurn, stage: str) -> bool:
     return not turn.message.accepted
 
 
-_NEW_EACH_TIME = (
-    "SMTPRCPTTO",
-    "SMTPRCPTCOUNT",
-    "SMTPRCPTCOUNTALL",
-)  # whatever a plugin has set at another recipient
+# whatever a plugin has set at another recipient
+_NEW_EACH_TIME = ("SMTPRCPTTO", "SMTPRCPTCOUNT", "SMTPRCPTCOUNTALL")
 
-
+# %% ../../../nbs/hosts/postfix/04_turn.ipynb #312207a4
 def _take(turn: PolicyTurn, section: SectionAnswer, answer: list[Command]) -> bool:
     "Take in what a plugin has answered. Is it the next one's turn?"
+    cant = tuple(CANT)
     for command in answer:
-        if isinstance(command, tuple(CANT)):
-            turn.host.complaints.say(
-                f"{turn.running} answers {type(command).__name__}",
-                "Postfix can't do that; passed over",
-            )
+        if isinstance(command, cant):
+            what = f"{turn.running} answers {type(command).__name__}"
+            turn.host.complaints.say(what, "Postfix can't do that; passed over")
         elif isinstance(command, Delay):
             turn.delay += command.seconds
         else:
             turn.message.take(turn.running, command, turn.stage)
-    goes_on = section.add(
-        [command for command in answer if not isinstance(command, tuple(CANT))]
-    )
+    goes_on = section.add([each for each in answer if not isinstance(each, cant)])
     turn.final = None if goes_on else answer[-1]
     return goes_on
 
 # %% ../../../nbs/hosts/postfix/04_turn.ipynb #3b02bc10
 def _ask_ahead(turn: PolicyTurn, due: list[str]) -> None:
-    "Have what is sure to be asked asked at once."
+    "Have later plugins ask at once what they will ask."
     if turn.host.ahead is None:
         return
-    later = [
-        each
-        for stage in due
-        if stage in turn.chain.sections
-        for each in turn.chain.sections[stage].plugins
-    ][1:]
+    sections = turn.chain.sections
+    plugins = [
+        each for stage in due if stage in sections for each in sections[stage].plugins
+    ]
+    later = plugins[1:]
     names = [plugin.name for plugin in later if any(kind.ahead for kind in plugin.asks)]
     if names:
-        told = SectionAnswer(
-            POSTFIX_STAGES[turn.stage], turn.message.environ(turn.told)
-        )
+        environ = turn.message.environ(turn.told)
+        told = SectionAnswer(POSTFIX_STAGES[turn.stage], environ)
         turn.host.ahead(turn.request, told, names)
