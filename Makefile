@@ -24,7 +24,11 @@ rater_config rooms skips small_print spf_bounds zonefile)
 # The notebooks in the order in which `make notebooks` and `make quick` take them: those named, or all; those changed.
 CHANGED = $(shell git status --porcelain --untracked-files=all -- nbs | sed -n 's/^[ MARC?]* \(.* -> \)\{0,1\}\(nbs.*\.ipynb\)$$/\2/p')
 
-.PHONY: help demo test quick coverage newest notebooks plugin docs docs-serve lab bench fuzz soak check lint hooks clean
+# What `make compiled` runs: libspf2's suite isn't ours, and is there where the variable says so.
+COMPILED := $(filter-out $(if $(LIBSPF2_SUITE),,%_suite.py),$(wildcard tests/test_spf*.py)) \
+$(patsubst %,tests/test_%.py,mistakes_at_the_door small_print $(patsubst %,rater_%,client config daemon hostile model policy stores))
+
+.PHONY: help demo test quick compiled coverage newest notebooks plugin docs docs-serve lab bench fuzz soak check lint hooks clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -42,6 +46,10 @@ quick: $(DEV) ## before a commit: the notebooks that have changed, the tests tha
 	@for each in $(CHANGED); do test ! -e $$each || $(BIN)/python tests/notebooks.py --check $$each || exit 1; done
 	@$(BIN)/pytest $(QUICK) $(ARGS)
 	@$(MAKE) --no-print-directory lint
+
+compiled: $(DEV) ## compile a copy of the package, in .compiled, and run the tests of SPF and rater on it
+	@$(BIN)/python tools/compiled_copy.py .compiled
+	@cd .compiled && PYTHONPATH=$$PWD ../$(BIN)/python -m pytest -p no:cacheprovider $(COMPILED) $(ARGS)
 
 coverage: $(DEV) ## every test, and which lines and branches of the package they reach, in other processes, too
 	@$(MAKE) --no-print-directory $(DOCS) || echo "what sets the website can't be had, and the website isn't tested" >&2
@@ -102,7 +110,7 @@ hooks: $(DEV) ## nbdev's git hooks: merge notebooks by cell, trust them after a 
 	@printf '#!/bin/sh\n$(BIN)/nbdev_trust\n' > .git/hooks/post-merge
 
 clean: ## remove what was made: the environment, the website, caches
-	rm -rf $(VENV) .coverage* *.egg-info build dist _docs _proc .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .compiled .compiled.lock .coverage* *.egg-info build dist _docs _proc .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE):

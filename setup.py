@@ -1,11 +1,13 @@
 "What pip reads: everything comes from settings.ini, as in every nbdev project."
+import os
 import re
 import shutil
 import sys
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 from distutils.command.install_data import install_data  # isort: skip - setuptools brings it
@@ -14,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 config = ConfigParser(delimiters=["="], interpolation=None)
 config.read(HERE / "settings.ini", encoding="utf-8")
 project = config["DEFAULT"]
+compiling = os.environ.get("RA_PLUGINS_COMPILE", "") not in ("", "0")  # see nbs/support/14_compiled.ipynb
 whole = (HERE / "packaging").is_dir()  # the package alone is enough where nobody installs it on a mail server
 suffix = "_requirements"
 extras = {key.removesuffix(suffix): value.split() for key, value in project.items() if key.endswith(suffix)}
@@ -30,6 +33,24 @@ class BuildPackage(build_py):
         if whole and not self.editable_mode:
             folder = Path(self.build_lib, project["lib_name"], "packaging")
             shutil.copytree(HERE / "packaging", folder, dirs_exist_ok=True)
+
+
+class BuildCompiled(build_ext):
+    "Some modules as machine code, by mypyc, beside their text."
+
+    def finalize_options(self):
+        try:
+            from mypyc.build import mypycify
+        except ImportError:
+            sys.exit(f"RA_PLUGINS_COMPILE needs mypyc: pip install '{project['compile_requires']}'")
+        sys.path.insert(0, str(HERE))
+        from ra_plugins.support.compiled import COMPILED
+
+        files = [name.replace(".", "/") + ".py" for name in COMPILED]
+        checked = ["--config-file=", "--cache-dir=/dev/null", "--ignore-missing-imports", "--follow-imports=silent"]
+        how = {"opt_level": "2", "debug_level": "0", "group_name": "ra_plugins"}
+        self.distribution.ext_modules = mypycify([*checked, *files], **how)
+        super().finalize_options()
 
 
 class InstallShared(install_data):
@@ -89,7 +110,13 @@ setup(
     packages=find_packages(include=[project["lib_name"], project["lib_name"] + ".*"]),
     package_data={project["lib_name"]: ["py.typed"]},
     data_files=[("share/man/man1", []), ("share/man/man8", [])] if whole else [],
-    cmdclass={"build_py": BuildPackage, "install_data": InstallShared},
+    cmdclass={
+        "build_py": BuildPackage,
+        "install_data": InstallShared,
+        **({"build_ext": BuildCompiled} if compiling else {}),
+    },
+    ext_modules=[Extension("ra_plugins.compiled", [])] if compiling else [],  # what they are, `BuildCompiled` says
+    setup_requires=[project["compile_requires"]] if compiling else [],  # which pip installs for the build
     python_requires=">=" + project["min_python"],
     install_requires=project["requirements"].split(),
     extras_require=extras,

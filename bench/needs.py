@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from shutil import which
 
 NEEDS = {  # by benchmark
+    "compiled": ("gcc", "libc6-dev", "redis-server", "uvloop"),
     "postfix": ("spf-engine",),
     "rater": ("redis-server", "uvloop"),
     "rater_loops": ("uvloop",),

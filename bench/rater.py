@@ -5,6 +5,7 @@ All three are asked by the same client, over TCP on this machine. Where it says 
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import subprocess
@@ -80,9 +81,9 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def started(stack: ExitStack, command: Sequence[str], port: int) -> subprocess.Popen[bytes]:
+def started(stack: ExitStack, command: Sequence[str], port: int, **environ: str) -> subprocess.Popen[bytes]:
     "A server's process, once it listens. It ends with `stack`."
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **environ})
     stack.callback(process.wait)
     stack.callback(process.terminate)
     until = perf_counter() + 30
@@ -96,7 +97,7 @@ def started(stack: ExitStack, command: Sequence[str], port: int) -> subprocess.P
             return process
 
 
-def rater(stack: ExitStack, folder: Path) -> Peer:
+def rater(stack: ExitStack, folder: Path, **environ: str) -> Peer:
     "Our own, with a limit that isn't reached."
     port = free_port()
     config = folder / "rater.toml"
@@ -104,7 +105,7 @@ def rater(stack: ExitStack, folder: Path) -> Peer:
         f'[settings]\nport = {port}\ncontrol_port = 0\nlog_level = 1\n[[limits.ip]]\nmatch = "*"\nlimit = "10 in 60s"\n'
     )
     command = [sys.executable, "-c", "from ra_plugins.rater.daemon import main; main()", "--config", str(config)]
-    process = started(stack, command, port)
+    process = started(stack, command, port, **environ)
     return Peer(process, port, lambda value: f"ip {value}\n".encode(), lambda value: f"-keep ip {value}\n".encode())
 
 

@@ -20,6 +20,8 @@ from ipaddress import (
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import NamedTuple
 
+from ra_plugins.support.compiled import mypyc_attr
+
 # %% auto #0
 __all__ = ['UNITS', 'COUNT_LIMIT', 'SECONDS_LIMIT', 'DOWN', 'LATELY', 'LATELY_LENGTH', 'EXEMPT', 'Limit', 'duration',
            'parse_limit', 'checked_limit', 'address', 'address_bytes', 'address_text', 'one_spelling',
@@ -220,6 +222,7 @@ def _instead(pattern: str) -> str:
         return ""
 
 # %% ../../nbs/rater/00_limits.ipynb #6d75ca13
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Rule:
     "What holds for the values that a pattern describes."
 
@@ -328,6 +331,7 @@ class Rule:
         return zip(self.limits, self.watched, strict=True)
 
 # %% ../../nbs/rater/00_limits.ipynb #166c11ad
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Among:
     "Several patterns, of which one should be for a value."
 
@@ -400,10 +404,12 @@ LATELY = 8192  # values for which the rule and the name are remembered
 LATELY_LENGTH = 64  # characters; a longer value isn't
 
 
+@mypyc_attr(native_class=False)
 class NoRule(Exception):
     "There is nothing to judge a value by. The message says why."
 
 # %% ../../nbs/rater/00_limits.ipynb #91a5101f
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RuleBook:
     "The rules of all classes."
 

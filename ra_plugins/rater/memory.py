@@ -15,6 +15,7 @@ from itertools import cycle
 from typing import NamedTuple, Protocol
 
 from ra_plugins.rater.limits import Limit
+from ra_plugins.support.compiled import mypyc_attr
 from ra_plugins.support.log import octets
 
 # %% auto #0
@@ -112,6 +113,7 @@ class Mark(NamedTuple):
     within: tuple[bool, ...] = ()
 
 # %% ../../nbs/rater/01_memory.ipynb #422bd45d
+@mypyc_attr(native_class=False)
 class StoreError(Exception):
     "A store can't tell. The message says why."
 
@@ -335,6 +337,7 @@ class Parts:
 TIDYING = 0.002  # seconds: for how long one call of `tidy` goes on to another part
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # by stores that count otherwise
 class Memory:
     "Marks in memory: fast, and gone when the process ends."
 

@@ -28,6 +28,7 @@ from ra_plugins.rater.limits import (
     would_refuse,
 )
 from ra_plugins.rater.memory import Mark, Memory, Store, StoreError
+from ra_plugins.support.compiled import mypyc_attr
 from ra_plugins.support.log import printable
 
 log = logging.getLogger("rater")
@@ -432,10 +433,13 @@ class Further(NamedTuple):
 NEVER = Limit(0, 1)
 
 
+@mypyc_attr(
+    allow_interpreted_subclasses=True
+)  # by the daemon, which tells the log more
 class Rater:
     "Judges requests by a rule book, with the marks in a store."
 
-    read, cut_short = staticmethod(read_request), CUT_SHORT
+    cut_short = CUT_SHORT
 
     def __init__(self, book: RuleBook, store: Store):
         self.store, self.health, self.near, self.latency = (
@@ -470,6 +474,10 @@ class Rater:
         self.near.use(book)
         told = ", ".join(f"{name}: {down}" for name, down in book.down.items())
         self.health.instead = f" (until it works, {told})" if told else ""
+
+    def read(self, line: bytes) -> Request:
+        "As `read_request`."
+        return read_request(line)
 
     def tidy(self) -> None:
         "As `Store.tidy`."

@@ -11,11 +11,13 @@ from sys import maxsize
 from urllib.parse import quote
 
 from ra_plugins.support.log import octets
+from ra_plugins.support.compiled import mypyc_attr
 
 # %% auto #0
 __all__ = ['TOKEN', 'ESCAPES', 'FOR_EXPLANATIONS', 'LABELS', 'Expansion', 'MacroString', 'MacroError', 'parse_macro']
 
 # %% ../../nbs/spf/00_macro.ipynb #fd915c52
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Expansion:
     "One `%{…}` of a macro string."
 
@@ -46,6 +48,7 @@ class Expansion:
 _NO_LETTERS: frozenset[str] = frozenset()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class MacroString:
     "A macro string, taken apart."
 
@@ -99,10 +102,8 @@ def _filled(
     parts: Iterable[str | Expansion], values: Mapping[str, str]
 ) -> Iterator[str]:
     "What stands for each part."
-    return (
-        part if isinstance(part, str) else part.apply(values[part.letter])
-        for part in parts
-    )
+    for part in parts:
+        yield part if isinstance(part, str) else part.apply(values[part.letter])
 
 
 def _enough(pieces: Iterable[str], limit: int) -> list[str]:
@@ -132,6 +133,7 @@ FOR_EXPLANATIONS = frozenset(
 LABELS = 127
 
 # %% ../../nbs/spf/00_macro.ipynb #f019ffa8
+@mypyc_attr(native_class=False)
 class MacroError(ValueError):
     "A macro string that isn't one; the text says what is wrong."
 

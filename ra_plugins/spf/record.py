@@ -15,6 +15,7 @@ from typing import Generic, Literal, TypeVar, get_args
 
 from ra_plugins.spf.macro import MacroError, MacroString, parse_macro
 from ra_plugins.ask.dns import Lookup
+from ra_plugins.support.compiled import mypyc_attr
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ def qualified(
     return QUALIFIERS.get(text[0], "pass")
 
 # %% ../../nbs/spf/01_record.ipynb #7e63dce1
+@mypyc_attr(native_class=False)
 class RecordError(ValueError):
     "A mistake in a record, which is a permerror for all who use it."
 
@@ -204,6 +206,7 @@ LOOKED_THROUGH = (
 )
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Networks:
     "A run of ip4 and ip6 terms."
 
@@ -245,6 +248,7 @@ FIRST_RDTYPE = {
 }  # what is asked first; for a, the type of the client's address
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Term:
     "A directive that needs more than its own text to be judged: any but ip4 and ip6."
 
@@ -348,6 +352,7 @@ def is_record(text: str) -> bool:
     )
 
 # %% ../../nbs/spf/01_record.ipynb #fdedb498
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Record:
     "A record, taken apart."
 

@@ -20,6 +20,7 @@ from ra_plugins.spf.record import (
     faulty_part,
     is_name,
 )
+from ra_plugins.support.compiled import mypyc_attr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = ['RECORD', 'REDIRECT', 'EXPLANATION', 'NO_NAME', 'NO_TEXTS', 'OTHER_TE
 RECORD, REDIRECT, EXPLANATION = -1, -2, -3  # in place of a directive's number
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Visit:
     "One record on the way: that of the domain itself, of an include or of a redirect."
 
@@ -79,6 +81,7 @@ class Visit:
         return self.record.directives[number]
 
 # %% ../../nbs/spf/03_trace.ipynb #ce1b8ece
+@mypyc_attr(native_class=False)
 class Reason:
     "Why a check came to its result."
 
@@ -129,12 +132,14 @@ class Reason:
         }
 
 # %% ../../nbs/spf/03_trace.ipynb #447d199e
+@mypyc_attr(native_class=False)
 class Matched(Reason):
     "A directive matched the client."
 
     kind = "match"
 
 
+@mypyc_attr(native_class=False)
 class NothingMatched(Reason):
     "No directive of the record did, and it has no redirect: RFC 7208, section 4.7."
 
@@ -148,6 +153,7 @@ NO_NAME, NO_TEXTS, OTHER_TEXTS = (
 )
 
 
+@mypyc_attr(native_class=False)
 class NoPolicy(Reason):
     "The domain has no SPF record: section 4.5."
 
@@ -196,6 +202,7 @@ def name_fault(domain: str) -> str:
     )
 
 
+@mypyc_attr(native_class=False)
 class NoDomain(Reason):
     "What is checked is no domain that could have a record: section 4.3."
 
@@ -242,6 +249,7 @@ class NoDomain(Reason):
         return {"cause": self.cause, "text": self.words()}
 
 # %% ../../nbs/spf/03_trace.ipynb #58012fa6
+@mypyc_attr(native_class=False)
 class EvaluationError(Reason, Exception):
     "What ends a check with temperror or permerror."
 
@@ -258,6 +266,7 @@ class EvaluationError(Reason, Exception):
         return __newobj__, (type(self),), {**vars(self), "args": self.args}
 
 # %% ../../nbs/spf/03_trace.ipynb #f0455522
+@mypyc_attr(native_class=False)
 class LimitExceeded(EvaluationError):
     "A check needs more than it may: RFC 7208, section 4.6.4."
 
@@ -270,6 +279,7 @@ class LimitExceeded(EvaluationError):
         return {"limit": self.limit}
 
 
+@mypyc_attr(native_class=False)
 class LookupLimitExceeded(LimitExceeded):
     "One term too many that asks DNS."
 
@@ -277,6 +287,7 @@ class LookupLimitExceeded(LimitExceeded):
     message = "Too many DNS lookups"
 
 
+@mypyc_attr(native_class=False)
 class VoidLimitExceeded(LimitExceeded):
     "One lookup too many that brought nothing."
 
@@ -296,6 +307,7 @@ class VoidLimitExceeded(LimitExceeded):
         }
 
 
+@mypyc_attr(native_class=False)
 class HostLimitExceeded(LimitExceeded):
     "An mx with too many hosts."
 
@@ -307,6 +319,7 @@ class HostLimitExceeded(LimitExceeded):
         self.text = self.term
 
 # %% ../../nbs/spf/03_trace.ipynb #cf60e68b
+@mypyc_attr(native_class=False)
 class FaultyRecord(EvaluationError):
     "A mistake in a record: section 4.6."
 
@@ -345,6 +358,7 @@ class FaultyRecord(EvaluationError):
         }
 
 
+@mypyc_attr(native_class=False)
 class SeveralRecords(EvaluationError):
     "A domain with more than one SPF record: section 4.5."
 
@@ -360,6 +374,7 @@ class SeveralRecords(EvaluationError):
         return {"records": list(self.records)}
 
 
+@mypyc_attr(native_class=False)
 class NoRecord(EvaluationError):
     """An include or a redirect that leads to a domain without a policy: sections 5.2
     and 6.1."""
@@ -389,6 +404,7 @@ def failure_kind(failure: Unanswered) -> str:
     return next(known, "unanswered")
 
 
+@mypyc_attr(native_class=False)
 class LookupFailed(EvaluationError):
     """A lookup that wasn't answered: sections 4.4 and 5. `failure` says why by its
     type: `Late`, `Refused`, `Broken`."""
@@ -415,6 +431,7 @@ class LookupFailed(EvaluationError):
         }
 
 
+@mypyc_attr(native_class=False)
 class DeadlinePassed(LookupFailed):
     "A check went on without an answer that came too late for it: section 4.6.4."
 
@@ -425,6 +442,7 @@ class DeadlinePassed(LookupFailed):
         self.message = f"DNS: {failure}"
 
 # %% ../../nbs/spf/03_trace.ipynb #9b7141fd
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Outcome:
     "What came of a check, and how."
 
