@@ -30,24 +30,17 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
 
 # %% auto #0
-__all__ = ['LOADING_SECONDS', 'OURS', 'PROGRAM_NAMES', 'PLUGIN_NAME_LIMIT', 'GROUP', 'PROGRAM_LIMIT', 'SCRIPTS', 'CLIENT_MARK',
+__all__ = ['LOADING_SECONDS', 'PROGRAM_NAMES', 'PLUGIN_NAME_LIMIT', 'OURS', 'GROUP', 'PROGRAM_LIMIT', 'SCRIPTS', 'CLIENT_MARK',
            'to_stderr', 'Unloadable', 'Catalogue', 'load_file', 'catalogue', 'is_installed', 'is_client', 'script_of',
            'section_of', 'ProgramImports', 'program_imports', 'plugin_of']
 
-# %% ../../nbs/hosts/00_catalogue.ipynb #d81109a6
-LOADING_SECONDS = 10  # that an import may take
-
-
-def to_stderr(message: str) -> None:
-    "A line on standard error."
-    print(f"ra-plugins: {printable(message)}", file=sys.stderr)
-
-
+# %% ../../nbs/hosts/00_catalogue.ipynb #8b0d5298
 @contextmanager
 def _interrupts() -> Iterator[
-    list[int]
-]:  # filled with the number of the signal, once it has come
-    "While this lasts, Control-C can be told from a `KeyboardInterrupt` that somebody raises."
+    list[int]  # filled with the number of the signal, once it has come
+]:
+    """While this lasts, Control-C can be told from a `KeyboardInterrupt` that somebody
+    raises."""
     came: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:
@@ -66,7 +59,7 @@ def _interrupts() -> Iterator[
         if before is signal.default_int_handler:
             signal.signal(signal.SIGINT, before)
 
-
+# %% ../../nbs/hosts/00_catalogue.ipynb #8507b2d0
 @contextmanager
 def _import_path_kept(log: Callable[[str], None]) -> Iterator[None]:
     "What is taken off Python's path while this lasts is put back; the log says so."
@@ -80,18 +73,28 @@ def _import_path_kept(log: Callable[[str], None]) -> Iterator[None]:
         sys.path[:] = [*folders, *(folder for folder in now if folder not in folders)]
         if lost:
             log(
-                f"it has taken {len(lost)} folders off Python's path; what it imports later, it may not find"
+                f"it has taken {len(lost)} folders off Python's path; "
+                "what it imports later, it may not find"
             )
+
+# %% ../../nbs/hosts/00_catalogue.ipynb #d81109a6
+LOADING_SECONDS = 10  # that an import may take
+
+
+def to_stderr(message: str) -> None:
+    "A line on standard error."
+    print(f"ra-plugins: {printable(message)}", file=sys.stderr)
+
+
+class Unloadable(ImportError):
+    "Why something can't be a plugin, for people."
 
 
 def _reason(error: BaseException, file: str) -> str:
     "What an exception says, or at least what it is."
     try:
-        return (
-            str(error)
-            if isinstance(error, (SyntaxError, Unloadable))
-            else describe(error, file)
-        )
+        plain = isinstance(error, (SyntaxError, Unloadable))
+        return str(error) if plain else describe(error, file)
     except BaseException as other:  # raised by its text
         return f"{type(error).__name__}, whose text raises {type(other).__name__}"
 
@@ -123,44 +126,16 @@ def _loaded(
         log(f"{what} can't be loaded: {why}")
     return found
 
-
-class Unloadable(ImportError):
-    "Why something can't be a plugin, for people."
-
-# %% ../../nbs/hosts/00_catalogue.ipynb #1dea23ee
-OURS = "ra-plugins"  # where our own plugins come from
-PROGRAM_NAMES = frozenset(
-    {"error", "main", "os", "output", "sys"}
-)  # that a program has a use for itself
+# %% ../../nbs/hosts/00_catalogue.ipynb #eda7041e
+# that a program has a use for itself
+PROGRAM_NAMES = frozenset({"error", "main", "os", "output", "sys"})
 PLUGIN_NAME_LIMIT = 100  # characters; it is a file's name, too
 
 
-class Catalogue(dict[str, Plugin]):
-    "Plugins by name, each with where it comes from."
-
-    def __init__(self, log: Callable[[str], None] = to_stderr):
-        super().__init__()
-        self.log = log
-        self.origins: dict[
-            str, str
-        ] = {}  # by name: `ra-plugins`, a distribution with its version, or the path of a file
-
-    def add(
-        self,
-        found: object,
-        origin: str,
-    ) -> None:
-        "Take up a plugin, or log why not."
-        try:
-            plugin, wrong = _fit(found), ""
-            if self.get(plugin.name, plugin) is not plugin:
-                wrong = f"there is a plugin {plugin.name} of {self.origins[plugin.name]}; this one is left out"
-        except BaseException as error:  # also one of a stranger's own `__repr__`
-            wrong = _reason(error, "")
-        if wrong:
-            self.log(f"{origin}: {wrong}")
-        elif plugin.name not in self:
-            self[plugin.name], self.origins[plugin.name] = plugin, origin
+def _is_taken(name: str) -> bool:
+    "Does a plugin's name mean something else in its program, or is it too long?"
+    long = len(name) > PLUGIN_NAME_LIMIT
+    return long or name in PROGRAM_NAMES or name.startswith("__") or iskeyword(name)
 
 
 def _fit(found: object) -> Plugin:
@@ -171,64 +146,63 @@ def _fit(found: object) -> Plugin:
     try:
         Declaration.judge(found)
     except ValueError as error:
+        what = f"the plugin {name!s:.60} isn't what it was when it was defined"
+        raise Unloadable(f"{what}: {error}") from None
+    if _is_taken(name):
         raise Unloadable(
-            f"the plugin {name!s:.60} isn't what it was when it was defined: {error}"
-        ) from None
-    if (
-        name in PROGRAM_NAMES
-        or name.startswith("__")
-        or iskeyword(name)
-        or len(name) > PLUGIN_NAME_LIMIT
-    ):
-        raise Unloadable(
-            f"a plugin can't be called {name:.60}, which means something else in its program or is too long"
+            f"a plugin can't be called {name:.60}, "
+            "which means something else in its program or is too long"
         )
     there: object = getattr(sys.modules.get(found.__module__), name, None)
     if not (name.isidentifier() and name.isascii() and there is found):
         raise Unloadable(
-            f"there is no plugin {name:.60} in {found.__module__} that a program could import"
+            f"there is no plugin {name:.60} in {found.__module__} "
+            "that a program could import"
         )
     return found
+
+# %% ../../nbs/hosts/00_catalogue.ipynb #1dea23ee
+OURS = "ra-plugins"  # where our own plugins come from
+
+
+class Catalogue(dict[str, Plugin]):
+    "Plugins by name, each with where it comes from."
+
+    def __init__(self, log: Callable[[str], None] = to_stderr):
+        super().__init__()
+        self.log = log
+        # by name: `ra-plugins`, a distribution with its version, or the path of a file
+        self.origins: dict[str, str] = {}
+
+    def add(
+        self,
+        found: object,
+        origin: str,
+    ) -> None:
+        "Take up a plugin, or log why not."
+        try:
+            plugin, wrong = _fit(found), ""
+            if self.get(plugin.name, plugin) is not plugin:
+                other = f"a plugin {plugin.name} of {self.origins[plugin.name]}"
+                wrong = f"there is {other}; this one is left out"
+        except BaseException as error:  # also one of a stranger's own `__repr__`
+            wrong = _reason(error, "")
+        if wrong:
+            self.log(f"{origin}: {wrong}")
+        elif plugin.name not in self:
+            self[plugin.name], self.origins[plugin.name] = plugin, origin
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #9aa018fb
 def _add_ours(found: Catalogue) -> None:
     for module in pkgutil.iter_modules(ra_plugins.plugins.__path__):
         path = f"{ra_plugins.plugins.__name__}.{module.name}"
-        plugin = getattr(
-            _loaded(path, partial(importlib.import_module, path), found.log),
-            module.name,
-            None,
-        )
+        loaded = _loaded(path, partial(importlib.import_module, path), found.log)
+        plugin = getattr(loaded, module.name, None)
         if isinstance(plugin, Plugin):
             found.add(plugin, OURS)
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #b79d6535
 GROUP = "ra_plugins.plugins"  # of entry points
-
-
-def _add_packaged(found: Catalogue) -> None:
-    from importlib.metadata import distributions
-
-    seen: set[str] = set()
-    for each in distributions():
-        name = _loaded(
-            "a package's metadata", partial(getattr, each, "name"), found.log
-        )
-        if not isinstance(name, str) or name.lower() in seen:
-            continue
-        seen.add(name.lower())
-        for point in (
-            _loaded(f"the entry points of {name}", partial(_points, each), found.log)
-            or ()
-        ):
-            origin = f"{name} {each.version}"
-            plugin = _loaded(
-                f"{point.name} = {point.value} ({origin})",
-                partial(_led_to, point),
-                found.log,
-            )
-            if plugin is not None:
-                found.add(plugin, origin)
 
 
 def _points(distribution: Distribution) -> list[EntryPoint]:
@@ -244,45 +218,46 @@ def _led_to(point: EntryPoint) -> object:
         raise Unloadable(f"there is no {name.strip() or 'name'} in {module.strip()}")
     return getattr(found, name.strip())
 
-# %% ../../nbs/hosts/00_catalogue.ipynb #99c7d37f
-def load_file(
-    path: str,  # of a module's source
-) -> ModuleType:
-    "Import a file, as its programs will; `Unloadable` if they couldn't."
-    folder, (name, ending) = (
-        os.path.dirname(os.path.abspath(path)),
-        os.path.splitext(os.path.basename(path)),
-    )
+
+def _add_of(found: Catalogue, name: str, distribution: Distribution) -> None:
+    "Add what one package brings."
+    what = f"the entry points of {name}"
+    for point in _loaded(what, partial(_points, distribution), found.log) or ():
+        origin = f"{name} {distribution.version}"
+        what = f"{point.name} = {point.value} ({origin})"
+        plugin = _loaded(what, partial(_led_to, point), found.log)
+        if plugin is not None:
+            found.add(plugin, origin)
+
+
+def _add_packaged(found: Catalogue) -> None:
+    from importlib.metadata import distributions
+
+    seen: set[str] = set()
+    for each in distributions():
+        read = partial(getattr, each, "name")
+        name = _loaded("a package's metadata", read, found.log)
+        if isinstance(name, str) and name.lower() not in seen:
+            seen.add(name.lower())
+            _add_of(found, name, each)
+
+# %% ../../nbs/hosts/00_catalogue.ipynb #fcd4e10b
+def _module_name(path: str) -> str:
+    "The module's that a file is; `Unloadable` if it can't be one."
+    name, ending = os.path.splitext(os.path.basename(path))
     if ending != ".py" or not name.isidentifier() or iskeyword(name):
         raise Unloadable(
             "its name should be that of a module: letters, digits and _, then .py"
         )
     if name.startswith("__"):
-        raise Unloadable(
-            f"{name} means something to Python already; the file needs a name of its own"
-        )
-    try:
-        RegularFile(path)
-    except OSError as error:
-        raise Unloadable(error.strerror) from None
-    importlib.invalidate_caches()
-    if folder not in sys.path:
-        sys.path.append(folder)
-    origin = _found_at(name)
-    if origin is None:
-        raise Unloadable(
-            f"Python finds no module {name} in {folder}; may that folder be listed?"
-        )
-    if not _is_same(origin, path):
-        raise Unloadable(
-            f"Python has another module {name}{_at(origin)}; the file needs a name of its own"
-        )
-    return importlib.import_module(name)
+        what = f"{name} means something to Python already"
+        raise Unloadable(f"{what}; the file needs a name of its own")
+    return name
 
 
 def _found_at(
     name: str,
-) -> str | None:  # None where there is none; nothing for one that has no file
+) -> str | None:  # None if there is none; nothing for one that has no file
     "Where Python finds a module."
     try:
         spec = find_spec(name)
@@ -299,13 +274,34 @@ def _is_same(one: str, other: str) -> bool:
 def _at(origin: str | None) -> str:
     return f" ({origin})" if origin else ""
 
+# %% ../../nbs/hosts/00_catalogue.ipynb #99c7d37f
+def load_file(
+    path: str,  # of a module's source
+) -> ModuleType:
+    "Import a file, as its programs will; `Unloadable` if they couldn't."
+    name, folder = _module_name(path), os.path.dirname(os.path.abspath(path))
+    try:
+        RegularFile(path)
+    except OSError as error:
+        raise Unloadable(error.strerror) from None
+    importlib.invalidate_caches()
+    if folder not in sys.path:
+        sys.path.append(folder)
+    origin = _found_at(name)
+    if origin is None:
+        what = f"Python finds no module {name} in {folder}"
+        raise Unloadable(f"{what}; may that folder be listed?")
+    if not _is_same(origin, path):
+        what = f"Python has another module {name}{_at(origin)}"
+        raise Unloadable(f"{what}; the file needs a name of its own")
+    return importlib.import_module(name)
+
 # %% ../../nbs/hosts/00_catalogue.ipynb #c953ca32
 def _add_file(found: Catalogue, path: str) -> None:
-    plugins = _loaded(
-        path, partial(_plugins_in, path), found.log, os.path.abspath(path)
-    )
+    whole = os.path.abspath(path)
+    plugins = _loaded(path, partial(_plugins_in, path), found.log, whole)
     for plugin in plugins or ():
-        found.add(plugin, os.path.abspath(path))
+        found.add(plugin, whole)
     if plugins == []:
         found.log(f"{path} defines no plugin")
 
@@ -322,9 +318,8 @@ def _plugins_in(path: str) -> list[Plugin]:
 # %% ../../nbs/hosts/00_catalogue.ipynb #ec00a6e3
 def catalogue(
     files: Iterable[str] = (),  # paths of files that hold plugins
-    log: Callable[
-        [str], None
-    ] = to_stderr,  # takes a message about what can't be taken up
+    # takes a message about what can't be taken up
+    log: Callable[[str], None] = to_stderr,
 ) -> Catalogue:
     "All plugins there are: ours, those of installed packages, and those in files."
     found = Catalogue(log)
@@ -388,10 +383,8 @@ def section_of(
     program = _beginning(script_of(path)) if is_installed(path) else b""
     if b"\n    from ra_plugins.hosts.section import main\n" not in program:
         return ""
-    return next(
-        (stage for stage in STAGES if f"main({stage!r}, output)".encode() in program),
-        "",
-    )
+    calls = {stage: f"main({stage!r}, output)".encode() for stage in STAGES}
+    return next((stage for stage, call in calls.items() if call in program), "")
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #1ea21956
 class ProgramImports(NamedTuple):
@@ -423,18 +416,14 @@ def program_imports(
 # %% ../../nbs/hosts/00_catalogue.ipynb #10ff2bc4
 def plugin_of(
     path: str,  # of a program
-    log: Callable[
-        [str], None
-    ] = to_stderr,  # takes a message about a plugin that can't be loaded
-) -> (
-    Plugin | None
-):  # None for a program that isn't ours, and where the plugin can't be loaded
+    # takes a message about a plugin that can't be loaded
+    log: Callable[[str], None] = to_stderr,
+) -> Plugin | None:  # None if it isn't ours, or if the plugin can't be loaded
     "The plugin that an installed program runs."
-    return (
-        _loaded(path, partial(_plugin_in, script_of(path)), log)
-        if is_installed(path)
-        else None
-    )
+    if not is_installed(path):
+        return None
+    found: Plugin | None = _loaded(path, partial(_plugin_in, script_of(path)), log)
+    return found
 
 
 def _plugin_in(path: str) -> Plugin:
@@ -447,10 +436,8 @@ def _plugin_in(path: str) -> Plugin:
     if not isinstance(found, Plugin):
         raise Unloadable(f"{name} of {module} isn't a plugin")
     Declaration.judge(found)
-    if [os.path.realpath(each) for each in import_folder(found)] != [
-        os.path.realpath(each) for each in last
-    ]:
-        raise Unloadable(
-            f"there is another module {module} here{_at(sys.modules[module].__file__)}"
-        )
+    here, there = import_folder(found), last
+    if [*map(os.path.realpath, here)] != [*map(os.path.realpath, there)]:
+        where = _at(sys.modules[module].__file__)
+        raise Unloadable(f"there is another module {module} here{where}")
     return found

@@ -37,25 +37,30 @@ inf = float("inf")  # `math` has it, too, and would have to be loaded
 __all__ = ['LAST_WORDS', 'RING_SECONDS', 'PRINTED_LIMIT', 'describe', 'Overdue', 'in_bounds', 'keep_ringing', 'end_after_step',
            'stop_ringing', 'words_of', 'Printed', 'Guard', 'StepsInBounds', 'BoundedAnswerers', 'run_to_end']
 
-# %% ../../nbs/hosts/01_guard.ipynb #35b94b9b
-def describe(
-    error: BaseException,
-    file: str = "",  # whose lines are to be named, if the error came by there
-) -> str:  # what and where, in one line
-    "An exception for the log."
+# %% ../../nbs/hosts/01_guard.ipynb #68ee4511
+def _last_line(
+    error: BaseException, file: str
+) -> tuple[str, int] | None:  # a file and a line
+    "Where an error came by: the last line in `file`, or else the last of all."
     trace, where = error.__traceback__, None
     while trace:
         name = trace.tb_frame.f_code.co_filename
         if name == file or where is None or where[0] != file:
             where = name, trace.tb_lineno
         trace = trace.tb_next
-    place = (
-        f" ({os.path.basename(where[0])}, line {where[1]})"
-        if where and file in ("", where[0])
-        else ""
-    )
+    return where
+
+# %% ../../nbs/hosts/01_guard.ipynb #35b94b9b
+def describe(
+    error: BaseException,
+    file: str = "",  # whose lines are to be named, if the error came by there
+) -> str:  # what and where, in one line
+    "An exception for the log."
     from ra_plugins.support.extras import error_said
 
+    where, place = _last_line(error, file), ""
+    if where and file in ("", where[0]):
+        place = f" ({os.path.basename(where[0])}, line {where[1]})"
     return error_said(error) + place
 
 # %% ../../nbs/hosts/01_guard.ipynb #8d9583d9
@@ -79,7 +84,8 @@ def in_bounds(
     function: Callable[..., Any],
     *arguments: Any,
 ) -> Any:  # what the function returns
-    "Call a function; `Overdue` where that takes too long. Only the main thread can be interrupted. Bounds may nest."
+    """Call a function; `Overdue` if that takes too long. Only the main thread can be
+    interrupted. Bounds may nest."""
 
     armed = True
 
@@ -106,9 +112,8 @@ def in_bounds(
         _signal.setitimer(_signal.ITIMER_REAL, 0)
         _signal.signal(_signal.SIGALRM, before)
         if left:  # the bounds around these
-            _signal.setitimer(
-                _signal.ITIMER_REAL, max(left - (monotonic() - began), 1e-6), again
-            )
+            left = max(left - (monotonic() - began), 1e-6)
+            _signal.setitimer(_signal.ITIMER_REAL, left, again)
 
 # %% ../../nbs/hosts/01_guard.ipynb #a65e296a
 RING_SECONDS = 0.25  # between two looks at the clock
@@ -133,7 +138,7 @@ def stop_ringing() -> None:
     _signal.setitimer(_signal.ITIMER_REAL, 0)
     _Ringing.thread = 0
 
-
+# %% ../../nbs/hosts/01_guard.ipynb #ed110892
 def _look(number: int, frame: FrameType | None) -> None:
     now = monotonic()
     if now >= _Ringing.end:
@@ -152,9 +157,8 @@ def _before_it_rings(
             _Ringing.end = min(before, monotonic() + seconds)
             return function(*arguments)
         finally:
-            _Ringing.end = (
-                before  # it may ring until here, and then doesn't for a second
-            )
+            # it may ring until here, and then doesn't for a second
+            _Ringing.end = before
     finally:
         _Ringing.end = before
         if _Ringing.forked:
@@ -165,7 +169,7 @@ def words_of(
     speak: Callable[..., object],  # `repr`, say
     subject: object,
 ) -> str:
-    """What is said of an object; its type where that takes longer than a second, or
+    """What is said of an object; its type if that takes longer than a second, or
     fails."""
     try:
         return str(in_bounds(LAST_WORDS, speak, subject))
@@ -203,9 +207,9 @@ class _Ended(Exception):
     """A plugin's step has ended with something that isn't an error; that is the cause
     of this."""
 
-# %% ../../nbs/hosts/01_guard.ipynb #d1093319
-class Guard:
-    "Runs a plugin so that it can't hurt its host."
+# %% ../../nbs/hosts/01_guard.ipynb #0f324dd7
+class _Watched:
+    "A plugin whose every step is watched."
 
     def __init__(
         self,
@@ -230,15 +234,15 @@ class Guard:
             sys.stdout = before
 
     def watch(self) -> Callable[..., Any]:  # calls a function with arguments
-        "For one decision: what calls the plugin's functions, in bounds, and with standard output out of their reach."
+        """For one decision: what calls the plugin's functions, in bounds, and with
+        standard output out of their reach."""
         end = monotonic() + self.seconds + LAST_WORDS
 
         def call(function: Callable[..., Any], *arguments: Any) -> Any:
             before, sys.stdout = sys.stdout, self.printed
             try:
-                return in_bounds(
-                    min(self.step, end - monotonic()), function, *arguments
-                )
+                left = min(self.step, end - monotonic())
+                return in_bounds(left, function, *arguments)
             except Exception:
                 raise
             except BaseException as order:
@@ -250,19 +254,28 @@ class Guard:
 
         return call
 
+# %% ../../nbs/hosts/01_guard.ipynb #8b52ab3f
+def _writable(answer: list[Command]) -> list[Command]:
+    """An answer; `ValueError` if a script couldn't write it, or couldn't wait for as
+    long as it says."""
+    write(answer)
+    sum(command.seconds for command in answer if isinstance(command, Delay))
+    return answer
+
+# %% ../../nbs/hosts/01_guard.ipynb #75171898
+class Guard(_Watched):
+    "Runs a plugin so that it can't hurt its host."
+
     def failed(self, error: Exception) -> list[Command]:
         "The plugin has raised something: it has no say, and the log says why."
-        decision = self.plugin.decision
+        decision, cause = self.plugin.decision, error
         while hasattr(decision, "__wrapped__"):
             decision = decision.__wrapped__
-        code = getattr(decision, "__code__", None)
-        cause = (
-            error.__cause__ if isinstance(error, _Ended) and error.__cause__ else error
-        )
+        file = getattr(getattr(decision, "__code__", None), "co_filename", "")
+        if isinstance(error, _Ended) and error.__cause__:
+            cause = error.__cause__  # type: ignore[assignment]
         try:
-            words = in_bounds(
-                LAST_WORDS, describe, cause, code.co_filename if code else ""
-            )
+            words = in_bounds(LAST_WORDS, describe, cause, file)
         except BaseException:  # it can't even say what it is
             words = type(cause).__name__
         self.log(f"failed, so the mail goes on: {words}")
@@ -283,14 +296,14 @@ class Guard:
         answerers: Answerers | None = None,
         now: float | None = None,
     ) -> list[Command]:  # which can be written
-        "The plugin's answer; none where it fails. As `Plugin.decide`, and nothing is raised."
+        """The plugin's answer; none if it fails. As `Plugin.decide`, and nothing is
+        raised."""
         try:
             if self.lets_be(session):
                 return []
+            watch, plugin = self.watch(), self.plugin
             return _writable(
-                self.plugin.decide(
-                    session, control, self.log, answerers, now, self.watch()
-                )
+                plugin.decide(session, control, self.log, answerers, now, watch)
             )
         except Exception as error:
             return self.failed(error)
@@ -308,10 +321,9 @@ class Guard:
         try:
             if self.lets_be(session):
                 return []
+            watch, plugin = self.watch(), self.plugin
             decided = eager(
-                self.plugin.adecide(
-                    session, control, self.log, answerers, now, self.watch()
-                )
+                plugin.adecide(session, control, self.log, answerers, now, watch)
             )
             try:
                 if not decided.done():
@@ -325,26 +337,15 @@ class Guard:
         except Exception as error:
             return self.failed(error)
 
-# %% ../../nbs/hosts/01_guard.ipynb #8b52ab3f
-def _writable(answer: list[Command]) -> list[Command]:
-    """An answer; `ValueError` where a script couldn't write it, or couldn't wait for as
-    long as it says."""
-    write(answer)
-    sum(command.seconds for command in answer if isinstance(command, Delay))
-    return answer
-
 # %% ../../nbs/hosts/01_guard.ipynb #279fded9
 class StepsInBounds:
-    "To be awaited: a coroutine, each step in bounds; `Late` where one takes too long."
+    "To be awaited: a coroutine, each step in bounds; `Late` if one takes too long."
 
     def __init__(
         self, coroutine: Coroutine[Any, Any, Any], until: float, most: float = inf
     ):
-        self.coroutine, self.until, self.most = (
-            coroutine,
-            until,
-            most,
-        )  # seconds that one step may take
+        self.coroutine, self.until = coroutine, until
+        self.most = most  # seconds that one step may take
 
     def _close(self) -> None:
         try:  # noqa: SIM105 - contextlib takes long to import
@@ -379,9 +380,8 @@ class BoundedAnswerers(Answerers):
         log: Callable[[str], None] = print,
         dry: bool = False,
         seconds: float = inf,  # from now on, for all questions
-        note: Callable[[Question[Any], Any], None] = lambda question, answer: (
-            None
-        ),  # is told of each, and its answer
+        # is told of each, and its answer
+        note: Callable[[Question[Any], Any], None] = lambda question, answer: None,
     ):
         super().__init__(environ, log, dry)
         self.end, self.note = monotonic() + seconds, note
@@ -394,9 +394,8 @@ class BoundedAnswerers(Answerers):
         except Overdue:
             answer = Late(TOO_LATE)
         except BaseException as error:
-            answer = Broken(
-                f"{type(question).__name__} wasn't answered: {type(error).__name__}"
-            )
+            what, why = type(question).__name__, type(error).__name__
+            answer = Broken(f"{what} wasn't answered: {why}")
         self.note(question, answer)
         return answer
 
@@ -430,9 +429,8 @@ class BoundedAnswerers(Answerers):
         "The same, on asyncio."
         from asyncio import ensure_future, wait
 
-        closing = ensure_future(
-            _awaited(StepsInBounds(super().aclose(), monotonic() + LAST_WORDS))
-        )
+        steps = StepsInBounds(super().aclose(), monotonic() + LAST_WORDS)
+        closing = ensure_future(_awaited(steps))
         await wait({closing}, timeout=LAST_WORDS)
         if not closing.done() or closing.cancelled() or closing.exception():
             self.log("answerers couldn't be closed in time")
@@ -445,7 +443,8 @@ async def _awaited(awaitable: Awaitable[T]) -> T:
 def run_to_end(
     coroutine: Coroutine[Any, Any, T],
 ) -> T:  # what it returns
-    "As `asyncio.run`, and whatever somebody's answerer has left running isn't waited for."
+    """As `asyncio.run`, and whatever somebody's answerer has left running isn't waited
+    for."""
     import asyncio
 
     runner = asyncio.Runner()
@@ -461,6 +460,5 @@ def run_to_end(
         if all(task.done() for task in left):
             runner.close()
         else:
-            loop.set_exception_handler(
-                lambda loop, context: None
-            )  # which would tell of what isn't done at the end
+            # it would tell of what isn't done at the end
+            loop.set_exception_handler(lambda loop, context: None)

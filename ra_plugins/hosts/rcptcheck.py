@@ -58,9 +58,8 @@ def status_of(
     "The exit status that says what a plugin says."
     for command in answer:
         if isinstance(command, Reply):
-            return (
-                REFUSE_STATUS if command.text[:1] == "5" else DEFER_STATUS
-            ), command.text
+            for_good = command.text[:1] == "5"
+            return REFUSE_STATUS if for_good else DEFER_STATUS, command.text
         if isinstance(command, Drop):
             return DEFER_STATUS, ""
     return ACCEPT_STATUS, ""
@@ -75,8 +74,11 @@ def reply_on(
         with suppress(OSError):
             os.write(4, f"{reply}\r\n".encode("ascii", "replace"))
 
-# %% ../../nbs/hosts/03_rcptcheck.ipynb #22fe12fa
-_NAMES_WANTED = "should name plugins with blanks between, such as plusaliases rcptchecks; `ra-plugins list` has their names"
+# %% ../../nbs/hosts/03_rcptcheck.ipynb #64d52d4f
+_NAMES_WANTED = (
+    "should name plugins with blanks between, such as plusaliases rcptchecks; "
+    "`ra-plugins list` has their names"
+)
 
 
 def named_plugin(name: str) -> Plugin:
@@ -92,47 +94,7 @@ def named_plugin(name: str) -> Plugin:
         raise ValueError(f"RCPTCHECKPLUGINS={name:.60} {_NAMES_WANTED}")
     return found
 
-
-def check_with(
-    names: Sequence[str],  # of plugins
-    environ: Mapping[str, str],  # as the patched qmail-smtpd has it
-    control: Control,
-    say: Callable[[str], None],  # takes a line for the log
-) -> tuple[int, str]:  # exit status and reply
-    "Run plugins in turn up to the first that refuses. What one sets, and the address that it makes, the next one sees."
-    told, pid = as_session(environ), os.getppid()
-    if not names:
-        say(
-            log_line(
-                "rcptcheck",
-                pid,
-                f"RCPTCHECKPLUGINS is empty, so nothing is checked; it {_NAMES_WANTED}",
-            )
-        )
-    for name in names:
-
-        def log(message: str, name: str = name) -> None:
-            say(log_line(name, pid, message))
-
-        try:
-            plugin = named_plugin(name)
-        except ValueError as mistake:
-            say(log_line("rcptcheck", pid, f"{mistake}; the mail goes on without that"))
-            continue
-        except BaseException as error:
-            log(f"failed, so the mail goes on: {describe(error)}")
-            continue
-        answer = _answer(plugin, Session(told, log, pid), control, log)
-        for command in answer:
-            if isinstance(command, Delay):
-                _wait(command.seconds)
-            affect(told, command, ADDRESS_VARIABLES["rcpt"])
-        status = status_of(answer)
-        if status[0] != ACCEPT_STATUS or any(command.final for command in answer):
-            return status
-    return ACCEPT_STATUS, ""
-
-
+# %% ../../nbs/hosts/03_rcptcheck.ipynb #d0023343
 def _answer(
     plugin: Plugin, session: Session, control: Control, log: Callable[[str], None]
 ) -> list[Command]:
@@ -154,6 +116,49 @@ def _wait(seconds: int) -> None:
     import time
 
     time.sleep(seconds)
+
+
+def _found(
+    name: str, say: Callable[[str], None], log: Callable[[str], None], pid: int
+) -> Plugin | None:
+    "A plugin; None, with a line in the log, if there is none or it can't be imported."
+    try:
+        return named_plugin(name)
+    except ValueError as mistake:
+        say(log_line("rcptcheck", pid, f"{mistake}; the mail goes on without that"))
+    except BaseException as error:
+        log(f"failed, so the mail goes on: {describe(error)}")
+    return None
+
+# %% ../../nbs/hosts/03_rcptcheck.ipynb #3d408a3e
+def check_with(
+    names: Sequence[str],  # of plugins
+    environ: Mapping[str, str],  # as the patched qmail-smtpd has it
+    control: Control,
+    say: Callable[[str], None],  # takes a line for the log
+) -> tuple[int, str]:  # exit status and reply
+    """Run plugins in turn up to the first that refuses. What one sets, and the address
+    that it makes, the next one sees."""
+    told, pid = as_session(environ), os.getppid()
+    if not names:
+        empty = "RCPTCHECKPLUGINS is empty, so nothing is checked; it"
+        say(log_line("rcptcheck", pid, f"{empty} {_NAMES_WANTED}"))
+    for name in names:
+
+        def log(message: str, name: str = name) -> None:
+            say(log_line(name, pid, message))
+
+        if not (plugin := _found(name, say, log, pid)):
+            continue
+        answer = _answer(plugin, Session(told, log, pid), control, log)
+        for command in answer:
+            if isinstance(command, Delay):
+                _wait(command.seconds)
+            affect(told, command, ADDRESS_VARIABLES["rcpt"])
+        status = status_of(answer)
+        if status[0] != ACCEPT_STATUS or any(command.final for command in answer):
+            return status
+    return ACCEPT_STATUS, ""
 
 # %% ../../nbs/hosts/03_rcptcheck.ipynb #7bca5555
 def main() -> None:

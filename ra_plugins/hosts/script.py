@@ -63,10 +63,9 @@ def _wait(seconds: int, output: int) -> None:
 
             time.sleep(seconds)
 
-# %% ../../nbs/hosts/02_script.ipynb #e516f5ca
-CONTROLDIR = (
-    "/var/qmail/control"  # unless the environment says otherwise: qmail-control(5)
-)
+# %% ../../nbs/hosts/02_script.ipynb #e5b6bc73
+# unless the environment says otherwise: qmail-control(5)
+CONTROLDIR = "/var/qmail/control"
 
 
 class Script:
@@ -154,7 +153,8 @@ async def _answer_on_asyncio(
 def end_if_stuck(
     seconds: float, log: Callable[[str], None]
 ) -> Callable[[], None]:  # to be called when all is well
-    "End this process after so long a time, unless the function that is returned is called before."
+    """End this process after so long a time, unless the function that is returned is
+    called before."""
     from _thread import allocate_lock, stack_size, start_new_thread
 
     running = allocate_lock()
@@ -168,9 +168,8 @@ def end_if_stuck(
     stack_size(STACK_BYTES)
     try:
         start_new_thread(wait, ())
-    except (
-        RuntimeError
-    ) as error:  # no memory for it, or no more processes for this user
+    # no memory for it, or no more processes for this user
+    except RuntimeError as error:
         log(f"runs without its last bound: {error}")
     return running.release
 
@@ -206,9 +205,8 @@ def import_folder(plugin: Plugin) -> list[str]:
     file = getattr(sys.modules.get(plugin.__module__), "__file__", None)
     if plugin.__module__.startswith("ra_plugins.") or not file:
         return []
-    package = os.path.basename(file).startswith(
-        "__init__."
-    )  # whose file is one folder deeper
+    # a package's file is one folder deeper
+    package = os.path.basename(file).startswith("__init__.")
     folder = os.path.dirname(os.path.abspath(file))
     for _ in range(plugin.__module__.count(".") + package):
         folder = os.path.dirname(folder)
@@ -262,7 +260,10 @@ def executable(
 ) -> str:  # the text of a program
     "The program that runs `plugin`."
     whose = plugin.__module__.partition(".")[0].replace("ra_plugins", "ra-plugins")
-    imports = f"    from ra_plugins.hosts.script import main\n    from {plugin.__module__} import {plugin.name}"
+    imports = (
+        "    from ra_plugins.hosts.script import main\n"
+        f"    from {plugin.__module__} import {plugin.name}"
+    )
     return program_text(
         plugin.name,
         f"The plugin {plugin.name} of {whose}",

@@ -26,6 +26,19 @@ if TYPE_CHECKING:
 __all__ = ['SECTION_FILE', 'SECTION_SECONDS', 'section_names', 'section_lack', 'plugin_lack', 'SectionAnswer', 'main',
            'section_program']
 
+# %% ../../nbs/hosts/04_section.ipynb #49b7c24e
+def _names_of(text: str) -> dict[str, tuple[str, ...]]:
+    "The names in the file's text, by stage."
+    programs = sections(text.replace("\r", ""), "sagredo")
+    return {
+        stage: tuple(os.path.basename(entry.strip()) for entry in entries)
+        for stage, entries in programs.items()
+    }
+
+
+def _lines_of(text: str) -> frozenset[str]:
+    return frozenset(line.rstrip() for line in text.split("\n"))
+
 # %% ../../nbs/hosts/04_section.ipynb #36a07c67
 SECTION_FILE = "atplugins"  # the control file
 
@@ -35,7 +48,8 @@ def section_names(
     stage: str,  # of `ra_plugins.spp.plugin.STAGES`
     file: str = SECTION_FILE,  # or `smtpplugins`
 ) -> tuple[str, ...]:  # in order
-    "The names of the plugins that a section runs; `OSError` if the file is there and can't be read."
+    """The names of the plugins that a section runs; `OSError` if the file is there and
+    can't be read."""
     if not control.exists(file):
         return ()
     return control.parsed(file, _names_of).get(stage, ())
@@ -57,19 +71,6 @@ def section_lack(
 def plugin_lack(name: str) -> str:
     "What the log says of a name in the file that no plugin bears."
     return f"there is no plugin {name}, so the mail goes on without it"
-
-# %% ../../nbs/hosts/04_section.ipynb #49b7c24e
-def _names_of(text: str) -> dict[str, tuple[str, ...]]:
-    "The names in the file's text, by stage."
-    programs = sections(text.replace("\r", ""), "sagredo")
-    return {
-        stage: tuple(os.path.basename(entry.strip()) for entry in entries)
-        for stage, entries in programs.items()
-    }
-
-
-def _lines_of(text: str) -> frozenset[str]:
-    return frozenset(line.rstrip() for line in text.split("\n"))
 
 # %% ../../nbs/hosts/04_section.ipynb #6fa25a00
 class SectionAnswer:
@@ -94,26 +95,9 @@ class SectionAnswer:
         self.answer += answer
         return not (answer and answer[-1].final)
 
-# %% ../../nbs/hosts/04_section.ipynb #1e4bedd7
-# for all of them; each has what it declares, and this is for what nothing else ends
-SECTION_SECONDS = 600
-
-
-def main(
-    stage: str,  # of `ra_plugins.spp.plugin.STAGES`
-    output: int = 1,  # descriptor to answer on
-) -> None:
-    "Be all the plugins of a section for the SMTP command at hand. It never raises."
-    script = Script(f"at-{stage}", output)
-    home = os.path.dirname(os.path.abspath(sys.argv[0]))
-
-    def act(session: Session, control: Control) -> None:
-        turns = [_Turn(script, home, name) for name in section_names(control, stage)]
-        if not turns and (lack := section_lack(control, stage)):
-            script.log(lack)
-        _say(script, SectionAnswer(stage, dict(session.environ)), turns, control)
-
-    script.run(SECTION_SECONDS, act)
+# %% ../../nbs/hosts/04_section.ipynb #fb5f25c8
+def _log_as(script: Script, name: str, message: str) -> None:
+    script.log(message, name)
 
 
 class _Turn:
@@ -124,14 +108,22 @@ class _Turn:
         from ra_plugins.hosts.catalogue import plugin_of
 
         self.lacks: list[str] = []  # what is to be said when it is its turn
+        self.guard: Guard | None = None
         self.plugin = plugin_of(os.path.join(folder, name), self.lacks.append)
-        self.guard = (
-            Guard(self.plugin, partial(_log_as, script, self.plugin.name))
-            if self.plugin
-            else None
-        )
-        if not self.plugin:
+        if self.plugin:
+            log = partial(_log_as, script, self.plugin.name)
+            self.guard = Guard(self.plugin, log)
+        else:
             self.lacks.append(plugin_lack(name))
+
+
+def _guards(script: Script, turns: list[_Turn]) -> Iterator[Guard]:
+    "Each in its turn; of those that there aren't, the log says so."
+    for turn in turns:
+        for line in turn.lacks:
+            script.log(line)
+        if turn.guard:
+            yield turn.guard
 
 # %% ../../nbs/hosts/04_section.ipynb #72338259
 def _say(
@@ -139,9 +131,8 @@ def _say(
 ) -> None:
     "Have each plugin decide, and say what comes of it."
     answerers = BoundedAnswerers(section.environ, script.log)
-    if answerers.needs_loop(
-        kind for turn in turns if turn.plugin for kind in turn.plugin.asks
-    ):
+    kinds = (kind for turn in turns if turn.plugin for kind in turn.plugin.asks)
+    if answerers.needs_loop(kinds):
         run_to_end(_say_on_asyncio(script, section, turns, control, answerers))
         return
     with answerers:
@@ -166,18 +157,26 @@ async def _say_on_asyncio(
                 break
         script.say(section.answer)
 
-
-def _guards(script: Script, turns: list[_Turn]) -> Iterator[Guard]:
-    "Each in its turn; of those that there aren't, the log says so."
-    for turn in turns:
-        for line in turn.lacks:
-            script.log(line)
-        if turn.guard:
-            yield turn.guard
+# %% ../../nbs/hosts/04_section.ipynb #1e4bedd7
+# for all of them; each has what it declares, and this is for what nothing else ends
+SECTION_SECONDS = 600
 
 
-def _log_as(script: Script, name: str, message: str) -> None:
-    script.log(message, name)
+def main(
+    stage: str,  # of `ra_plugins.spp.plugin.STAGES`
+    output: int = 1,  # descriptor to answer on
+) -> None:
+    "Be all the plugins of a section for the SMTP command at hand. It never raises."
+    script = Script(f"at-{stage}", output)
+    home = os.path.dirname(os.path.abspath(sys.argv[0]))
+
+    def act(session: Session, control: Control) -> None:
+        turns = [_Turn(script, home, name) for name in section_names(control, stage)]
+        if not turns and (lack := section_lack(control, stage)):
+            script.log(lack)
+        _say(script, SectionAnswer(stage, dict(session.environ)), turns, control)
+
+    script.run(SECTION_SECONDS, act)
 
 # %% ../../nbs/hosts/04_section.ipynb #0c79da6a
 def section_program(

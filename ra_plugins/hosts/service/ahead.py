@@ -61,9 +61,8 @@ class EarlyEnviron(Mapping[str, str]):
         stage: str,  # up to which all is told: a key of `YET_TO_COME`
     ):
         self.to_come, self.over = YET_TO_COME[stage], False
-        self.noticed: set[str] = (
-            set()
-        )  # what the decision has looked at of what a client tells
+        # what the decision has looked at of what a client tells
+        self.noticed: set[str] = set()
         self.told = {
             name: value for name, value in environ.items() if name not in self.to_come
         }
@@ -82,7 +81,7 @@ class EarlyEnviron(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self.told)
 
-
+# %% ../../../nbs/hosts/service/03_ahead.ipynb #f790e0b0
 class _ToCome(frozenset[str]):
     "Attributes that are to come; it notices who asks."
 
@@ -122,12 +121,8 @@ class AheadAnswerers(Answerers):
         stop: Callable[[], object],  # ends the rehearsal
     ):
         super().__init__()
-        self.rehearsals, self.early, self.stop, self.room = (
-            rehearsals,
-            environ,
-            stop,
-            QUESTIONS_AHEAD,
-        )
+        self.rehearsals, self.early, self.stop = rehearsals, environ, stop
+        self.room = QUESTIONS_AHEAD
 
     async def atell(self, question: Question[Any], until: float = float("inf")) -> Any:
         "As `Answerers.atell`; never an answer to what isn't to be asked."
@@ -166,17 +161,15 @@ class KnownSession:
     __slots__ = ("changed", "noticed", "seen", "stage", "times", "told")
 
     def __init__(self) -> None:
-        self.told: dict[
-            str, int
-        ] = {}  # hashes of what the client has told, by variable
+        # hashes of what the client has told, by variable
+        self.told: dict[str, int] = {}
         # up to which all is told: a key of `YET_TO_COME`; nothing, if nothing is new
         self.stage = "connection"
         self.changed: frozenset[str] = frozenset()  # variables that are new
         self.times = 0  # that something was new
         self.seen = 0.0
-        self.noticed: dict[
-            str, frozenset[str]
-        ] = {}  # by plugin: the variables that its rehearsal has looked at
+        # by plugin: the variables that its rehearsal has looked at
+        self.noticed: dict[str, frozenset[str]] = {}
 
     def hear(self, environ: Mapping[str, str]) -> None:
         "Take in what is known now."
@@ -202,16 +195,15 @@ class KnownSession:
         )
 
 
-_TOLD = {
-    "SMTPMAILFROM": "mail",
-    "SMTPHELOHOST": "helo",
-}  # the stage that tells a variable, the latest first
+# the stage that tells a variable, the latest first
+_TOLD = {"SMTPMAILFROM": "mail", "SMTPHELOHOST": "helo"}
+# thousands hold these few
 _SHARED = {
     each: each
     for each in map(frozenset, ((), {"SMTPMAILFROM"}, {"SMTPHELOHOST"}, _TOLD))
-}  # thousands hold these few
+}
 
-
+# %% ../../../nbs/hosts/service/03_ahead.ipynb #6eefa2c6
 class SessionNews:
     "Remembers sessions, to tell what is new of one."
 
@@ -240,12 +232,8 @@ class SessionNews:
 
 # %% ../../../nbs/hosts/service/03_ahead.ipynb #0a9e43d3
 _IN_ORDER = ("connection", "helo", "auth", "mail", "rcpt", "data")
-_ENDINGS = (
-    Refuse,
-    Disconnect,
-    Drop,
-    Accept,
-)  # after which there are no plugins to come, or not for this mail
+# after which there are no plugins to come, or not for this mail
+_ENDINGS = (Refuse, Disconnect, Drop, Accept)
 
 
 def later_names(
@@ -285,9 +273,7 @@ class Load:
     def __init__(
         self,
         clock: Callable[[], float] = monotonic,  # in seconds
-        used: Callable[
-            [], float
-        ] = process_time,  # seconds of a processor's time so far
+        used: Callable[[], float] = process_time,  # of a processor's time so far
     ):
         self.clock, self.used = clock, used
         self.busy, self.since, self.before = False, clock(), used()
@@ -314,12 +300,8 @@ class Rehearsals:
         decider: Decider,
         limit: int = REHEARSALS,  # at a time
     ):
-        self.decider, self.limit, self.news, self.load = (
-            decider,
-            limit,
-            SessionNews(),
-            Load(),
-        )
+        self.decider, self.limit = decider, limit
+        self.news, self.load = SessionNews(), Load()
         self.running: set[asyncio.Task[None]] = set()
         self.asked: set[asyncio.Future[Any]] = set()  # questions under way
         self.places = asyncio.Semaphore(WAITED_FOR)

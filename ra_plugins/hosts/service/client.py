@@ -41,14 +41,10 @@ CLIENT_SECONDS = 600  # that a client waits for a service that says it is still 
 def c_string(text: str) -> str:
     "A string literal of C."
     plain = b"/._-abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-    return (
-        '"'
-        + "".join(
-            chr(byte) if byte in plain else f"\\{byte:03o}"
-            for byte in os.fsencode(text)
-        )
-        + '"'
+    written = (
+        chr(byte) if byte in plain else f"\\{byte:03o}" for byte in os.fsencode(text)
     )
+    return f'"{"".join(written)}"'
 
 # %% ../../../nbs/hosts/service/05_client.ipynb #7f5aa2cb
 def _check(socket: str, scripts: str) -> None:
@@ -59,11 +55,13 @@ def _check(socket: str, scripts: str) -> None:
     ):
         if not path.startswith("/") or "\0" in path:
             raise Fault(
-                f"{what} should be named by its full path, from / on, and not as {path!r:.200}"
+                f"{what} should be named by its full path, "
+                f"from / on, and not as {path!r:.200}"
             )
         if (length := len(os.fsencode(path))) > limit:
             raise Fault(
-                f"the path of {what} has {length} bytes, and {limit} are possible: {path:.60}…"
+                f"the path of {what} has {length} bytes, "
+                f"and {limit} are possible: {path:.60}…"
             )
 
 # %% ../../../nbs/hosts/service/05_client.ipynb #7397a455
@@ -412,12 +410,9 @@ def client_source(
     asking = _BUFFER + _NUMBER + _REQUEST + _CALL + _HAND_OVER
     return head + asking + _WHOLE + _HEAR + _ANSWER + _TELL + _SCRIPT + _MAIN
 
-# %% ../../../nbs/hosts/service/05_client.ipynb #cfd459d0
-COMPILERS = (
-    ("musl-gcc", "-static"),
-    ("cc", "-static"),
-    ("cc",),
-)  # the first that can is taken
+# %% ../../../nbs/hosts/service/05_client.ipynb #98be89f0
+# the first that can is taken
+COMPILERS = (("musl-gcc", "-static"), ("cc", "-static"), ("cc",))
 COMPILER_SECONDS = 60  # that one may take
 
 
@@ -474,9 +469,8 @@ class ServiceClient(NamedTuple):
 
     program: bytes
     kind: str  # for people
-    tried: tuple[
-        str, ...
-    ] = ()  # what would have been quicker, and why it couldn't be had
+    # what would have been quicker, and why it couldn't be had
+    tried: tuple[str, ...] = ()
 
 
 def compile_client(
@@ -493,13 +487,11 @@ def compile_client(
     tried: list[str] = []
     for compiler in COMPILERS:
         try:
-            with tempfile.TemporaryDirectory(
-                dir=folder, prefix=".ra-plugins-"
-            ) as place:
-                program = _compiled(compiler, source, place)
-            return ServiceClient(
-                program, f"in C, compiled by {' '.join(compiler)}", tuple(tried)
-            )
+            place = tempfile.TemporaryDirectory(dir=folder, prefix=".ra-plugins-")
+            with place as inside:
+                program = _compiled(compiler, source, inside)
+            kind = f"in C, compiled by {' '.join(compiler)}"
+            return ServiceClient(program, kind, tuple(tried))
         except OSError as error:
             tried.append(f"{' '.join(compiler)}: {system_reason(error)}")
     text = python_client(socket, scripts, silence, seconds)

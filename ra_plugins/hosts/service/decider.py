@@ -9,7 +9,7 @@ import os
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from functools import partial
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -33,18 +33,15 @@ from ra_plugins.support.environment import FILENAME_KINDS
 from ra_plugins.support.log import log_line
 
 # %% auto #0
-__all__ = ['STEP_SECONDS', 'CUTS', 'ALONE_SECONDS', 'LOG_LINES', 'Note', 'LeftAlone', 'Counts', 'verdict_kind', 'TimedGuard',
+__all__ = ['STEP_SECONDS', 'CUTS', 'ALONE_SECONDS', 'LOG_LINES', 'Note', 'LeftAlone', 'verdict_kind', 'Counts', 'TimedGuard',
            'ServiceGuard', 'ServiceAnswerers', 'answerer_variables', 'file_variables', 'Decider']
 
-# %% ../../../nbs/hosts/service/01_decider.ipynb #e91143b9
-STEP_SECONDS = (
-    2  # seconds that a plugin or an answerer may take from one wait to the next
-)
+# %% ../../../nbs/hosts/service/01_decider.ipynb #f6de405b
+# that a plugin or an answerer may take from one wait to the next
+STEP_SECONDS = 2
 
-# %% ../../../nbs/hosts/service/01_decider.ipynb #7261e1ec
-CUTS = (
-    3  # steps of a plugin that are cut within `ALONE_SECONDS` before it is left alone
-)
+# %% ../../../nbs/hosts/service/01_decider.ipynb #75e797b2
+CUTS = 3  # of a plugin's steps within `ALONE_SECONDS`, before it is left alone
 ALONE_SECONDS = 60  # for which it is
 
 
@@ -64,82 +61,60 @@ class LeftAlone:
     ) -> None:
         "A step of it has been cut."
         now = self.clock()
-        recent = self.cuts[name] = [
+        recent = [
             when for when in self.cuts.get(name, ()) if when > now - ALONE_SECONDS
-        ] + [now]
-        if len(recent) >= CUTS:
+        ]
+        self.cuts[name] = [*recent, now]
+        if len(self.cuts[name]) >= CUTS:
             del self.cuts[name]
             self.until[name] = now + ALONE_SECONDS
             self.log(
-                f"{name} has hung {CUTS} times within {ALONE_SECONDS} s: it isn't run for {ALONE_SECONDS} s"
+                f"{name} has hung {CUTS} times within {ALONE_SECONDS} s: "
+                f"it isn't run for {ALONE_SECONDS} s"
             )
 
     def __contains__(self, name: str) -> bool:
         return bool(self.until) and self.clock() < self.until.get(name, 0)
+
+# %% ../../../nbs/hosts/service/01_decider.ipynb #6a8dca54
+def verdict_kind(answer: list[Command]) -> str:
+    "What an answer amounts to: its final command, or that mail goes on."
+    if not (answer and answer[-1].final):
+        return "go on"
+    kind = type(answer[-1]).__name__.lower()
+    code = getattr(answer[-1], "code", 0)
+    return f"{kind} {code // 100}xx" if code else kind
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #fd710e6f
 class Counts:
     "What has happened since the start. Keys are texts, or several as a tuple."
 
     def __init__(self) -> None:
-        self.verdicts: Counter[tuple[str, str]] = (
-            Counter()
-        )  # by plugin and kind of answer
-        self.seconds: Counter[str] = (
-            Counter()
-        )  # that decisions took, waiting included, by plugin
-        self.slower: Counter[tuple[str, float]] = (
-            Counter()
-        )  # decisions by plugin and the bound that they stayed within
-        self.questions: Counter[tuple[str, str]] = (
-            Counter()
-        )  # by kind, and how they were answered
-        self.at_once: Counter[str] = (
-            Counter()
-        )  # questions of a kind to which the answer was at hand, in a cache say
-        self.answerers: Counter[tuple[str, str]] = (
-            Counter()
-        )  # what answerers have counted, by their class
-        self.sent_back: Counter[str] = (
-            Counter()
-        )  # clients that got no reply, so they run their scripts, by reason
-        self.events: Counter[str] = (
-            Counter()
-        )  # steps cut, connections, clients that went away …
+        # by plugin and kind of answer
+        self.verdicts: Counter[tuple[str, str]] = Counter()
+        # that decisions took, waiting included, by plugin
+        self.seconds: Counter[str] = Counter()
+        # decisions by plugin and the bound that they stayed within
+        self.slower: Counter[tuple[str, float]] = Counter()
+        # by kind, and how they were answered
+        self.questions: Counter[tuple[str, str]] = Counter()
+        # questions of a kind to which the answer was at hand, in a cache say
+        self.at_once: Counter[str] = Counter()
+        # what answerers have counted, by their class
+        self.answerers: Counter[tuple[str, str]] = Counter()
+        # clients that got no reply, so they run their scripts, by reason
+        self.sent_back: Counter[str] = Counter()
+        # steps cut, connections, clients that went away …
+        self.events: Counter[str] = Counter()
 
-    BOUNDS = (
-        0.0001,
-        0.0003,
-        0.001,
-        0.003,
-        0.01,
-        0.03,
-        0.1,
-        0.3,
-        1.0,
-        3.0,
-        10.0,
-        30.0,
-        float("inf"),
-    )  # seconds
+    # seconds
+    BOUNDS = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, inf)
 
     def decided(self, plugin: str, answer: list[Command], seconds: float) -> None:
         "A plugin has decided."
         self.verdicts[plugin, verdict_kind(answer)] += 1
         self.seconds[plugin] += seconds  # type: ignore[assignment]
         self.slower[plugin, self.BOUNDS[bisect_left(self.BOUNDS, seconds)]] += 1
-
-
-def verdict_kind(answer: list[Command]) -> str:
-    "What an answer amounts to: its final command, or that mail goes on."
-    if not (answer and answer[-1].final):
-        return "go on"
-    code = getattr(answer[-1], "code", 0)
-    return (
-        f"{type(answer[-1]).__name__.lower()} {code // 100}xx"
-        if code
-        else type(answer[-1]).__name__.lower()
-    )
 
 # %% ../../../nbs/hosts/service/01_decider.ipynb #cc0f7f56
 class TimedGuard(Guard):
@@ -160,12 +135,10 @@ class TimedGuard(Guard):
 
     def has_hung(self, error: Exception) -> bool:
         "Did a step of its own end it?"
-        return (
-            isinstance(error.__cause__, Overdue)
-            and monotonic() - self.began >= self.step / 2
-        )
+        overdue = isinstance(error.__cause__, Overdue)
+        return overdue and monotonic() - self.began >= self.step / 2
 
-
+# %% ../../../nbs/hosts/service/01_decider.ipynb #46d3eb98
 LOG_LINES = 100  # lines of one plugin for one SMTP command
 
 
@@ -180,13 +153,8 @@ class ServiceGuard(TimedGuard):
         counts: Counts,
         alone: LeftAlone,
     ):
-        self.request, self.lines, self.counts, self.alone, self.room = (
-            request,
-            lines,
-            counts,
-            alone,
-            LOG_LINES,
-        )
+        self.request, self.lines, self.room = request, lines, LOG_LINES
+        self.counts, self.alone = counts, alone
         super().__init__(plugin, self.keep, step=STEP_SECONDS)
 
     def keep(self, message: str) -> None:
@@ -197,9 +165,8 @@ class ServiceGuard(TimedGuard):
 
     def failed(self, error: Exception) -> list[Command]:
         "As `Guard.failed`, and counted."
-        self.counts.events[
-            "steps cut" if isinstance(error.__cause__, Overdue) else "errors of plugins"
-        ] += 1
+        overdue = isinstance(error.__cause__, Overdue)
+        self.counts.events["steps cut" if overdue else "errors of plugins"] += 1
         if self.has_hung(error):
             self.alone.cut(self.plugin.name)
         return super().failed(error)
@@ -231,16 +198,13 @@ class ServiceAnswerers(Answerers):
             self.counts.at_once[type(question).__name__] += 1
         return known
 
-    async def atell(self, question: Question[Any], until: float = float("inf")) -> Any:
+    async def atell(self, question: Question[Any], until: float = inf) -> Any:
         "As `Answerers.atell`, and counted."
         how = "not waited for"
         try:
             answer = await super().atell(question, until)
-            how = (
-                type(answer).__name__.lower()
-                if isinstance(answer, Unanswered)
-                else "answered"
-            )
+            unanswered = isinstance(answer, Unanswered)
+            how = type(answer).__name__.lower() if unanswered else "answered"
             return answer
         finally:
             self.counts.questions[type(question).__name__, how] += 1
@@ -250,9 +214,8 @@ class ServiceAnswerers(Answerers):
         for answerer in self.made.values():
             try:
                 for what, number in in_bounds(STEP_SECONDS, answerer.counted).items():
-                    self.counts.answerers[type(answerer).__name__, str(what)] = int(
-                        number
-                    )
+                    key = type(answerer).__name__, str(what)
+                    self.counts.answerers[key] = int(number)
             except (Exception, Overdue):  # noqa: S112 - somebody else's, and only a number
                 continue
         return self.counts
@@ -270,7 +233,7 @@ def answerer_variables(plugins: Iterable[Plugin]) -> set[str]:
             continue
     return names
 
-
+# %% ../../../nbs/hosts/service/01_decider.ipynb #9a502ec8
 def file_variables(plugins: Iterable[Plugin]) -> set[str]:
     "The names of the variables by which these plugins are told of files."
     return {
@@ -280,13 +243,73 @@ def file_variables(plugins: Iterable[Plugin]) -> set[str]:
         if each.kind in FILENAME_KINDS
     }
 
+# %% ../../../nbs/hosts/service/01_decider.ipynb #f53932e9
+def _is_outside(folder: str, name: str) -> bool:
+    """Does a setting name a file that isn't among the control files? What lies there
+    may be a link."""
+    path = os.path.join(folder, name)
+    inside = os.path.normpath(path).startswith(os.path.join(folder, ""))
+    if inside and ".." not in name.split("/"):
+        return False
+    real = os.path.join(os.path.realpath(folder), "")
+    return bool(name) and not os.path.realpath(path).startswith(real)
+
+# %% ../../../nbs/hosts/service/01_decider.ipynb #98bcd6f1
+class _Own:
+    "What is the service's own in a session's environment."
+
+    def __init__(self, plugins: Mapping[str, Plugin], environ: Mapping[str, str]):
+        self.plugins, self.environ = plugins, dict(environ)
+        self.folder = os.path.normpath(self.environ.get("CONTROLDIR", CONTROLDIR))
+        self.own = answerer_variables(plugins.values())
+        self.files = file_variables(plugins.values())
+
+    def settings(self) -> dict[str, str]:
+        """What plugins and answerers are told by our own environment: for a mail server
+        that has no environment for a session."""
+        plugins = self.plugins.values()
+        declared = {each.name for one in plugins for each in one.settings.variables()}
+        names = declared | self.own | {"RAEXEMPT"}
+        return {name: text for name, text in self.environ.items() if name in names}
+
+    def _environ(
+        self, request: ServiceRequest, names: tuple[str, ...], lines: list[str]
+    ) -> dict[str, str]:
+        """A session's environment for these plugins, in which what is the service's own
+        is the service's own."""
+        environ, ours = request.environ, self.own & self.environ.keys()
+        for name in self.own & environ.keys():
+            del environ[name]
+        environ.update((name, self.environ[name]) for name in ours)
+        if named := self.files & environ.keys():
+            self._keep_inside(named, request, names, lines)
+        return environ
+
+    def _keep_inside(
+        self,
+        named: set[str],  # variables that name files
+        request: ServiceRequest,
+        names: tuple[str, ...],
+        lines: list[str],
+    ) -> None:
+        "Take out what names a file outside; a plugin that would read it says so."
+        environ = request.environ
+        running = [self.plugins[each] for each in names if each in self.plugins]
+        for name in sorted(named):
+            if not _is_outside(self.folder, environ[name]):
+                continue
+            del environ[name]
+            if name in file_variables(running):
+                what = f"{name} names a file outside {self.folder}; not read"
+                lines.append(log_line(request.name, request.pid, what))
+
 # %% ../../../nbs/hosts/service/01_decider.ipynb #c188f4ea
 Note = Callable[
     [str, int, Mapping[str, str], list[Command], float], None
 ]  # plugin, pid, environment, answer, seconds
 
 
-class Decider:
+class Decider(_Own):
     "Holds plugins, answerers and control files, and makes an outcome of a request."
 
     def __init__(
@@ -296,29 +319,11 @@ class Decider:
         log: Callable[[str], None] = to_stderr,  # takes a message of the service's own
         control: Control | None = None,  # by default, the files in CONTROLDIR
     ):
-        self.plugins, self.environ, self.log, self.counts = (
-            plugins,
-            dict(environ or {}),
-            log,
-            Counts(),
-        )
+        super().__init__(plugins, environ or {})
+        self.log, self.counts, self.alone = log, Counts(), LeftAlone(log)
         self.note: Note | None = None  # is told of each verdict
-        self.folder = os.path.normpath(self.environ.get("CONTROLDIR", CONTROLDIR))
         self.control = control or Control(self.folder)
         self.answerers = ServiceAnswerers(self.environ, log, self.counts)
-        self.alone = LeftAlone(log)
-        self.own, self.files = (
-            answerer_variables(plugins.values()),
-            file_variables(plugins.values()),
-        )
-
-    def settings(self) -> dict[str, str]:
-        """What plugins and answerers are told by our own environment: for a mail server
-        that has no environment for a session."""
-        plugins = self.plugins.values()
-        declared = {each.name for one in plugins for each in one.settings.variables()}
-        names = declared | self.own | {"RAEXEMPT"}
-        return {name: text for name, text in self.environ.items() if name in names}
 
     def names(self, name: str) -> tuple[str, ...]:
         """The plugins that a client's name stands for; `KeyError` for one that stands
@@ -334,19 +339,17 @@ class Decider:
         """Decide for a client. `KeyError` for a name that nobody here bears, `OSError`,
         `ValueError`: the script may know more."""
         outcome, names = ServiceReply(), self.names(request.name)
-        stage = request.name.removeprefix("at-")
-        section = SectionAnswer(stage, self._environ(request, names, outcome.log))
+        stage, lines = request.name.removeprefix("at-"), outcome.log
+        section = SectionAnswer(stage, self._environ(request, names, lines))
         if not names and (lack := section_lack(self.control, stage)):
-            outcome.log.append(log_line(request.name, request.pid, lack))
+            lines.append(log_line(request.name, request.pid, lack))
         for name in names:
             if name not in self.plugins:
-                outcome.log.append(
-                    log_line(request.name, request.pid, plugin_lack(name))
-                )
-            elif not section.add(
-                await self.answer(
-                    self.plugins[name], request, section.environ, outcome.log
-                )
+                lines.append(log_line(request.name, request.pid, plugin_lack(name)))
+                continue
+            plugin = self.plugins[name]
+            if not section.add(
+                await self.answer(plugin, request, section.environ, lines)
             ):
                 break
         outcome.output, outcome.section = write(section.answer), section
@@ -363,10 +366,8 @@ class Decider:
         lines: list[str],
     ) -> list[Command]:
         "What one plugin answers; what it logs is added to the lines."
-        began, guard = (
-            monotonic(),
-            ServiceGuard(plugin, request, lines, self.counts, self.alone),
-        )
+        began = monotonic()
+        guard = ServiceGuard(plugin, request, lines, self.counts, self.alone)
         session = Session(environ, guard.log, request.pid)
         if plugin.name in self.alone:
             guard.log("not run, since it has hung too often; the mail goes on")
@@ -381,51 +382,6 @@ class Decider:
         if self.note:
             self.note(plugin.name, request.pid, environ, answer, seconds)
         return answer
-
-    def _environ(
-        self, request: ServiceRequest, names: tuple[str, ...], lines: list[str]
-    ) -> dict[str, str]:
-        """A session's environment for these plugins, in which what is the service's own
-        is the service's own."""
-        environ = request.environ
-        for name in self.own & environ.keys():
-            del environ[name]
-        environ.update(
-            (name, self.environ[name]) for name in self.own & self.environ.keys()
-        )
-        outside = sorted(
-            name
-            for name in self.files & environ.keys()
-            if self._is_outside(environ[name])
-        )
-        told = (
-            file_variables(self.plugins[each] for each in names if each in self.plugins)
-            if outside
-            else set()
-        )
-        for name in outside:
-            del environ[name]
-            if name in told:
-                lines.append(
-                    log_line(
-                        request.name,
-                        request.pid,
-                        f"{name} names a file outside {self.folder}; not read",
-                    )
-                )
-        return environ
-
-    def _is_outside(self, name: str) -> bool:
-        """Does a setting name a file that isn't among the control files? What lies
-        there may be a link."""
-        path = os.path.join(self.folder, name)
-        if ".." not in name.split("/") and os.path.normpath(path).startswith(
-            os.path.join(self.folder, "")
-        ):
-            return False
-        return bool(name) and not os.path.realpath(path).startswith(
-            os.path.join(os.path.realpath(self.folder), "")
-        )
 
     async def aclose(self) -> None:
         "Close the answerers."

@@ -39,7 +39,7 @@ def labelled_counter(
         family.add_metric([printable(value, LABEL_LIMIT) for value in values], number)
     return family
 
-
+# %% ../../../nbs/hosts/service/04_figures.ipynb #6666d633
 def decision_seconds(counts: Counts) -> Metric:
     "How long plugins take to decide, waiting included."
     family = HistogramMetricFamily(
@@ -51,9 +51,32 @@ def decision_seconds(counts: Counts) -> Metric:
         total, buckets = 0, list[tuple[str, float]]()
         for bound in counts.BOUNDS:
             total += counts.slower[plugin, bound]
-            buckets.append(("+Inf" if bound == float("inf") else str(bound), total))
+            name = "+Inf" if bound == float("inf") else str(bound)
+            buckets.append((name, total))
         family.add_metric([printable(plugin, LABEL_LIMIT)], buckets, seconds)
     return family
+
+# %% ../../../nbs/hosts/service/04_figures.ipynb #3a6c3ff3
+def _counters(counts: Counts) -> Iterator[Metric]:
+    "All that only grows."
+    both = ["plugin", "verdict"]
+    yield labelled_counter("verdicts", "Verdicts", both, counts.verdicts.items())
+    yield decision_seconds(counts)
+    both, what = ["kind", "answer"], "Questions of plugins"
+    yield labelled_counter("questions", what, both, counts.questions.items())
+    at_once = (((kind,), number) for kind, number in counts.at_once.items())
+    what = "Questions whose answer was at hand"
+    yield labelled_counter("questions_at_once", what, ["kind"], at_once)
+    both, what = ["answerer", "what"], "What answerers count"
+    yield labelled_counter("answerers", what, both, counts.answerers.items())
+    sent_back = (((why,), number) for why, number in counts.sent_back.items())
+    what = "Clients that ran their scripts"
+    yield labelled_counter("clients_sent_back", what, ["reason"], sent_back)
+    for event, name in EVENTS.items():
+        meaning, number = event[0].upper() + event[1:], counts.events[event]
+        yield labelled_counter(name, meaning, [], [((), number)])
+    accepted = [((), counts.events["connections"])]
+    yield labelled_counter("connections_accepted", "Connections accepted", [], accepted)
 
 # %% ../../../nbs/hosts/service/04_figures.ipynb #0858ea41
 class ServiceFigures(Collector):
@@ -67,63 +90,19 @@ class ServiceFigures(Collector):
         seconds: float,  # that it has been there
         silent: int = 0,  # workers that don't answer
     ):
-        self.counts, self.workers, self.connections, self.seconds = (
-            counts,
-            workers,
-            connections,
-            seconds,
-        )
-        self.silent = silent
+        self.counts, self.workers, self.connections = counts, workers, connections
+        self.seconds, self.silent = seconds, silent
 
     def collect(self) -> Iterator[Metric]:
         "For prometheus_client."
-        counts = self.counts
-        yield labelled_counter(
-            "verdicts", "Verdicts", ["plugin", "verdict"], counts.verdicts.items()
-        )
-        yield decision_seconds(counts)
-        yield labelled_counter(
-            "questions",
-            "Questions of plugins",
-            ["kind", "answer"],
-            counts.questions.items(),
-        )
-        at_once = (((kind,), number) for kind, number in counts.at_once.items())
-        yield labelled_counter(
-            "questions_at_once", "Questions whose answer was at hand", ["kind"], at_once
-        )
-        yield labelled_counter(
-            "answerers",
-            "What answerers count",
-            ["answerer", "what"],
-            counts.answerers.items(),
-        )
-        sent_back = (((why,), number) for why, number in counts.sent_back.items())
-        yield labelled_counter(
-            "clients_sent_back", "Clients that ran their scripts", ["reason"], sent_back
-        )
-        for event, name in EVENTS.items():
-            yield labelled_counter(
-                name, event[0].upper() + event[1:], [], [((), counts.events[event])]
-            )
-        accepted = counts.events["connections"]
-        yield labelled_counter(
-            "connections_accepted", "Connections accepted", [], [((), accepted)]
-        )
-        yield GaugeMetricFamily(
-            "ra_plugins_connections", "Connections open", self.connections
-        )
-        yield GaugeMetricFamily(
-            "ra_plugins_workers", "Workers that take clients", self.workers
-        )
-        yield GaugeMetricFamily(
-            "ra_plugins_workers_silent", "Workers that don't answer", self.silent
-        )
-        yield GaugeMetricFamily(
-            "ra_plugins_up_seconds",
-            "Seconds that the service has been there",
-            self.seconds,
-        )
+        yield from _counters(self.counts)
+        for name, meaning, value in (
+            ("connections", "Connections open", self.connections),
+            ("workers", "Workers that take clients", self.workers),
+            ("workers_silent", "Workers that don't answer", self.silent),
+            ("up_seconds", "Seconds that the service has been there", self.seconds),
+        ):
+            yield GaugeMetricFamily(f"ra_plugins_{name}", meaning, value)
 
 
 def metrics_page(
@@ -145,10 +124,10 @@ def http_answer(
     if path.split(b"?")[0] != b"/metrics":
         status, kind, page = "404 Not Found", "text/plain", b"There is /metrics here.\n"
     elif method not in (b"GET", b"HEAD"):
-        status, kind, page = (
-            "405 Method Not Allowed\r\nAllow: GET, HEAD",
-            "text/plain",
-            b"GET /metrics\n",
-        )
-    lines = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(page)}\r\nConnection: close\r\n\r\n"
+        status = "405 Method Not Allowed\r\nAllow: GET, HEAD"
+        kind, page = "text/plain", b"GET /metrics\n"
+    lines = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n"
+        f"Content-Length: {len(page)}\r\nConnection: close\r\n\r\n"
+    )
     return lines.encode() + (b"" if method == b"HEAD" else page)

@@ -20,23 +20,48 @@ from ra_plugins.support.log import printable
 # %% auto #0
 __all__ = ['LOG_BYTES', 'LOG_PREFIX', 'LOG', 'ServiceLog', 'unblock_stderr', 'log_to_stderr', 'take_stderr', 'Complaints']
 
+# %% ../../../nbs/hosts/service/10_log.ipynb #93a65a0d
+class _Descriptor:
+    "Standard error, or what stands in for it."
+
+    def __init__(self, descriptor: int = 2):
+        self.descriptor = descriptor
+        self.torn = False  # has only a part of the last line been written?
+
+    def _put(self, data: bytes) -> bool:  # has all of it been written?
+        try:
+            if stat.S_ISSOCK(os.fstat(self.descriptor).st_mode):
+                with socket.socket(fileno=os.dup(self.descriptor)) as sending:
+                    written = sending.send(data, socket.MSG_DONTWAIT)
+            elif self._is_ready():
+                written = os.write(self.descriptor, data)
+            else:
+                return False
+        except OSError:  # a full disk, a closed pipe
+            return False
+        self.torn = written < len(data)
+        return not self.torn
+
+    def _is_ready(self) -> bool:
+        ready = select.poll()
+        ready.register(self.descriptor, select.POLLOUT)
+        return bool(ready.poll(0))
+
 # %% ../../../nbs/hosts/service/10_log.ipynb #bdf87015
 LOG_BYTES = 4096  # of a line at most, with its end
 LOG_PREFIX = "ra-plugins service: "  # in front of what we say ourselves
 
 
-class ServiceLog:
+class ServiceLog(_Descriptor):
     "A log to a descriptor, which is never waited for."
 
     def __init__(
         self,
         descriptor: int = 2,
     ):
-        self.descriptor = descriptor
-        self.lost = self.untold = (
-            0  # lines: in all, and since the last that was written
-        )
-        self.torn = False  # has only a part of the last line been written?
+        super().__init__(descriptor)
+        # lines: in all, and since the last that was written
+        self.lost = self.untold = 0
 
     def write(
         self,
@@ -56,30 +81,14 @@ class ServiceLog:
         if self.torn and not self._put(b"\n"):
             return False
         if self.untold:
-            told = f"{LOG_PREFIX}{self.untold} lines before this one are lost, since nobody took them\n"
+            told = (
+                f"{LOG_PREFIX}{self.untold} lines before this one are lost, "
+                "since nobody took them\n"
+            )
             if not self._put(told.encode()):
                 return False
             self.untold = 0
         return True
-
-    def _put(self, data: bytes) -> bool:
-        try:
-            if stat.S_ISSOCK(os.fstat(self.descriptor).st_mode):
-                with socket.socket(fileno=os.dup(self.descriptor)) as sending:
-                    written = sending.send(data, socket.MSG_DONTWAIT)
-            elif self._is_ready():
-                written = os.write(self.descriptor, data)
-            else:
-                return False
-        except OSError:  # a full disk, a closed pipe
-            return False
-        self.torn = written < len(data)
-        return not self.torn
-
-    def _is_ready(self) -> bool:
-        ready = select.poll()
-        ready.register(self.descriptor, select.POLLOUT)
-        return bool(ready.poll(0))
 
 # %% ../../../nbs/hosts/service/10_log.ipynb #d746ce63
 def unblock_stderr() -> None:

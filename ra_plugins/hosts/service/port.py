@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ra_plugins.hosts.service.decider import Decider
 
 # %% auto #0
-__all__ = ['CONNECTIONS', 'MOMENT', 'TAKEN_AT_ONCE', 'TAKING_SECONDS', 'REST_SECONDS', 'peer_user', 'ServicePort',
+__all__ = ['CONNECTIONS', 'MOMENT', 'TAKEN_AT_ONCE', 'REST_SECONDS', 'TAKING_SECONDS', 'peer_user', 'ServicePort',
            'ClientConnection', 'Door']
 
 # %% ../../../nbs/hosts/service/02_port.ipynb #093a3a38
@@ -48,13 +48,34 @@ def peer_user(
     )
     return int(user)
 
+# %% ../../../nbs/hosts/service/02_port.ipynb #2ab0f0f1
+class _Refusing:
+    "Counts those that get no reply, and says why they don't."
+
+    def __init__(self, decider: Decider, log: Callable[[str], None]):
+        self.decider, self.counts = decider, decider.counts
+        self.complaints = Complaints(log)
+
+    def refuse(self, event: str, detail: str = "") -> None:
+        "Count a client that gets no reply, and say why it doesn't."
+        self.counts.sent_back[event] += 1
+        self.complaints.say(f"{event}, so the client runs its script", detail)
+
+    def failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Count what has gone wrong outside of any decision, and say so. For
+        `loop.set_exception_handler`."""
+        error = context.get("exception")
+        why = f": {describe(error)}" if error else ""
+        self.counts.events["errors outside of decisions"] += 1
+        self.complaints.say("an error", f"{context.get('message')}{why}")
+
 # %% ../../../nbs/hosts/service/02_port.ipynb #e25686a4
 CONNECTIONS = 10_000  # at a time, unless the service is told otherwise
 # seconds for the request of a client that has just come when the service is told to end
 MOMENT = 0.5
 
 
-class ServicePort:
+class ServicePort(_Refusing):
     "What all connections of a service share."
 
     def __init__(
@@ -68,29 +89,14 @@ class ServicePort:
         # is told what has been asked and answered
         heard: Callable[[ServiceRequest, SectionAnswer], object] | None = None,
     ):
-        self.decider, self.users, self.limit, self.heard = decider, users, limit, heard
-        self.complaints, self.counts = Complaints(log), decider.counts
+        super().__init__(decider, log)
+        self.users, self.limit, self.heard = users, limit, heard
         self.open: set[ClientConnection] = set()
         self.settled = asyncio.Event()  # nobody waits
 
     def connection(self) -> ClientConnection:
         "A protocol for asyncio."
         return ClientConnection(self)
-
-    def refuse(self, event: str, detail: str = "") -> None:
-        "Count a client that gets no reply, and say why it doesn't."
-        self.counts.sent_back[event] += 1
-        self.complaints.say(f"{event}, so the client runs its script", detail)
-
-    def failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Count what has gone wrong outside of any decision, and say so. For
-        `loop.set_exception_handler`."""
-        error = context.get("exception")
-        self.counts.events["errors outside of decisions"] += 1
-        self.complaints.say(
-            "an error",
-            f"{context.get('message')}{': ' + describe(error) if error else ''}",
-        )
 
     async def look_around(self) -> None:
         "Once a second, for ever."
@@ -104,17 +110,12 @@ class ServicePort:
         """Answer what has been taken, for as long as that; what sends no whole request
         in a moment is closed."""
         moment = monotonic() + MOMENT
-        await asyncio.sleep(
-            0.01
-        )  # some may have been accepted that we haven't heard of yet
-        while (
-            any(connection.decided is None for connection in self.open)
-            and monotonic() < moment
-        ):
+        # some may have been accepted that we haven't heard of yet
+        await asyncio.sleep(0.01)
+        while self._asking() and monotonic() < moment:
             await asyncio.sleep(0.01)
-        for connection in [*self.open]:
-            if connection.decided is None:
-                connection.close()
+        for connection in self._asking():
+            connection.close()
         if self.open:
             self.settled.clear()
             try:
@@ -123,9 +124,13 @@ class ServicePort:
                 for connection in [*self.open]:
                     connection.close()
 
-# %% ../../../nbs/hosts/service/02_port.ipynb #bedaefdd
-class ClientConnection(asyncio.Protocol):
-    "A client: it asks once, and is answered or not."
+    def _asking(self) -> list[ClientConnection]:
+        "Those that haven't sent a whole request."
+        return [each for each in self.open if each.decided is None]
+
+# %% ../../../nbs/hosts/service/02_port.ipynb #018aad03
+class _Taken(asyncio.Protocol):
+    "A client that has come."
 
     transport: asyncio.Transport
     request: ServiceRequest
@@ -143,7 +148,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self.transport = transport  # type: ignore[assignment]
         port = self.port
-        port.open.add(self)
+        port.open.add(self)  # type: ignore[arg-type]
         port.counts.events["connections"] += 1
         if (
             port.users is not None
@@ -155,6 +160,31 @@ class ClientConnection(asyncio.Protocol):
         elif len(port.open) > port.limit:
             port.refuse("too many connections", f"more than {port.limit}")
             self.transport.abort()
+
+# %% ../../../nbs/hosts/service/02_port.ipynb #d574bd4d
+class _LookedAt(_Taken):
+    "A client that mustn't be waited for too long, nor wait without hearing of us."
+
+    def look(self, now: float) -> None:
+        "What is to be done about this client now?"
+        if self.transport.is_closing():
+            if now - self.heard > SILENCE:
+                self.transport.abort()  # it doesn't read
+        elif self.decided is None:
+            if now - self.began > SILENCE:
+                self.port.refuse("a request that took too long")
+                self.transport.abort()
+        elif now - self.heard >= HEARTBEAT:
+            self.transport.write(STILL_AT_IT)
+            self.heard = now
+
+    def close(self) -> None:
+        "Let the client go, without an answer if it hasn't got one."
+        self.transport.abort()
+
+# %% ../../../nbs/hosts/service/02_port.ipynb #a82757ff
+class ClientConnection(_LookedAt):
+    "A client: it asks once, and is answered or not."
 
     def data_received(self, data: bytes) -> None:
         "A part of a request, or all of it, as a rule."
@@ -185,35 +215,16 @@ class ClientConnection(asyncio.Protocol):
         try:
             reply = decided.result()
             self.transport.write(reply.pack())
-            if (
-                self.port.heard and reply.section
-            ):  # when what has been written is on its way
-                asyncio.get_running_loop().call_soon(
-                    self.port.heard, self.request, reply.section
-                )
+            # when what has been written is on its way
+            if self.port.heard and reply.section:
+                loop, heard = asyncio.get_running_loop(), self.port.heard
+                loop.call_soon(heard, self.request, reply.section)
         except KeyError as error:
             self.port.refuse("a plugin that isn't here", str(error))
         except Exception as error:
             self.port.refuse("no outcome", describe(error))
         self.heard = monotonic()
         self.transport.close()
-
-    def look(self, now: float) -> None:
-        "What is to be done about this client now?"
-        if self.transport.is_closing():
-            if now - self.heard > SILENCE:
-                self.transport.abort()  # it doesn't read
-        elif self.decided is None:
-            if now - self.began > SILENCE:
-                self.port.refuse("a request that took too long")
-                self.transport.abort()
-        elif now - self.heard >= HEARTBEAT:
-            self.transport.write(STILL_AT_IT)
-            self.heard = now
-
-    def close(self) -> None:
-        "Let the client go, without an answer if it hasn't got one."
-        self.transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         "It has gone; if it was still waiting, nobody wants to know any more."
@@ -230,12 +241,8 @@ class _FirstMoment(asyncio.Transport):
 
     def __init__(self, connected: socket.socket):
         super().__init__({"socket": connected})
-        self.connected, self.rest, self.closing, self.done = (
-            connected,
-            b"",
-            False,
-            False,
-        )
+        self.connected, self.rest = connected, b""
+        self.closing = self.done = False
 
     def write(self, data: bytes) -> None:  # type: ignore[override]
         self.rest += data
@@ -264,27 +271,39 @@ class _FirstMoment(asyncio.Transport):
         if self.closing:
             transport.close()
 
+# %% ../../../nbs/hosts/service/02_port.ipynb #ed5eff7e
+class _Reserve:
+    "An open file that is kept for hanging up when no other is left."
+
+    def __init__(self) -> None:
+        self.file = -1
+        self.open()
+
+    def open(self) -> None:
+        "Have it again, if that's possible."
+        with suppress(OSError):
+            self.file = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        "Give it away."
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
+
 # %% ../../../nbs/hosts/service/02_port.ipynb #cc1be9f3
 TAKEN_AT_ONCE = 100  # connections, before those that are there get their turn
-TAKING_SECONDS = 0.01  # after which they get it, too
-_FIRST_BYTES = (
-    32_768  # that are looked for in a connection's first moment; few requests have more
-)
-REST_SECONDS = (
-    0.2  # for which nobody is taken, if there isn't even a file for hanging up
-)
+# for which nobody is taken, if there isn't even a file for hanging up
+REST_SECONDS = 0.2
 
 
-class Door:
-    "Takes connections from a socket that listens, and hands them to a port."
+class _Listening:
+    "A socket that listens, and what is done when no file is left to take clients with."
 
     def __init__(self, port: ServicePort, listener: socket.socket):
         self.port, self.listener, self.loop = port, listener, asyncio.get_running_loop()
-        self.reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self.starving = (
-            0.0  # since when no file is left, on `monotonic`; 0: there are some
-        )
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.reserve = _Reserve()
+        # since when no file is left, on `monotonic`; 0: there are some
+        self.starving = 0.0
         self.resting: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -297,8 +316,7 @@ class Door:
         self.loop.remove_reader(self.listener)
         if self.resting:
             self.resting.cancel()
-        if self.reserve >= 0:
-            os.close(self.reserve)
+        self.reserve.close()
 
     def look(self) -> float:  # seconds for which there hasn't been a file for a client
         "Is it still so that no file is left?"
@@ -307,6 +325,42 @@ class Door:
                 os.close(os.dup(self.listener.fileno()))
                 self.starving = 0
         return monotonic() - self.starving if self.starving else 0
+
+    def _take(self) -> None:
+        raise NotImplementedError
+
+    def _hang_up(self, lacking: OSError) -> None:
+        "Let those go who wait, in the place that is kept for that."
+        self.starving = self.starving or monotonic()
+        for _ in range(TAKEN_AT_ONCE):
+            self.reserve.close()
+            try:
+                self.listener.accept()[0].close()
+                self.port.refuse("no open files", system_reason(lacking))
+            except OSError as error:
+                if error.errno in OUT_OF_FILES:  # somebody else has taken the place
+                    self._rest(error)
+                break
+        self.reserve.open()
+
+    def _rest(self, error: OSError) -> None:
+        self.port.counts.events["rests for want of open files"] += 1
+        self.port.complaints.say("nobody can be taken", system_reason(error))
+        self.loop.remove_reader(self.listener)
+        self.resting = self.loop.call_later(REST_SECONDS, self.open)
+
+# %% ../../../nbs/hosts/service/02_port.ipynb #204f9654
+TAKING_SECONDS = 0.01  # after which those that are there get their turn, too
+# that are looked for in a connection's first moment; few requests have more
+_FIRST_BYTES = 32_768
+
+
+class Door(_Listening):
+    "Takes connections from a socket that listens, and hands them to a port."
+
+    def __init__(self, port: ServicePort, listener: socket.socket):
+        super().__init__(port, listener)
+        self.tasks: set[asyncio.Task[Any]] = set()
 
     def _take(self) -> None:
         end = monotonic() + TAKING_SECONDS
@@ -334,44 +388,23 @@ class Door:
             if moment.closing and not moment.rest:
                 connected.close()
                 connection.connection_lost(None)
-                continue
-            handing_over = self.loop.connect_accepted_socket(
-                partial(_itself, connection), connected
-            )
-            task = self.loop.create_task(handing_over)
-            self.tasks.add(task)
-            task.add_done_callback(partial(self._taken, connection))
+            else:
+                self._hand_over(connection, connected)
 
-    def _taken(self, connection: ClientConnection, task: asyncio.Task[Any]) -> None:
+    def _hand_over(
+        self, connection: ClientConnection, connected: socket.socket
+    ) -> None:
+        "What is left is asyncio's, with a transport."
+        handing_over = self.loop.connect_accepted_socket(lambda: connection, connected)
+        task = self.loop.create_task(handing_over)
+        self.tasks.add(task)
+        task.add_done_callback(partial(self._handed_over, connection))
+
+    def _handed_over(
+        self, connection: ClientConnection, task: asyncio.Task[Any]
+    ) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             self.port.refuse("no transport", describe(error))
             connection.transport.get_extra_info("socket").close()
             connection.connection_lost(None)
-
-    def _hang_up(self, lacking: OSError) -> None:
-        "Let those go who wait, in the place that is kept for that."
-        self.starving = self.starving or monotonic()
-        for _ in range(TAKEN_AT_ONCE):
-            if self.reserve >= 0:
-                os.close(self.reserve)
-                self.reserve = -1
-            try:
-                self.listener.accept()[0].close()
-                self.port.refuse("no open files", system_reason(lacking))
-            except OSError as error:
-                if error.errno in OUT_OF_FILES:  # somebody else has taken the place
-                    self._rest(error)
-                break
-        with suppress(OSError):
-            self.reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-
-    def _rest(self, error: OSError) -> None:
-        self.port.counts.events["rests for want of open files"] += 1
-        self.port.complaints.say("nobody can be taken", system_reason(error))
-        self.loop.remove_reader(self.listener)
-        self.resting = self.loop.call_later(REST_SECONDS, self.open)
-
-
-def _itself(connection: ClientConnection) -> ClientConnection:
-    return connection

@@ -18,9 +18,8 @@ __all__ = ['SOCKET', 'REQUEST_LIMIT', 'SERVICE_REPLY_LIMIT', 'SILENCE', 'HEARTBE
 # %% ../../../nbs/hosts/service/00_request.ipynb #b52c243b
 # where clients look, unless they are compiled for another place
 SOCKET = "/run/ra-plugins/socket"
-REQUEST_LIMIT = (
-    131_072  # bytes of a request's netstring; with more, a client runs the script
-)
+# bytes of a request's netstring; with more, a client runs the script
+REQUEST_LIMIT = 131_072
 SERVICE_REPLY_LIMIT = 1_000_000  # bytes of a reply's
 # seconds without a byte after which a client runs the script, and the service lets a
 # client go
@@ -37,7 +36,8 @@ def read_netstring(
     received: bytes,  # so far
     limit: int,  # bytes that there may be
 ) -> bytes | None:  # None while there is more to come
-    "The bytes of the netstring that has been received; `ValueError` if it is none, is too long, or isn't all."
+    """The bytes of the netstring that has been received; `ValueError` if it is none, is
+    too long, or isn't all."""
     length, colon, rest = received[:8].partition(b":")
     if not colon and len(received) < 8:
         if received and not received.isdigit():
@@ -61,16 +61,9 @@ class ServiceRequest:
 
     def pack(self) -> bytes:
         "As it goes over the socket. The client in C does the same."
-        entries = [
-            self.name,
-            str(self.pid),
-            *(f"{name}={value}" for name, value in self.environ.items()),
-        ]
-        return netstring(
-            b"".join(
-                entry.encode("utf-8", "surrogateescape") + b"\0" for entry in entries
-            )
-        )
+        variables = (f"{name}={value}" for name, value in self.environ.items())
+        entries = "\0".join((self.name, str(self.pid), *variables, ""))
+        return netstring(entries.encode("utf-8", "surrogateescape"))
 
     @classmethod
     def unpack(
@@ -78,17 +71,13 @@ class ServiceRequest:
         payload: bytes,  # of the netstring
     ) -> ServiceRequest:
         "Read a request; `ValueError` if it isn't one."
-        name, pid, *entries = (
-            payload.decode("utf-8", "surrogateescape").removesuffix("\0").split("\0")
-        )
+        text = payload.decode("utf-8", "surrogateescape").removesuffix("\0")
+        name, pid, *entries = text.split("\0")
         if not (pid.isascii() and pid.isdigit() and len(pid) < 12):
             raise ValueError("no process number")
         entries.reverse()  # so that the first of two is the last to be put in
-        return cls(
-            name,
-            int(pid),
-            dict([entry.split("=", 1) for entry in entries if "=" in entry]),
-        )
+        pairs = [entry.split("=", 1) for entry in entries if "=" in entry]
+        return cls(name, int(pid), dict(pairs))
 
 # %% ../../../nbs/hosts/service/00_request.ipynb #a1c27c48
 STILL_AT_IT = netstring(b"")
@@ -101,17 +90,13 @@ class ServiceReply:
     output: bytes = b""  # for standard output: commands
     log: list[str] = field(default_factory=list)  # for standard error: lines
     seconds: int = 0  # to wait before it ends
-    section: SectionAnswer | None = field(
-        default=None, compare=False, repr=False
-    )  # what it was made of; stays here
+    # what it was made of; stays here
+    section: SectionAnswer | None = field(default=None, compare=False, repr=False)
 
     def pack(self) -> bytes:
         "As it goes over the socket; `ValueError` if it is too long."
-        lines = (
-            "".join(line + "\n" for line in self.log)
-            .encode("utf-8", "backslashreplace")
-            .replace(b"\0", b"\\x00")
-        )
+        text = "".join(line + "\n" for line in self.log)
+        lines = text.encode("utf-8", "backslashreplace").replace(b"\0", b"\\x00")
         payload = b"%d\0%b\0%b" % (self.seconds * 1000, lines, self.output)
         if len(payload) > SERVICE_REPLY_LIMIT:
             raise ValueError(f"a reply of {len(payload)} bytes")

@@ -37,15 +37,9 @@ def median_bound(
             return bound
     return float("inf")
 
-
-def service_status(
-    counts: Counts,
-    workers: Sequence[
-        Mapping[str, Any]
-    ],  # pid, seconds, connections, leaving, seconds for which it has been silent
-    seconds: float,  # that the service has been there
-) -> dict[str, Any]:
-    "How a service is, for JSON."
+# %% ../../../nbs/hosts/service/08_status.ipynb #e7288119
+def _told_of_plugins(counts: Counts) -> dict[str, Any]:
+    "For each plugin, its verdicts and what they took."
     plugins: dict[str, Any] = {}
     for (plugin, kind), number in sorted(counts.verdicts.items()):
         bound = median_bound(counts, plugin)
@@ -55,31 +49,17 @@ def service_status(
             "median": bound if bound < 1e9 else None,
         }
         plugins.setdefault(plugin, told)["verdicts"][kind] = number
-    questions: dict[str, dict[str, int]] = {}
-    for (kind, how), number in sorted(counts.questions.items()):
-        questions.setdefault(kind, {})[how] = number
-    for kind, number in counts.at_once.items():
-        questions.setdefault(kind, {})["of these at once"] = number
-    answerers: dict[str, dict[str, int]] = {}
-    for (name, what), number in sorted(counts.answerers.items()):
-        answerers.setdefault(name, {})[what] = number
-    return {
-        "version": __version__,
-        "pid": os.getpid(),
-        "seconds": round(seconds, 1),
-        "workers": [dict(worker) for worker in workers],
-        "connections": {
-            "open": sum(worker["connections"] for worker in workers),
-            "all": counts.events["connections"],
-        },
-        "plugins": plugins,
-        "questions": questions,
-        "answerers": answerers,
-        "sent_back": dict(sorted(counts.sent_back.items())),
-        "events": {name: counts.events[name] for name in EVENTS},
-    }
+    return plugins
 
+# %% ../../../nbs/hosts/service/08_status.ipynb #65b5dd04
+def _nested(pairs: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    "By the first part of each key, then by the second."
+    told: dict[str, dict[str, int]] = {}
+    for (first, second), number in sorted(pairs.items()):
+        told.setdefault(first, {})[second] = number
+    return told
 
+# %% ../../../nbs/hosts/service/08_status.ipynb #6b971d93
 # what is told of `Counts.events` besides connections, and the names of the metrics
 EVENTS = {
     "steps cut": "steps_cut",
@@ -94,6 +74,31 @@ EVENTS = {
     "lines of the log that are lost": "log_lines_lost",
 }
 
+
+def service_status(
+    counts: Counts,
+    # pid, seconds, connections, leaving, seconds for which it has been silent
+    workers: Sequence[Mapping[str, Any]],
+    seconds: float,  # that the service has been there
+) -> dict[str, Any]:
+    "How a service is, for JSON."
+    questions = _nested(counts.questions)
+    for kind, number in counts.at_once.items():
+        questions.setdefault(kind, {})["of these at once"] = number
+    open_now = sum(worker["connections"] for worker in workers)
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "seconds": round(seconds, 1),
+        "workers": [dict(worker) for worker in workers],
+        "connections": {"open": open_now, "all": counts.events["connections"]},
+        "plugins": _told_of_plugins(counts),
+        "questions": questions,
+        "answerers": _nested(counts.answerers),
+        "sent_back": dict(sorted(counts.sent_back.items())),
+        "events": {name: counts.events[name] for name in EVENTS},
+    }
+
 # %% ../../../nbs/hosts/service/08_status.ipynb #cd49399f
 def elapsed(seconds: float) -> str:
     "A time as people say it, in its two largest units."
@@ -104,65 +109,7 @@ def elapsed(seconds: float) -> str:
         left %= length
     return " ".join(parts[:2])
 
-
-def status_table(
-    status: Mapping[str, Any],  # as of `service_status`
-) -> str:  # several lines
-    "How a service is, to be read."
-    lines = [
-        f"ra-plugins service {status['version']}, process {status['pid']}, up {elapsed(status['seconds'])}",
-        "",
-    ]
-    workers = [
-        [
-            worker["pid"],
-            elapsed(worker["seconds"]),
-            worker["connections"],
-            _manner(worker),
-        ]
-        for worker in status["workers"]
-    ]
-    lines += _table(["WORKER", "AGE", "CONNECTIONS OPEN", ""], workers)
-    rows = []
-    for name, told in status["plugins"].items():
-        median = f"{told['median'] * 1000:g} ms" if told["median"] else "more"
-        rows.append(
-            [name, sum(told["verdicts"].values()), median, _listed(told["verdicts"])]
-        )
-    lines += _table(["PLUGIN", "DECISIONS", "HALF WITHIN", "VERDICTS"], rows)
-    lines += _table(
-        ["QUESTION", "ANSWERS"],
-        [[kind, _listed(told)] for kind, told in status["questions"].items()],
-    )
-    rest = {"connections": status["connections"]["all"]}
-    rest |= {
-        f"{who}: {what}": number
-        for who, told in status["answerers"].items()
-        for what, number in told.items()
-    }
-    rest |= {
-        f"clients sent back to their scripts: {why}": number
-        for why, number in status["sent_back"].items()
-    }
-    lines += _table(
-        ["SINCE THE START", ""],
-        [[what, number] for what, number in (rest | status["events"]).items()],
-    )
-    return "\n".join(lines[:-1])
-
-
-def _manner(worker: Mapping[str, Any]) -> str:
-    if worker["leaving"]:
-        return "ending"
-    return (
-        f"hasn't answered for {elapsed(worker['silent'])}" if worker["silent"] else ""
-    )
-
-
-def _listed(numbers: Mapping[str, int]) -> str:
-    return ", ".join(f"{what} {number}" for what, number in numbers.items())
-
-
+# %% ../../../nbs/hosts/service/08_status.ipynb #40d7eb37
 def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
     "Lines in columns, numbers to the right, and an empty line; nothing for no rows."
     if not rows:
@@ -179,6 +126,53 @@ def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
     ]
     return [line.rstrip() for line in lines] + [""]
 
+# %% ../../../nbs/hosts/service/08_status.ipynb #d19e86dd
+def _manner(worker: Mapping[str, Any]) -> str:
+    if worker["leaving"]:
+        return "ending"
+    silent = worker["silent"]
+    return f"hasn't answered for {elapsed(silent)}" if silent else ""
+
+
+def _listed(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{what} {number}" for what, number in numbers.items())
+
+
+def _plugin_row(name: str, told: Mapping[str, Any]) -> list[Any]:
+    median = f"{told['median'] * 1000:g} ms" if told["median"] else "more"
+    return [name, sum(told["verdicts"].values()), median, _listed(told["verdicts"])]
+
+# %% ../../../nbs/hosts/service/08_status.ipynb #919ae777
+def _rest(status: Mapping[str, Any]) -> dict[str, int]:
+    "What has no table of its own."
+    rest = {"connections": status["connections"]["all"]}
+    for who, told in status["answerers"].items():
+        rest |= {f"{who}: {what}": number for what, number in told.items()}
+    for why, number in status["sent_back"].items():
+        rest[f"clients sent back to their scripts: {why}"] = number
+    events: dict[str, int] = status["events"]
+    return rest | events
+
+# %% ../../../nbs/hosts/service/08_status.ipynb #e32162ae
+def status_table(
+    status: Mapping[str, Any],  # as of `service_status`
+) -> str:  # several lines
+    "How a service is, to be read."
+    up, process = elapsed(status["seconds"]), status["pid"]
+    lines = [f"ra-plugins service {status['version']}, process {process}, up {up}", ""]
+    workers = [
+        [each["pid"], elapsed(each["seconds"]), each["connections"], _manner(each)]
+        for each in status["workers"]
+    ]
+    lines += _table(["WORKER", "AGE", "CONNECTIONS OPEN", ""], workers)
+    plugins = [_plugin_row(name, told) for name, told in status["plugins"].items()]
+    lines += _table(["PLUGIN", "DECISIONS", "HALF WITHIN", "VERDICTS"], plugins)
+    asked = [[kind, _listed(told)] for kind, told in status["questions"].items()]
+    lines += _table(["QUESTION", "ANSWERS"], asked)
+    rest = [[what, number] for what, number in _rest(status).items()]
+    lines += _table(["SINCE THE START", ""], rest)
+    return "\n".join(lines[:-1])
+
 # %% ../../../nbs/hosts/service/08_status.ipynb #846bc6ee
 STATUS_ENDING = ".status"  # of the second socket's name, behind the first one's
 INQUIRIES = 10  # at a time; above that, whoever has kept us waiting longest is closed
@@ -186,7 +180,29 @@ INQUIRY_SECONDS = 5  # for each, to ask and to be told
 HEAD_BYTES = 8192  # of a question, if there has to be one
 
 
-class Bulletin:
+class _Guests:
+    "Those who have connected, and whom of them we wait for."
+
+    def __init__(self) -> None:
+        self.inside: set[asyncio.StreamWriter] = set()
+        # those who are to ask, or to read; the first for longest
+        self.waited_for: dict[asyncio.StreamWriter, None] = {}
+
+    def has_room(self) -> bool:
+        "Is there room for one more? It is made, if we wait for somebody."
+        if len(self.inside) >= INQUIRIES and self.waited_for:
+            longest = next(iter(self.waited_for))
+            self.gone(longest)
+            longest.transport.abort()
+        return len(self.inside) < INQUIRIES
+
+    def gone(self, writer: asyncio.StreamWriter) -> None:
+        "One has left."
+        self.inside.discard(writer)
+        self.waited_for.pop(writer, None)
+
+# %% ../../../nbs/hosts/service/08_status.ipynb #3e2f7636
+class Bulletin(_Guests):
     "Tells everybody who connects how things are, once."
 
     def __init__(
@@ -196,52 +212,42 @@ class Bulletin:
         # the numbers of those who may ask on a Unix socket; None: everybody
         users: Collection[int] | None = None,
     ):
+        super().__init__()
         self.told, self.asked, self.users = told, asked, users
-        self.inside: set[asyncio.StreamWriter] = set()
-        self.waited_for: dict[
-            asyncio.StreamWriter, None
-        ] = {}  # those who are to ask, or to read; the first for longest
 
     async def tell(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         "Serve one connection, in bounds."
-        if not self._may(writer) or not self._has_room():
+        if not self._may(writer) or not self.has_room():
             writer.transport.abort()
             return
         self.inside.add(writer)
         try:
             async with asyncio.timeout(INQUIRY_SECONDS):
-                self.waited_for[writer] = None
-                head = await reader.readuntil(b"\r\n\r\n") if self.asked else b""
-                self.waited_for.pop(writer, None)
-                writer.transport.set_write_buffer_limits(0)
-                writer.write(await self.told(head))
-                self.waited_for[writer] = None
-                await writer.drain()
-                writer.close()
+                await self._hear_and_tell(reader, writer)
         except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError):
             pass
         finally:
-            self.inside.discard(writer)
-            self.waited_for.pop(writer, None)
+            self.gone(writer)
             if not writer.is_closing():
                 writer.transport.abort()
 
-    def _has_room(self) -> bool:
-        "Is there room for one more? It is made, if we wait for somebody."
-        if len(self.inside) >= INQUIRIES and self.waited_for:
-            longest = next(iter(self.waited_for))
-            del self.waited_for[longest]
-            self.inside.discard(longest)
-            longest.transport.abort()
-        return len(self.inside) < INQUIRIES
+    async def _hear_and_tell(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.waited_for[writer] = None
+        head = await reader.readuntil(b"\r\n\r\n") if self.asked else b""
+        self.waited_for.pop(writer, None)
+        writer.transport.set_write_buffer_limits(0)
+        writer.write(await self.told(head))
+        self.waited_for[writer] = None
+        await writer.drain()
+        writer.close()
 
     def _may(self, writer: asyncio.StreamWriter) -> bool:
-        return (
-            self.users is None
-            or peer_user(writer.get_extra_info("socket")) in self.users
-        )
+        users = self.users
+        return users is None or peer_user(writer.get_extra_info("socket")) in users
 
 # %% ../../../nbs/hosts/service/08_status.ipynb #ea197b84
 STATUS_LIMIT = 16_000_000  # bytes of an answer
@@ -253,6 +259,7 @@ def ask_status(
 ) -> dict[str, Any]:
     "Ask a running service how it is; `Fault` if nobody answers."
     where, end, answer = path + STATUS_ENDING, monotonic() + seconds, b""
+    named = printable(where)
     try:
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(seconds)
@@ -261,13 +268,13 @@ def ask_status(
                 answer += data
                 asking.settimeout(max(end - monotonic(), 0.001))
     except OSError as error:
-        raise Fault(
-            f"no service answers on {printable(where)}: {system_reason(error)}"
-        ) from None
+        what = f"no service answers on {named}: {system_reason(error)}"
+        raise Fault(what) from None
     with suppress(ValueError):
         status = json.loads(answer)
         if isinstance(status, dict) and "workers" in status:
             return status
     raise Fault(
-        f"what answers on {printable(where)} is no service of ours, or it lets nobody of our name ask"
+        f"what answers on {named} is no service of ours, "
+        "or it lets nobody of our name ask"
     )

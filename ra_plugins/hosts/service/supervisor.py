@@ -49,8 +49,8 @@ from ra_plugins.support.log import printable
 from ra_plugins.support.systemd import inherited_sockets, tell_systemd
 
 # %% auto #0
-__all__ = ['CALLERS', 'READY_SECONDS', 'STUCK_SECONDS', 'LOOK_SECONDS', 'SILENT_SECONDS', 'STARVING_SECONDS', 'SHORT_LIFE',
-           'LONGEST_PAUSE', 'LINE_BYTES', 'ServiceOptions', 'settings_in', 'read_settings', 'user_number',
+__all__ = ['CALLERS', 'LINE_BYTES', 'READY_SECONDS', 'STUCK_SECONDS', 'SHORT_LIFE', 'LONGEST_PAUSE', 'LOOK_SECONDS',
+           'STARVING_SECONDS', 'SILENT_SECONDS', 'ServiceOptions', 'settings_in', 'read_settings', 'user_number',
            'known_users', 'Worker', 'Supervisor', 'run_service']
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #dbb294ad
@@ -65,24 +65,20 @@ class ServiceOptions:
     workers: int = 1  # processes that decide
     # a file with NAME=VALUE lines for the answerers; empty: the environment is all
     settings: str = ""
-    files: list[str] = field(
-        default_factory=list
-    )  # paths of files that hold plugins of others
+    # paths of files that hold plugins of others
+    files: list[str] = field(default_factory=list)
     user: str = ""  # whom to run as; empty: as whoever starts it
-    group: str = (
-        ""  # who may connect besides; empty: the group of the first of `callers`
-    )
+    # who may connect besides; empty: the group of the first of `callers`
+    group: str = ""
     mode: int = 0o660  # the socket's
-    callers: Sequence[str] = (
-        CALLERS  # users who may ask, besides root and the one it runs as
-    )
+    # users who may ask, besides root and the one it runs as
+    callers: Sequence[str] = CALLERS
     limit: int = CONNECTIONS  # connections at a time, for each worker
     grace: float = 60  # seconds for what has been taken, at the end
     # the file for a line of JSON a verdict; `-` for the service's log, empty for none
     verdicts: str = ""
-    metrics: tuple[str, int] | None = (
-        None  # the address and the port where Prometheus may ask
-    )
+    # the address and the port where Prometheus may ask
+    metrics: tuple[str, int] | None = None
     ahead: bool = True  # ask what is sure to be asked later as soon as it is known
     postfix: Sequence[PolicyPlace] = ()  # where Postfix asks
     policy_seconds: float = POLICY_SECONDS  # for one request of Postfix
@@ -91,14 +87,14 @@ class ServiceOptions:
 def settings_in(
     path: str,
 ) -> Iterator[tuple[int, str, str]]:  # line, name and value
-    "What a file sets: NAME=VALUE on each line, # in front of a comment. `Fault` if it can't be used."
+    """What a file sets: NAME=VALUE on each line, # in front of a comment. `Fault` if it
+    can't be used."""
     try:
         raw = Control(os.curdir).read(path)
     except OSError as error:
         raise Fault(f"can't read {path}: {error.strerror}") from None
-    for number, line in enumerate(
-        raw.removeprefix(BOM).decode("utf-8", "surrogateescape").split("\n"), 1
-    ):
+    text = raw.removeprefix(BOM).decode("utf-8", "surrogateescape")
+    for number, line in enumerate(text.split("\n"), 1):
         name, equals, value = line.strip().partition("=")
         if not name or name.startswith("#"):
             continue
@@ -132,14 +128,14 @@ def known_users(
     names may be missing."""
     found = {0, os.geteuid()}
     for name in names:
-        with suppress(KeyError):
-            found.add(pwd.getpwnam(name).pw_uid)
-            continue
-        if name not in CALLERS:
-            raise Fault(f"there is no user {printable(name)}")
+        try:
+            found.add(user_number(name))
+        except Fault:
+            if name not in CALLERS:
+                raise
     return sorted(found)
 
-
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #3e5094d6
 def _group_number(options: ServiceOptions) -> int:  # -1: as it comes
     "The group of the socket."
     if options.group:
@@ -150,52 +146,96 @@ def _group_number(options: ServiceOptions) -> int:  # -1: as it comes
     for name in options.callers:
         with suppress(KeyError):
             number = pwd.getpwnam(name).pw_gid
-            return (
-                number
-                if os.geteuid() == 0 or number in (os.getegid(), *os.getgroups())
-                else -1
-            )
+            ours = os.geteuid() == 0 or number in (os.getegid(), *os.getgroups())
+            return number if ours else -1
     return -1
 
-# %% ../../../nbs/hosts/service/07_supervisor.ipynb #5f2f0955
-class Worker:
-    "A worker's process."
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #8edcbd48
+class _Sockets:
+    "All that a service listens at. `Fault` if it can't."
 
-    def __init__(self, process: asyncio.subprocess.Process):
-        self.process, self.born = process, monotonic()
-        self.ready, self.counted, self.ended = (
-            asyncio.Event(),
-            asyncio.Event(),
-            asyncio.Event(),
-        )
+    def __init__(self, options: ServiceOptions, log: Callable[[str], None]):
+        self.options, self.log = options, log
+        # -1: us
+        as_other = options.user and os.geteuid() == 0
+        self.owner = user_number(options.user) if as_other else -1
+        self.status: UnixListener | None = None
+        self.policies: list[socket.socket] = []  # where Postfix asks
+        self.inherited = inherited_sockets()
+        self.listener = self._for_clients()
+        try:
+            if self.listener:
+                self.listener.setblocking(False)
+                self.status = self._for_status()
+            for place in options.postfix:
+                self.policies.append(
+                    policy_listener(place, self.owner, log, self.inherited)
+                )
+        except BaseException:
+            self.remove()
+            raise
+
+    def _for_clients(self) -> socket.socket | None:
+        "The socket that systemd has opened, or one of our own."
+        if not self.options.socket:
+            return None
+        for each in self.inherited:
+            if not any(listens_there(each, place) for place in self.options.postfix):
+                return each
+        return self._made(self.options.socket)
+
+    def _for_status(self) -> UnixListener | None:
+        "The one beside it; None if there can't be one."
+        try:
+            return self._made(self.options.socket + STATUS_ENDING)
+        except Fault as fault:
+            self.log(f"nobody can ask for the status: {fault}")
+            return None
+
+    def _made(self, path: str) -> UnixListener:
+        group = _group_number(self.options)
+        return UnixListener(path, self.options.mode, self.owner, group)
+
+    def remove(self) -> None:
+        "Close them, and take away the names of those that we have opened."
+        for each in (self.listener, self.status, *self.policies):
+            if isinstance(each, UnixListener):
+                each.remove()
+            elif each:
+                each.close()
+
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #95cbf106
+def _become(name: str) -> None:
+    "Be the user that we are to run as, if we are root."
+    if not name or os.geteuid() != 0:
+        return
+    entry = pwd.getpwnam(name)
+    os.initgroups(name, entry.pw_gid)
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #2c990016
+class _Heard:
+    "What a worker has told us, and whether it owes us an answer."
+
+    process: asyncio.subprocess.Process
+
+    def __init__(self) -> None:
+        self.ready, self.counted = asyncio.Event(), asyncio.Event()
         self.counts: dict[str, list[Any]] = {}
         self.open = 0  # connections
         self.starving = 0.0  # seconds for which it has had no open file for a client
-        self.asked = (
-            0.0  # since when it owes us an answer, on `monotonic`; 0: it doesn't
-        )
-        self.leaving = self.killed = (
-            False  # has it been told to end, has it been made to?
-        )
-        self.following = asyncio.ensure_future(self._follow())
+        self.asked = 0.0  # since when it owes an answer, on `monotonic`; 0: it doesn't
 
-    async def _follow(self) -> None:
-        "Read what it says, until it ends."
-        output: asyncio.StreamReader = self.process.stdout  # type: ignore[assignment]
-        while line := await output.readline():
-            said = json.loads(line)
-            if "ready" in said:
-                self.ready.set()
-            else:
-                self.counts, self.open, self.starving = (
-                    said["counts"],
-                    said["open"],
-                    said["starving"],
-                )
-                self.asked = 0
-                self.counted.set()
-        await self.process.wait()
-        self.ended.set()
+    def hear(self, line: bytes) -> None:
+        "It has said something."
+        said = json.loads(line)
+        if "ready" in said:
+            self.ready.set()
+            return
+        self.counts, self.open = said["counts"], said["open"]
+        self.starving, self.asked = said["starving"], 0
+        self.counted.set()
 
     async def count(
         self,
@@ -210,6 +250,26 @@ class Worker:
         except (TimeoutError, OSError):
             return False
         return True
+
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #53d925e9
+class Worker(_Heard):
+    "A worker's process."
+
+    def __init__(self, process: asyncio.subprocess.Process):
+        super().__init__()
+        self.process, self.born = process, monotonic()
+        self.ended = asyncio.Event()
+        self.leaving = False  # has it been told to end?
+        self.killed = False  # has it been made to?
+        self.following = asyncio.ensure_future(self._follow())
+
+    async def _follow(self) -> None:
+        "Hear what it says, until it ends."
+        output: asyncio.StreamReader = self.process.stdout  # type: ignore[assignment]
+        while line := await output.readline():
+            self.hear(line)
+        await self.process.wait()
+        self.ended.set()
 
     def silent(self) -> float:  # seconds
         "How long it has owed us an answer."
@@ -227,253 +287,90 @@ class Worker:
         with suppress(ProcessLookupError):
             self.process.kill()
 
-# %% ../../../nbs/hosts/service/07_supervisor.ipynb #50b439f3
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #25426148
+LINE_BYTES = 16_000_000  # that a worker's counts may have
+
+
+def _order(options: ServiceOptions, sockets: _Sockets, users: list[int]) -> Order:
+    "What a worker is told."
+    listener = sockets.listener
+    order = Order(
+        listener.fileno() if listener else -1,
+        options.files,
+        users,
+        options.limit,
+        options.grace,
+        options.verdicts,
+        options.ahead,
+        policy_seconds=options.policy_seconds,
+    )
+    pairs = zip(options.postfix, sockets.policies, strict=True)
+    order.policies = [(place.chain, each.fileno()) for place, each in pairs]
+    return order
+
+
+async def _started(order: Order, settings: dict[str, str]) -> Worker:
+    """A worker; `Fault` if the system has no room for another process, or for what
+    follows it."""
+    descriptors = (order.descriptor, *(each for _, each in order.policies))
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *order.words(),
+            pass_fds=[each for each in descriptors if each >= 0],
+            env={**os.environ, **settings},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LINE_BYTES,
+        )
+    except OSError as error:
+        raise Fault(f"can't start a worker: {system_reason(error)}") from None
+    except RuntimeError as error:  # no thread that would wait for it
+        raise Fault(f"can't start a worker: {error}") from None
+    return Worker(process)
+
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #2ec488fd
 READY_SECONDS = 60  # for a worker to be ready
 STUCK_SECONDS = 15  # without an answer, after which a worker is killed
-LOOK_SECONDS = 5  # between two looks at a worker
-SILENT_SECONDS = 1  # without an answer, after which whoever asks how we are is told
-STARVING_SECONDS = (
-    30  # without an open file for a client, after which a worker is replaced
-)
-SHORT_LIFE = 10  # seconds; a worker that ends sooner is replaced later
-LONGEST_PAUSE = 30  # seconds before a worker is replaced
 
 
-class Supervisor:
-    "Owns the socket, and keeps workers at work. `Fault` where it can't."
+async def _first(*awaited: Any) -> None:
+    "Wait for the first of these."
+    tasks = [asyncio.ensure_future(each) for each in awaited]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
-    def __init__(
-        self, options: ServiceOptions, log: Callable[[str], None] = log_to_stderr
-    ):
+
+async def _all_ready(new: list[Worker]) -> None:
+    "Wait until these are ready; `Fault` if one isn't in time, or ends."
+    starting = [
+        asyncio.ensure_future(_first(each.ready.wait(), each.ended.wait()))
+        for each in new
+    ]
+    await asyncio.wait(starting, timeout=READY_SECONDS)
+    for task in starting:
+        task.cancel()
+    if not all(each.ready.is_set() and not each.ended.is_set() for each in new):
+        raise Fault("a worker hasn't come up; what it has said stands above")
+
+
+def _summed(snapshots: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
+    return counts_to_json(counts_from_json(snapshots))
+
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #647a0dcd
+class _Team:
+    "Workers: started, counted, and seen off."
+
+    def __init__(self, options: ServiceOptions, log: Callable[[str], None]):
         self.options, self.log = options, log
         self.workers: list[Worker] = []  # that take clients
-        self.living: list[
-            Worker
-        ] = []  # these, and those that answer what they have taken
+        self.living: list[Worker] = []  # these, and those that are about to end
+        self.past: list[dict[str, list[Any]]] = []  # counts of workers that have ended
         self.own = Counts()  # what we have counted ourselves
-        self.complaints = Complaints(log)
-        self.past: list[
-            dict[str, list[Any]]
-        ] = []  # what workers had counted that have ended
-        self.pause, self.ending, self.began = 0.0, False, monotonic()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.reloading: asyncio.Task[None] | None = None
-        self.status: UnixListener | None = None
-        self.policies: list[socket.socket] = []  # where Postfix asks
-        self.inherited = inherited_sockets()
-        self.listener, self.others = self._listen(), list[asyncio.Server]()
-        try:
-            if self.listener:
-                self.listener.setblocking(False)
-                self.status = self._listen_for_status()
-            for place in options.postfix:
-                self.policies.append(
-                    policy_listener(place, self._owner(), log, self.inherited)
-                )
-            self._become_user()
-            self.users = known_users(options.callers)
-        except BaseException:
-            self._stop_listening()
-            raise
-
-    def _listen_for_status(self) -> UnixListener | None:
-        """The socket beside ours, for whoever wants to know how we are. Where there
-        can't be one, mail goes on without."""
-        try:
-            return self._unix_listener(self.options.socket + STATUS_ENDING)
-        except Fault as fault:
-            self.log(f"nobody can ask for the status: {fault}")
-            return None
-
-    async def _listen_to_others(self) -> None:
-        "Answer those who ask how we are; `Fault` where Prometheus can't."
-        if self.status:
-            status = Bulletin(self._status_line, users=self.users)
-            self.others.append(
-                await asyncio.start_unix_server(status.tell, sock=self.status)
-            )
-        if self.options.metrics:
-            self.others.append(await self._serve_metrics(*self.options.metrics))
-
-    async def _serve_metrics(self, host: str, port: int) -> asyncio.Server:
-        "Answer Prometheus."
-        try:
-            from ra_plugins.hosts.service.figures import http_answer, metrics_page
-        except ModuleNotFoundError as error:
-            raise Fault(
-                f"metrics need {error.name}: pip install 'ra-plugins[service]'"
-            ) from None
-
-        async def told(head: bytes) -> bytes:
-            counts = await self.counts()
-            open_now = sum(worker.open for worker in self.living)
-            silent = sum(worker.silent() >= SILENT_SECONDS for worker in self.living)
-            return http_answer(
-                head,
-                metrics_page(
-                    counts,
-                    len(self.workers),
-                    open_now,
-                    monotonic() - self.began,
-                    silent,
-                ),
-            )
-
-        try:
-            return await asyncio.start_server(
-                Bulletin(told, asked=True).tell, host, port, limit=HEAD_BYTES
-            )
-        except (OSError, UnicodeError) as error:
-            raise Fault(
-                f"can't tell metrics on {printable(host)} port {port}: {system_reason(error)}"
-            ) from None
-
-    async def _status_line(self, head: bytes) -> bytes:
-        counts, now = await self.counts(), monotonic()
-        workers = [
-            {
-                "pid": worker.process.pid,
-                "seconds": round(now - worker.born, 1),
-                "connections": worker.open,
-                "leaving": worker.leaving,
-                "silent": round(silent, 1)
-                if (silent := worker.silent()) >= SILENT_SECONDS
-                else 0,
-            }
-            for worker in self.living
-        ]
-        return (
-            json.dumps(service_status(counts, workers, now - self.began)).encode()
-            + b"\n"
-        )
-
-    def _listen(self) -> socket.socket | None:
-        "The socket that systemd has opened, or one of our own."
-        if not self.options.socket:
-            return None
-        for each in self.inherited:
-            if not any(listens_there(each, place) for place in self.options.postfix):
-                return each
-        return self._unix_listener(self.options.socket)
-
-    def policy_places(self) -> list[str]:
-        "Where Postfix asks, with the ports that the system has chosen."
-        pairs = zip(self.options.postfix, self.policies, strict=True)
-        return [
-            str(place if place.path else place._replace(port=each.getsockname()[1]))
-            for place, each in pairs
-        ]
-
-    def _unix_listener(self, path: str) -> UnixListener:
-        return UnixListener(
-            path, self.options.mode, self._owner(), _group_number(self.options)
-        )
-
-    def _owner(self) -> int:  # -1: us
-        "Whose the sockets are."
-        return (
-            user_number(self.options.user)
-            if self.options.user and os.geteuid() == 0
-            else -1
-        )
-
-    def _become_user(self) -> None:
-        "Be the user that we are to run as, if we are root."
-        name = self.options.user
-        if not name or os.geteuid() != 0:
-            return
-        entry = pwd.getpwnam(name)
-        os.initgroups(name, entry.pw_gid)
-        os.setgid(entry.pw_gid)
-        os.setuid(entry.pw_uid)
-
-    def _stop_listening(self) -> None:
-        "Close our sockets, and take away the names of those that we have opened."
-        for each in (self.listener, self.status, *self.policies):
-            if isinstance(each, UnixListener):
-                each.remove()
-            elif each:
-                each.close()
-
-    async def start(self) -> None:
-        "Start the workers; `Fault` if they can't be."
-        allow_files(self.options.limit, self.log, SPARE_FILES + ANSWERER_FILES)
-        if fault := verdicts_fault(self.options.verdicts):
-            raise Fault(fault)
-        await self._listen_to_others()
-        self.workers = await self._new_workers(self.options.workers)
-        self._do(self._look())
-
-    async def _new_workers(self, number: int) -> list[Worker]:
-        """So many workers that are ready; `Fault` where they don't get there, and then
-        there are none."""
-        settings = read_settings(self.options.settings) if self.options.settings else {}
-        new: list[Worker] = []
-        try:
-            for _ in range(number):
-                new.append(await self._new_worker(settings))
-            await self._all_ready(new)
-        except Fault:
-            for worker in new:
-                worker.kill()
-            raise
-        self.living += new
-        for worker in new:
-            self._do(self._replace_at_end(worker))
-        return new
-
-    async def _all_ready(self, new: list[Worker]) -> None:
-        "Wait until these are ready; `Fault` if one isn't in time, or ends."
-        starting = [
-            asyncio.ensure_future(_first(worker.ready.wait(), worker.ended.wait()))
-            for worker in new
-        ]
-        await asyncio.wait(starting, timeout=READY_SECONDS)
-        for each in starting:
-            each.cancel()
-        if not all(
-            worker.ready.is_set() and not worker.ended.is_set() for worker in new
-        ):
-            raise Fault("a worker hasn't come up; what it has said stands above")
-
-    async def _new_worker(self, settings: dict[str, str]) -> Worker:
-        """One worker; `Fault` where the system has no room for another process, or for
-        what follows it."""
-        options = self.options
-        descriptor = self.listener.fileno() if self.listener else -1
-        order = Order(
-            descriptor,
-            options.files,
-            self.users,
-            options.limit,
-            options.grace,
-            options.verdicts,
-            options.ahead,
-        )
-        order.policies = [
-            (place.chain, each.fileno())
-            for place, each in zip(options.postfix, self.policies, strict=True)
-        ]
-        order.policy_seconds = options.policy_seconds
-        descriptors = [
-            each
-            for each in (descriptor, *(each for _, each in order.policies))
-            if each >= 0
-        ]
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *order.words(),
-                pass_fds=descriptors,
-                env={**os.environ, **settings},
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                limit=LINE_BYTES,
-            )
-        except OSError as error:
-            raise Fault(f"can't start a worker: {system_reason(error)}") from None
-        except RuntimeError as error:  # no thread that would wait for it
-            raise Fault(f"can't start a worker: {error}") from None
-        return Worker(process)
+        self.sockets, self.users = _Sockets(options, log), list[int]()
 
     def _do(self, coroutine: Any) -> asyncio.Task[None]:
         "Keep something going until we end."
@@ -482,35 +379,141 @@ class Supervisor:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    async def _replace_at_end(self, worker: Worker) -> None:
-        "When a worker ends that wasn't told to, put another in its place."
+    async def _new_workers(self, number: int) -> list[Worker]:
+        "So many workers that are ready; `Fault` if one of them doesn't get there."
+        settings = read_settings(self.options.settings) if self.options.settings else {}
+        order, new = _order(self.options, self.sockets, self.users), list[Worker]()
+        try:
+            for _ in range(number):
+                new.append(await _started(order, settings))
+            await _all_ready(new)
+        except Fault:
+            for worker in new:
+                worker.kill()
+            raise
+        self.living += new
+        for worker in new:
+            self._do(self._at_end(worker))
+        return new
+
+    async def _at_end(self, worker: Worker) -> None:
+        "When a worker has ended, keep what it counted."
         await worker.ended.wait()
         self.past = [_summed(self.past + [worker.counts])]
         self.living.remove(worker)
+
+    def _see_off(self, worker: Worker) -> None:
+        "Let a worker answer what it has taken, and see to it that it ends."
+        worker.leave()
+        self._do(self._kill_later(worker))
+
+    async def _kill_later(self, worker: Worker) -> None:
+        seconds = self.options.grace + STUCK_SECONDS
+        try:
+            await asyncio.wait_for(worker.ended.wait(), seconds)
+        except TimeoutError:
+            self.log("a worker that was told to end hasn't: killed")
+            worker.kill()
+
+    async def counts(self) -> Counts:
+        "What has been counted by all, as it is now."
+        asked = [worker.count(1) for worker in self.living if not worker.leaving]
+        await asyncio.gather(*asked)
+        of_workers = [worker.counts for worker in self.living]
+        total = counts_from_json([*self.past, *of_workers, counts_to_json(self.own)])
+        total.events["lines of the log that are lost"] += LOG.lost
+        return total
+
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #983d5d02
+class _StandIn:
+    "Hangs up on whoever calls, while there is nobody to answer."
+
+    def __init__(self, listener: socket.socket, own: Counts, complaints: Complaints):
+        self.listener, self.own, self.complaints = listener, own, complaints
+        self.needed = False
+
+    def stand(self, needed: bool) -> None:
+        "Begin, or stop."
+        self.needed = needed
+        self._listen()
+
+    def _listen(self) -> None:
+        if self.listener.fileno() < 0:
+            return
+        loop = asyncio.get_running_loop()
+        if self.needed:
+            loop.add_reader(self.listener, self._hang_up)
+        else:
+            loop.remove_reader(self.listener)
+
+    def _hang_up(self) -> None:
+        try:
+            self.listener.accept()[0].close()
+            self.own.sent_back["no worker"] += 1
+        except BlockingIOError:  # a worker has been quicker
+            pass
+        except OSError as error:  # no open file
+            what = "there is no worker, and nobody can be taken"
+            self.complaints.say(what, system_reason(error))
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self.listener)
+            loop.call_later(REST_SECONDS, self._listen)
+
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #71278024
+SHORT_LIFE = 10  # seconds; a worker that ends sooner is replaced later
+LONGEST_PAUSE = 30  # seconds before a worker is replaced
+
+
+def _longer(pause: float) -> float:  # seconds
+    return min(max(2 * pause, 1), LONGEST_PAUSE)
+
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #bf8ec00d
+class _Replacing(_Team):
+    "A team in which nobody is missing for long."
+
+    def __init__(self, options: ServiceOptions, log: Callable[[str], None]):
+        super().__init__(options, log)
+        self.complaints, self.pause, self.ending = Complaints(log), 0.0, False
+        listener = self.sockets.listener
+        self.stand_in = (
+            _StandIn(listener, self.own, self.complaints) if listener else None
+        )
+
+    def _stand_in(self) -> None:
+        "Hang up on callers if there is no worker."
+        if self.stand_in:
+            self.stand_in.stand(not (self.workers or self.ending))
+
+    async def _at_end(self, worker: Worker) -> None:
+        "When a worker ends that wasn't told to, put another in its place."
+        await super()._at_end(worker)
         if worker.leaving:
             return
         if worker in self.workers:
             self.workers.remove(worker)
         self._stand_in()
-        self.own.events[
-            "workers killed" if worker.killed else "workers that ended by themselves"
-        ] += 1
-        short = monotonic() - worker.born < SHORT_LIFE
-        self.pause = min(max(2 * self.pause, 1), LONGEST_PAUSE) if short else 0
-        status = worker.process.returncode
-        how = (
-            f"by signal {-status}" if status and status < 0 else f"with status {status}"
-        )
-        self.log(
-            f"a worker has ended {how}; another starts{f' in {self.pause:g} s' if self.pause else ''}"
-        )
+        self._tell_end(worker)
         while not self.ending and len(self.workers) < self.options.workers:
             await asyncio.sleep(self.pause)
             try:
                 self._take(await self._new_workers(1))
             except Fault as error:
-                self.pause = min(max(2 * self.pause, 1), LONGEST_PAUSE)
+                self.pause = _longer(self.pause)
                 self.log(f"no worker: {error}; trying again in {self.pause:g} s")
+
+    def _tell_end(self, worker: Worker) -> None:
+        "Count and log how it ended, and find out when the next one may start."
+        killed, status = worker.killed, worker.process.returncode
+        self.own.events[
+            "workers killed" if killed else "workers that ended by themselves"
+        ] += 1
+        short = monotonic() - worker.born < SHORT_LIFE
+        self.pause = _longer(self.pause) if short else 0
+        how = f"with status {status}"
+        if status and status < 0:
+            how = f"by signal {-status}"
+        when = f" in {self.pause:g} s" if self.pause else ""
+        self.log(f"a worker has ended {how}; another starts{when}")
 
     def _take(self, new: list[Worker]) -> None:
         """Have new workers among ours. If there are enough by now, since all were
@@ -522,60 +525,18 @@ class Supervisor:
                 self.workers.append(worker)
         self._stand_in()
 
-    def _see_off(self, worker: Worker) -> None:
-        "Let a worker answer what it has taken, and see to it that it ends."
-        worker.leave()
-        self._do(self._kill_later(worker))
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #50c3fdad
+LOOK_SECONDS = 5  # between two looks at a worker
+# without an open file for a client, after which a worker is replaced
+STARVING_SECONDS = 30
 
-    async def _kill_later(self, worker: Worker) -> None:
-        try:
-            await asyncio.wait_for(
-                worker.ended.wait(), self.options.grace + STUCK_SECONDS
-            )
-        except TimeoutError:
-            self.log("a worker that was told to end hasn't: killed")
-            worker.kill()
 
-    def _stand_in(self) -> None:
-        """While there is no worker, hang up on whoever calls, so that it runs its
-        script at once; stop that when there is one."""
-        loop = asyncio.get_running_loop()
-        if self.listener is None or self.listener.fileno() < 0:
-            return
-        if self.workers or self.ending:
-            loop.remove_reader(self.listener)
-        else:
-            loop.add_reader(self.listener, self._hang_up)
-
-    def _hang_up(self) -> None:
-        if self.listener is None:
-            return
-        try:
-            self.listener.accept()[0].close()
-            self.own.sent_back["no worker"] += 1
-        except BlockingIOError:  # a worker has been quicker
-            pass
-        except OSError as error:  # no open file
-            self.complaints.say(
-                "there is no worker, and nobody can be taken", system_reason(error)
-            )
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(self.listener)
-            loop.call_later(REST_SECONDS, self._stand_in)
-
-    def failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Say what has gone wrong outside of what we wait for; a connection that can't
-        be taken, for example."""
-        error = context.get("exception")
-        self.own.events["errors outside of decisions"] += 1
-        self.complaints.say(
-            "an error",
-            f"{context.get('message')}{': ' + describe(error) if error else ''}",
-        )
+class _Watching(_Replacing):
+    "A team that is looked after."
 
     async def _look(self) -> None:
-        """Ask the workers for their counts, kill who hangs, and replace who can't take
-        clients."""
+        """Ask the workers for their counts, kill those that hang, and replace those
+        that can't take clients."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             LOG.catch_up()
@@ -584,34 +545,121 @@ class Supervisor:
                 if worker.starving >= STARVING_SECONDS and not self.ending:
                     await self._replace(worker)
 
-    async def _replace(self, worker: Worker) -> None:
-        "Put another worker in the place of one that has no open files left."
-        try:
-            new = await self._new_workers(1)
-        except Fault as error:
-            self.log(
-                f"a worker has had no open files for {STARVING_SECONDS} s, and no other can take over: {error}"
-            )
-            return
-        if worker in self.workers:
-            self.workers.remove(worker)
-            self.own.events["workers replaced"] += 1
-            self.log(
-                f"a worker has had no open files for {STARVING_SECONDS} s; another takes over"
-            )
-            self._see_off(worker)
-        self._take(new)
-
     async def _look_at(self, worker: Worker) -> None:
-        if (
-            not await worker.count(STUCK_SECONDS)
-            and not worker.ended.is_set()
-            and not worker.leaving
-        ):
+        if await worker.count(STUCK_SECONDS):
+            return
+        if not worker.ended.is_set() and not worker.leaving:
             self.log(f"a worker hasn't answered for {STUCK_SECONDS} s: killed")
             worker.killed = True
             with suppress(ProcessLookupError):
                 worker.process.kill()
+
+    async def _replace(self, worker: Worker) -> None:
+        "Put another worker in the place of one that has no open files left."
+        what = f"a worker has had no open files for {STARVING_SECONDS} s"
+        try:
+            new = await self._new_workers(1)
+        except Fault as error:
+            self.log(f"{what}, and no other can take over: {error}")
+            return
+        if worker in self.workers:
+            self.workers.remove(worker)
+            self.own.events["workers replaced"] += 1
+            self.log(f"{what}; another takes over")
+            self._see_off(worker)
+        self._take(new)
+
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #ce69a895
+# without an answer, after which whoever asks how we are is told
+SILENT_SECONDS = 1
+
+
+def _seen(worker: Worker) -> dict[str, Any]:
+    "How a worker is, for the status."
+    silent = worker.silent()
+    return {
+        "pid": worker.process.pid,
+        "seconds": round(monotonic() - worker.born, 1),
+        "connections": worker.open,
+        "leaving": worker.leaving,
+        "silent": round(silent, 1) if silent >= SILENT_SECONDS else 0,
+    }
+
+
+class _Desk:
+    "Answers those who ask how a team is."
+
+    def __init__(self, team: _Team):
+        self.team, self.began = team, monotonic()
+
+    async def line(self, head: bytes) -> bytes:
+        "The status, as a line of JSON."
+        counts, workers = await self.team.counts(), map(_seen, self.team.living)
+        status = service_status(counts, [*workers], monotonic() - self.began)
+        return json.dumps(status).encode() + b"\n"
+
+    async def serve_metrics(self, host: str, port: int) -> asyncio.Server:
+        "Answer Prometheus; `Fault` if we can't."
+        try:
+            from ra_plugins.hosts.service.figures import http_answer, metrics_page
+        except ModuleNotFoundError as error:
+            what = f"metrics need {error.name}: pip install 'ra-plugins[service]'"
+            raise Fault(what) from None
+
+        async def told(head: bytes) -> bytes:
+            counts, team = await self.team.counts(), self.team
+            open_now = sum(worker.open for worker in team.living)
+            silent = sum(worker.silent() >= SILENT_SECONDS for worker in team.living)
+            up = monotonic() - self.began
+            page = metrics_page(counts, len(team.workers), open_now, up, silent)
+            return http_answer(head, page)
+
+        try:
+            tell = Bulletin(told, asked=True).tell
+            return await asyncio.start_server(tell, host, port, limit=HEAD_BYTES)
+        except (OSError, UnicodeError) as error:
+            what = f"can't tell metrics on {printable(host)} port {port}"
+            raise Fault(f"{what}: {system_reason(error)}") from None
+
+# %% ../../../nbs/hosts/service/07_supervisor.ipynb #c4235d02
+class Supervisor(_Watching):
+    "Owns the socket, and keeps workers at work. `Fault` if it can't."
+
+    def __init__(
+        self, options: ServiceOptions, log: Callable[[str], None] = log_to_stderr
+    ):
+        super().__init__(options, log)
+        self.desk, self.others = _Desk(self), list[asyncio.Server]()
+        self.reloading: asyncio.Task[None] | None = None
+        try:
+            _become(options.user)
+            self.users = known_users(options.callers)
+        except BaseException:
+            self.sockets.remove()
+            raise
+
+    def policy_places(self) -> list[str]:
+        "Where Postfix asks, with the ports that the system has chosen."
+        return [
+            str(place if place.path else place._replace(port=each.getsockname()[1]))
+            for place, each in zip(
+                self.options.postfix, self.sockets.policies, strict=True
+            )
+        ]
+
+    async def start(self) -> None:
+        "Start the workers; `Fault` if they can't be."
+        allow_files(self.options.limit, self.log, SPARE_FILES + ANSWERER_FILES)
+        if fault := verdicts_fault(self.options.verdicts):
+            raise Fault(fault)
+        if self.sockets.status:
+            tell = Bulletin(self.desk.line, users=self.users).tell
+            server = await asyncio.start_unix_server(tell, sock=self.sockets.status)
+            self.others.append(server)
+        if self.options.metrics:
+            self.others.append(await self.desk.serve_metrics(*self.options.metrics))
+        self.workers = await self._new_workers(self.options.workers)
+        self._do(self._look())
 
     async def settled(self) -> None:
         "Wait until there are as many workers as there are to be."
@@ -620,21 +668,6 @@ class Supervisor:
             < self.options.workers
         ):
             await asyncio.sleep(0.05)
-
-    async def counts(self) -> Counts:
-        "What has been counted by all, as it is now."
-        await asyncio.gather(
-            *(worker.count(1) for worker in self.living if not worker.leaving)
-        )
-        total = counts_from_json(
-            [
-                *self.past,
-                *(worker.counts for worker in self.living),
-                counts_to_json(self.own),
-            ]
-        )
-        total.events["lines of the log that are lost"] += LOG.lost
-        return total
 
     async def reload(self) -> None:
         """Read the settings again: new workers take over, and the old ones answer what
@@ -655,13 +688,21 @@ class Supervisor:
         if not self.reloading or self.reloading.done():
             self.reloading = self._do(self.reload())
 
+    def failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Say what has gone wrong outside of what we wait for; a connection that can't
+        be taken, for example."""
+        error = context.get("exception")
+        self.own.events["errors outside of decisions"] += 1
+        why = f": {describe(error)}" if error else ""
+        self.complaints.say("an error", f"{context.get('message')}{why}")
+
     async def end(self) -> None:
         "Answer what has been taken, and end."
         self.ending = True
         self._stand_in()
         for other in self.others:
             other.close()
-        self._stop_listening()
+        self.sockets.remove()
         for worker in self.living:
             worker.leave()
         endings = [asyncio.ensure_future(worker.ended.wait()) for worker in self.living]
@@ -672,23 +713,6 @@ class Supervisor:
         for task in [*self.tasks]:
             task.cancel()
 
-
-LINE_BYTES = 16_000_000  # that a worker's counts may have
-
-
-async def _first(*awaited: Any) -> None:
-    "Wait for the first of these."
-    tasks = [asyncio.ensure_future(each) for each in awaited]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-def _summed(snapshots: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    return counts_to_json(counts_from_json(snapshots))
-
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #ccee164e
 async def run_service(
     options: ServiceOptions,
@@ -697,11 +721,8 @@ async def run_service(
     """Be a service until SIGTERM or SIGINT; SIGHUP reads the settings again. `Fault` if
     it can't start."""
     unblock_stderr()
-    supervisor, loop, ended = (
-        Supervisor(options, log),
-        asyncio.get_running_loop(),
-        asyncio.Event(),
-    )
+    supervisor, ended = Supervisor(options, log), asyncio.Event()
+    loop = asyncio.get_running_loop()
     loop.set_exception_handler(supervisor.failed)
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     loop.add_signal_handler(signal.SIGINT, ended.set)
@@ -709,9 +730,8 @@ async def run_service(
     try:
         await supervisor.start()
         places = [options.socket] * bool(options.socket) + supervisor.policy_places()
-        log(
-            f"ready on {' and '.join(places)}, {options.workers} worker{'s' if options.workers > 1 else ''}"
-        )
+        workers = f"{options.workers} worker{'s' if options.workers > 1 else ''}"
+        log(f"ready on {' and '.join(places)}, {workers}")
         tell_systemd()
         await ended.wait()
         tell_systemd("STOPPING=1")

@@ -22,15 +22,30 @@ from ra_plugins.support.log import printable
 # %% auto #0
 __all__ = ['VERDICT_LIMIT', 'OPEN_AGAIN', 'verdict_line', 'VerdictLog', 'verdicts_fault']
 
-# %% ../../../nbs/hosts/service/09_verdicts.ipynb #5b7d2230
-VERDICT_LIMIT = 4096  # bytes of a line, with its end
-
+# %% ../../../nbs/hosts/service/09_verdicts.ipynb #fd2890f3
 _TOLD = {
     "client": "TCPREMOTEIP",
     "helo": "SMTPHELOHOST",
     "sender": "SMTPMAILFROM",
     "recipient": "SMTPRCPTTO",
 }
+
+
+def _words(
+    plugin: str, environ: Mapping[str, str], answer: list[Command]
+) -> dict[str, str]:
+    "What is said of a verdict, as it was said."
+    final = answer[-1] if answer and answer[-1].final else None
+    letter = final.letter if final else ""
+    told = {name: environ[each] for name, each in _TOLD.items() if each in environ}
+    if isinstance(final, Reply):
+        told["reply"] = final.text
+    verdict = verdict_kind(answer)
+    return {"plugin": plugin, "verdict": verdict, "letter": letter, **told}
+
+# %% ../../../nbs/hosts/service/09_verdicts.ipynb #5b7d2230
+VERDICT_LIMIT = 4096  # bytes of a line, with its end
+_FIELD_LIMITS = (900, 200, 60)  # characters
 
 
 def verdict_line(
@@ -42,32 +57,12 @@ def verdict_line(
     when: datetime | None = None,  # by default, now
 ) -> bytes:
     "A verdict as a line of JSON."
-    final = answer[-1] if answer and answer[-1].final else None
-    words = {
-        name: environ[variable]
-        for name, variable in _TOLD.items()
-        if variable in environ
-    }
-    if isinstance(final, Reply):
-        words["reply"] = final.text
-    verdict = {"verdict": verdict_kind(answer), "letter": final.letter if final else ""}
-    line = b""
-    for limit in (
-        900,
-        200,
-        60,
-    ):  # characters of a field; one may take four bytes, or two of JSON's
-        fields = {
-            name: printable(word, limit)
-            for name, word in (("plugin", plugin), *verdict.items(), *words.items())
-        }
-        time = (when or datetime.now(UTC)).isoformat(timespec="milliseconds")
-        whole: dict[str, Any] = {
-            "time": time,
-            "pid": pid,
-            **fields,
-            "milliseconds": round(seconds * 1000, 3),
-        }
+    words, line = _words(plugin, environ, answer), b""
+    time = (when or datetime.now(UTC)).isoformat(timespec="milliseconds")
+    for limit in _FIELD_LIMITS:
+        fields = {name: printable(word, limit) for name, word in words.items()}
+        whole: dict[str, Any] = {"time": time, "pid": pid, **fields}
+        whole["milliseconds"] = round(seconds * 1000, 3)
         line = json.dumps(whole, ensure_ascii=False).encode() + b"\n"
         if len(line) <= VERDICT_LIMIT:
             break
@@ -100,10 +95,10 @@ class VerdictLog:
         "Write a verdict, if that's possible."
         if self.path == "-":
             LOG.write(verdict_line(plugin, pid, environ, answer, seconds))
-            return
-        if self.descriptor < 0 and not self._open():
-            return
-        line = verdict_line(plugin, pid, environ, answer, seconds)
+        elif self.descriptor >= 0 or self._open():
+            self._append(verdict_line(plugin, pid, environ, answer, seconds))
+
+    def _append(self, line: bytes) -> None:
         data = b"\n" + line if self.torn else line
         try:
             if (written := os.write(self.descriptor, data)) < len(data):
@@ -124,9 +119,8 @@ class VerdictLog:
         return self.descriptor >= 0
 
     def _complain(self, error: OSError) -> None:
-        self.complaints.say(
-            "a verdict couldn't be noted", f"{self.path}: {system_reason(error)}"
-        )
+        why = f"{self.path}: {system_reason(error)}"
+        self.complaints.say("a verdict couldn't be noted", why)
 
 # %% ../../../nbs/hosts/service/09_verdicts.ipynb #98f4c601
 def verdicts_fault(

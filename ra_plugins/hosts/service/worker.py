@@ -33,40 +33,35 @@ if TYPE_CHECKING:
     from ra_plugins.hosts.postfix.service import PolicyService
 
 # %% auto #0
-__all__ = ['PROGRAM', 'ANSWERER_FILES', 'HANGING_SECONDS', 'Order', 'counts_to_json', 'counts_from_json', 'new_event_loop',
+__all__ = ['PROGRAM', 'HANGING_SECONDS', 'ANSWERER_FILES', 'Order', 'counts_to_json', 'counts_from_json', 'new_event_loop',
            'serve_clients', 'main']
 
-# %% ../../../nbs/hosts/service/06_worker.ipynb #725f8097
+# %% ../../../nbs/hosts/service/06_worker.ipynb #deb8d735
+PROGRAM = "from ra_plugins.hosts.service.worker import main; main()"
+
+
 @dataclass
 class Order:
     "What a worker is told when it is started."
 
-    descriptor: (
-        int  # of the socket, which listens; -1: there is none, and only Postfix asks
-    )
-    files: list[str] = field(
-        default_factory=list
-    )  # paths of files that hold plugins of others
-    users: list[int] | None = (
-        None  # the numbers of those who may ask; None: whoever can connect
-    )
+    # of the socket, which listens; -1: there is none, and only Postfix asks
+    descriptor: int
+    # paths of files that hold plugins of others
+    files: list[str] = field(default_factory=list)
+    # the numbers of those who may ask; None: whoever can connect
+    users: list[int] | None = None
     limit: int = CONNECTIONS  # connections at a time
     grace: float = 60  # seconds for what has been taken, at the end
-    verdicts: str = (
-        ""  # the file for a line of JSON a verdict; `-` for our own log, empty for none
-    )
+    # the file for a line of JSON a verdict; `-` for our own log, empty for none
+    verdicts: str = ""
     ahead: bool = True  # ask what is sure to be asked later as soon as it is known
-    policies: list[tuple[str, int]] = field(
-        default_factory=list
-    )  # chains for Postfix, and descriptors that listen for them
+    # chains for Postfix, and descriptors that listen for them
+    policies: list[tuple[str, int]] = field(default_factory=list)
     policy_seconds: float = 90  # for one request of Postfix
 
     def words(self) -> list[str]:
         "The command line of a worker."
         return [sys.executable, "-Pc", PROGRAM, json.dumps(asdict(self))]
-
-
-PROGRAM = "from ra_plugins.hosts.service.worker import main; main()"
 
 # %% ../../../nbs/hosts/service/06_worker.ipynb #4e5135b1
 def counts_to_json(counts: Counts) -> dict[str, list[Any]]:
@@ -117,80 +112,6 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
 
-# %% ../../../nbs/hosts/service/06_worker.ipynb #6b8afa52
-# open files besides connections: the resolver's sockets (256), and what others have
-# open to databases
-ANSWERER_FILES = 320
-
-
-async def serve_clients(order: Order) -> None:
-    "Answer clients until standard input ends, or SIGTERM comes."
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    decider = Decider(
-        catalogue(order.files, log_to_stderr), environment(), log_to_stderr
-    )
-    rehearsals = Rehearsals(decider)
-    heard = rehearsals.heard if order.ahead else None
-    limit = allow_files(order.limit, log_to_stderr, SPARE_FILES + ANSWERER_FILES)
-    port = ServicePort(decider, log_to_stderr, order.users, limit, heard)
-    loop.set_exception_handler(port.failed)
-    if order.verdicts:
-        decider.note = VerdictLog(order.verdicts, log_to_stderr).write
-    policy = _policy_service(
-        order, decider, limit, rehearsals.heard if order.ahead else None
-    )
-    line = SupervisorLine()
-    loop.add_signal_handler(signal.SIGTERM, ended.set)
-    listener = socket.socket(fileno=order.descriptor) if order.descriptor >= 0 else None
-    at_work = _AtWork(port, Door(port, listener) if listener else None, policy)
-    await loop.connect_read_pipe(lambda: _Asked(at_work, line, ended), line.questions)
-    descriptors = [order.descriptor] * bool(listener) + [
-        descriptor for _, descriptor in order.policies
-    ]
-    descriptors += [each.fileno() for each in policy.listeners] if policy else []
-    _let_no_child_serve(
-        loop, at_work, [*descriptors, line.questions.fileno(), line.answers]
-    )
-    looking = [
-        loop.create_task(each) for each in (*at_work.lookers(), _keep_going(at_work))
-    ]
-    at_work.open()
-    gc.collect()
-    gc.freeze()
-    line.tell({"ready": os.getpid()})
-    await ended.wait()
-    at_work.close()
-    if listener:
-        listener.close()
-    await at_work.settle(order.grace)
-    for each in looking:
-        each.cancel()
-    line.tell(at_work.counted())
-    with suppress(TimeoutError):
-        await asyncio.wait_for(_closed(rehearsals, decider), _CLOSE_SECONDS)
-
-
-def _policy_service(
-    order: Order, decider: Decider, limit: int, ahead: Any
-) -> PolicyService | None:
-    """What answers Postfix, if it asks here; `Fault` for chains that aren't as they
-    should be."""
-    if not order.policies:
-        return None
-    from ra_plugins.hosts.postfix.service import PolicyService
-
-    return PolicyService(
-        decider, order.policies, log_to_stderr, limit, order.policy_seconds, ahead
-    )
-
-
-async def _closed(rehearsals: Rehearsals, decider: Decider) -> None:
-    await rehearsals.aclose()
-    await decider.aclose()
-
-
-_CLOSE_SECONDS = 5  # for answerers to let go of their connections
-
 # %% ../../../nbs/hosts/service/06_worker.ipynb #d9c9c847
 @dataclass
 class _AtWork:
@@ -211,26 +132,23 @@ class _AtWork:
             door.close()
 
     def _doors(self) -> list[Any]:
-        return [
-            *([self.door] if self.door else []),
-            *([self.policy] if self.policy else []),
-        ]
+        return [each for each in (self.door, self.policy) if each]
+
+    def _ports(self) -> list[Any]:
+        return [self.port, *([self.policy.port] if self.policy else [])]
 
     def lookers(self) -> list[Any]:
         "Coroutines that look at connections once a second."
-        return [
-            self.port.look_around(),
-            *([self.policy.port.look_around()] if self.policy else []),
-        ]
+        return [port.look_around() for port in self._ports()]
 
     async def settle(self, seconds: float) -> None:
         "Answer what has been taken."
-        policy = [self.policy.settle(seconds)] if self.policy else []
-        await asyncio.gather(self.port.settle(seconds), *policy)
+        each_of = (self.port, self.policy) if self.policy else (self.port,)
+        await asyncio.gather(*(each.settle(seconds) for each in each_of))
 
     def connections(self) -> list[Any]:
         "All that are open."
-        return [*self.port.open, *(self.policy.port.open if self.policy else ())]
+        return [each for port in self._ports() for each in port.open]
 
     def look(self) -> float:
         "For how many seconds no file has been left for a connection."
@@ -241,11 +159,8 @@ class _AtWork:
         seconds no file has been left for one."""
         self.port.counts.events["lines of the log that are lost"] = LOG.lost
         counts = counts_to_json(self.port.decider.answerers.counted())
-        return {
-            "counts": counts,
-            "open": len(self.connections()),
-            "starving": self.look(),
-        }
+        open_now = len(self.connections())
+        return {"counts": counts, "open": open_now, "starving": self.look()}
 
 # %% ../../../nbs/hosts/service/06_worker.ipynb #08658c25
 class _Asked(asyncio.Protocol):
@@ -299,16 +214,91 @@ def _let_no_child_serve(
 
     os.register_at_fork(after_in_child=in_child)
 
+# %% ../../../nbs/hosts/service/06_worker.ipynb #6b8afa52
+# open files besides connections: the resolver's sockets (256), and what others have
+# open to databases
+ANSWERER_FILES = 320
+
+
+def _policy_service(
+    order: Order, decider: Decider, limit: int, ahead: Any
+) -> PolicyService | None:
+    """What answers Postfix, if it asks here; `Fault` for chains that aren't as they
+    should be."""
+    if not order.policies:
+        return None
+    from ra_plugins.hosts.postfix.service import PolicyService
+
+    seconds = order.policy_seconds
+    return PolicyService(decider, order.policies, log_to_stderr, limit, seconds, ahead)
+
+
+def _put_together(order: Order) -> tuple[_AtWork, Rehearsals]:
+    "All that an order asks for, not open yet."
+    files = catalogue(order.files, log_to_stderr)
+    decider = Decider(files, environment(), log_to_stderr)
+    rehearsals = Rehearsals(decider)
+    heard = rehearsals.heard if order.ahead else None
+    limit = allow_files(order.limit, log_to_stderr, SPARE_FILES + ANSWERER_FILES)
+    port = ServicePort(decider, log_to_stderr, order.users, limit, heard)
+    if order.verdicts:
+        decider.note = VerdictLog(order.verdicts, log_to_stderr).write
+    policy = _policy_service(order, decider, limit, heard)
+    listener = socket.socket(fileno=order.descriptor) if order.descriptor >= 0 else None
+    door = Door(port, listener) if listener else None
+    return _AtWork(port, door, policy), rehearsals
+
+
+def _descriptors(order: Order, at_work: _AtWork, line: SupervisorLine) -> list[int]:
+    "What a child mustn't have: all at which somebody asks."
+    own = [order.descriptor] if at_work.door else []
+    policies = [descriptor for _, descriptor in order.policies]
+    if at_work.policy:
+        policies += [each.fileno() for each in at_work.policy.listeners]
+    return [*own, *policies, line.questions.fileno(), line.answers]
+
+# %% ../../../nbs/hosts/service/06_worker.ipynb #1911db33
+_CLOSE_SECONDS = 5  # for answerers to let go of their connections
+
+
+async def serve_clients(order: Order) -> None:
+    "Answer clients until standard input ends, or SIGTERM comes."
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    at_work, rehearsals = _put_together(order)
+    loop.set_exception_handler(at_work.port.failed)
+    line = SupervisorLine()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    await loop.connect_read_pipe(lambda: _Asked(at_work, line, ended), line.questions)
+    _let_no_child_serve(loop, at_work, _descriptors(order, at_work, line))
+    lookers = (*at_work.lookers(), _keep_going(at_work))
+    looking = [loop.create_task(each) for each in lookers]
+    at_work.open()
+    gc.collect()
+    gc.freeze()
+    line.tell({"ready": os.getpid()})
+    await ended.wait()
+    at_work.close()
+    if at_work.door:
+        at_work.door.listener.close()
+    await at_work.settle(order.grace)
+    for each in looking:
+        each.cancel()
+    line.tell(at_work.counted())
+    with suppress(TimeoutError):
+        await asyncio.wait_for(_closed(rehearsals), _CLOSE_SECONDS)
+
+
+async def _closed(rehearsals: Rehearsals) -> None:
+    await rehearsals.aclose()
+    await rehearsals.decider.aclose()
+
 # %% ../../../nbs/hosts/service/06_worker.ipynb #42ca0900
 def main(arguments: Sequence[str] | None = None) -> None:
     "Be a worker."
     (order,) = sys.argv[1:] if arguments is None else arguments
-    for number in (
-        signal.SIGINT,
-        signal.SIGHUP,
-    ):  # a terminal's, which are for the one who has started us
+    # the first two are a terminal's, and meant for the one who has started us
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     take_stderr()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         try:
