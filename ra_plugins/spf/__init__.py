@@ -21,9 +21,8 @@ __all__ = ['check', 'acheck', 'Result', 'Limits', 'Resolver', 'Zone', 'zone_from
 _all_ = ["check", "acheck", "Result", "Limits", "Resolver", "Zone", "zone_from_text"]
 
 # %% ../../nbs/spf/index.ipynb #4df89e7f
-if (
-    not TYPE_CHECKING
-):  # to a type checker, the seven are what is imported above, and nothing else is here
+# to a type checker, the seven are what is imported above, and nothing else is here
+if not TYPE_CHECKING:
     _WHERE = {
         **dict.fromkeys(["check", "acheck"], "ra_plugins.spf.run"),
         "Result": "ra_plugins.spf.result",

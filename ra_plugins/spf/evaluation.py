@@ -58,6 +58,22 @@ __all__ = ['MATCH', 'LONG_RECORD', 'DEFAULT_EXPLANATION', 'EXPLANATION_LENGTH', 
            'outcome_error', 'check_identity']
 
 # %% ../../nbs/spf/07_evaluation.ipynb #dea51e9f
+def _unanswered(
+    query: Query, visit: Visit, number: int, lookup: Lookup, error: Unanswered
+) -> LookupFailed:
+    "Write down that a lookup has no answer, and say so as an error of the check."
+    # the traceback would keep alive all that the check was about
+    failure = error.with_traceback(None)
+    visit.asked.append((number, lookup, failure))
+    if (
+        isinstance(failure, Late)
+        and not isinstance(failure, Silent)
+        and number != EXPLANATION
+    ):
+        query.missed = DeadlinePassed(visit, number, lookup, failure)
+    return LookupFailed(visit, number, lookup, failure)
+
+# %% ../../nbs/spf/07_evaluation.ipynb #d2c2005c
 async def ask_dns(
     query: Query,
     visit: Visit,
@@ -71,17 +87,7 @@ async def ask_dns(
     try:
         answer = await lookup
     except Unanswered as error:
-        failure = error.with_traceback(
-            None
-        )  # which would keep alive all that the check was about
-        visit.asked.append((number, lookup, failure))
-        if (
-            isinstance(failure, Late)
-            and not isinstance(failure, Silent)
-            and number != EXPLANATION
-        ):
-            query.missed = DeadlinePassed(visit, number, lookup, failure)
-        raise LookupFailed(visit, number, lookup, failure) from None
+        raise _unanswered(query, visit, number, lookup, error) from None
     visit.asked.append((number, lookup, len(answer)))
     if void and not answer and query.limits.counts(lookup.rdtype, host):
         query.voids += 1
@@ -115,7 +121,8 @@ def target_name(
     spec: MacroString | None,  # of the term
     domain: str,  # whose record it is
 ) -> str | None:  # None if it can't be a name in DNS
-    "The domain that a term names, at most 253 characters of it from the right (RFC 7208, section 7.3)."
+    """The domain that a term names, at most 253 characters of it from the right (RFC
+    7208, section 7.3)."""
     if spec is None:
         return domain
     if never_matches(query, spec):
@@ -170,8 +177,8 @@ async def match_mx(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bo
 
 # %% ../../nbs/spf/07_evaluation.ipynb #f1c4fcb5
 async def match_exists(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
-    """Has the name an IPv4 address, whatever the client's version? RFC 7208, section
-    5.7."""
+    """Has the name an IPv4 address, even if the client comes over IPv6? RFC 7208,
+    section 5.7."""
     return bool(await ask_dns(query, visit, term.number, lookup, host=False))
 
 # %% ../../nbs/spf/07_evaluation.ipynb #6b1bf92e
@@ -372,46 +379,38 @@ def next_lookups(query: Query, lookup: Lookup, answer: Records) -> list[Lookup]:
     "What will be asked next, now that a lookup that was prefetched has its answer."
     if lookup.rdtype == "TXT":
         texts = [text for text in answer if is_record(text)]
+        # taking a long one apart can wait for its turn
+        if len(texts) != 1 or len(texts[0]) >= LONG_RECORD:
+            return []
         try:
-            follows = (
-                len(texts) == 1 and len(texts[0]) < LONG_RECORD
-            )  # taking a long one apart can wait for its turn
-            return (
-                upcoming(query, kept_record(texts[0]), lookup.name) if follows else []
-            )
+            return upcoming(query, kept_record(texts[0]), lookup.name)
         except RecordError:
             return []
     if lookup.rdtype == "MX" and len(answer) > NAME_LIMIT:
         return []  # which is a permerror, and none of them is asked about
-    names = (
-        mail_hosts(answer)
-        if lookup.rdtype == "MX"
-        else answer
-        if lookup.rdtype == "PTR"
-        else ()
-    )
+    names = mail_hosts(answer) if lookup.rdtype == "MX" else answer
+    if lookup.rdtype not in ("MX", "PTR"):
+        return []
     return [Lookup(name, query.rdtype) for name in names[:NAME_LIMIT] if is_name(name)]
 
 # %% ../../nbs/spf/07_evaluation.ipynb #84485a80
 DEFAULT_EXPLANATION = "SPF fail - not authorized"
-EXPLANATION_LENGTH = (
-    400  # characters of an explanation, so that it fits into an SMTP reply
-)
+# characters of an explanation, so that it fits into an SMTP reply
+EXPLANATION_LENGTH = 400
 
 # %% ../../nbs/spf/07_evaluation.ipynb #f824bb13
+def _explanation_size(macro: MacroString) -> int:
+    "The bytes that an explanation takes at most, about."
+    text = macro.text
+    return 500 + 6 * len(text) + 200 * text.count("%") + 80 * text.count(" ")
+
+
 EXPLANATIONS = KeptTexts(
-    partial(parse_macro, explanation=True),
-    lambda macro: (
-        500
-        + 6 * len(macro.text)
-        + 200 * macro.text.count("%")
-        + 80 * macro.text.count(" ")
-    ),
-    total=4_000_000,  # bytes
+    partial(parse_macro, explanation=True), _explanation_size, total=4_000_000
 )
 kept_explanation = EXPLANATIONS.get
 
-
+# %% ../../nbs/spf/07_evaluation.ipynb #bba141de
 async def expand_explanation(query: Query, visit: Visit, text: str) -> str:
     """The text of an explanation, its macros expanded, fit for an SMTP reply;
     `MacroError` if it has a mistake."""
@@ -419,17 +418,12 @@ async def expand_explanation(query: Query, visit: Visit, text: str) -> str:
     try:
         await prepare_macros(query, visit, EXPLANATION, macro)
     except EvaluationError:
-        query.letters(visit.domain)["p"] = (
-            "unknown"  # as if there is no validated name: RFC 7208, section 7.3
-        )
-    line = macro.expand(
-        {} if macro.plain else query.letters(visit.domain), EXPLANATION_LENGTH
-    )
-    return (
-        line
-        if line.isascii() and line.isprintable()
-        else "".join(c if " " <= c <= "~" else "?" for c in line)
-    )
+        query.letters(visit.domain)["p"] = "unknown"  # RFC 7208, section 7.3
+    values = {} if macro.plain else query.letters(visit.domain)
+    line = macro.expand(values, EXPLANATION_LENGTH)
+    if line.isascii() and line.isprintable():
+        return line
+    return "".join(c if " " <= c <= "~" else "?" for c in line)
 
 # %% ../../nbs/spf/07_evaluation.ipynb #9285ccb5
 async def explanation(
@@ -465,10 +459,9 @@ def outcome_error(
         error.__traceback__ = error.__context__ = None  # as in `ask_dns`
     return error
 
-
-NOT_IN_NAMES = frozenset(
-    "[@ "
-)  # DNS could be asked for a name with one of these, and no domain has one
+# %% ../../nbs/spf/07_evaluation.ipynb #ac619ef7
+# DNS could be asked for a name with one of these, and no domain has one
+NOT_IN_NAMES = frozenset("[@ ")
 
 
 async def check_identity(

@@ -18,19 +18,14 @@ __all__ = ['LONG', 'SHORT', 'COMMENTS', 'ATOM', 'DOT_ATOM', 'LINE_LENGTH', 'NAME
            'received_spf', 'dot_atom', 'authentication_results']
 
 # %% ../../nbs/spf/05_header.ipynb #ad442334
-LONG, SHORT = (
-    254,
-    40,
-)  # characters of a word: an address may have 254 (RFC 5321, 4.5.3.1.3)
+# characters of a word: an address may have 254 (RFC 5321, 4.5.3.1.3)
+LONG, SHORT = 254, 40
 
 
 def plain(text: str, limit: int = LONG) -> str:
     "Text as printable ASCII without line breaks, and not too long."
-    text = (
-        text
-        if text.isascii() and text.isprintable()
-        else "".join(c if " " <= c <= "~" else "?" for c in text)
-    )
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(c if " " <= c <= "~" else "?" for c in text)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 # %% ../../nbs/spf/05_header.ipynb #ddb6ce2d
@@ -49,7 +44,7 @@ def comment(
     result: Outcome,
     receiver: str,  # our own name
     words: Mapping[ResultName, str] = COMMENTS,  # by result
-    who: str = "",  # whose policy it was; `domain of …` where nothing is said
+    who: str = "",  # whose policy it was; by default, `domain of …`
 ) -> str:
     "The result in a sentence: one line of printable ASCII."
     query = result.query
@@ -60,9 +55,8 @@ def comment(
         "problem": result.problem,
         "asked": result.problem_text,  # of a temperror, the lookup that failed
     }
-    sentence = words[result.result].format(
-        **{name: plain(str(part)) for name, part in parts.items()}
-    )
+    fit = {name: plain(str(part)) for name, part in parts.items()}
+    sentence = words[result.result].format(**fit)
     return f"{plain(receiver)}: {sentence.removesuffix(': ')}"
 
 # %% ../../nbs/spf/05_header.ipynb #a4583bce
@@ -87,10 +81,10 @@ DOT_ATOM = re.compile(rf"{ATOM}(?:\.{ATOM})*", re.IGNORECASE | re.ASCII)
 
 
 def word(text: str, bare: re.Pattern[str] = DOT_ATOM) -> str:
-    "A value in a header field, in quotes where it has to be."
-    return (
-        text if bare.fullmatch(text) else '"' + re.sub(r'["\\]', r"\\\g<0>", text) + '"'
-    )
+    "A value in a header field, in quotes if it has to be."
+    if bare.fullmatch(text):
+        return text
+    return '"' + re.sub(r'["\\]', r"\\\g<0>", text) + '"'
 
 # %% ../../nbs/spf/05_header.ipynb #fb84f104
 LINE_LENGTH = 998  # characters of a line in a message, with the field's name
@@ -126,11 +120,8 @@ def facts(result: Outcome, receiver: str, identity: str) -> dict[str, str]:
     return {key: value for key, value in values.items() if value}
 
 # %% ../../nbs/spf/05_header.ipynb #da57f210
-NAMES = {
-    "softfail": "SoftFail",
-    "temperror": "TempError",
-    "permerror": "PermError",
-}  # others are capitalised
+# others are capitalised
+NAMES = {"softfail": "SoftFail", "temperror": "TempError", "permerror": "PermError"}
 RECEIVED_SPF, AUTHENTICATION_RESULTS = "Received-SPF: ", "Authentication-Results: "
 
 
@@ -147,9 +138,8 @@ def received_spf(
         pairs = "; ".join(
             f"{key}={word(plain(value, limit))}" for key, value in values.items()
         )
-        return (
-            f"{RECEIVED_SPF}{name} {parenthesized(plain(sentence, 2 * limit))} {pairs}"
-        )
+        said = parenthesized(plain(sentence, 2 * limit))
+        return f"{RECEIVED_SPF}{name} {said} {pairs}"
 
     return fitted(write).removeprefix(RECEIVED_SPF)
 
@@ -177,18 +167,16 @@ def authentication_results(
         if identity == "helo":
             checked = {"smtp_helo": dot_atom(plain(query.helo, limit))}
         else:
-            checked = {
-                "smtp_mailfrom": f"{word(plain(query.local, limit))}@{dot_atom(plain(query.domain, limit))}"
-            }
+            local = word(plain(query.local, limit))
+            domain = dot_atom(plain(query.domain, limit))
+            checked = {"smtp_mailfrom": f"{local}@{domain}"}
         inner = parenthesized(plain(sentence, 2 * limit))[1:-1]
         clause = SPFAuthenticationResult(
             result=result.result, result_comment=inner, **checked
         )
-        return str(
-            AuthenticationResultsHeader(
-                authserv_id=dot_atom(plain(authserv_id, limit)), results=[clause]
-            )
-        )
+        name = dot_atom(plain(authserv_id, limit))
+        field = AuthenticationResultsHeader(authserv_id=name, results=[clause])
+        return str(field)
 
     return fitted(write).removeprefix(AUTHENTICATION_RESULTS)
 

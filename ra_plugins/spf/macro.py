@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from sys import maxsize
 from urllib.parse import quote
 
-from ra_plugins.support.log import octets
 from ra_plugins.support.compiled import mypyc_attr
+from ra_plugins.support.log import octets
 
 # %% auto #0
 __all__ = ['TOKEN', 'ESCAPES', 'FOR_EXPLANATIONS', 'LABELS', 'Expansion', 'MacroString', 'MacroError', 'parse_macro']
@@ -28,9 +28,8 @@ class Expansion:
         self.escaped = letter != self.letter
         self.keep = int(digits or 0)  # how many parts, from the right; 0 for all
         self.reverse = bool(reverse)
-        self.delimiters = (
-            "".join(dict.fromkeys(delimiters)) or "."
-        )  # each once, however often a stranger repeats it
+        # each once, however often a stranger repeats it
+        self.delimiters = "".join(dict.fromkeys(delimiters)) or "."
 
     def apply(self, value: str) -> str:
         "The value of the letter, transformed."
@@ -45,6 +44,25 @@ class Expansion:
         return quote(octets(text), safe="-._~") if self.escaped else text
 
 # %% ../../nbs/spf/00_macro.ipynb #64a7d5ef
+def _filled(
+    parts: Iterable[str | Expansion], values: Mapping[str, str]
+) -> Iterator[str]:
+    "What stands for each part."
+    for part in parts:
+        yield part if isinstance(part, str) else part.apply(values[part.letter])
+
+
+def _enough(pieces: Iterable[str], limit: int) -> list[str]:
+    "Pieces, until they have `limit` characters together."
+    found: list[str] = []
+    for piece in pieces:
+        found.append(piece)
+        limit -= len(piece)
+        if limit <= 0:
+            break
+    return found
+
+# %% ../../nbs/spf/00_macro.ipynb #0ebe436c
 _NO_LETTERS: frozenset[str] = frozenset()
 
 
@@ -61,13 +79,12 @@ class MacroString:
         open: bool,  # does it end in something that begins with a percent sign?
     ):
         self.text, self.parts, self.open, self.letters = text, parts, open, _NO_LETTERS
-        self.plain: str | None  # the whole text, where there are no holes
+        self.plain: str | None  # the whole text, if there are no holes
         if len(parts) == 1 and isinstance(parts[0], str):
             self.plain = parts[0]
         else:
-            self.letters = frozenset(
-                part.letter for part in parts if isinstance(part, Expansion)
-            )
+            holes = [part for part in parts if isinstance(part, Expansion)]
+            self.letters = frozenset(hole.letter for hole in holes)
             self.plain = None if self.letters else "".join(map(str, parts))
 
     def expand(
@@ -90,31 +107,11 @@ class MacroString:
         filled at all."""
         if self.plain is not None:
             return self.plain[-limit:]
-        return "".join(reversed(_enough(_filled(reversed(self.parts), values), limit)))[
-            -limit:
-        ]
+        pieces = _enough(_filled(reversed(self.parts), values), limit)
+        return "".join(reversed(pieces))[-limit:]
 
     def __repr__(self) -> str:
         return f"MacroString({self.text!r})"
-
-
-def _filled(
-    parts: Iterable[str | Expansion], values: Mapping[str, str]
-) -> Iterator[str]:
-    "What stands for each part."
-    for part in parts:
-        yield part if isinstance(part, str) else part.apply(values[part.letter])
-
-
-def _enough(pieces: Iterable[str], limit: int) -> list[str]:
-    "Pieces, until they have `limit` characters together."
-    found: list[str] = []
-    for piece in pieces:
-        found.append(piece)
-        limit -= len(piece)
-        if limit <= 0:
-            break
-    return found
 
 # %% ../../nbs/spf/00_macro.ipynb #e02cf5fb
 TOKEN = re.compile(
@@ -125,9 +122,8 @@ TOKEN = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 ESCAPES = {"%": "%", "_": " ", "-": "%20"}
-FOR_EXPLANATIONS = frozenset(
-    "crt"
-)  # letters that mean something in an explanation only
+# letters that mean something in an explanation only
+FOR_EXPLANATIONS = frozenset("crt")
 # the most that a domain name can have, and so a local part or an address that becomes
 # one
 LABELS = 127
@@ -154,18 +150,28 @@ class MacroError(ValueError):
 
 # %% ../../nbs/spf/00_macro.ipynb #e585798d
 def _expansion(letter: str, digits: str, reverse: str, delimiters: str) -> Expansion:
-    "What stands in the braces; `MacroError` where it would keep nothing."
+    "What stands in the braces; `MacroError` if it would keep nothing."
     if digits and not digits.strip("0"):
         raise MacroError(f"%{{{letter}{digits}}} keeps nothing")
     significant = digits.lstrip("0")
-    return Expansion(
-        letter,
-        significant if len(significant) <= 3 else str(LABELS + 1),
-        reverse,
-        delimiters,
-    )
+    keep = significant if len(significant) <= 3 else str(LABELS + 1)
+    return Expansion(letter, keep, reverse, delimiters)
 
 # %% ../../nbs/spf/00_macro.ipynb #22b6a06e
+def _hole(token: re.Match[str], explanation: bool) -> Expansion:
+    "One expansion, as `TOKEN` has found it; `MacroError` with its place."
+    letter, digits, reverse, delimiters = token.group(1, 2, 3, 4)
+    place, length = token.start(), len(token[0])
+    try:
+        made = _expansion(letter, digits, reverse, delimiters)
+    except MacroError as error:
+        raise MacroError(error.message, place, length) from None
+    if not explanation and made.letter in FOR_EXPLANATIONS:
+        wrong = f"%{{{letter}}} has a meaning in explanations only"
+        raise MacroError(wrong, place, length)
+    return made
+
+# %% ../../nbs/spf/00_macro.ipynb #1f6c797e
 def parse_macro(
     text: str,
     explanation: bool = False,  # blanks and three more letters are allowed there
@@ -185,27 +191,17 @@ def parse_macro(
         if token is None:
             if not explanation or text[place] != " ":
                 wrong = text[place : place + 12]
-                raise MacroError(
-                    f"{wrong!r} isn't a macro, nor plain text", place, len(wrong)
-                )
+                problem = f"{wrong!r} isn't a macro, nor plain text"
+                raise MacroError(problem, place, len(wrong))
             parts.append(" ")
             place += 1
             continue
         place, written = token.end(), token[0]
-        letter, digits, reverse, delimiters, escape, plain = token.groups("")
+        escape, plain = token.group(5) or "", token.group(6) or ""
         if plain or escape:
             parts.append(plain or ESCAPES[escape])
             continue
         if written not in made:
-            try:
-                made[written] = _expansion(letter, digits, reverse, delimiters)
-            except MacroError as error:
-                raise MacroError(error.message, token.start(), len(written)) from None
-            if not explanation and letter.lower() in FOR_EXPLANATIONS:
-                raise MacroError(
-                    f"%{{{letter}}} has a meaning in explanations only",
-                    token.start(),
-                    len(written),
-                )
+            made[written] = _hole(token, explanation)
         parts.append(made[written])
     return MacroString(text, parts, open=bool(parts) and not plain)

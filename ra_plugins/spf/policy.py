@@ -31,9 +31,10 @@ __all__ = ['MX', 'last_word', 'is_open', 'by_policy', 'secondary_mx']
 def last_word(record: Record) -> int | None:
     """Where a record's last run of terms with one qualifier begins, its `all` among
     them; None if that's all there is."""
-    results = [qualified(directive) for directive in record.directives]
-    if not record.directives or record.directives[-1].lstrip("+-~?").lower() != "all":
-        results.append("neutral")  # where nothing matches: RFC 7208, section 4.7
+    directives = record.directives
+    results = [qualified(directive) for directive in directives]
+    if not directives or directives[-1].lstrip("+-~?").lower() != "all":
+        results.append("neutral")  # if nothing matches: RFC 7208, section 4.7
     place = len(results)
     while place and results[place - 1] == results[-1]:
         place -= 1
@@ -58,7 +59,8 @@ async def by_policy(
     terms: str,  # with or without `v=spf1`
     default: str = DEFAULT_EXPLANATION,  # why a fail is one; a macro string
 ) -> Result | None:  # None if no term matches, or if the domain is none
-    "What a policy says that isn't the sender's own. It asks, as `check_identity` does, and raises nothing."
+    """What a policy says that isn't the sender's own. It asks, as `check_identity`
+    does, and raises nothing."""
     if not is_name(query.domain):
         return None
     visit = Visit(query.domain)

@@ -30,7 +30,8 @@ MAPPED = 0xFFFF
 def ip_number(
     ip: str | IPv4Address | IPv6Address,
 ) -> tuple[int, int]:  # version and number
-    "An address, an IPv4 one if it is mapped into IPv6 (RFC 7208, section 5); `ValueError` if it isn't one."
+    """An address, an IPv4 one if it is mapped into IPv6 (RFC 7208, section 5);
+    `ValueError` if it isn't one."""
     text = str(ip)
     try:  # fe80::1%eth0 names an interface of this machine, too
         packed = (
@@ -47,12 +48,18 @@ def ip_number(
 
 # %% ../../nbs/spf/02_query.ipynb #c6c063b5
 LOOKUP_LIMIT = 10  # terms that ask DNS: include, a, mx, ptr, exists and redirect
-VOID_LIMIT = 2  # lookups without an answer
-NAME_LIMIT = (
-    10  # hosts of an MX (more is a permerror) and names of a PTR (more are ignored)
-)
+VOID_LIMIT = 2  # lookups that bring nothing
+# hosts of an MX (more is a permerror) and names of a PTR (more are ignored)
+NAME_LIMIT = 10
 
 # %% ../../nbs/spf/02_query.ipynb #4efff43e
+def _check_limit(name: str, value: object, most: int | None) -> None:
+    "`ValueError` that names a limit, if it isn't a number from 0 on, to `most`."
+    if type(value) is not int or value < 0 or (most is not None and value > most):
+        bound = f"from 0 to {most}" if most else "from 0 on"
+        raise ValueError(f"{name} should be a number {bound}, not {value!r:.60}")
+
+# %% ../../nbs/spf/02_query.ipynb #a18e92e2
 class Limits:
     """How far a check may go. By default, as far as RFC 7208 says (section 4.6.4).
 
@@ -78,28 +85,13 @@ class Limits:
         # does a host without an IPv4 address count as void, for an IPv4 client?
         void_ipv4: bool = True,
     ):
-        for name, value, most in (
-            ("lookups", lookups, MOST_LOOKUPS),
-            ("voids", voids, None),
-        ):
-            if (
-                type(value) is not int
-                or value < 0
-                or (most is not None and value > most)
-            ):
-                bound = f"from 0 to {most}" if most else "from 0 on"
-                raise ValueError(
-                    f"{name} should be a number {bound}, not {value!r:.60}"
-                )
+        _check_limit("lookups", lookups, MOST_LOOKUPS)
+        _check_limit("voids", voids, None)
         for name, choice in (("void_ipv6", void_ipv6), ("void_ipv4", void_ipv4)):
             if not isinstance(choice, bool):
                 raise ValueError(f"{name} should be True or False, not {choice!r:.60}")
-        self.lookups, self.voids, self.void_ipv6, self.void_ipv4 = (
-            lookups,
-            voids,
-            void_ipv6,
-            void_ipv4,
-        )
+        self.lookups, self.voids = lookups, voids
+        self.void_ipv6, self.void_ipv4 = void_ipv6, void_ipv4
 
     def __repr__(self) -> str:
         counted = f"void_ipv6={self.void_ipv6}, void_ipv4={self.void_ipv4}"
@@ -119,7 +111,7 @@ class Limits:
         # was it for a host's addresses, as of a and mx, and not for exists?
         host: bool = True,
     ) -> bool:
-        "Does that lookup count as void?"
+        "Say whether that lookup counts as void."
         return not host or (
             self.void_ipv6 if rdtype == "AAAA" else self.void_ipv4 or rdtype != "A"
         )
@@ -143,9 +135,8 @@ class Query:
     lookups: int
     voids: int
     long_records: dict[str, Record] | None = None  # that have been taken apart
-    missed: Exception | None = (
-        None  # an answer that the deadline took, and without which the check went on
-    )
+    # an answer that the deadline took, and without which the check went on
+    missed: Exception | None = None
 
     def __init__(
         self,
@@ -157,16 +148,10 @@ class Query:
         prefetch: bool = False,  # say what will be asked, to one who can use the time?
     ):
         self.version, self.number = ip_number(ip)
-        self.rdtype, self.family = (
-            ("A", AF_INET) if self.version == 4 else ("AAAA", AF_INET6)
-        )
-        self.sender, self.helo, self.receiver, self.limits, self.prefetch = (
-            sender,
-            helo,
-            receiver,
-            limits,
-            prefetch,
-        )
+        four = self.version == 4
+        self.rdtype, self.family = ("A", AF_INET) if four else ("AAAA", AF_INET6)
+        self.sender, self.helo, self.receiver = sender, helo, receiver
+        self.limits, self.prefetch = limits, prefetch
         local, _, domain = sender.rpartition("@") if sender else ("", "", helo)
         self.local, self.domain = local or "postmaster", ascii_domain(domain)
         self.lookups, self.voids, self.void_lookups = 0, 0, []
@@ -175,9 +160,8 @@ class Query:
     @property
     def ip(self) -> IPv4Address | IPv6Address:
         "The client's address."
-        return (
-            IPv4Address(self.number) if self.version == 4 else IPv6Address(self.number)
-        )
+        four = self.version == 4
+        return IPv4Address(self.number) if four else IPv6Address(self.number)
 
     def among(self, addresses: Iterable[str], term: Term) -> bool:
         """Is the client in the network of one of these addresses, under the mask of an
@@ -206,7 +190,7 @@ def helo_name(helo: str) -> str:
     or `unknown` for none."""
     return helo.removesuffix(".") or "unknown"
 
-
+# %% ../../nbs/spf/02_query.ipynb #1e242590
 def _lasting_letters(query: Query) -> dict[str, str]:
     """The values of the macro letters that are the same throughout a check (RFC 7208,
     section 7.2)."""

@@ -33,18 +33,19 @@ ResultName = Literal[
 RESULTS = get_args(ResultName)
 
 # %% ../../nbs/spf/01_record.ipynb #264c758d
+# RFC 7208, section 4.6.2
 QUALIFIERS: dict[str, ResultName] = {
     "+": "pass",
     "-": "fail",
     "~": "softfail",
     "?": "neutral",
-}  # RFC 7208, 4.6.2
+}
 
 # %% ../../nbs/spf/01_record.ipynb #0db60ee1
 def qualified(
     text: str,  # of a directive
 ) -> ResultName:
-    "What a match of this directive means."
+    "Say what a match of this directive means."
     return QUALIFIERS.get(text[0], "pass")
 
 # %% ../../nbs/spf/01_record.ipynb #7e63dce1
@@ -60,15 +61,10 @@ class RecordError(ValueError):
         # what of that text is wrong: from where to where; None for all of it
         part: tuple[int, int] | None = None,
     ):
-        super().__init__(
-            message, problem, place, part
-        )  # all of them, so that it can be copied
-        self.message, self.problem, self.place, self.part = (
-            message,
-            problem,
-            place,
-            part,
-        )
+        # all of them, so that it can be copied
+        super().__init__(message, problem, place, part)
+        self.message, self.problem = message, problem
+        self.place, self.part = place, part
 
     def __str__(self) -> str:
         return f"{self.message}: {self.problem}"
@@ -134,11 +130,8 @@ def domain_spec(text: str) -> MacroString:
     try:
         macro = parse_macro(text)
     except MacroError as error:
-        raise RecordError(
-            f"Invalid macro: {error}",
-            text,
-            part=(error.place, error.place + error.length),
-        ) from None
+        part = (error.place, error.place + error.length)
+        raise RecordError(f"Invalid macro: {error}", text, part=part) from None
     if not macro.open:
         _, dot, label = text.removesuffix(".").rpartition(".")
         if not dot or not is_top_label(label):
@@ -171,22 +164,20 @@ VERSIONS = {
 
 # %% ../../nbs/spf/01_record.ipynb #c310cb78
 def network_ranges(
-    networks: Iterable[
-        tuple[int, int, int]
-    ],  # mask, first address, and number of the term
+    # mask, first address, and number of the term
+    networks: Iterable[tuple[int, int, int]],
     bits: int,  # of an address
-) -> tuple[
-    list[int], list[int | None]
-]:  # where each range begins, and which term matches in it
-    "The ranges into which networks cut all addresses. Of several that begin at one address the last holds."
+) -> tuple[list[int], list[int | None]]:
+    """The ranges into which networks cut all addresses: where each begins, and which
+    term matches in it. Of several that begin at one address the last holds."""
     every = 1 << bits
     starts: list[int] = [0]
     numbers: list[int | None] = [None]
-    within: list[tuple[int, int | None]] = [
-        (every, None)
-    ]  # where the networks end that we are in, and what matches
+    # where the networks end that we are in, and what matches
+    within: list[tuple[int, int | None]] = [(every, None)]
+    end_of_line = (every - 1, every, 0)
     for mask, first, number in sorted(
-        [*networks, (every - 1, every, 0)], key=lambda each: (each[1], each[0])
+        [*networks, end_of_line], key=lambda each: (each[1], each[0])
     ):
         while within and within[-1][0] <= first:  # it ends: what is around it goes on
             end, _ = within.pop()
@@ -201,9 +192,8 @@ def network_ranges(
     return starts, numbers
 
 # %% ../../nbs/spf/01_record.ipynb #7e1879ce
-LOOKED_THROUGH = (
-    4  # times that a run of networks is looked through, before it is sorted
-)
+# times that a run of networks is looked through, before it is sorted
+LOOKED_THROUGH = 4
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -213,10 +203,8 @@ class Networks:
     __slots__ = ("listed", "asked", "ranges")
 
     def __init__(self) -> None:
-        self.listed: dict[int, list[tuple[int, int, int]]] = {
-            4: [],
-            6: [],
-        }  # by version, as for `network_ranges`
+        # by version, as for `network_ranges`
+        self.listed: dict[int, list[tuple[int, int, int]]] = {4: [], 6: []}
         self.asked = 0  # times, up to `LOOKED_THROUGH`
         self.ranges: dict[int, tuple[list[int], list[int | None]]] = {}  # by version
 
@@ -225,7 +213,7 @@ class Networks:
         version: int,  # of the client's address
         address: int,
     ) -> int | None:
-        "The number of the first term that the client matches."
+        "Find the first term that the client matches: its number."
         if self.asked < LOOKED_THROUGH:
             self.asked += 1
             for mask, first, number in self.listed[version]:
@@ -241,11 +229,8 @@ class Networks:
         return numbers[bisect_right(starts, address) - 1]
 
 # %% ../../nbs/spf/01_record.ipynb #30d71708
-FIRST_RDTYPE = {
-    "include": "TXT",
-    "mx": "MX",
-    "exists": "A",
-}  # what is asked first; for a, the type of the client's address
+# what is asked first; for a, the type of the client's address
+FIRST_RDTYPE = {"include": "TXT", "mx": "MX", "exists": "A"}
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -257,26 +242,20 @@ class Term:
     def __init__(
         self,
         mechanism: str,  # `all`, `include`, `a`, `mx`, `ptr` or `exists`
-        domain: MacroString | None = None,  # where it names one
+        domain: MacroString | None = None,  # if it names one
         mask4: int = 0,  # of a and mx, for IPv4 addresses
         mask6: int = 0,  # for IPv6 addresses
     ):
         self.number = 0  # among the directives of its record, from 0
-        self.mechanism, self.domain, self.mask4, self.mask6 = (
-            mechanism,
-            domain,
-            mask4,
-            mask6,
-        )
+        self.mechanism, self.domain = mechanism, domain
+        self.mask4, self.mask6 = mask4, mask6
         name = domain.plain.removesuffix(".") if domain and domain.plain else ""
         if len(name) > NAME_LENGTH:
             name = fit_name(name)
-        self.name = (
-            name if name and is_name(name) else ""
-        )  # the domain, where it has no macros and can be asked
-        self.lookup: Lookup | None = (
-            None  # what all clients ask first, if that doesn't depend on them
-        )
+        # the domain, if it has no macros and can be asked for
+        self.name = name if name and is_name(name) else ""
+        # what all clients ask first, if that doesn't depend on them
+        self.lookup: Lookup | None = None
         if (
             self.name
             and mechanism in FIRST_RDTYPE
@@ -294,9 +273,8 @@ TERM = re.compile(
     r")\Z",
     re.IGNORECASE | re.ASCII | re.DOTALL,
 )
-LAST_TERMS = {
-    f"{qualifier}all" for qualifier in ("", *QUALIFIERS)
-}  # nearly every record ends in one of them
+# nearly every record ends in one of them
+LAST_TERMS = {f"{qualifier}all" for qualifier in ("", *QUALIFIERS)}
 NAMED_TERMS = {
     f"{qualifier}{named}": named
     for qualifier in ("", *QUALIFIERS)
@@ -330,15 +308,16 @@ def parse_term(text: str) -> Term:
     return Term(host.lower(), domain, MASKS4[four], MASKS6[six])
 
 # %% ../../nbs/spf/01_record.ipynb #0c25b82f
-MOST_LOOKUPS = (
-    100  # that anybody can want: an include in an include takes Python's stack
-)
+# lookups that anybody can want: an include in an include takes Python's stack
+MOST_LOOKUPS = 100
 
 _MACRO = r"%(?:[%_-]|\{[slodiphv](?:0*[1-9]\d*)?r?[-.+,/_=]*\})"
-_NAME = rf"(?:[!-$&-~]|{_MACRO})*(?:\.(?!\d+\.?(?:/|\Z))[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.?|{_MACRO})"
+_TOP = r"\.(?!\d+\.?(?:/|\Z))[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.?"
+_NAME = rf"(?:[!-$&-~]|{_MACRO})*(?:{_TOP}|{_MACRO})"
 _FOUR, _SIX = ("|".join(map(str, range(bits, -1, -1))) for bits in (32, 128))
 WELL_FORMED = re.compile(
-    rf"[-+~?]?(?:all|(?:include|exists|ptr):{_NAME}|ptr|(?:a|mx)(?::{_NAME})?(?:/(?:{_FOUR}))?(?://(?:{_SIX}))?)"
+    rf"[-+~?]?(?:all|(?:include|exists|ptr):{_NAME}|ptr"
+    rf"|(?:a|mx)(?::{_NAME})?(?:/(?:{_FOUR}))?(?://(?:{_SIX}))?)"
     rf"|(?!redirect=|exp=)([a-z][a-z0-9_.-]*=)(?:[!-$&-~]|{_MACRO})*",
     re.IGNORECASE | re.ASCII,
 )
@@ -366,8 +345,7 @@ class Record:
         self.exp: MacroString | None = None
 
     def places(self) -> list[int]:
-        """Where each directive begins, counted in characters from 0. Only what is shown
-        needs them."""
+        "Where each directive begins in the text, counted in characters from 0."
         places: list[int] = []
         place = 6  # behind `v=spf1`
         for term in self.text[6:].split(" "):
@@ -380,13 +358,9 @@ class Record:
         return places
 
     def modifiers(self) -> list[str]:
-        """The modifiers that nobody knows, as they stand in the record. Only what is
-        shown needs them, too."""
-        found = (
-            (MODIFIER.match(term), term)
-            for term in self.text[6:].split(" ")
-            if "=" in term
-        )
+        "The modifiers that nobody knows, as they stand in the record."
+        terms = [term for term in self.text[6:].split(" ") if "=" in term]
+        found = [(MODIFIER.match(term), term) for term in terms]
         return [
             term
             for modifier, term in found
@@ -395,7 +369,7 @@ class Record:
 
 # %% ../../nbs/spf/01_record.ipynb #0840bcd4
 def _modify(record: Record, name: str, value: str, text: str) -> None:
-    "Add a modifier to a record."
+    "Add a modifier to a record; `RecordError` for a mistake in it."
     if name in ("redirect", "exp"):
         if getattr(record, name) is not None:
             raise RecordError(f"{name}= MUST appear at most once", text)
@@ -431,17 +405,10 @@ def parse_record(
     """Take a record apart, or raise `RecordError` that names the first mistake and its
     place."""
     record, terms = Record(text), text[6:].split(" ")
-    directives, run, versions, from_bytes = (
-        record.directives,
-        None,
-        VERSIONS.get,
-        int.from_bytes,
-    )
-    index, room, well_formed = (
-        0,
-        MOST_LOOKUPS + 1,
-        WELL_FORMED.fullmatch,
-    )  # room for terms that ask
+    directives, run = record.directives, None
+    versions, from_bytes = VERSIONS.get, int.from_bytes
+    index, room = 0, MOST_LOOKUPS + 1  # room for terms that ask
+    well_formed = WELL_FORMED.fullmatch
     try:
         for index, term in enumerate(terms):  # noqa: B007
             mechanism, _, network = term.partition(":")
@@ -456,9 +423,8 @@ def parse_record(
                     mask = masks[length if slash else None]
                     first = from_bytes(inet_pton(family, address)) & mask
                 except KeyError:
-                    raise RecordError(
-                        f"Invalid IP{version} CIDR length", term
-                    ) from None
+                    problem = f"Invalid IP{version} CIDR length"
+                    raise RecordError(problem, term) from None
                 except (OSError, ValueError):
                     raise RecordError(f"Invalid IP{version} address", term) from None
                 listed[version].append((mask, first, len(directives)))
@@ -489,10 +455,8 @@ def record_size(record: Record) -> int:
     "The bytes that a record takes at most, about."
     runs = [step for step in record.steps if isinstance(step, Networks)]
     networks = sum(len(listed) for run in runs for listed in run.listed.values())
-    specs = [step.domain for step in record.steps if isinstance(step, Term)] + [
-        record.redirect,
-        record.exp,
-    ]
+    specs = [step.domain for step in record.steps if isinstance(step, Term)]
+    specs += [record.redirect, record.exp]
     parts = sum(len(spec.parts) for spec in specs if spec)
     size = 500 + 6 * len(record.text) + 120 * len(record.directives)
     return size + 400 * networks + 500 * len(record.steps) + 200 * parts
@@ -507,15 +471,11 @@ class KeptTexts(Generic[T]):
         make: Callable[[str], T],  # from a text; what it raises isn't kept
         size: Callable[[T], int],  # of what was made, in bytes, with its text
         total: int,  # bytes that may be kept
-        share: float = 1
-        / 32,  # of the total, that one may take; what is larger is made each time
+        # of the total, what one may take; what is larger is made each time
+        share: float = 1 / 32,
     ):
-        self.make, self.size, self.half, self.most = (
-            make,
-            size,
-            total // 2,
-            total * share,
-        )
+        self.make, self.size = make, size
+        self.half, self.most = total // 2, total * share
         self.young: dict[str, T] = {}
         self.old: dict[str, T] = {}
         self.bytes, self.lock = 0, Lock()  # of the young ones

@@ -5,6 +5,7 @@
 # %% ../../nbs/spf/06_result.ipynb #87df6c40
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ra_plugins.spf.trace import Outcome
@@ -13,6 +14,19 @@ from ra_plugins.spf.trace import Outcome
 __all__ = ['Result']
 
 # %% ../../nbs/spf/06_result.ipynb #efba278e
+def _check_header(
+    receiver: object, identity: object, field: object, fields: Iterable[str]
+) -> None:
+    "`ValueError` that names an argument of `Result.header` that is of no use."
+    if not isinstance(receiver, str):
+        raise ValueError(f"receiver should be text, not {receiver!r:.60}")
+    if identity not in ("mailfrom", "helo"):
+        raise ValueError(f"identity should be mailfrom or helo, not {identity!r:.60}")
+    if not isinstance(field, str) or field not in fields:
+        known = ", ".join(fields)
+        raise ValueError(f"field should be one of {known}, not {field!r:.60}")
+
+# %% ../../nbs/spf/06_result.ipynb #184bc0f3
 class Result(Outcome):
     """What came of a check. It shows itself, as text and in a notebook.
 
@@ -20,7 +34,8 @@ class Result(Outcome):
     why          the reason, a value: its type is one of those in `ra_plugins.spf.trace`
     explanation  for the SMTP reply, if it is fail
     mechanism    the directive that matched, if one did
-    problem      what is wrong, in a few words, if it is temperror or permerror; problem_text is what is wrong in the record
+    problem      what is wrong, in a few words, if it is temperror or permerror;
+                 problem_text is what is wrong in the record
     lookups      terms that asked DNS; voids, lookups that brought nothing
     trace        the records that were read, and what was asked
     """
@@ -38,24 +53,18 @@ class Result(Outcome):
         identity: str = "mailfrom",  # what was checked: `mailfrom` or `helo`
         field: str = "Received-SPF",  # or `Authentication-Results`
     ) -> str:  # one line, without its end
-        "A header field that says so (RFC 7208, section 9); `ValueError` names an argument of no use."
+        """A header field that says so (RFC 7208, section 9); `ValueError` names an
+        argument of no use."""
         from ra_plugins.spf.header import HEADER_FIELDS
 
-        if not isinstance(receiver, str):
-            raise ValueError(f"receiver should be text, not {receiver!r:.60}")
-        if identity not in ("mailfrom", "helo"):
-            raise ValueError(
-                f"identity should be mailfrom or helo, not {identity!r:.60}"
-            )
-        if not isinstance(field, str) or field not in HEADER_FIELDS:
-            raise ValueError(
-                f"field should be one of {', '.join(HEADER_FIELDS)}, not {field!r:.60}"
-            )
-        return f"{field}: {HEADER_FIELDS[field](self, receiver or self.query.receiver, identity)}"
+        _check_header(receiver, identity, field, HEADER_FIELDS)
+        value = HEADER_FIELDS[field](self, receiver or self.query.receiver, identity)
+        return f"{field}: {value}"
 
     def __repr__(self) -> str:
         why = self.mechanism or self.problem
-        return f"<{self.result}{': ' * bool(why)}{why}, {self.lookups} lookups, {self.voids} void>"
+        word = f"{self.result}: {why}" if why else self.result
+        return f"<{word}, {self.lookups} lookups, {self.voids} void>"
 
     def __str__(self) -> str:
         from ra_plugins.spf.show import outcome_text

@@ -49,11 +49,6 @@ def as_text(
 
 # %% ../../nbs/spf/08_run.ipynb #84f4cb25
 QUOTED = r'"(?:[^"\\]|\\.)*+"'  # a text in quotes, as a local part may be one
-REVERSE_PATH = re.compile(
-    # MAIL may have parameters behind it
-    rf'<((?:{QUOTED}|[^"<>])*+)>(?:[ \t]++[a-z0-9][a-z0-9-]*+(?:=[!-<>-~]*+)?)*+',
-    re.IGNORECASE | re.DOTALL,
-)
 
 
 def has_brackets(address: str) -> bool:
@@ -61,9 +56,15 @@ def has_brackets(address: str) -> bool:
     if "<" not in address and ">" not in address:
         return False
     parts = re.finditer(r'[<>]|"(?:[^"\\]|\\.)*+("?)', address, re.DOTALL)
-    return any(
-        not found[1] and ("<" in found[0] or ">" in found[0]) for found in parts
-    )  # a quote that isn't closed is none
+    # a quote that isn't closed is none
+    return any(not part[1] and ("<" in part[0] or ">" in part[0]) for part in parts)
+
+# %% ../../nbs/spf/08_run.ipynb #8c723385
+REVERSE_PATH = re.compile(
+    # MAIL may have parameters behind it
+    rf'<((?:{QUOTED}|[^"<>])*+)>(?:[ \t]++[a-z0-9][a-z0-9-]*+(?:=[!-<>-~]*+)?)*+',
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def bare_address(sender: str) -> str:
@@ -81,7 +82,8 @@ def understood_sender(sender: object) -> str:
     bare = bare_address(as_text(sender, "sender"))
     if has_brackets(bare):
         raise ValueError(
-            f"sender should be an address, or one in a pair of brackets, not {sender!r:.60}"
+            "sender should be an address, or one in a pair of brackets,"
+            f" not {sender!r:.60}"
         )
     return bare
 
@@ -97,14 +99,9 @@ def query_for(
     if not isinstance(limits, Limits):
         raise ValueError(f"limits should be Limits, not {limits!r:.60}")
     client = ip if isinstance(ip, (IPv4Address, IPv6Address)) else as_text(ip, "ip")
+    path = bare_address(as_text(sender, "sender"))
     name = as_text(helo, "helo").strip(" \t\r\n")
-    return Query(
-        client,
-        bare_address(as_text(sender, "sender")),
-        name,
-        as_text(receiver, "receiver"),
-        limits,
-    )
+    return Query(client, path, name, as_text(receiver, "receiver"), limits)
 
 # %% ../../nbs/spf/08_run.ipynb #0d2bbe46
 def check_default(default: object) -> str:
@@ -117,9 +114,8 @@ def check_default(default: object) -> str:
     return text
 
 # %% ../../nbs/spf/08_run.ipynb #a70c8283
-CHECK_TIMEOUT = (
-    20  # seconds for a whole check: RFC 7208, section 4.6.4, asks for no less
-)
+# seconds for a whole check: RFC 7208, section 4.6.4, asks for no less
+CHECK_TIMEOUT = 20
 
 
 def deadline(
@@ -136,10 +132,8 @@ def deadline(
         ):
             return monotonic() + timeout
         told = f"{timeout!r:.60}"
-    except (
-        OverflowError,
-        ValueError,
-    ):  # an integer that is no float, or has more digits than Python writes
+    except (OverflowError, ValueError):
+        # an integer that is no float, or has more digits than Python writes
         told = "so large a number"
     raise ValueError(
         f"timeout should be a number of seconds from 0 on, or None, not {told}"

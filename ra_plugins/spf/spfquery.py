@@ -65,62 +65,53 @@ __all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'CANT_ANSWER'
 class SpfRequest:
     "One question to spfquery: who sends."
 
-    until: float | None = (
-        # by when it has to be answered, on `time.monotonic`; None before it is begun
-        None
-    )
+    # by when it has to be answered, on `time.monotonic`; None before it is begun
+    until: float | None = None
 
     def __init__(
         self, ip: str, sender: str, helo: str = "", recipients: Sequence[str] = ()
     ):
-        self.ip, self.sender, self.helo, self.recipients = (
-            ip,
-            bare_address(sender),
-            helo,
-            recipients,
-        )
+        self.ip, self.sender = ip, bare_address(sender)
+        self.helo, self.recipients = helo, recipients
 
 # %% ../../nbs/spf/10_spfquery.ipynb #6b16e2f8
-WHY = "Please see https://ra-plugins.github.io/ra-plugins/guides/why.html?sender=%{S}&ip=%{C}&receiver=%{R}"
+WHY = (
+    "Please see https://ra-plugins.github.io/ra-plugins/guides/why.html"
+    "?sender=%{S}&ip=%{C}&receiver=%{R}"
+)
 
 
 class SpfquerySetup:
     "How requests are answered: what the options say."
 
     receiver = "spfquery"  # our own name
-    default = WHY  # why a fail is one, where the domain doesn't say; a macro string
+    default = WHY  # why a fail is one, if the domain doesn't say; a macro string
     limits = RFC7208
     local = ""  # terms of a policy of our own
     guess = ""  # terms for domains without a record
     trusted = False  # ask trusted-forwarder.org?
     sanitize = True  # one blank for several?
-    resolver: Resolver | Zone | None = (
-        None  # who answers; by default, the nameservers of this machine
-    )
-    timeout: float | None = (
-        # seconds for a request, with all the policies and recipients that it asks about
-        CHECK_TIMEOUT
-    )
+    # who answers; by default, the nameservers of this machine
+    resolver: Resolver | Zone | None = None
+    # seconds for a request, with all the policies and recipients that it asks about
+    timeout: float | None = CHECK_TIMEOUT
     given: tuple[Lookup, Records] | None = None  # an answer in place of DNS's
 
     def query(self, request: SpfRequest) -> Query:
-        "A check; `ValueError` where the client's address isn't one."
+        "A check; `ValueError` if the client's address isn't one."
         return Query(
             request.ip, request.sender, request.helo, self.receiver, self.limits
         )
 
     def check(self, request: SpfRequest) -> Result:
         "What the policy of the sender's domain says; `ValueError` likewise."
-        query = self.query(
-            request
-        )  # whatever the sender: it is a mail server that asks
+        query = self.query(request)  # whatever the sender: a mail server asks
         if self.given:
             return run_decision(check_identity(query, self.default), request, self)
         if isinstance(self.resolver, Zone):
             return drive(check_identity(query, self.default), self.resolver)
-        return waited(
-            check_over_dns(query, self.default, self.resolver, self.until(request))
-        )
+        until = self.until(request)
+        return waited(check_over_dns(query, self.default, self.resolver, until))
 
     def until(self, request: SpfRequest) -> float:
         """By when a request has to be answered, on `time.monotonic`: the same for all
@@ -143,12 +134,11 @@ def run_decision(
     "Run a decision: over the zone, or over DNS, as long as the request's time lasts."
     asked, answer = setup.given or (None, None)
     if isinstance(zone := setup.resolver, Zone):
-        return drive(
-            decision,
-            lambda question, until: (
-                answer if question == asked else zone(question, until)
-            ),
-        )
+
+        def from_zone(question: Question[Any], until: float) -> Any:
+            return answer if question == asked else zone(question, until)
+
+        return drive(decision, from_zone)
     from ra_plugins.ask.question import adrive
     from ra_plugins.ask.resolver import Lookups, default_resolver
 
@@ -158,9 +148,9 @@ def run_decision(
         async with Lookups(resolver) as lookups:
 
             async def tell(question: Question[Any], until: float) -> Any:
-                return (
-                    answer if question == asked else await lookups.tell(question, until)
-                )
+                if question == asked:
+                    return answer
+                return await lookups.tell(question, until)
 
             return await adrive(decision, tell, setup.until(request))
 
@@ -168,15 +158,12 @@ def run_decision(
 
 # %% ../../nbs/spf/10_spfquery.ipynb #d8fc2cdc
 def by_terms(terms: str, request: SpfRequest, setup: SpfquerySetup) -> Result | None:
-    """What a policy says that the options name; None where it says nothing, and where
-    they name none."""
-    return (
-        run_decision(
-            by_policy(setup.query(request), terms, setup.default), request, setup
-        )
-        if terms
-        else None
-    )
+    """What a policy says that the options name; None if it says nothing, or if they
+    name none."""
+    if not terms:
+        return None
+    decision = by_policy(setup.query(request), terms, setup.default)
+    return run_decision(decision, request, setup)
 
 # %% ../../nbs/spf/10_spfquery.ipynb #c78f2969
 TRUSTED = "include:spf.trusted-forwarder.org"
@@ -187,21 +174,20 @@ def second_opinion(
     request: SpfRequest,
     setup: SpfquerySetup,
 ) -> tuple[Result, str] | None:  # and whose policy it is
-    "What the policies say that our own options name, where they are asked and have something to say."
+    "What our own policies say, if they are asked and have something to say."
     domain = found.query.domain
     if found.result == "none":
         guessed = by_terms(setup.guess, request, setup) if is_name(domain) else None
-        return (
-            (guessed, f"best guess record for domain of {domain}") if guessed else None
-        )
+        who = f"best guess record for domain of {domain}"
+        return (guessed, who) if guessed else None
     if not is_open(found):
         return None
     if local := by_terms(setup.local, request, setup):
         return local, "local policy"
     trusted = by_terms(TRUSTED if setup.trusted else "", request, setup)
-    return (
-        (trusted, "trusted-forwarder.org") if trusted and not trusted.problem else None
-    )
+    if trusted and not trusted.problem:
+        return trusted, "trusted-forwarder.org"
+    return None
 
 # %% ../../nbs/spf/10_spfquery.ipynb #bfecbe88
 class SpfqueryAnswer:
@@ -210,17 +196,15 @@ class SpfqueryAnswer:
     def __init__(self, result: Result, comment: str, own: Result | None = None):
         self.result = result  # by the policy that decided
         self.own = own or result  # by that of the sender's domain
-        self.name: ResultName = (
-            result.result
-        )  # the last word: pass, too, for a host that takes mail for the recipients
+        # the last word: pass, too, for a host that takes mail for the recipients
+        self.name: ResultName = result.result
         self.comment = comment
-        self.recipients: list[
-            tuple[str, str]
-        ] = []  # each recipient, and the result up to it
+        # each recipient, and the result up to it
+        self.recipients: list[tuple[str, str]] = []
 
 # %% ../../nbs/spf/10_spfquery.ipynb #0d51abc2
 def by_domain(request: SpfRequest, setup: SpfquerySetup) -> SpfqueryAnswer:
-    "What the sender's domain says, or another policy where that has the last word."
+    "What the sender's domain says, or another policy if that has the last word."
     found = setup.check(request)
     other, who = second_opinion(found, request, setup) or (found, "")
     return SpfqueryAnswer(other, comment(other, setup.receiver, WORDS, who), found)
@@ -278,7 +262,7 @@ def add_recipients(
 
 # %% ../../nbs/spf/10_spfquery.ipynb #9e3ddc23
 def answer_request(request: SpfRequest, setup: SpfquerySetup) -> SpfqueryAnswer:
-    "SpfqueryAnswer a request; `ValueError` where the client's address isn't one."
+    "Answer a request; `ValueError` if the client's address isn't one."
     query = setup.query(request)
     answer = (
         by_loopback(query, setup.receiver)
@@ -289,17 +273,14 @@ def answer_request(request: SpfRequest, setup: SpfquerySetup) -> SpfqueryAnswer:
     return answer
 
 # %% ../../nbs/spf/10_spfquery.ipynb #a95c3d5a
-BARE = re.compile(
-    r"[-\w.!#$%&'*+/=?^`{|}~@:]+", re.ASCII
-)  # what libspf2 writes without quotes, and scripts expect so
+# what libspf2 writes without quotes, and scripts expect so
+BARE = re.compile(r"[-\w.!#$%&'*+/=?^`{|}~@:]+", re.ASCII)
 
 
 def libspf2_header(answer: SpfqueryAnswer) -> str:
     "The Received-SPF field, as libspf2 writes it."
-    query, problem = (
-        answer.result.query,
-        answer.result.problem_text if answer.result.result == "permerror" else "",
-    )
+    result, query = answer.result, answer.result.query
+    problem = result.problem_text if result.result == "permerror" else ""
     values = {
         "client-ip": str(query.ip),
         "envelope-from": mailbox(query),
@@ -313,7 +294,8 @@ def libspf2_header(answer: SpfqueryAnswer) -> str:
             for key, value in values.items()
             if value
         )
-        return f"{RECEIVED_SPF}{answer.name} {parenthesized(plain(answer.comment, 2 * limit))} {pairs}"
+        sentence = parenthesized(plain(answer.comment, 2 * limit))
+        return f"{RECEIVED_SPF}{answer.name} {sentence} {pairs}"
 
     return fitted(write)
 
@@ -337,9 +319,7 @@ def as_data(answer: SpfqueryAnswer) -> dict[str, Any]:
             for recipient, result in answer.recipients
         ],
         "check": answer.own.data(),
-        "other policy": answer.result.data()
-        if answer.result is not answer.own
-        else None,
+        "other policy": None if answer.result is answer.own else answer.result.data(),
     }
 
 # %% ../../nbs/spf/10_spfquery.ipynb #1cb4abd3
@@ -356,9 +336,8 @@ class Option:
     ):
         self.name, *self.others = names.split()
         self.value, self.help = value, help
-        self.alone = (
-            "1" if not value or value.startswith("[") else None
-        )  # what it means without a value
+        # what it means without a value
+        self.alone = "1" if not value or value.startswith("[") else None
 
     def takes(
         self,
@@ -434,18 +413,15 @@ OPTIONS = [
 
 # %% ../../nbs/spf/10_spfquery.ipynb #31e4eca2
 def find_option(name: str, options: Sequence[Option]) -> Option:
-    "The option that is meant; `Fault` where there is none, or more than one."
+    "The option that is meant; `Fault` if there is none, or more than one."
     wanted = name.removeprefix("-").removeprefix("-")
     exact = [option for option in options if wanted in (option.name, *option.others)]
     begun = exact or [
         option for option in options if wanted and option.name.startswith(wanted)
     ]
     if len(begun) != 1 or not name.startswith("-"):
-        meant = (
-            f"; -{', -'.join(option.name for option in begun)}?"
-            if len(begun) > 1
-            else ""
-        )
+        several = ", -".join(option.name for option in begun)
+        meant = f"; -{several}?" if len(begun) > 1 else ""
         raise Fault(f"there is no option {printable(name, 40)}{meant}")
     return begun[0]
 
@@ -456,7 +432,8 @@ def read_options(
     # the name of the one word that is no option, if there may be one
     operand: str = "",
 ) -> dict[str, str]:  # values by option
-    "A command line, read as GNU's getopt_long_only does; `Fault` says what is wrong with it."
+    """A command line, read as GNU's getopt_long_only does; `Fault` says what is wrong
+    with it."""
     values: dict[str, str] = {}
     rest = list(words)
     while rest:
@@ -478,7 +455,7 @@ def read_options(
 
 # %% ../../nbs/spf/10_spfquery.ipynb #2f17ec91
 def zone(path: str) -> Zone:
-    "A zone file, in place of DNS; `Fault` where it can't be read."
+    "A zone file, in place of DNS; `Fault` if it can't be read."
     from ra_plugins.ask.zonefile import zone_from_file
 
     try:
@@ -499,10 +476,8 @@ def option_number(values: dict[str, str], name: str, default: int) -> int:
 
 def limits_for(values: dict[str, str]) -> Limits:
     "How far checks may go, by the options; `Fault` for what makes no sense."
-    lookups, voids = (
-        option_number(values, "max-lookup", RFC7208.lookups),
-        option_number(values, "void-lookups", RFC7208.voids),
-    )
+    lookups = option_number(values, "max-lookup", RFC7208.lookups)
+    voids = option_number(values, "void-lookups", RFC7208.voids)
     counted = {
         name: values.get(name.replace("_", "-"), "1") != "0"
         for name in ("void_ipv6", "void_ipv4")
@@ -514,15 +489,13 @@ def limits_for(values: dict[str, str]) -> Limits:
 
 # %% ../../nbs/spf/10_spfquery.ipynb #f9ae9e96
 def setup_for(values: dict[str, str]) -> SpfquerySetup:
-    "What the options say about how to answer; `Fault` where one can't be used."
+    "What the options say about how to answer; `Fault` if one can't be used."
     setup = SpfquerySetup()
     setup.receiver = values.get("name") or SpfquerySetup.receiver
     setup.default = values.get("default-explanation") or SpfquerySetup.default
     setup.local, setup.guess = values.get("local", ""), values.get("guess", "")
-    setup.trusted, setup.sanitize = (
-        values.get("trusted") == "1",
-        values.get("sanitize", "1") != "0",
-    )
+    setup.trusted = values.get("trusted") == "1"
+    setup.sanitize = values.get("sanitize", "1") != "0"
     try:
         parse_macro(setup.default, explanation=True)
     except MacroError as error:
@@ -536,7 +509,7 @@ def setup_for(values: dict[str, str]) -> SpfquerySetup:
 
 # %% ../../nbs/spf/10_spfquery.ipynb #38d68ca7
 def request_of(fields: list[str]) -> SpfRequest | None:
-    "The request on a line, or None where there is too little or too much on it."
+    "The request on a line, or None if there is too little or too much on it."
     if not 2 <= len(fields) <= 4:
         return None
     ip, sender, helo, recipients = [*fields, "", ""][:4]
@@ -546,7 +519,7 @@ def request_of(fields: list[str]) -> SpfRequest | None:
 
 # %% ../../nbs/spf/10_spfquery.ipynb #b91d039a
 def file_lines(path: str) -> Iterable[str]:
-    "The lines of a file, or of standard input for `-`; `Fault` where it can't be read."
+    "The lines of a file, or of standard input for `-`; `Fault` if it can't be read."
     try:
         with open(
             0 if path == "-" else path,
@@ -559,28 +532,22 @@ def file_lines(path: str) -> Iterable[str]:
         raise Fault(f"can't read {printable(path)}: {system_reason(error)}") from None
 
 # %% ../../nbs/spf/10_spfquery.ipynb #06204088
+def _from_options(values: dict[str, str]) -> SpfRequest:
+    "The one request that the options are; `Fault` if they aren't enough for it."
+    sender, helo = values.get("sender", ""), values.get("helo", "")
+    if "ip" not in values or not (sender or helo):
+        raise Fault(
+            "-ip and one of -sender and -helo are needed, or -file; -help tells more"
+        )
+    recipients = [each.strip() for each in values.get("rcpt-to", "").split(",")]
+    return SpfRequest(values["ip"], sender, helo, [each for each in recipients if each])
+
+# %% ../../nbs/spf/10_spfquery.ipynb #09b65cb0
 def requests(values: dict[str, str]) -> Iterator[tuple[str, SpfRequest | None]]:
     """What is asked: a line's number with a colon, or nothing, and the request, None
-    where there is none on it."""
+    if there is none on it."""
     if "file" not in values:
-        if "ip" not in values or not (values.get("sender") or values.get("helo")):
-            raise Fault(
-                "-ip and one of -sender and -helo are needed, or -file; -help tells more"
-            )
-        recipients = [
-            each.strip()
-            for each in values.get("rcpt-to", "").split(",")
-            if each.strip()
-        ]
-        yield (
-            "",
-            SpfRequest(
-                values["ip"],
-                values.get("sender", ""),
-                values.get("helo", ""),
-                recipients,
-            ),
-        )
+        yield "", _from_options(values)
         return
     if clash := values.keys() & {"ip", "sender", "helo", "rcpt-to"}:
         raise Fault(f"-file and -{min(clash)} exclude each other")
@@ -613,7 +580,8 @@ def usage() -> str:
         [
             "usage: spfquery -ip=ADDRESS -sender=ADDRESS -helo=NAME [options]",
             "       spfquery -file=FILE [options]",
-            "May this client send mail in this domain's name? One dash or two, = or a blank:",
+            "May this client send mail in this domain's name?"
+            " One dash or two, = or a blank:",
             *(
                 f"  {name:28} {option.help}"
                 for name, option in zip(names, OPTIONS, strict=True)
@@ -658,8 +626,8 @@ def print_result(
 def answered(
     place: str, request: SpfRequest | None, setup: SpfquerySetup
 ) -> SpfqueryAnswer | None:
-    """The answer to what `requests` found; None where that is no request, which is said
-    on standard error."""
+    """The answer to what `requests` found; None if that is no request, which is said on
+    standard error."""
     try:
         if request is None:
             raise ValueError("should be: ip sender [helo [recipients]]")
@@ -670,7 +638,7 @@ def answered(
 
 # %% ../../nbs/spf/10_spfquery.ipynb #6cb26f42
 def spfquery(arguments: Sequence[str]) -> int:
-    "The command itself; `Fault` where it can't answer."
+    "The command itself; `Fault` if it can't answer."
     values = read_options(arguments)
     if "help" in values or "version" in values:
         print(usage() if "help" in values else version_line("spfquery"))
@@ -711,14 +679,16 @@ def explanation_usage() -> str:
         [
             "usage: ra-plugins spf explain DOMAIN|RECORD [options]",
             "       ra-plugins spf explain DOMAIN|ADDRESS|RECORD --ip ADDRESS [options]",
-            "What does a domain's SPF record cost, and whom does it let pass? With --ip: how does it judge this client?",
+            "What does a domain's SPF record cost, and whom does it let pass?"
+            " With --ip: how does it judge this client?",
             "RECORD is one in quotes, 'v=spf1 mx -all', before it is published.",
             *(
                 f"  {f'--{option.name} {option.value}':22} {option.help}"
                 for option in EXPLAIN
             ),
             _statuses(),
-            "Without --ip: 0 within the limits, 4 a permerror for some clients, 5 DNS didn't tell it all, 6 no record.",
+            "Without --ip: 0 within the limits, 4 a permerror for some clients,"
+            " 5 DNS didn't tell it all, 6 no record.",
         ]
     )
 
@@ -742,7 +712,7 @@ def read_explain(arguments: Sequence[str]) -> dict[str, str]:
 
 # %% ../../nbs/spf/10_spfquery.ipynb #cc865351
 def explained_check(values: dict[str, str], setup: SpfquerySetup) -> Result:
-    "How the record judges the client; `Fault` where that makes no sense."
+    "How the record judges the client; `Fault` if that makes no sense."
     about = values["about"].strip()
     sender = about
     if is_record(about):
@@ -773,7 +743,7 @@ def explained_report(values: dict[str, str], setup: SpfquerySetup) -> SurveyRepo
 
 # %% ../../nbs/spf/10_spfquery.ipynb #007f67ab
 def explained(arguments: Sequence[str]) -> int:
-    "That command itself; `Fault` where it can't answer."
+    "That command itself; `Fault` if it can't answer."
     values = read_explain(arguments)
     if "help" in values or "version" in values:
         print(

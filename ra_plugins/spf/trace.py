@@ -20,7 +20,6 @@ from ra_plugins.spf.record import (
     faulty_part,
     is_name,
 )
-from ra_plugins.support.compiled import mypyc_attr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['RECORD', 'REDIRECT', 'EXPLANATION', 'NO_NAME', 'NO_TEXTS', 'OTHER_TEXTS', 'EMPTY_DOMAIN', 'ONE_LABEL',
            'MALFORMED_DOMAIN', 'Visit', 'Reason', 'Matched', 'NothingMatched', 'NoPolicy', 'name_fault', 'NoDomain',
-           'EvaluationError', 'LimitExceeded', 'LookupLimitExceeded', 'VoidLimitExceeded', 'HostLimitExceeded',
+           'EvaluationError', 'LimitExceeded', 'LookupLimitExceeded', 'HostLimitExceeded', 'VoidLimitExceeded',
            'FaultyRecord', 'SeveralRecords', 'NoRecord', 'failure_kind', 'LookupFailed', 'DeadlinePassed', 'Outcome']
 
 # %% ../../nbs/spf/03_trace.ipynb #a253df08
@@ -41,20 +40,18 @@ class Visit:
     "One record on the way: that of the domain itself, of an include or of a redirect."
 
     record: Record | None = None
-    result: ResultName | None = None  # what it came to; None where an error ended it
+    result: ResultName | None = None  # what it came to; None if an error ended it
     reached = -1  # what had its turn last of all that asks: a directive, or `REDIRECT`
     matched: int | None = None  # the directive that matched
     redirected: Visit | None = None
-    error: EvaluationError | None = (
-        None  # that ended it, here or in a record that it led to
-    )
+    # what ended it, here or in a record that it led to
+    error: EvaluationError | None = None
     exists = True  # False if there is no record, and not even such a name (NXDOMAIN)
 
     def __init__(self, domain: str):
         self.domain = domain
-        self.asked: list[
-            tuple[int, Lookup, int | Unanswered]
-        ] = []  # by which term, and how many answers or why none
+        # by which term, and how many answers or why none
+        self.asked: list[tuple[int, Lookup, int | Unanswered]] = []
         self.visits: dict[int, Visit] = {}  # the includes, by term
 
     def __repr__(self) -> str:
@@ -72,13 +69,12 @@ class Visit:
 
     def term(self, number: int) -> str:
         "A term as it stands in the record; nothing if there is none."
-        if self.record is None or number in (RECORD, EXPLANATION):
+        record = self.record
+        if record is None or number in (RECORD, EXPLANATION):
             return ""
         if number == REDIRECT:
-            return (
-                f"redirect={self.record.redirect.text}" if self.record.redirect else ""
-            )
-        return self.record.directives[number]
+            return f"redirect={record.redirect.text}" if record.redirect else ""
+        return record.directives[number]
 
 # %% ../../nbs/spf/03_trace.ipynb #ce1b8ece
 @mypyc_attr(native_class=False)
@@ -99,8 +95,7 @@ class Reason:
 
     @property
     def term(self) -> str:
-        """The term that it is about, as it stands in the record; nothing if it is about
-        no term."""
+        "The term that it is about, as it stands in the record; nothing if about none."
         return self.visit.term(self.number)
 
     @property
@@ -123,13 +118,8 @@ class Reason:
 
     def data(self) -> dict[str, Any]:
         "The whole, of the types that JSON has."
-        return {
-            "kind": self.kind,
-            "domain": self.domain,
-            "term": self.term or None,
-            "place": self.place,
-            **self.details(),
-        }
+        about = {"kind": self.kind, "domain": self.domain, "term": self.term or None}
+        return {**about, "place": self.place, **self.details()}
 
 # %% ../../nbs/spf/03_trace.ipynb #447d199e
 @mypyc_attr(native_class=False)
@@ -146,11 +136,13 @@ class NothingMatched(Reason):
     kind = "no match"
 
 # %% ../../nbs/spf/03_trace.ipynb #6980efd9
-NO_NAME, NO_TEXTS, OTHER_TEXTS = (
-    "no such name",
-    "no TXT record",
-    "TXT records, none for SPF",
-)
+NO_NAME, NO_TEXTS = "no such name", "no TXT record"
+OTHER_TEXTS = "TXT records, none for SPF"
+_NONE_WORDS = {
+    NO_NAME: "there is no name {} in DNS (NXDOMAIN)",
+    NO_TEXTS: "{} has no TXT record",
+    OTHER_TEXTS: "{} has TXT records, but none that begins with v=spf1 and a blank",
+}
 
 
 @mypyc_attr(native_class=False)
@@ -164,42 +156,34 @@ class NoPolicy(Reason):
         "Why there is none: `NO_NAME`, `NO_TEXTS` or `OTHER_TEXTS`."
         if not self.visit.exists:
             return NO_NAME
-        return (
-            OTHER_TEXTS
-            if any(answer for number, _, answer in self.visit.asked if number == RECORD)
-            else NO_TEXTS
-        )
+        asked = self.visit.asked
+        texts = any(answer for number, _, answer in asked if number == RECORD)
+        return OTHER_TEXTS if texts else NO_TEXTS
 
     def words(self) -> str:
         "The same for a person."
-        told = {
-            NO_NAME: "there is no name {} in DNS (NXDOMAIN)",
-            NO_TEXTS: "{} has no TXT record",
-            OTHER_TEXTS: "{} has TXT records, but none that begins with v=spf1 and a blank",
-        }
-        return told[self.cause].format(self.domain)
+        return _NONE_WORDS[self.cause].format(self.domain)
 
     def details(self) -> dict[str, Any]:
         "The cause, as a word and as a sentence."
         return {"cause": self.cause, "text": self.words()}
 
 # %% ../../nbs/spf/03_trace.ipynb #b73e3522
-EMPTY_DOMAIN, ONE_LABEL, MALFORMED_DOMAIN = "empty", "one label", "malformed"
-
-
 def name_fault(domain: str) -> str:
     "What keeps a text from being a domain name, in a few words."
     if domain.startswith("["):
         return "is an address in brackets"
     if len(domain) > NAME_LENGTH:
         return f"has more than {NAME_LENGTH} characters"
-    if any(len(label) > LABEL_LENGTH for label in domain.split(".")):
+    labels = domain.split(".")
+    if any(len(label) > LABEL_LENGTH for label in labels):
         return f"has a label of more than {LABEL_LENGTH} characters"
-    return (
-        "has an empty label"
-        if "" in domain.split(".")
-        else "has a character that no domain name has"
-    )
+    if "" in labels:
+        return "has an empty label"
+    return "has a character that no domain name has"
+
+# %% ../../nbs/spf/03_trace.ipynb #9f01a476
+EMPTY_DOMAIN, ONE_LABEL, MALFORMED_DOMAIN = "empty", "one label", "malformed"
 
 
 @mypyc_attr(native_class=False)
@@ -208,41 +192,30 @@ class NoDomain(Reason):
 
     kind = "no domain"
 
-    def __init__(
-        self, visit: Visit, helo: bool = False
-    ):  # was there no sender, so that HELO stands for it?
+    # `helo`: was there no sender, so that HELO stands for it?
+    def __init__(self, visit: Visit, helo: bool = False):
         super().__init__(visit)
         self.helo = helo
 
     @property
     def cause(self) -> str:
         "Why it is none: `EMPTY_DOMAIN`, `ONE_LABEL` or `MALFORMED_DOMAIN`."
-        if not self.domain:
+        domain = self.domain
+        if not domain:
             return EMPTY_DOMAIN
-        return (
-            MALFORMED_DOMAIN
-            if "." in self.domain
-            or not is_name(self.domain)
-            or set("[@ ") & set(self.domain)
-            else ONE_LABEL
-        )
+        if "." in domain or not is_name(domain) or set("[@ ") & set(domain):
+            return MALFORMED_DOMAIN
+        return ONE_LABEL
 
     def words(self) -> str:
         "The same for a person."
+        begin = "the sender is empty, and " * self.helo
+        behind = " from HELO" * self.helo
         if self.cause == EMPTY_DOMAIN:
-            return (
-                "the sender is empty, and so is HELO"
-                if self.helo
-                else "the sender has no domain"
-            )
-        where = (
-            "the sender is empty, and " * self.helo
-            + f"{self.domain}{' from HELO' * self.helo}"
-        )
-        fault = (
-            "has only one label" if self.cause == ONE_LABEL else name_fault(self.domain)
-        )
-        return f"{where} {fault}, so it has no policy"
+            return f"{begin}so is HELO" if self.helo else "the sender has no domain"
+        one = self.cause == ONE_LABEL
+        fault = "has only one label" if one else name_fault(self.domain)
+        return f"{begin}{self.domain}{behind} {fault}, so it has no policy"
 
     def details(self) -> dict[str, Any]:
         "The cause, as a word and as a sentence."
@@ -288,6 +261,18 @@ class LookupLimitExceeded(LimitExceeded):
 
 
 @mypyc_attr(native_class=False)
+class HostLimitExceeded(LimitExceeded):
+    "An mx with too many hosts."
+
+    kind = "MX host limit"
+    message = f"More than {NAME_LIMIT} MX records returned"
+
+    def __init__(self, visit: Visit, number: int):
+        super().__init__(visit, number, NAME_LIMIT)
+        self.text = self.term
+
+# %% ../../nbs/spf/03_trace.ipynb #db294a8d
+@mypyc_attr(native_class=False)
 class VoidLimitExceeded(LimitExceeded):
     "One lookup too many that brought nothing."
 
@@ -300,25 +285,10 @@ class VoidLimitExceeded(LimitExceeded):
 
     def details(self) -> dict[str, Any]:
         "The limit, and the lookup that went over it."
-        return {
-            "limit": self.limit,
-            "name": self.lookup.name,
-            "type": self.lookup.rdtype,
-        }
+        name, rdtype = self.lookup.name, self.lookup.rdtype
+        return {"limit": self.limit, "name": name, "type": rdtype}
 
-
-@mypyc_attr(native_class=False)
-class HostLimitExceeded(LimitExceeded):
-    "An mx with too many hosts."
-
-    kind = "MX host limit"
-    message = f"More than {NAME_LIMIT} MX records returned"
-
-    def __init__(self, visit: Visit, number: int):
-        super().__init__(visit, number, NAME_LIMIT)
-        self.text = self.term
-
-# %% ../../nbs/spf/03_trace.ipynb #cf60e68b
+# %% ../../nbs/spf/03_trace.ipynb #88ca34d1
 @mypyc_attr(native_class=False)
 class FaultyRecord(EvaluationError):
     "A mistake in a record: section 4.6."
@@ -328,13 +298,11 @@ class FaultyRecord(EvaluationError):
     def __init__(self, visit: Visit, record: str, error: RecordError):
         super().__init__(visit)
         self.message, self.text, self.record = error.message, error.problem, record
-        self.faulty = (
-            error.place,
-            record[error.place :].partition(" ")[0],
-        )  # there is no record to find it in
-        self.part = faulty_part(
-            record, error
-        )  # where what is wrong begins in the record, and its length
+        # where the term begins, and the term: there is no record to find it in
+        term = record[error.place :].partition(" ")[0]
+        self.faulty = (error.place, term)
+        # where what is wrong begins in the record, and its length
+        self.part = faulty_part(record, error)
 
     @property
     def term(self) -> str:
@@ -347,17 +315,15 @@ class FaultyRecord(EvaluationError):
         return self.faulty[0]
 
     def details(self) -> dict[str, Any]:
-        """What is wrong, in which text, and where: the length of the term, and the part
-        of it that is wrong."""
-        part = {"place": self.part[0], "length": self.part[1]}
+        "What is wrong, and where: the length of the term, and the part that is wrong."
         return {
             "message": self.message,
             "text": self.text,
             "length": len(self.term),
-            "part": part,
+            "part": {"place": self.part[0], "length": self.part[1]},
         }
 
-
+# %% ../../nbs/spf/03_trace.ipynb #af271efc
 @mypyc_attr(native_class=False)
 class SeveralRecords(EvaluationError):
     "A domain with more than one SPF record: section 4.5."
@@ -385,14 +351,11 @@ class NoRecord(EvaluationError):
         super().__init__(visit, number)
         record = visit.record
         redirect = record.redirect if record and number == REDIRECT else None
-        self.message = (
-            "redirect domain has no SPF record"
-            if redirect
-            else "include has no SPF record"
-        )
+        who = "redirect domain" if redirect else "include"
+        self.message = f"{who} has no SPF record"
         self.text = redirect.text if redirect else self.term
 
-# %% ../../nbs/spf/03_trace.ipynb #758246fe
+# %% ../../nbs/spf/03_trace.ipynb #d0453a67
 def failure_kind(failure: Unanswered) -> str:
     """Why there is no answer, in a word: that for the class of its failure that
     questions know."""
@@ -403,7 +366,7 @@ def failure_kind(failure: Unanswered) -> str:
     )
     return next(known, "unanswered")
 
-
+# %% ../../nbs/spf/03_trace.ipynb #384c81bd
 @mypyc_attr(native_class=False)
 class LookupFailed(EvaluationError):
     """A lookup that wasn't answered: sections 4.4 and 5. `failure` says why by its
@@ -415,17 +378,14 @@ class LookupFailed(EvaluationError):
     def __init__(self, visit: Visit, number: int, lookup: Lookup, failure: Unanswered):
         super().__init__(visit, number)
         self.lookup, self.failure = lookup, failure
-        self.message, self.text = (
-            f"DNS {lookup.rdtype} {lookup.name}: {failure}",
-            f"{lookup.rdtype} {lookup.name}",
-        )
+        self.text = f"{lookup.rdtype} {lookup.name}"
+        self.message = f"DNS {self.text}: {failure}"
 
     def details(self) -> dict[str, Any]:
         "The lookup, and why there is no answer: by its type, and in words."
-        name, rdtype = self.lookup.name, self.lookup.rdtype
         return {
-            "name": name,
-            "type": rdtype,
+            "name": self.lookup.name,
+            "type": self.lookup.rdtype,
             "failure": failure_kind(self.failure),
             "text": str(self.failure),
         }
@@ -480,9 +440,9 @@ class Outcome:
             return Matched(visit, visit.matched)
         if visit.record:
             return NothingMatched(visit)
-        return (
-            NoPolicy(visit) if visit.asked else NoDomain(visit, not self.query.sender)
-        )
+        if visit.asked:
+            return NoPolicy(visit)
+        return NoDomain(visit, not self.query.sender)
 
     @property
     def mechanism(self) -> str:
