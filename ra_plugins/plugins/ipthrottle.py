@@ -42,7 +42,8 @@ class IpthrottleSettings(Environment):
         "IPTHROTTLEMINUTES",
         number,
         2,
-        "How long a block lasts, as the client is told: what tcpsvd -t has, in minutes.",
+        "For how long a block lasts, as the client is told: "
+        "what tcpsvd -t has, in minutes.",
     )
 
 # %% ../../nbs/plugins/ipthrottle.ipynb #179d99a4
