@@ -45,7 +45,7 @@ def address_or_domain(value: str) -> str:
         raise ValueError
     return value
 
-
+# %% ../../nbs/plugins/ownsender.ipynb #f73c5315
 class OwnsenderSettings(Environment):
     "What ownsender can be told."
 
@@ -89,7 +89,7 @@ class OwnsenderSettings(Environment):
 # %% ../../nbs/plugins/ownsender.ipynb #8d7b2f11
 def _halves(address: str, delimiters: str) -> tuple[str, str]:
     """The local part, as far as it counts, in lower case, and the domain as it is
-    compared; `ValueError` for what is no address."""
+    compared; `ValueError` if it is no address."""
     local, domain = parse_address(address)
     quoted = local.startswith('"')
     end = next(
@@ -102,7 +102,7 @@ def _halves(address: str, delimiters: str) -> tuple[str, str]:
     )
     return local[:end].lower(), domain_key(domain)
 
-
+# %% ../../nbs/plugins/ownsender.ipynb #bc5af274
 def is_own(
     user: str,
     sender: str,
@@ -165,8 +165,8 @@ def is_granted(
     sender: str,
     log: Callable[[str], None],
 ) -> bool:
-    """May a user send as this sender, by the list? No, if there is none; `OSError`
-    where there is one that can't be read."""
+    """May a user send as this sender, by the list? No, if there is none; `OSError` if
+    there is one that can't be read."""
     users, senders = [*address_keys(user), "*"], [*address_keys(sender), "*"]
     try:
         if file.endswith(".cdb"):
@@ -188,8 +188,8 @@ def is_let_off(
     file: str,  # the name of the list
     log: Callable[[str], None],  # takes messages about entries that can't match
 ) -> bool:
-    """Is the client or the sender listed? No, if there is no list; `OSError` where
-    there is one that can't be read."""
+    """Is the client or the sender listed? No, if there is no list; `OSError` if there is
+    one that can't be read."""
     keys = [
         *client_keys(session.client_ip),
         *name_keys(session.client_host),
@@ -204,34 +204,39 @@ def is_let_off(
 # %% ../../nbs/plugins/ownsender.ipynb #38033372
 def _is_ours(control: Control, domain: str) -> bool:
     """Is a domain, as it is compared, in rcpthosts, in whichever of its spellings?
-    `OSError` where that can't be read."""
+    `OSError` if that can't be read."""
     return any(control.is_ours(each) for each in domain_spellings(domain))
 
+# %% ../../nbs/plugins/ownsender.ipynb #c439237a
+def _users_fault(
+    user: str,
+    sender: str,
+    settings: OwnsenderSettings,
+    control: Control,
+    log: Callable[[str], None],
+) -> str:
+    """What is wrong with a user's sender, for the log; nothing if it may be used. `OSError`
+    if that can't be found out."""
+    own = is_own(
+        user,
+        sender,
+        lambda domain: _is_ours(control, domain),
+        settings.own,
+        settings.delimiters,
+    )
+    if own or is_granted(control, settings.file, user, sender, log):
+        return ""
+    return f"{user} may not send as {sender}"
 
-def _fault(
+# %% ../../nbs/plugins/ownsender.ipynb #333e7a03
+def _strangers_fault(
     session: Session,
     sender: str,
     settings: OwnsenderSettings,
     control: Control,
     log: Callable[[str], None],
 ) -> str:
-    """What is wrong with a sender, for the log; nothing if it may be used. `OSError`
-    where that can't be found out."""
-    if session.authenticated:
-        user = session.auth_user or ""
-        if is_own(
-            user,
-            sender,
-            lambda domain: _is_ours(control, domain),
-            settings.own,
-            settings.delimiters,
-        ):
-            return ""
-        return (
-            ""
-            if is_granted(control, settings.file, user, sender, log)
-            else f"{user} may not send as {sender}"
-        )
+    "The same for a client that hasn't logged in."
     strangers, forwarders = (
         settings.strangers,
         settings.forwarders,
@@ -241,11 +246,22 @@ def _fault(
     domain = domain_key(sender.rpartition("@")[2].strip()) if "@" in sender else ""
     if not domain.isascii():
         log(
-            f"can't tell whether {sender} is one of ours: its domain is no name that DNS could have"
+            f"can't tell whether {sender} is one of ours: "
+            "its domain is no name that DNS could have"
         )
     if not _is_ours(control, domain) or is_let_off(control, session, forwarders, log):
         return ""
     return f"{session.client_ip or 'a stranger'} may not send as {sender}"
+
+# %% ../../nbs/plugins/ownsender.ipynb #caddf13a
+_REFUSALS = {  # RFC 6409, section 6.1, for those who have logged in
+    True: Refuse(550, "5.7.1", "sorry, that isn't an address of yours"),
+    False: Refuse(
+        550,
+        "5.7.1",
+        "sorry, mail in the name of that domain comes from its own servers",
+    ),
+}
 
 
 @plugin("mail", settings=OwnsenderSettings, answers=(Refuse,))
@@ -255,34 +271,24 @@ def ownsender(
     control: Control,
     log: Callable[[str], None],
 ) -> Refuse | None:
-    """Refuse a sender that isn't the user's own and, by a setting, one of ours from
-    elsewhere."""
+    """Refuse a user's mail under somebody else's address and, by a setting, a stranger's
+    under ours."""
     sender = session.mail_from
     if not sender:
         if sender is None:
             log("error: no SMTPMAILFROM")
         return None
     try:
-        fault = _fault(session, sender, settings, control, log)
-    except OSError as error:
-        log(
-            with_reason(
-                f"error opening {str(error.filename).removeprefix(f'{control.folder}/')}",
-                error,
-            )
+        fault = (
+            _users_fault(session.auth_user or "", sender, settings, control, log)
+            if session.authenticated
+            else _strangers_fault(session, sender, settings, control, log)
         )
+    except OSError as error:
+        name = str(error.filename).removeprefix(f"{control.folder}/")
+        log(with_reason(f"error opening {name}", error))
         return None
     if not fault:
         return None
     log(fault + (", and does" if settings.log_only else ""))
     return None if settings.log_only else _REFUSALS[session.authenticated]
-
-
-_REFUSALS = {  # RFC 6409, section 6.1, for those who have logged in
-    True: Refuse(550, "5.7.1", "sorry, that isn't an address of yours"),
-    False: Refuse(
-        550,
-        "5.7.1",
-        "sorry, mail in the name of that domain comes from its own servers",
-    ),
-}
