@@ -71,7 +71,8 @@ def _value(field: str, text: str) -> str:
         and text not in ("<>", "postmaster")
     ):
         raise ValueError(
-            f"{field} is an address, or a domain with @ in front, and {text:.60} is neither"
+            f"{field} is an address, or a domain with @ in front, "
+            f"and {text:.60} is neither"
         )
     entry = domain_key(text) if field in ("name", "helo") else address_entry(text)
     if not domain_key(entry.rpartition("@")[2]).isascii() and (
@@ -104,7 +105,8 @@ def _conditions(words: list[str]) -> Iterator[AccessCondition]:
             )
         if field not in ACCESS_FIELDS:
             raise ValueError(
-                f"{words[place]:.60} is no condition; there are {', '.join(ACCESS_FIELDS)} and everybody"
+                f"{words[place]:.60} is no condition; "
+                f"there are {', '.join(ACCESS_FIELDS)} and everybody"
             )
         listed = [word.lower() for word in words[place + 1 : place + 2]] == ["in"]
         values = words[place + 1 + listed : place + 2 + listed]
@@ -120,7 +122,7 @@ _OURS: set[str] = set()  # listed once in a process
 
 
 def our_plugins() -> set[str]:
-    "The names of the plugins of this package, by its files; none if we can't list them."
+    "The names of this package's plugins, by its files; none if we can't list them."
     if not _OURS:
         try:
             files = listdir(dirname(dirname(listkeys.__file__)))
@@ -239,7 +241,7 @@ def _names(rest: str) -> tuple[str, str]:
 
 # %% ../../nbs/plugins/access.ipynb #c7f38789
 def _text(action: str, rest: str) -> tuple[str, str]:
-    "What stands before the text of a line, and the text; `ValueError` if it can't be one."
+    "What stands before a line's text, and the text; `ValueError` if it can't be one."
     word = ACCESS_ACTIONS[action]
     if not word:
         return rest, ""
@@ -345,7 +347,8 @@ def _slips(rule: AccessRule) -> Iterator[str]:
 
 # %% ../../nbs/plugins/access.ipynb #6fed44c9
 _LISTS_OF = {  # what kind of list each field is looked up in, of `LIST_ENTRIES`
-    "client": "client", "name": "name", "helo": "name", "sender": "address", "recipient": "address", "user": "user",
+    "client": "client", "name": "name", "helo": "name",
+    "sender": "address", "recipient": "address", "user": "user",
 }  # fmt: skip
 
 
@@ -630,7 +633,7 @@ def _since(
     sections: frozenset[str],  # that may be running; none if nobody knows
     before: dict[str, set[str]],  # as `sections_before_access` gives it
 ) -> str:  # nothing for as long as the connection lasts
-    "Since which command a rule's exemption counts, and the plugins for which it doesn't."
+    "Since when a rule's exemption counts, and the plugins for which it doesn't."
     if rule is None or rule.action != "exempt from":
         return ""
     known = [KNOWN_AT[condition.field] for condition in rule.conditions]
@@ -701,7 +704,8 @@ def _values(session: Session) -> dict[str, str]:
     "By field, what a session tells."
     told = {
         "client": session.client_ip, "name": session.client_host, "helo": session.helo,
-        "sender": session.mail_from, "recipient": session.rcpt_to, "user": session.auth_user or None,
+        "sender": session.mail_from, "recipient": session.rcpt_to,
+        "user": session.auth_user or None,
     }  # fmt: skip
     return {field: str(value) for field, value in told.items() if value is not None}
 
@@ -771,8 +775,8 @@ def access(
     control: Control,
     log: Callable[[str], None],
 ) -> list[Command]:
-    """Allow, refuse or tag mail, or exempt it from other plugins, by the first rule that
-    matches."""
+    """Allow, refuse or tag mail, or exempt it from other plugins, by the first rule
+    that matches."""
     try:
         rules = control.parsed(settings.file, parse_access_rules)
     except OSError as error:

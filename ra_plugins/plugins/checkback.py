@@ -296,7 +296,7 @@ async def call_domain(
 
 # %% ../../nbs/plugins/checkback.ipynb #a18a3cda
 async def verified(check: Check) -> CalloutReply | None:  # None as above
-    "The reply that decides about a sender, or `NOT_REACHED`, in the time that there is."
+    "The reply that decides about a sender, or `NOT_REACHED` when the time is over."
     (outcome,) = await gather(call_domain(check), within=check.settings.timeout)
     if isinstance(outcome, NotInstalled):
         raise outcome  # so the mail goes on

@@ -185,7 +185,8 @@ class GreylistSettings(Environment):
         "GREYLISTPROVEN",
         number,
         5,
-        "After how many successes a client passes at once, whatever it sends; 0 for never.",
+        "After how many successes a client passes at once, whatever it sends; "
+        "0 for never.",
     )
     prefix4: int = variable(
         "GREYLISTPREFIX4",

@@ -147,7 +147,8 @@ class Grants:
             address for address in addresses if "@" not in address and address != "*"
         ]:
             self.faults.append(
-                f"line {line}: {wrong:.60} is neither an address nor a domain with @ in front"
+                f"line {line}: {wrong:.60} is neither an address "
+                "nor a domain with @ in front"
             )
         for each in (user, *addresses):
             if "@" in each and not domain_key(each.rpartition("@")[2]).isascii():
@@ -188,8 +189,8 @@ def is_let_off(
     file: str,  # the name of the list
     log: Callable[[str], None],  # takes messages about entries that can't match
 ) -> bool:
-    """Is the client or the sender listed? No, if there is no list; `OSError` if there is
-    one that can't be read."""
+    """Is the client or the sender listed? No, if there is no list; `OSError` if one
+    can't be read."""
     keys = [
         *client_keys(session.client_ip),
         *name_keys(session.client_host),
@@ -215,8 +216,8 @@ def _users_fault(
     control: Control,
     log: Callable[[str], None],
 ) -> str:
-    """What is wrong with a user's sender, for the log; nothing if it may be used. `OSError`
-    if that can't be found out."""
+    """What is wrong with a user's sender, for the log; nothing if it may be used.
+    `OSError` if that can't be found out."""
     own = is_own(
         user,
         sender,
@@ -271,8 +272,8 @@ def ownsender(
     control: Control,
     log: Callable[[str], None],
 ) -> Refuse | None:
-    """Refuse a user's mail under somebody else's address and, by a setting, a stranger's
-    under ours."""
+    """Refuse a user's mail under somebody else's address and, by a setting, a
+    stranger's under ours."""
     sender = session.mail_from
     if not sender:
         if sender is None:

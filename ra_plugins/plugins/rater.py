@@ -38,8 +38,8 @@ def network(session: Session) -> str | None:
 
 # %% ../../nbs/plugins/rater.ipynb #2c903c6c
 def domain(address: str | None) -> str:
-    """What stands behind the last `@` of an address, which is where it would be sent; nothing
-    if it has none."""
+    """What stands behind the last `@` of an address, which is where it would be sent;
+    nothing if it has none."""
     _, at, domain = (address or "").rpartition("@")
     return domain_key(domain) if at else ""
 

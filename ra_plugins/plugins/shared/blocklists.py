@@ -35,8 +35,8 @@ __all__ = ['KEYED', 'KEY_LENGTH', 'WEIGHT_LIMIT', 'TEST_POINTS', 'REFUSALS', 'UN
 def parse_answers(
     text: str,  # `127.0.0.2-11,127.0.0.30`
 ) -> Patterns:  # for each, the lowest and the highest value of its four bytes
-    """Which answers of a list count; `ValueError` for what can't be read, or would match
-    nothing."""
+    """Which answers of a list count; `ValueError` for what can't be read, or would
+    match nothing."""
     return tuple(_answer_pattern(each.strip()) for each in text.split(","))
 
 
@@ -100,8 +100,8 @@ def split_key(
 def marked_key(
     name: str,  # of a list, as it is written in a setting
 ) -> tuple[str, str]:  # as `split_key`
-    """Tell a key in braces from the rest of a name; `ValueError`, which doesn't repeat the
-    name, for braces elsewhere."""
+    """Tell a key in braces from the rest of a name; `ValueError`, which doesn't repeat
+    the name, for braces elsewhere."""
     if "{" not in name and "}" not in name:
         return split_key(name)
     key, brace, rest = name[1:].partition("}.")
@@ -153,7 +153,10 @@ def _slip(name: str, answers: str) -> str:
     """What is wrong with a list, if its name can't be one: what people write in its
     place."""
     if "//" in name or "//" in answers:
-        return "a web address is no list; write the list's name in DNS, as in bl.spamcop.net"
+        return (
+            "a web address is no list; "
+            "write the list's name in DNS, as in bl.spamcop.net"
+        )
     between = any(char in name for char in ", \t;") or any(
         part.strip()[:1].isalpha() for part in answers.split(",")
     )

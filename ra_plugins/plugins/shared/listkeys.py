@@ -24,7 +24,7 @@ __all__ = ['FAULTS_LOGGED', 'LIST_ENTRIES', 'LINES_LOOKED_AT', 'client_keys', 'n
 def client_keys(
     address: IPv4Address | IPv6Address | None,
 ) -> list[str]:  # none for a client that isn't known; the closest first
-    "The address, and each network that it is in, in CIDR notation (RFC 4632, section 3.1)."
+    "The address, and each network that it is in, as CIDR (RFC 4632, section 3.1)."
     if address is None:
         return []
     address = unmapped(address)
@@ -63,8 +63,8 @@ _NAME_LIMIT = 255  # characters of a domain name (RFC 1035, section 2.3.4)
 def name_keys(
     name: str | None,
 ) -> list[str]:  # none for no name, and for one that is too long to be one
-    """A host's or domain's name as `domain_key` has it, and the dot entry of each domain
-    above it; an IDN by U-labels, too."""
+    """A host's or domain's name as `domain_key` has it, and the dot entry of each
+    domain above it; an IDN by U-labels, too."""
     key = domain_key(name or "")
     if not key or len(key) > _NAME_LIMIT:
         return []
@@ -298,8 +298,8 @@ def is_listed(
     log: Callable[[str], None],
     *wanted: str,
 ) -> bool:
-    """Is any of these in a list? No, if there is no list, or if it can't be read, with a
-    line in the log."""
+    """Is any of these in a list? No, if there is no list, or if it can't be read, with
+    a line in the log."""
     log_list_faults(control, file, kind, log)
     try:
         return control.has(file, *wanted)

@@ -99,7 +99,7 @@ def returns_to(
     local: str,  # local part, in lower case
     delimiter: str,  # as in `Forms`
 ) -> str | None:  # None for one that is no return
-    "The list that a VERP address belongs to: `list` of `list-return-42-eva=example.net`."
+    "A VERP address's list: `list` of `list-return-42-eva=example.net`."
     for char in delimiter:
         base, _, rest = local.partition(f"{char}return{char}")
         number, _, who = rest.partition(char)
@@ -166,7 +166,7 @@ class Mailboxes:
         return (*listed_as(address, self.forms), f"@{address.domain.lower()}")
 
     async def look(self, entry: str) -> MailboxFound:
-        """Is there such an entry? `OSError` or `Unanswered` if that can't be found out."""
+        "Is there such an entry? `OSError` or `Unanswered` if nobody can tell."
         raise NotImplementedError
 
     async def find(self, address: Address) -> MailboxFound:
@@ -674,7 +674,7 @@ def one_message(
     recipients: Iterable[str],
     **values: object,  # of the session and the settings, as for `sample_session`
 ) -> list[str]:  # a reply to each recipient
-    "For notebooks and tests: name recipients in one message, to a server with this one plugin."
+    "For notebooks and tests: name recipients in one message, judged by this plugin alone."
     replies: list[str] = []
     for recipient in recipients:
         values |= {
