@@ -57,7 +57,7 @@ async def dotblind(
     control: Control,
     log: Callable[[str], None],
 ) -> ChangeAddress | None:
-    "Drop the dots from a recipient's local part, unless somebody has it with them."
+    "Drop the dots from a recipient's local part, unless somebody has the dotted one."
     dropped = str.maketrans("", "", settings.strip)
 
     async def stays(address: Address) -> bool:

@@ -70,7 +70,7 @@ async def plusaliases(
     control: Control,
     log: Callable[[str], None],
 ) -> ChangeAddress | None:
-    "Cut the tag off a recipient's local part, unless somebody has it with the tag."
+    "Cut the tag off a recipient's local part, unless somebody has the tagged address."
 
     async def stays(address: Address) -> bool:
         return await is_own_address(address, settings, control, log)
