@@ -242,3 +242,11 @@ def test_the_opening_of_a_page_ends_where_its_parts_begin(cells: list[str], foun
     kinds = ["code" if text.startswith(("#|", "print")) else "markdown" for text in cells]
     notebook = new_nb([mk_cell(text, kind) for text, kind in zip(cells, kinds, strict=True)])
     assert stage.Page(stage.NOTEBOOKS / "plugins" / "a.ipynb", notebook).parts == found
+
+
+def test_no_heading_hides_in_an_opening() -> None:
+    "It would stand in front of what an administrator is told, and what is below it belongs behind."
+    for path in sorted((stage.NOTEBOOKS / "plugins").glob("*.ipynb")):
+        page = stage.Page(path)
+        opening = [cell.source for cell in page.notebook.cells[: page.parts]]
+        assert opening and not [text for text in opening if "\n## " in text], path.name
