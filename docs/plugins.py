@@ -1,4 +1,4 @@
-"Sphinx extension: what there is to say of every plugin, at the head of its page."
+"Sphinx extension: what there is to say of every plugin, behind what administrator.py tells of it."
 
 from __future__ import annotations
 
@@ -48,9 +48,12 @@ def facts(app: Sphinx, page: Page) -> nodes.Node:
     kept = variables(app, page, plugin.state)
     rows += [("Keeps", kept)] if kept else []
     others = [each for each in app.pages.values() if each.plugin and each is not page]
-    for stage in stages:
-        neighbours = [to_page(app, page.name, each.name) for each in others if stage in each.plugin.stages]
-        rows += [(f"Also at {stage.upper()}", folded(listed(neighbours)))] if neighbours else []
+    neighbours = {stage: [each.name for each in others if stage in each.plugin.stages] for stage in stages}
+    links = {
+        stage: listed([to_page(app, page.name, name) for name in names]) for stage, names in neighbours.items() if names
+    }
+    where = f"Also at {stages[0].upper()}" if len(stages) == 1 else "Also there"
+    rows += [(where, folded(links, len(set().union(*neighbours.values()))))] if links else []
     bodies = [row if isinstance(row[0], nodes.raw) else [nodes.paragraph("", "", *row)] for _, row in rows]
     fields = [
         (nodes.field_name("", name), nodes.field_body("", *body)) for (name, _), body in zip(rows, bodies, strict=True)
@@ -58,11 +61,15 @@ def facts(app: Sphinx, page: Page) -> nodes.Node:
     return nodes.field_list("", *(nodes.field("", *field) for field in fields), classes=["plugin-facts"])
 
 
-def folded(links: list[nodes.Node]) -> list[nodes.Node]:
-    "Links that are there for who asks for them: one that runs everywhere has all the others beside it."
-    summary = f"<details><summary>{len(links) // 2 + 1} more</summary>"
-    inside = nodes.paragraph("", "", *links)
-    return [nodes.raw("", summary, format="html"), inside, nodes.raw("", "</details>", format="html")]
+def folded(
+    links: dict[str, list[nodes.Node]],  # by stage
+    number: int,  # of those that they lead to, of which one may be at several stages
+) -> list[nodes.Node]:
+    "Links that can be opened: a plugin that runs everywhere has all the others beside it."
+    named = [(f"{stage.upper()}: " if len(links) > 1 else "", each) for stage, each in links.items()]
+    inside = [nodes.paragraph("", "", nodes.Text(stage), *each) for stage, each in named]
+    summary = nodes.raw("", f"<details><summary>{number} more</summary>", format="html")
+    return [summary, *inside, nodes.raw("", "</details>", format="html")]
 
 
 def marked(text: str) -> list[nodes.Node]:

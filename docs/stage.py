@@ -17,6 +17,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from administrator import administrator
 from console import MAGIC, prompted
 from execnb.nbio import mk_cell, nb2str, new_nb, read_nb
 from nbdev.config import get_config
@@ -31,6 +32,7 @@ README_ONLY = "<!-- README only"  # begins a cell that the site leaves out
 REPOSITORY = f"{CONFIG.git_url}/blob/{CONFIG.branch}"
 NUMBER = re.compile(r"(^|/)\d+[a-z]?_")  # orders a notebook in its folder, and isn't part of its address
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])([^)\s#]+)")
+PARTS = re.compile(r"## |#\| *default_exp")
 EXPORTS, HIDDEN = {"export", "exports", "exporti"}, {"hide", "default_exp"}
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -50,6 +52,8 @@ class Page:
             if cell.source.startswith(MAGIC):
                 cell.metadata["terminal"] = True
                 cell.source = prompted(cell.source.removeprefix(MAGIC))
+        heads = (cell.metadata["number"] for cell in self.notebook.cells if PARTS.match(cell.source))
+        self.parts = next(heads, 0)  # the first cell of what follows the opening: the problem, and the whole at work
         self.code = [cell.source for cell in self.notebook.cells if is_python(cell)]
         mark_setup([cell for cell in self.notebook.cells if is_python(cell)])
         module = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(self.code), re.M)
@@ -252,9 +256,12 @@ def stage(page: Page) -> None:
     page.title, page.description = front.get("title", page.name), front.get("description", "")
     parts = [f"# {page.title}", "{.lead}\n" + page.description if page.description else ""]
     parts += [f"```{{py:module}} {page.module}\n```" if page.module else ""]
-    parts += ["```{plugin}\n```" if page.plugin else ""]
     head = markdown("\n\n".join(filter(None, parts)), 0)
-    page.notebook.cells = [head, *(cell for cell in page.notebook.cells if cell.cell_type != "raw")]
+    cells = [cell for cell in page.notebook.cells if cell.cell_type != "raw"]
+    if page.plugin:
+        opening = sum(cell.metadata["number"] < page.parts for cell in cells)
+        cells.insert(opening, markdown(administrator(page.plugin), page.parts))
+    page.notebook.cells = [head, *cells]
 
 
 def number_lines(page: Page) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,12 +14,19 @@ import pytest
 from notebooks import ROOT
 
 pytest.importorskip("sphinx", reason="what sets the website isn't installed: `make docs` does that")
+from execnb.nbio import mk_cell, new_nb  # noqa: E402
 from sphinx_codeautolink.parse import LinkContext  # noqa: E402
+
+from ra_plugins.hosts.catalogue import OURS, catalogue  # noqa: E402
+from ra_plugins.spp.plugin import plugin  # noqa: E402
+from ra_plugins.spp.session import Session  # noqa: E402
 
 sys.path.insert(0, str(ROOT / "docs"))
 
+import administrator  # noqa: E402
 import names  # noqa: E402
 import references  # noqa: E402
+import samples  # noqa: E402
 import stage  # noqa: E402
 import tips  # noqa: E402
 import uses  # noqa: E402
@@ -187,3 +196,85 @@ def test_each_part_is_weighed_against_a_library_by_its_lines() -> None:
 )
 def test_first_mentions(text: str, found: list[str]) -> None:
     assert [each[0] for each in words.first_mentions(text, ["marks", "mark", "small client"])] == found
+# What an administrator is told of a plugin
+
+
+PLUGINS = catalogue(log=lambda message: None)
+
+
+def test_an_administrator_can_type_what_the_page_of_a_plugin_says() -> None:
+    text = administrator.administrator(PLUGINS["tarpit"])
+    terminal = [block.partition("\n```")[0].splitlines() for block in text.split("```\n$ ")[1:]]
+    assert terminal[0] == [
+        "ra-plugins install --create /var/qmail/plugins tarpit",
+        "$ cat >> /var/qmail/control/smtpplugins <<EOF",
+        "> [rcpt]",
+        "> plugins/tarpit",
+        "> EOF",
+    ]
+    assert terminal[1] == [
+        r"sed -i '\:^plugins/tarpit$:d' /var/qmail/control/smtpplugins",
+        "$ rm /var/qmail/plugins/tarpit",
+    ]
+    assert "- `TARPITCOUNT`: The recipient at which the delays begin; 0 switches them off. Default: 50.\n" in text
+    assert "```sh\nexport TARPITCOUNT=20 TARPITDELAY=N\n```" in text
+    assert "```text\nC: RCPT TO:<user20@example.org>\nL: tarpit: pid 4711 - started tarpitting\n" in text
+
+
+def test_what_is_typed_first_is_what_undo_takes_away(tmp_path: Path) -> None:
+    "The line of sed, run over a file with others' lines."
+    spfchecks = PLUGINS["spfchecks"]
+    lines, note = administrator.section(spfchecks, samples.SAMPLES["spfchecks"])
+    assert (lines, note) == (
+        "[rcpt]\nplugins/spfchecks\n",
+        "It may stand below `[mail]` instead; below two, it runs twice.",
+    )
+    path = tmp_path / "smtpplugins"
+    path.write_text("[rcpt]\nplugins/spfchecks2\n" + lines)
+    _, block, *_ = administrator.undo(spfchecks)
+    command = block.splitlines()[1].removeprefix("$ ").replace("/var/qmail/control/smtpplugins", str(path))
+    subprocess.run(["/bin/sh", "-c", command], check=True)
+    assert path.read_text() == "[rcpt]\nplugins/spfchecks2\n[rcpt]\n"
+
+
+def test_every_plugin_of_ours_has_a_sample_in_which_it_speaks() -> None:
+    "And what is set there is a setting, and taken without a complaint."
+    ours = {name for name, origin in PLUGINS.origins.items() if origin == OURS}
+    assert set(samples.SAMPLES) == ours
+    for name in sorted(ours):
+        declared, sample = PLUGINS[name], samples.SAMPLES[name]
+        lines = administrator.session(declared, sample)
+        assert [line[:1] for line in lines if line[:1] in "CLS"][:2] == ["C", "L"], name
+        assert lines[1].startswith(f"L: {name}: pid 4711 - ") and lines[-1].startswith(("S: ", "     ")), lines
+        assert not [line for line in lines if " should be " in line or "rror" in line or len(line) > 84], lines
+        assert {*sample.matters, *sample.settings} <= administrator.declared(declared).keys()
+        assert sample.matters or sample.settings or name == "authlogger"
+
+
+def test_a_plugin_without_a_sample_still_has_its_lines() -> None:
+    def quiet(session: Session) -> None:
+        "Look on."
+
+    text = administrator.administrator(plugin("mail")(quiet))
+    assert "> [mail]\n> plugins/quiet\n" in text and "### Undo" in text and "What the log says" not in text
+
+
+@pytest.mark.parametrize(
+    ("cells", "found"),
+    [
+        (["# a\n\n> b", "The problem.", "print(1)", "#| default_exp plugins.a", "## Parts"], 3),
+        (["# a\n\n> b", "The problem.", "## Parts", "#| default_exp plugins.a"], 2),
+    ],
+)
+def test_the_opening_of_a_page_ends_where_its_parts_begin(cells: list[str], found: int) -> None:
+    kinds = ["code" if text.startswith(("#|", "print")) else "markdown" for text in cells]
+    notebook = new_nb([mk_cell(text, kind) for text, kind in zip(cells, kinds, strict=True)])
+    assert stage.Page(stage.NOTEBOOKS / "plugins" / "a.ipynb", notebook).parts == found
+
+
+def test_no_heading_hides_in_an_opening() -> None:
+    "It would stand in front of what an administrator is told, and what is below it belongs behind."
+    for path in sorted((stage.NOTEBOOKS / "plugins").glob("*.ipynb")):
+        page = stage.Page(path)
+        opening = [cell.source for cell in page.notebook.cells[: page.parts]]
+        assert opening and not [text for text in opening if "\n## " in text], path.name

@@ -144,6 +144,24 @@ def test_page_of_a_plugin_says_what_it_declares(site: Path, plugin: str, facts: 
     } == {}
 
 
+def test_page_of_a_plugin_tells_an_administrator_what_to_type_and_what_he_sees(site: Path) -> None:
+    "Right behind the opening, and before the parts."
+    for name in ("tarpit", "greylist", "access", "spfchecks"):
+        text = re.sub("<[^>]*>", "", html(site, f"plugins/{name}").partition("<h1>")[2])
+        sections = re.findall(r"<h([23])>(.*?)<", html(site, f"plugins/{name}"))
+        assert sections[:5] == [
+            ("2", "For the administrator"),
+            ("3", "Switching it on"),
+            ("3", "What the log says, and what the client sees"),
+            ("3", "Undo"),
+            ("3", "At a glance"),
+        ]
+        assert f"$ ra-plugins install --create /var/qmail/plugins {name}" in text
+        assert f"L: {name}: pid 4711 - " in text
+    access = html(site, "plugins/access").partition('<dl class="plugin-facts')[2].partition("</dl>")[0]
+    assert access.count("<details>") == access.count("Also ") == 1 and "CONNECTION: " in access
+
+
 def html(site: Path, name: str) -> str:
     return (site / f"{name}.html").read_text(encoding="utf-8")
 
@@ -460,6 +478,7 @@ def test_page_of_a_plugin(visit: Any) -> None:
     page = visit("plugins/tarpit.html")
     facts = page.locator(".plugin-facts")
     assert "RCPT" in facts.inner_text()
+    assert not facts.get_by_role("link", name="dotblind").is_visible()
     facts.get_by_text("more").click()
     assert facts.get_by_role("link", name="dotblind").is_visible()
     facts.get_by_role("link", name="TARPITDELAY").click()

@@ -71,7 +71,8 @@ def _value(field: str, text: str) -> str:
         and text not in ("<>", "postmaster")
     ):
         raise ValueError(
-            f"{field} is an address, or a domain with @ in front, and {text:.60} is neither"
+            f"{field} is an address, or a domain with @ in front, "
+            f"and {text:.60} is neither"
         )
     entry = domain_key(text) if field in ("name", "helo") else address_entry(text)
     if not domain_key(entry.rpartition("@")[2]).isascii() and (
@@ -104,7 +105,8 @@ def _conditions(words: list[str]) -> Iterator[AccessCondition]:
             )
         if field not in ACCESS_FIELDS:
             raise ValueError(
-                f"{words[place]:.60} is no condition; there are {', '.join(ACCESS_FIELDS)} and everybody"
+                f"{words[place]:.60} is no condition; "
+                f"there are {', '.join(ACCESS_FIELDS)} and everybody"
             )
         listed = [word.lower() for word in words[place + 1 : place + 2]] == ["in"]
         values = words[place + 1 + listed : place + 2 + listed]
@@ -120,8 +122,7 @@ _OURS: set[str] = set()  # listed once in a process
 
 
 def our_plugins() -> set[str]:
-    """The names of the plugins of this package, by its files; none where those can't be
-    listed."""
+    "The names of this package's plugins, by its files; none if we can't list them."
     if not _OURS:
         try:
             files = listdir(dirname(dirname(listkeys.__file__)))
@@ -133,6 +134,24 @@ def our_plugins() -> set[str]:
             if file.endswith(".py") and not file.startswith("_")
         )
     return _OURS
+
+# %% ../../nbs/plugins/access.ipynb #325c6b91
+def _is_one_slip(name: str, other: str) -> bool:
+    "Is a letter missing, or wrong, or one too many, or have two changed places?"
+    least = min(len(name), len(other))
+    begin = next(
+        (place for place in range(least) if name[place] != other[place]), least
+    )
+    left = least - begin
+    end = next(
+        (place for place in range(left) if name[-1 - place] != other[-1 - place]), left
+    )
+    odd, meant = name[begin : len(name) - end], other[begin : len(other) - end]
+    swapped = len(odd) == 2 and odd == meant[::-1]
+    return (max(len(odd), len(meant)) == 1 or swapped) and (odd + meant).isalpha()
+
+# %% ../../nbs/plugins/access.ipynb #4dd9f185
+_SHORT = 4  # letters
 
 
 def meant_plugin(
@@ -148,24 +167,6 @@ def meant_plugin(
         )
     )
 
-
-_SHORT = 4  # letters
-
-
-def _is_one_slip(name: str, other: str) -> bool:
-    "Is a letter missing, or wrong, or one too many, or have two changed places?"
-    least = min(len(name), len(other))
-    begin = next(
-        (place for place in range(least) if name[place] != other[place]), least
-    )
-    left = least - begin
-    end = next(
-        (place for place in range(left) if name[-1 - place] != other[-1 - place]), left
-    )
-    odd, meant = name[begin : len(name) - end], other[begin : len(other) - end]
-    swapped = len(odd) == 2 and odd == meant[::-1]
-    return (max(len(odd), len(meant)) == 1 or swapped) and (odd + meant).isalpha()
-
 # %% ../../nbs/plugins/access.ipynb #59994555
 # By action, the word that announces a text.
 ACCESS_ACTIONS = {
@@ -176,7 +177,7 @@ ACCESS_ACTIONS = {
     "exempt from": "",
 }
 
-
+# %% ../../nbs/plugins/access.ipynb #63bda949
 class AccessRule:
     """One line of the file: an action, its conditions, and the text or the names of
     plugins that go with it."""
@@ -204,11 +205,12 @@ def _action(text: str) -> tuple[str, str]:
     for action in ACCESS_ACTIONS:
         if beginning.startswith(f"{action} "):
             return action, text[len(action) + 1 :]
+    first = text.split(maxsplit=1)[0]
     raise ValueError(
-        f"it begins with {text.split(maxsplit=1)[0]:.60}, and not with one of {', '.join(ACCESS_ACTIONS)}"
+        f"it begins with {first:.60}, and not with one of {', '.join(ACCESS_ACTIONS)}"
     )
 
-
+# %% ../../nbs/plugins/access.ipynb #29895445
 def _as_named(word: str) -> str:
     """A name in lower case if it means one of our plugins, or all; somebody else's
     stays as it is."""
@@ -239,8 +241,7 @@ def _names(rest: str) -> tuple[str, str]:
 
 # %% ../../nbs/plugins/access.ipynb #c7f38789
 def _text(action: str, rest: str) -> tuple[str, str]:
-    """What stands before the text of a line, and the text; `ValueError` where that
-    can't be one."""
+    "What stands before a line's text, and the text; `ValueError` if it can't be one."
     word = ACCESS_ACTIONS[action]
     if not word:
         return rest, ""
@@ -255,7 +256,7 @@ def _text(action: str, rest: str) -> tuple[str, str]:
         AddHeader(text)
     return " ".join(words[:place]), text
 
-
+# %% ../../nbs/plugins/access.ipynb #bb143022
 def parse_access_rule(
     text: str,  # a line, with one blank between words
     line: int,  # its number
@@ -322,7 +323,7 @@ class AccessRules:
             key=lambda rule: rule.line,
         )
 
-
+# %% ../../nbs/plugins/access.ipynb #cfb96830
 def parse_access_rules(text: str) -> AccessRules:
     "What the file says. A line that can't be read is a fault, and the others hold."
     rules = AccessRules()
@@ -346,7 +347,8 @@ def _slips(rule: AccessRule) -> Iterator[str]:
 
 # %% ../../nbs/plugins/access.ipynb #6fed44c9
 _LISTS_OF = {  # what kind of list each field is looked up in, of `LIST_ENTRIES`
-    "client": "client", "name": "name", "helo": "name", "sender": "address", "recipient": "address", "user": "user",
+    "client": "client", "name": "name", "helo": "name",
+    "sender": "address", "recipient": "address", "user": "user",
 }  # fmt: skip
 
 
@@ -422,7 +424,7 @@ def sections_of_access(text: str) -> frozenset[str]:
     )
     return frozenset(section for section, entry in found if "ACCESSSTAGE=" not in entry)
 
-
+# %% ../../nbs/plugins/access.ipynb #5f432e3c
 def sections_before_access(text: str) -> dict[str, set[str]]:
     """By program, the sections in which it runs and access hasn't run before it;
     access's own are all in which it stands."""
@@ -445,7 +447,7 @@ def stage_name(value: str) -> str:
         raise ValueError
     return value
 
-
+# %% ../../nbs/plugins/access.ipynb #dc79a9f3
 class AccessSettings(Environment):
     "What access can be told."
 
@@ -454,13 +456,14 @@ class AccessSettings(Environment):
         "ACCESSSTAGE",
         stage_name,
         None,
-        "The section that runs it; needed where it stands below [rcpt] and elsewhere.",
+        "The section that runs it; needed if it stands below [rcpt] and elsewhere.",
     )
     sections: str | None = variable(
         "SPPCONFFILE",
         filename,
         None,
-        "qmail-spp's own: the file with the sections, from qmail's home; else smtpplugins.",
+        "qmail-spp's own: the file with the sections, from qmail's home; "
+        "else smtpplugins.",
     )
 
 # %% ../../nbs/plugins/access.ipynb #89dc2851
@@ -472,8 +475,8 @@ def _standing(text: str) -> tuple[frozenset[str], dict[str, set[str]]]:
 def _sections(
     control: Control, settings: AccessSettings
 ) -> tuple[frozenset[str], dict[str, set[str]]]:
-    """Where access may be running, and where each program stands before it; nothing
-    where that can't be found out."""
+    """Where access may be running, and where each program stands before it; nothing if
+    that can't be found out."""
     name = (
         join(dirname(abspath(control.folder)), settings.sections)
         if settings.sections
@@ -485,7 +488,7 @@ def _sections(
         sections, programs = frozenset(), {}
     return frozenset({settings.stage}) if settings.stage else sections, programs
 
-
+# %% ../../nbs/plugins/access.ipynb #a90f4e29
 def _running(session: Session, sections: frozenset[str]) -> frozenset[str]:
     "Those that may be running at this command, by what the session tells."
     late = frozenset(STAGES) - {"connection"}
@@ -511,7 +514,7 @@ def _known(rules: AccessRules, sections: frozenset[str]) -> frozenset[str]:
     )
     return known - {"recipient"} if sections - KNOWN_AT["recipient"] else known
 
-
+# %% ../../nbs/plugins/access.ipynb #b0f0b526
 def _log_unknown(
     rules: AccessRules,
     sections: frozenset[str],
@@ -526,7 +529,8 @@ def _log_unknown(
     elsewhere = sections - KNOWN_AT["recipient"] - {"connection"}
     if "recipient" in rules.fields and elsewhere and sections & KNOWN_AT["recipient"]:
         log(
-            f"rules about recipients need ACCESSSTAGE=rcpt below [rcpt], since access stands below [{min(elsewhere)}], too"
+            "rules about recipients need ACCESSSTAGE=rcpt below [rcpt], "
+            f"since access stands below [{min(elsewhere)}], too"
         )
     faults = _never_matching(rules, everywhere) if everywhere else []
     where = " or ".join(f"[{each}]" for each in STAGES if each in everywhere)
@@ -535,7 +539,7 @@ def _log_unknown(
     if len(faults) > FAULTS_LOGGED:
         log(f"below {where}, {len(faults) - FAULTS_LOGGED} more rules never match")
 
-
+# %% ../../nbs/plugins/access.ipynb #93b137f3
 def _never_matching(rules: AccessRules, sections: Iterable[str]) -> list[str]:
     "The rules about what isn't known in these sections, each with its line."
     faults = []
@@ -546,7 +550,8 @@ def _never_matching(rules: AccessRules, sections: Iterable[str]) -> list[str]:
                     f"[{each}]" for each in STAGES if each in KNOWN_AT[condition.field]
                 )
                 faults.append(
-                    f"line {rule.line}: {condition!r} never matches, since it is known at {places} only"
+                    f"line {rule.line}: {condition!r} never matches, "
+                    f"since it is known at {places} only"
                 )
     return faults
 
@@ -622,13 +627,13 @@ def _tag(rule: AccessRule | None, count: int, state: AccessState) -> list[Comman
         return []
     return [*state.keep(tagged=f"{rule.line} {count}"), AddHeader(rule.text)]
 
-
+# %% ../../nbs/plugins/access.ipynb #9c9c5bd8
 def _since(
     rule: AccessRule | None,
     sections: frozenset[str],  # that may be running; none if nobody knows
     before: dict[str, set[str]],  # as `sections_before_access` gives it
 ) -> str:  # nothing for as long as the connection lasts
-    "Since which command the exemption of a rule counts, and the plugins for which it doesn't."
+    "Since when a rule's exemption counts, and the plugins for which it doesn't."
     if rule is None or rule.action != "exempt from":
         return ""
     known = [KNOWN_AT[condition.field] for condition in rule.conditions]
@@ -658,11 +663,11 @@ def _since(
 
 _SINCE_LIMIT = 1000  # characters
 
-
+# %% ../../nbs/plugins/access.ipynb #512519ec
 def _exempt(
     rule: AccessRule | None, state: AccessState, since: str = ""
 ) -> list[SetVariable]:
-    "The exemption of a rule, or its end, where that is something new."
+    "The exemption of a rule, or its end, if that is something new."
     names = rule.text if rule and rule.action == "exempt from" else ""
     left = {"exempt": names, "since": since if names else ""}
     return state.keep(
@@ -694,12 +699,13 @@ def _told(rule: AccessRule, changed: list[Command]) -> str:
     )
     return f"exempt from {rule.text}{without}"
 
-
+# %% ../../nbs/plugins/access.ipynb #fd9a975c
 def _values(session: Session) -> dict[str, str]:
     "By field, what a session tells."
     told = {
         "client": session.client_ip, "name": session.client_host, "helo": session.helo,
-        "sender": session.mail_from, "recipient": session.rcpt_to, "user": session.auth_user or None,
+        "sender": session.mail_from, "recipient": session.rcpt_to,
+        "user": session.auth_user or None,
     }  # fmt: skip
     return {field: str(value) for field, value in told.items() if value is not None}
 
@@ -721,10 +727,38 @@ def _log_unjudged(
     for field, value in _values(session).items():
         domain = value.rpartition("@")[2] if field in keys else ""
         if not domain.isascii() and not domain_key(domain).isascii():
-            why = "its domain is no name that DNS could have, so no line about a domain holds for it"
-            log(f"{field} {value}: {why}")
+            log(
+                f"{field} {value}: its domain is no name that DNS could have, "
+                "so no line about a domain holds for it"
+            )
 
+# %% ../../nbs/plugins/access.ipynb #b0bd6f7f
+def _answer(
+    match: AccessMatch,
+    changed: list[Command],  # what is set, and the header field
+    session: Session,
+    log: Callable[[str, AccessRule], None],
+) -> list[Command]:
+    "All that a match answers."
+    rule = match.rule
+    if rule is None:
+        return changed
+    action = (
+        "refuse for now" if rule.action == "refuse" and match.unsure else rule.action
+    )
+    if rule.action not in ("tag", "exempt from"):
+        log(_DONE[action], rule)
+    elif changed:
+        log(_told(rule, changed), rule)
+    if rule.action == "allow":
+        return [*changed, Next()]
+    return (
+        [*changed, access_reply(action, rule.text, session)]
+        if action in ACCESS_REFUSALS
+        else changed
+    )
 
+# %% ../../nbs/plugins/access.ipynb #afa54bb2
 _OTHERS = tuple(stage for stage in STAGES if stage != "rcpt")
 
 
@@ -741,8 +775,8 @@ def access(
     control: Control,
     log: Callable[[str], None],
 ) -> list[Command]:
-    """Allow, refuse, tag, or exempt from other plugins, as the first rule says that
-    matches."""
+    """Allow, refuse or tag mail, or exempt it from other plugins, by the first rule
+    that matches."""
     try:
         rules = control.parsed(settings.file, parse_access_rules)
     except OSError as error:
@@ -769,30 +803,4 @@ def access(
         changed,
         session,
         lambda done, rule: log(f"{done} by line {rule.line} ({rule!r}): {about}"),
-    )
-
-
-def _answer(
-    match: AccessMatch,
-    changed: list[Command],  # what is set, and the header field
-    session: Session,
-    log: Callable[[str, AccessRule], None],
-) -> list[Command]:
-    "All that a match answers."
-    rule = match.rule
-    if rule is None:
-        return changed
-    action = (
-        "refuse for now" if rule.action == "refuse" and match.unsure else rule.action
-    )
-    if rule.action not in ("tag", "exempt from"):
-        log(_DONE[action], rule)
-    elif changed:
-        log(_told(rule, changed), rule)
-    if rule.action == "allow":
-        return [*changed, Next()]
-    return (
-        [*changed, access_reply(action, rule.text, session)]
-        if action in ACCESS_REFUSALS
-        else changed
     )

@@ -98,10 +98,9 @@ def decides(
         and (reply.command, reply.code) != ("MAIL FROM", 530)
     )
 
-# %% ../../nbs/plugins/checkback.ipynb #323f979e
-NOT_REACHED = CalloutReply(
-    "", 0, ""
-)  # in place of a reply: there are servers, and none has said anything about the sender
+# %% ../../nbs/plugins/checkback.ipynb #7b3d3b5d
+# In place of a reply: there are servers, and none has said anything about the sender.
+NOT_REACHED = CalloutReply("", 0, "")
 
 
 def checkback_answer(
@@ -211,7 +210,7 @@ class Check(namedtuple("Check", "address session settings names log")):
     names: tuple[str, ...]  # ours
     log: Callable[[str], None]
 
-
+# %% ../../nbs/plugins/checkback.ipynb #25688a67
 def no_use(why: Unanswered) -> bool:
     """Is there no use in asking on? Our own time is over, and not only a nameserver's;
     or what asks isn't installed."""
@@ -254,9 +253,8 @@ async def call_server(
         else:
             if decides(reply):
                 return reply
-            log(
-                f"Server {host} gave error {reply.code} to {reply.command}: {reply.text} ({ip})"
-            )
+            said = f"{reply.code} to {reply.command}: {reply.text}"
+            log(f"Server {host} gave error {said} ({ip})")
         outcome = NOT_REACHED
     return outcome
 
@@ -296,16 +294,15 @@ async def call_domain(
         return NOT_REACHED
     return await call_servers(check, hosts)
 
-
+# %% ../../nbs/plugins/checkback.ipynb #a18a3cda
 async def verified(check: Check) -> CalloutReply | None:  # None as above
-    "The reply that decides about a sender, or `NOT_REACHED`, within the time that there is."
+    "The reply that decides about a sender, or `NOT_REACHED` when the time is over."
     (outcome,) = await gather(call_domain(check), within=check.settings.timeout)
     if isinstance(outcome, NotInstalled):
         raise outcome  # so the mail goes on
     if isinstance(outcome, Unanswered):
-        check.log(
-            f"no server of {check.address.domain} has told within {check.settings.timeout} s"
-        )
+        domain, seconds = check.address.domain, check.settings.timeout
+        check.log(f"no server of {domain} has told within {seconds} s")
         return NOT_REACHED
     return outcome
 
@@ -320,7 +317,7 @@ def lifetime(reply: CalloutReply, settings: CheckbackSettings) -> int:
         else settings.trouble
     )
 
-
+# %% ../../nbs/plugins/checkback.ipynb #0f1ad58c
 async def remembered(check: Check) -> KeptReply | None:  # one that holds
     "What is known of a sender; `Unanswered` if the cache is out of order."
     kept = await LastReply(str(check.address))
@@ -354,7 +351,7 @@ def _is_ours(control: Control, domain: str, log: Callable[[str], None]) -> bool:
         log(with_reason("error opening rcpthosts", error))
         return False
 
-
+# %% ../../nbs/plugins/checkback.ipynb #ff121723
 def excused(
     text: str,  # the sender as it came
     address: Address,  # and with its domain in ASCII
@@ -396,7 +393,7 @@ async def checkback(
     control: Control,
     log: Callable[[str], None],
 ) -> Refuse | None:
-    "Refuse a sender whose own mail server wouldn't take mail for it."
+    "Refuse a sender whose own mail server wouldn't take mail for that address."
     text = session.mail_from
     if is_exempt(session, log, settings.skip_relay) or text == "":
         return None

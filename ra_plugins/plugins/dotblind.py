@@ -57,8 +57,7 @@ async def dotblind(
     control: Control,
     log: Callable[[str], None],
 ) -> ChangeAddress | None:
-    """Drop certain characters from the recipient's local part, if nobody has the
-    address with them."""
+    "Drop the dots from a recipient's local part, unless somebody has the dotted one."
     dropped = str.maketrans("", "", settings.strip)
 
     async def stays(address: Address) -> bool:

@@ -75,21 +75,13 @@ def _words(text: str) -> Iterator[str]:
     if word:
         yield word
 
-# %% ../../nbs/plugins/greylist.ipynb #6ebe1342
-def unsigned(
-    local: str,  # local part, in lower case
-) -> str:
-    """A local part without what it is signed with, by BATV in any of its spellings, or
-    by SRS."""
-    head, _, rest = local.partition("=")
-    core = (
-        _signed_by_batv(rest)
-        if head in ("prvs", "msprvs1")
-        else rest.partition("==")[2]
-        if head == "btv1"
-        else ""
+# %% ../../nbs/plugins/greylist.ipynb #4ac32dc2
+def _is_tag(text: str) -> bool:
+    return (
+        8 <= len(text) <= 12
+        and text[0].isdecimal()
+        and all(char in "0123456789abcdef" for char in text)
     )
-    return unsigned(core) if core else _without_hashes(local)
 
 
 def _signed_by_batv(rest: str) -> str:
@@ -101,15 +93,7 @@ def _signed_by_batv(rest: str) -> str:
             return front
     return core
 
-
-def _is_tag(text: str) -> bool:
-    return (
-        8 <= len(text) <= 12
-        and text[0].isdecimal()
-        and all(char in "0123456789abcdef" for char in text)
-    )
-
-
+# %% ../../nbs/plugins/greylist.ipynb #5d3054e8
 def _without_hashes(local: str) -> str:
     "An address of SRS, with # for what is its hash or its day; any other as it is."
     fields = local[5:].split("=")
@@ -125,6 +109,22 @@ def _without_hashes(local: str) -> str:
         fields[3:] if not fields[2] else [fields[2][1:], *fields[3:]]
     )  # SRS1=HASH=HOST= and what stood behind SRS0
     return "=".join(["srs1", "#", fields[1], "", "#", "#", *inner[2:]])
+
+# %% ../../nbs/plugins/greylist.ipynb #6ebe1342
+def unsigned(
+    local: str,  # local part, in lower case
+) -> str:
+    """A local part without what it is signed with, by BATV in any of its spellings, or
+    by SRS."""
+    head, _, rest = local.partition("=")
+    core = (
+        _signed_by_batv(rest)
+        if head in ("prvs", "msprvs1")
+        else rest.partition("==")[2]
+        if head == "btv1"
+        else ""
+    )
+    return unsigned(core) if core else _without_hashes(local)
 
 # %% ../../nbs/plugins/greylist.ipynb #063b4a42
 def folded(sender: str) -> str:
@@ -185,7 +185,8 @@ class GreylistSettings(Environment):
         "GREYLISTPROVEN",
         number,
         5,
-        "After how many successes a client passes at once, whatever it sends; 0 for never.",
+        "After how many successes a client passes at once, whatever it sends; "
+        "0 for never.",
     )
     prefix4: int = variable(
         "GREYLISTPREFIX4",
@@ -316,7 +317,8 @@ LINES = {
 
 def sighting_line(sighting: Sighting, seen: Seen) -> str:
     "A line for the log."
-    return f"{LINES[sighting.standing].format(sighting)} ({seen.client}, {seen.sender or '<>'} to {seen.recipient})"
+    triplet = f"{seen.client}, {seen.sender or '<>'} to {seen.recipient}"
+    return f"{LINES[sighting.standing].format(sighting)} ({triplet})"
 
 # %% ../../nbs/plugins/greylist.ipynb #3b059dd3
 def seen_now(session: Session, settings: GreylistSettings, now: float) -> Seen:
@@ -343,7 +345,7 @@ def come_again(sighting: Sighting, sender: str) -> Command:
     )
     return later if sender else Later("data", later)
 
-
+# %% ../../nbs/plugins/greylist.ipynb #ccb68fb0
 @plugin(
     "rcpt",
     settings=GreylistSettings,

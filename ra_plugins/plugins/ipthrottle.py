@@ -24,8 +24,7 @@ __all__ = ['has_blocked', 'IpthrottleSettings', 'ipthrottle']
 
 # %% ../../nbs/plugins/ipthrottle.ipynb #8a275d07
 async def has_blocked(address: str, log: Callable[[str], None]) -> bool:
-    """Block a client. False where it couldn't be done, or ipsvd has instructions for it
-    already."""
+    "Block a client. False if that fails, or if ipsvd has instructions for it already."
     try:
         new = await Block(address)
     except Unanswered as why:
@@ -43,7 +42,8 @@ class IpthrottleSettings(Environment):
         "IPTHROTTLEMINUTES",
         number,
         2,
-        "For how long a block lasts, as the client is told: what tcpsvd -t has, in minutes.",
+        "For how long a block lasts, as the client is told: "
+        "what tcpsvd -t has, in minutes.",
     )
 
 # %% ../../nbs/plugins/ipthrottle.ipynb #179d99a4

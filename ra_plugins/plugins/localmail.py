@@ -40,7 +40,7 @@ def is_restricted(
     log: Callable[[str], None],
     named: bool = True,  # has somebody said that there is such a list?
 ) -> bool:
-    """Is `user` listed? No, where the list can't be read, and the log says so, unless
+    """Is `user` listed? No, if the list can't be read, and then the log says so, unless
     there is none and nobody has named one."""
     try:
         return control.has(users, user)

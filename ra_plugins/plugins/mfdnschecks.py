@@ -105,7 +105,7 @@ async def sender_fault(
     sender: str,  # not empty
     bogus: bool = False,  # as in `domain_fault`
 ) -> tuple[SenderFault | None, str]:  # and what to say it about
-    "What is wrong with a sender, if anything is. Raises `Unanswered` if DNS doesn't tell."
+    "What is wrong with a sender, if anything is; `Unanswered` if DNS doesn't tell."
     try:
         domain = parse_address(sender).domain
     except ValueError:
@@ -123,7 +123,8 @@ class MfdnschecksSettings(Environment):
         "MFDNSBOGUSMX",
         yes_or_no,
         False,
-        "1 refuses a domain whose mail servers have no address, or none that is public.",
+        "1 refuses a domain whose mail servers have no address, "
+        "or none that is public.",
     )
     rfc_codes: bool = variable(
         "MFDNSRFCCODES",

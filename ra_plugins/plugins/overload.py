@@ -40,7 +40,7 @@ def overload(
     control: Control,
     log: Callable[[str], None],
 ) -> Disconnect | None:
-    "Turn away, while the flag is up, who neither has logged in nor may relay."
+    "While the flag is up, turn away clients that haven't logged in and may not relay."
     if (
         session.authenticated
         or (settings.skip_relay and may_relay(session))

@@ -51,7 +51,7 @@ def without_tag(
     local: str,  # a local part
     chars: str,
 ) -> str:
-    "What stands before the first character that is one of `chars`: all, where none is."
+    "What stands before the first of `chars`; all of it, if none is there."
     return next(
         (local[:place] for place, char in enumerate(local) if char in chars), local
     )
@@ -70,7 +70,7 @@ async def plusaliases(
     control: Control,
     log: Callable[[str], None],
 ) -> ChangeAddress | None:
-    "Cut the tag off the recipient's local part, if nobody has the address with it."
+    "Cut the tag off a recipient's local part, unless somebody has the tagged address."
 
     async def stays(address: Address) -> bool:
         return await is_own_address(address, settings, control, log)

@@ -39,7 +39,7 @@ def network(session: Session) -> str | None:
 # %% ../../nbs/plugins/rater.ipynb #2c903c6c
 def domain(address: str | None) -> str:
     """What stands behind the last `@` of an address, which is where it would be sent;
-    nothing where there is none."""
+    nothing if it has none."""
     _, at, domain = (address or "").rpartition("@")
     return domain_key(domain) if at else ""
 
@@ -79,8 +79,8 @@ def filled(
     template: str,
     session: Session,
 ) -> str:
-    """The text, with the session's values for the names; `Untold` where one of them
-    isn't known, or is empty."""
+    """The text, with the session's values for the names; `Untold` if one of them isn't
+    known, or is empty."""
     text, *pieces = template.split("{")
     for piece in pieces:
         name, _, rest = piece.partition("}")
@@ -126,7 +126,7 @@ def rate_of(settings: RaterSettings, session: Session) -> Rate:
 async def rater(
     session: Session, settings: RaterSettings, log: Callable[[str], None]
 ) -> Disconnect | None:
-    "Turn away who does too much of anything that rater counts."
+    "Turn away a client that does too much of anything that rater counts."
     try:
         question = rate_of(settings, session)
     except Untold as missing:

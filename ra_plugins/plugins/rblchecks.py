@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['list_seconds', 'weight_sum', 'RblchecksSettings', 'list_keys', 'with_key', 'listed_domain', 'sender_domain',
-           'inquiries', 'tallied', 'blocked_reply', 'log_tally', 'rblchecks', 'left_out', 'whole_weight']
+           'inquiries', 'tallied', 'blocked_reply', 'log_tally', 'left_out', 'whole_weight', 'rblchecks']
 
 # %% ../../nbs/plugins/rblchecks.ipynb #cc5249ed
 def list_seconds(value: str) -> int:
@@ -121,12 +121,11 @@ def list_keys(
         if len(line) == 2 and is_plain_name(".".join(line))
     }
     if len(good) < len(lines):
-        log(
-            f"{name} should have NAME KEY on each line; {len(lines) - len(good)} of {len(lines)} left out"
-        )
+        left = f"{len(lines) - len(good)} of {len(lines)} left out"
+        log(f"{name} should have NAME KEY on each line; {left}")
     return good
 
-
+# %% ../../nbs/plugins/rblchecks.ipynb #17f67795
 def with_key(
     blocklist: Blocklist,
     keys: dict[str, str],  # by the lists' names
@@ -148,7 +147,7 @@ def listed_domain(
     last = name.rpartition(".")[2]
     return name if last != name and not last.isdigit() and is_plain_name(name) else None
 
-
+# %% ../../nbs/plugins/rblchecks.ipynb #219951a9
 def sender_domain(
     sender: str,  # reverse-path
 ) -> str:  # as it was sent
@@ -205,7 +204,8 @@ def blocked_reply(
 ) -> Disconnect:
     "What a client is told."
     subject, name = inquiry.subject, inquiry.blocklist.name
-    what = f"Your {'domain' if subject.kind == 'domain' else 'IP'} ({subject.name}) is blocked"
+    kind = "domain" if subject.kind == "domain" else "IP"
+    what = f"Your {kind} ({subject.name}) is blocked"
     if reason:
         return Disconnect(451, None, f"{what}. Reason: {reason}")
     return Disconnect(541, None, f"{what}, more information at http://{name}")
@@ -215,9 +215,8 @@ def log_tally(
     tally: Tally,
     client: str,  # its address
     log: Callable[[str], None],
-) -> (
-    tuple[Inquiry, str] | None
-):  # the listing that refuses it, with the reason; None if it is accepted
+    # the listing that refuses it, with the reason; None if it is accepted
+) -> tuple[Inquiry, str] | None:
     "Say which lists have whom, and what follows."
     last = (
         next((hit for hit in tally.hits if hit[2] >= tally.threshold), None)
@@ -227,9 +226,8 @@ def log_tally(
     for hit in tally.hits:
         inquiry, _, total = hit
         if hit is not last:
-            log(
-                f"Listed by {inquiry.blocklist.name} ({inquiry.subject.name}): {total} of {tally.threshold}"
-            )
+            listed = f"{inquiry.blocklist.name} ({inquiry.subject.name})"
+            log(f"Listed by {listed}: {total} of {tally.threshold}")
     if last is not None:
         log(f"541 Blocked by {last[0].blocklist.name} ({last[0].subject.name})")
         return last[0], last[1]
@@ -237,6 +235,30 @@ def log_tally(
         log(f"Allowed by {tally.allowed.blocklist.name} ({client})")
     log(f"Accepted {client}")
     return None
+
+# %% ../../nbs/plugins/rblchecks.ipynb #8880474a
+def left_out(settings: RblchecksSettings) -> Iterator[str]:
+    "Lines for the log: what makes no sense in the settings."
+    for each in settings.variables():
+        for fault in getattr(getattr(settings, each.attribute), "faults", ()):
+            yield f"{each.name}: {fault}"
+    total = whole_weight(settings)
+    if 0 < total < settings.threshold:
+        yield (
+            f"RBLTHRESHOLD={settings.threshold} is out of reach: "
+            f"all lists together weigh {total}, so nobody is refused; "
+            "lower it, or give lists a weight, as in NAME*2"
+        )
+
+
+def whole_weight(settings: RblchecksSettings) -> int:
+    "What a client weighs that is on every list, with a domain that is on every list."
+    of_addresses, of_domains = settings.servers, (*settings.helo, *settings.sender)
+    counted = [
+        {each.name: each.weight for each in lists}
+        for lists in (of_addresses, of_domains)
+    ]
+    return sum(weight for weights in counted for weight in weights.values())
 
 # %% ../../nbs/plugins/rblchecks.ipynb #72d076f3
 @plugin(
@@ -251,7 +273,7 @@ async def rblchecks(
     control: Control,
     log: Callable[[str], None],
 ) -> Drop | Disconnect | None:
-    "Refuse a client that block lists have."
+    "Refuse a client that is on block lists."
     if session.client_ip is None:
         log("no TCPREMOTEIP")
         return Drop()
@@ -269,26 +291,3 @@ async def rblchecks(
         log(line)
     refusal = log_tally(tally, str(address), log)
     return None if refusal is None else blocked_reply(*refusal)
-
-
-def left_out(settings: RblchecksSettings) -> Iterator[str]:
-    "Lines for the log: what makes no sense in the settings."
-    for each in settings.variables():
-        for fault in getattr(getattr(settings, each.attribute), "faults", ()):
-            yield f"{each.name}: {fault}"
-    total = whole_weight(settings)
-    if 0 < total < settings.threshold:
-        yield (
-            f"RBLTHRESHOLD={settings.threshold} is out of reach: all lists together weigh {total}, so nobody is refused; "
-            "lower it, or give lists a weight, as in NAME*2"
-        )
-
-
-def whole_weight(settings: RblchecksSettings) -> int:
-    "What a client weighs that is on every list, with a domain that is on every list."
-    of_addresses, of_domains = settings.servers, (*settings.helo, *settings.sender)
-    counted = [
-        {each.name: each.weight for each in lists}
-        for lists in (of_addresses, of_domains)
-    ]
-    return sum(weight for weights in counted for weight in weights.values())

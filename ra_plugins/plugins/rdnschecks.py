@@ -37,10 +37,7 @@ __all__ = ['NAMES_LOOKED_UP', 'PROVIDERS_WORDS', 'HELO_CHARACTERS', 'WEIGHTS', '
            'is_provider_s', 'helo_finding', 'is_unresolvable', 'RdnschecksSettings', 'rdns_findings', 'RdnschecksState',
            'rdnschecks']
 
-# %% ../../nbs/plugins/rdnschecks.ipynb #4b41f871
-NAMES_LOOKED_UP = 10  # of a client
-
-
+# %% ../../nbs/plugins/rdnschecks.ipynb #815d540f
 class Reverse:
     "What DNS calls an address."
 
@@ -51,12 +48,15 @@ class Reverse:
         # why one of the others may lead back, too, although DNS doesn't say so now
         self.trouble = trouble
 
+# %% ../../nbs/plugins/rdnschecks.ipynb #39835a03
+NAMES_LOOKED_UP = 10  # of a client
+
 
 async def reverse(
     address: IPv4Address | IPv6Address,
 ) -> Reverse:
-    """Ask for an address's names, and for their addresses; `Unanswered` where DNS
-    doesn't give the names."""
+    """Ask for an address's names, and for their addresses; `Unanswered` if DNS doesn't
+    give the names."""
     answer = await Lookup(address.reverse_pointer, "PTR")
     names = list(dict.fromkeys(name.lower() for name in answer))[:NAMES_LOOKED_UP]
     forward = await gather(
@@ -89,7 +89,7 @@ def _has_octets(name: str, octets: list[int]) -> bool:
     ]
     return any(found[place : place + 4] == octets for place in range(len(found) - 3))
 
-
+# %% ../../nbs/plugins/rdnschecks.ipynb #04dcb3e8
 def is_made_of(
     name: str,
     address: IPv4Address | IPv6Address,
@@ -117,12 +117,13 @@ def is_made_of(
 
 # %% ../../nbs/plugins/rdnschecks.ipynb #4386579c
 PROVIDERS_WORDS = frozenset((
-    "adsl", "broadband", "cable", "catv", "cpe", "cust", "customer", "dhcp", "dial", "dialin", "dialup", "dsl", "dyn", "dynamic",
-    "dynip", "fiber", "ftth", "fttx", "gprs", "home", "hsd", "lte", "mobile", "nat", "pool", "ppp", "pppoe", "res", "residential",
-    "sdsl", "user", "vdsl", "wifi", "wireless", "xdsl",
+    "adsl", "broadband", "cable", "catv", "cpe", "cust", "customer", "dhcp", "dial",
+    "dialin", "dialup", "dsl", "dyn", "dynamic", "dynip", "fiber", "ftth", "fttx",
+    "gprs", "home", "hsd", "lte", "mobile", "nat", "pool", "ppp", "pppoe", "res",
+    "residential", "sdsl", "user", "vdsl", "wifi", "wireless", "xdsl",
 ))  # fmt: skip
 
-
+# %% ../../nbs/plugins/rdnschecks.ipynb #9eecd63e
 def words_in(
     name: str,
 ) -> set[str]:
@@ -142,6 +143,17 @@ def is_provider_s(
 HELO_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
+def _could_be_a_name(name: str) -> bool:
+    "May this be a host's name, with a dot in it (RFC 1035, section 2.3.4)?"
+    labels = name.split(".")
+    return (
+        len(labels) > 1
+        and len(name) <= 255
+        and all(0 < len(label) <= 63 for label in labels)
+        and HELO_CHARACTERS.issuperset(name)
+    )
+
+
 def _is_address(text: str) -> bool:
     from ipaddress import ip_address
 
@@ -150,7 +162,23 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
 
+# %% ../../nbs/plugins/rdnschecks.ipynb #43078990
+def _literal_finding(
+    name: str,  # with its brackets
+    client: IPv4Address | IPv6Address | None,
+    server: IPv4Address | IPv6Address | None,
+) -> str:
+    "What is wrong with an address in HELO."
+    try:
+        address = literal(name)
+    except ValueError:
+        return "helo-literal"
+    address = address and unmapped(address)
+    if address == client:
+        return ""
+    return "helo-ours" if address == server else "helo-literal"
 
+# %% ../../nbs/plugins/rdnschecks.ipynb #31b986ad
 def helo_finding(
     helo: str,  # what the client says
     client: IPv4Address | IPv6Address | None,
@@ -160,35 +188,18 @@ def helo_finding(
     "What is wrong with the name that a client calls itself by, as far as one can see."
     name = helo.lower().removesuffix(".")
     if name.startswith("["):
-        try:
-            address = literal(name)
-        except ValueError:
-            return "helo-literal"
-        address = address and unmapped(address)
-        return (
-            ""
-            if address == client
-            else "helo-ours"
-            if address == server
-            else "helo-literal"
-        )
+        return _literal_finding(name, client, server)
     if name and domain_key(name) == domain_key(me):
         return (
             "" if client and (client == server or client.is_loopback) else "helo-ours"
         )
     if _is_address(name):
         return "helo-bare-ip"
-    labels = name.split(".")
-    fits = (
-        len(labels) > 1
-        and len(name) <= 255
-        and all(0 < len(label) <= 63 for label in labels)
-    )  # RFC 1035, section 2.3.4
-    return "" if fits and HELO_CHARACTERS.issuperset(name) else "helo-invalid"
+    return "" if _could_be_a_name(name) else "helo-invalid"
 
 # %% ../../nbs/plugins/rdnschecks.ipynb #2e543c12
 async def is_unresolvable(name: str) -> bool:
-    "Has a name no address? `Unanswered` where DNS doesn't say."
+    "Has a name no address? `Unanswered` if DNS doesn't say."
     four, six = await gather(Lookup(name, "A"), Lookup(name, "AAAA"))
     for answer in (four, six):
         if not isinstance(answer, Unanswered) and answer:
@@ -280,7 +291,7 @@ class RdnschecksSettings(Environment):
     )
     skip_relay: bool = skip_relay("RDNS")
 
-
+# %% ../../nbs/plugins/rdnschecks.ipynb #07028e14
 WEIGHTS = {  # the setting's attribute, by finding
     "empty-rdns": "empty",
     "unresolvable-rdns": "unresolvable",
@@ -344,7 +355,7 @@ async def _helo(name: str) -> list[str]:
     "The findings about a HELO of which nothing else was found."
     return ["helo-unresolvable"] if await is_unresolvable(name) else []
 
-
+# %% ../../nbs/plugins/rdnschecks.ipynb #ee086440
 def _words(control: Control, name: str, log: Callable[[str], None]) -> Iterable[str]:
     try:
         return control.entries(name)
@@ -362,6 +373,48 @@ def _me(control: Control, log: Callable[[str], None]) -> str:
         log(with_reason("error opening me", error))
         return ""
 
+# %% ../../nbs/plugins/rdnschecks.ipynb #5f9abef5
+def _refusal(temporary: bool, session: Session) -> Command:
+    "The reply to a client that has reached the threshold."
+    enhanced = "4.7.25" if temporary else "5.7.25"
+    text = (
+        "sorry, your server's name in DNS or HELO isn't one of a mail server; "
+        "ask its administrator to mend that"
+    )
+    if session.mail_from is None:
+        return Disconnect(421 if temporary else 554, enhanced, text)
+    return Refuse(451 if temporary else 550, enhanced, text)
+
+# %% ../../nbs/plugins/rdnschecks.ipynb #2eaa459c
+def _weighed(
+    weights: dict[str, int],  # of the findings
+    session: Session,
+    settings: RdnschecksSettings,
+    state: RdnschecksState,
+    log: Callable[[str], None],
+) -> list[Command]:
+    "What comes of the findings: the sum, and perhaps a refusal."
+    score, limit, temporary = (
+        sum(weights.values()),
+        settings.threshold,
+        settings.temporary,
+    )
+    left: list[Command] = (
+        [*state.keep(score=min(score, 999_999_999))] if score != state.score else []
+    )
+    findings = ", ".join(
+        f"{finding} {weight}" for finding, weight in weights.items() if weight
+    )
+    about = f"{session.client_ip or 'a client'}" + (
+        f", HELO {session.helo}" if session.helo is not None else ""
+    )
+    refused = 0 < limit <= score
+    log(
+        f"{'Rejecting' if refused else 'Accepting'} {about}"
+        + (f": {findings}, together {score}" if findings else "")
+    )
+    return [*left, _refusal(temporary, session)] if refused else left
+
 # %% ../../nbs/plugins/rdnschecks.ipynb #2b56bdb3
 @plugin(
     "mail", "connection", "helo", settings=RdnschecksSettings, state=RdnschecksState,
@@ -374,7 +427,7 @@ async def rdnschecks(
     control: Control,
     log: Callable[[str], None],
 ) -> list[Command]:
-    "Weigh what DNS calls a client, and what it calls itself."
+    "Weigh what DNS calls a client, and what the client calls itself."
     if is_exempt(session, log, settings.skip_relay):
         return []
     address, server = (
@@ -410,42 +463,3 @@ async def rdnschecks(
     return _weighed(
         {each: weights[each] for each in found}, session, settings, state, log
     )
-
-
-def _weighed(
-    weights: dict[str, int],  # of the findings
-    session: Session,
-    settings: RdnschecksSettings,
-    state: RdnschecksState,
-    log: Callable[[str], None],
-) -> list[Command]:
-    "What comes of the findings: the sum, and perhaps a refusal."
-    score, limit, temporary = (
-        sum(weights.values()),
-        settings.threshold,
-        settings.temporary,
-    )
-    left: list[Command] = (
-        [*state.keep(score=min(score, 999_999_999))] if score != state.score else []
-    )
-    findings = ", ".join(
-        f"{finding} {weight}" for finding, weight in weights.items() if weight
-    )
-    about = f"{session.client_ip or 'a client'}" + (
-        f", HELO {session.helo}" if session.helo is not None else ""
-    )
-    refused = 0 < limit <= score
-    log(
-        f"{'Rejecting' if refused else 'Accepting'} {about}"
-        + (f": {findings}, together {score}" if findings else "")
-    )
-    return [*left, _refusal(temporary, session)] if refused else left
-
-# %% ../../nbs/plugins/rdnschecks.ipynb #5f9abef5
-def _refusal(temporary: bool, session: Session) -> Command:
-    "The reply to a client that has reached the threshold."
-    enhanced = "4.7.25" if temporary else "5.7.25"
-    text = "sorry, your server's name in DNS or HELO isn't one of a mail server; ask its administrator to mend that"
-    if session.mail_from is None:
-        return Disconnect(421 if temporary else 554, enhanced, text)
-    return Refuse(451 if temporary else 550, enhanced, text)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['BOUNCED', 'REJECTED', 'CODES', 'bounce_level', 'is_refused', 'spf_refusal', 'limits_of', 'queries', 'checked',
-           'SpfVerdict', 'spf_verdict', 'spf_verdict_in_time', 'late_spf_verdict', 'told', 'headers', 'SpfchecksState',
+           'SpfVerdict', 'spf_verdict', 'late_spf_verdict', 'spf_verdict_in_time', 'told', 'headers', 'SpfchecksState',
            'message_place', 'is_forwarder', 'own_name', 'message_stage', 'macro_string', 'SpfchecksSettings',
            'spfchecks', 'judgement', 'changes']
 
@@ -156,7 +156,7 @@ class SpfVerdict:
         self.identity, self.result, self.explanation = identity, result, explanation
         self.secondary = secondary  # does the client take mail for the recipient?
 
-
+# %% ../../nbs/plugins/spfchecks.ipynb #89bc1eec
 async def spf_verdict(
     session: Session,
     settings: SpfchecksSettings,
@@ -181,7 +181,17 @@ async def spf_verdict(
         )
     return SpfVerdict(identity, found, explanation=said)
 
-# %% ../../nbs/plugins/spfchecks.ipynb #46c1687e
+# %% ../../nbs/plugins/spfchecks.ipynb #63955978
+def late_spf_verdict(why: Unanswered, identity: str, query: Query) -> SpfVerdict:
+    "A temperror, of which no more is known."
+    from ra_plugins.spf.result import Result
+    from ra_plugins.spf.trace import RECORD, LookupFailed, Visit
+
+    visit = Visit(query.domain)
+    error = LookupFailed(visit, RECORD, Lookup(query.domain, "TXT"), why)
+    return SpfVerdict(identity, Result(query, visit, "temperror", error))
+
+
 async def spf_verdict_in_time(
     session: Session, settings: SpfchecksSettings, wanted: list[tuple[str, Query]]
 ) -> SpfVerdict:
@@ -192,16 +202,6 @@ async def spf_verdict_in_time(
     return (
         late_spf_verdict(found, *wanted[-1]) if isinstance(found, Unanswered) else found
     )
-
-
-def late_spf_verdict(why: Unanswered, identity: str, query: Query) -> SpfVerdict:
-    "A temperror, of which no more is known."
-    from ra_plugins.spf.result import Result
-    from ra_plugins.spf.trace import RECORD, LookupFailed, Visit
-
-    visit = Visit(query.domain)
-    error = LookupFailed(visit, RECORD, Lookup(query.domain, "TXT"), why)
-    return SpfVerdict(identity, Result(query, visit, "temperror", error))
 
 # %% ../../nbs/plugins/spfchecks.ipynb #3c4f5016
 def told(
@@ -249,7 +249,7 @@ class SpfchecksState(State):
         "SPFRECORDED", number, 0, "1 if this message has its headers."
     )
 
-
+# %% ../../nbs/plugins/spfchecks.ipynb #797558fd
 def message_place(
     stage: str | None,  # `mail` or `rcpt`, if somebody has said so
     # the number of the recipient that is shown; None if there has been none
@@ -290,7 +290,7 @@ def is_forwarder(
         log(with_reason(f"error opening {forwarders}", error))
         return False
 
-
+# %% ../../nbs/plugins/spfchecks.ipynb #a36fa550
 def own_name(control: Control, log: Callable[[str], None]) -> str:
     "Our name, as in the control file `me`."
     try:
@@ -314,14 +314,17 @@ def macro_string(value: str) -> str:
     kept_explanation(value)
     return value
 
-
+# %% ../../nbs/plugins/spfchecks.ipynb #5303b30f
 class SpfchecksSettings(Environment):
     "What spfchecks can be told."
 
     level: int = variable(
-        "BOUNCELEVEL", bounce_level, -1, "Up to which result mail is refused: fail 0, softfail 1, neutral 2, none 3, "
-        "temperror 4, permerror 5; -1 refuses none."
-    )  # fmt: skip
+        "BOUNCELEVEL",
+        bounce_level,
+        -1,
+        "Up to which result mail is refused: fail 0, softfail 1, neutral 2, none 3, "
+        "temperror 4, permerror 5; -1 refuses none.",
+    )
     stage: str | None = variable(
         "SPFSTAGE",
         message_stage,
@@ -441,7 +444,7 @@ def judgement(
     log(f"{'' if result == 'pass' else 'Accepting on '}{told(found.result, receiver)}")
     return [] if recorded else [*headers(found, settings, receiver)]
 
-
+# %% ../../nbs/plugins/spfchecks.ipynb #d55c5e3a
 def changes(state: SpfchecksState, **values: int) -> list[SetVariable]:
     "The commands that keep what has changed."
     return state.keep(

@@ -64,8 +64,8 @@ class TarpitSettings(Environment):
         "TARPITDELAY",
         pace,
         2,
-        "How many seconds each reply waits; or it grows: N (NORMAL) 2, 4, 6 and so on, M (MEDIUM) 5, 10, 15, "
-        "H (HARD) 1, 4, 9, 16. 0 or empty: not at all.",
+        "How many seconds each reply waits; or it grows: N (NORMAL) 2, 4, 6 and so on, "
+        "M (MEDIUM) 5, 10, 15, H (HARD) 1, 4, 9, 16. 0 or empty: not at all.",
     )
     ceiling: int = variable(
         "TARPITMAXDELAY",

@@ -20,6 +20,7 @@ from ra_plugins.spf.record import (
     faulty_part,
     is_name,
 )
+from ra_plugins.support.compiled import mypyc_attr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -35,7 +35,8 @@ __all__ = ['KEYED', 'KEY_LENGTH', 'WEIGHT_LIMIT', 'TEST_POINTS', 'REFUSALS', 'UN
 def parse_answers(
     text: str,  # `127.0.0.2-11,127.0.0.30`
 ) -> Patterns:  # for each, the lowest and the highest value of its four bytes
-    "Which answers of a list count; `ValueError` for what can't be read, or would match nothing."
+    """Which answers of a list count; `ValueError` for what can't be read, or would
+    match nothing."""
     return tuple(_answer_pattern(each.strip()) for each in text.split(","))
 
 
@@ -77,11 +78,9 @@ def is_plain_name(name: str) -> bool:
         for label in name.split(".")
     )
 
-
-KEYED = (
-    "dq.spamhaus.net",
-    "mail.abusix.zone",
-)  # below these, one label is the list's, and all before it a key
+# %% ../../../nbs/plugins/shared/blocklists.ipynb #ec9e9503
+# Below these, one label is the list's, and all before it a key.
+KEYED = ("dq.spamhaus.net", "mail.abusix.zone")
 KEY_LENGTH = 20  # characters from which on a first label is taken for a key
 
 
@@ -97,17 +96,19 @@ def split_key(
         )
     return ".".join(labels[:-own]), ".".join(labels[-own:])
 
-
+# %% ../../../nbs/plugins/shared/blocklists.ipynb #9aa276c8
 def marked_key(
     name: str,  # of a list, as it is written in a setting
 ) -> tuple[str, str]:  # as `split_key`
-    "Tell a key in braces from the rest of a name; `ValueError`, which doesn't repeat the name, for braces elsewhere."
+    """Tell a key in braces from the rest of a name; `ValueError`, which doesn't repeat
+    the name, for braces elsewhere."""
     if "{" not in name and "}" not in name:
         return split_key(name)
     key, brace, rest = name[1:].partition("}.")
     if name[0] != "{" or not brace or not is_plain_name(key) or not is_plain_name(rest):
         raise ValueError(
-            "braces stand around a key in front of a list's name, as in {KEY}.bl.example.org"
+            "braces stand around a key in front of a list's name, "
+            "as in {KEY}.bl.example.org"
         )
     return key, rest
 
@@ -147,6 +148,25 @@ class Blocklist:
     def __repr__(self) -> str:
         return f"Blocklist({str(self)!r})"
 
+# %% ../../../nbs/plugins/shared/blocklists.ipynb #e970e345
+def _slip(name: str, answers: str) -> str:
+    """What is wrong with a list, if its name can't be one: what people write in its
+    place."""
+    if "//" in name or "//" in answers:
+        return (
+            "a web address is no list; "
+            "write the list's name in DNS, as in bl.spamcop.net"
+        )
+    between = any(char in name for char in ", \t;") or any(
+        part.strip()[:1].isalpha() for part in answers.split(",")
+    )
+    if between or " " in answers.strip():
+        return (
+            "between lists there is a colon, and no comma or blank, "
+            "as in one.example:two.example"
+        )
+    return "" if is_plain_name(name) else "a list's name is one in DNS"
+
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #03b0945b
 WEIGHT_LIMIT = 1000
 
@@ -176,19 +196,6 @@ def parse_blocklist(
         int(weight) if star else 1,
         key,
     )
-
-
-def _slip(name: str, answers: str) -> str:
-    """What is wrong with a list, if its name can't be one: what people write in its
-    place."""
-    if "//" in name or "//" in answers:
-        return "a web address is no list; write the list's name in DNS, as in bl.spamcop.net"
-    between = any(char in name for char in ", \t;") or any(
-        part.strip()[:1].isalpha() for part in answers.split(",")
-    )
-    if between or " " in answers.strip():
-        return "between lists there is a colon, and no comma or blank, as in one.example:two.example"
-    return "" if is_plain_name(name) else "a list's name is one in DNS"
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #c2d0f692
 class Blocklists(tuple["Blocklist", ...]):
@@ -240,10 +247,9 @@ def about_domain(
     "A domain."
     return Subject(name, name, "domain")
 
-
-_MAPPED = (
-    "0.0.0.0.0.f.7.f.f.f.f" + 20 * ".0"
-)  # ::ffff:127.0.0.0, turned around, without its last nibble
+# %% ../../../nbs/plugins/shared/blocklists.ipynb #141dc0f2
+# ::ffff:127.0.0.0, turned around, without its last nibble
+_MAPPED = "0.0.0.0.0.f.7.f.f.f.f" + 20 * ".0"
 
 TEST_POINTS = {  # always listed, and never
     "IPv4": (
@@ -283,7 +289,7 @@ class Listed(Lookup[str]):
         "An answer for a dry run; a list may repeat what it was asked."
         return without_key(repr(answer), self.blocklist.key)
 
-
+# %% ../../../nbs/plugins/shared/blocklists.ipynb #e376b8e9
 def without_key(text: str, key: str) -> str:
     "A text, with KEY for the key wherever it stands, in whatever case."
     if not key or key not in text.lower():
@@ -298,13 +304,10 @@ REFUSALS = {  # what lists answer to those whom they don't answer, and why
     "127.255.255.254": "we ask by way of a public resolver",
     "127.255.255.255": "we ask too much",
 }
-UNCERTAIN_REFUSALS = (
-    "127.0.0.1",
-    "127.0.0.255",
-    "127.0.1.255",
-)  # unless the list's answers are named
+# Unless the list's answers are named.
+UNCERTAIN_REFUSALS = ("127.0.0.1", "127.0.0.255", "127.0.1.255")
 
-
+# %% ../../../nbs/plugins/shared/blocklists.ipynb #20f385ea
 def is_listing(
     answers: Iterable[str],  # IPv4 addresses
     blocklist: Blocklist,
@@ -319,7 +322,8 @@ def is_listing(
             not blocklist.answers and answer in UNCERTAIN_REFUSALS
         ):
             why = REFUSALS.get(answer, "")
-            raise Refused(f"refuses to answer us ({answer}{': ' + why if why else ''})")
+            said = f"{answer}: {why}" if why else answer
+            raise Refused(f"refuses to answer us ({said})")
     return any(_counts(octets, blocklist.answers) for _, octets in read)
 
 
@@ -334,18 +338,15 @@ def _counts(octets: tuple[Any, ...], patterns: Patterns) -> bool:
 
 # %% ../../../nbs/plugins/shared/blocklists.ipynb #2da17aa3
 AFTERWARDS = 3  # seconds for a list that has answered to say why
-REASON_LIMIT = (
-    400  # characters; a reply has room for 510, with all that stands around it
-)
+REASON_LIMIT = 400  # characters; a reply has room for 510, with what stands around it
 
 
 async def ask_blocklist(
     subject: Subject,
     blocklist: Blocklist,
     within: float = AFTERWARDS,  # seconds until it has to have answered
-) -> (
-    str | None
-):  # the reason, empty if it gives none; None for somebody who isn't listed
+    # the reason, empty if it gives none; None for somebody who isn't listed
+) -> str | None:
     "Is somebody on a list? `Unanswered` says why that can't be known."
     (answers,) = await gather(Listed(subject, blocklist), within=within)
     if isinstance(answers, Unanswered):
@@ -382,7 +383,7 @@ class Inquiry(namedtuple("Inquiry", "subject blocklist allows")):
             "domain" if self.subject.kind == "domain" else "address",
         )
 
-
+# %% ../../../nbs/plugins/shared/blocklists.ipynb #4def8289
 class Tally:
     "What lists have said so far, and what follows from it."
 
@@ -392,15 +393,12 @@ class Tally:
         threshold: int,  # the sum of weights from which on a client is refused
     ):
         self.inquiries, self.threshold = tuple(inquiries), threshold
-        self.unheard = set(
-            range(len(self.inquiries))
-        )  # places of those that haven't answered
-        self.hits: list[
-            tuple[Inquiry, str, int]
-        ] = []  # block lists that list somebody, the reason, and the sum with them
-        self.outcomes: dict[
-            str, str
-        ] = {}  # by list: what was wrong with it, or nothing
+        # places of those that haven't answered
+        self.unheard = set(range(len(self.inquiries)))
+        # block lists that list somebody, the reason, and the sum with them
+        self.hits: list[tuple[Inquiry, str, int]] = []
+        # by list: what was wrong with it, or nothing
+        self.outcomes: dict[str, str] = {}
         self.allowed: Inquiry | None = None  # by which allow list
 
     def add(
@@ -423,13 +421,8 @@ class Tally:
             self.allowed = inquiry
         elif isinstance(answer, str):
             new = all(inquiry.counted != other.counted for other, *_ in self.hits)
-            self.hits.append(
-                (
-                    inquiry,
-                    answer,
-                    self.weight + (inquiry.blocklist.weight if new else 0),
-                )
-            )
+            total = self.weight + (inquiry.blocklist.weight if new else 0)
+            self.hits.append((inquiry, answer, total))
 
     @property
     def weight(self) -> int:
@@ -467,9 +460,8 @@ class ListHealth:
         rest: float,  # seconds for which a list is left alone; 0: it never is
     ):
         self.rest = rest
-        self.failures: dict[
-            str, int
-        ] = {}  # since a list last answered; all by its name
+        # since a list last answered; all by its name
+        self.failures: dict[str, int] = {}
         self.resting: dict[str, float] = {}  # until when it is left alone
 
     def left_alone(
@@ -515,7 +507,7 @@ class ListsLeftAlone(Question["frozenset[str]"]):
     def __repr__(self) -> str:
         return "ListsLeftAlone()"
 
-
+# %% ../../../nbs/plugins/shared/blocklists.ipynb #9ad0a1d1
 class ListOutcomes(Question["list[str]"]):
     "How have lists done? The answer is what is new about that, in lines for the log."
 
@@ -524,9 +516,8 @@ class ListOutcomes(Question["list[str]"]):
 
     def __init__(
         self,
-        outcomes: dict[
-            str, str
-        ],  # by name, what went wrong, as a line for the log, or nothing
+        # by name, what went wrong, as a line for the log, or nothing
+        outcomes: dict[str, str],
     ):
         self.outcomes = outcomes
 
@@ -541,10 +532,11 @@ class ListHealthSettings(Environment):
         "RBLREST",
         number,
         60,
-        "In a service: for how many seconds a list is left alone after three failures in a row; 0: none.",
+        "In a service: for how many seconds a list is left alone "
+        "after three failures in a row; 0: none.",
     )
 
-
+# %% ../../../nbs/plugins/shared/blocklists.ipynb #1f86d223
 class ListHealthAnswerer(Answerer):
     "Remembers how lists have been doing."
 
@@ -567,7 +559,7 @@ class ListHealthAnswerer(Answerer):
 
     at_once = answer  # it takes no time
 
-
+# %% ../../../nbs/plugins/shared/blocklists.ipynb #42e74636
 def told_from(
     health: ListHealth, question: ListsLeftAlone | ListOutcomes, now: float
 ) -> frozenset[str] | list[str]:
@@ -588,7 +580,7 @@ async def lists_left_alone() -> frozenset[str]:
     except Unanswered:
         return frozenset()
 
-
+# %% ../../../nbs/plugins/shared/blocklists.ipynb #d9eab7f0
 async def list_news(
     outcomes: dict[str, str],  # as in `ListOutcomes`
 ) -> list[str]:

@@ -26,7 +26,8 @@ def may_relay(session: Session) -> bool:
 def skip_relay(
     prefix: str,  # the plugin's name in capitals
 ) -> Any:  # to a type checker, a `bool`
-    "Declare the variable that says whether clients that may relay are exempt: `OVERLOADSKIPRELAY`, for example."
+    """Declare the variable that says whether clients that may relay are exempt:
+    `OVERLOADSKIPRELAY`, for example."""
     return variable(
         f"{prefix}SKIPRELAY",
         yes_or_no,

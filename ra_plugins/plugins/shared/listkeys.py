@@ -24,7 +24,7 @@ __all__ = ['FAULTS_LOGGED', 'LIST_ENTRIES', 'LINES_LOOKED_AT', 'client_keys', 'n
 def client_keys(
     address: IPv4Address | IPv6Address | None,
 ) -> list[str]:  # none for a client that isn't known; the closest first
-    "The address itself, and every network that it is in, in CIDR notation (RFC 4632, section 3.1)."
+    "The address, and each network that it is in, as CIDR (RFC 4632, section 3.1)."
     if address is None:
         return []
     address = unmapped(address)
@@ -47,18 +47,12 @@ def network_entry(
         found = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise ValueError(f"{text:.60} is neither an address nor a network") from None
-    if (
-        "/" in text
-        and ipaddress.ip_address(text.partition("/")[0]) != found.network_address
-    ):
+    first, bits = found.network_address, found.prefixlen
+    if "/" in text and ipaddress.ip_address(text.partition("/")[0]) != first:
         raise ValueError(f"{text} has bits behind its prefix; {found} is the network")
-    mapped = unmapped(found.network_address)
-    if (
-        mapped != found.network_address and found.prefixlen >= 96
-    ):  # RFC 4291, section 2.5.5.2
-        written = (
-            mapped if found.prefixlen == 128 else f"{mapped}/{found.prefixlen - 96}"
-        )
+    mapped = unmapped(first)
+    if mapped != first and bits >= 96:  # RFC 4291, section 2.5.5.2
+        written = mapped if bits == 128 else f"{mapped}/{bits - 96}"
         raise ValueError(f"{text} is an IPv4 client's; {written} is how we see it")
     return str(found)
 
@@ -69,7 +63,8 @@ _NAME_LIMIT = 255  # characters of a domain name (RFC 1035, section 2.3.4)
 def name_keys(
     name: str | None,
 ) -> list[str]:  # none for no name, and for one that is too long to be one
-    "A host's or domain's name as `domain_key` has it, and the dot entry of each domain above it; an IDN by U-labels, too."
+    """A host's or domain's name as `domain_key` has it, and the dot entry of each
+    domain above it; an IDN by U-labels, too."""
     key = domain_key(name or "")
     if not key or len(key) > _NAME_LIMIT:
         return []
@@ -87,8 +82,9 @@ def _with_those_above(name: str) -> list[str]:
 # %% ../../../nbs/plugins/shared/listkeys.ipynb #f811d6d5
 def address_keys(
     address: str | None,  # as in SMTPMAILFROM and SMTPRCPTTO; as a user's name, too
-) -> list[str]:  # none where it isn't told
-    "A mail address in lower case, its domain, and the domains above; the domain as in `name_keys`."
+) -> list[str]:  # none if it isn't told
+    """A mail address in lower case, its domain, and the domains above; the domain as in
+    `name_keys`."""
     if not address:
         return [] if address is None else ["<>"]
     local, _, domain = address.lower().rpartition("@")
@@ -158,7 +154,7 @@ def _is_well_written(entry: str) -> bool:
         and not int.from_bytes(packed, "big") & (1 << bits - prefix) - 1
     )
 
-
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #388e0263
 def _wrong_client(entry: str) -> str:
     "Why nothing matches an entry for a client; nothing if something can."
     if _is_well_written(entry):
@@ -173,7 +169,7 @@ def _wrong_client(entry: str) -> str:
         else f"it is written {written}"
     )
 
-
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #05ecf5d6
 def _wrong_name(entry: str) -> str:
     "The same for a host's name."
     if any(char in entry for char in "@/ \t") or not domain_key(entry):
@@ -181,9 +177,8 @@ def _wrong_name(entry: str) -> str:
     return _wrong_end(entry)
 
 
-_NEVER_IN_NAMES = {
-    *"<>(),;:*\\\"'#&|!?="
-}  # what is often left around a name, and no host's name has; `_` many have
+# What is often left around a name, and no host's name has; `_` many have.
+_NEVER_IN_NAMES = {*"<>(),;:*\\\"'#&|!?="}
 
 
 def _wrong_end(domain: str) -> str:
@@ -196,27 +191,11 @@ def _wrong_end(domain: str) -> str:
         "" if domain_key(domain).isascii() else "it holds no name that DNS could have"
     )
 
-
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #a12e66b0
 def _wrong_domain(entry: str) -> str:
     "The same for a domain that is compared letter by letter."
     fine = entry[0] != "." and not {*entry} & {*"@*/ \t,"}
     return "" if fine else "this is a list of domains, such as example.org"
-
-
-def _wrong_address(entry: str, local_parts: bool = False) -> str:
-    "The same for an address; `ana@` is a local part."
-    local, at, domain = entry.rpartition("@")
-    fine = (at and domain) or entry in ("<>", "postmaster") or (local_parts and local)
-    if (
-        not fine
-        or " " in domain
-        or "\t" in domain
-        or (" " in local and '"' not in local)
-    ):
-        if local_parts:
-            return "it is neither an address, nor a domain with @ in front, nor a local part with @ behind"
-        return "it is neither an address nor a domain with @ in front"
-    return _wrong_end(domain) if at and domain else ""
 
 
 def _wrong_address_alone(entry: str) -> str:
@@ -228,21 +207,40 @@ def _wrong_address_alone(entry: str) -> str:
         else "this is a list of addresses, such as ana@example.org"
     )
 
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #3d5e2074
+def _wrong_address(entry: str, local_parts: bool = False) -> str:
+    "The same for an address; `ana@` is a local part."
+    local, at, domain = entry.rpartition("@")
+    fine = (at and domain) or entry in ("<>", "postmaster") or (local_parts and local)
+    if (
+        not fine
+        or " " in domain
+        or "\t" in domain
+        or (" " in local and '"' not in local)
+    ):
+        if local_parts:
+            return (
+                "it is neither an address, nor a domain with @ in front, "
+                "nor a local part with @ behind"
+            )
+        return "it is neither an address nor a domain with @ in front"
+    return _wrong_end(domain) if at and domain else ""
 
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #4c871a71
 def _wrong_user(entry: str) -> str:
     "The same for a user's name, which may be any."
     return _wrong_end(entry.rpartition("@")[2]) if "@" in entry else ""
 
 
 def _wrong_for_any(entry: str) -> str:
-    "The same where clients, names and addresses stand in one list."
+    "The same for a list of clients, names and addresses."
     if "@" in entry or entry == "<>":
         return _wrong_address(entry)
     if "/" in entry or ":" in entry or not entry.strip("0123456789."):
         return _wrong_client(entry)
     return _wrong_end(entry)
 
-
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #7af99489
 LIST_ENTRIES: dict[str, Callable[[str], str]] = {
     "client": _wrong_client,
     "name": _wrong_name,
@@ -270,14 +268,12 @@ def _list_faults(text: str, wrong: Callable[[str], str]) -> Faults:
             faults.append(f"line {line}: nothing matches {entry:.60}; {fault}")
     return faults
 
-
+# %% ../../../nbs/plugins/shared/listkeys.ipynb #a09dc638
 def _reader(wrong: Callable[[str], str]) -> Callable[[str], Faults]:
     return lambda text: _list_faults(text, wrong)
 
 
-_READERS = {
-    kind: _reader(wrong) for kind, wrong in LIST_ENTRIES.items()
-}  # one function each, as `Control.parsed` wants it
+_READERS = {kind: _reader(wrong) for kind, wrong in LIST_ENTRIES.items()}
 
 
 def log_list_faults(
@@ -302,8 +298,8 @@ def is_listed(
     log: Callable[[str], None],
     *wanted: str,
 ) -> bool:
-    """Is any of these in a list? Not where there is no list, or where it can't be read,
-    with a line in the log."""
+    """Is any of these in a list? No, if there is no list, or if it can't be read, with
+    a line in the log."""
     log_list_faults(control, file, kind, log)
     try:
         return control.has(file, *wanted)

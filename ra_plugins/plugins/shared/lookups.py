@@ -11,13 +11,13 @@ __all__ = ['CHECK_BOUND', 'dns_name', 'domain_key', 'domain_spellings']
 # %% ../../../nbs/plugins/shared/lookups.ipynb #4f0d458d
 CHECK_BOUND = 65  # seconds that a plugin with such a setting may take
 
-# %% ../../../nbs/plugins/shared/lookups.ipynb #bbb54bdb
+# %% ../../../nbs/plugins/shared/lookups.ipynb #0a86c803
 def dns_name(
     domain: str,  # of an address
-) -> (
-    str
-):  # as it stands in DNS; what can't be a name stays as it is, and DNS won't have it
-    "A domain as DNS is asked about it: an internationalised one by its A-labels (RFC 5890), without a dot at the end."
+    # as it stands in DNS; what can't be a name stays as it is, and DNS won't have it
+) -> str:
+    """A domain as DNS is asked about it: an internationalised one by its A-labels
+    (RFC 5890), without a dot at the end."""
     if domain.isascii():
         return domain.removesuffix(".")
     from ra_plugins.spf.record import ascii_domain
@@ -27,10 +27,10 @@ def dns_name(
 # %% ../../../nbs/plugins/shared/lookups.ipynb #714d1e61
 def domain_key(
     domain: str,  # a name, or a dot and a name for what is below it
-) -> (
-    str
-):  # what can't be a name in DNS stays as it is, but in lower case; then it isn't ASCII
-    "A domain in the form in which two are compared: A-labels (RFC 5890), lower case (RFC 4343), no dot at the end."
+    # what can't be a name in DNS stays as it is, but in lower case; then it isn't ASCII
+) -> str:
+    """A domain in the form in which two are compared: A-labels (RFC 5890), lower case
+    (RFC 4343), no dot at the end."""
     dot = "." if domain.startswith(".") else ""
     name = dns_name(domain.removeprefix(dot)).rstrip(".").lower()
     return name and dot + name
@@ -39,7 +39,8 @@ def domain_key(
 def domain_spellings(
     key: str,  # as `domain_key` gives it
 ) -> list[str]:  # the key first
-    "How a domain may be written in a list: by its A-labels, or by its U-labels if it has any."
+    """How a domain may be written in a list: by its A-labels, or by its U-labels if it
+    has any."""
     if "xn--" not in key or len(key) > 255:  # RFC 1035, section 2.3.4
         return [key]
     import idna

@@ -99,7 +99,7 @@ def returns_to(
     local: str,  # local part, in lower case
     delimiter: str,  # as in `Forms`
 ) -> str | None:  # None for one that is no return
-    "The list that a VERP address belongs to: `list` of `list-return-42-eva=example.net`."
+    "A VERP address's list: `list` of `list-return-42-eva=example.net`."
     for char in delimiter:
         base, _, rest = local.partition(f"{char}return{char}")
         number, _, who = rest.partition(char)
@@ -125,7 +125,8 @@ def listed_as(
     address: Address,
     forms: Forms = FORMS,
 ) -> tuple[str, ...]:  # in lower case, the address itself first
-    "The entries that would make an address one of our mailboxes, but for its domain's catch-all."
+    """The entries that would make an address one of our mailboxes, but for its domain's
+    catch-all."""
     domain, local = address.domain.lower(), address.local.lower()
     plain = unquoted(local)
     places = [
@@ -152,16 +153,12 @@ class Mailboxes:
         whitelist: str | None = None,
         forms: Forms = FORMS,
     ):
-        self.control, self.place, self.whitelist, self.forms = (
-            control,
-            place,
-            whitelist,
-            forms,
-        )
+        self.control, self.place = control, place
+        self.whitelist, self.forms = whitelist, forms
 
     async def ours(self, domain: str) -> bool:
-        """Do we take mail for this domain? `OSError` or `Unanswered` where that can't
-        be found out."""
+        """Do we take mail for this domain? `OSError` or `Unanswered` if that can't be
+        found out."""
         return self.control.is_ours(domain)
 
     def entries(self, address: Address) -> tuple[str, ...]:
@@ -169,8 +166,7 @@ class Mailboxes:
         return (*listed_as(address, self.forms), f"@{address.domain.lower()}")
 
     async def look(self, entry: str) -> MailboxFound:
-        """Is there such an entry? `OSError` or `Unanswered` where that can't be found
-        out."""
+        "Is there such an entry? `OSError` or `Unanswered` if nobody can tell."
         raise NotImplementedError
 
     async def find(self, address: Address) -> MailboxFound:
@@ -229,7 +225,7 @@ class AskedMailboxes(Mailboxes):
         "Ask."
         return await self.question(entry)
 
-
+# %% ../../../nbs/plugins/shared/mailboxes.ipynb #845d6d72
 class VpopmailMailboxes(AskedMailboxes):
     """Mailboxes in vpopmail's files. A domain is vpopmail's if virtualdomains has it
     twice, as `example.org:example.org`."""
@@ -332,8 +328,8 @@ def is_whitelisted(
     domain: str,
     log: Callable[[str], None],
 ) -> bool:
-    """Is this a domain that isn't checked? False, with a line in the log, where the
-    list can't be read."""
+    """Is this a domain that isn't checked? False, with a line in the log, if the list
+    can't be read."""
     name, control = mailboxes.whitelist, mailboxes.control
     if name is None:
         return False
@@ -410,7 +406,7 @@ def _form_variables(
         ),
     )
 
-
+# %% ../../../nbs/plugins/shared/mailboxes.ipynb #b2bd0785
 class _FormSettings(Environment):
     "What has `Forms`. A derived class declares `_form_variables`."
 
@@ -467,7 +463,7 @@ def parse_recipient(
 def accepted_before(
     session: Session,
     log: Callable[[str], None],
-) -> int:  # 0, with a line in the log, where it isn't told
+) -> int:  # 0, with a line in the log, if it isn't told
     "How many recipients of this message were accepted before this one?"
     if session.rcpt_count is None:
         log("can't get number of envelope recipients")
@@ -678,7 +674,7 @@ def one_message(
     recipients: Iterable[str],
     **values: object,  # of the session and the settings, as for `sample_session`
 ) -> list[str]:  # a reply to each recipient
-    "For notebooks and tests: name recipients in one message, to a server with this one plugin."
+    "For notebooks and tests: name recipients in one message, judged by this plugin alone."
     replies: list[str] = []
     for recipient in recipients:
         values |= {

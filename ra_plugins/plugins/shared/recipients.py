@@ -24,8 +24,9 @@ __all__ = ['recipient', 'is_local', 'rewrite', 'change_local_part']
 def recipient(
     session: Session,
     log: Callable[[str], None],
-) -> Address | None:  # None where there is nothing to judge
-    "The address that RCPT named. What isn't one is logged, except `postmaster` (RFC 5321, section 4.5.1)."
+) -> Address | None:  # None if there is nothing to judge
+    """The address that RCPT named. What isn't one is logged, except `postmaster`
+    (RFC 5321, section 4.5.1)."""
     named = session.rcpt_to
     if named is None:
         log("error: no SMTPRCPTTO")
@@ -43,7 +44,7 @@ def is_local(
     log: Callable[[str], None],
     # name of a list of domains; without one, those that we accept mail for
     domains: str | None = None,
-) -> bool | None:  # None where the list can't be read, and the log says so
+) -> bool | None:  # None if the list can't be read, and the log says so
     "Is `domain` one of ours?"
     if domains:
         log_list_faults(control, domains, "domain", log)
@@ -58,8 +59,7 @@ def rewrite(
     address: Address,
     change: Callable[[str], str],  # from one local part, without its quotes, to another
 ) -> Address:
-    """An address with another local part, or as it was where nothing would be left of
-    it."""
+    "An address with another local part, or as it was if nothing would be left of it."
     local = address.local
     quote, inside = ('"', local[1:-1]) if local[0] == local[-1] == '"' else ("", local)
     escaped = quote and ('"' in inside or "\\" in inside)
@@ -76,8 +76,8 @@ async def change_local_part(
     stays: Callable[
         [Address], Awaitable[bool]
     ],  # is this address somebody's as it stands?
-) -> ChangeAddress | None:  # None where the recipient stays what it is
-    "Rewrite the recipient's local part, in our own domains only, and say so in the log."
+) -> ChangeAddress | None:  # None if the recipient stays what it is
+    "Rewrite the recipient's local part, in our own domains only, and log it."
     address = recipient(session, log)
     if address is None:
         return None

@@ -25,7 +25,7 @@ async def is_over(
     question: Rate,
     log: Callable[[str], None],
 ) -> bool:
-    "Is the value over its limit? No, where rater doesn't say; the log says why."
+    "Is the value over its limit? No, if rater doesn't say; then the log says why."
     try:
         answer = await question
     except Unanswered as why:
@@ -45,6 +45,6 @@ def too_many(
 # %% ../../../nbs/plugins/shared/throttle.ipynb #fde8dc17
 def client_address(
     session: Session,
-) -> IPv4Address | IPv6Address | None:  # None where it isn't known
+) -> IPv4Address | IPv6Address | None:  # None if it isn't known
     "The address to count a client by."
     return session.client_ip and unmapped(session.client_ip)
