@@ -61,6 +61,15 @@ LETTERS = {name: {kind.letter for kind in plugin.answers or ()} for name, plugin
 # Environments and control files as bad as they come
 
 
+@pytest.fixture(scope="module", autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    "A setting may name any file, and one without a folder is made in this one."
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("anywhere"))
+    yield
+    os.chdir(before)
+
+
 PIECES = [
     *b'ana @ @ example.org example.net . + " \\ [192.0.2.1] [IPv6:::1] # = postmaster'.split(),
     *b"0 1 50 -1 999999999 1000000000 \xd9\xa5 N H 550 %s $(id)".split(),
