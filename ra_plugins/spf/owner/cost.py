@@ -234,10 +234,8 @@ class SurveyCost:
     voids     that of lookups that bring nothing, by the version of the client
     open      terms whose void lookups depend on the client, with their records
     mx        all mx terms, with their records
-    broken    includes and redirects that lead to no record, with their records:
-              whoever gets there has a permerror
-    unknown   those that lead to a record that couldn't be read, or to a domain that
-              depends on the client
+    broken    includes and redirects that lead to no record: a permerror for who gets there
+    unknown   those whose record couldn't be read, or whose domain depends on the client
     limits    what was counted against
     """
 

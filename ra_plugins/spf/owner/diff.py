@@ -332,8 +332,7 @@ class SpfDiff:
 
     old, new   surveys
     parts      what changes for addresses: `ChangedPart`
-    clients    what changes besides, by the question that a client has to match:
-               `exists:%{i}._ok.example.org`
+    clients    what changes besides, by a question: `exists:%{i}._ok.example.org`
     partial    is there something that DNS hasn't told, or that was too much?
     """
 

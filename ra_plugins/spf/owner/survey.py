@@ -107,16 +107,13 @@ ASKING = ("include", "a", "mx", "ptr", "exists", "redirect")
 class SurveyedTerm:
     """A term of a record, and what is known of it whoever calls.
 
-    number     among the record's directives, from 0; `REDIRECT` or `EXPLANATION` of
-               `spf.trace` for a modifier
+    number     among the directives, from 0; of a modifier, `REDIRECT` or `EXPLANATION`
     text       as it stands in the record
     place      where it begins, counted in characters from 0; None if that isn't known
-    mechanism  `all`, `include`, `a`, `mx`, `ptr`, `ip4`, `ip6`, `exists`, `redirect`
-               or `exp`
+    mechanism  `all`, `include`, `a`, `mx`, `ptr`, `ip4`, `ip6`, `exists`, `redirect`, `exp`
     result     what a match means; of a modifier, nothing
     reached    can it have its turn? Not behind an `all`
-    domain     whom it asks about; nothing if it asks nobody, or if that depends on the
-               client
+    domain     whom it asks about; nothing for nobody, or if that depends on the client
     letters    the macros in it that only a client can fill: `il`
     block      the network of an ip4 or ip6
     prefixes   of a and mx: how many bits of an address count, by version
@@ -210,8 +207,7 @@ class SurveyedRecord:
     """A record in the survey, or what there is in its place.
 
     domain   whose it is; of an include of what can be no domain, that text
-    depth    of how many includes and redirects it stands behind, the shortest way: 0
-             for the domain's own
+    depth    behind how many includes and redirects, the shortest way: 0 for the first
     parent   the record that led to it first
     state    `record`, or in a few words why there is none: `no record`, `not read`
     texts    all TXT records of the name, as one text each
