@@ -89,8 +89,8 @@ def zone_names(
             yield AuditName(name, name, not meant and "MX" not in types)
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #3f0a72a2
-AuditPolicy = Literal["-all", "~all", "?all", "+all", "no all", "no record", "permerror",
-                      "unknown", "no name"]  # fmt: skip
+AuditPolicy = Literal["-all", "~all", "?all", "+all", "no all", "no record",
+                      "permerror", "unknown", "no name"]  # fmt: skip
 AUDIT_POLICIES: tuple[AuditPolicy, ...] = get_args(AuditPolicy)
 
 _ALL: dict[str, AuditPolicy] = {
@@ -191,8 +191,9 @@ def _row(name: AuditName, found: Survey, limits: Limits) -> AuditRow:
         for each in report.findings
     ]
     voids = max(worst.total for worst in cost.voids.values())
-    return AuditRow(name.given, name.domain, found.root.state, found.root.text,
-                    audited_policy(found.root), cost.lookups.total, int(voids), findings, found.partial)  # fmt: skip
+    root, lookups = found.root, cost.lookups.total
+    said = root.state, root.text, audited_policy(root), lookups, int(voids)
+    return AuditRow(name.given, name.domain, *said, findings, found.partial)
 
 
 def _nameless(name: AuditName) -> AuditRow:
@@ -219,7 +220,8 @@ def zone_or_lookup(
     zone: MasterZone,
     lookup: Lookup,
 ) -> Any:  # as of `Zone`, or a `Lookup` for somebody else
-    "What a zone answers about its own names; what is to be asked elsewhere if it isn't one."
+    """What a zone answers about its own names; what is to be asked elsewhere if it
+    isn't one."""
     name = lookup.name.lower()
     for _ in range(CNAME_LIMIT + 1):
         if not zone.is_served(name):

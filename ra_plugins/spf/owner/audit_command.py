@@ -140,7 +140,8 @@ class AuditProgress:
         self.bad += bool(row.count("error"))
         if self.terminal and monotonic() - self.told >= self.every:
             self.told, self.shown = monotonic(), True
-            told = f"{self.done:,} of {max(self.count, self.done):,} names, {self.bad:,} with an error"
+            names = f"{self.done:,} of {max(self.count, self.done):,} names"
+            told = f"{names}, {self.bad:,} with an error"
             print(f"\r\033[K{told}", end="", file=self.to, flush=True)
 
     def clear(self) -> None:

@@ -234,7 +234,7 @@ class SurveyCost:
     voids     that of lookups that bring nothing, by the version of the client
     open      terms whose void lookups depend on the client, with their records
     mx        all mx terms, with their records
-    broken    includes and redirects that lead to no record: a permerror for who gets there
+    broken    includes and redirects that lead to no record, which is a permerror
     unknown   those whose record couldn't be read, or whose domain depends on the client
     limits    what was counted against
     """

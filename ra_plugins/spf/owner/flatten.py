@@ -97,7 +97,8 @@ FLATTEN_DEFAULTS = FlattenSettings()
 def lifted_text(
     record: SurveyedRecord, term: SurveyedTerm
 ) -> str | None:  # None if it can't be said elsewhere
-    "A term without its qualifier, so that it means the same in another domain's record."
+    """A term without its qualifier, so that it means the same in another domain's
+    record."""
     text = term.text.lstrip("".join(QUALIFIERS))
     letters = _letters(record, term)
     named = term.domain.replace("%", "%%")
@@ -435,7 +436,8 @@ def flat_plan(steps: list[FlatStep], root: SurveyedRecord) -> FlatPlan:
 
 # %% ../../../nbs/spf/owner/08_flatten.ipynb #fb52ffe8
 def _modifiers(root: SurveyedRecord) -> list[str]:
-    "The explanation of a record, or of the one that its redirect leads to, and modifiers that nobody knows."
+    """The explanation of a record, or of the one that its redirect leads to, and
+    modifiers that nobody knows."""
     record, followed = root, {id(root)}
     while True:
         led = [t.inner for t in record.terms if t.mechanism == "redirect" and t.reached]
@@ -568,7 +570,8 @@ SHORTEST_TTL, LONGEST_TTL = 60, 86_400  # seconds
 
 
 def publishing_ttl(shortest: int) -> int:
-    "How long a flattened record may be kept, and how often it should be made again, in seconds."
+    """How long a flattened record may be kept, and how often it should be made again,
+    in seconds."""
     return min(max(shortest, SHORTEST_TTL), LONGEST_TTL)
 
 # %% ../../../nbs/spf/owner/08_flatten.ipynb #93cfeda0
@@ -600,7 +603,8 @@ class Flattened:
         self.sizes: dict[str, int] = {}
 
     def zone_text(self, ttl: int | None = None) -> str:
-        "As lines of a zone file; by default, with the shortest time to live that went in."
+        """As lines of a zone file; by default, with the shortest time to live that went
+        in."""
         seconds = publishing_ttl(self.ttl) if ttl is None else ttl
         width = max(map(len, self.records)) + 2
         lines = [
@@ -642,7 +646,8 @@ def known_answers(found: Survey) -> dict[tuple[str, str], Records | Unanswered]:
 
 
 def published(found: Survey, flat: Flattened) -> Survey:
-    "A survey of the flattened record as if it were published, with all else as it was found."
+    """A survey of the flattened record as if it were published, with all else as it
+    was found."""
     from ra_plugins.ask.zonefile import zone_from_text
 
     zone = zone_from_text(flat.zone_text())

@@ -73,10 +73,8 @@ class LintFinding(NamedTuple):
 
     def __str__(self) -> str:
         where = f"{self.domain}: " if self.domain else ""
-        return printable(
-            f"{where}{self.severity}: {self.what} ({self.code}; RFC 7208, section {self.section})",
-            LINE,
-        )
+        why = f"({self.code}; RFC 7208, section {self.section})"
+        return printable(f"{where}{self.severity}: {self.what} {why}", LINE)
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #2bcd27e7
 class LintRule(NamedTuple):
@@ -125,7 +123,8 @@ _TERM_RULES = {
     "network": LintRule(
         "error",
         "5.6",
-        "write all four numbers of an address, and a length up to 32, or up to 128 for IPv6",
+        "write all four numbers of an address, and a length up to 32,"
+        " or up to 128 for IPv6",
     ),
     "name-in-network": LintRule("error", "5.6", "a host's name stands behind a:"),
     "address-in-name": LintRule(
@@ -244,7 +243,8 @@ _MEANING_RULES = {
     "long": LintRule(
         "info",
         "3.3",
-        "split it into strings of 255 bytes in one TXT record: no blank comes between them",
+        "split it into strings of 255 bytes in one TXT record:"
+        " no blank comes between them",
     ),
     "too-long": LintRule(
         "warning",
@@ -285,7 +285,8 @@ _DNS_RULES = {
     "loop": LintRule(
         "error",
         "4.6.4",
-        "take one of them away: they lead to each other until the ten lookups are spent",
+        "take one of them away: they lead to each other"
+        " until the ten lookups are spent",
     ),
     "void-lookup": LintRule(
         "warning",
@@ -474,8 +475,9 @@ def lint_terms(text: str, begin: int = 6) -> Iterator[LintTerm]:
 # %% ../../../nbs/spf/owner/01_lint.ipynb #61e9e233
 MECHANISMS = ("all", "include", "a", "mx", "ptr", "ip4", "ip6", "exists")
 MODIFIERS = ("redirect", "exp")
-IP_NAMES = {"ip": "", "ipv4": "4", "ipv6": "6", "ip4v": "4", "ip6v": "6", "ipv": "", "ipaddress": "", "ip-address": "", "ip5": "",
-            "ip-4": "4", "ip-6": "6", "ips": "", "ip4s": "4", "ip_4": "4", "ip_6": "6"}  # fmt: skip
+IP_NAMES = {"ip": "", "ipv4": "4", "ipv6": "6", "ip4v": "4", "ip6v": "6", "ipv": "",
+            "ipaddress": "", "ip-address": "", "ip5": "", "ip-4": "4", "ip-6": "6",
+            "ips": "", "ip4s": "4", "ip_4": "4", "ip_6": "6"}  # fmt: skip
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #aae83850
 def version_of(text: str) -> int:  # 4 or 6, or 0

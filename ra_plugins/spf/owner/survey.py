@@ -110,7 +110,7 @@ class SurveyedTerm:
     number     among the directives, from 0; of a modifier, `REDIRECT` or `EXPLANATION`
     text       as it stands in the record
     place      where it begins, counted in characters from 0; None if that isn't known
-    mechanism  `all`, `include`, `a`, `mx`, `ptr`, `ip4`, `ip6`, `exists`, `redirect`, `exp`
+    mechanism  of a directive, or the modifier's name: `include`, `ip6`, `redirect`
     result     what a match means; of a modifier, nothing
     reached    can it have its turn? Not behind an `all`
     domain     whom it asks about; nothing for nobody, or if that depends on the client
@@ -122,8 +122,8 @@ class SurveyedTerm:
     inner      the record that an include or redirect leads to
     """
 
-    __slots__ = ("number", "text", "place", "mechanism", "result", "reached", "domain", "letters", "block", "prefixes", "hosts",
-                 "asked", "inner")  # fmt: skip
+    __slots__ = ("number", "text", "place", "mechanism", "result", "reached", "domain",
+                 "letters", "block", "prefixes", "hosts", "asked", "inner")  # fmt: skip
 
     def __init__(
         self, number: int, text: str, mechanism: str, place: int | None = None
@@ -218,7 +218,8 @@ class SurveyedRecord:
     terms    directives in order, then redirect and exp
     """
 
-    __slots__ = ("domain", "depth", "parent", "state", "texts", "text", "record", "error", "failure", "terms")  # fmt: skip
+    __slots__ = ("domain", "depth", "parent", "state", "texts", "text", "record",
+                 "error", "failure", "terms")  # fmt: skip
 
     def __init__(
         self, domain: str, depth: int = 0, parent: SurveyedRecord | None = None
@@ -263,8 +264,9 @@ class SurveyBounds(NamedTuple):
 BOUNDS = SurveyBounds()
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #f996b6b7
-GapKind = Literal["lookup failed", "too deep", "growing name", "too many records", "too many lookups", "too many bytes",
-                  "too many answers", "too many hosts", "too many terms"]  # fmt: skip
+GapKind = Literal["lookup failed", "too deep", "growing name", "too many records",
+                  "too many lookups", "too many bytes", "too many answers",
+                  "too many hosts", "too many terms"]  # fmt: skip
 
 
 class Gap(NamedTuple):
@@ -288,7 +290,7 @@ class Survey:
     root     that record
     records  all, by domain in lower case, nearest first
     gaps     what isn't known, and why: `Gap`
-    loops    ways from a record back to itself, as lists of domains: a permerror for all who get there
+    loops    ways from a record back to itself, as domains: a permerror for who gets there
     rounds   round trips: lookups of one round were asked side by side
     lookups  how many were asked
     """
@@ -313,9 +315,10 @@ class Survey:
         )
 
     def __repr__(self) -> str:
-        known = f"{len(self.records)} records, {self.lookups} lookups in {self.rounds} rounds"
+        asked = f"{self.lookups} lookups in {self.rounds} rounds"
         ends = ["loops"] * bool(self.loops) + ["partial"] * self.partial
-        return f"<survey of {self.domain}: {', '.join([known, *ends])}>"
+        known = ", ".join([f"{len(self.records)} records", asked, *ends])
+        return f"<survey of {self.domain}: {known}>"
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #08ac4f2a
 KNOWN_LETTERS = frozenset("do")
