@@ -470,6 +470,38 @@ def test_a_draft_is_checked_over_dns_too(capsys: pytest.CaptureFixture[str], mon
         assert ("example.org", "TXT", "udp") in server.queries  # of the second, since the first has its record
 
 
+FAULTY = """
+example.org.      TXT "v=spf1 mx ip4:192.0.2.0/33 -all"
+two.example.org.  TXT "v=spf1 mx -all"
+two.example.org.  TXT "v=spf1 a -all"
+out.example.org.  TXT "v=spf1 include:example.org -all"
+"""
+
+
+@pytest.mark.parametrize(
+    ("about", "marked"),
+    [
+        ("example.org", ["  v=spf1 mx ip4:192.0.2.0/33 -all", "            ^^^^^^^^^^^^^^^^"]),
+        ("two.example.org", ["  v=spf1 mx -all", "  ^^^^^^", "  v=spf1 a -all", "  ^^^^^^"]),
+        ("out.example.org", ["      v=spf1 mx ip4:192.0.2.0/33 -all", "                ^^^^^^^^^^^^^^^^"]),
+        ("v=spf1 a/b -all", ["  v=spf1 a/b -all", "         ^^^"]),
+        ("v=spf1 -all", []),
+    ],
+)
+def test_explain_marks_a_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], about: str, marked: list[str]
+) -> None:
+    "With a client and without, in the text and in the picture: it is the same mistake."
+    zone, picture = tmp_path / "zone", tmp_path / "picture.html"
+    zone.write_text(FAULTY, encoding="utf-8")
+    for more in ([], ["--ip=192.0.2.1"]):
+        _, output, _ = explain(capsys, about, f"--zone={zone}", f"--picture={picture}", *more)
+        lines = output.splitlines()
+        places = [number for number, line in enumerate(lines) if line and not line.strip(" ^")]
+        assert [line for number in places for line in lines[number - 1 : number + 1]] == marked
+        assert picture.read_text(encoding="utf-8").count("<mark>") == len(places)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

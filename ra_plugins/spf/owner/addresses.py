@@ -19,8 +19,8 @@ from ra_plugins.spf.owner.survey import (
 from ra_plugins.spf.query import NAME_LIMIT, ip_number
 
 # %% auto #0
-__all__ = ['AddressRange', 'PASSES', 'ERROR', 'ELSE', 'MOST_RANGES', 'merged_ranges', 'range_blocks', 'AddressSet',
-           'first_matches', 'Senders', 'senders']
+__all__ = ['AddressRange', 'PASSES', 'ERROR', 'ELSE', 'MOST_RANGES', 'merged_ranges', 'range_blocks', 'first_matches',
+           'AddressSet', 'Senders', 'senders']
 
 # %% ../../../nbs/spf/owner/03_addresses.ipynb #8e27f4c8
 AddressRange = tuple[int, int]  # first and last
@@ -45,6 +45,24 @@ def range_blocks(version: int, first: int, last: int) -> Iterator[AddressBlock]:
         size = min(zeros, (last - first + 1).bit_length() - 1)
         yield AddressBlock(version, first, bits - size)
         first += 1 << size
+
+# %% ../../../nbs/spf/owner/03_addresses.ipynb #94b3558d
+def first_matches(
+    ranges: Iterable[tuple[int, int, int]],  # first, last, and a term's number
+) -> Iterator[tuple[int, int, int]]:  # in order, with the first term's number
+    "Which term decides about which addresses."
+    waiting = sorted(ranges, reverse=True)
+    ends = {place for first, last, _ in waiting for place in (first, last + 1)}
+    places = sorted(ends)
+    inside: list[tuple[int, int]] = []  # a heap: number, last
+    for place, following in zip(places, places[1:], strict=False):
+        while waiting and waiting[-1][0] == place:
+            _, last, number = waiting.pop()
+            heappush(inside, (number, last))
+        while inside and inside[0][1] < place:
+            heappop(inside)
+        if inside:
+            yield place, following - 1, inside[0][0]
 
 # %% ../../../nbs/spf/owner/03_addresses.ipynb #bb3cba61
 class AddressSet:
@@ -108,40 +126,27 @@ class AddressSet:
     def __repr__(self) -> str:
         return f"<{self.count(4)} IPv4 and {self.count(6)} IPv6 addresses>"
 
-# %% ../../../nbs/spf/owner/03_addresses.ipynb #94b3558d
-def first_matches(
-    ranges: Iterable[tuple[int, int, int]],  # first, last, and a term's number
-) -> Iterator[
-    tuple[int, int, int]
-]:  # in order: first, last, and the number of the first term that matches
-    "Which term decides about which addresses."
-    waiting = sorted(ranges, reverse=True)
-    places = sorted(
-        {place for first, last, _ in waiting for place in (first, last + 1)}
-    )
-    inside: list[tuple[int, int]] = []  # a heap: number, last
-    for place, following in zip(places, places[1:], strict=False):
-        while waiting and waiting[-1][0] == place:
-            _, last, number = waiting.pop()
-            heappush(inside, (number, last))
-        while inside and inside[0][1] < place:
-            heappop(inside)
-        if inside:
-            yield place, following - 1, inside[0][0]
-
-# %% ../../../nbs/spf/owner/03_addresses.ipynb #5a607bea
+# %% ../../../nbs/spf/owner/03_addresses.ipynb #3dd80399
 PASSES, ERROR, ELSE = "pass", "error", "else"
+_Sorted = dict[str, list[AddressRange]]  # what passes, and what has an error
 
 
-class Senders(NamedTuple):
-    "Who may send."
-
-    passing: AddressSet
-    unknown: list[
-        tuple[SurveyedRecord, SurveyedTerm]
-    ]  # what may let others pass, or refuse some of these: client by client
-    # was something not counted that DNS would have told, or that was too much?
-    partial: bool
+def _matches(
+    sorting: _Sorting, term: SurveyedTerm, way: frozenset[int]
+) -> Iterator[tuple[str, list[AddressRange]]]:
+    "What comes of which ranges, by a term."
+    outcome = PASSES if term.result == "pass" else ELSE
+    if term.inner:
+        inner = sorting.sort(term.inner, way)
+        yield (PASSES if term.mechanism == "redirect" else outcome), inner[PASSES]
+        yield ERROR, inner[ERROR]
+    elif term.matches_all:
+        yield outcome, [sorting.every]
+    elif len(term.hosts) > NAME_LIMIT:
+        yield ERROR, [sorting.every]
+    else:
+        blocks = [each for each in term.blocks if each.version == sorting.version]
+        yield outcome, [(block.first, block.last) for block in blocks]
 
 # %% ../../../nbs/spf/owner/03_addresses.ipynb #717d844c
 MOST_RANGES = 300_000  # that are gone through, of all records together
@@ -153,13 +158,13 @@ class _Sorting:
     def __init__(self, version: int):
         self.version = version
         self.every = 0, (1 << bits_of(version)) - 1
-        self.known: dict[int, dict[str, list[AddressRange]]] = {}
+        self.known: dict[int, _Sorted] = {}
         self.room = MOST_RANGES
         self.partial = False
 
     def sort(
         self, record: SurveyedRecord, way: frozenset[int] = frozenset()
-    ) -> dict[str, list[AddressRange]]:
+    ) -> _Sorted:
         "The ranges that pass, and those that have an error."
         if id(record) in way:  # a loop, and so too many lookups
             return {PASSES: [], ERROR: [self.every]}
@@ -167,56 +172,39 @@ class _Sorting:
             self.known[id(record)] = self._sort(record, way | {id(record)})
         return self.known[id(record)]
 
-    def _sort(
-        self, record: SurveyedRecord, way: frozenset[int]
-    ) -> dict[str, list[AddressRange]]:
+    def _sort(self, record: SurveyedRecord, way: frozenset[int]) -> _Sorted:
         if record.state in ("lookup failed", "not read"):
             self.partial = True
             return {PASSES: [], ERROR: []}
-        if (
-            record.state != "record"
-        ):  # of what an include or redirect leads to, a permerror
+        if record.state != "record":  # whoever gets there has a permerror
             return {PASSES: [], ERROR: [self.every]}
         ranges: list[tuple[int, int, int]] = []
         outcomes: list[str] = []
         for term in record.terms:
-            if term.reached:
-                for outcome, found in self.matches(term, way):
-                    ranges += [(first, last, len(outcomes)) for first, last in found]
-                    outcomes.append(outcome)
+            for outcome, found in _matches(self, term, way) if term.reached else ():
+                ranges += [(first, last, len(outcomes)) for first, last in found]
+                outcomes.append(outcome)
             if len(ranges) > self.room:
                 self.partial = True
                 break
         self.room -= min(len(ranges), self.room)
-        sorted_: dict[str, list[AddressRange]] = {PASSES: [], ERROR: [], ELSE: []}
+        sorted_: _Sorted = {PASSES: [], ERROR: [], ELSE: []}
         for first, last, number in first_matches(ranges):
             sorted_[outcomes[number]].append((first, last))
         return {outcome: merged_ranges(sorted_[outcome]) for outcome in (PASSES, ERROR)}
 
-    def matches(
-        self, term: SurveyedTerm, way: frozenset[int]
-    ) -> Iterator[tuple[str, list[AddressRange]]]:
-        "What comes of which ranges, by a term."
-        outcome = PASSES if term.result == "pass" else ELSE
-        if term.inner:
-            inner = self.sort(term.inner, way)
-            yield (PASSES if term.mechanism == "redirect" else outcome), inner[PASSES]
-            yield ERROR, inner[ERROR]
-        elif term.matches_all:
-            yield outcome, [self.every]
-        elif len(term.hosts) > NAME_LIMIT:
-            yield ERROR, [self.every]
-        else:
-            yield (
-                outcome,
-                [
-                    (block.first, block.last)
-                    for block in term.blocks
-                    if block.version == self.version
-                ],
-            )
+# %% ../../../nbs/spf/owner/03_addresses.ipynb #ab27a74f
+class Senders(NamedTuple):
+    "Who may send."
 
-# %% ../../../nbs/spf/owner/03_addresses.ipynb #bcbb9994
+    passing: AddressSet
+    unknown: list[
+        tuple[SurveyedRecord, SurveyedTerm]
+    ]  # what may let others pass, or refuse some of these: client by client
+    # was something not counted that DNS would have told, or that was too much?
+    partial: bool
+
+
 def senders(survey: Survey) -> Senders:
     """Who may send in the domain's name, as far as the limits on lookups let a check
     come."""

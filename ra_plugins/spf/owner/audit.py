@@ -38,6 +38,8 @@ __all__ = ['NAMES_KNOWN', 'TEXT_KEPT', 'AuditPolicy', 'AUDIT_POLICIES', 'NAMES_A
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #556ffd79
 NAMES_KNOWN = 1_000_000  # names of which we know that they have been there
+
+
 TEXT_KEPT = 100  # characters of a line that is no name
 
 
@@ -47,6 +49,9 @@ class AuditName(NamedTuple):
     given: str  # as it stood there
     domain: str  # in ASCII; nothing if it can be none
     host: bool = False  # of a zone, a name that takes no mail and has no record
+
+# %% ../../../nbs/spf/owner/10_audit.ipynb #e97a125a
+_PLAIN = re.compile(r"[a-z0-9_.*-]+")
 
 
 def listed_names(
@@ -63,9 +68,6 @@ def listed_names(
             if len(known) < NAMES_KNOWN:
                 known.add(key)
             yield AuditName(text[:TEXT_KEPT], domain if fine else "")
-
-
-_PLAIN = re.compile(r"[a-z0-9_.*-]+")
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #a60e4128
 def zone_names(
@@ -86,18 +88,9 @@ def zone_names(
         if meant or (types and "_" not in name):
             yield AuditName(name, name, not meant and "MX" not in types)
 
-# %% ../../../nbs/spf/owner/10_audit.ipynb #31d9d8bf
-AuditPolicy = Literal[
-    "-all",
-    "~all",
-    "?all",
-    "+all",
-    "no all",
-    "no record",
-    "permerror",
-    "unknown",
-    "no name",
-]
+# %% ../../../nbs/spf/owner/10_audit.ipynb #3f0a72a2
+AuditPolicy = Literal["-all", "~all", "?all", "+all", "no all", "no record",
+                      "permerror", "unknown", "no name"]  # fmt: skip
 AUDIT_POLICIES: tuple[AuditPolicy, ...] = get_args(AuditPolicy)
 
 _ALL: dict[str, AuditPolicy] = {
@@ -108,28 +101,35 @@ _ALL: dict[str, AuditPolicy] = {
 }
 
 
-def audited_policy(
-    record: SurveyedRecord,
-) -> AuditPolicy:
+def audited_policy(record: SurveyedRecord) -> AuditPolicy:
     "What a record says about those whom it doesn't name."
     seen: list[SurveyedRecord] = []
     while record not in seen:
         seen.append(record)
-        if record.state in ("lookup failed", "not read"):
+        said = _own_policy(record, len(seen) == 1)
+        if said:
+            return said
+        (lead,) = [term for term in record.terms if term.mechanism == "redirect"]
+        if not lead.inner:
             return "unknown"
-        if record.state != "record":
-            first = record.state == "no record" and len(seen) == 1
-            return "no record" if first else "permerror"
-        for term in record.terms:
-            if term.reached and term.mechanism == "all":
-                return _ALL[term.result]
-        leads = [term for term in record.terms if term.mechanism == "redirect"]
-        if not leads:
-            return "no all"
-        if not leads[0].inner:
-            return "unknown"
-        record = leads[0].inner
+        record = lead.inner
     return "permerror"
+
+
+def _own_policy(
+    record: SurveyedRecord,
+    first: bool,  # is it the domain's own, or one that a redirect leads to?
+) -> AuditPolicy | None:
+    "What a record says itself; None if it says so by a redirect."
+    if record.state in ("lookup failed", "not read"):
+        return "unknown"
+    if record.state != "record":
+        return "no record" if first and record.state == "no record" else "permerror"
+    for term in record.terms:
+        if term.reached and term.mechanism == "all":
+            return _ALL[term.result]
+    leads = any(term.mechanism == "redirect" for term in record.terms)
+    return None if leads else "no all"
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #787920b3
 class AuditRow(NamedTuple):
@@ -168,12 +168,18 @@ class AuditRow(NamedTuple):
         }
 
     def __str__(self) -> str:
-        cost = f"{'endless' if self.lookups == inf else self.lookups} lookups, {self.voids} voids"
-        said = [*self.codes, *["partial"] * self.partial]
+        lookups = "endless" if self.lookups == inf else self.lookups
+        said = ", ".join([*self.codes, *["partial"] * self.partial]) or "nothing to say"
         who = printable(self.domain or self.given, TEXT_KEPT)
-        return f"{who}: {self.policy}, {cost}: {', '.join(said) or 'nothing to say'}"
+        return f"{who}: {self.policy}, {lookups} lookups, {self.voids} voids: {said}"
 
-# %% ../../../nbs/spf/owner/10_audit.ipynb #09644e69
+# %% ../../../nbs/spf/owner/10_audit.ipynb #7ac5b86f
+_NO_NAME = ("write one domain on each line, as in example.org", "4.3")
+
+
+_HOST = "v=spf1 -all says that nobody sends mail in this name"
+
+
 def _row(name: AuditName, found: Survey, limits: Limits) -> AuditRow:
     "A survey's row."
     cost = survey_cost(found, limits)
@@ -185,8 +191,9 @@ def _row(name: AuditName, found: Survey, limits: Limits) -> AuditRow:
         for each in report.findings
     ]
     voids = max(worst.total for worst in cost.voids.values())
-    return AuditRow(name.given, name.domain, found.root.state, found.root.text,
-                    audited_policy(found.root), cost.lookups.total, int(voids), findings, found.partial)  # fmt: skip
+    root, lookups = found.root, cost.lookups.total
+    said = root.state, root.text, audited_policy(root), lookups, int(voids)
+    return AuditRow(name.given, name.domain, *said, findings, found.partial)
 
 
 def _nameless(name: AuditName) -> AuditRow:
@@ -194,10 +201,6 @@ def _nameless(name: AuditName) -> AuditRow:
     told = "this is no domain name"
     finding = LintFinding("no-name", "error", "", "", 0, 0, told, *_NO_NAME)
     return AuditRow(name.given, "", "no domain", "", "no name", 0, 0, [finding], False)
-
-
-_NO_NAME = ("write one domain on each line, as in example.org", "4.3")
-_HOST = "v=spf1 -all says that nobody sends mail in this name"
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #5b25f6b6
 def zone_audit(
@@ -207,18 +210,18 @@ def zone_audit(
 ) -> Iterator[AuditRow]:
     "A row for each name, from a zone alone."
     for name in names:
-        yield (
-            _row(name, drive(survey(name.domain), zone), limits)
-            if name.domain
-            else _nameless(name)
-        )
+        if name.domain:
+            yield _row(name, drive(survey(name.domain), zone), limits)
+        else:
+            yield _nameless(name)
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #6cf1c4c5
 def zone_or_lookup(
     zone: MasterZone,
     lookup: Lookup,
 ) -> Any:  # as of `Zone`, or a `Lookup` for somebody else
-    "What a zone answers about its own names; what is to be asked elsewhere if it isn't one."
+    """What a zone answers about its own names; what is to be asked elsewhere if it
+    isn't one."""
     name = lookup.name.lower()
     for _ in range(CNAME_LIMIT + 1):
         if not zone.is_served(name):
@@ -239,7 +242,8 @@ async def in_order(
     starting: Iterable[Any],  # coroutines, each awaited as a task of its own
     at_once: int = NAMES_AT_ONCE,  # that run side by side
 ) -> AsyncGenerator[Any, None]:
-    "The results, in the order in which they were begun. When this is closed, those that run are cancelled."
+    """The results, in the order in which they were begun. When this is closed, those
+    that run are cancelled."""
     import asyncio
     from collections import deque
 
@@ -308,15 +312,14 @@ def _beside(zone: MasterZone, lookups: Lookups) -> Any:
 def run_audit(
     domains: Iterable[str] | None = None,  # by default, the names of the zone
     *,
-    resolver: Resolver
-    | Zone
-    | None = None,  # who answers; by default, the nameservers of this machine
-    timeout: float
-    | None = AUDIT_TIMEOUT,  # seconds for each name; what hasn't been answered by then isn't known
+    resolver: Resolver | Zone | None = None,  # by default, this machine's nameservers
+    # seconds for each name; what hasn't been answered by then isn't known
+    timeout: float | None = AUDIT_TIMEOUT,
     at_once: int = NAMES_AT_ONCE,  # names that are looked at side by side
     limits: Limits = RFC7208,
 ) -> list[AuditRow]:  # for more than fit into memory there is `audit_over_dns`
-    "A row for each domain, in their order. Waits for it; `ValueError` names an argument that is of no use."
+    """A row for each domain, in their order. Waits for it; `ValueError` names an
+    argument that is of no use."""
     deadline(timeout)
     who = check_resolver(resolver)
     if isinstance(who, Zone):
@@ -324,11 +327,10 @@ def run_audit(
         return list(zone_audit(names, who, limits))
     if domains is None:
         raise ValueError("domains should be a list of names, unless a zone answers")
+    listed = listed_names(domains)
 
     async def over_dns() -> list[AuditRow]:
-        asking = audit_over_dns(
-            listed_names(domains), who, None, timeout, at_once, limits
-        )
+        asking = audit_over_dns(listed, who, None, timeout, at_once, limits)
         return [row async for row in asking]
 
     return waited(over_dns())

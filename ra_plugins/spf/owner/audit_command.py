@@ -30,6 +30,7 @@ from ra_plugins.spf.owner.audit_page import (
     audit_line,
     audit_page,
 )
+from ra_plugins.spf.owner.explain import add_owner_options
 from ra_plugins.spf.run import waited
 from ra_plugins.ask.zonefile import MasterZone, zone_from_text
 from ra_plugins.support.command_line import (
@@ -48,22 +49,13 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 # %% auto #0
-__all__ = ['AUDIT_INPUT', 'ZONE_WORDS', 'AUDIT_STATUSES', 'AuditInput', 'is_list', 'audit_input', 'AuditProgress',
+__all__ = ['ZONE_WORDS', 'AUDIT_INPUT', 'AUDIT_STATUSES', 'is_list', 'AuditInput', 'audit_input', 'AuditProgress',
            'audit_options', 'audit_command', 'main']
 
-# %% ../../../nbs/spf/owner/12_audit_command.ipynb #4d4dfceb
-AUDIT_INPUT = 64 * 2**20  # characters of a zone or a list: a million names
+# %% ../../../nbs/spf/owner/12_audit_command.ipynb #3be9a662
 ZONE_WORDS = ("$ORIGIN", "$TTL", "$INCLUDE", "$GENERATE")
 
-
-class AuditInput(NamedTuple):
-    "What is to be looked at."
-
-    names: Iterator[AuditName]
-    zone: MasterZone | None  # None for a list
-    expected: int  # of names, or of lines: about how many there will be
-
-
+# %% ../../../nbs/spf/owner/12_audit_command.ipynb #4705508e
 def is_list(text: str) -> bool:
     "Is this a list of domains, and no zone file?"
     for line in io.StringIO(text):
@@ -72,13 +64,49 @@ def is_list(text: str) -> bool:
             return len(words) == 1 and words[0].upper() not in ZONE_WORDS
     return True
 
+# %% ../../../nbs/spf/owner/12_audit_command.ipynb #4d4dfceb
+AUDIT_INPUT = 64 * 2**20  # characters of a zone or a list: a million names
 
+
+def _read(path: str) -> bytes | str:
+    "A file's content, or standard input's, up to the bound and a bit."
+    if path != "-":
+        with open(path, "rb") as file:
+            return file.read(AUDIT_INPUT + 1)
+    if not sys.stdin:
+        raise Fault("there is no standard input")
+    read: bytes | str = getattr(sys.stdin, "buffer", sys.stdin).read(AUDIT_INPUT + 1)
+    return read
+
+
+def _text(path: str) -> str:
+    """All of a file, or of standard input; `Fault` if it can't be read, or is too
+    long."""
+    try:
+        read = _read(path)
+    except (OSError, ValueError) as error:
+        raise Fault(f"can't read {printable(path)}: {system_reason(error)}") from None
+    if len(read) > AUDIT_INPUT:
+        raise Fault(f"{printable(path)} has more than {AUDIT_INPUT >> 20} MB: split it")
+    text = read if isinstance(read, str) else read.decode("utf-8", "surrogateescape")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+
+# %% ../../../nbs/spf/owner/12_audit_command.ipynb #30aa46df
+class AuditInput(NamedTuple):
+    "What is to be looked at."
+
+    names: Iterator[AuditName]
+    zone: MasterZone | None  # None for a list
+    expected: int  # of names, or of lines: about how many there will be
+
+# %% ../../../nbs/spf/owner/12_audit_command.ipynb #fcc0ebe1
 def audit_input(
     text: str,
     name: str,  # of the file, for messages
     listed: bool = False,  # is it certainly a list?
 ) -> AuditInput:
-    "The names of a zone or a list; `Fault` for a zone with a mistake, or where there is nothing."
+    """The names of a zone or a list; `Fault` for a zone with a mistake, or if there is
+    nothing."""
     if listed or is_list(text):
         names = listed_names(io.StringIO(text))
         return AuditInput(names, None, text.count("\n") + 1)
@@ -89,24 +117,6 @@ def audit_input(
         raise Fault(told) from None
     found = list(zone_names(zone))
     return AuditInput(iter(found), zone, len(found))
-
-# %% ../../../nbs/spf/owner/12_audit_command.ipynb #85988312
-def _text(path: str) -> str:
-    "All of a file, or of standard input; `Fault` if it can't be read, or is too long."
-    try:
-        if path == "-":
-            if not sys.stdin:
-                raise Fault("there is no standard input")
-            read = getattr(sys.stdin, "buffer", sys.stdin).read(AUDIT_INPUT + 1)
-        else:
-            with open(path, "rb") as file:
-                read = file.read(AUDIT_INPUT + 1)
-    except (OSError, ValueError) as error:
-        raise Fault(f"can't read {printable(path)}: {system_reason(error)}") from None
-    if len(read) > AUDIT_INPUT:
-        raise Fault(f"{printable(path)} has more than {AUDIT_INPUT >> 20} MB: split it")
-    text = read if isinstance(read, str) else read.decode("utf-8", "surrogateescape")
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
 # %% ../../../nbs/spf/owner/12_audit_command.ipynb #3da5fc01
 class AuditProgress:
@@ -130,7 +140,8 @@ class AuditProgress:
         self.bad += bool(row.count("error"))
         if self.terminal and monotonic() - self.told >= self.every:
             self.told, self.shown = monotonic(), True
-            told = f"{self.done:,} of {max(self.count, self.done):,} names, {self.bad:,} with an error"
+            names = f"{self.done:,} of {max(self.count, self.done):,} names"
+            told = f"{names}, {self.bad:,} with an error"
             print(f"\r\033[K{told}", end="", file=self.to, flush=True)
 
     def clear(self) -> None:
@@ -147,56 +158,6 @@ AUDIT_STATUSES = {
 }
 
 
-def audit_options() -> argparse.ArgumentParser:
-    "The command line of `ra-plugins spf audit`."
-    told = "Look at the SPF record of every name in a zone file, or in a list of domains, many at once."
-    parser = command_parser("ra-plugins spf audit", description=told)
-    parser.epilog = exit_statuses(AUDIT_STATUSES)
-    parser.add_argument(
-        "file",
-        metavar="ZONEFILE|LIST|-",
-        help="a zone file, or a list with a domain on each line; - for standard input",
-    )
-    parser.add_argument(
-        "--list", action="store_true", help="it is a list, whatever it looks like"
-    )
-    parser.add_argument(
-        "--offline",
-        action="store_true",
-        help="ask nobody: the zone file answers, and what it lacks doesn't exist",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="a line of JSON for each name"
-    )
-    parser.add_argument(
-        "--html", metavar="FILE", help="write a page with pictures, too"
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help="end with status 1 if there is an error"
-    )
-    parser.add_argument(
-        "--timeout",
-        type=number_over_zero,
-        default=AUDIT_TIMEOUT,
-        metavar="SECONDS",
-        help="for each name (%(default)s)",
-    )
-    parser.add_argument(
-        "--at-once",
-        type=_number,
-        default=NAMES_AT_ONCE,
-        metavar="N",
-        help="names that are looked at side by side (%(default)s)",
-    )
-    parser.add_argument(
-        "--nameserver",
-        metavar="ADDRESS[#PORT]",
-        action="append",
-        help="whom to ask, in place of resolv.conf's",
-    )
-    return parser
-
-
 def _number(text: str) -> int:
     "From 1 to 10,000; `ValueError` for what isn't."
     number = int(text)
@@ -207,7 +168,34 @@ def _number(text: str) -> int:
 
 _number.__name__ = "number from 1 to 10000"  # as argparse calls it in its message
 
-# %% ../../../nbs/spf/owner/12_audit_command.ipynb #2282a954
+
+def audit_options() -> argparse.ArgumentParser:
+    "The command line of `ra-plugins spf audit`."
+    told = (
+        "Look at the SPF record of every name in a zone file,"
+        " or in a list of domains, many at once."
+    )
+    parser = command_parser("ra-plugins spf audit", description=told)
+    parser.epilog = exit_statuses(AUDIT_STATUSES)
+    add = parser.add_argument
+    what = "a zone file, or a list with a domain on each line; - for standard input"
+    add("file", metavar="ZONEFILE|LIST|-", help=what)
+    add("--list", action="store_true", help="it is a list, whatever it looks like")
+    offline = "ask nobody: the zone file answers, and what it lacks doesn't exist"
+    add("--offline", action="store_true", help=offline)
+    add_owner_options(parser, "--json", json="a line of JSON for each name")
+    add("--html", metavar="FILE", help="write a page with pictures, too")
+    add_owner_options(
+        parser, "--strict", "--timeout", timeout="for each name (%(default)s)"
+    )
+    parser.set_defaults(timeout=AUDIT_TIMEOUT)
+    names, usual = "names that are looked at side by side (%(default)s)", NAMES_AT_ONCE
+    add("--at-once", type=_number, default=usual, metavar="N", help=names)
+    whom, form = "whom to ask, in place of resolv.conf's", "ADDRESS[#PORT]"
+    add("--nameserver", metavar=form, action="append", help=whom)
+    return parser
+
+# %% ../../../nbs/spf/owner/12_audit_command.ipynb #998935ed
 class _Told:
     "Prints rows, and counts them."
 
@@ -232,7 +220,7 @@ class _Told:
         if not self.json:
             print(f"\n{self.tally}")
 
-
+# %% ../../../nbs/spf/owner/12_audit_command.ipynb #2d244a81
 async def _over_dns(read: AuditInput, options: argparse.Namespace, told: _Told) -> None:
     "Ask nameservers."
     from ra_plugins.ask.resolver import Resolver
@@ -241,32 +229,15 @@ async def _over_dns(read: AuditInput, options: argparse.Namespace, told: _Told) 
         resolver = Resolver(options.nameserver)
     except ValueError as error:
         raise Fault(f"--nameserver: {printable(str(error))}") from None
-    rows = audit_over_dns(
-        read.names, resolver, read.zone, options.timeout, options.at_once
-    )
+    seconds, at_once = options.timeout, options.at_once
+    rows = audit_over_dns(read.names, resolver, read.zone, seconds, at_once)
     async with aclosing(rows):
         async for row in rows:
             told.row(row)
 
 
-def _write_page(path: str, page: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(page)
-    except (OSError, ValueError) as error:
-        raise Fault(f"can't write {printable(path)}: {system_reason(error)}") from None
-
-# %% ../../../nbs/spf/owner/12_audit_command.ipynb #f28ca14c
-def audit_command(arguments: Sequence[str]) -> int:
-    "The command itself; `Fault` where it can't be done."
-    options = audit_options().parse_args(arguments)
-    if options.html and not os.path.isdir(
-        os.path.dirname(os.path.abspath(options.html))
-    ):
-        raise Fault(f"can't write {printable(options.html)}: there is no such folder")
-    read = audit_input(_text(options.file), options.file, options.list)
-    if options.offline and not read.zone:
-        raise Fault("--offline needs a zone file, which answers")
+def _audited(read: AuditInput, options: argparse.Namespace) -> AuditTally:
+    "Print a row for each name; what was counted."
     told = _Told(options, read.expected)
     try:
         if options.offline and read.zone:
@@ -276,7 +247,32 @@ def audit_command(arguments: Sequence[str]) -> int:
             waited(_over_dns(read, options, told))
     finally:
         told.end()
-    tally = told.tally
+    return told.tally
+
+# %% ../../../nbs/spf/owner/12_audit_command.ipynb #8118c3b4
+def _check_folder(path: str) -> None:
+    "`Fault` if there is no folder for this file."
+    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+        raise Fault(f"can't write {printable(path)}: there is no such folder")
+
+
+def _write_page(path: str, page: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(page)
+    except (OSError, ValueError) as error:
+        raise Fault(f"can't write {printable(path)}: {system_reason(error)}") from None
+
+
+def audit_command(arguments: Sequence[str]) -> int:
+    "The command itself; `Fault` if it can't be done."
+    options = audit_options().parse_args(arguments)
+    if options.html:
+        _check_folder(options.html)
+    read = audit_input(_text(options.file), options.file, options.list)
+    if options.offline and not read.zone:
+        raise Fault("--offline needs a zone file, which answers")
+    tally = _audited(read, options)
     if not tally.rows:
         raise Fault(f"there is no name in {printable(options.file)}")
     if options.html:

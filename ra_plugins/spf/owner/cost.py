@@ -15,22 +15,21 @@ from ra_plugins.spf.query import NAME_LIMIT, RFC7208, Limits
 from ra_plugins.ask.question import Unanswered
 
 # %% auto #0
-__all__ = ['SPENT_SHOWN', 'STRING_BYTES', 'TOGETHER_BYTES', 'PLAIN_UDP_BYTES', 'UDP_BYTES', 'BROKEN', 'covers_all', 'WorstCase',
-           'Spent', 'lookup_weight', 'void_weight', 'RecordSize', 'record_sizes', 'SurveyCost', 'survey_cost']
+__all__ = ['SPENT_SHOWN', 'STRING_BYTES', 'TOGETHER_BYTES', 'PLAIN_UDP_BYTES', 'UDP_BYTES', 'BROKEN', 'covers_all', 'Spent',
+           'WorstCase', 'lookup_weight', 'void_weight', 'RecordSize', 'record_sizes', 'SurveyCost', 'survey_cost']
 
 # %% ../../../nbs/spf/owner/02_cost.ipynb #65049754
 class _Price(NamedTuple):
     "The most that clients pay who leave a record in a certain way."
 
     total: float  # infinite for a loop
-    # by which term they leave it, as an index; as many as there are for those who match
-    # none
+    # by which term they leave it, as an index; for those who match none, the number of
+    # terms
     at: int
 
 
-_Prices = dict[
-    bool, _Price
-]  # by whether they pass; without an entry if nobody does, or everybody
+# by whether they pass; without an entry if nobody does, or everybody
+_Prices = dict[bool, _Price]
 
 # %% ../../../nbs/spf/owner/02_cost.ipynb #c1003bfb
 def covers_all(term: SurveyedTerm, version: int) -> bool:
@@ -40,134 +39,45 @@ def covers_all(term: SurveyedTerm, version: int) -> bool:
         block.version == version and block.prefix == 0 for block in term.blocks
     )
 
-# %% ../../../nbs/spf/owner/02_cost.ipynb #d5a2ce02
-class WorstCase:
-    "The most that a client of one version pays, for what is weighed, and on which way."
+# %% ../../../nbs/spf/owner/02_cost.ipynb #0014de36
+def _takes_part(term: SurveyedTerm, version: int) -> bool:
+    "Can a term matter to clients of this version?"
+    other = term.block and term.block.version != version
+    return term.reached and term.mechanism != "exp" and not other
 
-    def __init__(
-        self,
-        survey: Survey,
-        version: int,  # of clients
-        weigh: Callable[
-            [SurveyedTerm, int], int
-        ],  # what a term costs, without the record that it leads to
-        limit: int,
-        loop: float,  # what it costs to come back to a record that one is in
-    ):
-        self.survey, self.version, self.weigh, self.limit, self.loop = (
-            survey,
-            version,
-            weigh,
-            limit,
-            loop,
-        )
-        self.known: dict[int, _Prices] = {}
-        prices = self.prices(survey.root)
-        self.passes = max(
-            prices, key=lambda passes: prices[passes].total, default=False
-        )
-        self.total = prices[self.passes].total if prices else 0
-        self.spent = list(
-            islice(
-                self.way(survey.root, self.passes), max(2 * limit, limit + SPENT_SHOWN)
-            )
-        )
 
-    @property
-    def over(self) -> Spent | None:
-        "What goes over the limit, if something does."
-        used = 0
-        for each in self.spent:
-            used += each.weight
-            if used > self.limit:
-                return each
-        return None
+def _record_prices(
+    worst: WorstCase, record: SurveyedRecord, way: frozenset[int]
+) -> _Prices:
+    "Both prices of a record that we aren't in already."
+    found: _Prices = {}
 
-    def inside(self, term: SurveyedTerm) -> float:
-        "The most that the record costs that a term leads to."
-        return (
-            max((each.total for each in self.prices(term.inner).values()), default=0)
-            if term.inner
-            else 0
-        )
+    def leave(passes: bool, total: float, at: int) -> None:
+        if passes not in found or found[passes].total < total:
+            found[passes] = _Price(total, at)
 
-    def prices(
-        self, record: SurveyedRecord, way: frozenset[int] = frozenset()
-    ) -> _Prices:
-        "Both prices of a record."
-        if id(record) in way:
-            return {False: _Price(self.loop, 0)}
-        if id(record) not in self.known:
-            self.known[id(record)] = self._prices(record, way | {id(record)})
-        return self.known[id(record)]
-
-    def _prices(self, record: SurveyedRecord, way: frozenset[int]) -> _Prices:
-        found: _Prices = {}
-
-        def leave(passes: bool, total: float, at: int) -> None:
-            if passes not in found or found[passes].total < total:
-                found[passes] = _Price(total, at)
-
-        spent: float = 0
-        for at, term in enumerate(record.terms):
-            if (
-                not term.reached
-                or term.mechanism == "exp"
-                or (term.block and term.block.version != self.version)
-            ):
-                continue
-            spent += self.weigh(term, self.version)
-            inner = self.prices(term.inner, way) if term.inner else {}
-            if term.mechanism == "redirect" and inner:
-                for passes, price in inner.items():
-                    leave(passes, spent + price.total, at)
-                return found
-            if term.mechanism == "include":
-                if True in inner:
-                    leave(term.result == "pass", spent + inner[True].total, at)
-                    if False not in inner:
-                        return found
-                spent += inner[False].total if inner else 0
-            elif term.mechanism != "redirect":
-                leave(term.result == "pass", spent, at)
-                if covers_all(term, self.version):
+    spent: float = 0
+    for at, term in enumerate(record.terms):
+        if not _takes_part(term, worst.version):
+            continue
+        spent += worst.weigh(term, worst.version)
+        inner = worst.prices(term.inner, way) if term.inner else {}
+        if term.mechanism == "redirect" and inner:
+            for passes, price in inner.items():
+                leave(passes, spent + price.total, at)
+            return found
+        if term.mechanism == "include":
+            if True in inner:
+                leave(term.result == "pass", spent + inner[True].total, at)
+                if False not in inner:
                     return found
-        leave(False, spent, len(record.terms))
-        return found
-
-    def way(
-        self,
-        record: SurveyedRecord,
-        passes: bool,
-        by: tuple[SurveyedTerm, ...] = (),
-        within: frozenset[int] = frozenset(),
-    ) -> Iterator[Spent]:
-        """What is spent on the way of those who pay the most, in order. It may be
-        endless."""
-        price = self.prices(record).get(passes)
-        if not price or not price.total or (not self.loop and id(record) in within):
-            return
-        for at, term in enumerate(record.terms[: price.at + 1]):
-            if not term.reached or term.mechanism == "exp":
-                continue
-            if weight := self.weigh(term, self.version):
-                yield Spent(record, term, weight, by)
-            if term.inner:
-                leaves = at == price.at and (
-                    passes if term.mechanism == "redirect" else True
-                )
-                yield from self.way(
-                    term.inner, leaves, (*by, term), within | {id(record)}
-                )
-
-    def __repr__(self) -> str:
-        total = "endless" if self.total == inf else self.total
-        return (
-            f"<{total} of {self.limit}{f', over by {self.over}' if self.over else ''}>"
-        )
-
-
-SPENT_SHOWN = 20  # more than the limit that are listed
+            spent += inner[False].total if inner else 0
+        elif term.mechanism != "redirect":
+            leave(term.result == "pass", spent, at)
+            if covers_all(term, worst.version):
+                return found
+    leave(False, spent, len(record.terms))
+    return found
 
 # %% ../../../nbs/spf/owner/02_cost.ipynb #18d8821c
 class Spent(NamedTuple):
@@ -186,6 +96,85 @@ class Spent(NamedTuple):
             self.weight > 1
         )
 
+# %% ../../../nbs/spf/owner/02_cost.ipynb #1b534e14
+def _longest_way(
+    worst: WorstCase,
+    record: SurveyedRecord,
+    passes: bool,
+    by: tuple[SurveyedTerm, ...] = (),
+    within: frozenset[int] = frozenset(),
+) -> Iterator[Spent]:
+    """What is spent on the way of those who pay the most, in order. It may be
+    endless."""
+    price = worst.prices(record).get(passes)
+    if not price or not price.total or (not worst.loop and id(record) in within):
+        return
+    for at, term in enumerate(record.terms[: price.at + 1]):
+        if not term.reached or term.mechanism == "exp":
+            continue
+        if weight := worst.weigh(term, worst.version):
+            yield Spent(record, term, weight, by)
+        if term.inner:
+            leaves = at == price.at and (passes or term.mechanism != "redirect")
+            inside = within | {id(record)}
+            yield from _longest_way(worst, term.inner, leaves, (*by, term), inside)
+
+# %% ../../../nbs/spf/owner/02_cost.ipynb #d173a6a4
+SPENT_SHOWN = 20  # more than the limit that are listed
+
+
+class WorstCase:
+    "The most that a client of one version pays, for what is weighed, and on which way."
+
+    def __init__(
+        self,
+        survey: Survey,
+        version: int,  # of clients
+        # what a term costs, without the record that it leads to
+        weigh: Callable[[SurveyedTerm, int], int],
+        limit: int,
+        loop: float,  # what it costs to come back to a record that one is in
+    ):
+        self.survey, self.version, self.weigh = survey, version, weigh
+        self.limit, self.loop = limit, loop
+        self.known: dict[int, _Prices] = {}
+        prices = self.prices(survey.root)
+        highest = max(prices, key=lambda each: prices[each].total, default=False)
+        self.passes = highest
+        self.total = prices[highest].total if prices else 0
+        way = _longest_way(self, survey.root, highest)
+        self.spent = list(islice(way, max(2 * limit, limit + SPENT_SHOWN)))
+
+    @property
+    def over(self) -> Spent | None:
+        "What goes over the limit, if something does."
+        used = 0
+        for each in self.spent:
+            used += each.weight
+            if used > self.limit:
+                return each
+        return None
+
+    def inside(self, term: SurveyedTerm) -> float:
+        "The most that the record costs that a term leads to."
+        prices = self.prices(term.inner) if term.inner else {}
+        return max((each.total for each in prices.values()), default=0)
+
+    def prices(
+        self, record: SurveyedRecord, way: frozenset[int] = frozenset()
+    ) -> _Prices:
+        "Both prices of a record."
+        if id(record) in way:
+            return {False: _Price(self.loop, 0)}
+        if id(record) not in self.known:
+            self.known[id(record)] = _record_prices(self, record, way | {id(record)})
+        return self.known[id(record)]
+
+    def __repr__(self) -> str:
+        total = "endless" if self.total == inf else self.total
+        over = f", over by {self.over}" if self.over else ""
+        return f"<{total} of {self.limit}{over}>"
+
 # %% ../../../nbs/spf/owner/02_cost.ipynb #bb3c114e
 def lookup_weight(term: SurveyedTerm, version: int) -> int:
     "What a term counts among the ten."
@@ -197,22 +186,15 @@ def void_weight(term: SurveyedTerm, version: int) -> int:
     if len(term.hosts) > NAME_LIMIT or term.mechanism not in ("a", "mx", "exists"):
         return 0
     kind = "A" if version == 4 or term.mechanism == "exists" else "AAAA"
-    return sum(lookup.rdtype in ("MX", kind) and not isinstance(answer, Unanswered) and not answer
-               for lookup, answer in term.asked)  # fmt: skip
+    asked = [answer for each, answer in term.asked if each.rdtype in ("MX", kind)]
+    return sum(not isinstance(answer, Unanswered) and not answer for answer in asked)
 
 # %% ../../../nbs/spf/owner/02_cost.ipynb #34ccb511
 STRING_BYTES = 255  # of a text: its length is a byte (RFC 1035, section 3.3)
-TOGETHER_BYTES, PLAIN_UDP_BYTES, UDP_BYTES = (
-    450,
-    512,
-    1_232,
-)  # RFC 7208, section 3.4; RFC 1035, 4.2.1; DNS Flag Day 2020
-_HEADER, _QUESTION, _ANSWER, _EDNS = (
-    12,
-    4,
-    12,
-    11,
-)  # bytes of a message, without names and texts
+# RFC 7208, section 3.4; RFC 1035, section 4.2.1; DNS Flag Day 2020
+TOGETHER_BYTES, PLAIN_UDP_BYTES, UDP_BYTES = 450, 512, 1_232
+# bytes of a message, without names and texts
+_HEADER, _QUESTION, _ANSWER, _EDNS = 12, 4, 12, 11
 
 
 class RecordSize(NamedTuple):
@@ -232,23 +214,19 @@ def _octets(text: str) -> int:
 def record_sizes(record: SurveyedRecord) -> RecordSize:
     "The sizes of a record, with all that stands beside it."
     sizes = [_octets(text) for text in record.texts or [record.text]]
-    strings = [max(ceil(size / STRING_BYTES), 1) for size in sizes]
-    name = len(record.domain)
-    answer = (
-        _HEADER
-        + name
-        + 2
-        + _QUESTION
-        + sum(sizes)
-        + sum(strings)
-        + _ANSWER * len(sizes)
-    )
-    own = _octets(record.text)
-    return RecordSize(
-        own, max(ceil(own / STRING_BYTES), 1), len(sizes), name + sum(sizes), answer
-    )
+    strings = sum(max(ceil(size / STRING_BYTES), 1) for size in sizes)
+    name, count, own = len(record.domain), len(sizes), _octets(record.text)
+    around = _HEADER + name + 2 + _QUESTION + _ANSWER * count
+    needed = max(ceil(own / STRING_BYTES), 1)
+    together, answer = name + sum(sizes), around + sum(sizes) + strings
+    return RecordSize(own, needed, count, together, answer)
 
-# %% ../../../nbs/spf/owner/02_cost.ipynb #52955ebf
+# %% ../../../nbs/spf/owner/02_cost.ipynb #7e1f91db
+# what an include can't lead to: section 5.2
+BROKEN = ("no record", "several records", "faulty record", "no domain")
+_Terms = list[tuple[SurveyedRecord, SurveyedTerm]]
+
+
 class SurveyCost:
     """What a record costs, whoever calls.
 
@@ -256,84 +234,62 @@ class SurveyCost:
     voids     that of lookups that bring nothing, by the version of the client
     open      terms whose void lookups depend on the client, with their records
     mx        all mx terms, with their records
-    broken    includes and redirects that lead to no record, with their records: whoever gets there has a permerror
-    unknown   those that lead to a record that couldn't be read, or to a domain that depends on the client
+    broken    includes and redirects that lead to no record, which is a permerror
+    unknown   those whose record couldn't be read, or whose domain depends on the client
     limits    what was counted against
     """
 
     def __init__(self, survey: Survey, limits: Limits = RFC7208):
         self.survey, self.limits = survey, limits
+        lookups, voids = limits.lookups, limits.voids
         both = [
-            WorstCase(survey, version, lookup_weight, limits.lookups, inf)
+            WorstCase(survey, version, lookup_weight, lookups, inf)
             for version in (4, 6)
         ]
         self.lookups = max(both, key=lambda worst: worst.total)
         self.voids = {
-            version: WorstCase(survey, version, void_weight, limits.voids, 0)
+            version: WorstCase(survey, version, void_weight, voids, 0)
             for version in (4, 6)
         }
-        turns = [
-            (record, term)
-            for record, term in survey.terms()
-            if term.reached and term.mechanism != "exp"
-        ]
-        self.open = [
-            (record, term)
-            for record, term in turns
-            if term.letters and term.counts and not term.inner
-        ]
-        self.mx = [(record, term) for record, term in turns if term.mechanism == "mx"]
-        leading = [
-            (record, term)
-            for record, term in turns
-            if term.mechanism in ("include", "redirect")
-        ]
-        self.broken = [
-            (record, term)
-            for record, term in leading
-            if term.inner and term.inner.state in BROKEN
-        ]
-        self.unknown = [
-            (record, term)
-            for record, term in leading
-            if not term.inner or term.inner.state in ("lookup failed", "not read")
-        ]
+        self.open: _Terms = []
+        self.mx: _Terms = []
+        self.broken: _Terms = []
+        self.unknown: _Terms = []
+        for record, term in survey.terms():
+            if term.reached and term.mechanism != "exp":
+                self._sort(record, term)
+
+    def _sort(self, record: SurveyedRecord, term: SurveyedTerm) -> None:
+        "Put a term into the lists that it belongs to."
+        each, inner = (record, term), term.inner
+        if term.letters and term.counts and not inner:
+            self.open.append(each)
+        if term.mechanism == "mx":
+            self.mx.append(each)
+        elif term.mechanism in ("include", "redirect"):
+            if inner and inner.state in BROKEN:
+                self.broken.append(each)
+            elif not inner or inner.state in ("lookup failed", "not read"):
+                self.unknown.append(each)
 
     @property
     def mx_over(self) -> list[tuple[SurveyedRecord, SurveyedTerm]]:
         "The mx terms with too many hosts: whoever gets there has a permerror."
-        return [
-            (record, term) for record, term in self.mx if len(term.hosts) > NAME_LIMIT
-        ]
+        return [each for each in self.mx if len(each[1].hosts) > NAME_LIMIT]
 
     @property
     def sizes(self) -> dict[str, RecordSize]:
         "The sizes of all records that were read, by domain."
-        return {
-            name: record_sizes(record)
-            for name, record in self.survey.records.items()
-            if record.text
-        }
+        records = self.survey.records.items()
+        return {name: record_sizes(each) for name, each in records if each.text}
 
     @property
     def permerror(self) -> bool:
         "Is there a client that gets a permerror, whatever it depends on?"
-        over = [
-            worst
-            for worst in (self.lookups, *self.voids.values())
-            if worst.total > worst.limit
-        ]
-        return bool(
-            over or self.mx_over or self.broken or self.survey.root.state in BROKEN[1:]
-        )
-
-
-BROKEN = (
-    "no record",
-    "several records",
-    "faulty record",
-    "no domain",
-)  # what an include can't lead to: section 5.2
+        counted = (self.lookups, *self.voids.values())
+        over = any(worst.total > worst.limit for worst in counted)
+        unusable = self.survey.root.state in BROKEN[1:]
+        return bool(over or self.mx_over or self.broken or unusable)
 
 
 def survey_cost(survey: Survey, limits: Limits = RFC7208) -> SurveyCost:

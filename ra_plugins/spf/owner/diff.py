@@ -5,13 +5,15 @@
 # %% ../../../nbs/spf/owner/07_diff.ipynb #fcc57f92
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial, reduce
 from itertools import islice
+from operator import or_
 from typing import Any, NamedTuple
 
 from ra_plugins.spf.owner.addresses import AddressRange, AddressSet, first_matches
 from ra_plugins.spf.owner.cost import survey_cost
+from ra_plugins.spf.owner.explain import add_owner_options, zone_option
 from ra_plugins.spf.owner.survey import (
     SURVEY_TIMEOUT,
     Survey,
@@ -27,14 +29,8 @@ from ra_plugins.spf.run import check_resolver, deadline, waited
 from ra_plugins.spf.show import LINE
 from ra_plugins.ask.dns import Lookup, Zone
 from ra_plugins.ask.question import adrive, drive
-from ra_plugins.support.command_line import (
-    Fault,
-    command_parser,
-    exit_statuses,
-    number_over_zero,
-    run_command,
-    system_reason,
-)
+from ra_plugins.support.command_line import Fault, command_parser, run_command
+from ra_plugins.support.command_line import system_reason
 from ra_plugins.support.log import printable
 
 TYPE_CHECKING = False
@@ -45,12 +41,12 @@ if TYPE_CHECKING:
     from ra_plugins.ask.resolver import Resolver
 
 # %% auto #0
-__all__ = ['JUDGED_RANGES', 'MOST_QUESTIONS', 'KINDS_OF_CHANGE', 'MOST_COUNTED', 'SHOWN_NETWORKS', 'SHOWN_PARTS', 'Tell',
+__all__ = ['JUDGED_RANGES', 'KINDS_OF_CHANGE', 'MOST_QUESTIONS', 'MOST_COUNTED', 'SHOWN_NETWORKS', 'SHOWN_PARTS', 'Tell',
            'DIFF_STATUSES', 'DecidingTerm', 'JudgedRange', 'client_question', 'client_questions', 'Judged',
-           'judge_addresses', 'ChangedPart', 'addresses_data', 'changed_parts', 'SpfDiff', 'kind_of_change',
-           'side_data', 'count_text', 'networks_text', 'part_lines', 'diff_lines', 'SpfSource', 'spf_source',
-           'zone_owner', 'source_answer', 'survey_sources', 'run_sources', 'diff_sources', 'run_diff', 'diff_options',
-           'add_timeout', 'zone_option', 'diff_command', 'diff_main']
+           'judge_addresses', 'ChangedPart', 'kind_of_change', 'addresses_data', 'changed_parts', 'SpfDiff',
+           'side_data', 'diff_data', 'count_text', 'networks_text', 'part_lines', 'diff_lines', 'SpfSource',
+           'zone_owner', 'spf_source', 'source_answer', 'survey_sources', 'run_sources', 'diff_sources', 'run_diff',
+           'diff_options', 'diff_command', 'diff_main']
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #78ab75be
 class DecidingTerm(NamedTuple):
@@ -81,11 +77,10 @@ class JudgedRange(NamedTuple):
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #1e557eb4
 def client_question(record: SurveyedRecord, term: SurveyedTerm) -> str:
-    "What a term asks that only a client can fill in; nothing for a term of another kind."
+    "What a term asks that only a client can fill in; nothing for any other term."
     if not term.letters or term.inner or term.mechanism == "exp":
         return ""
-    sign = "=" if term.number < 0 else ":"
-    spec = term.text.partition(sign)[2]
+    spec = term.text.partition("=" if term.number < 0 else ":")[2]
     if not spec:
         return f"{term.mechanism}:{record.domain.lower()}"
     mechanism = "include" if term.number < 0 else term.mechanism
@@ -99,10 +94,75 @@ def client_questions(found: Survey) -> list[str]:
     asked = (client_question(*each) for each in found.terms() if each[1].reached)
     return list(dict.fromkeys(filter(None, asked)))
 
+# %% ../../../nbs/spf/owner/07_diff.ipynb #7e98d33c
+_Reason = tuple[ResultName, DecidingTerm | None]
+_Matched = Iterator[tuple[_Reason, list[AddressRange]]]
+
+
+def _led(
+    term: SurveyedTerm, inner: ResultName, by: DecidingTerm
+) -> _Reason | None:  # None if the next term has its turn
+    "What an include or redirect makes of the result that it leads to."
+    if inner in ("none", "permerror"):
+        return "permerror", by
+    if inner == "temperror" or term.mechanism == "redirect":
+        return inner, by
+    return (term.result or "neutral", by) if inner == "pass" else None
+
+# %% ../../../nbs/spf/owner/07_diff.ipynb #702284ef
+def _failed(term: SurveyedTerm, version: int) -> bool:
+    "Wasn't there an answer that a client of this version needs?"
+    other = "AAAA" if version == 4 else "A"
+    if term.mechanism not in ("a", "mx"):
+        return bool(term.failures)
+    return any(lookup.rdtype != other for lookup, _ in term.failures)
+
+
+def _absence(record: SurveyedRecord) -> ResultName:
+    "The result of everybody who gets to a record that can't be used."
+    if record.state in ("lookup failed", "not read"):
+        return "temperror"
+    return "none" if record.state in ("no record", "no domain") else "permerror"
+
+# %% ../../../nbs/spf/owner/07_diff.ipynb #7ffc18db
+def _matches(
+    judge: _Judge, record: SurveyedRecord, term: SurveyedTerm, way: frozenset[int]
+) -> _Matched:
+    "What comes of which addresses, by a term."
+    by, result = DecidingTerm(record, term), term.result or "pass"
+    if term.inner:
+        yield from _inside(judge, term, term.inner, by, way)
+    elif question := client_question(record, term):
+        if question == judge.matching:
+            yield (result, by), [judge.every]
+    elif _failed(term, judge.version):
+        judge.partial = True
+        yield ("temperror", by), [judge.every]
+    elif term.matches_all:
+        yield (result, by), [judge.every]
+    elif len(term.hosts) > NAME_LIMIT:
+        yield ("permerror", by), [judge.every]
+    else:
+        blocks = [each for each in term.blocks if each.version == judge.version]
+        yield (result, by), [(block.first, block.last) for block in blocks]
+
+
+def _inside(
+    judge: _Judge,
+    term: SurveyedTerm,
+    inner: SurveyedRecord,
+    by: DecidingTerm,
+    way: frozenset[int],
+) -> _Matched:
+    "The same, by an include or redirect."
+    found: dict[_Reason, list[AddressRange]] = {}
+    for first, last, result, within in judge.judge(inner, way):
+        if reason := _led(term, result, by._replace(inner=within)):
+            found.setdefault(reason, []).append((first, last))
+    yield from found.items()
+
 # %% ../../../nbs/spf/owner/07_diff.ipynb #dd0a1d83
 JUDGED_RANGES = 300_000  # of all records together
-
-_Reason = tuple[ResultName, DecidingTerm | None]
 
 
 class _Judge:
@@ -126,11 +186,9 @@ class _Judge:
 
     def _judge(self, record: SurveyedRecord, way: frozenset[int]) -> list[JudgedRange]:
         if record.state != "record":
-            unknown = record.state in ("lookup failed", "not read")
-            self.partial |= unknown
-            absent = record.state in ("no record", "no domain")
-            result: ResultName = "none" if absent else "permerror"
-            return [JudgedRange(*self.every, "temperror" if unknown else result, None)]
+            absence = _absence(record)
+            self.partial |= absence == "temperror"
+            return [JudgedRange(*self.every, absence, None)]
         reasons: list[_Reason] = []
         ranges: list[tuple[int, int, int]] = []
         for reason, found in self.reasons(record, way):
@@ -138,8 +196,8 @@ class _Judge:
             reasons.append(reason)
             if len(ranges) > self.room:
                 self.partial = True
+                ranges.append((*self.every, len(reasons)))
                 reasons.append(("temperror", None))
-                ranges.append((*self.every, len(reasons) - 1))
                 break
         self.room -= min(len(ranges), self.room)
         return [
@@ -147,57 +205,12 @@ class _Judge:
             for first, last, number in first_matches(ranges)
         ]
 
-    def reasons(
-        self, record: SurveyedRecord, way: frozenset[int]
-    ) -> Iterator[tuple[_Reason, list[AddressRange]]]:
+    def reasons(self, record: SurveyedRecord, way: frozenset[int]) -> _Matched:
         "Reasons for a result, in the order in which they count, with what they match."
         for term in record.terms:
             if term.reached and term.mechanism != "exp":
-                yield from self.matches(record, term, way)
+                yield from _matches(self, record, term, way)
         yield ("neutral", None), [self.every]
-
-    def matches(
-        self, record: SurveyedRecord, term: SurveyedTerm, way: frozenset[int]
-    ) -> Iterator[tuple[_Reason, list[AddressRange]]]:
-        "What comes of which addresses, by a term."
-        by, result = DecidingTerm(record, term), term.result or "pass"
-        if term.inner:
-            found: dict[_Reason, list[AddressRange]] = {}
-            for first, last, inner, within in self.judge(term.inner, way):
-                if reason := _led(term, inner, by._replace(inner=within)):
-                    found.setdefault(reason, []).append((first, last))
-            yield from found.items()
-        elif question := client_question(record, term):
-            if question == self.matching:
-                yield (result, by), [self.every]
-        elif self.failed(term):
-            self.partial = True
-            yield ("temperror", by), [self.every]
-        elif term.matches_all:
-            yield (result, by), [self.every]
-        elif len(term.hosts) > NAME_LIMIT:
-            yield ("permerror", by), [self.every]
-        else:
-            blocks = [each for each in term.blocks if each.version == self.version]
-            yield (result, by), [(block.first, block.last) for block in blocks]
-
-    def failed(self, term: SurveyedTerm) -> bool:
-        "Wasn't there an answer that a client of this version needs?"
-        other = "AAAA" if self.version == 4 else "A"
-        if term.mechanism not in ("a", "mx"):
-            return bool(term.failures)
-        return any(lookup.rdtype != other for lookup, _ in term.failures)
-
-
-def _led(
-    term: SurveyedTerm, inner: ResultName, by: DecidingTerm
-) -> _Reason | None:  # None if the next term has its turn
-    "What an include or redirect makes of the result that it leads to (sections 5.2 and 6.1)."
-    if inner in ("none", "permerror"):
-        return "permerror", by
-    if inner == "temperror" or term.mechanism == "redirect":
-        return inner, by
-    return (term.result or "neutral", by) if inner == "pass" else None
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #18d79bfd
 class Judged(NamedTuple):
@@ -209,12 +222,26 @@ class Judged(NamedTuple):
 
 def judge_addresses(
     found: Survey,
-    matching: str = "",  # a `client_question` that is answered by yes; the others by no
+    matching: str = "",  # a `client_question` that is answered by yes; others by no
 ) -> Judged:
-    "The result of every address, as far as the limits on lookups let a check come."
+    """The result of every address, as far as the limits on lookups let a check
+    come."""
     judges = {version: _Judge(version, matching) for version in (4, 6)}
     ranges = {version: each.judge(found.root) for version, each in judges.items()}
     return Judged(ranges, any(each.partial for each in judges.values()))
+
+# %% ../../../nbs/spf/owner/07_diff.ipynb #3c32570a
+def _zipped(
+    old: list[JudgedRange], new: list[JudgedRange]
+) -> Iterator[tuple[int, int, JudgedRange, JudgedRange]]:
+    "Ranges in which neither result changes, with both."
+    first = mine = theirs = 0
+    while mine < len(old) and theirs < len(new):
+        last = min(old[mine].last, new[theirs].last)
+        yield first, last, old[mine], new[theirs]
+        mine += old[mine].last == last
+        theirs += new[theirs].last == last
+        first = last + 1
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #cd7684fb
 class ChangedPart(NamedTuple):
@@ -237,6 +264,16 @@ class ChangedPart(NamedTuple):
         }
 
 
+KINDS_OF_CHANGE = ("gained", "lost", "changed")
+
+
+def kind_of_change(part: ChangedPart) -> str:
+    "Which of `KINDS_OF_CHANGE` it is."
+    if "pass" not in (part.before, part.after):
+        return "changed"
+    return "gained" if part.after == "pass" else "lost"
+
+
 def addresses_data(addresses: AddressSet) -> dict[str, Any]:
     "Counts and networks, by version, for JSON."
     return {
@@ -247,77 +284,70 @@ def addresses_data(addresses: AddressSet) -> dict[str, Any]:
         for version in (4, 6)
     }
 
-
-_Reasons = tuple[
-    ResultName, ResultName, DecidingTerm | None, DecidingTerm | None
-]  # before and after
-
-
+# %% ../../../nbs/spf/owner/07_diff.ipynb #d6bbeb29
 def changed_parts(old: Judged, new: Judged) -> list[ChangedPart]:
     "What differs in the results, in the order of addresses."
-    found: dict[_Reasons, AddressSet] = {}
+    found: dict[tuple[JudgedRange, JudgedRange], AddressSet] = {}
     for version in (4, 6):
-        for first, last, before, after in _zipped(
-            old.ranges[version], new.ranges[version]
-        ):
+        both = _zipped(old.ranges[version], new.ranges[version])
+        for first, last, before, after in both:
             if before.result != after.result:
-                key = before.result, after.result, before.by, after.by
+                key = before._replace(first=0, last=0), after._replace(first=0, last=0)
                 ranges = found.setdefault(key, AddressSet()).ranges[version]
                 joined = bool(ranges) and ranges[-1][1] + 1 == first
                 ranges.append((ranges.pop()[0] if joined else first, last))
     return [
-        ChangedPart(before, after, mine, theirs, addresses)
-        for (before, after, mine, theirs), addresses in found.items()
+        ChangedPart(before.result, after.result, before.by, after.by, addresses)
+        for (before, after), addresses in found.items()
     ]
-
-
-def _zipped(
-    old: list[JudgedRange], new: list[JudgedRange]
-) -> Iterator[tuple[int, int, JudgedRange, JudgedRange]]:
-    first = mine = theirs = 0
-    while mine < len(old) and theirs < len(new):
-        last = min(old[mine].last, new[theirs].last)
-        yield first, last, old[mine], new[theirs]
-        mine, theirs = (
-            mine + (old[mine].last == last),
-            theirs + (new[theirs].last == last),
-        )
-        first = last + 1
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #8b74e385
 MOST_QUESTIONS = 20  # that depend on the client and are tried
 
 
+def _known(parts: list[ChangedPart]) -> list[ChangedPart]:
+    "Those that aren't made by a hole."
+    return [part for part in parts if "temperror" not in (part.before, part.after)]
+
+
+def _together(parts: Iterable[ChangedPart]) -> AddressSet:
+    "All addresses of some parts."
+    return reduce(or_, (part.addresses for part in parts), AddressSet())
+
+
+def _for_clients(
+    old: Survey, new: Survey, question: str, known: AddressSet
+) -> list[ChangedPart]:
+    "What changes besides for clients for whom the answer to a question is yes."
+    both = judge_addresses(old, question), judge_addresses(new, question)
+    parts = [
+        part._replace(addresses=part.addresses - known)
+        for part in _known(changed_parts(*both))
+    ]
+    return [part for part in parts if part.addresses]
+
+# %% ../../../nbs/spf/owner/07_diff.ipynb #d2bd136e
 class SpfDiff:
     """What changes from one record to another.
 
     old, new   surveys
     parts      what changes for addresses: `ChangedPart`
-    clients    what changes besides, by the question that a client has to match: `exists:%{i}._ok.example.org`
+    clients    what changes besides, by a question: `exists:%{i}._ok.example.org`
     partial    is there something that DNS hasn't told, or that was too much?
     """
 
     def __init__(self, old: Survey, new: Survey):
         self.old, self.new = old, new
         before, after = judge_addresses(old), judge_addresses(new)
-        self.partial = before.partial or after.partial
         self.parts = _known(changed_parts(before, after))
-        known = AddressSet()
-        for part in self.parts:
-            known = known | part.addresses
-        questions = list(
-            dict.fromkeys([*client_questions(old), *client_questions(new)])
-        )
-        self.partial |= len(questions) > MOST_QUESTIONS
-        self.clients: dict[str, list[ChangedPart]] = {}
-        for question in questions[:MOST_QUESTIONS]:
-            both = judge_addresses(old, question), judge_addresses(new, question)
-            parts = [
-                part._replace(addresses=part.addresses - known)
-                for part in _known(changed_parts(*both))
-            ]
-            if parts := [part for part in parts if part.addresses]:
-                self.clients[question] = parts
+        known = _together(self.parts)
+        asked = dict.fromkeys([*client_questions(old), *client_questions(new)])
+        self.clients = {
+            question: parts
+            for question in islice(asked, MOST_QUESTIONS)
+            if (parts := _for_clients(old, new, question, known))
+        }
+        self.partial = before.partial or after.partial or len(asked) > MOST_QUESTIONS
 
     @property
     def differs(self) -> bool:
@@ -330,27 +360,11 @@ class SpfDiff:
 
     def total(self, kind: str) -> AddressSet:
         "Their addresses."
-        found = AddressSet()
-        for part in self.of_kind(kind):
-            found = found | part.addresses
-        return found
+        return _together(self.of_kind(kind))
 
     def data(self) -> dict[str, Any]:
         "All of it, of the types that JSON has."
-        return {
-            "old": side_data(self.old),
-            "new": side_data(self.new),
-            "differs": self.differs,
-            "partial": self.partial,
-            **{
-                kind: [part.data() for part in self.of_kind(kind)]
-                for kind in KINDS_OF_CHANGE
-            },
-            "clients": {
-                question: [part.data() for part in parts]
-                for question, parts in self.clients.items()
-            },
-        }
+        return diff_data(self)
 
     def __str__(self) -> str:
         return "\n".join(printable(line, LINE) for line in diff_lines(self))
@@ -359,23 +373,8 @@ class SpfDiff:
         told = [f"{kind}: {self.total(kind)!r}" for kind in KINDS_OF_CHANGE]
         return f"<{'; '.join([*told, *['partial'] * self.partial])}>"
 
-
-def _known(parts: list[ChangedPart]) -> list[ChangedPart]:
-    return [part for part in parts if "temperror" not in (part.before, part.after)]
-
-
-KINDS_OF_CHANGE = ("gained", "lost", "changed")
-
-
-def kind_of_change(part: ChangedPart) -> str:
-    "Which of `KINDS_OF_CHANGE` it is."
-    return (
-        "gained"
-        if part.after == "pass"
-        else "lost"
-        if part.before == "pass"
-        else "changed"
-    )
+# %% ../../../nbs/spf/owner/07_diff.ipynb #e169a40c
+MOST_COUNTED = 10**6  # lookups; more is a loop
 
 
 def side_data(found: Survey) -> dict[str, Any]:
@@ -392,10 +391,32 @@ def side_data(found: Survey) -> dict[str, Any]:
     }
 
 
-MOST_COUNTED = 10**6  # lookups; more is a loop
+def diff_data(diff: SpfDiff) -> dict[str, Any]:
+    "A diff, of the types that JSON has."
+    kinds = {
+        kind: [part.data() for part in diff.of_kind(kind)] for kind in KINDS_OF_CHANGE
+    }
+    clients = {
+        question: [part.data() for part in parts]
+        for question, parts in diff.clients.items()
+    }
+    return {
+        "old": side_data(diff.old),
+        "new": side_data(diff.new),
+        "differs": diff.differs,
+        "partial": diff.partial,
+        **kinds,
+        "clients": clients,
+    }
 
-# %% ../../../nbs/spf/owner/07_diff.ipynb #b6b9f2f2
-SHOWN_NETWORKS, SHOWN_PARTS = 4, 40
+# %% ../../../nbs/spf/owner/07_diff.ipynb #6b264bb8
+def _number(count: int, version: int) -> str:
+    "A number as one would say it."
+    whole = 1 << bits_of(version)
+    if 2 * count > whole:
+        less = whole - count
+        return f"all but {less}" if 0 < less < 2**32 else "all" if not less else "most"
+    return str(count) if count < 2**32 else f"about 2^{count.bit_length() - 1}"
 
 
 def count_text(addresses: AddressSet) -> str:
@@ -408,66 +429,60 @@ def count_text(addresses: AddressSet) -> str:
     total = addresses.count(4) + addresses.count(6)
     return f"{' and '.join(counts) or 'no'} address{'es' * (total != 1)}"
 
-
-def _number(count: int, version: int) -> str:
-    "A number as one would say it."
-    whole = 1 << bits_of(version)
-    if 2 * count > whole:
-        less = whole - count
-        return f"all but {less}" if 0 < less < 2**32 else "all" if not less else "most"
-    return str(count) if count < 2**32 else f"about 2^{count.bit_length() - 1}"
+# %% ../../../nbs/spf/owner/07_diff.ipynb #4245d614
+SHOWN_NETWORKS, SHOWN_PARTS = 4, 40
 
 
 def networks_text(addresses: AddressSet) -> str:
     "The first networks, and how many more there are."
     blocks = [*map(str, addresses.blocks(4)), *map(str, addresses.blocks(6))]
     more = len(blocks) - SHOWN_NETWORKS
-    return " ".join(blocks[:SHOWN_NETWORKS]) + (
-        f" and {more} more networks" if more > 0 else ""
-    )
+    rest = f" and {more} more networks" if more > 0 else ""
+    return " ".join(blocks[:SHOWN_NETWORKS]) + rest
 
 
 def part_lines(part: ChangedPart) -> list[str]:
     "A part as lines."
-    kind = kind_of_change(part)
-    why = f"{part.before} -> {part.after}"
-    if part.before == "none":
-        by = [f"  now {part.new or 'no term'}"]
-    elif part.after == "none":
-        by = [f"  was {part.old or 'no term'}"]
-    else:
-        by = [f"  was {part.old or 'no term'}", f"  now {part.new or 'no term'}"]
-    networks = networks_text(part.addresses)
-    return [f"{kind}, {why}: {count_text(part.addresses)}: {networks}", *by]
+    why, count = f"{part.before} -> {part.after}", count_text(part.addresses)
+    was, now = f"  was {part.old or 'no term'}", f"  now {part.new or 'no term'}"
+    by = [was] * (part.before != "none") + [now] * (part.after != "none")
+    kind, networks = kind_of_change(part), networks_text(part.addresses)
+    return [f"{kind}, {why}: {count}: {networks}", *by]
+
+# %% ../../../nbs/spf/owner/07_diff.ipynb #5cbbb3f4
+def _side_lines(name: str, found: Survey) -> list[str]:
+    "One of both records, and what it costs."
+    told = side_data(found)
+    lookups = "endless" if told["lookups"] is None else told["lookups"]
+    broken = ", and a permerror for some clients" * told["permerror"]
+    return [
+        f"{name}: {found.domain}: {told['record'] or told['state']}",
+        f"  at most {lookups} of 10 lookups{broken}",
+    ]
+
+
+def _kind_lines(diff: SpfDiff, kind: str) -> list[str]:
+    "The parts of one kind, the first of them."
+    parts = diff.of_kind(kind)
+    rest = len(parts) - SHOWN_PARTS
+    lines = [line for part in parts[:SHOWN_PARTS] for line in part_lines(part)]
+    return lines + [f"{kind}: {rest} more like these; --json has all"] * (rest > 0)
 
 
 def diff_lines(diff: SpfDiff) -> list[str]:
     "What changes, as lines for a terminal."
-    lines = []
-    for name, each in (("old", diff.old), ("new", diff.new)):
-        told = side_data(each)
-        lookups = "endless" if told["lookups"] is None else told["lookups"]
-        lines.append(f"{name}: {each.domain}: {told['record'] or told['state']}")
-        lines.append(
-            f"  at most {lookups} of 10 lookups"
-            + ", and a permerror for some clients" * told["permerror"]
-        )
+    lines = _side_lines("old", diff.old) + _side_lines("new", diff.new)
     for kind in KINDS_OF_CHANGE:
-        parts = diff.of_kind(kind)
-        for part in islice(parts, SHOWN_PARTS):
-            lines += part_lines(part)
-        if len(parts) > SHOWN_PARTS:
-            rest = len(parts) - SHOWN_PARTS
-            lines.append(f"{kind}: {rest} more like these; --json has all")
+        lines += _kind_lines(diff, kind)
     for question, parts in diff.clients.items():
         lines.append(f"clients for whom {question} matches, besides:")
         lines += [f"  {line}" for part in parts[:4] for line in part_lines(part)]
     if not diff.differs:
         lines.append("the same for all addresses")
-    gaps = [*diff.old.gaps, *diff.new.gaps]
     if diff.partial:
+        gaps = dict.fromkeys(map(str, [*diff.old.gaps, *diff.new.gaps]))
         lines.append("partial: not all is known")
-        lines += [f"  {gap}" for gap in islice(dict.fromkeys(map(str, gaps)), 5)]
+        lines += [f"  {gap}" for gap in islice(gaps, 5)]
     return lines
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #5ee03d32
@@ -483,38 +498,10 @@ class SpfSource(NamedTuple):
         "The domain, or nothing."
         return self.domain if is_record(self.about) else self.about
 
-
-def spf_source(
-    word: str,  # a domain, a record, or a file: what has a slash, or is there
-    domain: str = "",  # of the record, or to look for in the file
-) -> SpfSource:
-    "What is meant by a word on a command line; `Fault` for a file that is of no use."
-    from pathlib import Path
-
-    from ra_plugins.ask.zonefile import ZONE_LENGTH, zone_from_text
-    from ra_plugins.support.control import RegularFile
-
-    if is_record(word.strip()):
-        return SpfSource(word.strip(), domain)
-    try:
-        if "/" not in word and not Path(word).is_file():
-            return SpfSource(word)
-        RegularFile(word)
-        with open(word, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read(ZONE_LENGTH + 1)
-    except (OSError, ValueError) as error:
-        raise Fault(f"can't read {printable(word)}: {system_reason(error)}") from None
-    if is_record(text.strip()):
-        return SpfSource(" ".join(text.split()), domain)
-    try:
-        zone = zone_from_text(text, word)
-    except ValueError as error:
-        raise Fault(printable(str(error))) from None
-    return SpfSource(zone_owner(zone, word, domain), "", zone)
-
-
+# %% ../../../nbs/spf/owner/07_diff.ipynb #f5ce004e
 def zone_owner(zone: Zone, path: str, domain: str = "") -> str:
-    "The name in a zone file whose record is meant: this one, or the first that has an SPF record; or `Fault`."
+    """The name in a zone file whose record is meant: this one, or the first that has an
+    SPF record; or `Fault`."""
     names = [
         name
         for (name, rdtype), values in zone.records.items()
@@ -525,6 +512,44 @@ def zone_owner(zone: Zone, path: str, domain: str = "") -> str:
         return wanted or names[0]
     whose = f" of {printable(domain)}" if domain else ""
     raise Fault(f"there is no SPF record{whose} in {printable(path)}")
+
+# %% ../../../nbs/spf/owner/07_diff.ipynb #1430e57d
+def _read_source(path: str) -> str | None:  # None if it isn't a file
+    "The text of a file, up to a bound; `Fault` if it can't be read."
+    from pathlib import Path
+
+    from ra_plugins.ask.zonefile import ZONE_LENGTH
+    from ra_plugins.support.control import RegularFile
+
+    try:
+        if "/" not in path and not Path(path).is_file():
+            return None
+        RegularFile(path)
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read(ZONE_LENGTH + 1)
+    except (OSError, ValueError) as error:
+        raise Fault(f"can't read {printable(path)}: {system_reason(error)}") from None
+
+
+def spf_source(
+    word: str,  # a domain, a record, or a file: what has a slash, or is there
+    domain: str = "",  # of the record, or to look for in the file
+) -> SpfSource:
+    "What is meant by a word on a command line; `Fault` for a file that is of no use."
+    from ra_plugins.ask.zonefile import zone_from_text
+
+    if is_record(word.strip()):
+        return SpfSource(word.strip(), domain)
+    text = _read_source(word)
+    if text is None:
+        return SpfSource(word)
+    if is_record(text.strip()):
+        return SpfSource(" ".join(text.split()), domain)
+    try:
+        zone = zone_from_text(text, word)
+    except ValueError as error:
+        raise Fault(printable(str(error))) from None
+    return SpfSource(zone_owner(zone, word, domain), "", zone)
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #419d9dd8
 Tell = Callable[..., Any]
@@ -549,15 +574,13 @@ async def survey_sources(
         answer = source_answer(zone, question)
         return await tell(question, until) if answer is None else answer
 
-    decisions = [survey(each.about, each.domain) for each in sources]
-    return await asyncio.gather(
-        *(
-            adrive(decision, partial(told, each.zone), until)
-            for decision, each in zip(decisions, sources, strict=True)
-        )
-    )
+    decisions = [
+        adrive(survey(each.about, each.domain), partial(told, each.zone), until)
+        for each in sources
+    ]
+    return await asyncio.gather(*decisions)
 
-
+# %% ../../../nbs/spf/owner/07_diff.ipynb #7fd8d06e
 def run_sources(
     sources: Sequence[SpfSource],
     resolver: Resolver | Zone | None = None,
@@ -581,7 +604,8 @@ def run_sources(
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #a024bbc6
 def diff_sources(old: str, new: str, domain: str = "") -> tuple[SpfSource, SpfSource]:
-    "Both sources of a diff: a record in quotes, and a file with several names, are of the other's domain."
+    """Both sources of a diff: a record in quotes, and a file with several names, are of
+    the other's domain."""
     first = spf_source(old, domain)
     second = spf_source(new, domain or ("" if first.zone else first.at))
     if is_record(first.about) and not domain:
@@ -597,7 +621,8 @@ def run_diff(
     resolver: Resolver | Zone | None = None,  # by default, this machine's nameservers
     timeout: float | None = SURVEY_TIMEOUT,  # seconds for the whole
 ) -> SpfDiff:
-    "What changes from one record to another. Waits for it; `ValueError` and `Fault` for what is of no use."
+    """What changes from one record to another. Waits for it; `ValueError` and `Fault`
+    for what is of no use."""
     return SpfDiff(*run_sources(diff_sources(old, new, domain), resolver, timeout))
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #defac588
@@ -610,69 +635,32 @@ DIFF_STATUSES = {
 
 def diff_options() -> argparse.ArgumentParser:
     "The command line of `ra-plugins spf diff`."
-    told = "Say which addresses a new SPF record lets pass that the old one doesn't, and which no more."
     parser = command_parser(
-        "ra-plugins spf diff", description=told, statuses=DIFF_STATUSES
+        "ra-plugins spf diff",
+        description="Say which addresses a new SPF record lets pass that the old one"
+        " doesn't, and which no more.",
+        statuses=DIFF_STATUSES,
     )
     what = "a domain, a record in quotes, or a file with a record or a zone"
     parser.add_argument("old", metavar="OLD", help=what)
     parser.add_argument("new", metavar="NEW", help="the same")
-    parser.add_argument(
-        "--domain",
-        default="",
-        metavar="NAME",
-        help="whose record it is, of one in quotes or in a file",
-    )
-    parser.add_argument(
-        "--zone", metavar="FILE", help="answer from a zone file, not from DNS"
-    )
-    parser.add_argument("--json", action="store_true", help="tell it as JSON")
-    add_timeout(parser)
+    add_owner_options(parser, "--domain", "--zone", "--json", "--timeout")
     return parser
 
-
-def add_timeout(parser: argparse.ArgumentParser) -> None:
-    "The option for the time that all lookups may take together."
-    parser.add_argument(
-        "--timeout",
-        type=number_over_zero,
-        default=SURVEY_TIMEOUT,
-        metavar="SECONDS",
-        help=f"for all lookups together, by default {SURVEY_TIMEOUT}",
-    )
-
-
-def zone_option(path: str | None) -> Zone | None:
-    "The zone that --zone names; `Fault` if it is of no use."
-    from ra_plugins.ask.zonefile import zone_from_file
-
-    if path is None:
-        return None
-    try:
-        return zone_from_file(path)
-    except OSError as error:
-        raise Fault(f"can't read {printable(path)}: {system_reason(error)}") from None
-    except ValueError as error:
-        raise Fault(f"--zone: {printable(str(error))}") from None
-
-
+# %% ../../../nbs/spf/owner/07_diff.ipynb #a4577f35
 def diff_command(arguments: Sequence[str]) -> int:
-    "The command itself; `Fault` where it can't be done."
-    options = diff_options().parse_args(arguments)
-    zone = zone_option(options.zone)
+    "The command itself; `Fault` if it can't be done."
+    asked = diff_options().parse_args(arguments)
+    dns, seconds = zone_option(asked.zone), asked.timeout
     try:
         found = run_diff(
-            options.old,
-            options.new,
-            options.domain,
-            resolver=zone,
-            timeout=options.timeout,
+            asked.old, asked.new, asked.domain, resolver=dns, timeout=seconds
         )
     except ValueError as error:
         raise Fault(printable(str(error))) from None
     import json
 
-    print(json.dumps(found.data()) if options.json else found)
+    print(json.dumps(found.data()) if asked.json else found)
     return 2 if found.partial else int(found.differs)
 
 

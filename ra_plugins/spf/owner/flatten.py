@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['REASONS_SHOWN', 'FLATTEN_DEFAULTS', 'EVERY', 'FLAT_RANGES', 'ANSWER_OVERHEAD', 'RECORD_OVERHEAD', 'SHORTEST_TTL',
            'LONGEST_TTL', 'FlattenError', 'FlattenSettings', 'lifted_text', 'FlatStep', 'passing_steps',
-           'shortest_networks', 'run_groups', 'FlatPlan', 'flat_plan', 'text_room', 'cut_to_size', 'Flattened',
-           'publishing_ttl', 'quoted_strings', 'flatten', 'published', 'known_answers', 'flatten_source', 'run_flatten']
+           'shortest_networks', 'run_groups', 'FlatPlan', 'flat_plan', 'text_room', 'cut_to_size', 'quoted_strings',
+           'publishing_ttl', 'Flattened', 'known_answers', 'published', 'flatten', 'flatten_source', 'run_flatten']
 
 # %% ../../../nbs/spf/owner/08_flatten.ipynb #c9c78239
 class FlattenError(ValueError):
@@ -80,13 +80,10 @@ class FlattenSettings(NamedTuple):
 
     def keeps(self, term: SurveyedTerm) -> bool:
         "Does a term stay?"
-        return (
-            term.mechanism in ("exists", "ptr")
-            or bool(term.letters)
-            or (term.mechanism == "a" and self.keep_a)
-            or (term.mechanism == "mx" and self.keep_mx)
-            or (term.mechanism in ("include", "redirect") and self.keeps_domain(term.domain))
-        )  # fmt: skip
+        kept = {"exists": True, "ptr": True, "a": self.keep_a, "mx": self.keep_mx}
+        if term.mechanism in ("include", "redirect") and self.keeps_domain(term.domain):
+            return True
+        return bool(term.letters) or kept.get(term.mechanism, False)
 
     def keeps_domain(self, domain: str) -> bool:
         "Is that one of the domains named?"
@@ -100,7 +97,8 @@ FLATTEN_DEFAULTS = FlattenSettings()
 def lifted_text(
     record: SurveyedRecord, term: SurveyedTerm
 ) -> str | None:  # None if it can't be said elsewhere
-    "A term without its qualifier, so that it means the same in another domain's record."
+    """A term without its qualifier, so that it means the same in another domain's
+    record."""
     text = term.text.lstrip("".join(QUALIFIERS))
     letters = _letters(record, term)
     named = term.domain.replace("%", "%%")
@@ -146,33 +144,41 @@ class FlatStep(NamedTuple):
 
 
 EVERY = {version: [(0, (1 << bits_of(version)) - 1)] for version in (4, 6)}
+
+
 FLAT_RANGES = 100_000  # that are gone through, of all records together
 
 # %% ../../../nbs/spf/owner/08_flatten.ipynb #c2cbea6f
 def passing_steps(steps: list[FlatStep]) -> list[FlatStep] | None:
-    "What an include of a record with these steps matches, as steps; None if only the include itself can say it."
-    last = max(
-        (number for number, step in enumerate(steps) if step.ranges is None), default=-1
-    )
-    before, rest = steps[: last + 1], steps[last + 1 :]
+    """What an include of a record with these steps matches, as steps; None if only the
+    include itself can say it."""
+    staying = [number for number, step in enumerate(steps) if step.ranges is None]
+    split = staying[-1] + 1 if staying else 0
+    before, rest = steps[:split], steps[split:]
     if any(step.result != "pass" for step in before):
         return None
     kept = [step._replace(origin=None) for step in before]
-    found = {
-        version: merged_ranges(
-            (first, lst)
-            for first, lst, number in first_matches(
-                (*each, number)
-                for number, step in enumerate(rest)
-                for each in (step.ranges or EVERY)[version]
-            )
-            if rest[number].result == "pass"
-        )
-        for version in (4, 6)
-    }
+    found = {version: _passing(rest, version) for version in (4, 6)}
     return [*kept, FlatStep("pass", found)] if any(found.values()) else kept
 
-# %% ../../../nbs/spf/owner/08_flatten.ipynb #d05911e1
+
+def _passing(steps: list[FlatStep], version: int) -> list[AddressRange]:
+    "The ranges that pass, of steps that all are networks."
+    numbered = (
+        (*each, number)
+        for number, step in enumerate(steps)
+        for each in (step.ranges or EVERY)[version]
+    )
+    return merged_ranges(
+        (first, last)
+        for first, last, number in first_matches(numbered)
+        if steps[number].result == "pass"
+    )
+
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #a7550b19
+_Ranges = dict[int, list[AddressRange]]  # by version
+
+
 class _Flattening:
     "A record on its way to steps."
 
@@ -197,132 +203,122 @@ class _Flattening:
         steps: list[FlatStep] = []
         for term in record.terms:
             if term.reached and term.mechanism != "exp":
-                for step in self.step(record, term, (*way, id(record))):
+                for step in _term_steps(self, record, term, (*way, id(record))):
                     steps.append(step)
                     self.room -= sum(map(len, (step.ranges or {}).values()))
             if self.room < 0 or (steps and steps[-1].every):
                 break
         return steps
 
-    def step(
-        self, record: SurveyedRecord, term: SurveyedTerm, way: tuple[int, ...]
-    ) -> Iterator[FlatStep]:
-        "What a term becomes."
-        result = term.result or "neutral"
-        inner = term.inner
-        if self.settings.keeps(term):
-            yield self.stay(record, term)
-        elif term.mechanism == "all":
-            yield FlatStep(result, EVERY, origin=(record, term))
-        elif inner and self.leads(record, term, inner, way):
-            found = self.inside(term, inner, way)
-            if found is None:
-                yield self.stay(record, term)
-            elif term.mechanism == "redirect":
-                yield from found
-            else:
-                yield from (step._replace(result=result) for step in found)
-        elif not inner:
-            yield from self.networks(record, term, result)
-
     def inside(
         self, term: SurveyedTerm, inner: SurveyedRecord, way: tuple[int, ...]
     ) -> list[FlatStep] | None:
         "The steps in place of an include or redirect; None if it has to stay."
-        if term.mechanism == "redirect":
-            steps = self.steps(inner, way)
-            return None if any(_bound(inner, step) for step in steps) else steps
-        if id(inner) not in self.known:
-            steps = self.steps(inner, way)
-            bound = any(_bound(inner, step) for step in steps)
-            self.known[id(inner)] = None if bound else passing_steps(steps)
-        return self.known[id(inner)]
+        if term.mechanism != "redirect" and id(inner) in self.known:
+            return self.known[id(inner)]
+        steps = self.steps(inner, way)
+        if any(step.ranges is None and not step.text for step in steps):
+            found = None  # that step can be said in its own record only
+        else:
+            found = steps if term.mechanism == "redirect" else passing_steps(steps)
+        if term.mechanism != "redirect":
+            self.known[id(inner)] = found
+        return found
 
-    def stay(self, record: SurveyedRecord, term: SurveyedTerm) -> FlatStep:
-        "A term that stays."
-        self.stays.add((record.domain.lower(), term.text))
-        text = term.text.lstrip("".join(QUALIFIERS))
-        if record is not self.found.root:
-            text = lifted_text(record, term) or ""
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #ba14d193
+def _term_steps(
+    work: _Flattening, record: SurveyedRecord, term: SurveyedTerm, way: tuple[int, ...]
+) -> Iterator[FlatStep]:
+    "What a term becomes."
+    result, inner = term.result or "neutral", term.inner
+    if work.settings.keeps(term):
+        yield _staying(work, record, term)
+    elif term.mechanism == "all":
+        yield FlatStep(result, EVERY, origin=(record, term))
+    elif inner and _leads(work, record, term, inner, way):
+        found = work.inside(term, inner, way)
+        if found is None:
+            yield _staying(work, record, term)
         elif term.mechanism == "redirect":
-            text = f"include:{text.partition('=')[2]}"
-        return FlatStep(term.result or "pass", None, text, (record, term))
-
-    def leads(
-        self,
-        record: SurveyedRecord,
-        term: SurveyedTerm,
-        inner: SurveyedRecord,
-        way: tuple[int, ...],
-    ) -> bool:
-        "Does a term lead to a record that can be taken apart?"
-        if inner.state in ("lookup failed", "not read"):
-            why = inner.failure or "it wasn't read"
-            self.open.append(f"{term.text} of {record.domain}: {why}")
-        elif inner.state != "record":
-            why = f"{term.text} of {record.domain} leads to {inner.state}"
-            self.broken.append(f"{why}{f' ({inner.error})' if inner.error else ''}")
-        elif id(inner) in way:
-            self.broken.append(f"{term.text} of {record.domain} is a loop")
-        return inner.state == "record" and id(inner) not in way
-
-    def networks(
-        self, record: SurveyedRecord, term: SurveyedTerm, result: ResultName
-    ) -> Iterator[FlatStep]:
-        "The step of a network, of `a`, or of `mx`."
-        self.open += [
-            f"{lookup.rdtype} of {lookup.name}: {why}" for lookup, why in term.failures
-        ]
-        if len(term.hosts) > NAME_LIMIT:
-            hosts = f"{len(term.hosts)} hosts, and {NAME_LIMIT} may be"
-            self.broken.append(f"{term.text} of {record.domain} has {hosts}")
-        for lookup, answer in term.asked:
-            if isinstance(answer, Records) and answer:
-                self.ttls.append((answer.ttl, f"{lookup.rdtype} of {lookup.name}"))
-        if term.mechanism in ("a", "mx") and not term.blocks and not term.failures:
-            self.notes.append(f"{term.text} of {record.domain} has no address now")
-        ranges = {
-            version: merged_ranges(
-                (block.first, block.last)
-                for block in term.blocks
-                if block.version == version
-            )
-            for version in (4, 6)
-        }
-        yield FlatStep(result, ranges, origin=(record, term))
-
-    def check(self) -> None:
-        "`FlattenError` if something is missing that the steps need."
-        root = self.found.root
-        if root.state in ("lookup failed", "not read"):
-            self.open.append(f"TXT of {root.domain}: {root.failure or 'not read'}")
-        elif root.state != "record":
-            why = f": {root.error}" if root.error else ""
-            self.broken.append(f"{root.domain} has {root.state}{why}")
-        self.open += [
-            str(gap)
-            for gap in self.found.gaps
-            if gap.domain.lower() in self.used
-            and gap.kind != "lookup failed"
-            and (gap.domain.lower(), gap.term) not in self.stays
-        ]
-        if self.room < 0:
-            self.broken.append(f"there are more than {FLAT_RANGES} networks")
-        if self.open:
-            raise FlattenError(["DNS hasn't told all", *dict.fromkeys(self.open)], True)
-        if self.broken:
-            raise FlattenError([*dict.fromkeys(self.broken)])
+            yield from found
+        else:
+            yield from (step._replace(result=result) for step in found)
+    elif not inner:
+        yield _networks(work, record, term, result)
 
 
-def _bound(record: SurveyedRecord, step: FlatStep) -> bool:
-    "Does a step stay that can be said in its own record only?"
-    return step.ranges is None and not step.text
+def _staying(work: _Flattening, record: SurveyedRecord, term: SurveyedTerm) -> FlatStep:
+    "A term that stays."
+    work.stays.add((record.domain.lower(), term.text))
+    text = term.text.lstrip("".join(QUALIFIERS))
+    if record is not work.found.root:
+        text = lifted_text(record, term) or ""
+    elif term.mechanism == "redirect":
+        text = f"include:{text.partition('=')[2]}"
+    return FlatStep(term.result or "pass", None, text, (record, term))
 
-# %% ../../../nbs/spf/owner/08_flatten.ipynb #2af4a514
-_Ranges = dict[int, list[AddressRange]]
-_Groups = list[tuple[ResultName, list[str]]]
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #374bda5b
+def _leads(
+    work: _Flattening,
+    record: SurveyedRecord,
+    term: SurveyedTerm,
+    inner: SurveyedRecord,
+    way: tuple[int, ...],
+) -> bool:
+    "Does a term lead to a record that can be taken apart?"
+    where = f"{term.text} of {record.domain}"
+    if inner.state in ("lookup failed", "not read"):
+        why = inner.failure or "it wasn't read"
+        work.open.append(f"{where}: {why}")
+    elif inner.state != "record":
+        mistake = f" ({inner.error})" if inner.error else ""
+        work.broken.append(f"{where} leads to {inner.state}{mistake}")
+    elif id(inner) in way:
+        work.broken.append(f"{where} is a loop")
+    return inner.state == "record" and id(inner) not in way
 
 
+def _networks(
+    work: _Flattening, record: SurveyedRecord, term: SurveyedTerm, result: ResultName
+) -> FlatStep:
+    "The step of a network, of `a`, or of `mx`."
+    where, hosts = f"{term.text} of {record.domain}", len(term.hosts)
+    work.open += [f"{each.rdtype} of {each.name}: {why}" for each, why in term.failures]
+    if hosts > NAME_LIMIT:
+        work.broken.append(f"{where} has {hosts} hosts, and {NAME_LIMIT} may be")
+    for lookup, answer in term.asked:
+        if isinstance(answer, Records) and answer:
+            work.ttls.append((answer.ttl, f"{lookup.rdtype} of {lookup.name}"))
+    if term.mechanism in ("a", "mx") and not term.blocks and not term.failures:
+        work.notes.append(f"{where} has no address now")
+    ranges: _Ranges = {4: [], 6: []}
+    for block in term.blocks:
+        ranges[block.version].append((block.first, block.last))
+    merged = {version: merged_ranges(each) for version, each in ranges.items()}
+    return FlatStep(result, merged, origin=(record, term))
+
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #64b0a6cb
+def _check_whole(work: _Flattening) -> None:
+    "`FlattenError` if something is missing that the steps need."
+    root = work.found.root
+    if root.state in ("lookup failed", "not read"):
+        work.open.append(f"TXT of {root.domain}: {root.failure or 'not read'}")
+    elif root.state != "record":
+        why = f": {root.error}" if root.error else ""
+        work.broken.append(f"{root.domain} has {root.state}{why}")
+    for gap in work.found.gaps:
+        domain = gap.domain.lower()
+        needed = domain in work.used and (domain, gap.term) not in work.stays
+        if needed and gap.kind != "lookup failed":
+            work.open.append(str(gap))
+    if work.room < 0:
+        work.broken.append(f"there are more than {FLAT_RANGES} networks")
+    if work.open:
+        raise FlattenError(["DNS hasn't told all", *dict.fromkeys(work.open)], True)
+    if work.broken:
+        raise FlattenError([*dict.fromkeys(work.broken)])
+
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #2851f797
 def shortest_networks(
     version: int,
     wanted: list[AddressRange],
@@ -346,11 +342,12 @@ def shortest_networks(
                 covering.append(f"ip{version}:{block}")
     return min(exact, covering, key=lambda terms: sum(map(len, terms)) + len(terms))
 
-# %% ../../../nbs/spf/owner/08_flatten.ipynb #5483e478
-def run_groups(
-    run: list[FlatStep], decided: _Ranges, end: ResultName | None
-) -> _Groups:
-    "The networks of a run by their result, in the order in which they have to stand; `decided` grows by them."
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #ef23a3bc
+_Groups = list[tuple[ResultName, list[str]]]
+
+
+def _result_sets(run: list[FlatStep], decided: _Ranges) -> dict[ResultName, _Ranges]:
+    "Which addresses have which result, without those that were decided before."
     sets: dict[ResultName, _Ranges] = {}
     for version in (4, 6):
         numbered = [(*each, 0) for each in decided[version]]
@@ -360,21 +357,10 @@ def run_groups(
             if number:
                 result = run[number - 1].result
                 sets.setdefault(result, {4: [], 6: []})[version].append((first, last))
-    merged = {
+    return {
         result: {version: merged_ranges(each) for version, each in ranges.items()}
         for result, ranges in sets.items()
     }
-    order = sorted(merged, key=lambda result: sum(map(len, merged[result].values())))
-    ways = [
-        _grouped(order, merged, decided),
-        *([_grouped([r for r in order if r != end], merged, decided)] if end else []),
-    ]
-    for result in merged:
-        for version in (4, 6):
-            decided[version] = merged_ranges(
-                [*decided[version], *merged[result][version]]
-            )
-    return min(ways, key=lambda groups: sum(len(t) + 2 for _, ts in groups for t in ts))
 
 
 def _grouped(
@@ -390,6 +376,23 @@ def _grouped(
         groups.append((result, terms))
     return [(result, terms) for result, terms in groups if terms]
 
+
+def run_groups(
+    run: list[FlatStep], decided: _Ranges, end: ResultName | None
+) -> _Groups:
+    """The networks of a run by their result, in the order in which they have to stand;
+    `decided` grows by them."""
+    sets = _result_sets(run, decided)
+    order = sorted(sets, key=lambda result: sum(map(len, sets[result].values())))
+    ways = [_grouped(order, sets, decided)]
+    if end:
+        others = [result for result in order if result != end]
+        ways.append(_grouped(others, sets, decided))
+    for ranges in sets.values():
+        for version in (4, 6):
+            decided[version] = merged_ranges([*decided[version], *ranges[version]])
+    return min(ways, key=lambda groups: sum(len(t) + 2 for _, ts in groups for t in ts))
+
 # %% ../../../nbs/spf/owner/08_flatten.ipynb #0c40ed47
 class FlatPlan(NamedTuple):
     "A flattened record before it is cut to size."
@@ -403,31 +406,6 @@ class FlatPlan(NamedTuple):
         return sum(len(terms) for _, terms, stays in self.parts if not stays)
 
 
-def flat_plan(steps: list[FlatStep], root: SurveyedRecord) -> FlatPlan:
-    "Put the steps into an order in which they are terms."
-    tail: list[str] = []
-    end: ResultName | None = "neutral"
-    body = list(steps)
-    if body and body[-1].every:
-        end = body.pop().result
-        tail = [_qualified(end, "all")]
-    elif body and body[-1].origin and body[-1].origin[1].mechanism == "redirect":
-        tail, end = [body.pop().text.replace("include:", "redirect=", 1)], None
-    decided: _Ranges = {4: [], 6: []}
-    parts: list[tuple[ResultName, list[str], bool]] = []
-    runs = [
-        (stays, list(run))
-        for stays, run in groupby(body, lambda step: step.ranges is None)
-    ]
-    for number, (stays, run) in enumerate(runs, 1):
-        if stays:
-            parts += [(step.result, [step.text], True) for step in run]
-        else:
-            last = end if number == len(runs) else None
-            parts += [(*group, False) for group in run_groups(run, decided, last)]
-    return FlatPlan(parts, tail + _modifiers(root))
-
-
 def _qualified(result: ResultName, text: str) -> str:
     "A directive with this result."
     signs = {meaning: sign for sign, meaning in QUALIFIERS.items()}
@@ -435,8 +413,31 @@ def _qualified(result: ResultName, text: str) -> str:
     return text if sign == "+" and text != "all" else f"{sign}{text}"
 
 
+def flat_plan(steps: list[FlatStep], root: SurveyedRecord) -> FlatPlan:
+    "Put the steps into an order in which they are terms."
+    body, tail = list(steps), list[str]()
+    end: ResultName | None = "neutral"
+    if body and body[-1].every:
+        end = body.pop().result
+        tail = [_qualified(end, "all")]
+    elif body and body[-1].origin and body[-1].origin[1].mechanism == "redirect":
+        tail, end = [body.pop().text.replace("include:", "redirect=", 1)], None
+    decided: _Ranges = {4: [], 6: []}
+    parts: list[tuple[ResultName, list[str], bool]] = []
+    runs = groupby(body, lambda step: step.ranges is None)
+    parted = [(stays, list(run)) for stays, run in runs]
+    for number, (stays, run) in enumerate(parted, 1):
+        if stays:
+            parts += [(step.result, [step.text], True) for step in run]
+        else:
+            last = end if number == len(parted) else None
+            parts += [(*group, False) for group in run_groups(run, decided, last)]
+    return FlatPlan(parts, tail + _modifiers(root))
+
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #fb52ffe8
 def _modifiers(root: SurveyedRecord) -> list[str]:
-    "The explanation of a record, or of the one that its redirect leads to, and modifiers that nobody knows."
+    """The explanation of a record, or of the one that its redirect leads to, and
+    modifiers that nobody knows."""
     record, followed = root, {id(root)}
     while True:
         led = [t.inner for t in record.terms if t.mechanism == "redirect" and t.reached]
@@ -455,6 +456,8 @@ def _modifiers(root: SurveyedRecord) -> list[str]:
 
 # %% ../../../nbs/spf/owner/08_flatten.ipynb #8e85ceee
 ANSWER_OVERHEAD = 12 + 2 + 4 + 11  # header, the name's end, question, EDNS; bytes
+
+
 RECORD_OVERHEAD = 12  # an answer's record without its texts
 
 
@@ -474,38 +477,14 @@ def text_room(
         room = min(room, TOGETHER_BYTES - len(name) - sum(octets))
     return room
 
-# %% ../../../nbs/spf/owner/08_flatten.ipynb #b298d3df
-def cut_to_size(
-    plan: FlatPlan,
-    domain: str,
-    settings: FlattenSettings = FLATTEN_DEFAULTS,
-    others: Sequence[str] = (),  # TXT records that stand beside the domain's own
-) -> dict[str, str]:  # texts by name, the domain's own first
-    "The records; `FlattenError` if no check could read them all."
-    room = text_room(domain, settings.size, others)
-    inline = {number for number, part in enumerate(plan.parts) if part[2]}
-    sizes = {
-        number: _length(part[0], part[1]) for number, part in enumerate(plan.parts)
-    }
-    most = settings.limits.lookups + 1
-    for number in sorted(sizes, key=lambda each: sizes[each]):
-        if number not in inline and (
-            len(_assembled(plan, domain, settings, inline | {number}, most)[domain]) <= room
-            or sizes[number] <= len(f" ?include:_spf1.{domain}")
-        ):  # fmt: skip
-            inline.add(number)
-    records = _assembled(plan, domain, settings, inline, most)
-    if len(records) > most:
-        raise FlattenError(
-            [f"{plan.networks} networks don't fit into {most - 1} records of answers of {settings.size} bytes"]
-        )  # fmt: skip
-    if len(max(records, key=len)) > NAME_LENGTH:
-        raise FlattenError([f"{domain} is too long for a name below it"])
-    return records
-
-
-def _length(result: ResultName, terms: list[str]) -> int:
-    return sum(len(_qualified(result, term)) + 1 for term in terms)
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #18a8d763
+def _fitting(terms: list[str], room: int) -> int:
+    "How many terms there is room for, at least one."
+    for number, term in enumerate(terms):
+        room -= len(term) + 1
+        if room < 0:
+            return max(number, 1)
+    return len(terms)
 
 
 def _assembled(
@@ -531,14 +510,69 @@ def _assembled(
             rest = rest[taken:]
     return {domain: " ".join([*own, *plan.tail]), **records}
 
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #488a7edd
+def _length(result: ResultName, terms: list[str]) -> int:
+    "Characters of these terms, each with a blank."
+    return sum(len(_qualified(result, term)) + 1 for term in terms)
 
-def _fitting(terms: list[str], room: int) -> int:
-    "How many terms there is room for, at least one."
-    for number, term in enumerate(terms):
-        room -= len(term) + 1
-        if room < 0:
-            return max(number, 1)
-    return len(terms)
+
+def _inline_parts(
+    plan: FlatPlan, domain: str, settings: FlattenSettings, room: int, most: int
+) -> set[int]:
+    "The numbers of the parts that stand in the domain's own record."
+    inline = {number for number, part in enumerate(plan.parts) if part[2]}
+    sizes = [_length(part[0], part[1]) for part in plan.parts]
+    shortest = len(f" ?include:_spf1.{domain}")
+    for number in sorted(range(len(sizes)), key=lambda each: sizes[each]):
+        if number in inline:
+            continue
+        own = _assembled(plan, domain, settings, inline | {number}, most)[domain]
+        if len(own) <= room or sizes[number] <= shortest:
+            inline.add(number)
+    return inline
+
+
+def cut_to_size(
+    plan: FlatPlan,
+    domain: str,
+    settings: FlattenSettings = FLATTEN_DEFAULTS,
+    others: Sequence[str] = (),  # TXT records that stand beside the domain's own
+) -> dict[str, str]:  # texts by name, the domain's own first
+    "The records; `FlattenError` if no check could read them all."
+    most = settings.limits.lookups + 1
+    room = text_room(domain, settings.size, others)
+    inline = _inline_parts(plan, domain, settings, room, most)
+    records = _assembled(plan, domain, settings, inline, most)
+    if len(records) > most:
+        what = f"{plan.networks} networks don't fit into {most - 1} records"
+        raise FlattenError([f"{what} of answers of {settings.size} bytes"])
+    if len(max(records, key=len)) > NAME_LENGTH:
+        raise FlattenError([f"{domain} is too long for a name below it"])
+    return records
+
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #621d2628
+def quoted_strings(text: str) -> str:
+    "A text as strings of a TXT record in a zone file."
+    octets = text.encode("utf-8", "surrogateescape")
+    cut = range(0, max(len(octets), 1), STRING_BYTES)
+    return " ".join(f'"{_escaped(octets[at : at + STRING_BYTES])}"' for at in cut)
+
+
+def _escaped(octets: bytes) -> str:
+    signs = {0x22: '\\"', 0x5C: "\\\\"}
+    return "".join(
+        signs.get(octet) or (chr(octet) if 0x20 <= octet < 0x7F else f"\\{octet:03}")
+        for octet in octets
+    )
+
+
+SHORTEST_TTL, LONGEST_TTL = 60, 86_400  # seconds
+
+
+def publishing_ttl(shortest: int) -> int:
+    """How long a flattened record may be kept, and how often it should be made again,
+    in seconds."""
+    return min(max(shortest, SHORTEST_TTL), LONGEST_TTL)
 
 # %% ../../../nbs/spf/owner/08_flatten.ipynb #93cfeda0
 class Flattened:
@@ -569,7 +603,8 @@ class Flattened:
         self.sizes: dict[str, int] = {}
 
     def zone_text(self, ttl: int | None = None) -> str:
-        "As lines of a zone file; by default, with the shortest time to live that went in."
+        """As lines of a zone file; by default, with the shortest time to live that went
+        in."""
         seconds = publishing_ttl(self.ttl) if ttl is None else ttl
         width = max(map(len, self.records)) + 2
         lines = [
@@ -599,54 +634,20 @@ class Flattened:
         lookups = f"{self.after} lookups, {before} before"
         return f"<{self.domain}: {len(self.records)} records, {lookups}>"
 
-
-SHORTEST_TTL, LONGEST_TTL = 60, 86_400  # seconds
-
-
-def publishing_ttl(shortest: int) -> int:
-    "How long a flattened record may be kept, and how often it should be made again, in seconds."
-    return min(max(shortest, SHORTEST_TTL), LONGEST_TTL)
-
-
-def quoted_strings(text: str) -> str:
-    "A text as strings of a TXT record in a zone file (RFC 1035, sections 3.3.14 and 5.1)."
-    octets = text.encode("utf-8", "surrogateescape")
-    cut = range(0, max(len(octets), 1), STRING_BYTES)
-    return " ".join(f'"{_escaped(octets[at : at + STRING_BYTES])}"' for at in cut)
-
-
-def _escaped(octets: bytes) -> str:
-    signs = {0x22: '\\"', 0x5C: "\\\\"}
-    return "".join(
-        signs.get(octet) or (chr(octet) if 0x20 <= octet < 0x7F else f"\\{octet:03}")
-        for octet in octets
-    )
-
-# %% ../../../nbs/spf/owner/08_flatten.ipynb #ef73fb0b
-def flatten(found: Survey, settings: FlattenSettings = FLATTEN_DEFAULTS) -> Flattened:
-    "Flatten what was surveyed; `FlattenError` where that can't be done."
-    work = _Flattening(found, settings)
-    steps = work.steps(found.root)
-    work.check()
-    plan = flat_plan(steps, found.root)
-    others = [text for text in found.root.texts if not is_record(text)]
-    records = cut_to_size(plan, found.domain, settings, others)
-    flat = Flattened(found, records, plan, [*dict.fromkeys(work.notes)])
-    flat.ttl, flat.shortest = min(work.ttls, default=(LONGEST_TTL, "nothing in DNS"))
-    after = published(found, flat)
-    flat.sizes = {
-        name: record_sizes(record).answer
-        for name, record in after.records.items()
-        if name in {each.lower() for each in records}
-    }
-    flat.after = _counted(after, settings)
-    flat.notes += _verify(found, after)
-    flat.notes += _more_notes(found, flat, settings)
-    return flat
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #c718b1d8
+def known_answers(found: Survey) -> dict[tuple[str, str], Records | Unanswered]:
+    "What a survey was told, by name and type."
+    known: dict[tuple[str, str], Records | Unanswered] = {}
+    for name, record in found.records.items():
+        known[name, "TXT"] = record.failure or record.texts
+    for _, term in found.terms():
+        known.update({lookup.key: answer for lookup, answer in term.asked})
+    return known
 
 
 def published(found: Survey, flat: Flattened) -> Survey:
-    "A survey of the flattened record as if it were published, with all else as it was found."
+    """A survey of the flattened record as if it were published, with all else as it
+    was found."""
     from ra_plugins.ask.zonefile import zone_from_text
 
     zone = zone_from_text(flat.zone_text())
@@ -664,27 +665,10 @@ def published(found: Survey, flat: Flattened) -> Survey:
 
     return drive(survey(found.domain), tell)
 
-
-def known_answers(found: Survey) -> dict[tuple[str, str], Records | Unanswered]:
-    "What a survey was told, by name and type."
-    known: dict[tuple[str, str], Records | Unanswered] = {}
-    for name, record in found.records.items():
-        known[name, "TXT"] = record.failure or record.texts
-    for _, term in found.terms():
-        known.update({lookup.key: answer for lookup, answer in term.asked})
-    return known
-
-
-def _counted(after: Survey, settings: FlattenSettings) -> int:
-    total, limit = survey_cost(after).lookups.total, settings.limits.lookups
-    if total > limit:
-        reason = f"flattened, there would be {total} lookups, and {limit} may be"
-        raise FlattenError([reason])
-    return int(total)
-
-
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #d697ad95
 def _verify(found: Survey, after: Survey) -> list[str]:
-    "`FlattenError` if a flattened record isn't the same for all addresses; or what couldn't be tried."
+    """`FlattenError` if a flattened record isn't the same for all addresses; or what
+    couldn't be tried."""
     changed = SpfDiff(found, after)
     if changed.differs:
         first = [*changed.parts, *sum(changed.clients.values(), [])][0]
@@ -694,32 +678,59 @@ def _verify(found: Survey, after: Survey) -> list[str]:
     return [untried] * changed.partial
 
 
+def _counted(after: Survey, settings: FlattenSettings) -> int:
+    "What it costs now; `FlattenError` for too much."
+    total, limit = survey_cost(after).lookups.total, settings.limits.lookups
+    if total > limit:
+        reason = f"flattened, there would be {total} lookups, and {limit} may be"
+        raise FlattenError([reason])
+    return int(total)
+
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #8e64a1ec
 def _more_notes(found: Survey, flat: Flattened, settings: FlattenSettings) -> list[str]:
     "What one should know of a flattened record."
     domains = {term.domain.lower() for _, term in found.terms()}
+    limit, before = settings.limits.lookups, flat.before
     notes = [
         f"nothing includes {name}, which was to be kept"
         for name in settings.keep
         if name.lower().removesuffix(".") not in domains
     ]
-    notes += [
-        f"the answer for {name} has {size} bytes, more than {settings.size}"
-        for name, size in flat.sizes.items()
-        if size + 11 > settings.size
-    ]
-    taken = [name for name in flat.records if name.lower() in found.records]
-    notes += [
-        f"{name} has a record that went in; publishing this replaces it"
-        for name in taken
-        if name != found.domain
-    ]
-    limit = settings.limits.lookups
-    if flat.before is None or flat.before > limit:
-        before = "endlessly many" if flat.before is None else flat.before
-        notes.append(
-            f"as it was, it took {before} of {limit} lookups: a permerror for some"
-        )
+    for name, size in flat.sizes.items():
+        if size + 11 > settings.size:
+            told = f"the answer for {name} has {size} bytes"
+            notes.append(f"{told}, more than {settings.size}")
+    for name in flat.records:
+        if name != found.domain and name.lower() in found.records:
+            told = f"{name} has a record that went in"
+            notes.append(f"{told}; publishing this replaces it")
+    if before is None or before > limit:
+        took = "endlessly many" if before is None else before
+        told = f"as it was, it took {took} of {limit} lookups"
+        notes.append(f"{told}: a permerror for some")
     return notes
+
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #ef73fb0b
+def flatten(found: Survey, settings: FlattenSettings = FLATTEN_DEFAULTS) -> Flattened:
+    "Flatten what was surveyed; `FlattenError` if that can't be done."
+    work = _Flattening(found, settings)
+    steps = work.steps(found.root)
+    _check_whole(work)
+    plan = flat_plan(steps, found.root)
+    others = [text for text in found.root.texts if not is_record(text)]
+    records = cut_to_size(plan, found.domain, settings, others)
+    flat = Flattened(found, records, plan, [*dict.fromkeys(work.notes)])
+    flat.ttl, flat.shortest = min(work.ttls, default=(LONGEST_TTL, "nothing in DNS"))
+    after, names = published(found, flat), {each.lower() for each in records}
+    flat.sizes = {
+        name: record_sizes(record).answer
+        for name, record in after.records.items()
+        if name in names
+    }
+    flat.after = _counted(after, settings)
+    flat.notes += _verify(found, after)
+    flat.notes += _more_notes(found, flat, settings)
+    return flat
 
 # %% ../../../nbs/spf/owner/08_flatten.ipynb #b618023c
 def flatten_source(
@@ -728,15 +739,16 @@ def flatten_source(
     resolver: Resolver | Zone | None = None,
     timeout: float | None = SURVEY_TIMEOUT,  # seconds
 ) -> tuple[Survey, int]:
-    "A survey of a source as if it stood there, and for how many seconds its text holds."
+    """A survey of a source as if it stood there, and for how many seconds its text
+    holds."""
     if is_record(source.about) or not at or at.lower() == source.about.lower():
         found = run_sources([source], resolver, timeout)[0]
         return found, LONGEST_TTL if found.given else found.root.texts.ttl
     text = run_sources([source], resolver, timeout)[0].root
+    if text.failure and text.state != "record":
+        reason = f"DNS hasn't told all; TXT of {text.domain}: {text.failure}"
+        raise FlattenError([reason], True)
     if text.state != "record":
-        if text.failure:
-            reason = f"DNS hasn't told all; TXT of {text.domain}: {text.failure}"
-            raise FlattenError([reason], True)
         why = f": {text.error}" if text.error else ""
         raise FlattenError([f"{text.domain} has {text.state}{why}"])
     given = SpfSource(text.text, at, source.zone)
@@ -751,7 +763,8 @@ def run_flatten(
     resolver: Resolver | Zone | None = None,  # by default, this machine's nameservers
     timeout: float | None = SURVEY_TIMEOUT,  # seconds for the whole
 ) -> Flattened:
-    "Flatten a record. Waits for it; `FlattenError` where that can't be done, `ValueError` for what is of no use."
+    """Flatten a record. Waits for it; `FlattenError` if that can't be done,
+    `ValueError` for what is of no use."""
     source = SpfSource(about.strip(), at if is_record(about.strip()) else "")
     found, ttl = flatten_source(source, at, resolver, timeout)
     flat = flatten(found, settings)

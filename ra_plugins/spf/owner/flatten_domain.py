@@ -6,19 +6,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from ra_plugins.spf.owner.cost import PLAIN_UDP_BYTES
-from ra_plugins.spf.owner.diff import (
-    SpfDiff,
-    SpfSource,
-    add_timeout,
-    run_sources,
-    spf_source,
-    zone_option,
-)
+from ra_plugins.spf.owner.diff import SpfDiff, SpfSource, run_sources, spf_source
+from ra_plugins.spf.owner.explain import add_owner_options, zone_option
 from ra_plugins.spf.owner.flatten import (
     Flattened,
     FlattenError,
@@ -46,8 +40,9 @@ if TYPE_CHECKING:
     from ra_plugins.ask.resolver import Resolver
 
 # %% auto #0
-__all__ = ['FLATTENING_COSTS', 'FLATTEN_STATUSES', 'SMALLEST_ANSWER', 'LARGEST_ANSWER', 'duration_text', 'flatten_text',
-           'run_check_flattened', 'answer_bytes', 'ttl_seconds', 'flatten_options', 'flatten_command', 'flatten_main']
+__all__ = ['FLATTENING_COSTS', 'SMALLEST_ANSWER', 'LARGEST_ANSWER', 'FLATTEN_STATUSES', 'duration_text', 'flatten_comments',
+           'flatten_text', 'run_check_flattened', 'answer_bytes', 'ttl_seconds', 'flatten_options', 'flatten_command',
+           'flatten_main']
 
 # %% ../../../nbs/spf/owner/09_flatten_domain.ipynb #261aeac1
 FLATTENING_COSTS = """\
@@ -55,7 +50,7 @@ What flattening costs: from now on these networks are yours to keep. When a prov
 moves a server, the new one's mail fails until this is made again and published, and
 whoever gets the old address may send in your name. If lookups are left, don't flatten."""
 
-
+# %% ../../../nbs/spf/owner/09_flatten_domain.ipynb #39ec5f9e
 def duration_text(seconds: int) -> str:
     "A time as one would say it, rounded down."
     for unit, size in (("hour", 3600), ("minute", 60)):
@@ -64,23 +59,30 @@ def duration_text(seconds: int) -> str:
             return f"{number} {unit}{'s' * (number != 1)}"
     return f"{seconds} seconds"
 
+# %% ../../../nbs/spf/owner/09_flatten_domain.ipynb #17190f27
+def flatten_comments(flat: Flattened) -> list[str]:
+    "What one should know of a flattened record, besides its lines."
+    before = "endlessly many" if flat.before is None else flat.before
+    networks, records = flat.networks, len(flat.records)
+    often = duration_text(publishing_ttl(flat.ttl))
+    return [
+        *FLATTENING_COSTS.splitlines(),
+        f"{networks} network{'s' * (networks != 1)} in"
+        f" {records} record{'s' * (records != 1)};"
+        f" {flat.after} of 10 lookups at worst, {before} before.",
+        f"The shortest time to live that went in is {flat.ttl} seconds,"
+        f" of {flat.shortest}:",
+        f"run this with --check at least every {often}.",
+        *(f"stays: {text}" for text in flat.kept),
+        *(f"note: {text}" for text in flat.notes),
+    ]
+
 
 def flatten_text(
     flat: Flattened, same_name: bool = False, ttl: int | None = None
 ) -> str:
     "The lines of a zone file, with all else as comments."
-    before = "endlessly many" if flat.before is None else flat.before
-    records = len(flat.records)
-    told = [
-        *FLATTENING_COSTS.splitlines(),
-        f"{flat.networks} network{'s' * (flat.networks != 1)} in"
-        f" {records} record{'s' * (records != 1)};"
-        f" {flat.after} of 10 lookups at worst, {before} before.",
-        f"The shortest time to live that went in is {flat.ttl} seconds, of {flat.shortest}:",
-        f"run this with --check at least every {duration_text(publishing_ttl(flat.ttl))}.",
-        *(f"stays: {text}" for text in flat.kept),
-        *(f"note: {text}" for text in flat.notes),
-    ]
+    told = flatten_comments(flat)
     if same_name:
         told.append(
             f"note: publishing this at {flat.domain} replaces what it is made of;"
@@ -98,7 +100,8 @@ def run_check_flattened(
     resolver: Resolver | Zone | None = None,  # by default, this machine's nameservers
     timeout: float | None = SURVEY_TIMEOUT,  # seconds
 ) -> SpfDiff:
-    "What changes from a file to what it is made of. `Fault` for a file that is of no use, `FlattenError` without a source."
+    """What changes from a file to what it is made of. `Fault` for a file that is of no
+    use, `FlattenError` without a source."""
     found, _ = flatten_source(source, at, resolver, timeout)
     there = spf_source(path if "/" in path else f"./{path}", found.domain)
     if there.zone is None:
@@ -106,20 +109,16 @@ def run_check_flattened(
     flattened: Survey = run_sources([there], resolver, timeout)[0]
     if not found.given and found.root.text and found.root.text == flattened.root.text:
         raise Fault(
-            f"{printable(found.domain)} has the flattened record itself, so there is nothing to hold it"
-            " against; name what it is made of, with --at for this domain"
+            f"{printable(found.domain)} has the flattened record itself, so there is"
+            " nothing to hold it against; name what it is made of, with --at for this"
+            " domain"
         )
     return SpfDiff(flattened, found)
 
-# %% ../../../nbs/spf/owner/09_flatten_domain.ipynb #fc275f1f
-FLATTEN_STATUSES = {
-    0: "done, or with --check still the same",
-    1: "it can't be flattened, or with --check it has fallen behind",
-    2: "DNS hasn't told it all",
-}
+# %% ../../../nbs/spf/owner/09_flatten_domain.ipynb #653bbd83
 SMALLEST_ANSWER, LARGEST_ANSWER = 300, 65_535  # bytes
 
-
+# %% ../../../nbs/spf/owner/09_flatten_domain.ipynb #cdb92578
 def answer_bytes(text: str) -> int:
     "For `type=` of an argument: the size of an answer."
     import argparse
@@ -143,6 +142,13 @@ def ttl_seconds(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number of seconds")
     return int(text)
 
+# %% ../../../nbs/spf/owner/09_flatten_domain.ipynb #fc275f1f
+FLATTEN_STATUSES = {
+    0: "done, or with --check still the same",
+    1: "it can't be flattened, or with --check it has fallen behind",
+    2: "DNS hasn't told it all",
+}
+
 
 def flatten_options() -> argparse.ArgumentParser:
     "The command line of `ra-plugins spf flatten`."
@@ -150,50 +156,70 @@ def flatten_options() -> argparse.ArgumentParser:
         "Write networks in place of includes, as lines for a zone file,"
         " or say with --check whether such lines still hold."
     )
-    parser = command_parser(
-        "ra-plugins spf flatten",
-        description=f"{told} {' '.join(FLATTENING_COSTS.split())}",
-    )
+    costs = " ".join(FLATTENING_COSTS.split())
+    parser = command_parser("ra-plugins spf flatten", description=f"{told} {costs}")
     parser.epilog = exit_statuses(FLATTEN_STATUSES)
     add = parser.add_argument
     add("about", metavar="DOMAIN|RECORD", help="whose record, or one in quotes")
-    add(
-        "--at",
-        default="",
-        metavar="DOMAIN",
-        help="where the flattened record will stand; by default where the readable one does",
+    where = (
+        "where the flattened record will stand; by default where the readable one does"
     )
+    add("--at", default="", metavar="DOMAIN", help=where)
     add("--check", metavar="FILE", help="has what stands in this file fallen behind?")
-    add(
-        "--keep",
-        action="append",
-        default=[],
-        metavar="DOMAIN",
-        help="leave includes of this domain as they are; may be given several times",
-    )
-    add("--keep-a", action="store_true", help="leave terms with a as they are")
-    add("--keep-mx", action="store_true", help="leave terms with mx as they are")
-    add(
-        "--size",
-        type=answer_bytes,
-        default=PLAIN_UDP_BYTES,
-        metavar="BYTES",
-        help=f"of an answer of DNS, by default {PLAIN_UDP_BYTES}; 1232 is usual today",
-    )
-    add(
-        "--ttl",
-        type=ttl_seconds,
-        metavar="SECONDS",
-        help="of the records; by default the shortest that went in",
-    )
-    add("--zone", metavar="FILE", help="answer from a zone file, not from DNS")
-    add("--json", action="store_true", help="tell it as JSON")
-    add_timeout(parser)
+    _add_how(add)
+    add_owner_options(parser, "--zone", "--json", "--timeout")
     return parser
 
 
+def _add_how(add: Callable[..., Any]) -> None:
+    "The options that are `FlattenSettings`, and how long the records may be kept."
+    kept = "leave includes of this domain as they are; may be given several times"
+    add("--keep", action="append", default=[], metavar="DOMAIN", help=kept)
+    add("--keep-a", action="store_true", help="leave terms with a as they are")
+    add("--keep-mx", action="store_true", help="leave terms with mx as they are")
+    size, usual = PLAIN_UDP_BYTES, "1232 is usual today"
+    size_help = f"of an answer of DNS, by default {size}; {usual}"
+    add("--size", type=answer_bytes, default=size, metavar="BYTES", help=size_help)
+    ttl_help = "of the records; by default the shortest that went in"
+    add("--ttl", type=ttl_seconds, metavar="SECONDS", help=ttl_help)
+
+# %% ../../../nbs/spf/owner/09_flatten_domain.ipynb #04d0b0cb
+def _told(options: argparse.Namespace, data: dict[str, Any], text: str) -> None:
+    "Print what there is to say, as asked for."
+    import json
+
+    if options.json or text:
+        print(json.dumps(data) if options.json else text)
+
+
+def _checked(options: argparse.Namespace, source: SpfSource) -> int:
+    "Say whether a file has fallen behind."
+    dns, seconds = zone_option(options.zone), options.timeout
+    found = run_check_flattened(
+        options.check, source, options.at, resolver=dns, timeout=seconds
+    )
+    data = {"behind": found.differs, **found.data()}
+    _told(options, data, str(found) if found.differs or found.partial else "")
+    return 2 if found.partial else int(found.differs)
+
+
+def _written(options: argparse.Namespace, source: SpfSource) -> int:
+    "Print a flattened record."
+    settings = FlattenSettings(
+        options.keep, options.keep_a, options.keep_mx, options.size
+    )
+    dns, seconds = zone_option(options.zone), options.timeout
+    found, ttl = flatten_source(source, options.at, dns, seconds)
+    flat = flatten(found, settings)
+    if found.given and ttl < flat.ttl:
+        flat.ttl, flat.shortest = ttl, f"TXT of {source.about}"
+    text = flatten_text(flat, not found.given, options.ttl)
+    _told(options, {**flat.data(), "zone": flat.zone_text(options.ttl)}, text)
+    return 0
+
+# %% ../../../nbs/spf/owner/09_flatten_domain.ipynb #e33bfbfe
 def flatten_command(arguments: Sequence[str]) -> int:
-    "The command itself; `Fault` where it can't be done."
+    "The command itself; `Fault` if it can't be done."
     options = flatten_options().parse_args(arguments)
     about = options.about.strip()
     if is_record(about) and not options.at:
@@ -204,51 +230,14 @@ def flatten_command(arguments: Sequence[str]) -> int:
     try:
         return _checked(options, source) if options.check else _written(options, source)
     except FlattenError as error:
-        told = {"refused": error.reasons, "partial": error.partial}
-        _told(options, told, "")
-        print(
-            f"ra-plugins spf flatten: {printable(str(error), 4 * LINE)}",
-            file=sys.stderr,
-        )
+        _told(options, {"refused": error.reasons, "partial": error.partial}, "")
+        why = printable(str(error), 4 * LINE)
+        print(f"ra-plugins spf flatten: {why}", file=sys.stderr)
         return 2 if error.partial else 1
     except ValueError as error:
         raise Fault(printable(str(error))) from None
 
-
-def _told(options: argparse.Namespace, data: dict[str, Any], text: str) -> None:
-    import json
-
-    if options.json or text:
-        print(json.dumps(data) if options.json else text)
-
-
-def _checked(options: argparse.Namespace, source: SpfSource) -> int:
-    found = run_check_flattened(
-        options.check,
-        source,
-        options.at,
-        resolver=zone_option(options.zone),
-        timeout=options.timeout,
-    )
-    data = {"behind": found.differs, **found.data()}
-    _told(options, data, str(found) if found.differs or found.partial else "")
-    return 2 if found.partial else int(found.differs)
-
-
-def _written(options: argparse.Namespace, source: SpfSource) -> int:
-    settings = FlattenSettings(
-        options.keep, options.keep_a, options.keep_mx, options.size
-    )
-    resolver = zone_option(options.zone)
-    found, ttl = flatten_source(source, options.at, resolver, options.timeout)
-    flat = flatten(found, settings)
-    if found.given and ttl < flat.ttl:
-        flat.ttl, flat.shortest = ttl, f"TXT of {source.about}"
-    text = flatten_text(flat, not found.given, options.ttl)
-    _told(options, {**flat.data(), "zone": flat.zone_text(options.ttl)}, text)
-    return 0
-
-
+# %% ../../../nbs/spf/owner/09_flatten_domain.ipynb #7f49cee6
 def flatten_main(arguments: Sequence[str]) -> int:
     "The command `ra-plugins spf flatten`; returns the exit status."
     return run_command("ra-plugins spf flatten", partial(flatten_command, arguments))

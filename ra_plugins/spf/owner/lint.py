@@ -39,10 +39,10 @@ from ra_plugins.support.log import printable
 # %% auto #0
 __all__ = ['Severity', 'LINT_RULES', 'FINDINGS', 'VERSION', 'LOOKALIKES', 'MECHANISMS', 'MODIFIERS', 'IP_NAMES', 'GLUED_NETWORK',
            'GLUED', 'MEANT', 'PRIVATE', 'WIDE_PREFIX', 'STRING', 'ANSWER', 'NEAR_LOOKUPS', 'LINTED', 'LintFinding',
-           'LintRule', 'LintFindings', 'is_like_record', 'lint_version', 'lint_characters', 'ascii_advice', 'LintTerm',
-           'lint_terms', 'version_of', 'near_word', 'is_fine', 'lint_error', 'lint_slip', 'lint_name', 'meant_networks',
-           'lint_network_error', 'lint_modifier', 'lint_directive', 'is_inside', 'is_same', 'lint_width', 'completing',
-           'covers', 'lint_repeats', 'holder', 'lint_end', 'lint_amounts', 'reached', 'lint', 'finding_lines',
+           'LintRule', 'LintFindings', 'is_like_record', 'lint_version', 'ascii_advice', 'lint_characters', 'LintTerm',
+           'lint_terms', 'version_of', 'near_word', 'is_fine', 'lint_slip', 'meant_networks', 'lint_network_error',
+           'lint_name', 'lint_error', 'lint_modifier', 'is_same', 'is_inside', 'lint_directive', 'covers', 'completing',
+           'lint_width', 'holder', 'lint_repeats', 'lint_end', 'reached', 'lint_amounts', 'lint', 'finding_lines',
            'lint_text']
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #499e3580
@@ -73,10 +73,8 @@ class LintFinding(NamedTuple):
 
     def __str__(self) -> str:
         where = f"{self.domain}: " if self.domain else ""
-        return printable(
-            f"{where}{self.severity}: {self.what} ({self.code}; RFC 7208, section {self.section})",
-            LINE,
-        )
+        why = f"({self.code}; RFC 7208, section {self.section})"
+        return printable(f"{where}{self.severity}: {self.what} {why}", LINE)
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #2bcd27e7
 class LintRule(NamedTuple):
@@ -86,9 +84,8 @@ class LintRule(NamedTuple):
     section: str
     advice: str
 
-
-LINT_RULES = {
-    # the beginning
+# %% ../../../nbs/spf/owner/01_lint.ipynb #ffaf7dad
+_TEXT_RULES = {
     "not-spf": LintRule("error", "4.5", "begin with v=spf1 and a blank"),
     "version": LintRule(
         "error",
@@ -115,7 +112,10 @@ LINT_RULES = {
     "space-after-colon": LintRule(
         "error", "4.6.1", "take the blank behind the colon away"
     ),
-    # terms
+}
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #44b3ded3
+_TERM_RULES = {
     "syntax": LintRule("error", "12", "look at the grammar, or take the term away"),
     "bare-address": LintRule("error", "5.6", "put ip4: or ip6: before it"),
     "ip-mechanism": LintRule("error", "5.6", "the mechanisms are called ip4 and ip6"),
@@ -123,7 +123,8 @@ LINT_RULES = {
     "network": LintRule(
         "error",
         "5.6",
-        "write all four numbers of an address, and a length up to 32, or up to 128 for IPv6",
+        "write all four numbers of an address, and a length up to 32,"
+        " or up to 128 for IPv6",
     ),
     "name-in-network": LintRule("error", "5.6", "a host's name stands behind a:"),
     "address-in-name": LintRule(
@@ -168,7 +169,10 @@ LINT_RULES = {
     "private-network": LintRule(
         "warning", "5.6", "take it away: nobody on the Internet is called from there"
     ),
-    # what it says
+}
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #436c0c95
+_MEANING_RULES = {
     "pass-all": LintRule(
         "error", "5.1", "name who may send, and end with -all or ~all"
     ),
@@ -239,14 +243,18 @@ LINT_RULES = {
     "long": LintRule(
         "info",
         "3.3",
-        "split it into strings of 255 bytes in one TXT record: no blank comes between them",
+        "split it into strings of 255 bytes in one TXT record:"
+        " no blank comes between them",
     ),
     "too-long": LintRule(
         "warning",
         "3.4",
         "shorten it, or put a part behind an include: longer answers may not arrive",
     ),
-    # what DNS has: the next page
+}
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #d6842e98
+_DNS_RULES = {
     "no-record": LintRule(
         "error",
         "3",
@@ -277,7 +285,8 @@ LINT_RULES = {
     "loop": LintRule(
         "error",
         "4.6.4",
-        "take one of them away: they lead to each other until the ten lookups are spent",
+        "take one of them away: they lead to each other"
+        " until the ten lookups are spent",
     ),
     "void-lookup": LintRule(
         "warning",
@@ -298,6 +307,8 @@ LINT_RULES = {
     ),
 }
 
+LINT_RULES = {**_TEXT_RULES, **_TERM_RULES, **_MEANING_RULES, **_DNS_RULES}
+
 # %% ../../../nbs/spf/owner/01_lint.ipynb #c73a438f
 FINDINGS = 10  # of one code, in one record, that are told one by one
 
@@ -315,43 +326,37 @@ class LintFindings:
     ) -> None:
         "Note something, of a code in `LINT_RULES`."
         self.counts[code] += 1
-        severity, section, usual = LINT_RULES[code]
         if self.counts[code] <= FINDINGS:
-            what, told = printable(what, LINE), printable(advice or usual, LINE)
-            self.found.append(
-                LintFinding(
-                    code,
-                    severity,
-                    self.domain,
-                    self.text,
-                    place,
-                    length,
-                    what,
-                    told,
-                    section,
-                )
-            )
+            self.found.append(self._finding(code, what, place, length, advice))
+
+    def about(self, code: str, term: LintTerm, what: str, advice: str = "") -> None:
+        "Note something about a term."
+        self.add(code, what, term.place, len(term.text), advice)
 
     def all(self) -> list[LintFinding]:
         "Those, by place, with how many more there are."
+        end = len(self.text)
         for code, count in self.counts.items():
             if count > FINDINGS:
-                severity, section, advice = LINT_RULES[code]
                 more = f"{count - FINDINGS} more of these"
-                self.found.append(
-                    LintFinding(
-                        code,
-                        severity,
-                        self.domain,
-                        self.text,
-                        len(self.text),
-                        0,
-                        more,
-                        advice,
-                        section,
-                    )
-                )
+                self.found.append(self._finding(code, more, end, 0, ""))
         return sorted(self.found, key=lambda finding: finding.place)
+
+    def _finding(
+        self, code: str, what: str, place: int, length: int, advice: str
+    ) -> LintFinding:
+        severity, section, usual = LINT_RULES[code]
+        said, told = printable(what, LINE), printable(advice or usual, LINE)
+        whose = self.domain, self.text, place, length
+        return LintFinding(code, severity, *whose, said, told, section)
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #69484b21
+_LIKE_RECORD = r"[^a-z0-9]*(?:v?\s*=?\s*spf\s*[0-9]|spf2\.0)"
+
+
+def is_like_record(text: str) -> bool:
+    "Did somebody mean this for an SPF record?"
+    return bool(re.match(_LIKE_RECORD, text[:40], re.IGNORECASE))
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #70e8c4a7
 VERSION = re.compile(
@@ -359,29 +364,15 @@ VERSION = re.compile(
 )
 
 
-def is_like_record(text: str) -> bool:
-    "Did somebody mean this for an SPF record?"
-    return bool(
-        re.match(
-            r"[^a-z0-9]*(?:v?\s*=?\s*spf\s*[0-9]|spf2\.0)", text[:40], re.IGNORECASE
-        )
-    )
-
-
 def lint_version(findings: LintFindings) -> int:  # where the terms begin
     "Look at what a record begins with."
     text = findings.text
     if is_record(text):
         return 6
-    found = VERSION.match(text)
-    if found:
+    if found := VERSION.match(text):
         length = len(found[0]) + (found[0] == found[0].strip().lower() == "v=spf1")
-        findings.add(
-            "version",
-            f"it isn't taken for an SPF record, since it begins with {text[:length]!r}",
-            0,
-            length,
-        )
+        begin = f"since it begins with {text[:length]!r}"
+        findings.add("version", f"it isn't taken for an SPF record, {begin}", 0, length)
         return found.end()
     if re.match(r"spf2\.0", text, re.IGNORECASE):
         findings.add("sender-id", "it is a Sender ID record, and none for SPF", 0, 6)
@@ -389,52 +380,28 @@ def lint_version(findings: LintFindings) -> int:  # where the terms begin
         findings.add("not-spf", "it isn't an SPF record", 0, min(len(text), 12))
     return len(text)
 
-# %% ../../../nbs/spf/owner/01_lint.ipynb #26f41ada
+# %% ../../../nbs/spf/owner/01_lint.ipynb #4c5b232e
+_CYRILLIC = "\u0430\u0435\u043e\u0440\u0441\u0445\u0456\u03bf"  # and a Greek one
+_MARKS = "\uff1a\u02d0\uff1d\u2044\uff0f\u02dc\u223c\uff5e\uff0b"
 LOOKALIKES = {
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d", "-"),
     **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032", "'"),
     **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", '"'),
     **dict.fromkeys("\u00a0\u2002\u2003\u2009\u202f\u3000\t\r\n", " "),
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad", ""),
-    **dict(
-        zip("\u0430\u0435\u043e\u0440\u0441\u0445\u0456\u03bf", "aeopcxio", strict=True)
-    ),  # Cyrillic, and Greek
-    **dict(
-        zip(
-            "\uff1a\u02d0\uff1d\u2044\uff0f\u02dc\u223c\uff5e\uff0b",
-            "::=//~~~+",
-            strict=True,
-        )
-    ),
+    **dict(zip(_CYRILLIC, "aeopcxio", strict=True)),
+    **dict(zip(_MARKS, "::=//~~~+", strict=True)),
 }
 
 
-def lint_characters(findings: LintFindings) -> None:
-    "Look for what isn't visible ASCII, and for quotes."
-    for found in re.finditer(r"[^ -~]+|[\"']", findings.text):
-        run, place = found[0], found.start()
-        if run in "\"'":
-            findings.add("quote", f"a quote, {run}, is part of the text", place, 1)
-        elif any(
-            "\x80" <= char <= "\x9f" or "\udc80" <= char <= "\udcff" for char in run
-        ):
-            findings.add("look-alike", "bytes that are no text", place, len(run))
-        else:
-            name = f"U+{ord(run[0]):04X}"
-            like = LOOKALIKES.get(run[0])
-            seems = (
-                "that can't be seen"
-                if like == ""
-                else f"that looks like {like!r}"
-                if like
-                else "that isn't ASCII"
-            )
-            told = ascii_advice(findings.text, place) if like is None else ""
-            findings.add(
-                "look-alike", f"a character ({name}) {seems}", place, len(run), told
-            )
+def _seems(char: str) -> str:
+    "What a character seems to be that isn't ASCII."
+    like = LOOKALIKES.get(char)
+    if like is None:
+        return "that isn't ASCII"
+    return f"that looks like {like!r}" if like else "that can't be seen"
 
-
+# %% ../../../nbs/spf/owner/01_lint.ipynb #9d86f612
 def ascii_advice(text: str, place: int) -> str:
     "What would do for the word at this place, if it is a name in another script."
     word = re.split(r"[\s:=/]", text[:place])[-1] + re.split(r"[\s/]", text[place:])[0]
@@ -442,15 +409,34 @@ def ascii_advice(text: str, place: int) -> str:
     fine = name.isascii() and is_name(name) and "." in name
     return f"write the name in ASCII: {name}" if fine else ""
 
+# %% ../../../nbs/spf/owner/01_lint.ipynb #c83de1a6
+def lint_characters(findings: LintFindings) -> None:
+    "Look for what isn't visible ASCII, and for quotes."
+    for found in re.finditer(r"[^ -~]+|[\"']", findings.text):
+        run, place, size = found[0], found.start(), len(found[0])
+        if run in "\"'":
+            findings.add("quote", f"a quote, {run}, is part of the text", place, 1)
+        elif any(
+            "\x80" <= each <= "\x9f" or "\udc80" <= each <= "\udcff" for each in run
+        ):
+            findings.add("look-alike", "bytes that are no text", place, size)
+        else:
+            what = f"a character (U+{ord(run[0]):04X}) {_seems(run[0])}"
+            strange = LOOKALIKES.get(run[0]) is None
+            told = ascii_advice(findings.text, place) if strange else ""
+            findings.add("look-alike", what, place, size, told)
+
 # %% ../../../nbs/spf/owner/01_lint.ipynb #9c23a8a6
 class LintTerm:
     "A term, and what the parser makes of it."
 
     def __init__(self, text: str, place: int):
         self.text, self.place = text, place
-        bare = text.lstrip("+-~?")
-        self.name = re.split("[:=/]", bare, maxsplit=1)[0].lower()
-        self.sign, self.value = bare[len(self.name) :][:1], bare[len(self.name) + 1 :]
+        self.qualifier = text[:1] if text[:1] in QUALIFIERS else ""
+        self.bare = text.lstrip("+-~?")
+        self.name = re.split("[:=/]", self.bare, maxsplit=1)[0].lower()
+        behind = self.bare[len(self.name) :]
+        self.sign, self.value = behind[:1], behind[1:]
         self.record: Record | None = None
         self.error: RecordError | None = None
         try:
@@ -473,15 +459,11 @@ class LintTerm:
     @property
     def specs(self) -> Iterator[MacroString]:
         "The domain that it names."
-        record = self.record
-        named = [
-            self.term.domain if self.term else None,
-            record.redirect if record else None,
-            record.exp if record else None,
-        ]
-        return (spec for spec in named if spec)
+        term, record = self.term, self.record
+        modified = (record.redirect, record.exp) if record else ()
+        return (spec for spec in (term.domain if term else None, *modified) if spec)
 
-
+# %% ../../../nbs/spf/owner/01_lint.ipynb #87cb6248
 def lint_terms(text: str, begin: int = 6) -> Iterator[LintTerm]:
     "The terms of a record, from a place on."
     place = begin
@@ -493,10 +475,11 @@ def lint_terms(text: str, begin: int = 6) -> Iterator[LintTerm]:
 # %% ../../../nbs/spf/owner/01_lint.ipynb #61e9e233
 MECHANISMS = ("all", "include", "a", "mx", "ptr", "ip4", "ip6", "exists")
 MODIFIERS = ("redirect", "exp")
-IP_NAMES = {"ip": "", "ipv4": "4", "ipv6": "6", "ip4v": "4", "ip6v": "6", "ipv": "", "ipaddress": "", "ip-address": "", "ip5": "",
-            "ip-4": "4", "ip-6": "6", "ips": "", "ip4s": "4", "ip_4": "4", "ip_6": "6"}  # fmt: skip
+IP_NAMES = {"ip": "", "ipv4": "4", "ipv6": "6", "ip4v": "4", "ip6v": "6", "ipv": "",
+            "ipaddress": "", "ip-address": "", "ip5": "", "ip-4": "4", "ip-6": "6",
+            "ips": "", "ip4s": "4", "ip_4": "4", "ip_6": "6"}  # fmt: skip
 
-
+# %% ../../../nbs/spf/owner/01_lint.ipynb #aae83850
 def version_of(text: str) -> int:  # 4 or 6, or 0
     "The version of an address, with or without a prefix length behind it."
     try:
@@ -504,17 +487,15 @@ def version_of(text: str) -> int:  # 4 or 6, or 0
     except ValueError:
         return 0
 
-
+# %% ../../../nbs/spf/owner/01_lint.ipynb #b020577a
 def near_word(word: str, words: Iterable[str]) -> str:
     "The one of the words that a slip of the pen makes this of, or nothing."
     from difflib import get_close_matches
 
+    if len(word) < 3 or word in words:
+        return ""
     letters = [each for each in words if len(each) > 2]
-    return (
-        next(iter(get_close_matches(word[:20], letters, 1, 0.72)), "")
-        if len(word) > 2 and word not in words
-        else ""
-    )
+    return next(iter(get_close_matches(word[:20], letters, 1, 0.72)), "")
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #24b53447
 def is_fine(text: str) -> bool:
@@ -522,6 +503,8 @@ def is_fine(text: str) -> bool:
     term = LintTerm(text, 0)
     return term.error is None and (term.directive or term.name in MODIFIERS)
 
+# %% ../../../nbs/spf/owner/01_lint.ipynb #c8436f27
+_Meant = tuple[str, str, str]  # a code, what is wrong, and what would do
 
 GLUED_NETWORK = re.compile(
     r"(ip[46]:[0-9a-f.:/]{3,60}?)((?:ip4|ip6|a|mx|include|exists):.{1,300})",
@@ -533,120 +516,75 @@ GLUED = re.compile(
 )
 
 
-def lint_error(findings: LintFindings, term: LintTerm, more: bool) -> None:
-    """Say what was meant by a term that can't be taken apart. Is there a piece behind
-    it that is none either?"""
-
-    def say(code: str, what: str, advice: str = "") -> None:
-        findings.add(code, what, term.place, len(term.text), advice)
-
-    if any(not char.isascii() for char in term.text) or set("\"'") & set(term.text):
-        return  # told already
+def _separator_slip(term: LintTerm) -> _Meant | None:
+    "Two terms that have become one."
     pieces = [piece for piece in re.split("[,;]", term.text) if piece]
     if re.search("[,;]", term.text) and (not pieces or all(map(is_fine, pieces))):
-        say("separator", f"{term.text} has a comma or a semicolon in it")
-    elif (
-        glued := GLUED.fullmatch(term.text) or GLUED_NETWORK.fullmatch(term.text)
-    ) and is_fine(glued[1]):
-        say(
-            "separator",
-            f"there is no blank before {glued[2]}",
-            f"write {glued[1]} {glued[2]}",
-        )
-    elif term.name in MECHANISMS and term.sign == ":" and not term.value:
-        say(
-            "space-after-colon" if more else "syntax",
-            f"there is nothing behind {term.text}",
-        )
-    elif term.name in MODIFIERS and term.sign == "=" and not term.value:
-        say("syntax", f"there is nothing behind {term.text}")
-    elif (
-        not lint_slip(say, term) and not lint_name(say, term, findings.domain)
-    ) and term.error:
-        place, length = faulty_part(f"v=spf1 {term.text}", term.error)
-        macro = re.search(r"%(?![{%_-])", term.text)
-        told = (
-            "a macro has braces, as in %{i}, and a per cent sign is %%" if macro else ""
-        )
-        findings.add("syntax", str(term.error), term.place + place - 7, length, told)
+        return "separator", f"{term.text} has a comma or a semicolon in it", ""
+    glued = GLUED.fullmatch(term.text) or GLUED_NETWORK.fullmatch(term.text)
+    if glued and is_fine(glued[1]):
+        what = f"there is no blank before {glued[2]}"
+        return "separator", what, f"write {glued[1]} {glued[2]}"
+    return None
 
-
-def lint_slip(say: Callable[[str, str, str], None], term: LintTerm) -> bool:
-    "Say what was meant, if it is one of the slips that we know."
-    bare = term.text.lstrip("+-~?")
-    qualifier = term.text[:1] if term.text[:1] in QUALIFIERS else ""
-    if term.text in QUALIFIERS:
-        say("sign-alone", f"{term.text} stands there alone", "")
-    elif re.fullmatch(r"=?all?[-+~?=.,]*", bare, re.IGNORECASE):
-        say("mechanism-typo", f"{term.text} is no mechanism", f"perhaps {qualifier}all")
-    elif version_of(bare):
-        say(
-            "bare-address",
-            f"{bare} stands there alone",
-            f"write {qualifier}ip{version_of(bare)}:{bare}",
-        )
-    elif term.name in IP_NAMES and term.sign:
-        version = IP_NAMES[term.name] or version_of(term.value) or 4
-        say(
-            "ip-mechanism",
-            f"there is no mechanism {term.name}",
-            f"write {qualifier}ip{version}:{term.value}",
-        )
-    elif term.name in MODIFIERS and term.sign == ":":
-        say(
-            "modifier-as-mechanism",
-            f"{term.name} is a modifier",
-            f"write {term.name}={term.value}",
-        )
-    elif "://" in term.value or term.value.startswith("//") and term.sign == ":":
-        say("url", f"{term.value} is no domain", "")
-    elif term.name in ("ip4", "ip6"):
-        lint_network_error(say, term, qualifier)
-    elif term.name in MECHANISMS and version_of(term.value):
-        version = version_of(term.value)
-        say(
-            "address-in-name",
-            f"{term.value} is an address",
-            f"write {qualifier}ip{version}:{term.value}",
-        )
-    elif term.name.partition(".")[0] in ("include", "exists") and "." in term.name:
-        name, _, rest = bare.partition(".")
-        say(
-            "mechanism-typo",
-            f"there is no mechanism {name} without a colon",
-            f"write {qualifier}{name}:{rest}",
-        )
-    elif (name := near_word(term.name, MECHANISMS)) and term.name not in MODIFIERS:
-        say(
-            "mechanism-typo",
-            f"there is no mechanism {term.name}",
-            f"perhaps {qualifier}{name}{term.sign}{term.value}",
-        )
-    else:
-        return False
-    return True
-
-
-def lint_name(
-    say: Callable[[str, str, str], None],
+# %% ../../../nbs/spf/owner/01_lint.ipynb #3ee8e9fd
+def _empty_slip(
     term: LintTerm,
-    domain: str,  # whose record
-) -> bool:
-    "Say what was meant by a name that is none, or that stands where none can."
-    bare = term.text.lstrip("+-~?")
-    qualifier = term.text[:1] if term.text[:1] in QUALIFIERS else ""
-    begins = f"{qualifier}{term.name}{term.sign}"
-    if re.fullmatch(r"(?:[\w-]+\.)+[a-z]{2,63}\.?", bare, re.IGNORECASE | re.ASCII):
-        told = f"write {qualifier}a:{bare}, or {qualifier}include:{bare} for a provider"
-        say("bare-name", f"{bare} stands there alone", told)
-    elif found := re.fullmatch(r"((?:[\w-]+\.)+[\w-]+):\d+", term.value, re.ASCII):
-        say("port", f"{term.value} has a port behind it", f"write {begins}{found[1]}")
-    elif re.fullmatch(r"[\w-]+", term.value, re.ASCII) and term.sign in (":", "="):
-        told = f"perhaps {begins}{term.value}.{domain}" if domain else ""
-        say("single-label", f"{term.value} is no whole domain name", told)
-    else:
-        return False
-    return True
+    more: bool,  # is there a piece behind it that is no term either?
+) -> _Meant | None:
+    "A term that ends before it has named anything."
+    what = f"there is nothing behind {term.text}"
+    if term.name in MECHANISMS and term.sign == ":" and not term.value:
+        return "space-after-colon" if more else "syntax", what, ""
+    if term.name in MODIFIERS and term.sign == "=" and not term.value:
+        return "syntax", what, ""
+    if term.text in QUALIFIERS:
+        return "sign-alone", f"{term.text} stands there alone", ""
+    return None
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #ec8c2b7c
+def _mechanism_slip(term: LintTerm) -> _Meant | None:
+    "A mechanism whose name has a slip in it, or that takes no address."
+    sign = term.qualifier
+    if term.name in MECHANISMS and (version := version_of(term.value)):
+        told = f"write {sign}ip{version}:{term.value}"
+        return "address-in-name", f"{term.value} is an address", told
+    if term.name.partition(".")[0] in ("include", "exists") and "." in term.name:
+        name, _, rest = term.bare.partition(".")
+        what = f"there is no mechanism {name} without a colon"
+        return "mechanism-typo", what, f"write {sign}{name}:{rest}"
+    if (name := near_word(term.name, MECHANISMS)) and term.name not in MODIFIERS:
+        told = f"perhaps {sign}{name}{term.sign}{term.value}"
+        return "mechanism-typo", f"there is no mechanism {term.name}", told
+    return None
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #f519baa0
+def lint_slip(term: LintTerm) -> _Meant | None:
+    "What was meant, if it is one of the slips that we know."
+    bare, sign = term.bare, term.qualifier
+    if re.fullmatch(r"=?all?[-+~?=.,]*", bare, re.IGNORECASE):
+        return "mechanism-typo", f"{term.text} is no mechanism", f"perhaps {sign}all"
+    if version := version_of(bare):
+        told = f"write {sign}ip{version}:{bare}"
+        return "bare-address", f"{bare} stands there alone", told
+    if term.name in IP_NAMES and term.sign:
+        kind = IP_NAMES[term.name] or version_of(term.value) or 4
+        told = f"write {sign}ip{kind}:{term.value}"
+        return "ip-mechanism", f"there is no mechanism {term.name}", told
+    if meant := _value_slip(term):
+        return meant
+    network = term.name in ("ip4", "ip6")
+    return lint_network_error(term) if network else _mechanism_slip(term)
+
+
+def _value_slip(term: LintTerm) -> _Meant | None:
+    "A modifier with a colon, or the address of a website."
+    if term.name in MODIFIERS and term.sign == ":":
+        told = f"write {term.name}={term.value}"
+        return "modifier-as-mechanism", f"{term.name} is a modifier", told
+    if "://" in term.value or (term.value.startswith("//") and term.sign == ":"):
+        return "url", f"{term.value} is no domain", ""
+    return None
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #912bc39c
 MEANT = 8  # networks that are worth saying
@@ -665,25 +603,6 @@ def meant_networks(
     return found if len(found) <= MEANT else []
 
 
-def _meant(piece: str) -> list[str]:
-    low, dash, high = piece.partition("-")
-    if dash:
-        last = (
-            high if "." in high or ":" in high else f"{low.rpartition('.')[0]}.{high}"
-        )
-        return _range(low, last)
-    if short := re.fullmatch(r"(\d+(?:\.\d+){1,2})(?:\.\*)*\.?(/\d+)?", piece):
-        numbers = short[1].split(".")
-        whole = ".".join([*numbers, *["0"] * (4 - len(numbers))])
-        return [str(ip_network(f"{whole}{short[2] or f'/{8 * len(numbers)}'}", False))]
-    address, slash, length = piece.partition("/")
-    if "." in address and ":" not in address.rpartition(":")[0]:
-        numbers = address.partition(":")[0].split(".")
-        address = ".".join(str(int(number)) for number in numbers)
-    network = ip_network(f"{address}{slash}{length.partition('/')[0]}", False)
-    return [f"{network}" if network.prefixlen < network.max_prefixlen else address]
-
-
 def _range(low: str, high: str) -> list[str]:
     first, last = ip_address(low), ip_address(high)
     if first.version != last.version:
@@ -691,139 +610,134 @@ def _range(low: str, high: str) -> list[str]:
     networks = islice(summarize_address_range(first, last), MEANT + 1)
     return [str(each).removesuffix("/32").removesuffix("/128") for each in networks]
 
-# %% ../../../nbs/spf/owner/01_lint.ipynb #bb43dd9b
-def lint_network_error(
-    say: Callable[[str, str, str], None], term: LintTerm, qualifier: str
-) -> None:
-    "Say what is wrong with an ip4 or ip6."
-    version = version_of(term.value)
+# %% ../../../nbs/spf/owner/01_lint.ipynb #29cc66d8
+def _meant(piece: str) -> list[str]:
+    "The networks of one piece: a range, the beginning of an address, or a network."
+    low, dash, high = piece.partition("-")
+    if dash:
+        whole = "." in high or ":" in high
+        return _range(low, high if whole else f"{low.rpartition('.')[0]}.{high}")
+    if short := re.fullmatch(r"(\d+(?:\.\d+){1,2})(?:\.\*)*\.?(/\d+)?", piece):
+        numbers = short[1].split(".")
+        begun = ".".join([*numbers, *["0"] * (4 - len(numbers))])
+        return [str(ip_network(f"{begun}{short[2] or f'/{8 * len(numbers)}'}", False))]
+    address, slash, length = piece.partition("/")
+    if "." in address and ":" not in address.rpartition(":")[0]:
+        numbers = address.partition(":")[0].split(".")
+        address = ".".join(str(int(number)) for number in numbers)
+    network = ip_network(f"{address}{slash}{length.partition('/')[0]}", False)
+    return [f"{network}" if network.prefixlen < network.max_prefixlen else address]
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #f8bc3319
+def lint_network_error(term: LintTerm) -> _Meant:
+    "What is wrong with an ip4 or ip6, and what was meant."
+    value, sign, version = term.value, term.qualifier, version_of(term.value)
     if version and str(version) != term.name[2]:
-        say(
-            "wrong-family",
-            f"{term.value} is an address of IPv{version}",
-            f"write {qualifier}ip{version}:{term.value}",
-        )
-    elif term.value and re.fullmatch(
-        r"(?:[\w-]+\.)+[a-z][\w-]*", term.value, re.IGNORECASE
-    ):
-        say(
-            "name-in-network",
-            f"{term.value} is a name",
-            f"write {qualifier}a:{term.value}",
-        )
-    elif not term.sign:
+        told = f"write {sign}ip{version}:{value}"
+        return "wrong-family", f"{value} is an address of IPv{version}", told
+    if re.fullmatch(r"(?:[\w-]+\.)+[a-z][\w-]*", value, re.IGNORECASE):
+        return "name-in-network", f"{value} is a name", f"write {sign}a:{value}"
+    if not term.sign:
         told = f"write {term.text}: and an address, without a blank"
-        say("network", f"there is no address behind {term.text}", told)
-    else:
-        meant = " ".join(
-            f"{qualifier}{term.name}:{each}" for each in meant_networks(term.value)
-        )
-        told = f"perhaps {meant}" if meant else ""
-        why = term.error.message if term.error else "no network"
-        say("network", f"{term.text}: {why}", told)
+        return "network", f"there is no address behind {term.text}", told
+    meant = " ".join(f"{sign}{term.name}:{each}" for each in meant_networks(value))
+    why = term.error.message if term.error else "no network"
+    return "network", f"{term.text}: {why}", f"perhaps {meant}" if meant else ""
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #1b27745e
+def lint_name(
+    term: LintTerm,
+    domain: str,  # whose record
+) -> _Meant | None:
+    "What was meant by a name that is none, or that stands where none can."
+    bare, sign, value = term.bare, term.qualifier, term.value
+    begins = f"{sign}{term.name}{term.sign}"
+    if re.fullmatch(r"(?:[\w-]+\.)+[a-z]{2,63}\.?", bare, re.IGNORECASE | re.ASCII):
+        told = f"write {sign}a:{bare}, or {sign}include:{bare} for a provider"
+        return "bare-name", f"{bare} stands there alone", told
+    if found := re.fullmatch(r"((?:[\w-]+\.)+[\w-]+):\d+", value, re.ASCII):
+        return "port", f"{value} has a port behind it", f"write {begins}{found[1]}"
+    if re.fullmatch(r"[\w-]+", value, re.ASCII) and term.sign in (":", "="):
+        told = f"perhaps {begins}{value}.{domain}" if domain else ""
+        return "single-label", f"{value} is no whole domain name", told
+    return None
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #6685819f
+def lint_error(
+    findings: LintFindings,
+    term: LintTerm,
+    more: bool,  # is there a piece behind it that is no term either?
+) -> None:
+    "Say what was meant by a term that can't be taken apart."
+    if any(not char.isascii() for char in term.text) or set("\"'") & set(term.text):
+        return  # told already
+    meant = (
+        _separator_slip(term)
+        or _empty_slip(term, more)
+        or lint_slip(term)
+        or lint_name(term, findings.domain)
+    )
+    if meant:
+        code, what, advice = meant
+        findings.about(code, term, what, advice)
+    elif term.error:
+        place, length = faulty_part(f"v=spf1 {term.text}", term.error)
+        percent = "a macro has braces, as in %{i}, and a per cent sign is %%"
+        told = percent if re.search(r"%(?![{%_-])", term.text) else ""
+        findings.add("syntax", str(term.error), term.place + place - 7, length, told)
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #e15f267f
 def lint_modifier(findings: LintFindings, term: LintTerm) -> None:
     "Look at a modifier."
-    size = len(term.text)
     if term.name in MODIFIERS:
         return
+    unknown = f"{term.name} is a modifier that nobody knows"
+    no_mechanism = f"{term.text} is a modifier that nobody knows, and no mechanism"
     if term.name in (*MECHANISMS, *IP_NAMES):
         version = IP_NAMES.get(term.name, "-")
-        name = (
-            term.name
-            if version == "-"
-            else f"ip{version or version_of(term.value) or 4}"
-        )
-        what = f"{term.text} is a modifier that nobody knows, and no mechanism"
-        findings.add(
-            "mechanism-as-modifier",
-            what,
-            term.place,
-            size,
-            f"write {name}:{term.value}",
-        )
+        name = f"ip{version or version_of(term.value) or 4}"
+        name = term.name if version == "-" else name
+        told = f"write {name}:{term.value}"
+        findings.about("mechanism-as-modifier", term, no_mechanism, told)
     elif term.name == "v":
-        findings.add(
-            "record-in-record",
-            f"{term.text} in the middle is where another record begins",
-            term.place,
-            size,
-        )
+        what = f"{term.text} in the middle is where another record begins"
+        findings.about("record-in-record", term, what)
     elif name := near_word(term.name, MODIFIERS):
-        what = f"{term.name} is a modifier that nobody knows"
-        findings.add(
-            "modifier-typo",
-            what,
-            term.place,
-            size,
-            f"perhaps {name}={term.value}; as it is, everybody passes over it",
-        )
+        told = f"perhaps {name}={term.value}; as it is, everybody passes over it"
+        findings.about("modifier-typo", term, unknown, told)
     elif name := near_word(term.name, MECHANISMS):
-        what = f"{term.text} is a modifier that nobody knows, and no mechanism"
-        findings.add(
-            "mechanism-as-modifier",
-            what,
-            term.place,
-            size,
-            f"perhaps {name}:{term.value}",
-        )
+        told = f"perhaps {name}:{term.value}"
+        findings.about("mechanism-as-modifier", term, no_mechanism, told)
     else:
-        findings.add(
-            "unknown-modifier",
-            f"{term.name} is a modifier that nobody knows",
-            term.place,
-            size,
-        )
+        findings.about("unknown-modifier", term, unknown)
 
-# %% ../../../nbs/spf/owner/01_lint.ipynb #e8bb57f0
-def lint_directive(findings: LintFindings, term: LintTerm) -> None:
-    "Look at a term that the parser has taken."
-    place, size = term.place, len(term.text)
-    if term.name == "ptr":
-        findings.add("ptr", "ptr is slow and not reliable", place, size)
-    for spec in term.specs:
-        if "p" in spec.letters:
-            findings.add(
-                "p-macro", f"{term.text} needs the client's name by PTR", place, size
-            )
-        if "h" in spec.letters:
-            findings.add(
-                "helo-macro", f"{term.text} needs the name in HELO", place, size
-            )
-        if "@" in spec.text or "://" in spec.text:
-            code, thing = (
-                ("url", "a URL")
-                if "://" in spec.text
-                else ("mail-address", "a mail address")
-            )
-            findings.add(code, f"{spec.text} is {thing}", place, size)
-        if (
-            term.name in ("include", "redirect")
-            and spec.plain
-            and is_same(spec.plain, findings.domain)
-        ):
-            findings.add(
-                "includes-itself",
-                f"{term.text} leads to the record that it stands in",
-                place,
-                size,
-            )
-        if spec.plain and re.search("[,;]", spec.plain):
-            findings.add(
-                "separator", f"{spec.plain} is taken for one name", place, size
-            )
-        elif spec.plain and "*" in spec.plain:
-            findings.add("wildcard", f"{spec.plain} has a star in it", place, size)
-    block = term.block
-    if block and any(is_inside(block, private) for private in PRIVATE):
-        what = f"{term.text} is a network of addresses that nobody sees from outside"
-        findings.add("private-network", what, place, size)
-    if block and int(ip_address(term.value.partition("/")[0])) != block.first:
-        advice = f"only the bits under the mask count: write ip{block.version}:{block}"
-        findings.add("host-bits", f"{term.text} means {block}", place, size, advice)
+# %% ../../../nbs/spf/owner/01_lint.ipynb #cfbe6c44
+def is_same(name: str, domain: str) -> bool:
+    "Are these the same domain?"
+    return name.removesuffix(".").lower() == domain.removesuffix(".").lower()
 
+# %% ../../../nbs/spf/owner/01_lint.ipynb #6cc6eddf
+def _lint_spec(findings: LintFindings, term: LintTerm, spec: MacroString) -> None:
+    "Look at the domain that a term names."
+    text, plain = spec.text, spec.plain
+    if "p" in spec.letters:
+        findings.about("p-macro", term, f"{term.text} needs the client's name by PTR")
+    if "h" in spec.letters:
+        findings.about("helo-macro", term, f"{term.text} needs the name in HELO")
+    if "://" in text:
+        findings.about("url", term, f"{text} is a URL")
+    elif "@" in text:
+        findings.about("mail-address", term, f"{text} is a mail address")
+    leads = term.name in ("include", "redirect")
+    if leads and plain and is_same(plain, findings.domain):
+        what = f"{term.text} leads to the record that it stands in"
+        findings.about("includes-itself", term, what)
+    if plain and re.search("[,;]", plain):
+        findings.about("separator", term, f"{plain} is taken for one name")
+    elif plain and "*" in plain:
+        findings.about("wildcard", term, f"{plain} has a star in it")
 
+# %% ../../../nbs/spf/owner/01_lint.ipynb #e3579056
 PRIVATE = [
     address_block(address, prefix)
     for address, prefix in (
@@ -848,82 +762,26 @@ def is_inside(block: AddressBlock, other: AddressBlock) -> bool:
     )
 
 
-def is_same(name: str, domain: str) -> bool:
-    "Are these the same domain?"
-    return name.removesuffix(".").lower() == domain.removesuffix(".").lower()
-
-# %% ../../../nbs/spf/owner/01_lint.ipynb #944fd77a
-WIDE_PREFIX = {
-    4: 16,
-    6: 32,
-}  # bits of a prefix; what has fewer is more than any one owner's mail comes from
-
-
-def lint_width(findings: LintFindings, terms: list[LintTerm]) -> None:
-    "Look for networks that are very large, alone or together, of terms that let pass."
-    passing = [
-        term for term in terms if term.directive and qualified(term.text) == "pass"
-    ]
-    for term in passing:
-        block, size = term.block, len(term.text)
-        if block and 0 < block.prefix < WIDE_PREFIX[block.version]:
-            many = f"2^{bits_of(block.version) - block.prefix}"
-            findings.add(
-                "wide-network",
-                f"{term.text} lets {many} addresses pass",
-                term.place,
-                size,
-            )
-        for version, mask in (
-            ((4, term.term.mask4), (6, term.term.mask6))
-            if term.name in ("a", "mx") and term.term
-            else ()
-        ):
-            if mask == 0:
-                findings.add(
-                    "pass-all",
-                    f"{term.text} lets all of IPv{version} pass",
-                    term.place,
-                    size,
-                )
-            elif mask.bit_count() < WIDE_PREFIX[version]:
-                findings.add(
-                    "wide-network",
-                    f"{term.text} lets networks of /{mask.bit_count()} pass",
-                    term.place,
-                    size,
-                )
-    for version in (4, 6):
-        blocks = [
-            (term.block, term)
-            for term in passing
-            if term.block and term.block.version == version
-        ]
-        if last := completing([block for block, _ in blocks], bits_of(version)):
-            term = blocks[last - 1][1]
-            rest = "" if last == 1 else " with those before it"
-            findings.add(
-                "pass-all",
-                f"{term.text}{rest} lets all of IPv{version} pass",
-                term.place,
-                len(term.text),
-            )
+def _lint_block(findings: LintFindings, term: LintTerm, block: AddressBlock) -> None:
+    "Look at a network."
+    if any(is_inside(block, private) for private in PRIVATE):
+        what = f"{term.text} is a network of addresses that nobody sees from outside"
+        findings.about("private-network", term, what)
+    if int(ip_address(term.value.partition("/")[0])) != block.first:
+        told = f"only the bits under the mask count: write ip{block.version}:{block}"
+        findings.about("host-bits", term, f"{term.text} means {block}", told)
 
 
-def completing(blocks: list[AddressBlock], bits: int) -> int:
-    """How many networks it takes, from the first on, until all addresses are in them; 0
-    if they never are."""
-    if not covers(blocks, bits):
-        return 0
-    low, high = 1, len(blocks)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (
-            (low, middle) if covers(blocks[:middle], bits) else (middle + 1, high)
-        )
-    return low
+def lint_directive(findings: LintFindings, term: LintTerm) -> None:
+    "Look at a term that the parser has taken."
+    if term.name == "ptr":
+        findings.about("ptr", term, "ptr is slow and not reliable")
+    for spec in term.specs:
+        _lint_spec(findings, term, spec)
+    if block := term.block:
+        _lint_block(findings, term, block)
 
-
+# %% ../../../nbs/spf/owner/01_lint.ipynb #f13e52eb
 def covers(blocks: list[AddressBlock], bits: int) -> bool:
     "Are all addresses in these networks?"
     reached = 0
@@ -933,52 +791,63 @@ def covers(blocks: list[AddressBlock], bits: int) -> bool:
         reached = max(reached, block.last + 1)
     return reached >= 1 << bits
 
-# %% ../../../nbs/spf/owner/01_lint.ipynb #eb92d634
-def lint_repeats(findings: LintFindings, terms: list[LintTerm]) -> None:
-    """Look for terms that stand there twice, and for networks inside of others before
-    them."""
-    seen: dict[str, LintTerm] = {}
-    networks: dict[
-        tuple[int, int, int], LintTerm
-    ] = {}  # by version, prefix and first address
-    for term in terms:
-        key = f"{term.name}{term.sign}{term.value}".lower()
-        block, size = term.block, len(term.text)
-        if (
-            (term.directive or term.name in MODIFIERS)
-            and key in seen
-            and term.name != "all"
-        ):
-            code = "modifier-twice" if term.name in MODIFIERS else "duplicate"
-            findings.add(code, f"{term.text} stands there already", term.place, size)
-        elif block and (larger := holder(networks, block)):
-            findings.add(
-                "covered-network",
-                f"{term.text} is inside {larger.text}, which stands before it",
-                term.place,
-                size,
-            )
-        elif term.name in MODIFIERS and any(
-            each.name == term.name for each in seen.values()
-        ):
-            findings.add(
-                "modifier-twice", f"{term.name} stands there already", term.place, size
-            )
-        seen.setdefault(key, term)
-        if block:
-            networks.setdefault((block.version, block.prefix, block.first), term)
-    inner = [(term, block) for term in terms if (block := term.block)]
-    for term, block in inner:
-        larger = holder(networks, block, proper=True)
-        if (
-            larger
-            and larger.place > term.place
-            and qualified(larger.text) == qualified(term.text)
-        ):
-            what = f"{term.text} is inside {larger.text}, which says the same"
-            findings.add("covered-network", what, term.place, len(term.text))
+# %% ../../../nbs/spf/owner/01_lint.ipynb #eb9cf4ad
+def completing(blocks: list[AddressBlock], bits: int) -> int:
+    """How many networks it takes, from the first on, until all addresses are in them; 0
+    if they never are."""
+    if not covers(blocks, bits):
+        return 0
+    low, high = 1, len(blocks)
+    while low < high:
+        middle = (low + high) // 2
+        if covers(blocks[:middle], bits):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #c365e41b
+# bits of a prefix; what has fewer is more than any one owner's mail comes from
+WIDE_PREFIX = {4: 16, 6: 32}
 
 
+def _lint_masks(findings: LintFindings, term: LintTerm) -> None:
+    "Look at the prefix lengths behind `a` or `mx`."
+    if term.name not in ("a", "mx") or not term.term:
+        return
+    for version, mask in ((4, term.term.mask4), (6, term.term.mask6)):
+        if mask == 0:
+            findings.about(
+                "pass-all", term, f"{term.text} lets all of IPv{version} pass"
+            )
+        elif mask.bit_count() < WIDE_PREFIX[version]:
+            what = f"{term.text} lets networks of /{mask.bit_count()} pass"
+            findings.about("wide-network", term, what)
+
+
+def lint_width(findings: LintFindings, terms: list[LintTerm]) -> None:
+    "Look for networks that are very large, alone or together, of terms that let pass."
+    passing = [
+        term for term in terms if term.directive and qualified(term.text) == "pass"
+    ]
+    for term in passing:
+        block = term.block
+        if block and 0 < block.prefix < WIDE_PREFIX[block.version]:
+            many = f"2^{bits_of(block.version) - block.prefix}"
+            findings.about(
+                "wide-network", term, f"{term.text} lets {many} addresses pass"
+            )
+        _lint_masks(findings, term)
+    for version in (4, 6):
+        some = [(each.block, each) for each in passing if each.block]
+        blocks = [(block, each) for block, each in some if block.version == version]
+        if last := completing([block for block, _ in blocks], bits_of(version)):
+            term = blocks[last - 1][1]
+            rest = "" if last == 1 else " with those before it"
+            what = f"{term.text}{rest} lets all of IPv{version} pass"
+            findings.about("pass-all", term, what)
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #b3ea17eb
 def holder(
     networks: dict[tuple[int, int, int], LintTerm],
     block: AddressBlock,
@@ -993,89 +862,87 @@ def holder(
     )
     return next((networks[key] for key in keys if key in networks), None)
 
-# %% ../../../nbs/spf/owner/01_lint.ipynb #a9ee8940
-def lint_end(findings: LintFindings, terms: list[LintTerm]) -> None:
-    "Look at `all`, at what stands behind it, and at a redirect."
-    ends = (
-        (number, term)
-        for number, term in enumerate(terms)
-        if term.directive and term.name == "all"
-    )
-    number, last = next(ends, (len(terms), None))
-    behind = [term for term in terms[number + 1 :] if term.directive]
+# %% ../../../nbs/spf/owner/01_lint.ipynb #eb92d634
+def lint_repeats(findings: LintFindings, terms: list[LintTerm]) -> None:
+    """Look for terms that stand there twice, and for networks inside of others before
+    them."""
+    seen: dict[str, str] = {}  # names, by name, sign and value
+    networks: dict[tuple[int, int, int], LintTerm] = {}
+    for term in terms:
+        key = f"{term.name}{term.sign}{term.value}".lower()
+        block, modifier = term.block, term.name in MODIFIERS
+        again = key in seen and term.name != "all"
+        if again and (term.directive or modifier):
+            code = "modifier-twice" if modifier else "duplicate"
+            findings.about(code, term, f"{term.text} stands there already")
+        elif block and (larger := holder(networks, block)):
+            what = f"{term.text} is inside {larger.text}, which stands before it"
+            findings.about("covered-network", term, what)
+        elif modifier and term.name in seen.values():
+            findings.about("modifier-twice", term, f"{term.name} stands there already")
+        seen.setdefault(key, term.name)
+        if block:
+            networks.setdefault((block.version, block.prefix, block.first), term)
+    _lint_inside(findings, terms, networks)
+
+
+def _lint_inside(
+    findings: LintFindings,
+    terms: list[LintTerm],
+    networks: dict[tuple[int, int, int], LintTerm],
+) -> None:
+    "Look for networks inside of others behind them that say the same."
+    for term in terms:
+        larger = holder(networks, term.block, proper=True) if term.block else None
+        if not larger or larger.place <= term.place:
+            continue
+        if qualified(larger.text) == qualified(term.text):
+            what = f"{term.text} is inside {larger.text}, which says the same"
+            findings.about("covered-network", term, what)
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #82d549b2
+def _lint_all(findings: LintFindings, last: LintTerm) -> None:
+    "Look at what a record says about everybody else."
+    code, says = {
+        "pass": ("pass-all", "lets everybody pass"),
+        "neutral": ("neutral-all", "says nothing about all others"),
+        "softfail": ("softfail-all", "lets mail of others through, with a mark"),
+    }.get(qualified(last.text), ("", ""))
+    if code:
+        findings.about(code, last, f"{last.text} {says}")
+
+
+def _lint_behind(
+    findings: LintFindings, last: LintTerm, behind: list[LintTerm]
+) -> None:
+    "Look at the directives behind an `all`."
     if behind:
         span = behind[-1].place + len(behind[-1].text) - behind[0].place
         count = f"{len(behind)} terms stand" if len(behind) > 1 else "a term stands"
-        findings.add(
-            "behind-all",
-            f"{count} behind {last.text if last else ''}",
-            behind[0].place,
-            span,
-        )
-    redirect = next(
-        (term for term in terms if term.name == "redirect" and term.sign == "="), None
-    )
-    if last and redirect:
-        told = f"{redirect.text} counts for nothing beside {last.text}"
-        findings.add("redirect-ignored", told, redirect.place, len(redirect.text))
-    if last:
-        code = {
-            "pass": "pass-all",
-            "neutral": "neutral-all",
-            "softfail": "softfail-all",
-        }.get(qualified(last.text))
-        meaning = {
-            "pass-all": f"{last.text} lets everybody pass",
-            "neutral-all": f"{last.text} says nothing about all others",
-            "softfail-all": f"{last.text} lets mail of others through, with a mark",
-        }
-        if code:
-            findings.add(code, meaning[code], last.place, len(last.text))
-    elif not redirect and not any(term.error for term in terms):
-        findings.add(
-            *(
-                ("no-all", "it has no all at its end")
-                if terms
-                else ("empty", "it has no terms")
-            )
-        )
-
-# %% ../../../nbs/spf/owner/01_lint.ipynb #53ea2e9c
-STRING, ANSWER = (
-    255,
-    450,
-)  # bytes: of a string in a TXT record, and of a name with its records (RFC 7208, section 3.4)
-NEAR_LOOKUPS = LOOKUP_LIMIT - 1  # lookups from which on a warning is due
+        what = f"{count} behind {last.text}"
+        findings.add("behind-all", what, behind[0].place, span)
 
 
-def lint_amounts(findings: LintFindings, terms: list[LintTerm]) -> None:
-    "Count terms that ask, and bytes."
-    asking = [
-        term
-        for term in reached(terms)
-        if term.name in ("include", "a", "mx", "ptr", "exists", "redirect")
+def lint_end(findings: LintFindings, terms: list[LintTerm]) -> None:
+    "Look at `all`, at what stands behind it, and at a redirect."
+    ends = [
+        at for at, each in enumerate(terms) if each.directive and each.name == "all"
     ]
-    if len(asking) > LOOKUP_LIMIT:
-        over = asking[LOOKUP_LIMIT]
-        findings.add(
-            "too-many-lookups",
-            f"{len(asking)} terms ask DNS, and {LOOKUP_LIMIT} may",
-            over.place,
-            len(over.text),
-        )
-    elif len(asking) >= NEAR_LOOKUPS:
-        findings.add(
-            "near-lookup-limit", f"{len(asking)} terms ask DNS, and {LOOKUP_LIMIT} may"
-        )
-    size = len(findings.text.encode("utf-8", "surrogateescape"))
-    if size + len(findings.domain) > ANSWER:
-        findings.add(
-            "too-long", f"it has {size} bytes; with its name, {ANSWER} are safe"
-        )
-    elif size > STRING:
-        findings.add("long", f"it has {size} bytes, and a string has room for {STRING}")
+    leads = [each for each in terms if each.name == "redirect" and each.sign == "="]
+    if ends:
+        last = terms[ends[0]]
+        behind = [each for each in terms[ends[0] + 1 :] if each.directive]
+        _lint_behind(findings, last, behind)
+        for redirect in leads[:1]:
+            told = f"{redirect.text} counts for nothing beside {last.text}"
+            findings.about("redirect-ignored", redirect, told)
+        _lint_all(findings, last)
+    elif not terms:
+        findings.add("empty", "it has no terms")
+    elif not leads and not any(term.error for term in terms):
+        findings.add("no-all", "it has no all at its end")
 
-
+# %% ../../../nbs/spf/owner/01_lint.ipynb #d3a18aeb
 def reached(terms: list[LintTerm]) -> list[LintTerm]:
     """The terms that can have their turn: those up to an `all`, and without one the
     redirect, last."""
@@ -1090,6 +957,28 @@ def reached(terms: list[LintTerm]) -> list[LintTerm]:
         for term in terms
         if term.name == "redirect" and term.sign == "=" and term.error is None
     ]
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #ec032cf6
+# bytes: of a string in a TXT record, and of a name with its records (section 3.4)
+STRING, ANSWER = 255, 450
+NEAR_LOOKUPS = LOOKUP_LIMIT - 1  # lookups from which on a warning is due
+_ASKING = ("include", "a", "mx", "ptr", "exists", "redirect")
+
+
+def lint_amounts(findings: LintFindings, terms: list[LintTerm]) -> None:
+    "Count terms that ask, and bytes."
+    asking = [term for term in reached(terms) if term.name in _ASKING]
+    what = f"{len(asking)} terms ask DNS, and {LOOKUP_LIMIT} may"
+    if len(asking) > LOOKUP_LIMIT:
+        findings.about("too-many-lookups", asking[LOOKUP_LIMIT], what)
+    elif len(asking) >= NEAR_LOOKUPS:
+        findings.add("near-lookup-limit", what)
+    size = len(findings.text.encode("utf-8", "surrogateescape"))
+    if size + len(findings.domain) > ANSWER:
+        told = f"it has {size} bytes; with its name, {ANSWER} are safe"
+        findings.add("too-long", told)
+    elif size > STRING:
+        findings.add("long", f"it has {size} bytes, and a string has room for {STRING}")
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #441316a0
 LINTED = 65_536  # characters: more than DNS can bring
@@ -1106,15 +995,13 @@ def lint(
         return findings.all()
     lint_characters(findings)
     terms = list(lint_terms(findings.text, begin))
-    for number, term in enumerate(terms):
+    for term, follows in zip(terms, [*terms[1:], None], strict=False):
         if term.error:
-            follows = terms[number + 1] if number + 1 < len(terms) else None
             lint_error(findings, term, bool(follows and follows.error))
-        elif term.directive:
-            lint_directive(findings, term)
-        else:
+            continue
+        if not term.directive:
             lint_modifier(findings, term)
-            lint_directive(findings, term)
+        lint_directive(findings, term)
     for rule in (lint_width, lint_repeats, lint_end, lint_amounts):
         rule(findings, terms)
     return findings.all()

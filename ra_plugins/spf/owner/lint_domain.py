@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from ra_plugins.spf.owner.cost import SurveyCost, survey_cost
+from ra_plugins.spf.owner.explain import add_owner_options, zone_option
 from ra_plugins.spf.owner.lint import (
     NEAR_LOOKUPS,
     LintFinding,
@@ -34,13 +35,8 @@ from ra_plugins.spf.run import check_resolver, deadline, waited
 from ra_plugins.spf.show import LINE
 from ra_plugins.ask.dns import Lookup, Records, Zone
 from ra_plugins.ask.question import adrive, drive, gather
-from ra_plugins.support.command_line import (
-    Fault,
-    command_parser,
-    exit_statuses,
-    run_command,
-    system_reason,
-)
+from ra_plugins.support.command_line import Fault, command_parser, exit_statuses
+from ra_plugins.support.command_line import run_command
 from ra_plugins.support.log import printable
 
 TYPE_CHECKING = False
@@ -51,7 +47,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['REASONS', 'ELSEWHERE', 'LINT_STATUSES', 'LintReport', 'place_of', 'lint_leads', 'lint_loops', 'lint_hosts',
-           'lint_cost', 'lint_absence', 'lint_unused', 'records_elsewhere', 'lint_texts', 'lint_survey', 'is_below',
+           'lint_cost', 'records_elsewhere', 'lint_absence', 'lint_unused', 'is_below', 'lint_texts', 'lint_survey',
            'lint_questions', 'run_lint', 'lint_options', 'zone_domains', 'lint_command', 'main']
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #beef22b8
@@ -67,12 +63,8 @@ class LintReport:
     def __init__(
         self, domain: str, text: str, findings: list[LintFinding], partial: bool = False
     ):
-        self.domain, self.text, self.findings, self.partial = (
-            domain,
-            text,
-            findings,
-            partial,
-        )
+        self.domain, self.text = domain, text
+        self.findings, self.partial = findings, partial
 
     def count(self, severity: Severity) -> int:
         "How many findings are that bad."
@@ -80,21 +72,21 @@ class LintReport:
 
     def data(self) -> dict[str, Any]:
         "All of it, of the types that JSON has."
-        findings = [finding.data() for finding in self.findings]
         return {
             "domain": self.domain,
             "record": self.text or None,
             "partial": self.partial,
-            "findings": findings,
+            "findings": [finding.data() for finding in self.findings],
         }
 
     def __str__(self) -> str:
         severities: tuple[Severity, ...] = ("error", "warning", "info")
-        counts = ", ".join(
-            f"{self.count(each)} {each}{'s' * (self.count(each) != 1)}"
-            for each in severities
+        counts = ((each, self.count(each)) for each in severities)
+        told = ", ".join(
+            f"{count} {each}{'s' * (count != 1)}" for each, count in counts
         )
-        return f"{printable(self.domain or 'the record', LINE)}: {counts}\n{lint_text(self.findings)}"
+        who = printable(self.domain or "the record", LINE)
+        return f"{who}: {told}\n{lint_text(self.findings)}"
 
     def __repr__(self) -> str:
         codes = ", ".join(dict.fromkeys(finding.code for finding in self.findings))
@@ -103,14 +95,11 @@ class LintReport:
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #67c96ac3
 def place_of(term: SurveyedTerm, record: SurveyedRecord) -> tuple[int, int]:
     "Where a term stands in its record, and its length."
-    place = (
-        term.place
-        if term.place is not None
-        else max(record.text.lower().rfind(f" {term.text}".lower()) + 1, 0)
-    )
+    found = record.text.lower().rfind(f" {term.text}".lower()) + 1
+    place = max(found, 0) if term.place is None else term.place
     return place, len(term.text) if record.text else 0
 
-
+# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #7fe9902c
 REASONS = {
     "no record": "has no SPF record",
     "no domain": "is no domain that can have one",
@@ -119,131 +108,76 @@ REASONS = {
 }
 
 
+def _why_broken(inner: SurveyedRecord) -> str:
+    "What is wrong with a record that can't be used."
+    if inner.state == "no record" and not getattr(inner.texts, "exists", True):
+        return "is no name in DNS"
+    return f"{REASONS[inner.state]}{f' ({inner.error})' if inner.error else ''}"
+
+
 def lint_leads(
     findings: LintFindings, cost: SurveyCost, record: SurveyedRecord
 ) -> None:
     "Look at the includes and redirects of a record, and at what stands there."
     for within, term in cost.broken:
         inner = term.inner
-        if within is record and inner and inner is not record:
-            why = f"{REASONS[inner.state]}{f' ({inner.error})' if inner.error else ''}"
-            exists = inner.state != "no record" or getattr(inner.texts, "exists", True)
-            code = (
-                "faulty-include"
-                if inner.state in ("several records", "faulty record")
-                else f"broken-{term.mechanism}"
-            )
-            what = f"{term.text} leads to {inner.domain}, which {why if exists else 'is no name in DNS'}"
-            findings.add(code, what, *place_of(term, record))
+        if within is not record or inner is None or inner is record:
+            continue
+        faulty = inner.state in ("several records", "faulty record")
+        code = "faulty-include" if faulty else f"broken-{term.mechanism}"
+        what = f"{term.text} leads to {inner.domain}, which {_why_broken(inner)}"
+        findings.add(code, what, *place_of(term, record))
 
-
+# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #dc8f26e7
 def lint_loops(findings: LintFindings, survey: Survey) -> None:
     "Look for ways from a record back to itself."
     for loop in survey.loops:
-        if (
-            len(loop) > 2 or loop[0].lower() != findings.domain.lower()
-        ):  # that one is seen in the text
+        itself = len(loop) == 2 and loop[0].lower() == findings.domain.lower()
+        if not itself:  # that is seen in the text
             findings.add("loop", f"a loop: {' -> '.join(loop)}")
 
-# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #b2b7464c
+# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #6b9aec90
+def _missing(term: SurveyedTerm) -> tuple[str, str] | None:
+    "What isn't there that a term asks for: the code of a finding, and in words."
+    hosts = len(term.hosts)
+    none = [lookup.rdtype for lookup, answer in term.asked if answer == ()]
+    sought = [lookup.rdtype for lookup, _ in term.asked if lookup.rdtype != "MX"]
+    if hosts > NAME_LIMIT:
+        return "too-many-hosts", f" has {hosts} hosts, and {NAME_LIMIT} may be"
+    if term.mechanism == "exp" and none:
+        return "no-explanation", f": {term.domain} has no TXT record"
+    if term.mechanism == "mx" and "MX" in none:
+        return "void-lookup", f": {term.domain} has no MX record"
+    if term.mechanism in ("a", "mx") and sought and sought == none:
+        what = "none of its hosts has" if hosts else f"{term.domain} has no"
+        return "void-lookup", f": {what} {'an ' * bool(hosts)}address"
+    return None
+
+
 def lint_hosts(findings: LintFindings, record: SurveyedRecord) -> None:
     "Look for names that aren't there, and for an mx with too many hosts."
     for term in record.terms:
-        answers = [
-            answer for lookup, answer in term.asked if lookup.rdtype in ("A", "AAAA")
-        ]
-        hosts = len(term.hosts)
-        if hosts > NAME_LIMIT:
-            findings.add(
-                "too-many-hosts",
-                f"{term.text} has {hosts} hosts, and {NAME_LIMIT} may be",
-                *place_of(term, record),
-            )
-        elif term.mechanism == "mx" and any(
-            lookup.rdtype == "MX" and answer == () for lookup, answer in term.asked
-        ):
-            findings.add(
-                "void-lookup",
-                f"{term.text}: {term.domain} has no MX record",
-                *place_of(term, record),
-            )
-        elif (
-            term.mechanism in ("a", "mx")
-            and answers
-            and all(answer == () for answer in answers)
-        ):
-            what = (
-                "none of its hosts has an address"
-                if hosts
-                else f"{term.domain} has no address"
-            )
-            findings.add("void-lookup", f"{term.text}: {what}", *place_of(term, record))
-        elif term.mechanism == "exp" and any(answer == () for _, answer in term.asked):
-            findings.add(
-                "no-explanation",
-                f"{term.text}: {term.domain} has no TXT record",
-                *place_of(term, record),
-            )
+        if missing := _missing(term):
+            code, what = missing
+            findings.add(code, f"{term.text}{what}", *place_of(term, record))
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #de397550
 def lint_cost(findings: LintFindings, cost: SurveyCost) -> None:
     "Count lookups over all records, in the worst case."
     lookups, limit = cost.lookups, cost.limits.lookups
     if over := lookups.over:
-        findings.add(
-            "too-many-lookups", f"number {limit + 1} of {limit} lookups is {over}"
-        )
+        told = f"number {limit + 1} of {limit} lookups is {over}"
+        findings.add("too-many-lookups", told)
     elif lookups.total >= min(NEAR_LOOKUPS, limit):
-        findings.add(
-            "near-lookup-limit",
-            f"the worst case are {lookups.total} of {limit} lookups",
-        )
+        told = f"the worst case are {lookups.total} of {limit} lookups"
+        findings.add("near-lookup-limit", told)
     for version, worst in cost.voids.items():
         if worst.over:
-            told = f"number {worst.limit + 1} of {worst.limit} void lookups, over IPv{version}, is {worst.over}"
+            which = f"number {worst.limit + 1} of {worst.limit} void lookups"
+            told = f"{which}, over IPv{version}, is {worst.over}"
             findings.add("too-many-voids", told)
     if cost.survey.partial:
         findings.add("not-known", f"not all is known: {cost.survey.gaps[0]}")
-
-# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #71ec8999
-def lint_absence(
-    findings: LintFindings, record: SurveyedRecord, elsewhere: list[str]
-) -> None:
-    "Say why there is no record that could be used, and where one was put."
-    if record.state == "several records":
-        number = sum(map(is_record, record.texts))
-        same = (
-            "the same one twice: "
-            if len({text for text in record.texts if is_record(text)}) == 1
-            else ""
-        )
-        findings.add(
-            "several-records",
-            f"there are {number} SPF records, {same}for everybody a permerror",
-        )
-    elif record.state == "no record" and not any(map(is_like_record, record.texts)):
-        exists = getattr(record.texts, "exists", True)
-        findings.add(
-            "no-record",
-            "there is no SPF record"
-            if exists
-            else "there is no such name in DNS (NXDOMAIN)",
-        )
-    for name in elsewhere if record.state == "no record" else []:
-        findings.add(
-            "wrong-name",
-            f"a record stands at {name}, where nobody looks for that of {record.domain}",
-        )
-
-
-def lint_unused(findings: LintFindings, survey: Survey, elsewhere: list[str]) -> None:
-    "Name records below the domain that nothing leads to."
-    for name in elsewhere if survey.root.state == "record" else []:
-        if name.lower() not in survey.records and not name.startswith("www."):
-            findings.add(
-                "unused-record",
-                f"{name} has an SPF record, and that of {survey.domain} doesn't lead to it",
-            )
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #8cdc1ff1
 ELSEWHERE = ("www", "_spf", "spf", "_spf1", "_dmarc", "mail")
@@ -255,29 +189,60 @@ async def records_elsewhere(domain: str) -> list[str]:
     names = [f"{label}.{domain}" for label in ELSEWHERE]
     names = [name for name in names if is_name(name)]
     answers = await gather(*(Lookup(name, "TXT") for name in names), within=6)
-    known = [
-        (name, answer)
+    return [
+        name
         for name, answer in zip(names, answers, strict=True)
-        if isinstance(answer, Records)
+        if isinstance(answer, Records) and any(map(is_record, answer))
     ]
-    return [name for name, answer in known if any(map(is_record, answer))]
 
-# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #03f07956
+# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #71ec8999
+def lint_absence(
+    findings: LintFindings, record: SurveyedRecord, elsewhere: list[str]
+) -> None:
+    "Say why there is no record that could be used, and where one was put."
+    if record.state == "several records":
+        records = list(filter(is_record, record.texts))
+        same = "the same one twice: " if len(set(records)) == 1 else ""
+        told = f"there are {len(records)} SPF records, {same}for everybody a permerror"
+        findings.add("several-records", told)
+    if record.state != "no record":
+        return
+    if not any(map(is_like_record, record.texts)):
+        exists = getattr(record.texts, "exists", True)
+        nowhere = "there is no such name in DNS (NXDOMAIN)"
+        findings.add("no-record", "there is no SPF record" if exists else nowhere)
+    for name in elsewhere:
+        where = f"where nobody looks for that of {record.domain}"
+        findings.add("wrong-name", f"a record stands at {name}, {where}")
+
+# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #72a03367
+def lint_unused(findings: LintFindings, survey: Survey, elsewhere: list[str]) -> None:
+    "Name records below the domain that nothing leads to."
+    for name in elsewhere if survey.root.state == "record" else []:
+        if name.lower() not in survey.records and not name.startswith("www."):
+            told = f"{name} has an SPF record, and that of {survey.domain}"
+            findings.add("unused-record", f"{told} doesn't lead to it")
+
+# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #0c2bdc1a
+def is_below(name: str, domain: str) -> bool:
+    "Is this name below the domain, so that it has the same owner?"
+    return bool(domain) and name.lower().endswith(f".{domain.lower()}")
+
+
 def lint_texts(root: SurveyedRecord, domain: str) -> list[LintFinding]:
     """What there is to say about the texts of a domain alone, if they are or were meant
     for SPF records."""
-    texts = {
-        text: None
-        for text in ([root.text] if root.text else [])
-        + [each for each in root.texts if is_like_record(each)]
-    }
+    meant = [text for text in root.texts if is_like_record(text)]
+    texts = dict.fromkeys([*([root.text] if root.text else []), *meant])
     found = [finding for text in texts for finding in lint(text, domain)]
-    summed = (
-        ("too-many-lookups", "near-lookup-limit") if root.text else ()
-    )  # the sum over all records says it better
-    return [finding for finding in found if finding.code not in summed]
+    summed = ("too-many-lookups", "near-lookup-limit")
+    return [
+        finding
+        for finding in found  # the sum over all records says those better
+        if not (root.text and finding.code in summed)
+    ]
 
-
+# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #23df1a03
 def lint_survey(
     found: Survey,
     elsewhere: Sequence[str] = (),  # names below it that have a record
@@ -287,20 +252,10 @@ def lint_survey(
     "What there is to say about a survey."
     root, cost = found.root, cost or survey_cost(found, limits)
     domain = "" if found.given and found.domain == NOBODYS_DOMAIN else found.domain
-    findings, others = LintFindings(root.text, domain), list[LintFinding]()
-    for record in found.records.values():
-        if record.record and (record is root or is_below(record.domain, domain)):
-            own = (
-                findings if record is root else LintFindings(record.text, record.domain)
-            )
-            lint_leads(own, cost, record)
-            lint_hosts(own, record)
-            others += (
-                []
-                if record is root
-                else [*lint(record.text, record.domain), *own.all()]
-            )
+    findings = LintFindings(root.text, domain)
     if root.record:
+        lint_leads(findings, cost, root)
+        lint_hosts(findings, root)
         lint_cost(findings, cost)
     lint_loops(findings, found)
     lint_absence(findings, root, list(elsewhere))
@@ -309,35 +264,41 @@ def lint_survey(
         findings.add("not-known", f"DNS hasn't told the record: {root.failure}")
     told = [*lint_texts(root, domain), *findings.all()]
     told.sort(key=lambda finding: (finding.text != root.text, finding.place))
-    return LintReport(domain, root.text, told + others, found.partial)
+    told += _lint_below(found, cost, domain)
+    return LintReport(domain, root.text, told, found.partial)
 
 
-def is_below(name: str, domain: str) -> bool:
-    "Is this name below the domain, so that it has the same owner?"
-    return bool(domain) and name.lower().endswith(f".{domain.lower()}")
+def _lint_below(found: Survey, cost: SurveyCost, domain: str) -> list[LintFinding]:
+    "What there is to say about the other records of the same owner."
+    told: list[LintFinding] = []
+    records = [each for each in found.records.values() if each is not found.root]
+    for record in records:
+        if record.record and is_below(record.domain, domain):
+            own = LintFindings(record.text, record.domain)
+            lint_leads(own, cost, record)
+            lint_hosts(own, record)
+            told += [*lint(record.text, record.domain), *own.all()]
+    return told
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #26f63c3b
 async def lint_questions(
     about: str, domain: str = "", limits: Limits = RFC7208
 ) -> LintReport:
-    """The same, asking `Lookup`s; `ValueError` for what is neither a domain nor a
-    record."""
+    """What there is to say about a domain or a record, asking `Lookup`s; `ValueError`
+    for what is neither."""
     if is_like_record(about) and not is_record(about.strip()):
         return LintReport(domain, about, lint(about, domain))  # nobody would follow it
     found = await survey(about, domain)
     known = not found.given or bool(domain)
-    return lint_survey(
-        found, await records_elsewhere(found.domain) if known else (), limits
-    )
+    elsewhere = await records_elsewhere(found.domain) if known else ()
+    return lint_survey(found, elsewhere, limits)
 
 
 def run_lint(
     about: str,  # a domain, an address in it, or a record
     domain: str = "",  # of the record
     *,
-    resolver: Resolver
-    | Zone
-    | None = None,  # who answers; by default, the nameservers of this machine
+    resolver: Resolver | Zone | None = None,  # by default, this machine's nameservers
     # seconds for the whole; what hasn't been answered by then isn't known
     timeout: float | None = SURVEY_TIMEOUT,
     limits: Limits = RFC7208,
@@ -366,30 +327,17 @@ def lint_options() -> argparse.ArgumentParser:
     told = "Say what is wrong with SPF records, or will be, and what would do."
     parser = command_parser("ra-plugins spf lint", description=told)
     parser.epilog = exit_statuses(LINT_STATUSES)
-    parser.add_argument(
-        "about",
-        nargs="*",
-        metavar="DOMAIN|RECORD",
-        help="a domain, or a record in quotes: 'v=spf1 mx -all'",
-    )
-    parser.add_argument(
-        "--domain",
-        default="",
-        metavar="NAME",
-        help="the own domain of a record in quotes",
-    )
-    parser.add_argument(
-        "--zone",
-        metavar="FILE",
-        help="answer from a zone file; without a domain, look at all of it",
-    )
-    parser.add_argument("--json", action="store_true", help="tell it as lines of JSON")
-    parser.add_argument(
-        "--strict", action="store_true", help="end with status 1 if there is an error"
-    )
+    what = "a domain, or a record in quotes: 'v=spf1 mx -all'"
+    parser.add_argument("about", nargs="*", metavar="DOMAIN|RECORD", help=what)
+    add_owner_options(
+        parser, "--domain", "--zone", "--json", "--strict",
+        domain="the own domain of a record in quotes",
+        zone="answer from a zone file; without a domain, look at all of it",
+        json="tell it as lines of JSON",
+    )  # fmt: skip
     return parser
 
-
+# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #c4c053ed
 def zone_domains(zone: Zone) -> list[str]:
     """The names in a zone that have an SPF record or something like it, or that take
     mail and have none."""
@@ -400,53 +348,38 @@ def zone_domains(zone: Zone) -> list[str]:
     }
     return sorted(names | {name for name, rdtype in zone.records if rdtype == "MX"})
 
-# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #40d1d3d8
-def lint_command(arguments: Sequence[str]) -> int:
-    "The command itself; `Fault` where it can't be done."
+# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #940dc16e
+def _read_lint(arguments: Sequence[str]) -> argparse.Namespace:
+    "The command line, read; `Fault` for a record without quotes."
     options, others = lint_options().parse_known_args(arguments)
-    if others and any(about.strip().lower() == "v=spf1" for about in options.about):
+    begun = any(about.strip().lower() == "v=spf1" for about in options.about)
+    if begun and (others or len(options.about) > 1):
         raise Fault("a record stands in quotes, as in 'v=spf1 mx -all'")
     if others:
         options = lint_options().parse_args(arguments)  # which says what is wrong
-    resolver = _zone(options.zone) if options.zone else None
+    return options
+
+
+def lint_command(arguments: Sequence[str]) -> int:
+    "The command itself; `Fault` if it can't be done."
+    options = _read_lint(arguments)
+    resolver = zone_option(options.zone or None)
     abouts = options.about or (zone_domains(resolver) if resolver else [])
     if not abouts:
-        raise Fault(
-            "a domain, a record in quotes or --zone FILE is needed; --help tells more"
-        )
-    if (
-        any(about.strip().lower() == "v=spf1" for about in options.about)
-        and len(options.about) > 1
-    ):
-        raise Fault("a record stands in quotes, as in 'v=spf1 mx -all'")
+        needed = "a domain, a record in quotes or --zone FILE is needed"
+        raise Fault(f"{needed}; --help tells more")
     import json
 
-    status = 0
+    errors = partial_ = False
     for about in abouts:
         try:
             report = run_lint(about, options.domain, resolver=resolver)
         except ValueError as error:
             raise Fault(printable(str(error))) from None
         print(json.dumps(report.data()) if options.json else report, flush=True)
-        status = (
-            1
-            if report.count("error") or status == 1
-            else 2
-            if report.partial
-            else status
-        )
-    return status if options.strict else 0
-
-
-def _zone(path: str) -> Zone:
-    from ra_plugins.ask.zonefile import zone_from_file
-
-    try:
-        return zone_from_file(path)
-    except OSError as error:
-        raise Fault(f"can't read {printable(path)}: {system_reason(error)}") from None
-    except ValueError as error:
-        raise Fault(f"--zone: {printable(str(error))}") from None
+        errors |= report.count("error") > 0
+        partial_ |= report.partial
+    return (1 if errors else 2 if partial_ else 0) if options.strict else 0
 
 
 def main(arguments: Sequence[str]) -> int:

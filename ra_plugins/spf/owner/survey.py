@@ -44,11 +44,16 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['ASKING', 'RecordState', 'BOUNDS', 'GapKind', 'KNOWN_LETTERS', 'FIRST_ASKED', 'LOOPS_SHOWN', 'NOBODYS_DOMAIN',
-           'SURVEY_TIMEOUT', 'AddressBlock', 'bits_of', 'address_block', 'term_block', 'SurveyedTerm', 'SurveyedRecord',
+           'SURVEY_TIMEOUT', 'bits_of', 'AddressBlock', 'address_block', 'term_block', 'SurveyedTerm', 'SurveyedRecord',
            'SurveyBounds', 'Gap', 'Survey', 'known_name', 'name_term', 'surveyed_directive', 'surveyed_terms',
            'find_loops', 'survey', 'asked_over_dns', 'survey_over_dns', 'arun_survey', 'run_survey']
 
-# %% ../../../nbs/spf/owner/00_survey.ipynb #c8002859
+# %% ../../../nbs/spf/owner/00_survey.ipynb #f302e348
+def bits_of(version: int) -> int:
+    "How many bits an address has."
+    return 32 if version == 4 else 128
+
+
 class AddressBlock(NamedTuple):
     "The addresses that begin with the same bits: a network."
 
@@ -62,20 +67,9 @@ class AddressBlock(NamedTuple):
         return self.first | ((1 << (bits_of(self.version) - self.prefix)) - 1)
 
     def __str__(self) -> str:
-        family = AF_INET if self.version == 4 else AF_INET6
-        address = inet_ntop(
-            family, self.first.to_bytes(bits_of(self.version) // 8, "big")
-        )
-        return (
-            address
-            if self.prefix == bits_of(self.version)
-            else f"{address}/{self.prefix}"
-        )
-
-
-def bits_of(version: int) -> int:
-    "How many bits an address has."
-    return 32 if version == 4 else 128
+        family, bits = AF_INET if self.version == 4 else AF_INET6, bits_of(self.version)
+        address = inet_ntop(family, self.first.to_bytes(bits // 8, "big"))
+        return address if self.prefix == bits else f"{address}/{self.prefix}"
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #5dcd3736
 def address_block(
@@ -105,27 +99,21 @@ def term_block(
     address, slash, length = network.partition("/")
     return address_block(address, int(length) if slash else None)
 
-# %% ../../../nbs/spf/owner/00_survey.ipynb #1dd35412
-ASKING = (
-    "include",
-    "a",
-    "mx",
-    "ptr",
-    "exists",
-    "redirect",
-)  # what counts among the ten: RFC 7208, section 4.6.4
+# %% ../../../nbs/spf/owner/00_survey.ipynb #c7ff68f1
+# what counts among the ten: RFC 7208, section 4.6.4
+ASKING = ("include", "a", "mx", "ptr", "exists", "redirect")
 
 
 class SurveyedTerm:
     """A term of a record, and what is known of it whoever calls.
 
-    number     among the record's directives, from 0; `REDIRECT` or `EXPLANATION` of `spf.trace` for a modifier
+    number     among the directives, from 0; of a modifier, `REDIRECT` or `EXPLANATION`
     text       as it stands in the record
     place      where it begins, counted in characters from 0; None if that isn't known
-    mechanism  `all`, `include`, `a`, `mx`, `ptr`, `ip4`, `ip6`, `exists`, `redirect` or `exp`
+    mechanism  of a directive, or the modifier's name: `include`, `ip6`, `redirect`
     result     what a match means; of a modifier, nothing
     reached    can it have its turn? Not behind an `all`
-    domain     whom it asks about; nothing if it asks nobody, or if that depends on the client
+    domain     whom it asks about; nothing for nobody, or if that depends on the client
     letters    the macros in it that only a client can fill: `il`
     block      the network of an ip4 or ip6
     prefixes   of a and mx: how many bits of an address count, by version
@@ -134,18 +122,14 @@ class SurveyedTerm:
     inner      the record that an include or redirect leads to
     """
 
-    __slots__ = ("number", "text", "place", "mechanism", "result", "reached", "domain", "letters", "block", "prefixes", "hosts",
-                 "asked", "inner")  # fmt: skip
+    __slots__ = ("number", "text", "place", "mechanism", "result", "reached", "domain",
+                 "letters", "block", "prefixes", "hosts", "asked", "inner")  # fmt: skip
 
     def __init__(
         self, number: int, text: str, mechanism: str, place: int | None = None
     ):
-        self.number, self.text, self.mechanism, self.place = (
-            number,
-            text,
-            mechanism,
-            place,
-        )
+        self.number, self.text = number, text
+        self.mechanism, self.place = mechanism, place
         self.result: ResultName | Literal[""] = qualified(text) if number >= 0 else ""
         self.reached = True
         self.domain = self.letters = ""
@@ -164,10 +148,10 @@ class SurveyedTerm:
     def matches_all(self) -> bool:
         """Does it match whoever calls: `all`, or an `exists` whose name depends on
         nobody and is there?"""
-        exists = self.mechanism == "exists" and any(
+        found = (
             not isinstance(answer, Unanswered) and answer for _, answer in self.asked
         )
-        return self.mechanism == "all" or exists
+        return self.mechanism == "all" or (self.mechanism == "exists" and any(found))
 
     @property
     def failures(self) -> list[tuple[Lookup, Unanswered]]:
@@ -184,45 +168,48 @@ class SurveyedTerm:
         around the addresses of its hosts."""
         if self.block or self.mechanism not in ("a", "mx"):
             return [self.block] if self.block else []
-        return [
-            address_block(address, self.prefixes[4 if lookup.rdtype == "A" else 6])
-            for lookup, answer in self.asked
-            if lookup.rdtype in ("A", "AAAA") and isinstance(answer, Records)
-            for address in answer
-        ]
+        return _host_blocks(self)
 
     def __repr__(self) -> str:
-        known = [
-            f"hosts {', '.join(self.hosts)}" if self.hosts else "",
-            "" if self.block else ", ".join(map(str, self.blocks)),
-            f"depends on {self.letters}" if self.letters else "",
-            "" if self.reached else "never reached",
-            *(
-                f"{lookup.rdtype} {lookup.name}: {failure}"
-                for lookup, failure in self.failures
-            ),
-        ]
-        return f"<{': '.join(filter(None, [self.text[:80], '; '.join(filter(None, known))]))}>"
+        return f"<{_term_words(self)}>"
 
-# %% ../../../nbs/spf/owner/00_survey.ipynb #7cf8a6b1
-RecordState = Literal[
-    "record",
-    "no record",
-    "several records",
-    "faulty record",
-    "lookup failed",
-    "no domain",
-    "not read",
-]
+# %% ../../../nbs/spf/owner/00_survey.ipynb #2bf92e0c
+def _host_blocks(term: SurveyedTerm) -> list[AddressBlock]:
+    "The networks around the addresses that an `a` or `mx` has found."
+    return [
+        address_block(address, term.prefixes[4 if lookup.rdtype == "A" else 6])
+        for lookup, answer in term.asked
+        if lookup.rdtype in ("A", "AAAA") and isinstance(answer, Records)
+        for address in answer
+    ]
+
+
+def _term_words(term: SurveyedTerm) -> str:
+    "A term, and in a few words what is known of it."
+    failed = (
+        f"{lookup.rdtype} {lookup.name}: {failure}" for lookup, failure in term.failures
+    )
+    known = [
+        f"hosts {', '.join(term.hosts)}" if term.hosts else "",
+        "" if term.block else ", ".join(map(str, term.blocks)),
+        f"depends on {term.letters}" if term.letters else "",
+        "" if term.reached else "never reached",
+        *failed,
+    ]
+    return ": ".join(filter(None, [term.text[:80], "; ".join(filter(None, known))]))
+
+# %% ../../../nbs/spf/owner/00_survey.ipynb #b9782e81
+RecordState = Literal["record", "no record", "several records", "faulty record",
+                      "lookup failed", "no domain", "not read"]  # fmt: skip
 
 
 class SurveyedRecord:
     """A record in the survey, or what there is in its place.
 
     domain   whose it is; of an include of what can be no domain, that text
-    depth    of how many includes and redirects it stands behind, the shortest way: 0 for the domain's own
+    depth    behind how many includes and redirects, the shortest way: 0 for the first
     parent   the record that led to it first
-    state    `record`, or in a few words why there is none, as in `no record` or `not read`
+    state    `record`, or in a few words why there is none: `no record`, `not read`
     texts    all TXT records of the name, as one text each
     text     the SPF record among them
     record   that, taken apart
@@ -231,18 +218,8 @@ class SurveyedRecord:
     terms    directives in order, then redirect and exp
     """
 
-    __slots__ = (
-        "domain",
-        "depth",
-        "parent",
-        "state",
-        "texts",
-        "text",
-        "record",
-        "error",
-        "failure",
-        "terms",
-    )
+    __slots__ = ("domain", "depth", "parent", "state", "texts", "text", "record",
+                 "error", "failure", "terms")  # fmt: skip
 
     def __init__(
         self, domain: str, depth: int = 0, parent: SurveyedRecord | None = None
@@ -266,7 +243,8 @@ class SurveyedRecord:
 
     def __repr__(self) -> str:
         why = self.error or self.failure
-        return f"<{self.domain}: {self.state}{f', {len(self.terms)} terms' * bool(self.terms)}{f': {why}' if why else ''}>"
+        terms = f", {len(self.terms)} terms" * bool(self.terms)
+        return f"<{self.domain}: {self.state}{terms}{f': {why}' if why else ''}>"
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #2377c46d
 class SurveyBounds(NamedTuple):
@@ -277,9 +255,8 @@ class SurveyBounds(NamedTuple):
     lookups: int = 1_000
     octets: int = 200_000  # of TXT records
     answers: int = 20_000  # hosts and addresses
-    hosts: int = (
-        2 * NAME_LIMIT
-    )  # of an MX, whose addresses are asked for; more than ten are a permerror anyway
+    # of an MX, whose addresses are asked for; more than ten are a permerror anyway
+    hosts: int = 2 * NAME_LIMIT
     # for the lookups at one depth; whoever runs the survey has a deadline for the whole
     seconds: float = 6
 
@@ -287,8 +264,9 @@ class SurveyBounds(NamedTuple):
 BOUNDS = SurveyBounds()
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #f996b6b7
-GapKind = Literal["lookup failed", "too deep", "growing name", "too many records", "too many lookups", "too many bytes",
-                  "too many answers", "too many hosts", "too many terms"]  # fmt: skip
+GapKind = Literal["lookup failed", "too deep", "growing name", "too many records",
+                  "too many lookups", "too many bytes", "too many answers",
+                  "too many hosts", "too many terms"]  # fmt: skip
 
 
 class Gap(NamedTuple):
@@ -312,7 +290,7 @@ class Survey:
     root     that record
     records  all, by domain in lower case, nearest first
     gaps     what isn't known, and why: `Gap`
-    loops    ways from a record back to itself, as lists of domains: a permerror for all who get there
+    loops    ways from a record back to itself, as domains: a permerror for who gets there
     rounds   round trips: lookups of one round were asked side by side
     lookups  how many were asked
     """
@@ -337,9 +315,10 @@ class Survey:
         )
 
     def __repr__(self) -> str:
-        known = f"{len(self.records)} records, {self.lookups} lookups in {self.rounds} rounds"
+        asked = f"{self.lookups} lookups in {self.rounds} rounds"
         ends = ["loops"] * bool(self.loops) + ["partial"] * self.partial
-        return f"<survey of {self.domain}: {', '.join([known, *ends])}>"
+        known = ", ".join([f"{len(self.records)} records", asked, *ends])
+        return f"<survey of {self.domain}: {known}>"
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #08ac4f2a
 KNOWN_LETTERS = frozenset("do")
@@ -376,7 +355,7 @@ def name_term(
     if term.mechanism == "ptr":
         term.letters = term.letters or "i"
 
-# %% ../../../nbs/spf/owner/00_survey.ipynb #05f97eb1
+
 def surveyed_directive(
     number: int, text: str, place: int, step: Term | None, domain: str, sender: str
 ) -> SurveyedTerm:
@@ -398,25 +377,20 @@ def surveyed_directive(
 def surveyed_terms(record: Record, domain: str, sender: str) -> list[SurveyedTerm]:
     "The terms of a record of `domain`, before anybody is asked."
     steps = {step.number: step for step in record.steps if isinstance(step, Term)}
-    places = record.places()
-    terms = [
-        surveyed_directive(
-            number, text, places[number], steps.get(number), domain, sender
-        )
-        for number, text in enumerate(record.directives)
-    ]
-    for number, name, spec in (
+    places, terms = record.places(), list[SurveyedTerm]()
+    for at, text in enumerate(record.directives):
+        step = steps.get(at)
+        terms.append(surveyed_directive(at, text, places[at], step, domain, sender))
+    modifiers = (
         (REDIRECT, "redirect", record.redirect),
         (EXPLANATION, "exp", record.exp),
-    ):
+    )
+    for number, name, spec in modifiers:
         if spec:
             terms.append(term := SurveyedTerm(number, f"{name}={spec.text}", name))
             name_term(term, spec, domain, sender)
-    last = next(
-        (number for number, term in enumerate(terms) if term.mechanism == "all"),
-        len(terms),
-    )
-    for term in terms[last + 1 :]:
+    ends = [at for at, term in enumerate(terms) if term.mechanism == "all"]
+    for term in terms[ends[0] + 1 :] if ends else ():
         term.reached = term.mechanism == "exp"
     return terms
 
@@ -426,14 +400,11 @@ class _Walk:
 
     def __init__(self, survey: Survey, bounds: SurveyBounds):
         self.survey, self.bounds = survey, bounds
-        self.octets, self.answers = (
-            bounds.octets,
-            bounds.answers,
-        )  # that there is room for
+        # that there is room for
+        self.octets, self.answers = bounds.octets, bounds.answers
         self.known: dict[Lookup, Records | Unanswered] = {}
-        self.wanted: dict[
-            Lookup, list[tuple[SurveyedRecord, SurveyedTerm | None]]
-        ] = {}  # by whom: a term, or a record itself
+        # by whom: a term, or a record itself
+        self.wanted: dict[Lookup, list[tuple[SurveyedRecord, SurveyedTerm | None]]] = {}
 
     def want(
         self, name: str, rdtype: str, record: SurveyedRecord, term: SurveyedTerm | None
@@ -476,7 +447,7 @@ def _enter(walk: _Walk, record: SurveyedRecord, text: str) -> None:
             for rdtype in FIRST_ASKED[term.mechanism]:
                 walk.want(term.domain, rdtype, record, term)
 
-
+# %% ../../../nbs/spf/owner/00_survey.ipynb #f168f3f4
 def _follow(walk: _Walk, record: SurveyedRecord, term: SurveyedTerm) -> None:
     """Go on to the record that an include or redirect names, if there is one and it is
     new."""
@@ -527,7 +498,7 @@ def _texts(walk: _Walk, record: SurveyedRecord, answer: Records | Unanswered) ->
     if len(records) == 1:
         _enter(walk, record, records[0])
 
-
+# %% ../../../nbs/spf/owner/00_survey.ipynb #f6c73dd4
 def _told(
     walk: _Walk,
     record: SurveyedRecord,
@@ -539,55 +510,18 @@ def _told(
     term.asked.append((lookup, answer))
     if isinstance(answer, Unanswered):
         if term.mechanism != "exp":  # which can change no result
-            walk.gap(
-                "lookup failed",
-                record,
-                term,
-                f"{lookup.rdtype} {lookup.name}: {answer}",
-            )
+            why = f"{lookup.rdtype} {lookup.name}: {answer}"
+            walk.gap("lookup failed", record, term, why)
     elif lookup.rdtype == "MX":
-        term.hosts = mail_hosts(answer)
-        if len(term.hosts) > walk.bounds.hosts:
-            walk.gap(
-                "too many hosts",
-                record,
-                term,
-                f"{walk.bounds.hosts} of {len(term.hosts)} were asked for",
-            )
-        for host in term.hosts[: walk.bounds.hosts]:
+        most, term.hosts = walk.bounds.hosts, mail_hosts(answer)
+        if len(term.hosts) > most:
+            asked = f"{most} of {len(term.hosts)} were asked for"
+            walk.gap("too many hosts", record, term, asked)
+        for host in term.hosts[:most]:
             walk.want(host, "A", record, term)
             walk.want(host, "AAAA", record, term)
 
-# %% ../../../nbs/spf/owner/00_survey.ipynb #1f7afe98
-async def _round(walk: _Walk) -> None:
-    "Ask all that is wanted, side by side, and hand on the answers."
-    wanted, walk.wanted = walk.wanted, {}
-    new = [lookup for lookup in wanted if lookup not in walk.known]
-    room = walk.bounds.lookups - walk.survey.lookups
-    new, left = new[:room], set(new[room:])
-    walk.survey.lookups += len(new)
-    if new:
-        walk.survey.rounds += 1
-        answers = await gather(*new, within=walk.bounds.seconds)
-        for lookup, answer in zip(new, answers, strict=True):
-            walk.known[lookup] = (
-                answer.with_traceback(None)
-                if isinstance(answer, Unanswered)
-                else answer
-            )
-    for lookup, who in wanted.items():
-        for record, term in who:
-            if lookup in left:
-                walk.gap(
-                    "too many lookups",
-                    record,
-                    term,
-                    f"{walk.bounds.lookups} were asked",
-                )
-            else:
-                _hand_on(walk, record, term, lookup, walk.known[lookup])
-
-
+# %% ../../../nbs/spf/owner/00_survey.ipynb #51f1983c
 def _hand_on(
     walk: _Walk,
     record: SurveyedRecord,
@@ -604,6 +538,35 @@ def _hand_on(
         walk.gap("too many answers", record, term, f"{walk.bounds.answers} were read")
     else:
         _told(walk, record, term, lookup, answer)
+
+# %% ../../../nbs/spf/owner/00_survey.ipynb #1f7afe98
+async def _round(walk: _Walk) -> None:
+    "Ask all that is wanted, side by side, and hand on the answers."
+    wanted, walk.wanted = walk.wanted, {}
+    new = [lookup for lookup in wanted if lookup not in walk.known]
+    room = walk.bounds.lookups - walk.survey.lookups
+    await _ask(walk, new[:room])
+    left = set(new[room:])
+    asked = f"{walk.bounds.lookups} were asked"
+    for lookup, who in wanted.items():
+        for record, term in who:
+            if lookup in left:
+                walk.gap("too many lookups", record, term, asked)
+            else:
+                _hand_on(walk, record, term, lookup, walk.known[lookup])
+
+
+async def _ask(walk: _Walk, new: list[Lookup]) -> None:
+    "Ask side by side, and keep the answers."
+    if not new:
+        return
+    walk.survey.lookups += len(new)
+    walk.survey.rounds += 1
+    answers = await gather(*new, within=walk.bounds.seconds)
+    for lookup, answer in zip(new, answers, strict=True):
+        walk.known[lookup] = (
+            answer.with_traceback(None) if isinstance(answer, Unanswered) else answer
+        )
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #b7a1d57f
 LOOPS_SHOWN = 10
@@ -688,14 +651,12 @@ async def survey_over_dns(
         lambda tell: adrive(survey(about, domain, bounds), tell, until), resolver
     )
 
-
+# %% ../../../nbs/spf/owner/00_survey.ipynb #7de9ce90
 async def arun_survey(
     about: str,  # a domain, an address in it, or a record
     domain: str = "",  # of the record
     *,
-    resolver: Resolver
-    | Zone
-    | None = None,  # who answers; by default, the nameservers of this machine
+    resolver: Resolver | Zone | None = None,  # by default, this machine's nameservers
     # seconds for the whole; what hasn't been answered by then is a gap
     timeout: float | None = SURVEY_TIMEOUT,
 ) -> Survey:
@@ -711,9 +672,7 @@ def run_survey(
     about: str,  # a domain, an address in it, or a record
     domain: str = "",  # of the record
     *,
-    resolver: Resolver
-    | Zone
-    | None = None,  # who answers; by default, the nameservers of this machine
+    resolver: Resolver | Zone | None = None,  # by default, this machine's nameservers
     # seconds for the whole; what hasn't been answered by then is a gap
     timeout: float | None = SURVEY_TIMEOUT,
 ) -> Survey:

@@ -15,6 +15,7 @@ from ra_plugins.spf.owner.cost import (
     PLAIN_UDP_BYTES,
     TOGETHER_BYTES,
     UDP_BYTES,
+    WorstCase,
     record_sizes,
     survey_cost,
 )
@@ -25,20 +26,24 @@ from ra_plugins.spf.owner.survey import (
     SurveyedTerm,
 )
 from ra_plugins.spf.query import NAME_LIMIT, RFC7208, Limits
-from ra_plugins.spf.record import ResultName
-from ra_plugins.spf.show import LINE, RUN, STYLE, WIDE, boxes, meter, safe
+from ra_plugins.spf.record import ResultName, is_record
+from ra_plugins.spf.show import LINE, RUN, STYLE, WIDE, boxes, marked, marked_html
+from ra_plugins.spf.show import meter, safe
+from ra_plugins.spf.trace import FaultyRecord, SeveralRecords, Visit
 from ra_plugins.ask.question import Unanswered
 from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['LISTED', 'HOSTS_SHOWN', 'ROWS', 'SurveyReport', 'limit_sentences', 'state_in_words', 'size_sentence',
-           'sender_sentence', 'address_amount', 'report_sentences', 'report_heading', 'SurveyRow', 'term_notes',
-           'term_row', 'run_rows', 'survey_rows', 'bounded_rows', 'lookup_cell', 'void_cell', 'survey_text',
-           'worst_data', 'term_data', 'record_data', 'survey_data', 'row_html', 'tree_html', 'report_html', 'html_page']
+           'address_amount', 'sender_sentence', 'unknown_sentences', 'report_sentences', 'report_heading', 'SurveyRow',
+           'term_notes', 'term_row', 'run_rows', 'mistaken_visit', 'survey_rows', 'bounded_rows', 'lookup_cell',
+           'void_cell', 'text_cells', 'survey_text', 'worst_data', 'term_data', 'record_data', 'survey_data',
+           'row_html', 'tree_html', 'report_html', 'html_page']
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #97a9ab5e
 class SurveyReport:
-    """A survey with its cost and its senders. It shows itself, as text and in a notebook.
+    """A survey with its cost and its senders. It shows itself, as text and in a
+    notebook.
 
     survey   what the record leads to
     cost     what that costs at worst
@@ -46,26 +51,19 @@ class SurveyReport:
     """
 
     def __init__(self, survey: Survey, limits: Limits = RFC7208):
-        self.survey, self.cost, self.senders = (
-            survey,
-            survey_cost(survey, limits),
-            senders(survey),
-        )
+        self.survey, self.senders = survey, senders(survey)
+        self.cost = survey_cost(survey, limits)
 
     @property
     def result(self) -> ResultName | Literal[""]:
-        """`permerror` if there are clients that get one, `none` or `temperror` for the
-        record itself, or nothing."""
+        """`permerror` if some clients get one, `none` or `temperror` if that is all
+        there is to the record; otherwise nothing."""
         state = self.survey.root.state
         if state in ("no record", "lookup failed"):
             return "none" if state == "no record" else "temperror"
-        return (
-            "permerror"
-            if self.cost.permerror
-            else "temperror"
-            if self.survey.partial
-            else ""
-        )
+        if self.cost.permerror:
+            return "permerror"
+        return "temperror" if self.survey.partial else ""
 
     def data(self) -> dict[str, Any]:
         "All of it, of the types that JSON has."
@@ -78,80 +76,78 @@ class SurveyReport:
         return report_html(self)
 
     def __repr__(self) -> str:
-        return f"<{self.survey.domain}: {self.result or 'within the limits'}, {self.cost.lookups.total} lookups>"
+        result = self.result or "within the limits"
+        return f"<{self.survey.domain}: {result}, {self.cost.lookups.total} lookups>"
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #0e507462
 def _amount(number: float, thing: str) -> str:
     "`1 address`, `2 addresses`, `1,024 hosts`."
     if number == inf:
         return f"endless {thing}s"
-    return f"{number:,} {thing}{'' if number == 1 else 'es' if thing.endswith('s') else 's'}"
+    plural = "es" if thing.endswith("s") else "s"
+    return f"{number:,} {thing}{plural * (number != 1)}"
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #0ab3c9bf
 def limit_sentences(report: SurveyReport) -> Iterator[str]:
-    "Where a limit is exceeded, at worst."
+    "What gives some clients a permerror."
     cost = report.cost
     if over := cost.lookups.over:
         yield f"too many lookups: number {cost.limits.lookups + 1} is {over}"
     for version, worst in cost.voids.items():
         if worst.over:
-            yield f"too many void lookups for IPv{version} clients: number {worst.limit + 1} is {worst.over}"
+            number = f"number {worst.limit + 1} is {worst.over}"
+            yield f"too many void lookups for IPv{version} clients: {number}"
     for record, term in cost.mx_over:
-        yield f"too many hosts: {term.text} of {record.domain} has {len(term.hosts)} of {NAME_LIMIT}"
+        hosts = f"{len(term.hosts)} of {NAME_LIMIT}"
+        yield f"too many hosts: {term.text} of {record.domain} has {hosts}"
     for record, term in cost.broken:
         if term.inner:
-            yield f"permerror at {term.text} of {record.domain}: {state_in_words(term.inner)}"
+            where = f"permerror at {term.text} of {record.domain}"
+            yield f"{where}: {state_in_words(term.inner)}"
     for loop in report.survey.loops:
         yield f"a loop: {' -> '.join(loop)}"
 
 
 def state_in_words(record: SurveyedRecord) -> str:
-    "Why there is no record, or nothing."
+    "Why there is no record; nothing if there is one."
     why = record.error or record.failure
-    return (
-        ""
-        if record.state == "record"
-        else f"{record.state}{f' ({why})' if why else ''}"
-    )
+    told = f"{record.state}{f' ({why})' if why else ''}"
+    return "" if record.state == "record" else told
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #c658dbf3
 def size_sentence(report: SurveyReport) -> str:
     "How long the domain's own record is, with what stands beside it."
     size = record_sizes(report.survey.root)
-    beside = (
-        f"with {_amount(size.records - 1, 'other TXT record')} "
-        if size.records > 1
-        else ""
-    )
+    others = _amount(size.records - 1, "other TXT record")
+    beside = f"with {others} " * (size.records > 1)
     return (
-        f"{_amount(size.record, 'byte')} in {_amount(size.strings, 'string')};"
-        f" {beside}{size.together:,} of {TOGETHER_BYTES} with the name,"
-        f" an answer of {size.answer:,} of {PLAIN_UDP_BYTES}, or {size.answer + 11:,} of {UDP_BYTES:,} with EDNS"
+        f"{_amount(size.record, 'byte')} in {_amount(size.strings, 'string')}; "
+        f"{beside}{size.together:,} of {TOGETHER_BYTES} with the name, "
+        f"an answer of {size.answer:,} of {PLAIN_UDP_BYTES}, "
+        f"or {size.answer + 11:,} of {UDP_BYTES:,} with EDNS"
     )
+
+# %% ../../../nbs/spf/owner/04_tree.ipynb #32091a5a
+def address_amount(version: int, number: int) -> str:
+    "How many addresses; a number that nobody wants to read, as a power of two."
+    if number < 1 << 40:
+        return _amount(number, f"IPv{version} address")
+    power = number.bit_length() - 1
+    more = "" if number == 1 << power else "more than "
+    return f"{more}2^{power} IPv{version} addresses"
 
 
 def sender_sentence(report: SurveyReport) -> str:
     "How many addresses may send."
-    passing = report.senders.passing
+    passing, unsure = report.senders.passing, report.senders.unknown
     parts = [
-        f"{address_amount(version, passing.count(version))} in {_amount(len(passing.blocks(version)), 'network')}"
+        f"{address_amount(version, passing.count(version))} in "
+        f"{_amount(len(passing.blocks(version)), 'network')}"
         for version in (4, 6)
         if passing.count(version)
     ]
-    nobody = (
-        "nobody that can be counted"
-        if report.senders.unknown or report.senders.partial
-        else "nobody"
-    )
-    return f"may send: {' and '.join(parts) or nobody}"
-
-
-def address_amount(version: int, number: int) -> str:
-    "How many addresses; what nobody wants to read as a number, as a power of two."
-    if number < 1 << 40:
-        return _amount(number, f"IPv{version} address")
-    power = number.bit_length() - 1
-    return f"{'' if number == 1 << power else 'more than '}2^{power} IPv{version} addresses"
+    counted = " that can be counted" if unsure or report.senders.partial else ""
+    return f"may send: {' and '.join(parts) or f'nobody{counted}'}"
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #94c8d66c
 LISTED = 5  # terms, and gaps, that are named
@@ -160,30 +156,29 @@ LISTED = 5  # terms, and gaps, that are named
 def _some(things: Iterable[object]) -> str:
     "The first few, and how many more."
     texts = [str(each) for each in things]
-    return "; ".join(texts[:LISTED]) + f"; and {len(texts) - LISTED:,} more" * (
-        len(texts) > LISTED
-    )
+    more = f"; and {len(texts) - LISTED:,} more" * (len(texts) > LISTED)
+    return "; ".join(texts[:LISTED]) + more
 
 
+def unknown_sentences(report: SurveyReport) -> Iterator[str]:
+    "What can't be counted, and what DNS hasn't told."
+    if unknown := report.senders.unknown:
+        terms = _some(f"{term.text} of {record.domain}" for record, term in unknown)
+        yield f"not counted, since it depends on the client: {terms}"
+    if report.survey.partial:
+        yield f"partial, and so no less than that: {_some(report.survey.gaps)}"
+
+# %% ../../../nbs/spf/owner/04_tree.ipynb #2fadea86
 def report_sentences(report: SurveyReport) -> list[str]:
-    "What there is to say above the tree, but for the first line."
-    survey, root = report.survey, report.survey.root
-    found = []
+    "What there is to say above the tree, behind its first line."
+    survey, found = report.survey, list[str]()
     if survey.given and survey.domain == NOBODYS_DOMAIN:
-        found.append(
-            f"its own domain is taken for {NOBODYS_DOMAIN}, which nobody has; --domain NAME names it"
-        )
+        taken = f"its own domain is taken for {NOBODYS_DOMAIN}, which nobody has"
+        found.append(f"{taken}; --domain NAME names it")
     found += limit_sentences(report)
-    if root.text:
+    if survey.root.text:
         found += [size_sentence(report), sender_sentence(report)]
-    if report.senders.unknown:
-        terms = _some(
-            f"{term.text} of {record.domain}" for record, term in report.senders.unknown
-        )
-        found.append(f"not counted, since it depends on the client: {terms}")
-    if survey.partial:
-        found.append(f"partial, and so no less than that: {_some(survey.gaps)}")
-    return found
+    return [*found, *unknown_sentences(report)]
 
 
 def report_heading(report: SurveyReport) -> str:
@@ -196,7 +191,8 @@ def report_heading(report: SurveyReport) -> str:
         for version, worst in cost.voids.items()
     )
     used = "endless" if cost.lookups.total == inf else cost.lookups.total
-    return f"{root.domain}: at worst {used} of {cost.lookups.limit} lookups; {voids} clients"
+    lookups = f"at worst {used} of {cost.lookups.limit} lookups"
+    return f"{root.domain}: {lookups}; {voids} clients"
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #f1834542
 class SurveyRow(NamedTuple):
@@ -206,10 +202,11 @@ class SurveyRow(NamedTuple):
     text: str
     own: int = 0  # lookups of the term itself
     inside: float = 0  # lookups of what it leads to
-    voids: tuple[float, ...] = ()  # by version: its own, and those of what it leads to
+    voids: tuple[float, ...] = ()  # by version: its own, and those inside
     notes: str = ""
     over: bool = False  # does a limit end the check here, at worst?
     head: bool = False  # is it a record, and no term?
+    mistake: Visit | None = None  # of a record that no check can use: where it ends
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #f3f54b9b
 HOSTS_SHOWN = 4
@@ -217,50 +214,45 @@ HOSTS_SHOWN = 4
 
 def term_notes(term: SurveyedTerm) -> str:
     "What is known of a term."
-    addresses = len(term.blocks) if not term.block else 0
+    hosts = ", ".join(term.hosts[:HOSTS_SHOWN])
+    more = ", …" * (len(term.hosts) > HOSTS_SHOWN)
+    addresses = 0 if term.block else len(term.blocks)
+    macros = ", ".join(f"%{{{letter}}}" for letter in term.letters)
     found = [
-        "never reached" * (not term.reached),
-        f"depends on {', '.join(f'%{{{letter}}}' for letter in term.letters)}"
-        if term.letters
-        else "",
-        f"{_amount(len(term.hosts), 'host')}: {', '.join(term.hosts[:HOSTS_SHOWN])}{', …' * (len(term.hosts) > HOSTS_SHOWN)}"
-        if term.hosts
-        else "",
+        "" if term.reached else "never reached",
+        f"depends on {macros}" if macros else "",
+        f"{_amount(len(term.hosts), 'host')}: {hosts}{more}" if hosts else "",
         _amount(addresses, "address") if addresses else "",
-        *(
-            f"nothing: {lookup.rdtype} {lookup.name}"
-            for lookup, answer in term.asked[:HOSTS_SHOWN]
-            if answer == ()
-        ),
-        *(
-            f"{lookup.rdtype} {lookup.name}: {why}"
-            for lookup, why in term.failures[:HOSTS_SHOWN]
-        ),
+        *_asked_notes(term),
     ]
     return "; ".join(filter(None, found))
 
 
+def _asked_notes(term: SurveyedTerm) -> Iterator[str]:
+    "Lookups that brought nothing, and those that weren't answered."
+    for lookup, answer in term.asked[:HOSTS_SHOWN]:
+        if answer == ():
+            yield f"nothing: {lookup.rdtype} {lookup.name}"
+    for lookup, why in term.failures[:HOSTS_SHOWN]:
+        yield f"{lookup.rdtype} {lookup.name}: {why}"
+
+# %% ../../../nbs/spf/owner/04_tree.ipynb #9e9fe3b1
 def term_row(report: SurveyReport, term: SurveyedTerm, depth: int) -> SurveyRow:
     "The row of a term."
-    cost = report.cost
-    costs = cost.lookups
-    own = int(term.counts and term.reached)
-    voids = tuple(
+    voids, costs = report.cost.voids, report.cost.lookups
+    counted = tuple(
         worst.weigh(term, version) + worst.inside(term)
-        for version, worst in cost.voids.items()
+        for version, worst in voids.items()
     )
-    over = any(
-        worst.over and worst.over.term is term
-        for worst in (costs, *cost.voids.values())
-    )
+    ends = [worst.over for worst in (costs, *voids.values())]
     return SurveyRow(
         depth,
         term.text,
-        own,
+        int(term.counts and term.reached),
         costs.inside(term) if term.reached else 0,
-        voids,
+        counted,
         term_notes(term),
-        over,
+        any(over and over.term is term for over in ends),
     )
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #4ef0cd4f
@@ -273,10 +265,19 @@ def run_rows(
         if network and len(run) > RUN:
             yield SurveyRow(depth, f"{run[0].text} and {len(run) - 1:,} more"), None
         else:
-            for term in run:
-                yield term_row(report, term, depth), term
+            yield from ((term_row(report, term, depth), term) for term in run)
 
+# %% ../../../nbs/spf/owner/04_tree.ipynb #7d54b152
+def mistaken_visit(record: SurveyedRecord) -> Visit | None:
+    "A check's visit to a record that has a mistake, or that isn't the only one there."
+    visit = Visit(record.domain)
+    if record.error:
+        visit.error = FaultyRecord(visit, record.text, record.error)
+    elif record.state == "several records":
+        visit.error = SeveralRecords(visit, list(filter(is_record, record.texts)))
+    return visit if visit.error else None
 
+# %% ../../../nbs/spf/owner/04_tree.ipynb #818dda34
 def survey_rows(
     report: SurveyReport,
     record: SurveyedRecord,
@@ -288,14 +289,10 @@ def survey_rows(
     again = id(record) in shown
     shown.add(id(record))
     size = _amount(record_sizes(record).record, "byte") if record.text else ""
-    yield SurveyRow(
-        depth,
-        f"{record.domain}: {'as above' if again else state_in_words(record) or size}",
-        head=True,
-    )
-    if again:
-        return
-    for row, term in run_rows(report, record.terms, depth):
+    state = "as above" if again else state_in_words(record) or size
+    mistake = None if again else mistaken_visit(record)
+    yield SurveyRow(depth, f"{record.domain}: {state}", head=True, mistake=mistake)
+    for row, term in run_rows(report, [] if again else record.terms, depth):
         yield row
         if term and term.inner:
             yield from survey_rows(report, term.inner, depth + 1, shown)
@@ -308,16 +305,10 @@ def bounded_rows(report: SurveyReport) -> list[SurveyRow]:
     "The rows of the whole tree, the first five hundred."
     rows = list(survey_rows(report, report.survey.root))
     more = len(rows) - ROWS
-    return (
-        rows
-        if more <= 0
-        else [
-            *rows[:ROWS],
-            SurveyRow(0, f"{more:,} more lines, which --json has", head=True),
-        ]
-    )
+    rest = SurveyRow(0, f"{more:,} more lines, which --json has", head=True)
+    return rows if more <= 0 else [*rows[:ROWS], rest]
 
-
+# %% ../../../nbs/spf/owner/04_tree.ipynb #05339287
 def lookup_cell(row: SurveyRow) -> str:
     "What a term costs of the ten: `1`, or `1 + 3`."
     more = "endless" if row.inside == inf else str(row.inside)
@@ -328,41 +319,38 @@ def void_cell(row: SurveyRow) -> str:
     "Lookups that bring nothing: `2 void` for all clients, or `2 void IPv6`."
     if len(set(row.voids)) == 1:
         return f"{row.voids[0]} void" if row.voids[0] else ""
-    return ", ".join(
-        f"{count} void IPv{version}"
-        for version, count in zip((4, 6), row.voids, strict=False)
-        if count
-    )
+    counts = zip((4, 6), row.voids, strict=False)
+    return ", ".join(f"{count} void IPv{version}" for version, count in counts if count)
 
-# %% ../../../nbs/spf/owner/04_tree.ipynb #96e16c01
+# %% ../../../nbs/spf/owner/04_tree.ipynb #e548478d
+def text_cells(row: SurveyRow) -> Iterator[list[str]]:
+    "A row as cells of text; under a record with a mistake, the lines that mark it."
+    over = "<- a limit is exceeded here" * row.over
+    indent = "    " * row.depth + "  " * (not row.head)
+    notes = "; ".join(filter(None, [over, row.notes]))
+    cells = [indent + row.text, lookup_cell(row), void_cell(row), notes]
+    yield [printable(cell, LINE) for cell in cells]
+    for line in marked(row.mistake) if row.mistake else ():
+        yield [printable(f"{indent}  {line}", LINE), "", "", ""]
+
+
 def survey_text(report: SurveyReport) -> str:
     "A report for a terminal. Each line is printable, whatever a record holds."
-    rows = []
-    for row in bounded_rows(report):
-        notes = "; ".join(
-            filter(None, ["<- a limit is exceeded here" * row.over, row.notes])
-        )
-        indent = "    " * row.depth + "  " * (not row.head)
-        rows.append(
-            [
-                printable(cell, LINE)
-                for cell in (indent + row.text, lookup_cell(row), void_cell(row), notes)
-            ]
-        )
-    wide = [
-        max((len(row[column]) for row in rows if any(row[1:])), default=0)
-        for column in range(3)
-    ]
+    rows = [cells for row in bounded_rows(report) for cells in text_cells(row)]
+    figured = [row for row in rows if any(row[1:])]
+    wide = [max((len(row[at]) for row in figured), default=0) for at in range(3)]
+    wide[0] = min(wide[0], WIDE)
     lines = [
-        f"{term:{min(wide[0], WIDE)}}  {price:{wide[1]}}  {voids:{wide[2]}}  {notes}".rstrip()
-        for term, price, voids, notes in rows
+        "  ".join([*map(str.ljust, cells, wide), notes]).rstrip()
+        for *cells, notes in rows
     ]
     head = [report_heading(report), *report_sentences(report)]
     return "\n".join([*(printable(line, 3 * LINE) for line in head), *lines])
 
-# %% ../../../nbs/spf/owner/04_tree.ipynb #375873c3
-def worst_data(worst: Any) -> dict[str, Any]:
-    "A worst case, and what is spent on the way."
+# %% ../../../nbs/spf/owner/04_tree.ipynb #3903b891
+def worst_data(worst: WorstCase) -> dict[str, Any]:
+    "A worst case, and what is spent on the way, of the types that JSON has."
+    endless = worst.total == inf
     spent = [
         {
             "domain": each.record.domain,
@@ -372,13 +360,20 @@ def worst_data(worst: Any) -> dict[str, Any]:
         }
         for each in worst.spent
     ]
-    endless = worst.total == inf
-    return {
-        "used": None if endless else worst.total,
-        "endless": endless,
-        "limit": worst.limit,
-        "by": spent,
-    }
+    used = None if endless else worst.total
+    return {"used": used, "endless": endless, "limit": worst.limit, "by": spent}
+
+# %% ../../../nbs/spf/owner/04_tree.ipynb #a35a8578
+def _asked_data(term: SurveyedTerm) -> Iterator[dict[str, Any]]:
+    "The lookups of a term."
+    for lookup, answer in term.asked:
+        why = str(answer) if isinstance(answer, Unanswered) else None
+        yield {
+            "name": lookup.name,
+            "type": lookup.rdtype,
+            "answers": None if isinstance(answer, Unanswered) else len(answer),
+            "error": why,
+        }
 
 
 def term_data(report: SurveyReport, term: SurveyedTerm) -> dict[str, Any]:
@@ -398,31 +393,20 @@ def term_data(report: SurveyReport, term: SurveyedTerm) -> dict[str, Any]:
         "leads to": term.inner.domain if term.inner else None,
         "hosts": term.hosts,
         "networks": [str(block) for block in term.blocks],
-        "asked": [
-            {
-                "name": lookup.name,
-                "type": lookup.rdtype,
-                "answers": None if isinstance(answer, Unanswered) else len(answer),
-                "error": str(answer) if isinstance(answer, Unanswered) else None,
-            }
-            for lookup, answer in term.asked
-        ],
+        "asked": list(_asked_data(term)),
     }
 
-
+# %% ../../../nbs/spf/owner/04_tree.ipynb #372e98bd
 def record_data(report: SurveyReport, record: SurveyedRecord) -> dict[str, Any]:
     "A record, of the types that JSON has."
-    mistake = record.error and {
-        "message": record.error.message,
-        "text": record.error.problem,
-        "place": record.error.place,
-    }
+    error = record.error
     return {
         "domain": record.domain,
         "state": record.state,
         "depth": record.depth,
         "record": record.text or None,
-        "mistake": mistake,
+        "mistake": error
+        and {"message": error.message, "text": error.problem, "place": error.place},
         "failure": str(record.failure) if record.failure else None,
         "ttl": record.texts.ttl,
         "sizes": record_sizes(record)._asdict() if record.text else None,
@@ -430,34 +414,35 @@ def record_data(report: SurveyReport, record: SurveyedRecord) -> dict[str, Any]:
     }
 
 
+def _senders_data(report: SurveyReport) -> dict[str, Any]:
+    "Who may send, and which terms decide client by client."
+    passing, unknown = report.senders.passing, report.senders.unknown
+    found: dict[str, Any] = {
+        f"ipv{version}": {
+            "addresses": passing.count(version),
+            "networks": [str(block) for block in passing.blocks(version)],
+        }
+        for version in (4, 6)
+    }
+    terms = [{"domain": record.domain, "term": term.text} for record, term in unknown]
+    return {**found, "unknown": terms}
+
+# %% ../../../nbs/spf/owner/04_tree.ipynb #b5275fe1
 def survey_data(report: SurveyReport) -> dict[str, Any]:
     "A report, of the types that JSON has."
-    survey, cost, passing = report.survey, report.cost, report.senders.passing
+    survey, cost = report.survey, report.cost
+    voids = {f"ipv{version}": worst_data(each) for version, each in cost.voids.items()}
     return {
         "domain": survey.domain,
         "given": survey.given,
         "result": report.result or None,
         "lookups": worst_data(cost.lookups),
-        "voids": {
-            f"ipv{version}": worst_data(worst) for version, worst in cost.voids.items()
-        },
+        "voids": voids,
         "mx": [
             {"domain": record.domain, "term": term.text, "hosts": len(term.hosts)}
             for record, term in cost.mx
         ],
-        "senders": {
-            **{
-                f"ipv{version}": {
-                    "addresses": passing.count(version),
-                    "networks": [str(block) for block in passing.blocks(version)],
-                }
-                for version in (4, 6)
-            },
-            "unknown": [
-                {"domain": record.domain, "term": term.text}
-                for record, term in report.senders.unknown
-            ],
-        },
+        "senders": _senders_data(report),
         "records": {
             name: record_data(report, record) for name, record in survey.records.items()
         },
@@ -469,10 +454,12 @@ def survey_data(report: SurveyReport) -> dict[str, Any]:
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #3b3b7104
 def row_html(row: SurveyRow) -> str:
-    "A line of the tree."
+    "A line of the tree, as HTML."
     if row.head:
         domain, _, state = row.text.partition(": ")
-        return f'<div><b class="raspf-code">{safe(domain)}</b>&ensp;{safe(state)}</div>'
+        name = f'<b class="raspf-code">{safe(domain)}</b>'
+        mark = marked_html(row.mistake) if row.mistake else ""
+        return f"<div>{name}&ensp;{safe(state)}</div>{mark}"
     notes = f'<div class="raspf-note">{safe(row.notes)}</div>' if row.notes else ""
     kind = ' raspf-match" style="background: #c0392b2b' if row.over else ""
     more = f"+ {'endless' if row.inside == inf else row.inside}" if row.inside else ""
@@ -481,50 +468,49 @@ def row_html(row: SurveyRow) -> str:
         safe(void_cell(row)),
         boxes(["over" if row.over else "used"] * row.own) + more,
     )
-    return f'<div class="raspf-turn{kind}">{"".join(f"<div>{cell}</div>" for cell in cells)}</div>'
+    inside = "".join(f"<div>{cell}</div>" for cell in cells)
+    return f'<div class="raspf-turn{kind}">{inside}</div>'
 
-
+# %% ../../../nbs/spf/owner/04_tree.ipynb #f3ebb68b
 def tree_html(rows: list[SurveyRow]) -> str:
     "The rows, each record's in a box of its own."
     found, depth = [], -1
     for row in rows:
         if row.head:
-            found.append(
-                "</div>" * (depth - row.depth + 1) + '<div class="raspf-record">'
-            )
+            closed = "</div>" * (depth - row.depth + 1)
+            found.append(f'{closed}<div class="raspf-record">')
         else:
             found.append("</div>" * (depth - row.depth))
         depth = row.depth
         found.append(row_html(row))
     return "".join([*found, "</div>" * (depth + 1)])
 
-
+# %% ../../../nbs/spf/owner/04_tree.ipynb #7d172167
 def report_html(report: SurveyReport) -> str:
     "A report as HTML, for a notebook."
-    cost = report.cost
-    used = cost.lookups.total
-    endless = f"endless of {cost.lookups.limit}"
+    cost, used = report.cost, report.cost.lookups.total
+    limit = cost.lookups.limit
+    lookups = f"endless of {limit}" if used == inf else meter(int(used), limit)
     head = [
         f'<b class="raspf-code">{safe(report.survey.domain)}</b>',
-        f"<span>{endless if used == inf else meter(int(used), cost.lookups.limit)} lookups</span>",
+        f"<span>{lookups} lookups</span>",
         *(
             f"<span>{meter(int(worst.total), worst.limit)} void, IPv{version}</span>"
             for version, worst in cost.voids.items()
         ),
     ]
-    said = "".join(
-        f'<div class="raspf-why">{safe(line)}</div>'
-        for line in report_sentences(report)
-    )
+    told = map(safe, report_sentences(report))
+    lines = [f'<div class="raspf-why">{line}</div>' for line in told]
     return (
-        f'<div class="raspf"><style>{STYLE}</style><div class="raspf-head">{"".join(head)}</div>{said}'
+        f'<div class="raspf"><style>{STYLE}</style>'
+        f'<div class="raspf-head">{"".join(head)}</div>{"".join(lines)}'
         f"{tree_html(bounded_rows(report))}</div>"
     )
 
-
+# %% ../../../nbs/spf/owner/04_tree.ipynb #20016eb0
 def html_page(title: str, body: str) -> str:
     "A page of its own around what a notebook shows."
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{safe(title)}</title></head>'
-        f"<body>{body}</body></html>\n"
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{safe(title)}</title></head><body>{body}</body></html>\n"
     )
