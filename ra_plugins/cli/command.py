@@ -30,10 +30,16 @@ from ra_plugins.support.control import Control, RegularFile
 from ra_plugins.support.environment import ip_address
 from ra_plugins.support.log import printable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ra_plugins.smtpd.rules import ClientRule
+    from ra_plugins.smtpd.server import ServerSetup
+    from ra_plugins.smtpd.trial import Trial
+
 # %% auto #0
 __all__ = ['list_plugins', 'show_plugins', 'install_plugins', 'need', 'users', 'smtpd', 'zone_answers', 'rules_of', 'try_session',
-           'demo', 'assignment', 'port', 'client_ip', 'plugin_file', 'GatherSettings', 'address_from_log',
-           'GatherMessages', 'full_path', 'main']
+           'demo', 'assignment', 'port', 'client_ip', 'plugin_file', 'full_path', 'address_from_log', 'GatherSettings',
+           'GatherMessages', 'main']
 
 # %% ../../nbs/cli/04_command.ipynb #6fe504e8
 def list_plugins(options: argparse.Namespace) -> int:
@@ -45,18 +51,15 @@ def list_plugins(options: argparse.Namespace) -> int:
     print(listing(catalogue(options.files)))
     return 0
 
-# %% ../../nbs/cli/04_command.ipynb #9d3560b2
+
 def show_plugins(options: argparse.Namespace) -> int:
     """Say what a plugin does, where it runs, what it asks and may answer, and how it is
     set."""
     from ra_plugins.cli.listing import chosen, page
 
-    plugins = chosen(options.names)
-    print(
-        "\n\n".join(
-            page(plugin, plugins.origins[name]) for name, plugin in plugins.items()
-        )
-    )
+    found = chosen(options.names)
+    pages = (page(plugin, found.origins[name]) for name, plugin in found.items())
+    print("\n\n".join(pages))
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #fba4f9f1
@@ -68,13 +71,8 @@ def install_plugins(options: argparse.Namespace) -> int:
     from ra_plugins.hosts.catalogue import to_stderr
 
     user = smtpd_user(options.user)
-    programs = install(
-        options.folder,
-        options.names,
-        options.force,
-        service=options.service,
-        create=options.create,
-    )
+    how = {"service": options.service, "create": options.create}
+    programs = install(options.folder, options.names, options.force, **how)
     print(*programs, sep="\n", flush=True)
     wrong = look(programs, user)
     for line in wrong:
@@ -105,50 +103,48 @@ def users(
     pairs = (line.partition(":") for line in text.replace("\r\n", "\n").split("\n"))
     return {name: password for name, colon, password in pairs if name and colon}
 
+# %% ../../nbs/cli/04_command.ipynb #bd32e41f
+async def _serve(setup: ServerSetup, host: str, port: int) -> None:
+    "Serve until SIGINT or SIGTERM."
+    from ra_plugins.smtpd.server import log_of_server, start_server
+
+    server = await start_server(setup, host, port)
+    end = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, end.set)
+    host, port = server.sockets[0].getsockname()[:2]
+    log_of_server(f"listening at {host} port {port}, with {setup.control.folder}")
+    if setup.users and not host.startswith(("127.", "::1")):
+        log_of_server("there is no TLS, so only clients on this machine may log in")
+    await end.wait()
+    server.close()
+
 # %% ../../nbs/cli/04_command.ipynb #1cffd0e1
 def smtpd(options: argparse.Namespace) -> int:
     """Run an SMTP server that judges its clients by the plugins of a control folder,
     and queues nothing."""
-    from ra_plugins.smtpd.server import ServerSetup, log_of_server, start_server
+    from ra_plugins.smtpd.server import ServerSetup
 
-    setup = ServerSetup(
-        options.control,
-        options.like,
-        users(options.users),
-        options.deliver,
-        options.seconds,
-    )
+    allowed = users(options.users)
+    how = options.like, allowed, options.deliver, options.seconds
+    setup = ServerSetup(options.control, *how)
     setup.environ.update(options.set)
     need(setup.control.path("me"))
-    logging.getLogger("asyncio").setLevel(
-        logging.ERROR
-    )  # it warns of children that ended before it looked
-
-    async def serve() -> None:
-        server = await start_server(setup, options.host, options.port)
-        end = asyncio.Event()
-        for name in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(name, end.set)
-        host, port = server.sockets[0].getsockname()[:2]
-        log_of_server(f"listening at {host} port {port}, with {setup.control.folder}")
-        if setup.users and not host.startswith(("127.", "::1")):
-            log_of_server("there is no TLS, so only clients on this machine may log in")
-        await end.wait()
-        server.close()
-
+    # asyncio warns of children that ended before it looked
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     try:
-        asyncio.run(serve())
+        asyncio.run(_serve(setup, options.host, options.port))
     except (OSError, UnicodeError) as error:
-        raise Fault(
-            f"can't listen at {printable(options.host)} port {options.port}: {trouble(error)}"
-        ) from None
+        place = f"{printable(options.host)} port {options.port}"
+        raise Fault(f"can't listen at {place}: {trouble(error)}") from None
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #e8af6b32
 def zone_answers(
     path: str | None,  # of a zone file
 ) -> dict[Any, Any]:  # who answers, by class of question
-    "A zone that answers lookups in DNS's place, or nobody; `Fault` where the file can't be read or understood."
+    """A zone that answers lookups in DNS's place, or nobody; `Fault` if the file can't
+    be read or understood."""
     if path is None:
         return {}
     from ra_plugins.ask.dns import Lookup, Prefetch
@@ -164,81 +160,102 @@ def zone_answers(
 # %% ../../nbs/cli/04_command.ipynb #6ed407b7
 def rules_of(
     path: str | None,  # of a text for tcprules
-) -> dict[str, Any]:  # by address
-    "The rules of tcpserver; `Fault` where the file can't be read, or tcprules wouldn't take it."
+) -> dict[str, ClientRule]:  # by address
+    """The rules of tcpserver; `Fault` if the file can't be read, or tcprules wouldn't
+    take it."""
     if path is None:
         return {}
     from ra_plugins.smtpd.rules import RuleFault, rules_in
 
     need(path)
     try:
-        return dict(
-            rules_in(Control(".").read(path).decode("utf-8", "surrogateescape"))
-        )
+        text = Control(".").read(path).decode("utf-8", "surrogateescape")
+        return dict(rules_in(text))
     except RuleFault as fault:
         raise Fault(f"{path}, {fault}") from None
     except OSError as error:  # too long
         raise Fault(f"can't read {trouble(error)}") from None
 
+# %% ../../nbs/cli/04_command.ipynb #cdea5d73
+def _client_environ(
+    options: argparse.Namespace, control: Control, rule: ClientRule | None
+) -> dict[str, str]:
+    "The environment of the session; `OSError` if `control/me` can't be read."
+    from ra_plugins.smtpd.server import inherited
+
+    told = {
+        "PROTO": "TCP",
+        "TCPLOCALHOST": control.first_line("me", "localhost"),
+        "TCPREMOTEIP": options.ip,
+    }
+    return {**inherited(), **told, **(rule.settings if rule else {}), **options.set}
+
+# %% ../../nbs/cli/04_command.ipynb #c814913e
+def _session_held(
+    options: argparse.Namespace,
+    control: Control,
+    environ: dict[str, str],
+    rule: ClientRule | None,
+) -> Trial:
+    "Hold the session that a command line asks for."
+    from ra_plugins.hosts.guard import run_to_end
+    from ra_plugins.smtpd.trial import Trial, denied
+
+    zone = zone_answers(options.zone)
+    trial = Trial(control, environ, options.like, options.seconds, zone)
+    if rule and not rule.allowed:
+        denied(trial, rule)
+        return trial
+    trial.rule = rule
+    (sender, recipients), *more = options.messages or [(None, [])]
+    run_to_end(trial.hold(options.helo, sender, recipients, options.auth, more))
+    return trial
+
+
+def _tell_session(trial: Trial, notes: list[str], as_json: bool) -> None:
+    "Print what came of a session, as text or JSON."
+    import json
+
+    from ra_plugins.hosts.catalogue import to_stderr
+    from ra_plugins.smtpd.trial import trial_data, trial_text
+
+    if as_json:
+        print(json.dumps({**trial_data(trial), "notes": notes}, indent=2))
+        return
+    for note in notes:
+        to_stderr(f"note: {note}")
+    print(trial_text(trial))
+
 # %% ../../nbs/cli/04_command.ipynb #5cfc139c
 def try_session(options: argparse.Namespace) -> int:
     """Hold one session without a network, and say what each plugin asks, answers and
     logs."""
-    import json
-
     from ra_plugins.cli.hints import hints
-    from ra_plugins.hosts.catalogue import to_stderr
-    from ra_plugins.hosts.guard import run_to_end
     from ra_plugins.smtpd.rules import rule_for
-    from ra_plugins.smtpd.server import inherited
-    from ra_plugins.smtpd.trial import (
-        VERDICTS,
-        Trial,
-        denied,
-        trial_data,
-        trial_text,
-        verdict,
-    )
+    from ra_plugins.smtpd.trial import VERDICTS, verdict
 
-    messages = options.messages or [(None, [])]
-    if messages[0][0] is None and messages[0][1]:
+    sender, recipients = (options.messages or [(None, [])])[0]
+    if sender is None and recipients:
         raise Fault("a recipient (--to) comes after a sender (--from)")
     control = Control(os.path.abspath(options.control))
-    rule = rule_for(rules_of(options.rules), {**options.set, "TCPREMOTEIP": options.ip})
+    known = {**options.set, "TCPREMOTEIP": options.ip}
+    rule = rule_for(rules_of(options.rules), known)
     try:
-        told = {
-            "PROTO": "TCP",
-            "TCPLOCALHOST": control.first_line("me", "localhost"),
-            "TCPREMOTEIP": options.ip,
-        }
-        environ = {
-            **inherited(),
-            **told,
-            **(rule.settings if rule else {}),
-            **options.set,
-        }
-        trial = Trial(
-            control, environ, options.like, options.seconds, zone_answers(options.zone)
-        )
-        if rule and not rule.allowed:
-            denied(trial, rule)
-        else:
-            trial.rule = rule
-            (sender, recipients), *more = messages
-            run_to_end(trial.hold(options.helo, sender, recipients, options.auth, more))
+        environ = _client_environ(options, control, rule)
+        trial = _session_held(options, control, environ, rule)
         notes = hints(control, environ, options.like)
     except OSError as error:
         raise Fault(f"can't read {trouble(error)}") from None
-    for note in () if options.json else notes:
-        to_stderr(f"note: {note}")
-    print(
-        json.dumps({**trial_data(trial), "notes": notes}, indent=2)
-        if options.json
-        else trial_text(trial)
-    )
+    _tell_session(trial, notes, options.json)
     return VERDICTS[verdict(trial)]
 
-# %% ../../nbs/cli/04_command.ipynb #e8d11c5d
+# %% ../../nbs/cli/04_command.ipynb #41551261
+_GUEST = (
+    "try --ip 192.0.2.1 --helo mail.example.net"
+    " --from ana@example.net --to Bob@example.org"
+)
+
+
 def demo(options: argparse.Namespace) -> int:
     """Show a server at work: four clients call it, and then one of them once more as a
     dry run."""
@@ -250,45 +267,39 @@ def demo(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         control = furnish(Path(folder))
         asyncio.run(demonstrate(control))
-        command = "try --ip 192.0.2.1 --helo mail.example.net --from ana@example.net --to Bob@example.org"
-        print(
-            f"\n--- The same server, asked without calling it: ra-plugins {command} --control DIR\n"
-        )
-        settings = [
-            word
-            for name, value in SETTINGS.items()
-            for word in ("--set", f"{name}={value}")
-        ]
-        main([*command.split(), "--control", str(control), *settings])
+        asked = f"ra-plugins {_GUEST} --control DIR"
+        print(f"\n--- The same server, asked without calling it: {asked}\n")
+        pairs = (f"{name}={value}" for name, value in SETTINGS.items())
+        settings = [word for pair in pairs for word in ("--set", pair)]
+        main([*_GUEST.split(), "--control", str(control), *settings])
     return 0
 
 # %% ../../nbs/cli/04_command.ipynb #a22d1309
 def assignment(
     text: str,  # NAME=VALUE
 ) -> tuple[str, str]:
-    "A setting on the command line; `argparse.ArgumentTypeError` where it isn't one."
+    "A setting on the command line; `argparse.ArgumentTypeError` if it isn't one."
     name, equals, value = text.partition("=")
     if not name.isidentifier() or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} should be NAME=VALUE")
     return name, value
 
-# %% ../../nbs/cli/04_command.ipynb #628b7c5f
+
 def port(text: str) -> int:
-    "A TCP port on the command line; `argparse.ArgumentTypeError` where it isn't one."
+    "A TCP port on the command line; `argparse.ArgumentTypeError` if it isn't one."
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0 to 65535")
     return int(text)
 
-# %% ../../nbs/cli/04_command.ipynb #435434ff
+
 def client_ip(text: str) -> str:
-    """A client's address on the command line; `argparse.ArgumentTypeError` where it
-    isn't one."""
+    """A client's address on the command line; `argparse.ArgumentTypeError` if it isn't
+    one."""
     try:
         ip_address(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} should be {ip_address.__doc__}: 192.0.2.1 or 2001:db8::1"
-        ) from None
+        what = f"{ip_address.__doc__}: 192.0.2.1 or 2001:db8::1"
+        raise argparse.ArgumentTypeError(f"{text!r} should be {what}") from None
     return text
 
 # %% ../../nbs/cli/04_command.ipynb #63896cd6
@@ -298,6 +309,25 @@ def plugin_file(text: str) -> str:
     if "/" not in text and not text.endswith(".py"):
         raise argparse.ArgumentTypeError(f"{text!r} should be a file: ./mine.py")
     return text
+
+
+def full_path(text: str) -> str:
+    """A path from / on, on the command line; `argparse.ArgumentTypeError` if it isn't
+    one."""
+    if not text.startswith("/"):
+        wrong = f"{text!r} should be a path that begins with /"
+        raise argparse.ArgumentTypeError(wrong)
+    return text
+
+# %% ../../nbs/cli/04_command.ipynb #72f74e44
+def address_from_log(
+    text: str,  # `ana@example.org`, `<ana@example.org>`, `to=<ana@example.org>,`
+) -> str:
+    "An address on the command line, also as it is copied from a log."
+    before, bracket, rest = text.strip().partition("<")
+    address, closed, after = rest.rpartition(">")
+    copied = bracket and closed and not set('@"') & set(before + after)
+    return address if copied else text.strip()
 
 # %% ../../nbs/cli/04_command.ipynb #eef4c4d0
 class GatherSettings(argparse.Action):
@@ -312,19 +342,6 @@ class GatherSettings(argparse.Action):
     ) -> None:
         "Add one."
         options.set = {**options.set, values[0]: values[1]}
-
-# %% ../../nbs/cli/04_command.ipynb #72f74e44
-def address_from_log(
-    text: str,  # `ana@example.org`, `<ana@example.org>`, `to=<ana@example.org>,`
-) -> str:
-    "An address on the command line, also as it is copied from a log."
-    before, bracket, rest = text.strip().partition("<")
-    address, closed, after = rest.rpartition(">")
-    return (
-        address
-        if bracket and closed and not set('@"') & set(before + after)
-        else text.strip()
-    )
 
 
 class GatherMessages(argparse.Action):
@@ -347,210 +364,146 @@ class GatherMessages(argparse.Action):
         else:
             options.messages = [*options.messages, (values, [])]
 
-# %% ../../nbs/cli/04_command.ipynb #6f15f16b
+# %% ../../nbs/cli/04_command.ipynb #57000bea
 def _plugin_options(command: argparse.ArgumentParser) -> None:
     from ra_plugins.spp.sections import SECTIONS
 
-    command.add_argument(
-        "--control",
-        default=CONTROLDIR,
-        metavar="DIR",
-        help="the control files (%(default)s)",
-    )
-    command.add_argument(
-        "--like",
-        default="netqmail",
-        choices=list(SECTIONS),
-        help="whose qmail-spp (%(default)s)",
-    )
-    command.add_argument(
-        "--set",
-        type=assignment,
-        action=GatherSettings,
-        default={},
-        metavar="NAME=VALUE",
-        help="set a plugin's setting",
-    )
-    command.add_argument(
-        "--seconds",
-        type=number_over_zero,
-        default=300,
-        help="that a plugin may take (%(default)s)",
-    )
+    add = command.add_argument
+    add("--control", default=CONTROLDIR, metavar="DIR",
+        help="the control files (%(default)s)")  # fmt: skip
+    add("--like", default="netqmail", choices=list(SECTIONS),
+        help="whose qmail-spp (%(default)s)")  # fmt: skip
+    add("--set", type=assignment, action=GatherSettings, default={},
+        metavar="NAME=VALUE", help="set a plugin's setting")  # fmt: skip
+    add("--seconds", type=number_over_zero, default=300,
+        help="that a plugin may take (%(default)s)")  # fmt: skip
 
-# %% ../../nbs/cli/04_command.ipynb #c9e492bb
+# %% ../../nbs/cli/04_command.ipynb #5b8cd017
 def _smtpd_options(command: argparse.ArgumentParser) -> None:
     _plugin_options(command)
-    command.add_argument(
-        "--host", default="127.0.0.1", help="address to listen at (%(default)s)"
-    )
-    command.add_argument(
-        "--port",
-        type=port,
-        default=2525,
-        help="port to listen at; 0 for any (%(default)s)",
-    )
-    command.add_argument(
-        "--users", metavar="FILE", help="who may log in: lines of name:password"
-    )
-    command.add_argument(
-        "--deliver",
-        default="",
-        metavar="COMMAND",
-        help="takes each message on standard input",
-    )
+    add = command.add_argument
+    add("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
+    add("--port", type=port, default=2525,
+        help="port to listen at; 0 for any (%(default)s)")  # fmt: skip
+    add("--users", metavar="FILE", help="who may log in: lines of name:password")
+    add("--deliver", default="", metavar="COMMAND",
+        help="takes each message on standard input")  # fmt: skip
 
-# %% ../../nbs/cli/04_command.ipynb #912e8159
+# %% ../../nbs/cli/04_command.ipynb #ec02319b
+def _client_options(command: argparse.ArgumentParser) -> None:
+    "What the client of a dry run is, and says."
+    add = command.add_argument
+    add("--ip", required=True, type=client_ip, help="the client's address")
+    add("--helo", metavar="NAME", help="how it greets; without it, it doesn't")
+    message: dict[str, Any] = {"type": address_from_log, "action": GatherMessages}
+    message |= {"dest": "messages", "default": [], "metavar": "ADDRESS"}
+    sender = "the sender, '' for a bounce; again, for another message"
+    add("--from", help=sender, **message)
+    add("--to", help="a recipient; may come again", **message)
+    add("--auth", default="", metavar="USER", help="the user who has logged in")
+
+
 def _try_options(command: argparse.ArgumentParser) -> None:
     _plugin_options(command)
-    command.add_argument(
-        "--ip", required=True, type=client_ip, help="the client's address"
-    )
-    command.add_argument(
-        "--helo", metavar="NAME", help="how it greets; without it, it doesn't"
-    )
-    message: dict[str, Any] = {
-        "type": address_from_log,
-        "action": GatherMessages,
-        "dest": "messages",
-        "default": [],
-    }
-    message["metavar"] = "ADDRESS"
-    command.add_argument(
-        "--from",
-        help="the sender, '' for a bounce; again, for another message",
-        **message,
-    )
-    command.add_argument("--to", help="a recipient; may come again", **message)
-    command.add_argument(
-        "--auth", default="", metavar="USER", help="the user who has logged in"
-    )
-    command.add_argument(
-        "--rules",
-        metavar="FILE",
-        help="tcpserver's rules, as for tcprules: set what they set for this client",
-    )
-    command.add_argument(
-        "--zone",
-        metavar="FILE",
-        help="answer lookups from a zone file, and don't ask DNS",
-    )
-    command.add_argument("--json", action="store_true", help="tell it as JSON")
+    _client_options(command)
+    add = command.add_argument
+    rules = "tcpserver's rules, as for tcprules: set what they set for this client"
+    add("--rules", metavar="FILE", help=rules)
+    zone = "answer lookups from a zone file, and don't ask DNS"
+    add("--zone", metavar="FILE", help=zone)
+    add("--json", action="store_true", help="tell it as JSON")
 
-# %% ../../nbs/cli/04_command.ipynb #694598b5
-def full_path(text: str) -> str:
-    """A path from / on, on the command line; `argparse.ArgumentTypeError` where it
-    isn't one."""
-    if not text.startswith("/"):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} should be a path that begins with /"
-        )
-    return text
-
-# %% ../../nbs/cli/04_command.ipynb #90cb4206
+# %% ../../nbs/cli/04_command.ipynb #cf6132f8
 def _install_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("folder", metavar="DIR", help="the folder for the programs")
-    command.add_argument(
-        "names",
-        nargs="*",
-        default=[],
-        metavar="NAME",
-        help="of a plugin, or of a file: ./mine.py; without any, all of ours",
-    )
-    command.add_argument(
-        "--force", action="store_true", help="write over programs that aren't ours"
-    )
-    command.add_argument(
-        "--create", action="store_true", help="make the folder, if it isn't there"
-    )
-    command.add_argument(
-        "--service",
-        nargs="?",
-        const=SOCKET,
-        type=full_path,
-        metavar="SOCKET",
-        help=f"clients of the service that listens there, and their scripts in DIR/scripts ({SOCKET})",
-    )
-    command.add_argument(
-        "--user",
-        default="",
-        metavar="NAME",
-        help="who runs them: a name or a number (qmaild, or else nobody)",
-    )
+    add = command.add_argument
+    add("folder", metavar="DIR", help="the folder for the programs")
+    add("names", nargs="*", default=[], metavar="NAME",
+        help="of a plugin, or of a file: ./mine.py; without any, all of ours")  # fmt: skip
+    add("--force", action="store_true", help="write over programs that aren't ours")
+    add("--create", action="store_true", help="make the folder, if it isn't there")
+    clients = "clients of the service that listens there, and their scripts"
+    add("--service", nargs="?", const=SOCKET, type=full_path, metavar="SOCKET",
+        help=f"{clients} in DIR/scripts ({SOCKET})")  # fmt: skip
+    add("--user", default="", metavar="NAME",
+        help="who runs them: a name or a number (qmaild, or else nobody)")  # fmt: skip
     command.epilog = (
-        "Then it looks at them as that user. Exit status: 0 all is well; 3 they couldn't be installed, that user can't run "
-        "them, or others may change them or what they import; or the command line makes no sense."
+        "Then it looks at them as that user. Exit status: 0 all is well;"
+        " 3 they couldn't be installed, that user can't run them,"
+        " or others may change them or what they import;"
+        " or the command line makes no sense."
     )
 
-# %% ../../nbs/cli/04_command.ipynb #5cd2d04e
-_APART = {  # commands with a page and a command line of their own
-    "check": "Look for mistakes in a whole set-up: sections, programs, settings, lists, the service.",
-    "overload-flag": "Raise and lower the flag of the overload plugin; has options of its own.",
+# %% ../../nbs/cli/04_command.ipynb #b8c9fbfb
+_APART = {
+    "check": "Look for mistakes in a whole set-up:"
+    " sections, programs, settings, lists, the service.",
+    "overload-flag": "Raise and lower the flag of the overload plugin;"
+    " has options of its own.",
     "rblchecks": "With --self-test: try the block lists of the plugin rblchecks out.",
-    "spf": "What a domain's owner asks of SPF: explain a record, or look for mistakes in it; has commands of its own.",
+    "spf": "What a domain's owner asks of SPF:"
+    " explain a record, or look for mistakes in it; has commands of its own.",
     "service": "Hold plugins, connections and caches, and answer the small client.",
-    "report": "Say from logs what was refused, deferred and let through, by whom and when.",
-    "postfix": "Answer Postfix's policy requests by the plugins in control/postfixplugins.",
-    "milter": "Be a milter of Postfix or Sendmail, by the plugins in control/milterplugins.",
-    "units": "Write what starts the service and rater with the machine: for systemd, daemontools or s6.",
-    "completion": "Print the script by which bash, zsh or fish completes what one types.",
+    "report": "Say from logs what was refused, deferred and let through,"
+    " by whom and when.",
+    "postfix": "Answer Postfix's policy requests"
+    " by the plugins in control/postfixplugins.",
+    "milter": "Be a milter of Postfix or Sendmail,"
+    " by the plugins in control/milterplugins.",
+    "units": "Write what starts the service and rater with the machine:"
+    " for systemd, daemontools or s6.",
+    "completion": "Print the script by which bash, zsh or fish"
+    " completes what one types.",
 }
 
+# %% ../../nbs/cli/04_command.ipynb #8a2e61c0
+class _Commands:
+    "The command line of `ra-plugins`, to which commands are added."
 
-def _parsers() -> tuple[
-    argparse.ArgumentParser, dict[str, argparse.ArgumentParser]
-]:  # the whole, and each command's
-    "The command line of `ra-plugins`."
-    top = command_parser(
-        "ra-plugins",
-        description="Plugins for qmail-spp: list, install, check and try them.",
-    )
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    known: dict[str, argparse.ArgumentParser] = {}
+    def __init__(self) -> None:
+        about = "Plugins for qmail-spp: list, install, check and try them."
+        self.top = command_parser("ra-plugins", description=about)
+        add = self.top.add_subparsers
+        self.below: Any = add(title="commands", metavar="COMMAND", required=True)
+        self.known: dict[str, argparse.ArgumentParser] = {}
 
     def add(
+        self,
         name: str,
         run: Callable[[argparse.Namespace], int],
-        statuses: dict[int, str] | None = None,
+        statuses: dict[int, str] | None = None,  # what its exit statuses mean
     ) -> argparse.ArgumentParser:
-        known[name] = commands.add_parser(
-            name,
-            help=run.__doc__,
-            description=run.__doc__,
-            epilog=exit_statuses(statuses),
-        )
-        known[name].set_defaults(run=run)
-        return known[name]
+        "The parser of a command that is one of our functions."
+        told = {"help": run.__doc__, "description": run.__doc__}
+        made = self.below.add_parser(name, **told, epilog=exit_statuses(statuses))
+        made.set_defaults(run=run)
+        return self.known.setdefault(name, made)
 
-    files = add("list", list_plugins).add_argument
-    files(
-        "files",
-        nargs="*",
-        type=plugin_file,
-        metavar="FILE",
-        help="with plugins of your own: ./mine.py",
-    )
-    add("show", show_plugins).add_argument(
-        "names", nargs="+", metavar="NAME", help="of a plugin, or of a file: ./mine.py"
-    )
-    _install_options(add("install", install_plugins))
-    _smtpd_options(add("smtpd", smtpd))
-    _try_options(
-        add("try", try_session, {0: "accepted", 1: "refused", 2: "refused for now"})
-    )
+# %% ../../nbs/cli/04_command.ipynb #e459be83
+def _commands() -> _Commands:
+    "The command line of `ra-plugins`, with all its commands."
+    made = _Commands()
+    files = made.add("list", list_plugins).add_argument
+    files("files", nargs="*", type=plugin_file, metavar="FILE",
+          help="with plugins of your own: ./mine.py")  # fmt: skip
+    names = made.add("show", show_plugins).add_argument
+    names("names", nargs="+", metavar="NAME",
+          help="of a plugin, or of a file: ./mine.py")  # fmt: skip
+    _install_options(made.add("install", install_plugins))
+    _smtpd_options(made.add("smtpd", smtpd))
+    verdicts = {0: "accepted", 1: "refused", 2: "refused for now"}
+    _try_options(made.add("try", try_session, verdicts))
     for name, meaning in _APART.items():
-        commands.add_parser(name, help=meaning)
-    add("demo", demo)
-    return top, known
+        made.below.add_parser(name, help=meaning)
+    made.add("demo", demo)
+    return made
 
-
+# %% ../../nbs/cli/04_command.ipynb #96b246f7
 def _options(arguments: list[str]) -> argparse.Namespace:
     "What stands on the command line. A wrong one ends the program."
-    top, commands = _parsers()
-    if arguments and arguments[0] in commands:
-        return commands[arguments[0]].parse_intermixed_args(arguments[1:])
-    return top.parse_args(arguments)
+    made = _commands()
+    if arguments and arguments[0] in made.known:
+        return made.known[arguments[0]].parse_intermixed_args(arguments[1:])
+    return made.top.parse_args(arguments)
 
 # %% ../../nbs/cli/04_command.ipynb #f456ebf6
 _ROOMS = "check", "report"  # commands that have a room of their own

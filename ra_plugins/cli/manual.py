@@ -33,7 +33,7 @@ from ra_plugins.support.environment import FILENAME_KINDS, Environment, Variable
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['PROGRAMS', 'roff', 'paragraph', 'page_section', 'paragraphs', 'terms', 'verbatim', 'written', 'log_lines',
+__all__ = ['PROGRAMS', 'roff', 'paragraph', 'verbatim', 'paragraphs', 'terms', 'page_section', 'written', 'log_lines',
            'setting_list', 'plugin_page', 'Caught', 'parsers_caught', 'parser_from_help', 'parser_of', 'commands_below',
            'all_parsers', 'command_page', 'manual']
 
@@ -58,70 +58,61 @@ def paragraph(text: str) -> str:
     """A paragraph, in lines that aren't too long. A long word may be broken behind a
     comma, a colon or a slash."""
     lines = textwrap.wrap(text, 76, break_long_words=False, break_on_hyphens=False)
-    return re.sub(
-        r"\S{40,}",
-        lambda word: re.sub(r"(?<=[,/:])(?=.)", r"\\:", word[0]),
-        "\n".join(map(roff, lines)),
-    )
+    return re.sub(r"\S{40,}", _breakable, "\n".join(map(roff, lines)))
 
-# %% ../../nbs/cli/13_manual.ipynb #1ad45d09
-def page_section(
-    title: str,
-    *parts: str,  # in roff
-) -> str:  # nothing if there is nothing in it
-    "A section of a page."
-    return (
-        "\n".join([f".SH {roff(title.upper())}", *filter(None, parts)])
-        if any(parts)
-        else ""
-    )
+
+def _breakable(word: re.Match[str]) -> str:
+    "A long word, with places where a line may end."
+    return re.sub(r"(?<=[,/:])(?=.)", r"\\:", word[0])
+
+# %% ../../nbs/cli/13_manual.ipynb #882e2749
+def verbatim(text: str) -> str:
+    "Lines as they are."
+    lines = map(roff, text.splitlines())
+    return "\n".join([".nf", ".RS 4", *lines, ".RE", ".fi"])
 
 
 def paragraphs(text: str) -> str:
     "Paragraphs, and what is indented below them as it is."
     blocks = [each for each in inspect.cleandoc(text).split("\n\n") if each.strip()]
-    return "\n.PP\n".join(
+    made = (
         verbatim(each) if re.search(r"^ ", each, re.M) else paragraph(each)
         for each in blocks
     )
+    return "\n.PP\n".join(made)
 
-
+# %% ../../nbs/cli/13_manual.ipynb #5c42ba53
 def terms(
     pairs: Iterable[tuple[str, str]],  # a term in roff, and what it means
 ) -> str:
     "A list of terms, each with its meaning."
-    return "\n".join(
-        f".TP\n{term}\n{paragraph(meaning) or '.br'}" for term, meaning in pairs
-    )
+    lines = ((term, paragraph(meaning) or ".br") for term, meaning in pairs)
+    return "\n".join(f".TP\n{term}\n{meaning}" for term, meaning in lines)
 
 
-def verbatim(text: str) -> str:
-    "Lines as they are."
-    return "\n".join(
-        [".nf", ".RS 4", *(roff(line) for line in text.splitlines()), ".RE", ".fi"]
-    )
+def page_section(
+    title: str,
+    *parts: str,  # in roff
+) -> str:  # nothing if there is nothing in it
+    "A section of a page."
+    if not any(parts):
+        return ""
+    return "\n".join([f".SH {roff(title.upper())}", *filter(None, parts)])
 
-# %% ../../nbs/cli/13_manual.ipynb #2c0312e0
+# %% ../../nbs/cli/13_manual.ipynb #f9853abc
 def written(
     name: str,
-    # of the manual: 1 for what people run, 8 for what an administrator has run
-    part: int,
+    part: int,  # of the manual: 1 for what people run, 8 for what root has run
     line: str,  # what it is, in a line
     sections: Iterable[str],
 ) -> str:
     "A whole page."
     day = os.environ.get("SOURCE_DATE_EPOCH", "")
     date = strftime("%Y-%m-%d", gmtime(int(day)) if day.isdigit() else gmtime())
-    head = f'.TH {roff(name.upper())} {part} {date} "ra\\-plugins {__version__}" ra\\-plugins\n.nh\n.ad l'
-    what = roff(line.rstrip("."))
-    return "\n".join(
-        [
-            head,
-            page_section("Name", f"{roff(name)} \\- {what}"),
-            *filter(None, sections),
-            "",
-        ]
-    )
+    source = f'"ra\\-plugins {__version__}" ra\\-plugins'
+    head = f".TH {roff(name.upper())} {part} {date} {source}\n.nh\n.ad l"
+    named = page_section("Name", f"{roff(name)} \\- {roff(line.rstrip('.'))}")
+    return "\n".join([head, named, *filter(None, sections), ""])
 
 # %% ../../nbs/cli/13_manual.ipynb #d47a7322
 def _template(node: ast.expr) -> str:
@@ -129,11 +120,7 @@ def _template(node: ast.expr) -> str:
     for what is no text."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
-    if (
-        isinstance(node, ast.Call)
-        and getattr(node.func, "id", "") == "with_reason"
-        and node.args
-    ):
+    if isinstance(node, ast.Call) and node.args and _called(node) == "with_reason":
         return f"{_template(node.args[0])}: <reason>"
     if not isinstance(node, ast.JoinedStr):
         return ""
@@ -145,6 +132,11 @@ def _template(node: ast.expr) -> str:
     )
 
 
+def _called(node: ast.Call) -> str:
+    "The name of a function that is called; nothing for a method."
+    return str(getattr(node.func, "id", ""))
+
+
 def _filled_in(node: ast.expr) -> str:
     "What is filled in, in a few words: the last name of the code that makes it."
     names = [
@@ -153,6 +145,17 @@ def _filled_in(node: ast.expr) -> str:
     ]
     return next((name.replace("_", " ") for name in names if name), "text")
 
+# %% ../../nbs/cli/13_manual.ipynb #7f86ca7a
+def _log_calls(tree: ast.Module) -> list[ast.Call]:
+    "The calls of `log`, in the order of their lines."
+    calls = (each for each in ast.walk(tree) if isinstance(each, ast.Call))
+    logging = [
+        each
+        for each in calls
+        if each.args and (_called(each) or getattr(each.func, "attr", "")) == "log"
+    ]
+    return sorted(logging, key=lambda each: each.lineno)
+
 
 def log_lines(plugin: Plugin) -> list[str]:
     "What a plugin's own module logs, with what is filled in between angle brackets."
@@ -160,18 +163,7 @@ def log_lines(plugin: Plugin) -> list[str]:
         tree = ast.parse(inspect.getsource(sys.modules[plugin.__module__]))
     except (OSError, KeyError, SyntaxError):
         return []
-    calls = (
-        node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args
-    )
-    logging = [
-        node
-        for node in calls
-        if getattr(node.func, "id", getattr(node.func, "attr", "")) == "log"
-    ]
-    lines = [
-        _template(node.args[0])
-        for node in sorted(logging, key=lambda node: node.lineno)
-    ]
+    lines = (_template(each.args[0]) for each in _log_calls(tree))
     return list(dict.fromkeys(line for line in lines if line))
 
 # %% ../../nbs/cli/13_manual.ipynb #a658db0a
@@ -184,24 +176,67 @@ def setting_list(environment: type[Environment]) -> str:
 
 
 def _setting(each: Variable) -> str:
-    return f"{each.meaning.rstrip('.')}. Value: {each.kind.__doc__}. Default: {shown(each.default)}."
+    meaning, kind = each.meaning.rstrip("."), each.kind.__doc__
+    return f"{meaning}. Value: {kind}. Default: {shown(each.default)}."
 
 # %% ../../nbs/cli/13_manual.ipynb #856b5588
 def _files(plugin: Plugin) -> list[tuple[str, str]]:
     "The files that a plugin reads, by what its settings say."
-    named = [
-        each
-        for each in plugin.settings.variables()
-        if each.kind in FILENAME_KINDS and each.default
-    ]
     own = [
         (
             rf"\fI{roff(shown(each.default))}\fR",
             f"{each.meaning} {each.name} names another.",
         )
-        for each in named
+        for each in plugin.settings.variables()
+        if each.kind in FILENAME_KINDS and each.default
     ]
     return [(r"\fIcontrol/smtpplugins\fR", "Which plugins run, and where."), *own]
+
+# %% ../../nbs/cli/13_manual.ipynb #80a5f452
+def _about(plugin: Plugin) -> list[str]:
+    "The sections that say what a plugin does, and with whom."
+    from ra_plugins.cli.extras import extra_for
+    from ra_plugins.support.extras import installing
+
+    extra = extra_for(plugin)
+    facts = (
+        f"Runs at: {runs_at(plugin)}. Answers: {commands_answered(plugin)}."
+        f" Takes at most {plugin.seconds:g} seconds."
+    )
+    lines = verbatim(f"[{plugin.stages[0]}]\nplugins/{plugin.name}")
+    described = paragraphs(plugin.__doc__ or "")
+    asked = (each.partition(": ") for each in questions_asked(plugin))
+    kinds = terms((rf"\fB{roff(kind)}\fR", what) for kind, _, what in asked)
+    return [
+        page_section("Synopsis", lines),
+        page_section("Description", described, ".PP", paragraph(facts)),
+        page_section("Asks", kinds),
+        page_section("Needs", paragraph(installing(extra)) if extra else ""),
+    ]
+
+# %% ../../nbs/cli/13_manual.ipynb #b5a7fc2f
+_STORED = (
+    "Kept from command to command by the plugin itself; nobody else should set it."
+)
+
+
+def _variables(plugin: Plugin, log: Callable[[str], None]) -> list[str]:
+    "The sections with a plugin's variables."
+    answering = answerer_settings(plugin, log).items()
+    others = [
+        page_section(f"Settings of who answers {kind}", setting_list(settings))
+        for kind, settings in answering
+    ]
+    kept = setting_list(plugin.state) if plugin.state.variables() else ""
+    state = f"{paragraph(_STORED)}\n{kept}" if kept else ""
+    own = page_section("Settings", setting_list(plugin.settings))
+    return [own, *others, page_section("State", state)]
+
+# %% ../../nbs/cli/13_manual.ipynb #8f13e4b3
+_GOES_ON = "Always 0. What it can't do costs a line in the log, and the mail goes on."
+_SEE_ALSO = (
+    r"\fBra\-plugins\fR(1), \fBra\-plugins\-show\fR(1), \fBra\-plugins\-install\fR(1)"
+)
 
 
 def plugin_page(
@@ -209,61 +244,16 @@ def plugin_page(
     log: Callable[[str], None] = to_stderr,  # as in `answerer_settings`
 ) -> str:
     "The manual page of a plugin."
-    from ra_plugins.cli.extras import extra_for
-    from ra_plugins.support.extras import installing
-
-    extra = extra_for(plugin)
-    facts = f"Runs at: {runs_at(plugin)}. Answers: {commands_answered(plugin)}. Takes at most {plugin.seconds:g} seconds."
-    stored = (
-        "Kept from command to command by the plugin itself; nobody else should set it."
-    )
-    asked = (
-        (rf"\fB{roff(kind)}\fR", what)
-        for kind, _, what in (each.partition(": ") for each in questions_asked(plugin))
-    )
-    answering = answerer_settings(plugin, log).items()
-    others = [
-        page_section(f"Settings of who answers {kind}", setting_list(settings))
-        for kind, settings in answering
+    lines = log_lines(plugin)
+    sections = [
+        *_about(plugin),
+        *_variables(plugin, log),
+        page_section("Log lines", verbatim("\n".join(lines)) if lines else ""),
+        page_section("Exit status", paragraph(_GOES_ON)),
+        page_section("Files", terms(_files(plugin))),
+        page_section("See also", _SEE_ALSO),
     ]
-    return written(
-        plugin.name,
-        8,
-        summary(plugin),
-        [
-            page_section(
-                "Synopsis", verbatim(f"[{plugin.stages[0]}]\nplugins/{plugin.name}")
-            ),
-            page_section(
-                "Description", paragraphs(plugin.__doc__ or ""), ".PP", paragraph(facts)
-            ),
-            page_section("Asks", terms(asked)),
-            page_section("Needs", paragraph(installing(extra)) if extra else ""),
-            page_section("Settings", setting_list(plugin.settings)),
-            *others,
-            page_section(
-                "State",
-                paragraph(stored) + "\n" + setting_list(plugin.state)
-                if plugin.state.variables()
-                else "",
-            ),
-            page_section(
-                "Log lines",
-                *[verbatim("\n".join(lines)) for lines in [log_lines(plugin)] if lines],
-            ),
-            page_section(
-                "Exit status",
-                paragraph(
-                    "Always 0. What it can't do costs a line in the log, and the mail goes on."
-                ),
-            ),
-            page_section("Files", terms(_files(plugin))),
-            page_section(
-                "See also",
-                r"\fBra\-plugins\fR(1), \fBra\-plugins\-show\fR(1), \fBra\-plugins\-install\fR(1)",
-            ),
-        ],
-    )
+    return written(plugin.name, 8, summary(plugin), sections)
 
 # %% ../../nbs/cli/13_manual.ipynb #4d1a3729
 class Caught(BaseException):
@@ -273,28 +263,28 @@ class Caught(BaseException):
         self.parser = parser
 
 
+_READERS = (
+    "parse_args",
+    "parse_intermixed_args",
+    "parse_known_args",
+    "parse_known_intermixed_args",
+)
+
+
 @contextmanager
 def parsers_caught(
     words: list[str],  # the command line
 ) -> Iterator[None]:
     "While this lasts, a parser that should read is raised, as `Caught`."
-    names = (
-        "parse_args",
-        "parse_intermixed_args",
-        "parse_known_args",
-        "parse_known_intermixed_args",
-    )
-    before, line = (
-        {name: getattr(argparse.ArgumentParser, name) for name in names},
-        sys.argv,
-    )
+    before = {name: getattr(argparse.ArgumentParser, name) for name in _READERS}
+    line = sys.argv
 
     def caught(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
         raise Caught(parser)
 
     try:
         sys.argv = words
-        for name in names:
+        for name in _READERS:
             setattr(argparse.ArgumentParser, name, caught)
         yield
     finally:
@@ -311,31 +301,30 @@ def parser_from_help(
     text: str,  # what `--help` prints
 ) -> argparse.ArgumentParser:
     "A parser with the options of a command that has none."
-    usage = "".join(
-        re.findall(r"\Ausage: (.*(?:\n {7}\S.*)*)", text := text.replace("%", "%%"))
-    )
-    rest = text.removeprefix(f"usage: {usage}").lstrip("\n")
+    text = text.replace("%", "%%")
+    usage = "".join(re.findall(r"\Ausage: (.*(?:\n {7}\S.*)*)", text))
     words = re.match(r"[a-z][\w-]*(?: [a-z][\w-]*)*(?= |$)", usage)
-    found = argparse.ArgumentParser(
-        prog=words[0] if words else name, usage=usage, add_help=False
-    )
+    prog = words[0] if words else name
+    found = argparse.ArgumentParser(prog=prog, usage=usage, add_help=False)
     prose = []
-    for line in rest.splitlines():
+    for line in text.removeprefix(f"usage: {usage}").lstrip("\n").splitlines():
         if option := _OPTION.fullmatch(line):
-            named: dict[str, Any] = (
-                {"metavar": option[2]} if option[2] else {"action": "store_true"}
-            )
-            found.add_argument(option[1], help=option[3], **named)
+            _add_option(found, *option.groups())
         else:
             prose.append(line)
-    parts = [
-        *re.split(
-            r"^(?=exit status:)", "\n".join(prose), maxsplit=1, flags=re.M | re.I
-        ),
-        "",
-    ]
-    found.description, found.epilog = parts[0].strip(), parts[1].strip()
+    statuses = re.compile(r"^(?=exit status:)", re.M | re.I)
+    said, *ends = statuses.split("\n".join(prose), maxsplit=1)
+    found.description, found.epilog = said.strip(), "".join(ends).strip()
     return found
+
+
+def _add_option(
+    parser: argparse.ArgumentParser, name: str, value: str | None, meaning: str
+) -> None:
+    if value:
+        parser.add_argument(name, help=meaning, metavar=value)
+    else:
+        parser.add_argument(name, help=meaning, action="store_true")
 
 # %% ../../nbs/cli/13_manual.ipynb #c22c6c3e
 PROGRAMS = {  # where each begins
@@ -372,143 +361,126 @@ def commands_below(
     parser: argparse.ArgumentParser,
 ) -> dict[str, str]:  # what each does, by name
     "The commands of a command."
-    found = next(
-        (
-            each
-            for each in parser._actions
-            if isinstance(each, argparse._SubParsersAction)
-        ),
-        None,
-    )
-    return (
-        {each.dest: each.help or "" for each in found._choices_actions} if found else {}
-    )
+    for each in parser._actions:
+        if isinstance(each, argparse._SubParsersAction):
+            return {below.dest: below.help or "" for below in each._choices_actions}
+    return {}
 
 
-def all_parsers() -> dict[
-    str, argparse.ArgumentParser
-]:  # by whole names, `ra-plugins check`
-    "The parsers of all programs, and of all commands of `ra-plugins`."
+def all_parsers() -> dict[str, argparse.ArgumentParser]:
+    "The parsers of all programs and commands, by whole names: `ra-plugins check`."
     words = [[name] for name in PROGRAMS]
     words += [["ra-plugins", name] for name in commands_below(parser_of("ra-plugins"))]
     return {parser.prog: parser for parser in (parser_of(*each) for each in words)}
 
-# %% ../../nbs/cli/13_manual.ipynb #119d027d
+# %% ../../nbs/cli/13_manual.ipynb #67119252
+def _value_word(action: argparse.Action) -> str:
+    "The word for an option's value, or for an argument."
+    if action.metavar:
+        words = action.metavar
+        return " ".join(words) if isinstance(words, tuple) else words
+    if action.choices:
+        return f"{{{','.join(map(str, action.choices))}}}"
+    return action.dest.upper()
+
+
 def _term(action: argparse.Action) -> str:
     "How an option or an argument is called, in roff."
-    value = action.metavar or (
-        f"{{{','.join(map(str, action.choices))}}}"
-        if action.choices
-        else action.dest.upper()
-    )
-    words = " ".join(value) if isinstance(value, tuple) else value
-    taken = "" if action.nargs == 0 else rf"\fI{roff(words)}\fR"
+    taken = "" if action.nargs == 0 else rf"\fI{roff(_value_word(action))}\fR"
     if not action.option_strings:
         return taken
     names = ", ".join(rf"\fB{roff(each)}\fR" for each in action.option_strings)
     return f"{names} [{taken}]" if action.nargs == "?" else f"{names} {taken}".rstrip()
 
-
+# %% ../../nbs/cli/13_manual.ipynb #291a8fd3
 def _usage(parser: argparse.ArgumentParser) -> str:
     "How a command is called."
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "76"
     try:
-        return (
-            re.sub(r"\x1b\[[\d;]*m", "", parser.format_usage())
-            .removeprefix("usage: ")
-            .rstrip()
-        )
+        usage = re.sub(r"\x1b\[[\d;]*m", "", parser.format_usage())
+        return usage.removeprefix("usage: ").rstrip()
     finally:
-        os.environ.pop("COLUMNS") if before is None else os.environ.update(
-            COLUMNS=before
-        )
+        if before is None:
+            os.environ.pop("COLUMNS")
+        else:
+            os.environ["COLUMNS"] = before
 
-
-def command_page(
-    parser: argparse.ArgumentParser,
-    line: str = "",  # what it does; by default, as its description begins
-    also: Iterable[str] = (),  # names of other pages, in the same part
-) -> str:
-    "The manual page of a command."
-    formatter = parser._get_formatter()
-    shown_ones = (each for each in parser._actions if each.help != argparse.SUPPRESS)
-    given = [
-        each for each in shown_ones if not isinstance(each, argparse._SubParsersAction)
-    ]
-    told = [
-        (_term(each), formatter._expand_help(each) if each.help else "")
-        for each in given
-    ]
-    options = [
-        pair for each, pair in zip(given, told, strict=True) if each.option_strings
-    ]
-    arguments = [
-        pair for each, pair in zip(given, told, strict=True) if not each.option_strings
-    ]
-    below = [
-        (rf"\fB{roff(name)}\fR", meaning)
-        for name, meaning in commands_below(parser).items()
-    ]
-    description, epilog = (
-        (text or "").replace("%%", "%") for text in (parser.description, parser.epilog)
-    )
-    before, ends, statuses = epilog.partition("xit status: ")
-    seen = [rf"\fB{roff(each)}\fR(1)" for each in also]
-    return written(
-        parser.prog.replace(" ", "-"),
-        1,
-        line or _first(description) or f"a program of ra-plugins {__version__}",
-        [
-            page_section("Synopsis", verbatim(_usage(parser))),
-            page_section(
-                "Description",
-                paragraphs(f"{description}\n\n{before[:-1] if ends else epilog}"),
-            ),
-            page_section("Commands", terms(below)),
-            page_section("Arguments", terms(arguments)),
-            page_section("Options", terms(options)),
-            page_section("Exit status", terms(_status_list(statuses)) if ends else ""),
-            page_section("See also", ",\n".join(seen)),
-        ],
-    )
+# %% ../../nbs/cli/13_manual.ipynb #38971c98
+def _status_list(text: str) -> list[tuple[str, str]]:
+    "Exit statuses, one by one: `0 done; 3 it couldn't be done.`"
+    line = " ".join(text.split())
+    found = re.findall(r"(?:^|[;,] )(\d+) (.*?)(?=[;,] \d+ |\.? *$)", line)
+    if not found:
+        return [(r"\fB0\fR", line)]
+    return [(rf"\fB{number}\fR", meaning) for number, meaning in found]
 
 
 def _first(text: str) -> str:
     "The first sentence."
     return re.split(r"(?<=[.?])\s", " ".join(text.split()), maxsplit=1)[0].rstrip(":")
 
-
-def _status_list(text: str) -> list[tuple[str, str]]:
-    "Exit statuses, one by one: `0 done; 3 it couldn't be done.`"
-    found = re.findall(
-        r"(?:^|[;,] )(\d+) (.*?)(?=[;,] \d+ |\.? *$)", " ".join(text.split())
-    )
-    return [(rf"\fB{number}\fR", meaning) for number, meaning in found] or [
-        (r"\fB0\fR", " ".join(text.split()))
+# %% ../../nbs/cli/13_manual.ipynb #b172e5c2
+def _given(parser: argparse.ArgumentParser) -> list[str]:
+    "The sections on what may stand on the command line."
+    formatter = parser._get_formatter()
+    options: list[tuple[str, str]] = []
+    arguments: list[tuple[str, str]] = []
+    for each in parser._actions:
+        told = each.help != argparse.SUPPRESS
+        if told and not isinstance(each, argparse._SubParsersAction):
+            meaning = formatter._expand_help(each) if each.help else ""
+            kind = options if each.option_strings else arguments
+            kind.append((_term(each), meaning))
+    below = commands_below(parser).items()
+    commands = [(rf"\fB{roff(name)}\fR", meaning) for name, meaning in below]
+    return [
+        page_section("Commands", terms(commands)),
+        page_section("Arguments", terms(arguments)),
+        page_section("Options", terms(options)),
     ]
 
-# %% ../../nbs/cli/13_manual.ipynb #88ba7d8e
+# %% ../../nbs/cli/13_manual.ipynb #60d17ca1
+def command_page(
+    parser: argparse.ArgumentParser,
+    line: str = "",  # what it does; by default, as its description begins
+    also: Iterable[str] = (),  # names of other pages, in the same part
+) -> str:
+    "The manual page of a command."
+    description = (parser.description or "").replace("%%", "%")
+    epilog = (parser.epilog or "").replace("%%", "%")
+    before, ends, statuses = epilog.partition("xit status: ")
+    said = paragraphs(f"{description}\n\n{before[:-1] if ends else epilog}")
+    about = line or _first(description) or f"a program of ra-plugins {__version__}"
+    seen = [rf"\fB{roff(each)}\fR(1)" for each in also]
+    sections = [
+        page_section("Synopsis", verbatim(_usage(parser))),
+        page_section("Description", said),
+        *_given(parser),
+        page_section("Exit status", terms(_status_list(statuses)) if ends else ""),
+        page_section("See also", ",\n".join(seen)),
+    ]
+    return written(parser.prog.replace(" ", "-"), 1, about, sections)
+
+# %% ../../nbs/cli/13_manual.ipynb #8ccd2d25
+def _related(page: str, pages: Iterable[str]) -> list[str]:
+    "The pages of what is below a command, and of what it is below."
+    return [
+        each
+        for each in pages
+        if each.startswith(f"{page}-") or each != page and page.startswith(f"{each}-")
+    ]
+
+
 def manual() -> dict[str, str]:  # pages by their path below share/
     "The manual pages of all commands, and of all plugins of ours."
     found, parsers = catalogue(), all_parsers()
-    lines, names = (
-        commands_below(parsers["ra-plugins"]),
-        [name.replace(" ", "-") for name in parsers],
-    )
-    pages = {
-        f"man/man1/{page}.1": command_page(
-            parser,
-            _first(lines.get(name.removeprefix("ra-plugins "), "")),
-            [
-                each
-                for each in names
-                if each.startswith(f"{page}-")
-                or each != page
-                and page.startswith(f"{each}-")
-            ],
-        )
-        for page, (name, parser) in zip(names, parsers.items(), strict=True)
-    }
+    lines = commands_below(parsers["ra-plugins"])
+    names = {whole: whole.replace(" ", "-") for whole in parsers}
+    pages = {}
+    for whole, page in names.items():
+        line = _first(lines.get(whole.removeprefix("ra-plugins "), ""))
+        also = _related(page, names.values())
+        pages[f"man/man1/{page}.1"] = command_page(parsers[whole], line, also)
     ours = [plugin for name, plugin in found.items() if found.origins[name] == OURS]
     return pages | {f"man/man8/{plugin.name}.8": plugin_page(plugin) for plugin in ours}

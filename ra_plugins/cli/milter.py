@@ -12,9 +12,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from ra_plugins.cli.service import add_usual, place_of_postfix, whole_number
+from ra_plugins.cli.service import add_usual, place_of_postfix
 from ra_plugins.hosts.milter.filter import MILTER_SECONDS
-from ra_plugins.hosts.service.port import CONNECTIONS
 from ra_plugins.hosts.service.supervisor import read_settings, user_number
 from ra_plugins.support.command_line import (
     Fault,
@@ -31,38 +30,16 @@ def milter_parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins milter`."
     made = command_parser("ra-plugins milter", description=_TELLS, statuses=_ENDINGS)
     add = made.add_argument
-    add("place", nargs="?", type=place_of_postfix, metavar="PLACE",
-        help="where the mail server asks: unix:/PATH or inet:HOST:PORT, as in main.cf")  # fmt: skip
-    add_usual(made, "--check", "--plugins")
-    add(
-        "--settings",
-        default="",
-        metavar="FILE",
-        help="NAME=VALUE lines, as the environment has them",
-    )
-    add_usual(made, "--user")
-    add(
-        "--connections",
-        type=whole_number,
-        default=CONNECTIONS,
-        metavar="N",
-        help="at a time; mail over more is deferred (%(default)s)",
-    )
-    add(
-        "--seconds",
-        type=number_over_zero,
-        default=MILTER_SECONDS,
-        metavar="SECONDS",
-        help="for one SMTP command; then the mail goes on (%(default)s)",
-    )
+    where = "where the mail server asks: unix:/PATH or inet:HOST:PORT, as in main.cf"
+    add("place", nargs="?", type=place_of_postfix, metavar="PLACE", help=where)
+    add_usual(made, "--check", "--plugins", "--settings", "--user")
+    over = "at a time; mail over more is deferred (%(default)s)"
+    add_usual(made, "--connections", help=over)
+    waits = "for one SMTP command; then the mail goes on (%(default)s)"
+    add("--seconds", type=number_over_zero, default=MILTER_SECONDS,
+        metavar="SECONDS", help=waits)  # fmt: skip
     add_usual(made, "--verdicts")
-    add(
-        "--grace",
-        type=number_over_zero,
-        default=20,
-        metavar="SECONDS",
-        help="for what has been asked, at the end (%(default)s)",
-    )
+    add_usual(made, "--grace", default=20)
     return made
 
 
@@ -85,7 +62,7 @@ def check_milter(
     for stage, plugins in found.items():
         print(f"[{stage}]", ", ".join(each.name for each in plugins) or "nothing")
 
-
+# %% ../../nbs/cli/16_milter.ipynb #44541b89
 def run_milter(arguments: argparse.Namespace) -> int:
     "Answer a mail server, or look at the control file."
     settings = read_settings(arguments.settings) if arguments.settings else {}
@@ -96,6 +73,13 @@ def run_milter(arguments: argparse.Namespace) -> int:
         raise Fault("where? For example: ra-plugins milter unix:/run/ra-plugins/milter")
     if arguments.user:
         user_number(arguments.user)
+    asyncio.run(_served(arguments, settings))
+    sys.stdout.flush()
+    os._exit(0)  # threads of libmilter are waited for by nobody
+
+
+async def _served(arguments: argparse.Namespace, settings: dict[str, str]) -> None:
+    "Be a milter until it is told to end."
     from ra_plugins.hosts.milter.process import MilterOptions, serve_milter
 
     options = MilterOptions(
@@ -108,9 +92,7 @@ def run_milter(arguments: argparse.Namespace) -> int:
         arguments.grace,
         arguments.verdicts,
     )
-    asyncio.run(serve_milter(options))
-    sys.stdout.flush()
-    os._exit(0)  # threads of libmilter are waited for by nobody
+    await serve_milter(options)
 
 
 def main(

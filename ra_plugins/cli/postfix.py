@@ -34,26 +34,17 @@ def postfix_parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins postfix`."
     made = command_parser("ra-plugins postfix", description=_ANSWERS, statuses=_ENDED)
     add = made.add_argument
+    where = "where Postfix asks: inet:HOST:PORT or unix:/PATH, as in main.cf"
     add("postfix", nargs="*", type=place_of_postfix, metavar="[NAME=]PLACE",
-        help=f"where Postfix asks: inet:HOST:PORT or unix:/PATH, as in main.cf ({POLICY_PLACE}); NAME: of the chain")  # fmt: skip
+        help=f"{where} ({POLICY_PLACE}); NAME: of the chain")  # fmt: skip
     add_usual(made, "--check", "--plugins", "--workers")
-    add(
-        "--settings",
-        default="",
-        metavar="FILE",
-        help="NAME=VALUE lines, as the environment has them; read again at SIGHUP",
-    )
+    read = "NAME=VALUE lines, as the environment has them; read again at SIGHUP"
+    add_usual(made, "--settings", help=read)
     add_usual(made, "--user", "--connections")
-    add("--seconds", type=number_over_zero, default=POLICY_SECONDS, dest="postfix_seconds", metavar="SECONDS",
-        help="for one request; less than smtpd_policy_service_timeout (%(default)s)")  # fmt: skip
-    add_usual(made, "--verdicts", "--metrics", "--no-ahead")
-    add(
-        "--grace",
-        type=number_over_zero,
-        default=60,
-        metavar="SECONDS",
-        help="for what has been asked, at the end (%(default)s)",
-    )
+    waits = "for one request; less than smtpd_policy_service_timeout (%(default)s)"
+    add("--seconds", type=number_over_zero, default=POLICY_SECONDS,
+        dest="postfix_seconds", metavar="SECONDS", help=waits)  # fmt: skip
+    add_usual(made, "--verdicts", "--metrics", "--no-ahead", "--grace")
     made.set_defaults(socket="", group="", mode=0o660, callers=[])
     return made
 
@@ -68,27 +59,25 @@ def check_chains(
     "Print what the control file has; `Fault` for what is wrong in it."
     from ra_plugins.hosts.catalogue import catalogue
     from ra_plugins.hosts.postfix.stages import POSTFIX_FILE, judged_chains
-    from ra_plugins.hosts.service.decider import answerer_variables
     from ra_plugins.hosts.script import CONTROLDIR
+    from ra_plugins.hosts.service.decider import answerer_variables
     from ra_plugins.support.control import Control
 
     plugins = catalogue(arguments.files)
     settings = read_settings(arguments.settings) if arguments.settings else {}
     control = Control({**os.environ, **settings}.get("CONTROLDIR", CONTROLDIR))
     needed = [place.chain for place in arguments.postfix]
-    chains = judged_chains(
-        control, plugins, needed, answerer_variables(plugins.values())
-    )
+    variables = answerer_variables(plugins.values())
+    chains = judged_chains(control, plugins, needed, variables)
     if not chains:
-        raise Fault(
-            f"{control.path(POSTFIX_FILE)} has no section: write [rcpt] and plugins below"
-        )
+        empty = f"{control.path(POSTFIX_FILE)} has no section"
+        raise Fault(f"{empty}: write [rcpt] and plugins below")
     for name, chain in chains.items():
         for stage, section in chain.sections.items():
             names = ", ".join(plugin.name for plugin in section.plugins)
             print(f"[{name}:{stage}]" if name else f"[{stage}]", names or "nothing")
 
-
+# %% ../../nbs/cli/10_postfix.ipynb #befb9175
 def run_postfix(arguments: argparse.Namespace) -> int:
     "Answer Postfix, or look at the control file."
     if arguments.check:

@@ -32,42 +32,39 @@ from ra_plugins.support.command_line import (
 )
 
 # %% auto #0
-__all__ = ['USUAL_OPTIONS', 'octal_mode', 'metrics_place', 'whole_number', 'place_of_postfix', 'add_usual', 'service_parser',
+__all__ = ['USUAL_OPTIONS', 'octal_mode', 'whole_number', 'metrics_place', 'place_of_postfix', 'add_usual', 'service_parser',
            'options_of', 'run', 'main']
 
-# %% ../../nbs/cli/09_service.ipynb #2003cadf
+# %% ../../nbs/cli/09_service.ipynb #b832b92c
 def octal_mode(text: str) -> int:
-    """A file's mode on the command line; `argparse.ArgumentTypeError` where it isn't
-    one."""
+    "A file's mode on the command line; `argparse.ArgumentTypeError` if it isn't one."
     if not (text and len(text) <= 4 and set(text) <= set("01234567")):
         raise argparse.ArgumentTypeError(f"{text!r} should be a mode, in octal: 660")
     return int(text, 8)
 
 
-def metrics_place(text: str) -> tuple[str, int]:
-    """HOST:PORT or PORT on the command line; `argparse.ArgumentTypeError` where it's
-    neither."""
-    host, _, port = text.rpartition(":")
-    if not (
-        port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535
-    ):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} should be HOST:PORT, or a PORT of 127.0.0.1"
-        )
-    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
-
-
 def whole_number(text: str) -> int:
     """A number of things on the command line, at least one;
-    `argparse.ArgumentTypeError` where it isn't one."""
+    `argparse.ArgumentTypeError` if it isn't one."""
     if not (text.isascii() and text.isdigit() and 0 < len(text) <= 6 and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 1 on")
     return int(text)
 
-# %% ../../nbs/cli/09_service.ipynb #5da56375
+# %% ../../nbs/cli/09_service.ipynb #02c29466
+def metrics_place(text: str) -> tuple[str, int]:
+    """HOST:PORT or PORT on the command line; `argparse.ArgumentTypeError` if it's
+    neither."""
+    host, _, port = text.rpartition(":")
+    number = port.isascii() and port.isdigit() and len(port) <= 5
+    if not (number and int(port) <= 65535):
+        wrong = f"{text!r} should be HOST:PORT, or a PORT of 127.0.0.1"
+        raise argparse.ArgumentTypeError(wrong)
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
 def place_of_postfix(text: str) -> PolicyPlace:
-    """A place where Postfix asks, on the command line; `argparse.ArgumentTypeError`
-    where it's none."""
+    """A place where Postfix asks, on the command line; `argparse.ArgumentTypeError` if
+    it's none."""
     try:
         return policy_place(text)
     except ValueError as error:
@@ -86,23 +83,47 @@ USUAL_OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "FILE",
         "help": "with plugins of your own: ./mine.py",
     },
-    "--workers": {
-        "type": whole_number,
-        "default": 1,
-        "metavar": "N",
-        "help": "processes that decide (%(default)s)",
+    "--settings": {
+        "default": "",
+        "metavar": "FILE",
+        "help": "NAME=VALUE lines, as the environment has them",
     },
     "--user": {
         "default": "",
         "metavar": "NAME",
         "help": "whom to run as, if root starts it",
     },
+    "--workers": {
+        "type": whole_number,
+        "default": 1,
+        "metavar": "N",
+        "help": "processes that decide (%(default)s)",
+    },
+}
+
+# %% ../../nbs/cli/09_service.ipynb #1a6ce280
+USUAL_OPTIONS |= {
     "--connections": {
         "type": whole_number,
         "default": CONNECTIONS,
         "metavar": "N",
         "help": "at a time, for each worker (%(default)s)",
     },
+    "--grace": {
+        "type": number_over_zero,
+        "default": 60,
+        "metavar": "SECONDS",
+        "help": "for what has been asked, at the end (%(default)s)",
+    },
+    "--no-ahead": {
+        "action": "store_false",
+        "dest": "ahead",
+        "help": "ask nothing before its turn",
+    },
+}
+
+# %% ../../nbs/cli/09_service.ipynb #6e0c2181
+USUAL_OPTIONS |= {
     "--verdicts": {
         "default": "",
         "metavar": "FILE",
@@ -113,83 +134,76 @@ USUAL_OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "[HOST:]PORT",
         "help": "where Prometheus may ask; by default on 127.0.0.1",
     },
-    "--no-ahead": {
-        "action": "store_false",
-        "dest": "ahead",
-        "help": "ask nothing before its turn",
-    },
 }
 
 
 def add_usual(
     parser: argparse.ArgumentParser,
     *names: str,  # of `USUAL_OPTIONS`
+    **other: Any,  # what this command has otherwise: `help`, `default`
 ) -> None:
     "Give a command some of the options that daemons have."
     for name in names:
-        parser.add_argument(name, **USUAL_OPTIONS[name])
+        parser.add_argument(name, **{**USUAL_OPTIONS[name], **other})
+
+# %% ../../nbs/cli/09_service.ipynb #6bc6af8d
+def _place_options(parser: argparse.ArgumentParser) -> None:
+    "What runs, and where it is asked."
+    add = parser.add_argument
+    add("files", nargs="*", metavar="FILE", help="with plugins of your own: ./mine.py")
+    add("--socket", default=SOCKET, metavar="PATH",
+        help="where clients ask (%(default)s)")  # fmt: skip
+    add_usual(parser, "--workers")
+    read = "NAME=VALUE lines for those who answer questions; read again at SIGHUP"
+    add_usual(parser, "--settings", help=read)
+
+# %% ../../nbs/cli/09_service.ipynb #e4276c04
+def _caller_options(parser: argparse.ArgumentParser) -> None:
+    "Whom it runs as, and who may ask."
+    add = parser.add_argument
+    add_usual(parser, "--user")
+    add("--group", default="", metavar="NAME",
+        help="the socket's group; by default, that of the first caller")  # fmt: skip
+    add("--mode", type=octal_mode, default=0o660, metavar="MODE",
+        help="the socket's mode (660)")  # fmt: skip
+    add("--caller", action="append", default=[], dest="callers", metavar="NAME",
+        help=f"a user who may ask; may come again ({', '.join(CALLERS)})")  # fmt: skip
+    add_usual(parser, "--connections")
+
+# %% ../../nbs/cli/09_service.ipynb #7242287c
+def _telling_options(parser: argparse.ArgumentParser) -> None:
+    "What it tells, and to whom."
+    add = parser.add_argument
+    lines = "a line of JSON for each verdict; - for the service's own log"
+    add_usual(parser, "--verdicts", help=lines)
+    add_usual(parser, "--metrics")
+    add("--status", action="store_true",
+        help="ask the service on that socket how it is, and print that")  # fmt: skip
+    add("--json", action="store_true", help="with --status: print it as JSON")
+    add_usual(parser, "--no-ahead")
+
+# %% ../../nbs/cli/09_service.ipynb #0b0049b5
+def _postfix_options(parser: argparse.ArgumentParser) -> None:
+    "Where Postfix asks, and how long it waits."
+    add = parser.add_argument
+    place = f"where Postfix asks, too: {POLICY_PLACE}, or unix: and a path"
+    add("--postfix", action="append", type=place_of_postfix, default=[],
+        metavar="[NAME=]PLACE",
+        help=f"{place}; may come again, with names of chains")  # fmt: skip
+    add("--postfix-seconds", type=number_over_zero, default=POLICY_SECONDS,
+        metavar="SECONDS",
+        help="for one request of Postfix (%(default)s)")  # fmt: skip
 
 # %% ../../nbs/cli/09_service.ipynb #b424c383
 def service_parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins service`."
     made = command_parser("ra-plugins service", description=_HOLDS, statuses=_ENDED)
-    add = made.add_argument
-    add("files", nargs="*", metavar="FILE", help="with plugins of your own: ./mine.py")
-    add(
-        "--socket",
-        default=SOCKET,
-        metavar="PATH",
-        help="where clients ask (%(default)s)",
-    )
-    add_usual(made, "--workers")
-    add(
-        "--settings",
-        default="",
-        metavar="FILE",
-        help="NAME=VALUE lines for those who answer questions; read again at SIGHUP",
-    )
-    add_usual(made, "--user")
-    add(
-        "--group",
-        default="",
-        metavar="NAME",
-        help="the socket's group; by default, that of the first caller",
-    )
-    add(
-        "--mode",
-        type=octal_mode,
-        default=0o660,
-        metavar="MODE",
-        help="the socket's mode (660)",
-    )
-    add("--caller", action="append", default=[], dest="callers", metavar="NAME",
-        help=f"a user who may ask; may come again ({', '.join(CALLERS)})")  # fmt: skip
-    add_usual(made, "--connections")
-    add(
-        "--verdicts",
-        default="",
-        metavar="FILE",
-        help="a line of JSON for each verdict; - for the service's own log",
-    )
-    add_usual(made, "--metrics")
-    add(
-        "--status",
-        action="store_true",
-        help="ask the service on that socket how it is, and print that",
-    )
-    add("--json", action="store_true", help="with --status: print it as JSON")
-    add_usual(made, "--no-ahead")
-    add("--postfix", action="append", type=place_of_postfix, default=[], metavar="[NAME=]PLACE",
-        help=f"where Postfix asks, too: {POLICY_PLACE}, or unix: and a path; may come again, with names of chains")  # fmt: skip
-    add("--postfix-seconds", type=number_over_zero, default=POLICY_SECONDS, metavar="SECONDS",
-        help="for one request of Postfix (%(default)s)")  # fmt: skip
-    add(
-        "--grace",
-        type=number_over_zero,
-        default=60,
-        metavar="SECONDS",
-        help="for what has been taken, at the end (%(default)s)",
-    )
+    _place_options(made)
+    _caller_options(made)
+    _telling_options(made)
+    _postfix_options(made)
+    taken = "for what has been taken, at the end (%(default)s)"
+    add_usual(made, "--grace", help=taken)
     return made
 
 
@@ -201,8 +215,10 @@ def options_of(arguments: argparse.Namespace) -> ServiceOptions:
     "How to run the service; `Fault` for what mustn't be."
     if os.geteuid() == 0 and not arguments.user:
         raise Fault(
-            "a service needs no rights of root's: --user NAME says whom to run as, --user root that root is meant"
+            "a service needs no rights of root's: --user NAME says whom to run as,"
+            " --user root that root is meant"
         )
+    verdicts = arguments.verdicts
     return ServiceOptions(
         socket=arguments.socket,
         workers=arguments.workers,
@@ -214,16 +230,14 @@ def options_of(arguments: argparse.Namespace) -> ServiceOptions:
         callers=arguments.callers or CALLERS,
         limit=arguments.connections,
         grace=arguments.grace,
-        verdicts=arguments.verdicts
-        if arguments.verdicts in ("", "-")
-        else os.path.abspath(arguments.verdicts),
+        verdicts=verdicts if verdicts in ("", "-") else os.path.abspath(verdicts),
         metrics=arguments.metrics,
         ahead=arguments.ahead,
         postfix=arguments.postfix,
         policy_seconds=arguments.postfix_seconds,
     )
 
-
+# %% ../../nbs/cli/09_service.ipynb #39041e84
 def run(arguments: argparse.Namespace) -> int:
     "Be a service, or ask one how it is."
     if arguments.status:

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,18 +26,16 @@ if TYPE_CHECKING:
     import argparse
 
 # %% auto #0
-__all__ = ['KINDS', 'DAEMONS', 'USUAL_DAEMONS', 'UNIT_FILES', 'SETTINGS_FILES', 'PLAIN', 'packaging_folder', 'program_path',
-           'plain_path', 'UnitFile', 'unit_files', 'settings_files', 'write_units', 'next_steps', 'hidden_programs',
+__all__ = ['KINDS', 'DAEMONS', 'USUAL_DAEMONS', 'UNIT_FILES', 'SETTINGS_FILES', 'PLAIN', 'packaging_folder', 'plain_path',
+           'program_path', 'UnitFile', 'unit_files', 'settings_files', 'write_units', 'next_steps', 'hidden_programs',
            'units_parser', 'put_in_place', 'main']
 
 # %% ../../nbs/cli/11_units.ipynb #020256d9
 def packaging_folder() -> str:
     "The folder with what starts our daemons; `Fault` if it wasn't installed."
     package = os.path.dirname(os.path.abspath(str(ra_plugins.__file__)))
-    for folder in (
-        os.path.join(package, "packaging"),
-        os.path.join(os.path.dirname(package), "packaging"),
-    ):
+    for beside in (package, os.path.dirname(package)):
+        folder = os.path.join(beside, "packaging")
         if os.path.isfile(os.path.join(folder, "rater.service")):
             return folder
     raise Fault(
@@ -77,46 +75,43 @@ SETTINGS_FILES = {
     "postfix": ("ra-plugins/postfixplugins", "postfix/postfixplugins"),
 }
 
-# %% ../../nbs/cli/11_units.ipynb #6ea664e2
-PLAIN = re.compile(
-    r"/[\w/.+@-]*", re.ASCII
-)  # means itself in a unit, for a shell and for execline
-
-
-def program_path(
-    name: str,
-    # where it is; without it, beside the program that was called, beside Python, on
-    # PATH
-    folder: str | None = None,
-) -> str:
-    """Where one of our programs is; `Fault` if it isn't installed, or if its path can't
-    stand in a unit."""
-    from shutil import which
-    from sysconfig import get_path
-
-    beside = [
-        os.path.dirname(os.path.abspath(each))
-        for each in (sys.argv[0], sys.executable)
-        if each
-    ]
-    places = [os.path.abspath(folder)] if folder else [*beside, get_path("scripts")]
-    found = which(name, path=os.pathsep.join(places)) or (
-        None if folder else which(name)
-    )
-    if not found:
-        raise Fault(
-            f"there is no program {name} in {', '.join(places)}; --programs DIR says where it is"
-        )
-    return plain_path(os.path.abspath(found))
+# %% ../../nbs/cli/11_units.ipynb #42f0566d
+PLAIN = re.compile(r"/[\w/.+@-]*", re.ASCII)  # means itself in all three languages
 
 
 def plain_path(path: str) -> str:
     "A path that can stand in a unit and in a script as it is; `Fault` if it can't."
     if not PLAIN.fullmatch(path):
-        raise Fault(
-            f"{path!r} has characters that mean something in a unit; letters, digits and /_.+@- don't"
-        )
+        wrong = f"{path!r} has characters that mean something in a unit"
+        raise Fault(f"{wrong}; letters, digits and /_.+@- don't")
     return path
+
+
+def program_path(
+    name: str,
+    folder: str | None = None,  # where it is; without it, where it may be
+) -> str:
+    """Where one of our programs is; `Fault` if it isn't installed, or if its path can't
+    stand in a unit."""
+    from shutil import which
+
+    places = [os.path.abspath(folder)] if folder else _usual_places()
+    found = which(name, path=os.pathsep.join(places))
+    if not found and not folder:
+        found = which(name)
+    if not found:
+        nowhere = f"there is no program {name} in {', '.join(places)}"
+        raise Fault(f"{nowhere}; --programs DIR says where it is")
+    return plain_path(os.path.abspath(found))
+
+
+def _usual_places() -> list[str]:
+    "Beside the program that was called, beside Python, and where pip puts programs."
+    from sysconfig import get_path
+
+    called = [each for each in (sys.argv[0], sys.executable) if each]
+    beside = [os.path.dirname(os.path.abspath(each)) for each in called]
+    return [*beside, get_path("scripts")]
 
 # %% ../../nbs/cli/11_units.ipynb #ccc59f36
 class UnitFile(NamedTuple):
@@ -126,11 +121,7 @@ class UnitFile(NamedTuple):
     text: str
     mode: int  # of the file: 0o755 for a script
 
-    def state(
-        self,
-    ) -> (
-        str
-    ):  # `new`, `same`, `other`, or `folder`, which isn't one that can be written over
+    def state(self) -> str:  # `new`, `same`, `other`, `folder`
         "What is at its path now."
         if os.path.isdir(self.path):
             return "folder"
@@ -142,7 +133,24 @@ class UnitFile(NamedTuple):
         except (OSError, ValueError):
             return "other"
 
+# %% ../../nbs/cli/11_units.ipynb #b9b24fb5
+_PROGRAMS = {"/usr/local/bin/ra-plugins": "ra-plugins", "/usr/local/bin/rater": "rater"}
+_SETTINGS = re.compile(r"/etc/(?=ra-plugins(\.settings|\b(?=[ /]))|rater\.toml)")
 
+
+def _filled_in(
+    text: str,  # of a file in the package
+    programs: str | None,  # as in `program_path`
+    etc: str,  # the folder of settings
+) -> str:
+    "A text with the paths of this machine."
+    for before, name in _PROGRAMS.items():
+        path = re.compile(rf"{before}(?![\w-])")
+        if path.search(text):
+            text = path.sub(program_path(name, programs), text)
+    return _SETTINGS.sub(f"{plain_path(etc).rstrip('/')}/", text)
+
+# %% ../../nbs/cli/11_units.ipynb #92a14592
 def unit_files(
     folder: str,
     kind: str,  # of `KINDS`
@@ -151,27 +159,13 @@ def unit_files(
     etc: str = "/etc",  # the folder of their settings
 ) -> Iterator[UnitFile]:
     "What is written for daemons, with the paths of programs and settings filled in."
-    paths = {"/usr/local/bin/ra-plugins": "ra-plugins", "/usr/local/bin/rater": "rater"}
     for daemon in daemons:
         for name, source in UNIT_FILES[kind, daemon].items():
             path = os.path.join(packaging_folder(), source)
             with open(path, encoding="utf-8") as file:
-                text = file.read()
-            for before, program in paths.items():
-                if re.search(rf"{before}(?![\w-])", text):
-                    text = re.sub(
-                        rf"{before}(?![\w-])", program_path(program, programs), text
-                    )
-            text = re.sub(
-                r"/etc/(?=ra-plugins(\.settings|\b(?=[ /]))|rater\.toml)",
-                f"{plain_path(etc).rstrip('/')}/",
-                text,
-            )
-            yield UnitFile(
-                os.path.join(folder, name),
-                text,
-                0o755 if os.path.basename(name) == "run" else 0o644,
-            )
+                text = _filled_in(file.read(), programs, etc)
+            mode = 0o755 if os.path.basename(name) == "run" else 0o644
+            yield UnitFile(os.path.join(folder, name), text, mode)
 
 # %% ../../nbs/cli/11_units.ipynb #6d8f83be
 def settings_files(
@@ -182,11 +176,9 @@ def settings_files(
     for daemon in daemons:
         name, source = SETTINGS_FILES[daemon]
         with open(os.path.join(packaging_folder(), source), encoding="utf-8") as file:
-            yield UnitFile(
-                os.path.join(etc, name),
-                file.read(),
-                0o640 if daemon == "service" else 0o644,
-            )
+            text = file.read()
+        mode = 0o640 if daemon == "service" else 0o644
+        yield UnitFile(os.path.join(etc, name), text, mode)
 
 # %% ../../nbs/cli/11_units.ipynb #96fdc6ce
 def _write(each: UnitFile) -> None:
@@ -208,33 +200,54 @@ def write_units(
     files: Sequence[UnitFile],
     force: bool = False,  # write over what is there and is something else
 ) -> list[str]:  # a line for each
-    "Write files that aren't there yet, and say what was done; `Fault` if one is there that isn't the same, or can't be written."
+    """Write files that aren't there yet, and say what was done; `Fault` if one is there
+    that isn't the same, or can't be written."""
     states = {each: each.state() for each in files}
-    if folders := [each.path for each, state in states.items() if state == "folder"]:
-        raise Fault(f"there is a folder where a file should go: {', '.join(folders)}")
-    if (
-        others := [each.path for each, state in states.items() if state == "other"]
-    ) and not force:
-        raise Fault(
-            f"already there, and not the same: {', '.join(others)}; --force writes over them"
-        )
+    _check_states(states, force)
     try:
         for each, state in states.items():
             if state != "same":
                 _write(each)
     except OSError as error:
-        raise Fault(
-            f"can't write to {error.filename or files[0].path}: {system_reason(error)}"
-        ) from None
+        path = error.filename or files[0].path
+        raise Fault(f"can't write to {path}: {system_reason(error)}") from None
+    done = {"same": "already there"}
     return [
-        f"{'already there' if state == 'same' else 'written'}: {each.path}"
-        for each, state in states.items()
+        f"{done.get(state, 'written')}: {each.path}" for each, state in states.items()
     ]
 
-# %% ../../nbs/cli/11_units.ipynb #d8180233
+
+def _check_states(states: Mapping[UnitFile, str], force: bool) -> None:
+    "Raise a `Fault` if something stands in the way of a file."
+    paths: dict[str, list[str]] = {}
+    for each, state in states.items():
+        paths.setdefault(state, []).append(each.path)
+    if folders := paths.get("folder"):
+        raise Fault(f"there is a folder where a file should go: {', '.join(folders)}")
+    if (others := paths.get("other")) and not force:
+        wrong = f"already there, and not the same: {', '.join(others)}"
+        raise Fault(f"{wrong}; --force writes over them")
+
+# %% ../../nbs/cli/11_units.ipynb #b1398df3
 _USER = "useradd --system --no-create-home --shell /usr/sbin/nologin"
+_NAMES = {"service": "ra-plugins", "rater": "rater"}
+_SYSTEMD_UNITS = {
+    "service": "ra-plugins.socket ra-plugins.service",
+    "rater": "rater",
+    "postfix": "ra-plugins-postfix.socket ra-plugins-postfix.service",
+}
 
 
+def _new_users(kind: str, daemons: Sequence[str]) -> list[str]:
+    "Commands that make the users whom daemons run as."
+    made = {"service"} if kind == "systemd" else set(_NAMES)
+    users = [name for each, name in _NAMES.items() if each in made & set(daemons)]
+    if kind == "daemontools" and "rater" in daemons:
+        users.append("raterlog")
+    group = {"ra-plugins": "--gid nofiles "}
+    return [f"{_USER} {group.get(name, '')}{name}" for name in users]
+
+# %% ../../nbs/cli/11_units.ipynb #83d81bde
 def next_steps(
     folder: str,
     kind: str,
@@ -242,126 +255,92 @@ def next_steps(
     etc: str,
 ) -> list[str]:  # commands
     "What an administrator types then."
-    names = {"service": "ra-plugins", "rater": "rater"}
-    users = [
-        name
-        for daemon, name in names.items()
-        if daemon in daemons and (kind != "systemd" or daemon == "service")
-    ]
-    if kind == "daemontools" and "rater" in daemons:
-        users.append("raterlog")
-    steps = [
-        f"{_USER} {'--gid nofiles ' * (name == 'ra-plugins')}{name}" for name in users
-    ]
+    steps = _new_users(kind, daemons)
     if "service" in daemons and kind != "systemd":
         steps.append("install -d -o ra-plugins -g nofiles -m 2770 /var/lib/ra-plugins")
     if "service" in daemons:
-        steps.append(
-            f"chown root:nofiles {etc}/ra-plugins.settings && chmod 640 {etc}/ra-plugins.settings"
-        )
+        file = f"{etc}/ra-plugins.settings"
+        steps.append(f"chown root:nofiles {file} && chmod 640 {file}")
+    return [*steps, *_beginning(folder, kind, daemons)]
+
+
+def _beginning(folder: str, kind: str, daemons: Sequence[str]) -> list[str]:
+    "Commands that start daemons."
     if kind == "systemd":
-        units = [
-            *["ra-plugins.socket ra-plugins.service"] * ("service" in daemons),
-            *["rater"] * ("rater" in daemons),
-            *["ra-plugins-postfix.socket ra-plugins-postfix.service"]
-            * ("postfix" in daemons),
-        ]
-        return [
-            *steps,
-            "systemctl daemon-reload",
-            f"systemctl enable --now {' '.join(units)}",
-        ]
+        units = [unit for each, unit in _SYSTEMD_UNITS.items() if each in daemons]
+        return ["systemctl daemon-reload", f"systemctl enable --now {' '.join(units)}"]
     scanned = "/service/" if kind == "daemontools" else "/run/service/"
-    links = [
-        f"ln -s {os.path.join(folder, names[daemon])} {scanned}" for daemon in daemons
-    ]
-    return [*steps, *links, *(["s6-svscanctl -a /run/service"] if kind == "s6" else [])]
+    folders = (os.path.join(folder, _NAMES[each]) for each in daemons)
+    links = [f"ln -s {each} {scanned}" for each in folders]
+    return [*links, *["s6-svscanctl -a /run/service"] * (kind == "s6")]
 
 # %% ../../nbs/cli/11_units.ipynb #184a49a0
 def hidden_programs(
     files: Sequence[UnitFile],
 ) -> list[str]:  # sentences
     "Which units name a program that they hide from themselves."
-    hidden = re.compile(r"^ExecStart=((?:/home|/root|/run/user)/\S+)", re.M)
-    found = [
-        (each, hidden.search(each.text))
-        for each in files
-        if re.search(r"^ProtectHome=yes", each.text, re.M)
-    ]
-    return [
-        f"{os.path.basename(each.path)} has ProtectHome=yes, and {program[1]} is below a home: "
-        "install where everybody may read, with `pipx install --global` or into /usr/local"
-        for each, program in found
-        if program
-    ]
+    said = []
+    for each in files:
+        program = _BELOW_HOME.search(each.text)
+        if program and _HIDES.search(each.text):
+            name = os.path.basename(each.path)
+            wrong = f"{name} has ProtectHome=yes, and {program[1]} is below a home"
+            said.append(f"{wrong}: {_WHERE_ALL_READ}")
+    return said
+
+
+_HIDES = re.compile(r"^ProtectHome=yes", re.M)
+_BELOW_HOME = re.compile(r"^ExecStart=((?:/home|/root|/run/user)/\S+)", re.M)
+_WHERE_ALL_READ = (
+    "install where everybody may read, with `pipx install --global` or into /usr/local"
+)
 
 # %% ../../nbs/cli/11_units.ipynb #6d2f0014
 def units_parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins units`."
-    parser = command_parser(
-        "ra-plugins units",
-        description="Write what starts the service and rater with the machine, with the paths of the installed programs.",
-    )
-    parser.add_argument(
-        "folder",
-        metavar="DIR",
-        help="where it goes: /etc/systemd/system, or a folder of services",
-    )
-    parser.add_argument(
-        "daemons",
-        nargs="*",
-        metavar="DAEMON",
-        help="service, rater or postfix; without any, the first two",
-    )
-    parser.add_argument(
-        "--kind",
-        choices=KINDS,
-        default="systemd",
-        help="what starts them (%(default)s)",
-    )
-    parser.add_argument(
-        "--programs",
-        metavar="DIR",
-        help="where ra-plugins and rater are (beside this one)",
-    )
-    parser.add_argument(
-        "--etc",
-        metavar="DIR",
-        help="write settings to begin with there, if it has none; the units read them",
-    )
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="write over what is there and isn't the same; settings stay",
-    )
+    parser = command_parser("ra-plugins units", description=_WRITES)
+    add = parser.add_argument
+    where = "where it goes: /etc/systemd/system, or a folder of services"
+    add("folder", metavar="DIR", help=where)
+    daemons = "service, rater or postfix; without any, the first two"
+    add("daemons", nargs="*", metavar="DAEMON", help=daemons)
+    starts = "what starts them (%(default)s)"
+    add("--kind", choices=KINDS, default="systemd", help=starts)
+    programs = "where ra-plugins and rater are (beside this one)"
+    add("--programs", metavar="DIR", help=programs)
+    begin = "write settings to begin with there, if it has none; the units read them"
+    add("--etc", metavar="DIR", help=begin)
+    force = "write over what is there and isn't the same; settings stay"
+    add("--force", action="store_true", help=force)
     return parser
+
+
+_WRITES = (
+    "Write what starts the service and rater with the machine,"
+    " with the paths of the installed programs."
+)
+
+# %% ../../nbs/cli/11_units.ipynb #f8c36841
+def _note(line: str) -> None:
+    print(f"ra-plugins units: {line}", file=sys.stderr)
 
 
 def put_in_place(
     options: argparse.Namespace,  # of `units_parser`
-    note: Callable[[str], None] = lambda line: print(
-        f"ra-plugins units: {line}", file=sys.stderr
-    ),
+    note: Callable[[str], None] = _note,  # takes a line about what is wrong
 ) -> int:  # exit status
     "Write units and settings, and say what was done and what is to be done."
-    folder, etc = (
-        os.path.abspath(options.folder),
-        os.path.abspath(options.etc or "/etc"),
-    )
+    folder = os.path.abspath(options.folder)
+    etc = os.path.abspath(options.etc or "/etc")
     daemons = [each for each in DAEMONS if each in (options.daemons or USUAL_DAEMONS)]
     files = list(unit_files(folder, options.kind, daemons, options.programs, etc))
     settings = list(settings_files(etc, daemons))
-    fresh = [
-        each for each in settings if options.etc and not os.path.lexists(each.path)
-    ]
+    named = bool(options.etc)
+    fresh = [each for each in settings if named and not os.path.lexists(each.path)]
     print(*write_units([*files, *fresh], options.force), sep="\n")
     for each in settings:
         if each not in fresh:
-            print(
-                f"kept: {each.path}"
-                if os.path.lexists(each.path)
-                else f"missing: {each.path} (--etc {etc} writes one)"
-            )
+            print(_left(each.path, etc))
     print("\nThen:", *next_steps(folder, options.kind, daemons, etc), sep="\n    ")
     wrong = hidden_programs(files)
     for line in wrong:
@@ -369,16 +348,21 @@ def put_in_place(
     return FAILED if wrong else 0
 
 
+def _left(path: str, etc: str) -> str:
+    "What is said of settings that weren't written."
+    if os.path.lexists(path):
+        return f"kept: {path}"
+    return f"missing: {path} (--etc {etc} writes one)"
+
+# %% ../../nbs/cli/11_units.ipynb #25deee70
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run the command; returns its exit status."
     parser = units_parser()
-    options = parser.parse_intermixed_args(
-        sys.argv[1:] if arguments is None else arguments
-    )
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_intermixed_args(given)
     if unknown := [each for each in options.daemons if each not in DAEMONS]:
         parser.error(f"there is no daemon {unknown[0]!r}: {' or '.join(DAEMONS)}")
     if "postfix" in options.daemons and options.kind != "systemd":
-        parser.error(
-            f"there is nothing for postfix under {options.kind}: have it run ra-plugins postfix"
-        )
+        nothing = f"there is nothing for postfix under {options.kind}"
+        parser.error(f"{nothing}: have it run ra-plugins postfix")
     return run_command("ra-plugins units", partial(put_in_place, options))
