@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ['NOTHING', 'Answerer', 'NotInstalled', 'load', 'Roster', 'Answerers']
 
 # %% ../../nbs/ask/01_answerer.ipynb #926d06ba
-# an answer that says nothing, to what wasn't asked for its answer's sake
+# the answer to a question that only has something begun
 NOTHING = object()
 
 
@@ -39,7 +39,7 @@ class Answerer:
         self,
         settings: Any,  # of `settings_class`
         log: Callable[[str], None],
-        dry: bool = False,  # change nothing anywhere: the session doesn't take place
+        dry: bool = False,  # only try: change nothing anywhere
     ):
         self.settings, self.log, self.dry = settings, log, dry
 
@@ -58,8 +58,8 @@ class Answerer:
         return self._runner.run(self.aanswer(question, until))
 
     async def aanswer(self, question: Any, until: float) -> Any:
-        """Answer a question on asyncio, as `answer` does. One that doesn't come back
-        holds one of `threads`."""
+        """Answer a question on asyncio, as `answer` does. A call that doesn't come
+        back keeps one of `threads`."""
         from ra_plugins.ask.workers import Workers
 
         self._workers = self._workers or Workers(self.threads)
@@ -69,14 +69,14 @@ class Answerer:
 
     def at_once(
         self, question: Any, until: float
-    ) -> Any:  # None if it has to be asked, `NOTHING` if that is the answer
+    ) -> Any:  # None if it has to be asked, `NOTHING` if nobody waits for more
         """The answer, if it is known already, in a cache for example. It must neither
         wait nor ask."""
         return None
 
     def counted(self) -> Mapping[str, int]:
-        """What it has counted since it was made, by name (`{"queries sent": 12}`), for
-        whoever looks at a host from outside."""
+        """What it has counted since it was made, by name (`{"queries sent": 12}`),
+        which a host may show."""
         return {}
 
     def close(self) -> None:
@@ -116,12 +116,12 @@ def _check_methods(kind: type[Answerer]) -> None:
 
 # %% ../../nbs/ask/01_answerer.ipynb #8d346baf
 class NotInstalled(Broken):
-    """Who answers needs what isn't installed: nothing to be asked again, and no
-    client's fault."""
+    """The answerer needs a library that isn't installed. Asking again won't help, and
+    no client is at fault."""
 
 
 def _broken(question: Question[Any], error: BaseException) -> Broken:
-    "That a question has no answer, because whoever answers it has raised something."
+    "`Broken`, with what the answerer of a question has raised."
     from ra_plugins.support.extras import error_said, missing_part
 
     kind = NotInstalled if missing_part(error) else Broken
@@ -129,7 +129,7 @@ def _broken(question: Question[Any], error: BaseException) -> Broken:
 
 # %% ../../nbs/ask/01_answerer.ipynb #f3e6680e
 def _waited_for(answerer: Answerer, question: Question[Any], until: float) -> Any:
-    "The answer of one that blocks, or `Unanswered`, in every case as a value."
+    "The answer of one that blocks, or `Unanswered`; it raises nothing."
     try:
         return answerer.answer(question, until)
     except Unanswered as why:
@@ -267,7 +267,7 @@ class Answerers(_Outcomes):
     Used with `with`, it closes them."""
 
     def tell(self, question: Question[Any], until: float = inf) -> Any:
-        "The answer to a question, or `Unanswered`, in every case as a value."
+        "The answer to a question, or `Unanswered`; it raises nothing."
         if monotonic() >= until:
             return Late(TOO_LATE)
         try:

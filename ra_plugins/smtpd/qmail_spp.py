@@ -257,8 +257,8 @@ class Effects:
 def _answer_to(
     # the final command or the failure that a program ended with, if any
     last: Command | Failure | None,
-    # `go` on, go on and `skip` qmail's own checks, `refuse`; empty if it is the next
-    # program's turn
+    # `go` on, `skip` qmail's own checks or `refuse`; empty if it is the next program's
+    # turn
 ) -> str:
     "What a program's end means for the SMTP command."
     if isinstance(last, (Refuse, Disconnect, Drop, Failure)):
@@ -321,7 +321,7 @@ class Checks:
         # SMTPMAILFROM or SMTPRCPTTO, if the SMTP command names an address
         variable: str = "",
         address: str = "",
-        # `go` on, go on and `skip` qmail's own checks, or `refuse`: the reply is sent
+        # `go` on, `skip` qmail's own checks, or `refuse`: then the reply has been sent
     ) -> str:
         """Run the plugins of a stage. Afterwards `Effects.address` is the address to go
         on with."""
