@@ -71,7 +71,7 @@ def place_of_postfix(text: str) -> PolicyPlace:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 # %% ../../nbs/cli/09_service.ipynb #usualopt2
-USUAL_OPTIONS: dict[str, dict[str, Any]] = {
+_WHO_AND_WHAT: dict[str, dict[str, Any]] = {
     "--check": {
         "action": "store_true",
         "help": "read the control file, say what it has, and end",
@@ -102,7 +102,7 @@ USUAL_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 # %% ../../nbs/cli/09_service.ipynb #1a6ce280
-USUAL_OPTIONS |= {
+_HOW_MUCH: dict[str, dict[str, Any]] = {
     "--connections": {
         "type": whole_number,
         "default": CONNECTIONS,
@@ -123,7 +123,7 @@ USUAL_OPTIONS |= {
 }
 
 # %% ../../nbs/cli/09_service.ipynb #6e0c2181
-USUAL_OPTIONS |= {
+_WHAT_IS_TOLD: dict[str, dict[str, Any]] = {
     "--verdicts": {
         "default": "",
         "metavar": "FILE",
@@ -135,6 +135,9 @@ USUAL_OPTIONS |= {
         "help": "where Prometheus may ask; by default on 127.0.0.1",
     },
 }
+
+
+USUAL_OPTIONS = {**_WHO_AND_WHAT, **_HOW_MUCH, **_WHAT_IS_TOLD}
 
 
 def add_usual(

@@ -34,8 +34,8 @@ class Result(Outcome):
     why          the reason, a value: its type is one of those in `ra_plugins.spf.trace`
     explanation  for the SMTP reply, if it is fail
     mechanism    the directive that matched, if one did
-    problem      what is wrong, in a few words, if it is temperror or permerror;
-                 problem_text is what is wrong in the record
+    problem      what is wrong, in a few words, if it is temperror or permerror
+    problem_text what is wrong in the record
     lookups      terms that asked DNS; voids, lookups that brought nothing
     trace        the records that were read, and what was asked
     """
