@@ -62,8 +62,7 @@ async def asks(session):
 @plugin("rcpt")
 def numb(session):
     "Hang where no alarm is heard."
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    signal.signal(signal.SIGALRM, signal.SIG_IGN)  # blocked here, it would be another thread's to hear
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGTERM})
     open(os.path.join(os.path.dirname(__file__), "hanging"), "w").close()
     while True:
         pass

@@ -272,6 +272,7 @@ async def serve_clients(order: Order) -> None:
     _let_no_child_serve(loop, at_work, _descriptors(order, at_work, line))
     lookers = (*at_work.lookers(), _keep_going(at_work))
     looking = [loop.create_task(each) for each in lookers]
+    await asyncio.sleep(0)  # until all of them look: the first request may hang
     at_work.open()
     gc.collect()
     gc.freeze()
