@@ -95,7 +95,7 @@ class AccessCondition:
 
 # %% ../../nbs/plugins/access.ipynb #713f8f1e
 def _conditions(words: list[str]) -> Iterator[AccessCondition]:
-    "The conditions that these words are; `ValueError` for what is none."
+    "The conditions in these words; `ValueError` for what is none."
     place = 0
     while place < len(words):
         field = words[place].lower()
@@ -288,7 +288,7 @@ class AccessRules:
         self.faults = Faults()  # what is wrong, each with its line
         self.told: set[tuple[frozenset[str], ...]] = (
             set()
-        )  # sections for which the log has what can't match there
+        )  # sections for which the log says already what can't match
         self.fields: set[str] = set()  # that some condition is about
 
     def add(self, rule: AccessRule) -> None:
@@ -415,8 +415,8 @@ def _entries(text: str) -> Iterator[tuple[str, str]]:
 
 
 def sections_of_access(text: str) -> frozenset[str]:
-    """The sections of control/smtpplugins in which a program called access stands, if
-    it isn't told there which it is."""
+    """The sections of control/smtpplugins in which a program called access stands
+    without ACCESSSTAGE."""
     found = (
         (section, entry)
         for section, entry in _entries(text)
@@ -426,8 +426,8 @@ def sections_of_access(text: str) -> frozenset[str]:
 
 # %% ../../nbs/plugins/access.ipynb #5f432e3c
 def sections_before_access(text: str) -> dict[str, set[str]]:
-    """By program, the sections in which it runs and access hasn't run before it;
-    access's own are all in which it stands."""
+    """By program, the sections in which it runs without access before it; for access,
+    all in which it stands."""
     found: dict[str, set[str]] = {"access": set()}
     for section, entry in _entries(text):
         names = [
@@ -436,7 +436,7 @@ def sections_before_access(text: str) -> dict[str, set[str]]:
         ]
         for name in (
             names if section not in found["access"] else ()
-        ):  # whatever a line for the shell names is taken for one
+        ):  # in a line of shell, each word may be one
             found.setdefault(name, set()).add(section)
     return found
 

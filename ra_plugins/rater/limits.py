@@ -333,7 +333,7 @@ class Rule:
 # %% ../../nbs/rater/00_limits.ipynb #166c11ad
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Among:
-    "Several patterns, of which one should be for a value."
+    "Several patterns, one of which has to describe a value."
 
     def __init__(self, patterns: Iterable[str]):
         "It raises `ValueError` for a network that isn't one."

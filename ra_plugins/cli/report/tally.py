@@ -116,7 +116,7 @@ class LogTally(_Counts):
             self._count(time, event, other)
 
     def _wanted(self, time: float | None) -> bool:
-        "Is this the time that was asked for? Without a stamp, only if none was."
+        "Is this the time that was asked for? A line without a stamp is, if no time was."
         if time is None:
             return self.since is None and self.until is None
         return (self.since is None or time >= self.since) and (

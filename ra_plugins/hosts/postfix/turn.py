@@ -183,7 +183,7 @@ async def _run_section(turn: PolicyTurn, stage: str) -> bool:
 
 
 def _about(turn: PolicyTurn, stage: str) -> str:
-    "What a section of the beginning is about; if that has changed, it runs again."
+    "The client, HELO or sender that a section is about; for another it runs again."
     name = {"helo": "helo_name", "mail": "sender"}.get(stage, "client_address")
     return f"{name}={turn.attributes.get(name, '')}"
 
