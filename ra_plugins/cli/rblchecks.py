@@ -45,44 +45,48 @@ class Finding(NamedTuple):
     text: str
 
     def __str__(self) -> str:
-        return f"{'ok' if self.ok else 'FAIL':4}  {self.blocklist.name:30} {self.kind:6}  {self.text}"
+        verdict, name = "ok" if self.ok else "FAIL", self.blocklist.name
+        return f"{verdict:4}  {name:30} {self.kind:6}  {self.text}"
+
+# %% ../../nbs/cli/05_rblchecks.ipynb #b69c7331
+def _judged(
+    listed: Any,  # the answer about whom it always lists
+    everybody: Any,  # that about whom it never lists
+    blocklist: Blocklist,
+    kind: str,  # of `TEST_POINTS`
+) -> tuple[bool, str]:  # is that all right, and what is said of it
+    "How a list has done, by its two answers."
+    always, never = TEST_POINTS[kind]
+    for answer in (listed, everybody):
+        if isinstance(answer, Unanswered):
+            return False, f"no answer: {answer}"
+    try:
+        counts = is_listing(listed, blocklist)
+    except Unanswered as why:
+        return False, str(why)
+    if everybody:
+        return False, f"lists {never.name}, and so everybody"
+    if not listed:
+        return kind == "IPv6", f"doesn't list {always.name}: {_missing(kind)}"
+    codes = f"lists {always.name} as {', '.join(sorted(listed))}"
+    return True, codes if counts else f"{codes}, which doesn't count"
 
 
+def _missing(kind: str) -> str:
+    if kind == "IPv6":
+        return "it has no IPv6 addresses"
+    return "it is no list, or not for us"
+
+# %% ../../nbs/cli/05_rblchecks.ipynb #10ce7798
 async def try_list(
     blocklist: Blocklist,
     kind: str,  # of `TEST_POINTS`
     within: float,  # seconds
 ) -> Finding:
     "Ask a list about its test points."
-    always, never = TEST_POINTS[kind]
-    listed, everybody = await gather(
-        Listed(always, blocklist), Listed(never, blocklist), within=within
-    )
-    found = partial(Finding, blocklist, kind)
-    if isinstance(listed, Unanswered) or isinstance(everybody, Unanswered):
-        return found(
-            False,
-            f"no answer: {listed if isinstance(listed, Unanswered) else everybody}",
-        )
-    try:
-        counts = is_listing(listed, blocklist)
-    except Unanswered as why:
-        return found(False, str(why))
-    if everybody:
-        return found(False, f"lists {never.name}, and so everybody")
-    if not listed:
-        return found(kind == "IPv6", f"doesn't list {always.name}: {_missing(kind)}")
-    return found(
-        True,
-        f"lists {always.name} as {', '.join(sorted(listed))}"
-        + ("" if counts else ", which doesn't count"),
-    )
-
-
-def _missing(kind: str) -> str:
-    return (
-        "it has no IPv6 addresses" if kind == "IPv6" else "it is no list, or not for us"
-    )
+    questions = (Listed(each, blocklist) for each in TEST_POINTS[kind])
+    listed, everybody = await gather(*questions, within=within)
+    return Finding(blocklist, kind, *_judged(listed, everybody, blocklist, kind))
 
 # %% ../../nbs/cli/05_rblchecks.ipynb #cc23f110
 def lists_to_try(
@@ -91,18 +95,16 @@ def lists_to_try(
     keys: dict[str, str],  # by the lists' names
 ) -> list[tuple[Blocklist, str]]:  # each with whom to ask it about
     "Which lists are asked about whom; `Fault` for what is no list, or if there are none."
-    chosen = (
-        blocklists(":".join(named)) if named else (*settings.servers, *settings.allow)
-    )
-    for fault in getattr(chosen, "faults", ()):
+    on_line = blocklists(":".join(named)) if named else ()
+    for fault in getattr(on_line, "faults", ()):
         raise Fault(f"of the lists on the command line, {fault}")
+    addresses = on_line if named else (*settings.servers, *settings.allow)
+    domains = () if named else (*settings.helo, *settings.sender)
     found = [
-        (with_key(each, keys), kind) for each in chosen for kind in ("IPv4", "IPv6")
+        (with_key(each, keys), kind) for each in addresses for kind in ("IPv4", "IPv6")
     ]
-    domains = {
-        each.zone: each for each in (*settings.helo, *settings.sender) if not named
-    }
-    found += [(with_key(each, keys), "domain") for each in domains.values()]
+    once = {each.zone: each for each in domains}
+    found += [(with_key(each, keys), "domain") for each in once.values()]
     if not found:
         raise Fault("there are no lists to try: RBLSERVERS is empty")
     return found
@@ -131,11 +133,9 @@ async def _all_tried(
     environ: Mapping[str, str],
     known: Mapping[Any, Any] | None,
 ) -> list[Finding]:
+    tries = (try_list(each, kind, within) for each, kind in asked)
     async with Answerers(environ, to_stderr, known=known) as answerers:
-        found = await adrive(
-            gather(*(try_list(each, kind, within) for each, kind in asked)),
-            answerers.atell,
-        )
+        found = await adrive(gather(*tries), answerers.atell)
     return [each for each in found if isinstance(each, Finding)]
 
 # %% ../../nbs/cli/05_rblchecks.ipynb #ee3a9cf6
@@ -146,37 +146,25 @@ def self_test_parser() -> argparse.ArgumentParser:
         description="Try the lists of the plugin rblchecks out.",
         statuses={0: "all lists are well", 1: "one isn't"},
     )
-    parser.add_argument(
-        "--self-test",
-        action="store_true",
-        required=True,
-        help="ask each list about its test points",
-    )
-    parser.add_argument(
-        "--control",
-        metavar="DIR",
-        help=f"the control files, with the lists' keys ({CONTROLDIR})",
-    )
-    parser.add_argument(
-        "lists",
-        nargs="*",
-        metavar="LIST",
-        help="a list of addresses; without any, RBLSERVERS, RBLALLOW, RBLHELO and RBLSENDER",
-    )
+    add = parser.add_argument
+    about = "ask each list about its test points"
+    add("--self-test", action="store_true", required=True, help=about)
+    keys = f"the control files, with the lists' keys ({CONTROLDIR})"
+    add("--control", metavar="DIR", help=keys)
+    without = "without any, RBLSERVERS, RBLALLOW, RBLHELO and RBLSENDER"
+    add("lists", nargs="*", metavar="LIST", help=f"a list of addresses; {without}")
     return parser
 
-
+# %% ../../nbs/cli/05_rblchecks.ipynb #fdf7697a
 def main(
     arguments: Sequence[str] | None = None,
     environ: Mapping[str, str] | None = None,  # by default, this process's
     known: Mapping[Any, Any] | None = None,  # as in `self_test`
 ) -> int:  # exit status
     "Run the command."
-    options = self_test_parser().parse_intermixed_args(
-        sys.argv[1:] if arguments is None else arguments
-    )
+    given = sys.argv[1:] if arguments is None else arguments
+    options = self_test_parser().parse_intermixed_args(given)
     settings = environment() if environ is None else environ
     options.control = options.control or settings.get("CONTROLDIR", CONTROLDIR)
-    return run_command(
-        "ra-plugins rblchecks", partial(self_test, options, settings, known)
-    )
+    test = partial(self_test, options, settings, known)
+    return run_command("ra-plugins rblchecks", test)
