@@ -501,7 +501,7 @@ def spf_source(
             return SpfSource(word)
         RegularFile(word)
         with open(word, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read(ZONE_LENGTH + 1)
+            text = file.read(ZONE_LENGTH + 1).removeprefix("\ufeff")
     except (OSError, ValueError) as error:
         raise Fault(f"can't read {printable(word)}: {system_reason(error)}") from None
     if is_record(text.strip()):
