@@ -360,6 +360,12 @@ def test_the_diff_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "No such file" in capsys.readouterr().err
 
 
+def test_a_record_in_a_file_may_have_a_byte_order_mark(tmp_path: Path) -> None:
+    zone = written(tmp_path / "zone", top="mx -all")
+    (tmp_path / "record").write_text("\ufeffv=spf1 mx -all\n", encoding="utf-8")
+    assert main(["spf", "diff", "top.example", str(tmp_path / "record"), "--zone", zone]) == 0
+
+
 def test_a_file_goes_before_dns_and_dns_tells_the_rest(tmp_path: Path) -> None:
     zone = written(tmp_path / "zone", top="mx include:a.example -all", a="ip4:198.51.100.0/24 -all")
     new = tmp_path / "new.zone"

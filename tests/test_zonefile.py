@@ -159,3 +159,22 @@ def test_a_zone_has_a_bound(tmp_path: Path) -> None:
     (tmp_path / "big.zone").write_text(text)
     with pytest.raises(ValueError, match="4194304 characters"):
         zone_from_file(tmp_path / "big.zone")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    "Some editors begin a file with it."
+    (tmp_path / "zone").write_text("\ufeff$ORIGIN example.org.\n@ A 192.0.2.1\n", encoding="utf-8")
+    assert zone_from_file(tmp_path / "zone").answer(Lookup("example.org", "A")) == ("192.0.2.1",)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_ctrl_c_is_no_mistake_in_the_file(stop: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    "dnspython makes a SyntaxError without words of what happens while it reads a record."
+    import dns.rdtypes.IN.A
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise stop
+
+    monkeypatch.setattr(dns.rdtypes.IN.A.A, "from_text", interrupted)
+    with pytest.raises(stop):
+        zone_from_text("example.org. A 192.0.2.1\n")

@@ -255,6 +255,14 @@ def _read(entries: ZoneTokenizer, zone: dns.zone.Zone) -> frozenset[str]:
         return frozenset(kept.origins)
 
 # %% ../../nbs/ask/07_zonefile.ipynb #e88796ed
+def _stopped_by(error: BaseException | None) -> BaseException | None:
+    """What ended the program while it read, Ctrl-C for example: dnspython makes a
+    mistake in the file of whatever happens in a record."""
+    while error and isinstance(error, Exception):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def zone_from_text(
     text: str,  # a master file; undecodable bytes as surrogate escapes
     name: str = "zone",  # of the file, for messages
@@ -270,11 +278,14 @@ def zone_from_text(
             f"{name}: a zone as text may have {room} characters, "
             f"and this one has {len(text)}"
         )
-    entries = ZoneTokenizer(_escaped(text), name)
+    # an editor's byte order mark is no part of the first name
+    entries = ZoneTokenizer(_escaped(text.removeprefix("\ufeff")), name)
     zone = dns.zone.Zone(dns.name.root, relativize=False)
     try:
         origins = _read(entries, zone)
     except dns.exception.SyntaxError as error:  # which begins with file and line
+        if stopped := _stopped_by(error):
+            raise stopped from None
         where = "{}:{}: ".format(*entries.where())
         said = _advice(str(error).removeprefix(where), entries.rdtype)
         raise ValueError(f"{where}{said}") from None

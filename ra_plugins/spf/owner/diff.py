@@ -526,7 +526,7 @@ def _read_source(path: str) -> str | None:  # None if it isn't a file
             return None
         RegularFile(path)
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read(ZONE_LENGTH + 1)
+            return file.read(ZONE_LENGTH + 1).removeprefix("\ufeff")
     except (OSError, ValueError) as error:
         raise Fault(f"can't read {printable(path)}: {system_reason(error)}") from None
 
