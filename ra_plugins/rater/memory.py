@@ -185,7 +185,7 @@ def held_name(value: str) -> str:
 VALUES_LIMIT = (
     1_000_000  # values that a store holds at most, unless it is told otherwise
 )
-LOOKED_AT = 8  # values: of so many, the one goes that would have gone first
+LOOKED_AT = 8  # values, of which one goes when there are too many
 
 # %% ../../nbs/rater/01_memory.ipynb #f2eb5703
 def series_key(
@@ -231,7 +231,7 @@ class Generations:
         self.room = room
 
     def age(self, now: float, span: float) -> None:
-        "Let a generation pass. Call it where `turn` is over."
+        "Let a generation pass: to be called once `turn` has come."
         self.room.left += len(self.old)
         self.old = self.young
         if now >= self.turn + span:

@@ -80,10 +80,9 @@ async def ask_dns(
     number: int,  # of the term, for the trace
     lookup: Lookup,
     void: bool = True,  # does an empty answer count?
-    host: bool = True,  # is it about a host's addresses, if it is about addresses?
+    host: bool = True,  # as `Limits.counts`
 ) -> Records:
-    """Ask DNS; `LookupFailed` if it doesn't answer, `VoidLimitExceeded` if it answers
-    nothing once too often."""
+    "Ask DNS; `LookupFailed` for no answer, `VoidLimitExceeded` for a void too many."
     try:
         answer = await lookup
     except Unanswered as error:
@@ -177,8 +176,7 @@ async def match_mx(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bo
 
 # %% ../../nbs/spf/07_evaluation.ipynb #f1c4fcb5
 async def match_exists(query: Query, visit: Visit, term: Term, lookup: Lookup) -> bool:
-    """Has the name an IPv4 address, even if the client comes over IPv6? RFC 7208,
-    section 5.7."""
+    "Does the name have an IPv4 address? For an IPv6 client, too: RFC 7208, section 5.7."
     return bool(await ask_dns(query, visit, term.number, lookup, host=False))
 
 # %% ../../nbs/spf/07_evaluation.ipynb #6b1bf92e
@@ -236,8 +234,8 @@ async def prepare_macros(
 
 # %% ../../nbs/spf/07_evaluation.ipynb #b7ffeecb
 async def lookup_by_macros(query: Query, visit: Visit, term: Term) -> Lookup | None:
-    """What a mechanism asks first, if anything can be asked; `NoRecord` for an include
-    of what can be no domain."""
+    """What a mechanism asks first, if anything can be asked; `NoRecord` if an include
+    names what can't be a domain."""
     if needs_name(term.domain):
         await prepare_macros(query, visit, term.number, term.domain)
     lookup = first_lookup(query, term, visit.domain)
@@ -449,8 +447,8 @@ async def explanation(
 def outcome_error(
     query: Query, error: EvaluationError | None
 ) -> EvaluationError | None:
-    """What makes a check temperror or permerror: an error that ended it, or an answer
-    that came too late for it."""
+    """The error that makes a check temperror or permerror: what ended it, or an answer
+    that came too late."""
     if isinstance(query.missed, DeadlinePassed) and (
         error is None or error.result != "temperror"
     ):

@@ -29,7 +29,7 @@ def _heading(
     text: str,  # of the line
     like: str,
 ) -> str:
-    "What would do for a line that should be a heading, or is one by chance."
+    "What to do about a line that qmail-spp passes over."
     known = SECTIONS[like]
     letter = text.lstrip("[ \t")[:1].lower()
     if letter in known:
@@ -105,7 +105,7 @@ def _order(setup: SetUp) -> Iterator[Mistake]:
 
 # %% ../../../nbs/cli/check/03_sections.ipynb #9496a5ba
 def _let_off(rules: AccessRules) -> set[str]:
-    "The names of plugins that rules spare somebody; `all` is all of them."
+    "The plugins that rules exempt somebody from; `all` is all of them."
     names: set[str] = set()
     for rule in rules.all():
         if rule.action == "allow":
@@ -116,7 +116,7 @@ def _let_off(rules: AccessRules) -> set[str]:
 
 
 def _access(setup: SetUp) -> Iterator[Mistake]:
-    "Plugins that access lets off when they have run already."
+    "Plugins that run before access could exempt somebody from them."
     stands = {
         entry.stage: place
         for place, entry in enumerate(setup.entries)
