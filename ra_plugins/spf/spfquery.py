@@ -57,7 +57,7 @@ T = TypeVar("T")
 __all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'CANT_ANSWER', 'LIMITING', 'EXPLAINS', 'EXPLAIN', 'SpfRequest',
            'SpfquerySetup', 'run_decision', 'by_terms', 'second_opinion', 'SpfqueryAnswer', 'by_domain', 'FromLoopback',
            'LoopbackResult', 'by_loopback', 'add_recipients', 'answer_request', 'libspf2_header', 'lines', 'as_data',
-           'Option', 'find_option', 'read_options', 'zone', 'option_number', 'limits_for', 'setup_for', 'request_of',
+           'Option', 'find_option', 'read_options', 'option_number', 'limits_for', 'setup_for', 'request_of',
            'file_lines', 'requests', 'usage', 'trees', 'print_result', 'answered', 'spfquery', 'main',
            'explanation_usage', 'read_explain', 'explained_check', 'explained_report', 'explained', 'explain']
 
@@ -453,18 +453,6 @@ def read_options(
         values[option.name] = value
     return values
 
-# %% ../../nbs/spf/10_spfquery.ipynb #2f17ec91
-def zone(path: str) -> Zone:
-    "A zone file, in place of DNS; `Fault` if it can't be read."
-    from ra_plugins.ask.zonefile import zone_from_file
-
-    try:
-        return zone_from_file(path)
-    except OSError as error:
-        raise Fault(f"can't read {printable(path)}: {system_reason(error)}") from None
-    except ValueError as error:
-        raise Fault(f"-zone: {printable(str(error))}") from None
-
 # %% ../../nbs/spf/10_spfquery.ipynb #49fda288
 def option_number(values: dict[str, str], name: str, default: int) -> int:
     "A number among the options; `Fault` for what is none."
@@ -504,7 +492,9 @@ def setup_for(values: dict[str, str]) -> SpfquerySetup:
     if "timeout" in values:
         setup.timeout = option_number(values, "timeout", 0)
     if path := values.get("zone"):
-        setup.resolver = zone(path)
+        from ra_plugins.spf.owner.explain import zone_option
+
+        setup.resolver = zone_option(path, "-zone")
     return setup
 
 # %% ../../nbs/spf/10_spfquery.ipynb #38d68ca7

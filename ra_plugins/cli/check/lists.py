@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 
 from ra_plugins.cli.check.entries import ListFile, list_faults, lists_read
-from ra_plugins.cli.check.setup import Mistake, SetUp
+from ra_plugins.cli.check.setup import PLAIN_TEXT, Mistake, SetUp
 from ra_plugins.cli.check.stores import check_stores
 from ra_plugins.cli.looks import Part, User, acting_as, by_remedy, flaws, may, sentence
 from ra_plugins.support.control import BOM, FIRST_BYTES
@@ -96,7 +96,7 @@ def _list_mistakes(each: ListFile, setup: SetUp) -> Iterator[Mistake]:
             yield where(0, wrong, "write it again")
         return
     for wrong in _bytes_faults(raw, each.reader):
-        yield where(0, wrong, "write it again as plain text, with lines that end in LF")
+        yield where(0, wrong, PLAIN_TEXT)
     yield from _text_mistakes(_plain(raw), each, setup)
 
 

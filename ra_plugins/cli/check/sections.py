@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ra_plugins.ask.rate import Rate
 from ra_plugins.cli.check.logins import check_logins
 from ra_plugins.cli.check.programs import check_programs
-from ra_plugins.cli.check.setup import Entry, Mistake, SetUp
+from ra_plugins.cli.check.setup import PLAIN_TEXT, Entry, Mistake, SetUp
 from ra_plugins.cli.hints import file_slips, line_slips
 from ra_plugins.cli.listing import runs_at
 from ra_plugins.cli.looks import User
@@ -43,9 +43,8 @@ def _heading(
 # %% ../../../nbs/cli/check/03_sections.ipynb #a8bd58ce
 def _form(setup: SetUp) -> Iterator[Mistake]:
     "What is wrong with the file with the sections, and with its headings."
-    plain = "write it again as plain text, with lines that end in LF"
     for wrong in file_slips(setup.raw):
-        yield Mistake(setup.file, 0, wrong, plain)
+        yield Mistake(setup.file, 0, wrong, PLAIN_TEXT)
     if b"\0" in setup.raw:
         return
     lines = setup.text.split("\n")

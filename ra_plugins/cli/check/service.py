@@ -11,7 +11,14 @@ from contextlib import suppress
 from functools import partial
 
 from ra_plugins.cli.check.settings import check_settings
-from ra_plugins.cli.check.setup import Entry, Mistake, SetUp, Told, neighbour
+from ra_plugins.cli.check.setup import (
+    PLAIN_TEXT,
+    Entry,
+    Mistake,
+    SetUp,
+    Told,
+    neighbour,
+)
 from ra_plugins.cli.hints import file_slips, line_slips
 from ra_plugins.hosts.catalogue import is_client, script_of, section_of
 from ra_plugins.hosts.postfix.stages import POSTFIX_FILE, chains_in
@@ -82,9 +89,8 @@ def _section_file(setup: SetUp) -> Iterator[Mistake]:
     raw = b""
     with suppress(OSError):
         raw = setup.control.read(SECTION_FILE)
-    plain = "write it again as plain text, with lines that end in LF"
     for wrong in file_slips(raw):
-        yield Mistake(path, 0, wrong, plain)
+        yield Mistake(path, 0, wrong, PLAIN_TEXT)
     if b"\0" in raw:
         return
     at_work = {section_of(entry.path): entry for entry in setup.lines}

@@ -26,7 +26,7 @@ from ra_plugins.support.control import BOM, Control
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['Mistake', 'neighbour', 'Entry', 'shell_words', 'Told', 'file_text', 'SetUp', 'runs_its_section']
+__all__ = ['PLAIN_TEXT', 'Mistake', 'neighbour', 'Entry', 'shell_words', 'Told', 'file_text', 'SetUp', 'runs_its_section']
 
 # %% ../../../nbs/cli/check/00_setup.ipynb #6bb0e9d5
 class Mistake(NamedTuple):
@@ -43,6 +43,10 @@ class Mistake(NamedTuple):
         return f"{printable(place)}: {wrong}; {remedy}"
 
 # %% ../../../nbs/cli/check/00_setup.ipynb #ca882d70
+# what would do for a file with a byte order mark, with CR LF, in UTF-16
+PLAIN_TEXT = "write it again as plain text, with lines that end in LF"
+
+
 def neighbour(
     name: str,
     known: Sequence[str],

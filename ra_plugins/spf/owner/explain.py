@@ -154,8 +154,8 @@ def add_owner_options(
         parser.add_argument(name, **option)
 
 # %% ../../../nbs/spf/owner/05_explain.ipynb #71295a71
-def zone_option(path: str | None) -> Zone | None:
-    "The zone that --zone names; `Fault` if it is of no use."
+def zone_option(path: str | None, option: str = "--zone") -> Zone | None:
+    "The zone that an option names; `Fault` if it is of no use."
     from ra_plugins.ask.zonefile import zone_from_file
 
     if path is None:
@@ -165,4 +165,4 @@ def zone_option(path: str | None) -> Zone | None:
     except OSError as error:
         raise Fault(f"can't read {printable(path)}: {system_reason(error)}") from None
     except ValueError as error:
-        raise Fault(f"--zone: {printable(str(error))}") from None
+        raise Fault(f"{option}: {printable(str(error))}") from None
