@@ -47,14 +47,6 @@ class _Open:
         self.open: set[PolicyConnection] = set()
         self.ending, self.settled = False, asyncio.Event()
 
-    async def look_around(self) -> None:
-        "Look at each connection once a second, for ever."
-        while True:
-            await asyncio.sleep(1)
-            now = monotonic()
-            for connection in [*self.open]:
-                connection.look(now)
-
     async def settle(self, seconds: float) -> None:
         """Answer what has been asked, for as long as that; a connection on which
         nothing is asked is closed at once."""

@@ -98,14 +98,6 @@ class ServicePort(_Refusing):
         "A protocol for asyncio."
         return ClientConnection(self)
 
-    async def look_around(self) -> None:
-        "Once a second, for ever."
-        while True:
-            await asyncio.sleep(1)
-            now = monotonic()
-            for connection in [*self.open]:
-                connection.look(now)
-
     async def settle(self, seconds: float) -> None:
         """Answer what has been taken, for as long as that; what sends no whole request
         in a moment is closed."""

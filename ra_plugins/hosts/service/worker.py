@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ra_plugins.hosts.catalogue import catalogue
@@ -137,9 +138,13 @@ class _AtWork:
     def _ports(self) -> list[Any]:
         return [self.port, *([self.policy.port] if self.policy else [])]
 
-    def lookers(self) -> list[Any]:
-        "Coroutines that look at connections once a second."
-        return [port.look_around() for port in self._ports()]
+    async def look_around(self) -> None:
+        "Look at each connection once a second, for ever."
+        while True:
+            await asyncio.sleep(1)
+            now = monotonic()
+            for connection in self.connections():
+                connection.look(now)
 
     async def settle(self, seconds: float) -> None:
         "Answer what has been taken."
@@ -270,7 +275,7 @@ async def serve_clients(order: Order) -> None:
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     await loop.connect_read_pipe(lambda: _Asked(at_work, line, ended), line.questions)
     _let_no_child_serve(loop, at_work, _descriptors(order, at_work, line))
-    lookers = (*at_work.lookers(), _keep_going(at_work))
+    lookers = (at_work.look_around(), _keep_going(at_work))
     looking = [loop.create_task(each) for each in lookers]
     await asyncio.sleep(0)  # until all of them look: the first request may hang
     at_work.open()
