@@ -202,6 +202,14 @@ def test_first_mentions(text: str, found: list[str]) -> None:
 PLUGINS = catalogue(log=lambda message: None)
 
 
+@pytest.mark.parametrize("name", ["checkback", "greylist"])
+def test_the_folder_of_what_is_kept_is_made_in_one_way(name: str) -> None:
+    "It belongs to the user that qmail-smtpd runs as; a plugin that keeps nothing doesn't have it."
+    made = re.findall(r"^\$ (install .*|chown .*)$", administrator.administrator(PLUGINS[name]), re.M)
+    assert made == ["install -d -o qmaild -m 700 /var/lib/ra-plugins"]
+    assert "/var/lib/ra-plugins" not in administrator.administrator(PLUGINS["tarpit"])
+
+
 def test_an_administrator_can_type_what_the_page_of_a_plugin_says() -> None:
     text = administrator.administrator(PLUGINS["tarpit"])
     terminal = [block.partition("\n```")[0].splitlines() for block in text.split("```\n$ ")[1:]]
