@@ -319,7 +319,7 @@ def test_start_page(visit: Any, site: Path, served: bool) -> None:
     sections = page.locator(".sidebar-tree > ul > li > a").all_inner_texts()
     assert sections[:4] == ["Guides", "Plugins", "Foundation", "Asking"]
     page.locator(".sidebar-tree").get_by_role("link", name="Plugins", exact=True).click()
-    assert page.locator("article").get_by_text("The more recipients a client names, the slower we answer.").is_visible()
+    page.locator("article").get_by_text("The more recipients a client names, the slower we answer.").wait_for()
     page.locator(".sidebar-tree").get_by_role("link", name="tarpit", exact=True).click()
     assert page.locator("h1").inner_text().startswith("tarpit")
     assert page.locator(".related-pages .next-page").count() + page.locator(".related-pages .prev-page").count()
