@@ -128,7 +128,7 @@ class Guarded:
             own.mkdir()
             (own / "sentinel.conf").write_text(
                 f"bind 127.0.0.1\nport {port}\ndir {own}\nsentinel monitor mail 127.0.0.1 {first.port} 2\n"
-                "sentinel down-after-milliseconds mail 500\nsentinel failover-timeout mail 3000\n"
+                "sentinel down-after-milliseconds mail 1000\nsentinel failover-timeout mail 3000\n"
             )
             process = subprocess.Popen([program, str(own / "sentinel.conf"), "--sentinel"], stdout=subprocess.DEVNULL)
             stack.callback(process.wait)
@@ -146,6 +146,12 @@ class Guarded:
         "The server that the sentinels name."
         named: Any = redis.Redis(port=self.ports[0]).sentinel_get_master_addr_by_name("mail")
         return next(server for server in self.servers if server.port == named[1])
+
+    def has_one_copy(self) -> bool:
+        "Whether one of the two copies the other, whichever does."
+        told = {server.port: server.admin().info("replication") for server in self.servers}
+        copies = [(port, each["master_port"]) for port, each in told.items() if each["role"] == "slave"]
+        return len(copies) == 1 and told[copies[0][1]]["role"] == "master"
 
 
 class Clustered:

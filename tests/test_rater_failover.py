@@ -112,8 +112,8 @@ def test_sentinels_name_another_server_in_the_middle_of_load(guarded: Guarded) -
         answers = load.wait(all_counted)
         assert counted(answers[0]) > copied
         assert guarded.main() is second
-        first.start()  # it is told to copy the second, and nobody asks it any more
-        until(lambda: first.admin().info("replication")["role"] == "slave", "the first copies the second")
+        first.start()  # it is told to copy the second; on a busy machine they may have changed over once more by then
+        until(guarded.has_one_copy, "one of the two copies the other")
         load.wait(all_counted)
     store.close()
 
@@ -129,7 +129,7 @@ def test_sentinels_are_told_to_change_over(guarded: Guarded) -> None:
         until(lambda: first.admin().info("replication")["role"] == "slave", "the first copies it")
         before = second.admin().strlen("rater:ip 192.0.2.1")
         load.wait(all_counted)
-        until(lambda: second.admin().strlen("rater:ip 192.0.2.1") > before, "the second is asked")
+        until(lambda: guarded.main().admin().strlen("rater:ip 192.0.2.1") > before, "the one that they name is asked")
     store.close()
 
 
