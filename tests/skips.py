@@ -37,13 +37,14 @@ def unlisted(config: pytest.Config) -> list[str]:
     return sorted(reason for reason in reasons(config) if not any(fnmatchcase(reason, each) for each in allowed))
 
 
+@pytest.hookimpl(trylast=True)  # after pytest has written which tests failed
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if (
-        not hasattr(session.config, "workerinput")
-        and unlisted(session.config)
-        and session.exitstatus == pytest.ExitCode.OK
-    ):
+    if hasattr(session.config, "workerinput") or not unlisted(session.config):
+        return
+    if session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if cache := getattr(session.config, "cache", None):
+        cache.set("cache/lastfailed", {})  # .ci/run runs once more what failed, and that wouldn't mend this
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

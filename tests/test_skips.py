@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 def test_it(number):
     if number < 2:
         pytest.skip({reason!r})
+    assert "fails" not in {reason!r}
 """
 
 
@@ -26,7 +28,7 @@ def run(folder: Path, reason: str, *options: str, **environ: str) -> subprocess.
     (folder / "test_some.py").write_text(MODULE.format(reason=reason))
     (folder / "conftest.py").write_text("from skips import pytest_sessionfinish, pytest_terminal_summary\n")
     usual = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_ADDOPTS")}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "test_some.py"]
+    command = [sys.executable, "-m", "pytest", "-q", *options, "test_some.py"]
     told = {**usual, "PYTHONPATH": str(TESTS), **environ}
     return subprocess.run(command, cwd=folder, env=told, capture_output=True, text=True)
 
@@ -46,6 +48,15 @@ def test_a_skip_that_is_not_listed_fails_on_ci(tmp_path: Path, options: tuple[st
 def test_one_that_is_listed_does_not(tmp_path: Path) -> None:
     done = run(tmp_path, skips.listed()[0].replace("*", "anything"), CI="true")
     assert done.returncode == 0 and "not in .ci/skips" not in done.stdout
+
+
+def test_a_test_that_failed_is_not_run_once_more_where_a_skip_fails_the_run(tmp_path: Path) -> None:
+    "It would pass, perhaps, and nobody would hear of the skip."
+    failed = tmp_path / ".pytest_cache" / "v" / "cache" / "lastfailed"
+    assert run(tmp_path, "it fails", "-n", "2").returncode == 1
+    assert json.loads(failed.read_text()) == {"test_some.py::test_it[2]": True}
+    assert run(tmp_path, "it fails", "-n", "2", CI="true").returncode == 1
+    assert json.loads(failed.read_text()) == {}
 
 
 def test_a_run_without_skips_says_nothing_of_them(tmp_path: Path) -> None:
