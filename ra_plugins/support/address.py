@@ -12,32 +12,55 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 # %% auto #0
-__all__ = ['ADDRESS_LIMIT', 'Address', 'parse_address', 'literal']
+__all__ = ['ADDRESS_LIMIT', 'Address', 'literal', 'parse_address']
 
 # %% ../../nbs/support/01_address.ipynb #f175654e
 class Address(namedtuple("Address", "local domain")):
     "An address in two halves, both as they were sent."
 
     __slots__ = ()
-    local: str  # local part, with its quotes where it has any
+    local: str  # local part, with its quotes if it has any
     domain: str  # domain name or address literal
 
     def __str__(self) -> str:
         return f"{self.local}@{self.domain}"
 
+# %% ../../nbs/support/01_address.ipynb #56a034fb
+def _quoted_part(text: str) -> str:
+    "The local part if it is in quotes and an `@` follows, else nothing."
+    end = 1
+    while end < len(text) and text[end] != '"':
+        end += 2 if text[end] == "\\" else 1
+    return text[: end + 1] if text[:1] == '"' and text[end + 1 : end + 2] == "@" else ""
+
+# %% ../../nbs/support/01_address.ipynb #93ac1412
+def literal(
+    domain: str,  # of an address
+) -> IPv4Address | IPv6Address | None:  # None for a domain name
+    """The IP address that an address literal names (RFC 5321, section 4.1.3);
+    `ValueError` if it names none."""
+    if not domain.startswith("["):
+        return None
+    from ipaddress import IPv4Address, IPv6Address
+
+    inside = domain[1:].removesuffix("]")
+    is_ipv6 = inside[:5].lower() == "ipv6:"
+    try:
+        return IPv6Address(inside[5:]) if is_ipv6 else IPv4Address(inside)
+    except ValueError:
+        raise ValueError("brackets, but no IP address in them") from None
+
 # %% ../../nbs/support/01_address.ipynb #b342051b
 # bytes: qmail-smtpd answers 555 to anything longer, so no plugin is asked about it
 ADDRESS_LIMIT = 899
 
-# %% ../../nbs/support/01_address.ipynb #2dc8a8f8
+
 def parse_address(
     text: str,  # as in SMTPMAILFROM and SMTPRCPTTO, without angle brackets
 ) -> Address:
     "Take an address apart, or raise `ValueError` that says what is wrong with it."
-    if (
-        len(text[: ADDRESS_LIMIT + 1].encode("utf-8", "surrogateescape"))
-        > ADDRESS_LIMIT
-    ):
+    begin = text[: ADDRESS_LIMIT + 1].encode("utf-8", "surrogateescape")
+    if len(begin) > ADDRESS_LIMIT:
         raise ValueError(f"longer than {ADDRESS_LIMIT} bytes")
     if any(char < " " or char == "\x7f" for char in text):
         raise ValueError("a control character in it")
@@ -52,30 +75,3 @@ def parse_address(
         raise ValueError("nothing before the @" if domain else "nothing after the @")
     literal(domain)
     return Address(local, domain)
-
-
-def _quoted_part(text: str) -> str:
-    "The local part where it is in quotes and an `@` follows, else nothing."
-    end = 1
-    while end < len(text) and text[end] != '"':
-        end += 2 if text[end] == "\\" else 1
-    return text[: end + 1] if text[:1] == '"' and text[end + 1 : end + 2] == "@" else ""
-
-# %% ../../nbs/support/01_address.ipynb #93ac1412
-def literal(
-    domain: str,  # of an address
-) -> IPv4Address | IPv6Address | None:  # None where it is a domain name
-    "The IP address that an address literal names (RFC 5321, section 4.1.3); `ValueError` where it names none."
-    if not domain.startswith("["):
-        return None
-    from ipaddress import IPv4Address, IPv6Address
-
-    inside = domain[1:].removesuffix("]")
-    try:
-        return (
-            IPv6Address(inside[5:])
-            if inside[:5].lower() == "ipv6:"
-            else IPv4Address(inside)
-        )
-    except ValueError:
-        raise ValueError("brackets, but no IP address in them") from None

@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['KEY_LIMIT', 'BLOCK', 'HEADER', 'PROBE_LIMIT', 'ConstantDatabase']
 
-# %% ../../nbs/support/03_cdb.ipynb #3ed5c56f
-KEY_LIMIT = (
-    1024  # bytes of a key that is looked for: no address that qmail takes has over 899
-)
+# %% ../../nbs/support/03_cdb.ipynb #cda3539c
+# bytes of a key that is looked for: no address that qmail takes has over 899
+KEY_LIMIT = 1024
 BLOCK = 256  # bytes that are read at least: 32 slots
 
 # %% ../../nbs/support/03_cdb.ipynb #49307a72
@@ -47,10 +46,8 @@ class _Window:
             raise ValueError("a hash table has no empty slot within reach")
         stop = min(place.stop, place.start + KEY_LIMIT + 1)
         if not self.place <= place.start <= stop <= self.place + len(self.block):
-            self.place, self.block = (
-                place.start,
-                self.data[place.start : max(stop, place.start + BLOCK)],
-            )
+            self.place = place.start
+            self.block = self.data[place.start : max(stop, place.start + BLOCK)]
         return self.block[place.start - self.place : stop - self.place]
 
 # %% ../../nbs/support/03_cdb.ipynb #8c627d89
@@ -69,7 +66,7 @@ def _check_whole(
 # %% ../../nbs/support/03_cdb.ipynb #d9718160
 PROBE_LIMIT = 10_000  # slots that a lookup looks at
 
-# %% ../../nbs/support/03_cdb.ipynb #f7d9ad06
+
 class ConstantDatabase:
     "The keys of a CDB; `ValueError` if it isn't a whole one."
 
@@ -85,9 +82,8 @@ class ConstantDatabase:
         self._reader, self._window = Reader(header), _Window(data)
         self._reader.data = self._window
         _check_whole(self._reader.index, len(data))
-        self._slices = (
-            4 * min(PROBE_LIMIT, max(slots for _, slots in self._reader.index)) + 4
-        )
+        longest = max(slots for _, slots in self._reader.index)
+        self._slices = 4 * min(PROBE_LIMIT, longest) + 4
 
     def has(
         self,
@@ -101,7 +97,8 @@ class ConstantDatabase:
         self,
         key: bytes,
     ) -> bytes | None:  # None if it isn't there
-        "The first value of a key. `ValueError` if it has over `KEY_LIMIT` bytes, or as in `has`."
+        """The first value of a key. `ValueError` if it has over `KEY_LIMIT` bytes, or as
+        in `has`."""
         value = self._look(key)
         if value is not None and len(value) > KEY_LIMIT:
             raise ValueError(f"a value has over {KEY_LIMIT} bytes")
@@ -110,11 +107,11 @@ class ConstantDatabase:
     def _look(self, key: bytes) -> bytes | None:
         from struct import error as StructError
 
+        if len(key) > KEY_LIMIT:
+            return None
         self._window.begin(self._slices)
         try:
-            found: bytes | None = (
-                self._reader.get(key) if len(key) <= KEY_LIMIT else None
-            )
+            found: bytes | None = self._reader.get(key)
         except StructError:
             raise ValueError("it was cut short while it was read") from None
         return found

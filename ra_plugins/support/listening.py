@@ -32,24 +32,56 @@ def way(
     yield here
     while left:
         name = left.pop(0)
+        step = os.path.join(here, name)
         if name == "..":
             here = os.path.dirname(here)
-        elif name not in ("", "."):
-            step = os.path.join(here, name)
-            if os.path.islink(step):
-                passed += 1
-                if passed > LINKS:
-                    return
-                if links:
-                    yield step
-                target = os.readlink(step)
-                here, left = (
-                    "/" if target.startswith("/") else here,
-                    target.split("/") + left,
-                )
-            else:
-                here = step
-                yield here
+        elif name in ("", "."):
+            pass
+        elif os.path.islink(step):
+            passed += 1
+            if passed > LINKS:
+                return
+            if links:
+                yield step
+            target = os.readlink(step)
+            here, left = "/" if target[:1] == "/" else here, target.split("/") + left
+        else:
+            here = step
+            yield here
+
+# %% ../../nbs/support/08_listening.ipynb #f75faee3
+def _folder_fault(
+    step: str,
+    state: os.stat_result,  # of the step
+    trusted: set[int],  # numbers of users
+    last: bool,  # is it where the socket will be?
+) -> str:
+    "Why a folder on the way can't be trusted; empty if it can."
+    if state.st_uid not in trusted:
+        return _strangers(step, state)
+    group = 0 if state.st_gid == 0 else stat.S_IWGRP  # root's group is root
+    others = state.st_mode & (stat.S_IWOTH | group)
+    if others and (last or not state.st_mode & stat.S_ISVTX):
+        return (
+            f"{step} may be written to by others, who could put another socket there: "
+            f"chmod go-w {step}"
+        )
+    return ""
+
+
+def _strangers(step: str, state: os.stat_result) -> str:
+    return (
+        f"{step} belongs to another user (number {state.st_uid}), "
+        "who could put another socket there"
+    )
+
+# %% ../../nbs/support/08_listening.ipynb #e0462e8f
+def _link_fault(step: str, state: os.stat_result, trusted: set[int]) -> str:
+    "Why a symbolic link on the way can't be trusted; empty if it can."
+    around = os.stat(os.path.dirname(step)).st_mode
+    if state.st_uid not in trusted and around & (stat.S_IWOTH | stat.S_IWGRP):
+        return _strangers(step, state)
+    return ""
 
 # %% ../../nbs/support/08_listening.ipynb #1f68b25c
 def folder_fault(
@@ -62,19 +94,14 @@ def folder_fault(
     for step in way(folder, links=True):
         try:
             state = os.lstat(step)
-            if link := stat.S_ISLNK(state.st_mode):
-                replaced = os.stat(os.path.dirname(step)).st_mode & (
-                    stat.S_IWOTH | stat.S_IWGRP
-                )
+            if stat.S_ISLNK(state.st_mode):
+                fault = _link_fault(step, state, trusted)
+            else:
+                fault = _folder_fault(step, state, trusted, last=step == end)
         except OSError as error:
             return f"{step}: {system_reason(error)}"
-        if state.st_uid not in trusted and not (link and not replaced):
-            return f"{step} belongs to another user (number {state.st_uid}), who could put another socket there"
-        others = state.st_mode & (
-            stat.S_IWOTH if state.st_gid == 0 else stat.S_IWOTH | stat.S_IWGRP
-        )
-        if not link and others and (step == end or not state.st_mode & stat.S_ISVTX):
-            return f"{step} may be written to by others, who could put another socket there: chmod go-w {step}"
+        if fault:
+            return fault
     return ""
 
 # %% ../../nbs/support/08_listening.ipynb #ecd70db4
@@ -85,9 +112,8 @@ def _clear(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        what = (
-            "a symbolic link" if stat.S_ISLNK(mode) else "something that is no socket"
-        )
+        is_link = stat.S_ISLNK(mode)
+        what = "a symbolic link" if is_link else "something that is no socket"
         raise Fault(f"{path} is {what}; remove it, or name another path")
     with socket.socket(socket.AF_UNIX) as there:
         there.settimeout(1)
@@ -96,11 +122,20 @@ def _clear(path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
         except OSError as error:
-            raise Fault(
-                f"can't tell who listens on {path}: {system_reason(error)}"
-            ) from None
+            why = system_reason(error)
+            raise Fault(f"can't tell who listens on {path}: {why}") from None
         else:
             raise Fault(f"somebody listens on {path} already")
+
+# %% ../../nbs/support/08_listening.ipynb #ca65cc51
+@contextmanager
+def _without_rights() -> Iterator[None]:
+    "What is made while this lasts gives no rights to anybody."
+    before = os.umask(0o777)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 # %% ../../nbs/support/08_listening.ipynb #63f31b3d
 @contextmanager
@@ -111,11 +146,8 @@ def _as_owner(
 ) -> Iterator[None]:
     """While this lasts, root has no more rights than a socket's owner, if the way to it
     is that one's; `OSError` if that can't be."""
-    if (
-        os.geteuid() != 0
-        or owner in (-1, 0)
-        or owner not in _owners(os.path.dirname(path))
-    ):
+    is_root = os.geteuid() == 0 and owner not in (-1, 0)
+    if not is_root or owner not in _owners(os.path.dirname(path)):
         yield
         return
     groups, own = os.getgroups(), os.getegid()
@@ -134,9 +166,18 @@ def _owners(folder: str) -> set[int]:
     "Who owns what is passed on the way to a folder."
     return {os.lstat(step).st_uid for step in way(folder, links=True)}
 
+# %% ../../nbs/support/08_listening.ipynb #3b5f26f1
+def _identity(path: str) -> tuple[int, int] | None:
+    "Which file a path names; None for no file."
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
 # %% ../../nbs/support/08_listening.ipynb #458ee6f2
 class UnixListener(socket.socket):
-    "A socket that listens on a path of its own. `Fault` where it can't, or mustn't."
+    "A socket that listens on a path of its own. `Fault` if it can't, or mustn't."
 
     def __init__(
         self,
@@ -165,34 +206,20 @@ class UnixListener(socket.socket):
             raise
 
     def _bind(self, path: str, mode: int, owner: int, group: int) -> None:
-        before = os.umask(0o777)
-        try:
+        with _without_rights():
             self.bind(path)
             self.identity = _identity(path)
             if (owner, group) != (-1, -1):
                 os.chown(path, owner, group, follow_symlinks=False)
             os.chmod(path, mode)
-        finally:
-            os.umask(before)
 
     def remove(self) -> None:
         "Close it, and take its name away, unless another socket bears that by now."
         self.close()
-        with (
-            suppress(OSError),
-            _as_owner(self.path, self.owner),
-        ):  # another user's folder, which isn't ours any more
+        # the folder may be another user's, and not ours any more
+        with suppress(OSError), _as_owner(self.path, self.owner):
             if self.identity and _identity(self.path) == self.identity:
                 os.unlink(self.path)
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    "Which file a path names; None for no file."
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 # %% ../../nbs/support/08_listening.ipynb #9ad8c963
 SPARE_FILES = 64  # open files that aren't connections
@@ -211,7 +238,8 @@ def allow_files(
     if hard != resource.RLIM_INFINITY and hard < connections + spare:
         spare = min(spare, hard * 2 // 3)
         log(
-            f"only {max(hard - spare, 1)} connections are possible: the system allows {hard} open files (ulimit -n)"
+            f"only {max(hard - spare, 1)} connections are possible: "
+            f"the system allows {hard} open files (ulimit -n)"
         )
         connections = hard - spare
     wanted = connections + spare

@@ -8,10 +8,6 @@ from __future__ import annotations
 # %% auto #0
 __all__ = ['LINE_LIMIT', 'octets', 'printable', 'with_reason', 'log_line']
 
-# %% ../../nbs/support/00_log.ipynb #d0b3a41d
-# characters: long enough for any address that qmail takes (899 bytes), short for a log
-LINE_LIMIT = 1000
-
 # %% ../../nbs/support/00_log.ipynb #1fd95138
 def octets(text: str) -> bytes:
     """The bytes of a text, in UTF-8. Surrogate escapes are the bytes that they stand
@@ -21,6 +17,10 @@ def octets(text: str) -> bytes:
     except UnicodeEncodeError:
         return text.encode("utf-8", "surrogatepass")
 
+# %% ../../nbs/support/00_log.ipynb #d0b3a41d
+# characters: long enough for any address that qmail takes (899 bytes), short for a log
+LINE_LIMIT = 1000
+
 # %% ../../nbs/support/00_log.ipynb #75145471
 def printable(
     # what a client, a resolver or a file sent; undecodable bytes as surrogate escapes
@@ -28,7 +28,8 @@ def printable(
     text: str,
     limit: int = LINE_LIMIT,  # characters to keep
 ) -> str:  # one line, without control characters
-    "Make `text` fit for one line: what can't be printed becomes `\\xNN`, and a long text ends in `…`."
+    """Make `text` fit for one line: what can't be printed becomes `\\xNN`, and a long
+    text ends in `…`."""
     text = text[: limit + 1]
     if not text.isprintable():
         text = "".join(char if char.isprintable() else _escape(char) for char in text)
@@ -43,7 +44,8 @@ def with_reason(
     line: str,  # as the C plugin logs it
     error: Exception,  # what came in the way
 ) -> str:  # `LINE: REASON`, or the line as it is if the error says nothing
-    "A log line with the reason behind it: the system's words (`strerror(3)`), or else the text of the error."
+    """A log line with the reason behind it: the system's words (`strerror(3)`), or else
+    the text of the error."""
     reason = str(getattr(error, "strerror", None) or error)
     if reason[1:2].islower():  # a word, and no abbreviation
         reason = reason[0].lower() + reason[1:]

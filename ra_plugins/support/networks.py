@@ -17,32 +17,32 @@ def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     "An address, or the IPv4 address that it stands for (RFC 4291, section 2.5.5.2)."
     return getattr(address, "ipv4_mapped", None) or address
 
-# %% ../../nbs/support/07_networks.ipynb #8c01f25f
+# %% ../../nbs/support/07_networks.ipynb #7e31c389
+def _behind_nat64(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """An address, or the IPv4 address that a translator makes of it (RFC 6052, section
+    2.1: 64:ff9b::/96)."""
+    from ipaddress import IPv4Address
+
+    number = int(address)
+    inside = number >> 32 == 0x64FF9B << 64
+    return IPv4Address(number & 0xFFFFFFFF) if inside else address
+
+# %% ../../nbs/support/07_networks.ipynb #84175318
 NOT_PUBLIC = (
-    *(
-        "0.0.0.0/8",
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-    ),  # this host, loopback, link-local: RFC 1122, RFC 3927
-    *(
-        "192.0.0.0/24",
-        "198.18.0.0/15",
-    ),  # for protocols, and for measuring routers: RFC 6890, RFC 2544
-    *(
-        "10.0.0.0/8",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "100.64.0.0/10",
-    ),  # private, and shared: RFC 1918, RFC 6598
-    *(
-        "224.0.0.0/4",
-        "240.0.0.0/4",
-    ),  # multicast, and never assigned: RFC 5771, RFC 1112
-    *(
-        "fe80::/10",
-        "fc00::/7",
-        "ff00::/8",
-    ),  # link-local, private and multicast of IPv6: RFC 4291, RFC 4193
+    "0.0.0.0/8",  # this host: RFC 1122
+    "127.0.0.0/8",  # loopback: RFC 1122
+    "169.254.0.0/16",  # link-local: RFC 3927
+    "192.0.0.0/24",  # for protocols: RFC 6890
+    "198.18.0.0/15",  # for measuring routers: RFC 2544
+    "10.0.0.0/8",  # private: RFC 1918
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",  # shared by a provider's customers: RFC 6598
+    "224.0.0.0/4",  # multicast: RFC 5771
+    "240.0.0.0/4",  # never assigned: RFC 1112
+    "fe80::/10",  # link-local: RFC 4291
+    "fc00::/7",  # private: RFC 4193
+    "ff00::/8",  # multicast: RFC 4291
     # this host, loopback, and IPv4 addresses as IPv6 had them at first: RFC 4291,
     # section 2.5.5.1
     "::/96",
@@ -50,18 +50,7 @@ NOT_PUBLIC = (
     "2002::/16",
 )
 
-
-def _behind_nat64(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """An address, or the IPv4 address that a translator makes of it (RFC 6052, section
-    2.1: 64:ff9b::/96)."""
-    from ipaddress import IPv4Address
-
-    number = int(address)
-    return (
-        IPv4Address(number & 0xFFFFFFFF) if number >> 32 == 0x64FF9B << 64 else address
-    )
-
-
+# %% ../../nbs/support/07_networks.ipynb #47d3a50a
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     "Is this an address that a stranger's server can have?"
     from ipaddress import ip_network

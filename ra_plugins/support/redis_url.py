@@ -8,39 +8,41 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+    from urllib.parse import SplitResult
 
 # %% auto #0
 __all__ = ['URL_MISTAKE', 'parse_redis_url']
 
-# %% ../../nbs/support/10_redis_url.ipynb #a86ad12f
-URL_MISTAKE = "redis://:PASSWORD@HOST:PORT/DATABASE is one, with %40 for an @ in the password, %2F for a / and %23 for a #"
+# %% ../../nbs/support/10_redis_url.ipynb #01cce1f1
+def _is_cut(url: str, parts: SplitResult) -> bool:
+    "Does this look like a URL with a password that ends too early?"
+    if "#" in url or any("=" not in each for each in parts.query.split("&") if each):
+        return True
+    if parts.scheme == "unix":
+        return bool(parts.netloc) and "@" not in parts.netloc
+    path = parts.path.strip("/")
+    return bool(path) and not path.isdecimal()
+
+# %% ../../nbs/support/10_redis_url.ipynb #4d600572
+URL_MISTAKE = (
+    "redis://:PASSWORD@HOST:PORT/DATABASE is one, with %40 for an @ in the password, "
+    "%2F for a / and %23 for a #"
+)
 
 
 def parse_redis_url(
     url: str,
 ) -> dict[str, Any]:  # as redis-py's `Connection` takes it, and what is for us
-    "What a URL says. `ValueError`, which shows nothing of it, for what is none; `ModuleNotFoundError` without redis-py."
+    """What a URL says. `ValueError`, which shows nothing of it, for what is none;
+    `ModuleNotFoundError` without redis-py."""
     from urllib.parse import urlsplit
 
     from redis.connection import parse_url
 
     try:
-        parts, options = urlsplit(url), parse_url(url)
-        own_path = (
-            not parts.netloc or "@" in parts.netloc
-            if parts.scheme == "unix"
-            else _is_database(parts.path)
-        )
-        if (
-            "#" in url
-            or not own_path
-            or any("=" not in each for each in parts.query.split("&") if each)
-        ):
+        options = dict(parse_url(url))
+        if _is_cut(url, urlsplit(url)):
             raise ValueError
-    except ValueError:  # whose text may have a piece of the password in it
+    except ValueError:
         raise ValueError(URL_MISTAKE) from None
-    return dict(options)
-
-
-def _is_database(path: str) -> bool:
-    return path.strip("/").isdecimal() or not path.strip("/")
+    return options

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # %% auto #0
-__all__ = ['IDENTITY', 'CACHE', 'ADVICE', 'FAULT_PAUSE', 'LONGEST_WAIT', 'Layout', 'DatabaseFault', 'is_new', 'statements',
-           'make_tables', 'open_database', 'open_to_look', 'fault', 'DatabaseFile']
+__all__ = ['IDENTITY', 'CACHE', 'ADVICE', 'FAULT_PAUSE', 'LONGEST_WAIT', 'Layout', 'is_new', 'statements', 'make_tables',
+           'open_database', 'open_to_look', 'DatabaseFault', 'fault', 'DatabaseFile']
 
 # %% ../../nbs/support/06_sqlite.ipynb #42c7eb1b
 class Layout:
@@ -34,25 +34,15 @@ class Layout:
         version: int,  # of the tables
         schema: str,  # statements that make them
     ):
-        self.owner, self.application, self.version, self.schema = (
-            owner,
-            application,
-            version,
-            schema,
-        )
+        self.owner, self.application = owner, application
+        self.version, self.schema = version, schema
 
-# %% ../../nbs/support/06_sqlite.ipynb #43dc07a8
-class DatabaseFault(OSError):
-    """A database can't be used. `filename` says which, `strerror` why; `errno` is the
-    nearest that the system has."""
-
-    def __str__(self) -> str:
-        return f"{self.filename}: {self.strerror}"
-
-# %% ../../nbs/support/06_sqlite.ipynb #da4505c1
-# by one statement, since others may be making the tables between two
+# %% ../../nbs/support/06_sqlite.ipynb #c73f5a28
+# application, version, and how many tables and other things there are
 IDENTITY = """
-SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), count(*)
+SELECT (SELECT application_id FROM pragma_application_id),
+       (SELECT user_version FROM pragma_user_version),
+       count(*)
 FROM sqlite_master"""
 
 
@@ -74,9 +64,7 @@ def statements(script: str) -> Iterator[str]:
     statement = ""
     for piece in script.split(";"):
         statement += piece + ";"
-        if sqlite3.complete_statement(
-            statement
-        ):  # else the semicolon was one within it
+        if sqlite3.complete_statement(statement):  # else the `;` was within it
             yield statement
             statement = ""
 
@@ -92,10 +80,7 @@ def make_tables(database: sqlite3.Connection, layout: Layout) -> None:
         database.execute(f"PRAGMA user_version = {layout.version}")
     database.execute("COMMIT")
 
-# %% ../../nbs/support/06_sqlite.ipynb #319f70cd
-CACHE = 65536  # KiB: keys come in no order, so much of a file is in use
-
-
+# %% ../../nbs/support/06_sqlite.ipynb #0ffe07a0
 def _use_wal(database: sqlite3.Connection, end: float) -> None:
     """Change a file over to WAL; `sqlite3.Error` if that isn't done by `end`, on
     `monotonic`."""
@@ -103,15 +88,12 @@ def _use_wal(database: sqlite3.Connection, end: float) -> None:
         try:
             mode = database.execute("PRAGMA journal_mode = WAL").fetchone()
         except sqlite3.OperationalError as error:
-            if (
-                error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY
-                or monotonic() > end
-            ):
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or monotonic() > end:
                 raise
         else:
-            if (
-                mode != ("wal",)
-            ):  # https://sqlite.org/pragma.html#pragma_journal_mode: it says which mode is left
+            # the answer is the mode that the file has now (pragma journal_mode)
+            if mode != ("wal",):
                 raise ValueError(
                     "it can't have a write-ahead log; is this file system a network's?"
                 )
@@ -125,20 +107,28 @@ def _create(path: str) -> None:
             os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         )
 
-# %% ../../nbs/support/06_sqlite.ipynb #94c3c225
+# %% ../../nbs/support/06_sqlite.ipynb #b21703fa
+def _connected(name: str, within: float, uri: bool = False) -> sqlite3.Connection:
+    """Connect, without transactions of Python's own, and for any thread, one at a
+    time."""
+    return sqlite3.connect(
+        name, timeout=within, isolation_level=None, check_same_thread=False, uri=uri
+    )
+
+# %% ../../nbs/support/06_sqlite.ipynb #319f70cd
+CACHE = 65536  # KiB: keys come in no order, so much of a file is in use
+
+
 def open_database(
     path: str,
     layout: Layout,
     within: float,  # seconds to wait for others
-) -> (
-    sqlite3.Connection
-):  # without transactions of Python's own; any thread may use it, one at a time
-    "Open a database; make it if there is none. `OSError`, `sqlite3.Error`, or `ValueError` as in `is_new`."
+) -> sqlite3.Connection:  # any thread may use it, one at a time
+    """Open a database; make it if there is none. `OSError`, `sqlite3.Error`, or
+    `ValueError` as in `is_new`."""
     end = monotonic() + within
     _create(path)
-    database = sqlite3.connect(
-        path, timeout=within, isolation_level=None, check_same_thread=False
-    )
+    database = _connected(path, within)
     try:
         new = is_new(database, layout)
         _use_wal(database, end)
@@ -158,13 +148,7 @@ def open_to_look(path: str, layout: Layout, within: float) -> sqlite3.Connection
     os.stat(path)
     quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     alone = "" if os.path.exists(path + "-wal") else "&immutable=1"
-    database = sqlite3.connect(
-        f"file:{quoted}?mode=ro{alone}",
-        timeout=within,
-        isolation_level=None,
-        check_same_thread=False,
-        uri=True,
-    )
+    database = _connected(f"file:{quoted}?mode=ro{alone}", within, uri=True)
     try:
         if is_new(database, layout):
             raise ValueError("there is nothing in it")
@@ -172,6 +156,14 @@ def open_to_look(path: str, layout: Layout, within: float) -> sqlite3.Connection
         database.close()
         raise
     return database
+
+# %% ../../nbs/support/06_sqlite.ipynb #43dc07a8
+class DatabaseFault(OSError):
+    """A database can't be used. `filename` says which, `strerror` why; `errno` is the
+    nearest that the system has."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
 
 # %% ../../nbs/support/06_sqlite.ipynb #4a543ba2
 ADVICE = {
@@ -193,31 +185,81 @@ ADVICE = {
     ),
 }
 
-
+# %% ../../nbs/support/06_sqlite.ipynb #d346097e
 def fault(
     path: str,
     layout: Layout,
     error: Exception,  # `OSError`, `sqlite3.Error` or `ValueError`
 ) -> DatabaseFault:
     "A failure, with what to tell people about it."
-    code = (
-        getattr(error, "sqlite_errorcode", 0) & 0xFF
-    )  # without what an extended code adds
-    number, advice = ADVICE.get(
-        code, (getattr(error, "errno", None) or errno.EINVAL, "")
-    )
-    return DatabaseFault(
-        number,
-        system_reason(error) + (advice and f" ({advice.format(owner=layout.owner)})"),
-        path,
-    )
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without its extension
+    unknown = getattr(error, "errno", None) or errno.EINVAL, ""
+    number, advice = ADVICE.get(code, unknown)
+    said = advice and f" ({advice.format(owner=layout.owner)})"
+    return DatabaseFault(number, system_reason(error) + said, path)
+
+# %% ../../nbs/support/06_sqlite.ipynb #f050d8c5
+class _OpenFile:
+    "A database that is opened when it is needed first."
+
+    _database: sqlite3.Connection | None = None
+
+    def __init__(self, path: str, layout: Layout, only_look: bool):
+        self.path, self.layout, self.only_look = path, layout, only_look
+
+    def _ready(self, within: float) -> sqlite3.Connection:
+        "The open database. It waits for others for so many seconds."
+        if self._database is None:
+            opened = open_to_look if self.only_look else open_database
+            self._database = opened(self.path, self.layout, within)
+        self._database.execute(f"PRAGMA busy_timeout = {within * 1000:.0f}")
+        return self._database
+
+    def close(self) -> None:
+        "Let go of the file. What hasn't been committed isn't in it."
+        if self._database is not None:
+            self._database.close()
+        self._database = None
 
 # %% ../../nbs/support/06_sqlite.ipynb #73259d69
 FAULT_PAUSE = 1.0  # seconds from a failure to the next try
+
+
+class _Resting(_OpenFile):
+    "A database that is let alone for a moment after a failure."
+
+    failed = float("-inf")  # when, on the clock
+    why = (0, "")  # `errno` and `strerror`
+
+    def __init__(
+        self, path: str, layout: Layout, clock: Callable[[], float], only_look: bool
+    ):
+        super().__init__(path, layout, only_look)
+        self.clock = clock
+
+    def _is_resting(self) -> bool:
+        return 0 <= self.clock() - self.failed < FAULT_PAUSE
+
+    @contextmanager
+    def _remembered_failure(self) -> Iterator[None]:
+        "What fails in the block is remembered, and becomes a `DatabaseFault`."
+        try:
+            yield
+        except (OSError, sqlite3.Error, ValueError) as error:
+            self.close()
+            found = fault(self.path, self.layout, error)
+            self.failed = self.clock()
+            self.why = found.errno or errno.EIO, str(found.strerror)
+            raise found from error
+        except BaseException:  # the asker's: none of its transactions stays open
+            self.close()
+            raise
+
+# %% ../../nbs/support/06_sqlite.ipynb #78bbb6aa
 LONGEST_WAIT = 3600.0  # seconds, whatever is asked for
 
 
-class DatabaseFile:
+class DatabaseFile(_Resting):
     "A database, opened when it is asked for, and opened anew after a failure."
 
     def __init__(
@@ -228,13 +270,7 @@ class DatabaseFile:
         # change nothing; a file that isn't there is a failure then
         only_look: bool = False,
     ):
-        self.path, self.layout, self.clock = path, layout, clock
-        self.failed, self.why = (
-            float("-inf"),
-            (0, ""),
-        )  # the last failure: when, and `errno` and `strerror`
-        self.only_look = only_look
-        self._database: sqlite3.Connection | None = None
+        super().__init__(path, layout, clock, only_look)
         self._turn = Lock()
 
     @contextmanager
@@ -247,11 +283,10 @@ class DatabaseFile:
         within = min(max(within, 0.0), LONGEST_WAIT)
         end = monotonic() + within
         if not self._turn.acquire(timeout=within):
-            raise DatabaseFault(
-                errno.EBUSY, "in use by others of this process", self.path
-            )
+            why = "in use by others of this process"
+            raise DatabaseFault(errno.EBUSY, why, self.path)
         try:
-            if 0 <= self.clock() - self.failed < FAULT_PAUSE:
+            if self._is_resting():
                 raise DatabaseFault(*self.why, self.path)
             with self._remembered_failure():
                 yield self._ready(max(end - monotonic(), 0.0))
@@ -259,35 +294,3 @@ class DatabaseFile:
             if self.only_look:  # next time the file may have changed
                 self.close()
             self._turn.release()
-
-    @contextmanager
-    def _remembered_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, sqlite3.Error, ValueError) as error:
-            self.close()
-            found = fault(self.path, self.layout, error)
-            self.failed, self.why = (
-                self.clock(),
-                (found.errno or errno.EIO, str(found.strerror)),
-            )
-            raise found from error
-        except (
-            BaseException
-        ):  # who asked has failed: no transaction of theirs stays open
-            self.close()
-            raise
-
-    def _ready(self, within: float) -> sqlite3.Connection:
-        if self._database is None:
-            self._database = (open_to_look if self.only_look else open_database)(
-                self.path, self.layout, within
-            )
-        self._database.execute(f"PRAGMA busy_timeout = {within * 1000:.0f}")
-        return self._database
-
-    def close(self) -> None:
-        "Let go of the file. What hasn't been committed isn't in it."
-        if self._database is not None:
-            self._database.close()
-        self._database = None
