@@ -351,7 +351,7 @@ class Plugin(Declaration):
         now: float | None = None,
         watch: Callable[..., Any] | None = None,  # as in `drive`
     ) -> list[Command]:  # up to and with the first final one
-        "Decide on a session, from beginning to end. What the decision raises, it raises."
+        "Decide on a session, to its end. What the decision raises is raised."
         given = self._given(session, control, log, now)
         until = monotonic() + self.seconds
         answer = watch(self.start, *given) if watch else self.start(*given)
