@@ -51,42 +51,42 @@ class Session(Environment):
     None; what is empty is empty."""
 
     # fmt: off
-    client_ip: IPv4Address | IPv6Address | None = variable("TCPREMOTEIP", ip_address,
-        None, "The client's address. Always told.")
-    client_host: str | None = variable("TCPREMOTEHOST", text,
-        None, "The client's name in DNS, where the server looked it up and found one.")
-    client_port: int | None = variable("TCPREMOTEPORT", number,
-        None, "The client's TCP port.")
-    client_info: str | None = variable("TCPREMOTEINFO", text,
-        None, "Who called, by ident (RFC 1413); after AUTH, the user's name.")
-    server_ip: IPv4Address | IPv6Address | None = variable("TCPLOCALIP", ip_address,
-        None, "The server's address that was called.")
-    server_port: int | None = variable("TCPLOCALPORT", number,
-        None, "The server's TCP port: 25, 587 …")
-    helo: str | None = variable("SMTPHELOHOST", text,
-        None, "The whole argument of HELO or EHLO.")
-    auth_user: str | None = variable("SMTPAUTHUSER", text,
-        None, "The user's name, from AUTH on.")
-    auth_method: str | None = variable("SMTPAUTHMETHOD", text,
-        None, "The mechanism, in lower case: plain, login …")
-    relay_client: str | None = variable("RELAYCLIENT", text,
-        None, "Set, even to nothing, for a client that may send anywhere. AUTH sets it.")
-    mail_from: str | None = variable("SMTPMAILFROM", text,
-        None, "The reverse-path of MAIL; empty for a bounce.")
-    rcpt_to: str | None = variable("SMTPRCPTTO", text,
-        None, "The forward-path of this RCPT.")
-    rcpt_count: int | None = variable("SMTPRCPTCOUNT", number,
-        None, "Recipients accepted before this one.")
-    rcpt_count_all: int | None = variable("SMTPRCPTCOUNTALL", number,
-        None, "Recipients named, with this one.")
-    rcpt_hosts_ok: bool | None = variable("SMTPRCPTHOSTSOK", yes_or_no,
-        None, "Is the recipient's domain in rcpthosts, or may the client send anywhere?")
-    exempt: str = variable("RAEXEMPT", plugin_names,
-        "", "Plugins that let this client be, as tcprules or a run script say.")
-    exempt_by_access: str = variable("ACCESSEXEMPT", plugin_names,
-        "", "The same, as the plugin access has left it.")
-    exempt_since: str = variable("ACCESSEXEMPTAT", exemption_place,
-        "", "The command that this counts from, and the plugins for which it doesn't.")
+    client_ip: IPv4Address | IPv6Address | None = variable(
+        "TCPREMOTEIP", ip_address, None, "The client's address. Always told.")
+    client_host: str | None = variable("TCPREMOTEHOST", text, None,
+        "The client's name in DNS, where the server looked it up and found one.")
+    client_port: int | None = variable("TCPREMOTEPORT", number, None,
+        "The client's TCP port.")
+    client_info: str | None = variable("TCPREMOTEINFO", text, None,
+        "Who called, by ident (RFC 1413); after AUTH, the user's name.")
+    server_ip: IPv4Address | IPv6Address | None = variable(
+        "TCPLOCALIP", ip_address, None, "The server's address that was called.")
+    server_port: int | None = variable("TCPLOCALPORT", number, None,
+        "The server's TCP port: 25, 587 …")
+    helo: str | None = variable("SMTPHELOHOST", text, None,
+        "The whole argument of HELO or EHLO.")
+    auth_user: str | None = variable("SMTPAUTHUSER", text, None,
+        "The user's name, from AUTH on.")
+    auth_method: str | None = variable("SMTPAUTHMETHOD", text, None,
+        "The mechanism, in lower case: plain, login …")
+    relay_client: str | None = variable("RELAYCLIENT", text, None,
+        "Set, even to nothing, for a client that may send anywhere. AUTH sets it.")
+    mail_from: str | None = variable("SMTPMAILFROM", text, None,
+        "The reverse-path of MAIL; empty for a bounce.")
+    rcpt_to: str | None = variable("SMTPRCPTTO", text, None,
+        "The forward-path of this RCPT.")
+    rcpt_count: int | None = variable("SMTPRCPTCOUNT", number, None,
+        "Recipients accepted before this one.")
+    rcpt_count_all: int | None = variable("SMTPRCPTCOUNTALL", number, None,
+        "Recipients named, with this one.")
+    rcpt_hosts_ok: bool | None = variable("SMTPRCPTHOSTSOK", yes_or_no, None,
+        "Is the recipient's domain in rcpthosts, or may the client send anywhere?")
+    exempt: str = variable("RAEXEMPT", plugin_names, "",
+        "Plugins that let this client be, as tcprules or a run script say.")
+    exempt_by_access: str = variable("ACCESSEXEMPT", plugin_names, "",
+        "The same, as the plugin access has left it.")
+    exempt_since: str = variable("ACCESSEXEMPTAT", exemption_place, "",
+        "The command that this counts from, and the plugins for which it doesn't.")
     # fmt: on
     # attributes that the client is yet to tell, if a decision runs ahead of its turn
     to_come: frozenset[str] = frozenset()
