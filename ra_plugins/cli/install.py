@@ -47,6 +47,21 @@ def _wanted(
             ours.add(plugin, OURS)
     return ours
 
+# %% ../../nbs/cli/01_install.ipynb #e821c1cf
+def _check_free(paths: Iterable[str], force: bool) -> None:
+    "`Fault` if there is something already that we may not write over."
+    paths = [path for path in paths if os.path.lexists(path)]
+    if folders := [path for path in paths if os.path.isdir(path)]:
+        raise Fault(
+            f"there is a folder where a program should go: {', '.join(folders)}"
+        )
+    foreign = [path for path in paths if not is_installed(path)]
+    if foreign and not force:
+        raise Fault(
+            f"already there, and not ours: {', '.join(foreign)}; "
+            "--force writes over them"
+        )
+
 # %% ../../nbs/cli/01_install.ipynb #9c7a8612
 def _planned(
     folder: str, wanted: Catalogue, force: bool, create: bool
@@ -60,20 +75,6 @@ def _planned(
     paths = {os.path.join(folder, name): plugin for name, plugin in wanted.items()}
     _check_free(paths, force)
     return paths
-
-
-def _check_free(paths: Iterable[str], force: bool) -> None:
-    if folders := [path for path in paths if os.path.isdir(path)]:
-        raise Fault(
-            f"there is a folder where a program should go: {', '.join(folders)}"
-        )
-    foreign = [
-        path for path in paths if os.path.lexists(path) and not is_installed(path)
-    ]
-    if foreign and not force:
-        raise Fault(
-            f"already there, and not ours: {', '.join(foreign)}; --force writes over them"
-        )
 
 # %% ../../nbs/cli/01_install.ipynb #c44205f4
 def _replace(path: str, program: str | bytes) -> None:
@@ -97,42 +98,61 @@ def _fall_backs(wanted: Mapping[str, Plugin]) -> dict[str, str]:
     sections = {f"at-{stage}": section_program(stage) for stage in STAGES}
     return {name: executable(plugin) for name, plugin in wanted.items()} | sections
 
+# %% ../../nbs/cli/01_install.ipynb #a0ff844a
+_LINE_LIMIT = 127  # bytes of a script's first line: execve(2), before Linux 5.1
+
+
+def _lead_over(
+    path: str,
+    script: bytes,  # that stands there
+    place: str,  # a folder for the client
+    program: bytes,  # the client
+) -> None:
+    "Make a client the interpreter of a script, if a first line can name it."
+    client = os.path.join(place, os.path.basename(path))
+    line = b"#!%b\n" % os.fsencode(client)
+    if len(line) <= _LINE_LIMIT and not set(line[:-1]) & set(b" \t\n"):
+        _replace(client, program)
+        _replace(path, line + script.partition(b"\n")[2])
+
 # %% ../../nbs/cli/01_install.ipynb #d174865b
 OPEN_SECONDS = 1  # for Python to open a script that it has been started with
-_LINE_LIMIT = 127  # bytes of a script's first line: execve(2), before Linux 5.1
 
 
 def _bridge(
     folder: str,
     paths: Iterable[str],  # of programs, some of which may be scripts
     program: bytes,  # that will be in their place
-) -> str:  # the path of a folder to be removed afterwards; nothing if no bridge is needed, or possible
-    "Start a program in the place of scripts, which stay where they are for those that have been started before."
+) -> str:  # a folder to be removed afterwards; empty if there is no bridge
+    """Start a program in the place of scripts, which stay where they are for those that
+    have been started before."""
     scripts = {path: text for path in paths if (text := _script(path))}
-    if not scripts or not program.startswith(
-        b"\x7fELF"
-    ):  # one in Python can be read by whoever expects a script
+    if not scripts or not program.startswith(b"\x7fELF"):
         return ""
     place = tempfile.mkdtemp(dir=folder, prefix=".ra-plugins-")
     os.chmod(place, 0o755)
-    lines = {
-        path: b"#!%b\n" % os.fsencode(os.path.join(place, os.path.basename(path)))
-        for path in scripts
-    }
-    for path, line in lines.items():
-        if len(line) <= _LINE_LIMIT and not set(line[:-1]) & set(b" \t\n"):
-            _replace(os.path.join(place, os.path.basename(path)), program)
-            _replace(path, line + scripts[path].partition(b"\n")[2])
+    for path, text in scripts.items():
+        _lead_over(path, text, place, program)
     sleep(OPEN_SECONDS)
     return place
 
 
 def _script(path: str) -> bytes:
-    "The text of a script; nothing for what is none."
+    "The text of a script; empty if the file is none."
     if not os.path.isfile(path):
         return b""
     with open(path, "rb") as file:
         return file.read() if file.read(2) == b"#!" and not file.seek(0) else b""
+
+# %% ../../nbs/cli/01_install.ipynb #ae12b132
+def _put_clients(folder: str, paths: Sequence[str], program: bytes) -> None:
+    "Put the client into the place of each of these programs."
+    bridge = _bridge(folder, paths, program)
+    for path in paths:
+        _replace(path, program)
+    if bridge:
+        sleep(OPEN_SECONDS)  # for who is on the bridge
+        shutil.rmtree(bridge)
 
 # %% ../../nbs/cli/01_install.ipynb #887797b3
 def _install_clients(
@@ -142,7 +162,8 @@ def _install_clients(
     socket: str,  # path of the service's
     log: Callable[[str], None],
 ) -> list[str]:  # the paths written
-    "Write clients into a folder, and their scripts below it. `Fault` if something stands in the way, `OSError` if it fails."
+    """Write clients into a folder, and their scripts below it. `Fault` if something
+    stands in the way, `OSError` if it fails."""
     scripts, texts = os.path.join(folder, SCRIPTS), _fall_backs(wanted)
     if os.path.lexists(scripts) and not os.path.isdir(scripts):
         raise Fault(f"{scripts} isn't a folder, and scripts go into one")
@@ -153,85 +174,89 @@ def _install_clients(
     for name, text in texts.items():
         _replace(os.path.join(scripts, name), text)
     paths = [os.path.join(folder, name) for name in sorted({*texts, *_clients(folder)})]
-    bridge = _bridge(folder, paths, client.program)
-    for path in paths:
-        _replace(path, client.program)
-    if bridge:
-        sleep(OPEN_SECONDS)  # for who is on the bridge
-        shutil.rmtree(bridge)
+    _put_clients(folder, paths, client.program)
     for why in client.tried:
         log(f"a quicker client couldn't be had from {why}")
     log(
-        f"clients of the service at {socket}, {client.kind}, are in {folder}; scripts, in case it doesn't answer, in {scripts}"
+        f"clients of the service at {socket}, {client.kind}, are in {folder}; "
+        f"scripts, in case it doesn't answer, in {scripts}"
     )
     return paths
 
 
 def _clients(folder: str) -> list[str]:
     "The names of the clients in a folder."
-    return [
-        name
-        for name in sorted(os.listdir(folder))
-        if is_client(os.path.join(folder, name))
-    ]
+    names = sorted(os.listdir(folder))
+    return [name for name in names if is_client(os.path.join(folder, name))]
 
-# %% ../../nbs/cli/01_install.ipynb #20c46f78
-def _take_back(
-    folder: str,
-    everything: bool,  # also what hasn't been named?
-    log: Callable[[str], None],
-) -> list[str]:  # the paths written
-    "Make scripts of the clients in a folder, and remove what was below it for them."
-    paths, scripts = [], os.path.join(folder, SCRIPTS)
-    for name in _clients(folder) if everything else ():
+# %% ../../nbs/cli/01_install.ipynb #db6d84ac
+def _scripts_back(folder: str) -> list[str]:  # the paths written
+    "Put in the place of each client the script that it falls back on."
+    paths = []
+    for name in _clients(folder):
         path = os.path.join(folder, name)
         if is_installed(script_of(path)):
             with open(script_of(path), "rb") as file:
                 _replace(path, file.read())
             paths.append(path)
-    if left := _clients(folder):
-        log(
-            f"still clients of the service, in {folder}: {', '.join(left)}; {'they have no scripts' if everything else WITHOUT}"
-        )
-    spare = [
-        os.path.join(scripts, name)
-        for name in (os.listdir(scripts) if os.path.isdir(scripts) else ())
-        if name not in left
-    ]
-    if spare := [path for path in spare if is_installed(path)]:
+    return paths
+
+# %% ../../nbs/cli/01_install.ipynb #76e7b286
+def _remove_spare(
+    folder: str,
+    left: Iterable[str],  # names of clients that still need their scripts
+    log: Callable[[str], None],
+) -> None:
+    "Remove the scripts of those that are clients no more."
+    scripts = os.path.join(folder, SCRIPTS)
+    names = os.listdir(scripts) if os.path.isdir(scripts) else []
+    paths = [os.path.join(scripts, name) for name in names if name not in left]
+    if spare := [path for path in paths if is_installed(path)]:
         sleep(OPEN_SECONDS)
     for path in spare:
         os.unlink(path)
     if os.path.isdir(scripts) and not os.listdir(scripts):
         os.rmdir(scripts)
         log(f"no client is left in {folder}, so {scripts} is gone")
-    return paths
 
-
+# %% ../../nbs/cli/01_install.ipynb #53a8ce41
 WITHOUT = "without names, `install` makes scripts of all"
+
+
+def _take_back(
+    folder: str,
+    everything: bool,  # also what hasn't been named?
+    log: Callable[[str], None],
+) -> list[str]:  # the paths written
+    "Make scripts of the clients in a folder, and remove what was below it for them."
+    paths = _scripts_back(folder) if everything else []
+    if left := _clients(folder):
+        why = "they have no scripts" if everything else WITHOUT
+        log(f"still clients of the service, in {folder}: {', '.join(left)}; {why}")
+    _remove_spare(folder, left, log)
+    return paths
 
 # %% ../../nbs/cli/01_install.ipynb #08e1816e
 @open_umask()
 def install(
     folder: str,  # where the programs go: `/var/qmail/plugins` as a rule
-    names: Sequence[
-        str
-    ] = (),  # of plugins, or files that hold some; none for all of ours
+    # of plugins, or files that hold some; none for all of ours
+    names: Sequence[str] = (),
     force: bool = False,  # write over a program that isn't ours
     log: Callable[[str], None] = to_stderr,  # as for `catalogue`
     # path of the socket of a service whose clients they are to be
     service: str | None = None,
     create: bool = True,  # the folder, if it isn't there
 ) -> list[str]:  # the paths written
-    "Write the programs of plugins into a folder. `Fault` if that can't be; what can be seen before is said before."
+    """Write the programs of plugins into a folder. `Fault` if that can't be; what can
+    be seen before is said before."""
     wanted = _wanted(names, log)
     paths = _planned(folder, wanted, force, create)
     try:
         os.makedirs(folder, exist_ok=True)
         if service is not None:
-            written = _install_clients(
-                os.path.abspath(folder), wanted, force, service, log
-            )
+            place = os.path.abspath(folder)
+            written = _install_clients(place, wanted, force, service, log)
         else:
             for path, plugin in paths.items():
                 _replace(path, executable(plugin))
@@ -239,8 +264,7 @@ def install(
     except OSError as error:
         raise Fault(f"can't write to {folder}: {system_reason(error)}") from None
     compile_ours()
-    for line in extras_lacking(
-        wanted.values(), os.environ.get("CONTROLDIR", CONTROLDIR)
-    ):
+    control = os.environ.get("CONTROLDIR", CONTROLDIR)
+    for line in extras_lacking(wanted.values(), control):
         log(line)
     return written

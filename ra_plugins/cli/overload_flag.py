@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import Event
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ra_plugins.plugins.overload import OverloadSettings
 from ra_plugins.support.command_line import (
@@ -48,13 +48,11 @@ class Reading(NamedTuple):
 
     def __str__(self) -> str:
         upper, lower = self.thresholds
-        where = (
-            f"over {upper:g}"
-            if self.value > upper
-            else f"below {lower:g}"
-            if self.value < lower
-            else "between"
-        )
+        where = "between"
+        if self.value > upper:
+            where = f"over {upper:g}"
+        elif self.value < lower:
+            where = f"below {lower:g}"
         return f"{self.name} {self.value:g} ({where})"
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #b89c6ce0
@@ -62,7 +60,8 @@ def is_overloaded(
     before: bool,  # is the flag up?
     readings: Sequence[Reading],
 ) -> bool:  # should it be?
-    "One signal above its upper threshold raises the flag; all below their lower ones lower it; else it stays."
+    """One signal above its upper threshold raises the flag; all below their lower ones
+    lower it; else it stays."""
     if any(reading.value > reading.thresholds.upper for reading in readings):
         return True
     if readings and all(
@@ -76,24 +75,9 @@ QSTAT = "/var/qmail/bin/qmail-qstat"
 # what qmail-qstat prints before the number
 UNPROCESSED = "messages in queue but not yet preprocessed:"
 
-# %% ../../nbs/cli/03_overload_flag.ipynb #e922f944
-def queue_length(
-    command: str,  # path of qmail-qstat, or of anything that prints such a line
-    timeout: float,  # seconds
-) -> int:  # messages
-    "How many messages wait in qmail's queue to be preprocessed; `OSError` where that can't be found out."
-    output, complaints = _run(command, timeout)
-    if "ermission denied" in complaints:
-        raise OSError(f"{command} may not read the queue")
-    for line in output.splitlines():
-        if line.startswith(UNPROCESSED):
-            with suppress(ValueError):
-                return number(line.removeprefix(UNPROCESSED).strip())
-    raise OSError(f"{command} printed no count")
-
-
+# %% ../../nbs/cli/03_overload_flag.ipynb #3463de03
 def _run(command: str, timeout: float) -> tuple[str, str]:
-    """What a command prints on standard output and standard error; `OSError` where it
+    """What a command prints on standard output and standard error; `OSError` if it
     doesn't run or doesn't end."""
     with subprocess.Popen(  # noqa: S603
         [command],
@@ -111,6 +95,22 @@ def _run(command: str, timeout: float) -> tuple[str, str]:
             os.killpg(process.pid, signal.SIGKILL)
             raise OSError(f"{command} took longer than {timeout:g} s") from None
 
+# %% ../../nbs/cli/03_overload_flag.ipynb #e922f944
+def queue_length(
+    command: str,  # path of qmail-qstat, or of anything that prints such a line
+    timeout: float,  # seconds
+) -> int:  # messages
+    """How many messages wait in qmail's queue to be preprocessed; `OSError` if that
+    can't be found out."""
+    output, complaints = _run(command, timeout)
+    if "ermission denied" in complaints:
+        raise OSError(f"{command} may not read the queue")
+    for line in output.splitlines():
+        if line.startswith(UNPROCESSED):
+            with suppress(ValueError):
+                return number(line.removeprefix(UNPROCESSED).strip())
+    raise OSError(f"{command} printed no count")
+
 # %% ../../nbs/cli/03_overload_flag.ipynb #21a0b65c
 PRESSURE = "/proc/pressure"
 
@@ -118,7 +118,8 @@ PRESSURE = "/proc/pressure"
 def pressure(
     path: str,  # of `cpu`, `io` or `memory` in `PRESSURE`
 ) -> float:  # per cent of the last ten seconds
-    "For how much of the time at least one process was held up; `OSError` where Linux doesn't say."
+    """For how much of the time at least one process was held up; `OSError` if Linux
+    doesn't say."""
     with open(path, encoding="ascii", errors="replace") as file:
         words = file.read().split()
     try:
@@ -151,8 +152,8 @@ def set_flag(
     path: str,
     up: bool,
 ) -> None:
-    """Create the flag, or remove it; `OSError` where that isn't possible. One that is
-    so already is fine, and a link stays."""
+    """Create the flag, or remove it; `OSError` if that isn't possible. If it is so
+    already, that is fine, and a link stays."""
     path = os.path.realpath(path) if os.path.islink(path) else path
     if up:
         with suppress(FileExistsError):
@@ -167,9 +168,7 @@ def check_once(
     flag: str,  # its name among the control files, or its path
     signals: Sequence[Signal],
     log: Callable[[str], None],
-) -> (
-    int
-):  # an exit status: 0, or 3 where no signal could be read or the flag not be changed
+) -> int:  # exit status: 3 if no signal can be read, or the flag not be changed
     "Measure once, and raise or lower the flag accordingly."
     path, before = control.path(flag), control.exists(flag)
     readings = list(measure(signals, log))
@@ -188,14 +187,16 @@ def check_once(
 # %% ../../nbs/cli/03_overload_flag.ipynb #e6d0b231
 PROG = "ra-plugins overload-flag"
 _EXPLAINED = (
-    "Raise the flag of the overload plugin while the server is overloaded, and lower it afterwards. One signal over its "
-    "RAISE raises it; it is lowered when all are below their LOWER. A signal that can't be read is logged and doesn't count."
+    "Raise the flag of the overload plugin while the server is overloaded, and lower it"
+    " afterwards. One signal over its RAISE raises it; it is lowered when all are below"
+    " their LOWER. A signal that can't be read is logged and doesn't count."
 )
 _ENDS = {0: "the flag is as it should be, or with --every, ended by SIGTERM or SIGINT"}
 SIGNALS = {
     "queue": "messages that qmail has not preprocessed yet (100 50)",
     "load": "the load average of the last minute",
-    "cpu": "Linux's pressure figure: per cent of the time in which processes waited for a CPU",
+    "cpu": "Linux's pressure figure:"
+    " per cent of the time in which processes waited for a CPU",
     "io": "the same, for input or output",
     "memory": "the same, for memory",
 }
@@ -204,45 +205,22 @@ SIGNALS = {
 def _parser() -> argparse.ArgumentParser:
     "What the command line may hold."
     made = command_parser(PROG, description=_EXPLAINED, statuses=_ENDS)
+    add = made.add_argument
+    two: dict[str, Any] = {"nargs": 2, "metavar": ("RAISE", "LOWER")}
     for name, meaning in SIGNALS.items():
-        made.add_argument(
-            f"--{name}",
-            nargs=2,
-            type=number_over_zero,
-            metavar=("RAISE", "LOWER"),
-            help=meaning,
-        )
-    made.add_argument(
-        "--no-queue",
-        dest="queue",
-        action="store_const",
-        const=None,
-        help="leave the queue out",
-    )
-    made.add_argument(
-        "--qstat", metavar="COMMAND", help="what counts the queue (%(default)s)"
-    )
-    made.add_argument(
-        "--timeout",
-        type=number_over_zero,
-        metavar="SECONDS",
-        help="for that command (%(default)s)",
-    )
-    made.add_argument(
-        "--every",
-        type=number_over_zero,
-        metavar="SECONDS",
-        help="go on at this interval until SIGTERM",
-    )
-    made.add_argument(
-        "--control",
-        metavar="DIR",
-        help="the control files ($CONTROLDIR, else /var/qmail/control)",
-    )
-    made.add_argument("--flag", metavar="FILE", help="the flag (%(default)s)")
-    made.set_defaults(
-        queue=[100, 50], qstat=QSTAT, timeout=10, flag=OverloadSettings({}).flag
-    )
+        add(f"--{name}", type=number_over_zero, help=meaning, **two)
+    add("--no-queue", dest="queue", action="store_const", const=None,
+        help="leave the queue out")  # fmt: skip
+    add("--qstat", metavar="COMMAND", help="what counts the queue (%(default)s)")
+    add("--timeout", type=number_over_zero, metavar="SECONDS",
+        help="for that command (%(default)s)")  # fmt: skip
+    add("--every", type=number_over_zero, metavar="SECONDS",
+        help="go on at this interval until SIGTERM")  # fmt: skip
+    add("--control", metavar="DIR",
+        help="the control files ($CONTROLDIR, else /var/qmail/control)")  # fmt: skip
+    add("--flag", metavar="FILE", help="the flag (%(default)s)")
+    flag = OverloadSettings({}).flag
+    made.set_defaults(queue=[100, 50], qstat=QSTAT, timeout=10, flag=flag)
     return made
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #61f2aaf6

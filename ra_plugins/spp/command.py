@@ -48,17 +48,16 @@ class Command:
         return f"{type(self).__name__}({', '.join(map(repr, self.arguments))})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Command) and (type(self), self.text) == (
-            type(other),
-            other.text,
-        )
+        if not isinstance(other, Command):
+            return False
+        return (type(self), self.text) == (type(other), other.text)
 
     def __hash__(self) -> int:
         return hash((type(self), self.text))
 
 
 def _check_text(what: str, text: object) -> None:
-    "`ValueError` for what is no text."
+    "`ValueError` for anything but a text."
     if not isinstance(text, str):
         raise ValueError(f"{what} should be a text, not {text!r:.60}")
 
@@ -117,33 +116,38 @@ def _checked_name(name: str) -> str:
         raise ValueError(f"no name for an environment variable: {name!r:.60}")
     return name
 
-
-def _checked_address(address: str) -> str:
-    "An address."
+# %% ../../nbs/spp/01_command.ipynb #9d4fabba
+def _address_fault(address: str) -> str:
+    "Why an address can't be written; empty if it can."
     from ra_plugins.support.address import ADDRESS_LIMIT
 
-    _check_text("an address", address)
-    wrong = "" if address else "empty"
-    if any(char < " " or char == "\x7f" for char in address[: ADDRESS_LIMIT + 1]):
-        wrong = "a control character in it"
+    begin = address[: ADDRESS_LIMIT + 1]
     if any(
         "\ud800" <= char <= "\udfff" and not "\udc80" <= char <= "\udcff"
-        for char in address[: ADDRESS_LIMIT + 1]
+        for char in begin
     ):
-        wrong = "a surrogate in it that stands for no byte (PEP 383)"
-    elif (
+        return "a surrogate in it that stands for no byte (PEP 383)"
+    if (
         len(address) > ADDRESS_LIMIT
         or len(address.encode("utf-8", "surrogateescape")) > ADDRESS_LIMIT
     ):
-        wrong = f"longer than {ADDRESS_LIMIT} bytes"
-    if wrong:
+        return f"longer than {ADDRESS_LIMIT} bytes"
+    if any(char < " " or char == "\x7f" for char in begin):
+        return "a control character in it"
+    return "" if address else "empty"
+
+
+def _checked_address(address: str) -> str:
+    "An address."
+    _check_text("an address", address)
+    if wrong := _address_fault(address):
         raise ValueError(f"can't change the address to {address!r:.60}: {wrong}")
     return address
 
-# %% ../../nbs/spp/01_command.ipynb #1b397b92
-def _checked_codes(code: object, enhanced: object) -> None:
-    """`ValueError` for what is no code of a refusal, or no enhanced status code of that
-    class."""
+# %% ../../nbs/spp/01_command.ipynb #02e8a98e
+def _check_codes(code: object, enhanced: object) -> None:
+    """`ValueError` for a code that no refusal has, or an enhanced status code of
+    another class."""
     if type(code) is not int or not 400 <= code <= 599:
         raise ValueError(f"a refusal has a code from 400 to 599, not {code!r:.60}")
     parts = enhanced.split(".", 3) if isinstance(enhanced, str) else []
@@ -152,8 +156,20 @@ def _checked_codes(code: object, enhanced: object) -> None:
     )
     if enhanced is not None and not (fits and parts[0] == str(code)[0]):
         raise ValueError(
-            f"an enhanced status code for {code} is {code // 100}.X.Y (RFC 3463), not {enhanced!r:.60}"
+            f"an enhanced status code for {code} is {code // 100}.X.Y (RFC 3463), "
+            f"not {enhanced!r:.60}"
         )
+
+# %% ../../nbs/spp/01_command.ipynb #c21ea6b0
+def _around(
+    code: int, enhanced: str | None, by: str, in_front: bool
+) -> tuple[str, str]:
+    "What stands before a refusal's text, and what behind it."
+    if not enhanced:
+        return f"{code} ", ""
+    if in_front:
+        return f"{code} {enhanced} ", ""
+    return f"{code} ", f" (#{enhanced}{' - ' + by if by else ''})"
 
 
 def _check_signature(by: object) -> None:
@@ -164,7 +180,8 @@ def _check_signature(by: object) -> None:
         or any(not "!" <= char <= "~" for char in by)
     ):
         raise ValueError(
-            f"a reply is signed with a word of ASCII of at most {_NAME_LIMIT} bytes, not with {by!r:.60}"
+            f"a reply is signed with a word of ASCII of at most {_NAME_LIMIT} bytes, "
+            f"not with {by!r:.60}"
         )
 
 # %% ../../nbs/spp/01_command.ipynb #0867dcfd
@@ -187,25 +204,15 @@ class Reply(Command):
         # behind
         in_front: bool = False,
     ):
-        _checked_codes(code, enhanced)
+        _check_codes(code, enhanced)
         _check_signature(by)
         _check_text("what a refusal says", text)
-        before = f"{code} {enhanced} " if enhanced and in_front else f"{code} "
-        behind = (
-            f" (#{enhanced}{' - ' + by if by else ''})"
-            if enhanced and not in_front
-            else ""
-        )
+        before, behind = _around(code, enhanced, by, in_front)
         said = _reply(text, REPLY_LIMIT - len(before) - len(behind))
         if not said.strip():
             raise ValueError(f"a refusal should say something: {code} {text!r:.60}")
-        self._say(
-            before + said + behind,
-            code,
-            enhanced,
-            said,
-            *(["by", by] if by else ["in_front", True] if in_front else []),
-        )
+        option = ["by", by] if by else ["in_front", True] if in_front else []
+        self._say(before + said + behind, code, enhanced, said, *option)
 
     def __repr__(self) -> str:
         if not self.arguments:
@@ -216,7 +223,7 @@ class Reply(Command):
 
     @property
     def code(self) -> int:
-        "The reply code; 0 where a program has written something else."
+        "The reply code; 0 if a program has written something else."
         code = self.text[:3]
         return int(code) if code.isascii() and code.isdigit() else 0
 
@@ -253,8 +260,9 @@ class Later(Command):
         refusal: Refuse,
     ):
         if not isinstance(stage, str) or stage not in self.STAGES:
+            stages = ", ".join(self.STAGES)
             raise ValueError(
-                f"a refusal can be put off until {', '.join(self.STAGES)}, not {stage!r:.60}"
+                f"a refusal can be put off until {stages}, not {stage!r:.60}"
             )
         if not isinstance(refusal, Refuse):
             raise ValueError(f"what is put off should be a Refuse, not {refusal!r:.60}")
@@ -308,7 +316,7 @@ class ChangeAddress(Command):
     def __init__(self, address: str):
         self._say(_checked_address(address), address)
 
-
+# %% ../../nbs/spp/01_command.ipynb #d1e6341f
 class AddHeader(Command):
     """H: put a header field above the message, below our Received. RSET and the
     message's end clear it."""
@@ -321,16 +329,13 @@ class AddHeader(Command):
     ):
         _check_text("a header field", field)
         name, colon, _ = field.partition(":")
-        if not (
-            colon
-            and 0 < len(name) <= _NAME_LIMIT
-            and all("!" <= char <= "~" for char in name)
-        ):
+        visible = all("!" <= char <= "~" for char in name)
+        if not (colon and 0 < len(name) <= _NAME_LIMIT and visible):
             raise ValueError(f"a header field is NAME: VALUE, not {field!r:.60}")
         said = _field(field)
         self._say(said, said)
 
-
+# %% ../../nbs/spp/01_command.ipynb #d057b11c
 class Say(Command):
     "P: send a line to the client at once and go on."
 
@@ -364,23 +369,26 @@ class Delay(Command):
         seconds: int,  # whole ones, from 0 to `DELAY_LIMIT`
     ):
         if type(seconds) is not int or not 0 <= seconds <= DELAY_LIMIT:
-            shown = (
-                "a longer one"
-                if isinstance(seconds, int) and seconds > DELAY_LIMIT
-                else f"{seconds!r:.60}"
-            )
             raise ValueError(
-                f"a delay is a whole number of seconds from 0 to {DELAY_LIMIT}, not {shown}"
+                f"a delay is a whole number of seconds from 0 to {DELAY_LIMIT}, "
+                f"not {_delay_said(seconds)}"
             )
         self._say(str(seconds), seconds)
 
     @property
     def seconds(self) -> int:
-        "How long; `ValueError` where somebody has written what is no delay."
+        "How long; `ValueError` if somebody has written what is no delay."
         written = self.text if self.text.isascii() and self.text.isdigit() else ""
         if not 0 < len(written) < 6 or int(written) > DELAY_LIMIT:
             raise ValueError(f"no delay: {self.text!r:.60}")
         return int(written)
+
+
+def _delay_said(seconds: object) -> str:
+    "What is said of a delay that can't be one. Python won't write a very long number."
+    if isinstance(seconds, int) and seconds > DELAY_LIMIT:
+        return "a longer one"
+    return f"{seconds!r:.60}"
 
 # %% ../../nbs/spp/01_command.ipynb #738a3db8
 def up_to_final(
@@ -398,7 +406,8 @@ def up_to_final(
 def write(
     commands: Iterable[Command],  # in the order in which they are to act
 ) -> bytes:  # for standard output
-    "Write commands, each on one line; `ValueError` for one that somebody has read with a newline or NUL in it."
+    """Write commands, each on one line; `ValueError` for one that somebody has read
+    with a newline or NUL in it."""
     acting = [command for command in up_to_final(commands) if command.letter]
     lines = [
         (command.letter + command.text).encode("utf-8", "surrogateescape")
@@ -417,7 +426,7 @@ def block_permanent(
     log(f"blocked with: {reason}")
     return Refuse(553, "5.7.1", f"sorry, {reason}")
 
-# %% ../../nbs/spp/01_command.ipynb #91f21f0a
+
 def block_temporary(
     log: Callable[[str], None],
     reason: str,  # for the client
@@ -426,24 +435,12 @@ def block_temporary(
     log(f"temporary failure: {reason}")
     return Refuse(451, "4.3.0", reason)
 
-# %% ../../nbs/spp/01_command.ipynb #a35ada82
-_KINDS: dict[str, type[Command]] = {
-    kind.letter: kind
-    for kind in (
-        Accept,
-        Next,
-        Okay,
-        Drop,
-        Refuse,
-        Disconnect,
-        Later,
-        ChangeAddress,
-        SetVariable,
-        UnsetVariable,
-        AddHeader,
-        Say,
-    )
-}
+# %% ../../nbs/spp/01_command.ipynb #ec7e2095
+_CLASSES: tuple[type[Command], ...] = (
+    *(Accept, Next, Okay, Drop, Refuse, Disconnect, Later),
+    *(ChangeAddress, SetVariable, UnsetVariable, AddHeader, Say),
+)
+_KINDS = {kind.letter: kind for kind in _CLASSES}
 
 
 def _read_line(line: str) -> Command | None:
@@ -464,7 +461,8 @@ def _read_line(line: str) -> Command | None:
 def read(
     output: bytes,  # all that a plugin wrote to standard output
 ) -> list[Command]:  # up to and with the first final one
-    "Read a plugin's commands as qmail-spp does. The texts hold what was written, undecodable bytes as surrogates."
+    """Read a plugin's commands as qmail-spp does. The texts hold what was written,
+    undecodable bytes as surrogates."""
     *lines, rest = output.split(b"\n")
     found = (
         _read_line(line.decode("utf-8", "surrogateescape"))

@@ -26,24 +26,11 @@ if TYPE_CHECKING:
 __all__ = ['STAGES', 'ARGUMENTS', 'ANSWER_COMMANDS', 'ANSWER_BYTES', 'SECONDS', 'State', 'commands', 'Declaration', 'Plugin',
            'plugin']
 
-# %% ../../nbs/spp/02_plugin.ipynb #67ea9674
-STAGES = (
-    "connection",
-    "helo",
-    "mail",
-    "rcpt",
-    "data",
-    "auth",
-    "pass",
-)  # sections of control/smtpplugins
-ARGUMENTS = (
-    "session",
-    "settings",
-    "state",
-    "control",
-    "log",
-    "now",
-)  # what a decision may take
+# %% ../../nbs/spp/02_plugin.ipynb #145c155c
+# sections of control/smtpplugins
+STAGES = ("connection", "helo", "mail", "rcpt", "data", "auth", "pass")
+# what a decision may take
+ARGUMENTS = ("session", "settings", "state", "control", "log", "now")
 
 # %% ../../nbs/spp/02_plugin.ipynb #000124b3
 def _check_known(what: str, given: tuple[object, ...], known: tuple[str, ...]) -> None:
@@ -56,84 +43,125 @@ def _check_known(what: str, given: tuple[object, ...], known: tuple[str, ...]) -
     if len(set(given)) < len(given):
         raise ValueError(f"a plugin has each {what} once: {', '.join(map(str, given))}")
 
-# %% ../../nbs/spp/02_plugin.ipynb #353e0109
-VARIADIC, GENERATOR = (
-    0x04 | 0x08,
-    0x20 | 0x200,
-)  # in `co_flags`: `*arguments` or `**options`; a generator, asynchronous or not
+# %% ../../nbs/spp/02_plugin.ipynb #aa0fa0d6
+# in a code object's `co_flags`, for which `inspect` has names
+VARIADIC_KEYWORDS = 0x08  # it takes `**options`
+VARIADIC = 0x04 | VARIADIC_KEYWORDS  # that, or `*arguments`
+GENERATOR = 0x20 | 0x200  # it yields: a generator, asynchronous or not
 
 
-VARIADIC_KEYWORDS = 0x08  # in `co_flags`: `**options`
+def _argument_names(code: Any) -> tuple[str, ...]:
+    "Of a code object, without those behind one star or two."
+    names: tuple[str, ...] = code.co_varnames
+    return names[: code.co_argcount + code.co_kwonlyargcount]
+
+# %% ../../nbs/spp/02_plugin.ipynb #7e97cc56
 LAYERS_LIMIT = 100  # decorators around a decision
 
 
 def _layers(decision: object) -> list[Any]:  # the outermost first
-    "A function and those that it wraps; `ValueError` if one of them isn't a function, or returns no answer."
-    name, layers = getattr(decision, "__name__", repr(decision)), [decision]
+    "A function and those that it wraps. `ValueError` if that doesn't end."
+    layers: list[Any] = [decision]
     while hasattr(layers[-1], "__wrapped__") and len(layers) <= LAYERS_LIMIT:
         layers.append(layers[-1].__wrapped__)
     if len(layers) > LAYERS_LIMIT:
         raise ValueError(
-            f"{name:.60} is wrapped over {LAYERS_LIMIT} times, or in itself"
+            f"{_called(decision)} is wrapped over {LAYERS_LIMIT} times, or in itself"
         )
-    for each in layers:
-        if not hasattr(each, "__code__"):
-            without = " as long as it is decorated" if each is not layers[-1] else ""
-            raise ValueError(
-                f"a decision is a function, and {name:.60} isn't one{without}"
-            )
-        if each.__code__.co_flags & GENERATOR:
-            raise ValueError(
-                f"{name:.60} yields; a decision returns its answer, and awaits what it asks"
-            )
     return layers
 
 
+def _called(decision: object) -> str:
+    return f"{getattr(decision, '__name__', repr(decision)):.60}"
+
+# %% ../../nbs/spp/02_plugin.ipynb #51ce7a3e
+def _check_layers(layers: list[Any]) -> None:
+    "`ValueError` if one of a decision's layers isn't a function, or yields."
+    name = _called(layers[0])
+    for each in layers:
+        if not hasattr(each, "__code__"):
+            without = " as long as it is decorated" if each is not layers[-1] else ""
+            raise ValueError(f"a decision is a function, and {name} isn't one{without}")
+        if each.__code__.co_flags & GENERATOR:
+            raise ValueError(
+                f"{name} yields; a decision returns its answer, and awaits what it asks"
+            )
+
+# %% ../../nbs/spp/02_plugin.ipynb #bfef68f5
+def _not_taken(function: Any, names: tuple[str, ...]) -> list[str]:
+    "Which of these arguments a function doesn't take by name."
+    code = function.__code__
+    if code.co_flags & VARIADIC_KEYWORDS:
+        return []
+    by_name = _argument_names(code)[code.co_posonlyargcount :]
+    return [each for each in names if each not in by_name]
+
+# %% ../../nbs/spp/02_plugin.ipynb #3ad38e0e
+def _without_default(function: Any) -> list[str]:
+    "The arguments that a function can't be called without, in their order."
+    code, names = function.__code__, _argument_names(function.__code__)
+    first = names[: code.co_argcount - len(function.__defaults__ or ())]
+    defaults = function.__kwdefaults__ or {}
+    return [
+        *first,
+        *(name for name in names[code.co_argcount :] if name not in defaults),
+    ]
+
+
+def _not_given(function: Any, names: tuple[str, ...]) -> list[str]:
+    "What a function wants and doesn't get, if it is called with these by name."
+    by_position = function.__code__.co_posonlyargcount
+    return [
+        each
+        for place, each in enumerate(_without_default(function))
+        if each not in names or place < by_position
+    ]
+
+# %% ../../nbs/spp/02_plugin.ipynb #4fb3a86c
+def _check_callable(function: Any, names: tuple[str, ...]) -> None:
+    "`ValueError` if a function can't be called with these arguments, and no others."
+    around = f"what is wrapped around {function.__name__:.60}"
+    if lacking := _not_taken(function, names):
+        raise ValueError(f"{around} doesn't take {', '.join(lacking)}; **options would")
+    if wanted := _not_given(function, names):
+        raise ValueError(f"{around} wants {', '.join(wanted)}, which it isn't given")
+
+# %% ../../nbs/spp/02_plugin.ipynb #86f2a790
 def _arguments(decision: object) -> tuple[str, ...]:
-    "The names of a function's arguments; `ValueError` for what is no decision."
+    "The names of a function's arguments; `ValueError` if it can't be a decision."
     layers = _layers(decision)
+    _check_layers(layers)
     name, code = layers[-1].__name__, layers[-1].__code__
     if code.co_flags & VARIADIC or code.co_posonlyargcount:
         raise ValueError(
             f"{name:.60} should name what it takes: any of {', '.join(ARGUMENTS)}"
         )
-    names: tuple[str, ...] = code.co_varnames[
-        : code.co_argcount + code.co_kwonlyargcount
-    ]
+    names = _argument_names(code)
     _check_known("argument", names, ARGUMENTS)
     _check_callable(layers[0], names)
     return names
 
-# %% ../../nbs/spp/02_plugin.ipynb #4fb3a86c
-def _check_callable(function: Any, names: tuple[str, ...]) -> None:
-    """`ValueError` if a function can't be called with arguments of these names, and no
-    others."""
-    code, by_name = function.__code__, slice(function.__code__.co_posonlyargcount, None)
-    taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    needed = taken[: code.co_argcount - len(function.__defaults__ or ())]
-    needed += tuple(
-        each
-        for each in taken[code.co_argcount :]
-        if each not in (function.__kwdefaults__ or {})
-    )
-    lacking = (
-        []
-        if code.co_flags & VARIADIC_KEYWORDS
-        else [each for each in names if each not in taken[by_name]]
-    )
-    asked_for = [
-        each
-        for place, each in enumerate(needed)
-        if each not in names or place < code.co_posonlyargcount
-    ]
-    if lacking:
-        raise ValueError(
-            f"what is wrapped around {function.__name__:.60} doesn't take {', '.join(lacking)}; **options would"
-        )
-    if asked_for:
-        raise ValueError(
-            f"what is wrapped around {function.__name__:.60} wants {', '.join(asked_for)}, which it isn't given"
-        )
+# %% ../../nbs/spp/02_plugin.ipynb #d9477106
+def _kept(variable: Variable, value: object) -> SetVariable:
+    """The command that keeps a value. `ValueError` if what it writes would be read as
+    another."""
+    try:
+        command = SetVariable(variable.name, value)
+        read_again = variable.kind(command.text.partition("=")[2])
+    except ValueError as error:
+        why = str(error) or f"should be {variable.kind.__doc__}"
+    else:
+        why = _altered(value, read_again)
+    if why:
+        raise ValueError(f"{variable.attribute} can't be kept as {value!r:.60}: {why}")
+    return command
+
+
+def _altered(value: object, read_again: object) -> str:  # empty if it isn't
+    "Why a value would be another one next time."
+    if isinstance(value, str) and len(value) > LINE_LIMIT:
+        return f"longer than {LINE_LIMIT} characters"
+    return "" if read_again == value else f"read again, that is {read_again!r:.60}"
 
 # %% ../../nbs/spp/02_plugin.ipynb #0bb53fca
 class State(Environment):
@@ -146,91 +174,95 @@ class State(Environment):
         """The commands that leave values for the next command; `ValueError` for one
         that couldn't be read again."""
         declared = {each.attribute: each for each in self.variables()}
-        if unknown := [attribute for attribute in values if attribute not in declared]:
+        if unknown := [name for name in values if name not in declared]:
             raise ValueError(
-                f"there is no {', '.join(unknown)} to keep; there are {', '.join(declared) or 'none'}"
+                f"there is no {', '.join(unknown)} to keep; "
+                f"there are {', '.join(declared) or 'none'}"
             )
-        return [
-            _kept(declared[attribute], value) for attribute, value in values.items()
-        ]
+        return [_kept(declared[name], value) for name, value in values.items()]
 
-
-def _kept(variable: Variable, value: object) -> SetVariable:
-    """The command that keeps a value; `ValueError` if what it writes would be read as
-    another."""
-    try:
-        command = SetVariable(variable.name, value)
-        read_again = variable.kind(command.text.partition("=")[2])
-    except ValueError as error:
-        why = str(error) or f"should be {variable.kind.__doc__}"
-        raise ValueError(
-            f"{variable.attribute} can't be kept as {value!r:.60}: {why}"
-        ) from None
-    if isinstance(value, str) and len(value) > LINE_LIMIT:
-        raise ValueError(
-            f"{variable.attribute} can't be kept as {value!r:.60}: longer than {LINE_LIMIT} characters"
-        )
-    if read_again != value:
-        raise ValueError(
-            f"{variable.attribute} can't be kept as {value!r:.60}: read again, that is {read_again!r:.60}"
-        )
-    return command
+# %% ../../nbs/spp/02_plugin.ipynb #fe7ed149
+def _listed(answer: object) -> list[Command] | tuple[Command, ...]:
+    "The commands of an answer; `TypeError` if it is something else."
+    if answer is None:
+        return []
+    listed = [answer] if isinstance(answer, Command) else answer
+    if isinstance(listed, (list, tuple)) and all(
+        isinstance(each, Command) for each in listed
+    ):
+        return listed
+    raise TypeError(f"a plugin answers with commands, not with {answer!r:.60}")
 
 # %% ../../nbs/spp/02_plugin.ipynb #2591c607
 ANSWER_COMMANDS = 1000  # in one answer
 ANSWER_BYTES = 100_000  # as they are written
 
 
+def _check_size(acting: list[Command]) -> None:
+    "`ValueError` for an answer that is too long."
+    most = "a plugin answers with at most"
+    if len(acting) > ANSWER_COMMANDS:
+        raise ValueError(f"{most} {ANSWER_COMMANDS} commands, not with {len(acting)}")
+    size = sum(len(each.letter) + len(octets(each.text)) + 1 for each in acting)
+    if size > ANSWER_BYTES:
+        raise ValueError(f"{most} {ANSWER_BYTES} bytes, not with {size}")
+    delay = sum(each.seconds for each in acting if isinstance(each, Delay))
+    if delay > DELAY_LIMIT:
+        raise ValueError(
+            f"a plugin asks for at most {DELAY_LIMIT} seconds of delay in all, "
+            f"not for {delay}"
+        )
+
+# %% ../../nbs/spp/02_plugin.ipynb #b408145e
 def commands(
     # what a decision returned: a command, a list or tuple of them, or None
     answer: object,
 ) -> list[Command]:  # up to and with the first final one
-    "The answer of a decision, as a list in every case; `TypeError` if it isn't one, `ValueError` if it is too long."
-    listed = (
-        [] if answer is None else [answer] if isinstance(answer, Command) else answer
-    )
-    if not isinstance(listed, (list, tuple)) or not all(
-        isinstance(each, Command) for each in listed
-    ):
-        raise TypeError(f"a plugin answers with commands, not with {answer!r:.60}")
-    acting = up_to_final(listed)
-    if len(acting) > ANSWER_COMMANDS:
-        raise ValueError(
-            f"a plugin answers with at most {ANSWER_COMMANDS} commands, not with {len(acting)}"
-        )
-    size = sum(len(each.letter) + len(octets(each.text)) + 1 for each in acting)
-    if size > ANSWER_BYTES:
-        raise ValueError(
-            f"a plugin answers with at most {ANSWER_BYTES} bytes, not with {size}"
-        )
-    delay = sum(each.seconds for each in acting if isinstance(each, Delay))
-    if delay > DELAY_LIMIT:
-        raise ValueError(
-            f"a plugin asks for at most {DELAY_LIMIT} seconds of delay in all, not for {delay}"
-        )
+    """The answer of a decision, as a list in every case. `TypeError` if it isn't one,
+    `ValueError` if it is too long."""
+    acting = up_to_final(_listed(answer))
+    _check_size(acting)
     return acting
 
 # %% ../../nbs/spp/02_plugin.ipynb #4d3ab851
 def _check_kind(what: str, kind: object, base: type) -> None:
-    "`ValueError` for what is no class derived from `base`."
+    "`ValueError` for anything but a class derived from `base`."
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise ValueError(
-            f"{what} should be a class that derives from {base.__name__}, not {kind!r:.60}"
+            f"{what} should be a class that derives from {base.__name__}, "
+            f"not {kind!r:.60}"
         )
 
 
 def _check_kinds(what: str, kinds: object, base: type) -> None:
-    "`ValueError` for what is no tuple of such classes."
+    "`ValueError` for anything but a tuple of such classes."
+    should = f"{what} should be a tuple of classes"
     if isinstance(kinds, type):
-        raise ValueError(
-            f"{what} should be a tuple of classes: {what}=({kinds.__name__},)"
-        )
+        raise ValueError(f"{should}: {what}=({kinds.__name__},)")
     if not isinstance(kinds, tuple):
         raise ValueError(
-            f"{what} should be a tuple of classes, as in {what}=({base.__name__},), not {kinds!r:.60}"
+            f"{should}, as in {what}=({base.__name__},), not {kinds!r:.60}"
         )
     for kind in kinds:
         _check_kind(f"each of {what}", kind, base)
+
+# %% ../../nbs/spp/02_plugin.ipynb #a0169bdd
+def _check_stages(stages: object) -> None:
+    "`ValueError` for anything but one of `STAGES` or several."
+    if not isinstance(stages, tuple) or not stages:
+        raise ValueError(
+            f"a plugin runs at one SMTP command or several, of {', '.join(STAGES)}"
+        )
+    _check_known("stage", stages, STAGES)
+
+
+def _check_seconds(seconds: Any) -> None:
+    "`ValueError` for a time that can't be waited for."
+    if type(seconds) not in (int, float) or not 0 < seconds <= LONGEST:
+        raise ValueError(
+            f"a plugin may take a number of seconds over 0 and up to {LONGEST}, "
+            f"not {seconds!r:.60}"
+        )
 
 # %% ../../nbs/spp/02_plugin.ipynb #25805dab
 # that a plugin may take; an SMTP client waits for five minutes (RFC 5321, section
@@ -244,9 +276,8 @@ class Declaration:
     def __init__(
         self,
         decision: Callable[..., Any],
-        stages: tuple[
-            str, ...
-        ],  # SMTP commands at which it is meant to run, of `STAGES`
+        # SMTP commands at which it is meant to run, of `STAGES`
+        stages: tuple[str, ...],
         settings: type[Environment] = Environment,  # what it can be told
         state: type[State] = State,  # what it keeps from command to command
         asks: tuple[type[Question[Any]], ...] = (),  # the questions that it may ask
@@ -254,40 +285,25 @@ class Declaration:
         answers: tuple[type[Command], ...] | None = None,
         seconds: float = SECONDS,  # that it may take as a whole
     ):
-        self.decision, self.stages, self.settings, self.state = (
-            decision,
-            stages,
-            settings,
-            state,
-        )
+        self.decision, self.stages = decision, stages
+        self.settings, self.state = settings, state
         self.asks, self.answers, self.seconds = asks, answers, seconds
         self.arguments = _arguments(decision)
         self.name: str = decision.__name__
-        self.__name__, self.__doc__, self.__module__ = (
-            decision.__name__,
-            decision.__doc__,
-            decision.__module__,
-        )
-        self.__wrapped__ = decision
+        self.__name__, self.__doc__ = decision.__name__, decision.__doc__
+        self.__module__, self.__wrapped__ = decision.__module__, decision
         self.judge()
 
     def judge(self) -> None:
-        """`ValueError` for a declaration that can't be one. That can also have become
-        of it since."""
-        if not isinstance(self.stages, tuple) or not self.stages:
-            raise ValueError(
-                f"a plugin runs at one SMTP command or several, of {', '.join(STAGES)}"
-            )
-        _check_known("stage", self.stages, STAGES)
+        """`ValueError` for a declaration that can't be one, or that somebody has made
+        such since."""
+        _check_stages(self.stages)
         _check_kind("settings", self.settings, Environment)
         _check_kind("state", self.state, State)
         _check_kinds("asks", self.asks, Question)
         if self.answers is not None:
             _check_kinds("answers", self.answers, Command)
-        if type(self.seconds) not in (int, float) or not 0 < self.seconds <= LONGEST:
-            raise ValueError(
-                f"a plugin may take a number of seconds over 0 and up to {LONGEST}, not {self.seconds!r:.60}"
-            )
+        _check_seconds(self.seconds)
         if not isinstance(self.name, str) or not isinstance(self.__doc__, str | None):
             raise ValueError("a plugin's name and description are texts")
 
@@ -300,14 +316,9 @@ class Declaration:
         control: Control,
         log: Callable[[str], None],
         now: float,  # seconds since 1970
-    ) -> Any:  # what the decision returns: commands, or a coroutine where it asks
+    ) -> Any:  # what the decision returns: commands, or a coroutine if it asks
         "Hand the decision what it takes."
-        given: dict[str, Any] = {
-            "session": session,
-            "control": control,
-            "log": log,
-            "now": now,
-        }
+        given = {"session": session, "control": control, "log": log, "now": now}
         for name, declared in (("settings", self.settings), ("state", self.state)):
             if name in self.arguments:
                 given[name] = declared(session.environ, log)
@@ -334,18 +345,15 @@ class Plugin(Declaration):
         control: Control | None = None,  # none by default: no control file is there
         # prints, by default, what would stand in the log
         log: Callable[[str], None] | None = None,
-        answerers: Answerers
-        | Mapping[type[Question[Any]], Any]
-        | None = None,  # or functions, by class of question
+        # or functions, by class of question
+        answerers: Answerers | Mapping[type[Question[Any]], Any] | None = None,
         # the time of day, in seconds since 1970; by default, the system's
         now: float | None = None,
         watch: Callable[..., Any] | None = None,  # as in `drive`
     ) -> list[Command]:  # up to and with the first final one
-        "Decide on a session, from beginning to end. What the decision raises is raised."
-        given, until = (
-            self._given(session, control, log, now),
-            monotonic() + self.seconds,
-        )
+        "Decide on a session, to its end. What the decision raises is raised."
+        given = self._given(session, control, log, now)
+        until = monotonic() + self.seconds
         answer = watch(self.start, *given) if watch else self.start(*given)
         if hasattr(answer, "send"):
             answer = drive(answer, _answerers(answerers).tell, until, watch)
@@ -363,24 +371,21 @@ class Plugin(Declaration):
         watch: Callable[..., Any] | None = None,
     ) -> list[Command]:
         "As `decide`, on asyncio: while it waits for answers, others run."
-        given, until = (
-            self._given(session, control, log, now),
-            monotonic() + self.seconds,
-        )
+        given = self._given(session, control, log, now)
+        until = monotonic() + self.seconds
         answer = watch(self.start, *given) if watch else self.start(*given)
         if hasattr(answer, "send"):
             answer = await adrive(answer, _answerers(answerers).atell, until, watch)
         return watch(commands, answer) if watch else commands(answer)
 
-
+# %% ../../nbs/spp/02_plugin.ipynb #58ebc735
 def _answerers(
     given: Answerers | Mapping[type[Question[Any]], Any] | None,
 ) -> Answerers:
-    return (
-        given
-        if isinstance(given, Answerers)
-        else Answerers(known=given, only_known=True)
-    )
+    "Those who answer, also from a dictionary of functions."
+    if isinstance(given, Answerers):
+        return given
+    return Answerers(known=given, only_known=True)
 
 # %% ../../nbs/spp/02_plugin.ipynb #5e31c78d
 def plugin(
@@ -392,8 +397,8 @@ def plugin(
     answers: tuple[type[Command], ...] | None = None,
     seconds: float = SECONDS,  # that it may take as a whole
 ) -> Callable[[Callable[..., Any]], Plugin]:
-    """Decorator: make a decision a plugin of the same name. `ValueError` for what can't
-    be one."""
+    """Decorator: make a decision a plugin of the same name. `ValueError` if it can't be
+    one."""
     if any(map(callable, stages)):
         raise ValueError(
             """a plugin says where it runs: @plugin("mail"), and not @plugin"""

@@ -26,7 +26,8 @@ def sections(
     text: str,  # of control/smtpplugins
     like: str = "netqmail",  # the build to follow: a key of `SECTIONS`
 ) -> dict[str, list[str]]:  # the programs of each section, in order
-    "Which programs run at which command. A section that the build doesn't know is passed over."
+    """Which programs run at which command. A section that the build doesn't know is
+    passed over."""
     programs: dict[str, list[str]] = {name: [] for name in SECTIONS[like].values()}
     section: list[str] = []
     for line in text.split("\n"):

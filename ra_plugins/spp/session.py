@@ -29,25 +29,14 @@ _NAMES_LIMIT = 1000  # characters
 
 def plugin_names(value: str) -> str:
     "names of plugins, with blanks or commas between, or all"
-    names = (
-        value.replace(",", " ").split(" ")
-        if len(value) <= _NAMES_LIMIT
-        else ["too long"]
-    )
+    names = value.replace(",", " ").split(" ") if len(value) <= _NAMES_LIMIT else ["?"]
     if not all(name.isascii() and name.isidentifier() for name in names if name):
         raise ValueError
     return value
 
 
-COMMAND_ORDER = (
-    "connection",
-    "helo",
-    "auth",
-    "mail",
-    "rcpt",
-    "pass",
-    "data",
-)  # in which they come
+# in which they come
+COMMAND_ORDER = ("connection", "helo", "auth", "mail", "rcpt", "pass", "data")
 
 
 def exemption_place(value: str) -> str:
@@ -61,88 +50,52 @@ class Session(Environment):
     """An SMTP session at one command. What hasn't been told yet, or made no sense, is
     None; what is empty is empty."""
 
+    # fmt: off
     client_ip: IPv4Address | IPv6Address | None = variable(
-        "TCPREMOTEIP", ip_address, None, "The client's address. Always told."
-    )
-    client_host: str | None = variable(
-        "TCPREMOTEHOST",
-        text,
-        None,
-        "The client's name in DNS, where the server looked it up and found one.",
-    )
-    client_port: int | None = variable(
-        "TCPREMOTEPORT", number, None, "The client's TCP port."
-    )
-    client_info: str | None = variable(
-        "TCPREMOTEINFO",
-        text,
-        None,
-        "Who called, by ident (RFC 1413); after AUTH, the user's name.",
-    )
+        "TCPREMOTEIP", ip_address, None, "The client's address. Always told.")
+    client_host: str | None = variable("TCPREMOTEHOST", text, None,
+        "The client's name in DNS, where the server looked it up and found one.")
+    client_port: int | None = variable("TCPREMOTEPORT", number, None,
+        "The client's TCP port.")
+    client_info: str | None = variable("TCPREMOTEINFO", text, None,
+        "Who called, by ident (RFC 1413); after AUTH, the user's name.")
     server_ip: IPv4Address | IPv6Address | None = variable(
-        "TCPLOCALIP", ip_address, None, "The server's address that was called."
-    )
-    server_port: int | None = variable(
-        "TCPLOCALPORT", number, None, "The server's TCP port: 25, 587 …"
-    )
-    helo: str | None = variable(
-        "SMTPHELOHOST", text, None, "The whole argument of HELO or EHLO."
-    )
-    auth_user: str | None = variable(
-        "SMTPAUTHUSER", text, None, "The user's name, from AUTH on."
-    )
-    auth_method: str | None = variable(
-        "SMTPAUTHMETHOD", text, None, "The mechanism, in lower case: plain, login …"
-    )
-    relay_client: str | None = variable(
-        "RELAYCLIENT",
-        text,
-        None,
-        "Set, even to nothing, for a client that may send anywhere. AUTH sets it.",
-    )
-    mail_from: str | None = variable(
-        "SMTPMAILFROM", text, None, "The reverse-path of MAIL; empty for a bounce."
-    )
-    rcpt_to: str | None = variable(
-        "SMTPRCPTTO", text, None, "The forward-path of this RCPT."
-    )
-    rcpt_count: int | None = variable(
-        "SMTPRCPTCOUNT", number, None, "Recipients accepted before this one."
-    )
-    rcpt_count_all: int | None = variable(
-        "SMTPRCPTCOUNTALL", number, None, "Recipients named, with this one."
-    )
-    rcpt_hosts_ok: bool | None = variable(
-        "SMTPRCPTHOSTSOK",
-        yes_or_no,
-        None,
-        "Is the recipient's domain in rcpthosts, or may the client send anywhere?",
-    )
-    exempt: str = variable(
-        "RAEXEMPT",
-        plugin_names,
-        "",
-        "Plugins that let this client be, as tcprules or a run script say.",
-    )
-    exempt_by_access: str = variable(
-        "ACCESSEXEMPT", plugin_names, "", "The same, as the plugin access has left it."
-    )
-    exempt_since: str = variable(
-        "ACCESSEXEMPTAT",
-        exemption_place,
-        "",
-        "The command that this counts from, and the plugins for which it doesn't.",
-    )
-    to_come: frozenset[str] = (
-        frozenset()
-    )  # attributes that the client is yet to tell, if a decision runs ahead of its turn
+        "TCPLOCALIP", ip_address, None, "The server's address that was called.")
+    server_port: int | None = variable("TCPLOCALPORT", number, None,
+        "The server's TCP port: 25, 587 …")
+    helo: str | None = variable("SMTPHELOHOST", text, None,
+        "The whole argument of HELO or EHLO.")
+    auth_user: str | None = variable("SMTPAUTHUSER", text, None,
+        "The user's name, from AUTH on.")
+    auth_method: str | None = variable("SMTPAUTHMETHOD", text, None,
+        "The mechanism, in lower case: plain, login …")
+    relay_client: str | None = variable("RELAYCLIENT", text, None,
+        "Set, even to nothing, for a client that may send anywhere. AUTH sets it.")
+    mail_from: str | None = variable("SMTPMAILFROM", text, None,
+        "The reverse-path of MAIL; empty for a bounce.")
+    rcpt_to: str | None = variable("SMTPRCPTTO", text, None,
+        "The forward-path of this RCPT.")
+    rcpt_count: int | None = variable("SMTPRCPTCOUNT", number, None,
+        "Recipients accepted before this one.")
+    rcpt_count_all: int | None = variable("SMTPRCPTCOUNTALL", number, None,
+        "Recipients named, with this one.")
+    rcpt_hosts_ok: bool | None = variable("SMTPRCPTHOSTSOK", yes_or_no, None,
+        "Is the recipient's domain in rcpthosts, or may the client send anywhere?")
+    exempt: str = variable("RAEXEMPT", plugin_names, "",
+        "Plugins that let this client be, as tcprules or a run script say.")
+    exempt_by_access: str = variable("ACCESSEXEMPT", plugin_names, "",
+        "The same, as the plugin access has left it.")
+    exempt_since: str = variable("ACCESSEXEMPTAT", exemption_place, "",
+        "The command that this counts from, and the plugins for which it doesn't.")
+    # fmt: on
+    # attributes that the client is yet to tell, if a decision runs ahead of its turn
+    to_come: frozenset[str] = frozenset()
 
     def __init__(
         self,
         environ: Mapping[str, str],
-        log: Callable[
-            [str], None
-        ] = print,  # takes a message about text that makes no sense
+        # takes a message about text that makes no sense
+        log: Callable[[str], None] = print,
         pid: int = 0,  # of qmail-smtpd, for the log
     ):
         super().__init__(environ, log)
@@ -157,26 +110,9 @@ class Session(Environment):
         self,
         name: str,
         stages: tuple[str, ...] = COMMAND_ORDER,  # at which it may be running
-    ) -> str:  # the variable that says so; empty where none does
+    ) -> str:  # the variable that says so; empty if none does
         "Is the plugin of this name to let this session be?"
-        if _are_named(self.exempt, name):
-            return "RAEXEMPT"
-        if name == _ACCESS or not _are_named(self.exempt_by_access, name):
-            return ""
-        return "ACCESSEXEMPT" if _counts(self.exempt_since, name, stages) else ""
-
-
-def _counts(since: str, name: str, stages: tuple[str, ...]) -> bool:
-    "Does an exemption count for a plugin, or is it one of an earlier message?"
-    first, *but = since.split() or COMMAND_ORDER[:1]
-    return name not in but and any(
-        stage in COMMAND_ORDER[COMMAND_ORDER.index(first) :] for stage in stages
-    )
-
-
-def _are_named(names: str, name: str) -> bool:
-    "Does a list of plugins hold this one?"
-    return bool(names) and not {name, _ALL}.isdisjoint(names.replace(",", " ").split())
+        return _exempting(self, name, stages)
 
 # %% ../../nbs/spp/00_session.ipynb #3d0db9fc
 SAMPLE = {
@@ -199,17 +135,38 @@ def sample_session(
     names = {each.attribute: each.name for each in Session.variables()}
     if unknown := [name for name in values if name not in names and not name.isupper()]:
         raise TypeError(
-            f"a session has no {', '.join(unknown)}; it has {', '.join(names)}, and variables in capitals"
+            f"a session has no {', '.join(unknown)}; "
+            f"it has {', '.join(names)}, and variables in capitals"
         )
-    environ: dict[str, object] = {
-        **SAMPLE,
-        **{names.get(name, name): value for name, value in values.items()},
-    }
+    given = {names.get(name, name): value for name, value in values.items()}
     told = {
-        name: int(value) if isinstance(value, bool) else value
-        for name, value in environ.items()
+        name: str(int(value) if isinstance(value, bool) else value)
+        for name, value in {**SAMPLE, **given}.items()
+        if value is not None
     }
-    return Session(
-        {name: str(value) for name, value in told.items() if value is not None},
-        pid=4711,
-    )
+    return Session(told, pid=4711)
+
+# %% ../../nbs/spp/00_session.ipynb #bb6ee9ef
+def _are_named(names: str, name: str) -> bool:
+    "Does a list of plugins hold this one?"
+    return bool(names) and not {name, _ALL}.isdisjoint(names.replace(",", " ").split())
+
+# %% ../../nbs/spp/00_session.ipynb #a8d5f021
+def _counts(
+    since: str,  # as `Session.exempt_since`
+    name: str,  # of a plugin
+    stages: tuple[str, ...],  # at which it may be running
+) -> bool:
+    "Does an exemption count for a plugin, or is it one of an earlier message?"
+    first, *but = since.split() or COMMAND_ORDER[:1]
+    later = COMMAND_ORDER[COMMAND_ORDER.index(first) :]
+    return name not in but and any(stage in later for stage in stages)
+
+# %% ../../nbs/spp/00_session.ipynb #c62100b3
+def _exempting(session: Session, name: str, stages: tuple[str, ...]) -> str:
+    "As `Session.exempted_from`."
+    if _are_named(session.exempt, name):
+        return "RAEXEMPT"
+    if name == _ACCESS or not _are_named(session.exempt_by_access, name):
+        return ""
+    return "ACCESSEXEMPT" if _counts(session.exempt_since, name, stages) else ""
