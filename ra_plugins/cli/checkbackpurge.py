@@ -37,8 +37,10 @@ __all__ = ['PURGE_PATIENCE', 'purge_cache', 'main']
 
 # %% ../../nbs/cli/06_checkbackpurge.ipynb #8594e1ea
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line. A wrong one ends the program with status 3 and a message
-    on standard error."""
+    """Read the command line.
+
+    A wrong one ends the program with status 3 and a message on standard error.
+    """
     made = command_parser(
         "checkbackpurge",
         description="Drop from the cache of the plugin checkback what is out of date.",
@@ -48,9 +50,26 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help=f"the cache ($CHECKBACK_CACHE, else {CALLOUT_CACHE})",
     )
-    holds = "CHECKBACK_CACHETIME, CHECKBACK_FAILTIME and CHECKBACK_RETRYTIME say how long an answer holds."
+    holds = (
+        "CHECKBACK_CACHETIME, CHECKBACK_FAILTIME and CHECKBACK_RETRYTIME say how long "
+        "an answer holds."
+    )
     made.epilog = f"{holds} {exit_statuses()}"
     return made.parse_args(arguments)
+
+# %% ../../nbs/cli/06_checkbackpurge.ipynb #99ef6494
+def _purged(
+    path: str, settings: CheckbackSettings
+) -> tuple[int, int]:  # answers that there were, and how many of them were dropped
+    "Drop what doesn't hold any more; `OSError`, or `ValueError` if that is no path."
+    os.stat(path)
+    cache = CalloutCache(path)
+    try:
+        return purge_replies(
+            cache, lambda reply: lifetime(reply, settings), time.time(), PURGE_PATIENCE
+        )
+    finally:
+        cache.file.close()
 
 # %% ../../nbs/cli/06_checkbackpurge.ipynb #20fdff5d
 PURGE_PATIENCE = 10.0  # seconds to wait for others that write to the cache
@@ -63,18 +82,8 @@ def purge_cache(
 ) -> int:  # an exit status
     "Drop what doesn't hold any more, and log how much that was."
     try:
-        os.stat(path)
-        cache = CalloutCache(path)
-        try:
-            there, dropped = purge_replies(
-                cache,
-                lambda reply: lifetime(reply, settings),
-                time.time(),
-                PURGE_PATIENCE,
-            )
-        finally:
-            cache.file.close()
-    except (OSError, ValueError) as error:  # ValueError: no path at all
+        there, dropped = _purged(path, settings)
+    except (OSError, ValueError) as error:
         log(f"can't purge: {trouble(error)}")
         return FAILED
     log(f"Traversed {there} items, deleted {dropped} items")

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from itertools import islice
 
 from ra_plugins.cli.listing import runs_at
@@ -24,30 +25,52 @@ __all__ = ['HINTS_LIMIT', 'file_slips', 'line_slips', 'hints']
 def file_slips(raw: bytes) -> Iterator[str]:
     "What is wrong with a file as a whole."
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
-        yield "isn't plain text (UTF-16, perhaps), and no line of it means anything to qmail-spp"
-    elif raw.startswith(BOM):
-        yield "begins with a byte order mark, so its first line means nothing to qmail-spp"
-    if b"\r\n" in raw:
-        yield "has lines that end in CR LF, and to qmail-spp the CR belongs to a program's name"
-
-# %% ../../nbs/cli/07_hints.ipynb #92715363
-def _section(heading: str, like: str) -> str:
-    "What is wrong with the heading of a section; nothing for a good one."
-    letter, known = heading[1:2], SECTIONS[like]
-    if letter in known:
-        meant = f"[{known[letter]}]"
-        return (
-            ""
-            if heading.rstrip("\r") == meant
-            else f"{heading} is taken for {meant}, by its first letter"
+        yield (
+            "isn't plain text (UTF-16, perhaps), "
+            "and no line of it means anything to qmail-spp"
         )
-    others = " or ".join(
-        name for name, sections in SECTIONS.items() if letter in sections
-    )
-    hint = f" (--like {others} has it)" if others else ""
+    elif raw.startswith(BOM):
+        yield (
+            "begins with a byte order mark, "
+            "so its first line means nothing to qmail-spp"
+        )
+    if b"\r\n" in raw:
+        yield (
+            "has lines that end in CR LF, "
+            "and to qmail-spp the CR belongs to a program's name"
+        )
+
+# %% ../../nbs/cli/07_hints.ipynb #3a757371
+def _no_section(heading: str, like: str) -> str:
+    "What is wrong with a heading that begins no section of this qmail-spp's."
+    letter = heading[1:2]
+    others = [name for name, sections in SECTIONS.items() if letter in sections]
+    hint = f" (--like {' or '.join(others)} has it)" if others else ""
     return f"{heading} is no section of {like}'s{hint}, and what is in it never runs"
 
 
+def _section(heading: str, like: str) -> str:
+    "What is wrong with the heading of a section; empty for a good one."
+    letter, known = heading[1:2], SECTIONS[like]
+    if letter not in known:
+        return _no_section(heading, like)
+    meant = f"[{known[letter]}]"
+    if heading.rstrip("\r") == meant:
+        return ""
+    return f"{heading} is taken for {meant}, by its first letter"
+
+# %% ../../nbs/cli/07_hints.ipynb #1e50f646
+def _line_slip(entry: str, like: str, begun: bool) -> str:
+    "What is wrong with one line; empty for a good one."
+    if entry.startswith("["):
+        return _section(entry, like)
+    if (heading := entry.lstrip()).startswith("["):
+        return f"{heading} has a blank in front, and is a program's name to qmail-spp"
+    if entry.rstrip("\r") and not entry.startswith(("#", "\ufeff")) and not begun:
+        return f"{entry} stands before the first section, and never runs"
+    return ""
+
+# %% ../../nbs/cli/07_hints.ipynb #b11ff1b0
 def line_slips(
     text: str,  # of the file
     like: str,  # whose qmail-spp: a key of `SECTIONS`
@@ -56,14 +79,8 @@ def line_slips(
     begun = False
     for number, line in enumerate(text.split("\n"), 1):
         entry = line.rstrip(" \t")
-        wrong = ""
-        if entry.startswith("["):
-            begun, wrong = True, _section(entry, like)
-        elif entry.lstrip().startswith("["):
-            wrong = f"{entry.lstrip()} has a blank in front, and is a program's name to qmail-spp"
-        elif entry.rstrip("\r") and not entry.startswith(("#", "\ufeff")) and not begun:
-            wrong = f"{entry} stands before the first section, and never runs"
-        if wrong:
+        begun = begun or entry.startswith("[")
+        if wrong := _line_slip(entry, like, begun):
             yield number, printable(wrong, 200)
 
 # %% ../../nbs/cli/07_hints.ipynb #34170dde
@@ -71,26 +88,49 @@ def _quietly(message: str) -> None:
     "The dry run has said it."
 
 
-def _misplaced(entries: Mapping[str, list[str]], home: str) -> Iterator[str]:
-    "Plugins below sections that they aren't meant for."
-    known: Mapping[str, Plugin] | None = None
-    for stage, entry in (
-        (stage, entry) for stage, some in entries.items() for entry in some
-    ):
-        path, plugin = os.path.join(home, entry), None
-        if section := section_of(path):
-            if section != stage:
-                yield f"{printable(entry, 200)} stands below [{stage}], and runs the plugins of [{section}]"
-        elif is_installed(path):
-            plugin = plugin_of(path, _quietly)
-        elif entry[0] != ":" and not os.path.isdir(os.path.dirname(path)):
-            known = catalogue(log=_quietly) if known is None else known
-            plugin = known.get(os.path.basename(entry))
-        if plugin and stage not in plugin.stages:
-            yield f"{printable(entry, 200)} stands below [{stage}], and is meant for {runs_at(plugin)}"
+_Known = Callable[[], Mapping[str, Plugin]]  # all plugins, looked for when it is called
 
-# %% ../../nbs/cli/07_hints.ipynb #1d355189
-HINTS_LIMIT = 20  # a file of something else altogether would have one for each line
+
+def _plugin(entry: str, home: str, known: _Known) -> Plugin | None:
+    "The plugin that an entry starts, as far as we can tell."
+    path = os.path.join(home, entry)
+    if is_installed(path):
+        return plugin_of(path, _quietly)
+    if entry[0] != ":" and not os.path.isdir(os.path.dirname(path)):
+        return known().get(os.path.basename(entry))
+    return None
+
+
+def _misplaced(stage: str, entry: str, home: str, known: _Known) -> str:
+    "What is wrong with an entry's section; empty if nothing is."
+    stands = f"{printable(entry, 200)} stands below [{stage}]"
+    if section := section_of(os.path.join(home, entry)):
+        return f"{stands}, and runs the plugins of [{section}]" * (section != stage)
+    plugin = _plugin(entry, home, known)
+    if plugin and stage not in plugin.stages:
+        return f"{stands}, and is meant for {runs_at(plugin)}"
+    return ""
+
+# %% ../../nbs/cli/07_hints.ipynb #8eb532ed
+def _switched_off(environ: Mapping[str, str], like: str) -> str:
+    "Why no plugin runs at all; empty if they do."
+    if like == "sagredo":
+        on = "ENABLE_SPP" in environ
+        return "" if on else "no plugin runs, since ENABLE_SPP is not set"
+    return "no plugin runs, since NOSPP is set" if "NOSPP" in environ else ""
+
+
+def _file_hints(shown: str, raw: bytes, like: str) -> Iterator[str]:
+    "What looks like a slip in a file, with its name in front."
+    for wrong in file_slips(raw):
+        yield f"{shown} {wrong}"
+    if b"\0" not in raw:
+        text = raw.decode("utf-8", "surrogateescape")
+        for line, wrong in islice(line_slips(text, like), HINTS_LIMIT):
+            yield f"{shown}, line {line}: {wrong}"
+
+# %% ../../nbs/cli/07_hints.ipynb #3eeedea2
+HINTS_LIMIT = 20  # of each kind
 
 
 def hints(
@@ -99,27 +139,20 @@ def hints(
     like: str = "netqmail",  # whose qmail-spp: a key of `SECTIONS`
 ) -> list[str]:
     "What looks like a slip in the sections; `OSError` if their file can't be read."
-    switch = "ENABLE_SPP" if like == "sagredo" else "NOSPP"
-    if (switch in environ) == (switch == "NOSPP"):
-        return [
-            f"no plugin runs, since {switch} {'is set' if switch in environ else 'is not set'}"
-        ]
-    home, name = (
-        os.path.dirname(os.path.abspath(control.folder)),
-        environ.get("SPPCONFFILE"),
-    )
+    if off := _switched_off(environ, like):
+        return [off]
+    home = os.path.dirname(os.path.abspath(control.folder))
+    name = environ.get("SPPCONFFILE")
     path = os.path.join(home, name) if name else "smtpplugins"
-    raw = control.read(path)
-    wrong = [*file_slips(raw)]
-    found = (
-        islice(line_slips(raw.decode("utf-8", "surrogateescape"), like), HINTS_LIMIT)
-        if b"\0" not in raw
-        else ()
-    )
     shown = printable(os.path.basename(path))
-    where = [f"{shown} {each}" for each in wrong] + [
-        f"{shown}, line {line}: {each}" for line, each in found
-    ]
-    return where + [
-        *islice(_misplaced(programs(control, dict(environ), like), home), HINTS_LIMIT)
+    known = cache(partial(catalogue, log=_quietly))
+    misplaced = (
+        wrong
+        for stage, entries in programs(control, dict(environ), like).items()
+        for entry in entries
+        if (wrong := _misplaced(stage, entry, home, known))
+    )
+    return [
+        *_file_hints(shown, control.read(path), like),
+        *islice(misplaced, HINTS_LIMIT),
     ]

@@ -24,9 +24,9 @@ from ra_plugins.support.listening import way
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['SENTENCES', 'START_SECONDS', 'User', 'smtpd_user', 'may', 'acting_as', 'Part', 'needs', 'Flaw', 'flaws', 'sentences',
-           'by_remedy', 'sentence', 'start', 'look', 'what_is_wrong', 'start_failure', 'open_umask', 'compile_ours',
-           'compile_package']
+__all__ = ['SENTENCES', 'START_SECONDS', 'User', 'smtpd_user', 'may', 'acting_as', 'Part', 'needs', 'Flaw', 'flaws', 'sentence',
+           'by_remedy', 'sentences', 'start', 'what_is_wrong', 'start_failure', 'look', 'open_umask', 'compile_package',
+           'compile_ours']
 
 # %% ../../nbs/cli/08_looks.ipynb #ccc69e40
 class User(NamedTuple):
@@ -36,30 +36,6 @@ class User(NamedTuple):
     uid: int
     groups: tuple[int, ...]  # the first one is the primary group
 
-
-def smtpd_user(
-    name: str = "",  # or a number; nothing for `qmaild`, or else `nobody`
-) -> User:
-    "The user that qmail-smtpd runs as; `Fault` if there is none of that name."
-    for each in [name] if name else ["qmaild", "nobody"]:
-        if found := _entry(each):
-            return User(
-                found.pw_name,
-                found.pw_uid,
-                tuple(os.getgrouplist(found.pw_name, found.pw_gid)),
-            )
-    if not name:
-        return User("somebody else", 65534, (65534,))
-    if not _is_number(name):
-        raise Fault(
-            f"there is no user {printable(name)}; name the one that qmail-smtpd runs as"
-        )
-    return User(
-        f"user {name}",
-        int(name),
-        (os.getgid() if int(name) == os.getuid() else int(name),),
-    )
-
 # %% ../../nbs/cli/08_looks.ipynb #40492fcf
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,9 +44,8 @@ if TYPE_CHECKING:
 
 def _is_number(name: str) -> bool:
     "Could this be the number of a user?"
-    return (
-        name.isascii() and name.isdigit() and len(name) <= 10 and int(name) < 2**32 - 1
-    )
+    plain = name.isascii() and name.isdigit() and len(name) <= 10
+    return plain and int(name) < 2**32 - 1
 
 
 def _entry(name: str) -> struct_passwd | None:
@@ -82,34 +57,55 @@ def _entry(name: str) -> struct_passwd | None:
     except (KeyError, ValueError):  # a name with a NUL in it
         return None
 
+# %% ../../nbs/cli/08_looks.ipynb #2b21f3df
+def smtpd_user(
+    name: str = "",  # or a number; nothing for `qmaild`, or else `nobody`
+) -> User:
+    "The user that qmail-smtpd runs as; `Fault` if there is none of that name."
+    for each in [name] if name else ["qmaild", "nobody"]:
+        if found := _entry(each):
+            groups = os.getgrouplist(found.pw_name, found.pw_gid)
+            return User(found.pw_name, found.pw_uid, tuple(groups))
+    if not name:
+        return User("somebody else", 65534, (65534,))
+    if not _is_number(name):
+        raise Fault(
+            f"there is no user {printable(name)}; name the one that qmail-smtpd runs as"
+        )
+    uid = int(name)
+    return User(f"user {name}", uid, (os.getgid() if uid == os.getuid() else uid,))
+
 # %% ../../nbs/cli/08_looks.ipynb #81393653
 def may(
     user: User,
     path: str,
     wanted: int,  # `os.R_OK`, `os.W_OK`, `os.X_OK`, or some of them together
 ) -> bool:
-    """What owner, group and mode allow a user (path_resolution(7)); `OSError` if there
-    is no such path."""
+    """What owner, group and mode allow a user (path_resolution(7)).
+
+    `OSError` if there is no such path.
+    """
     state = os.stat(path)
     if user.uid == 0:  # may do all, but run what nobody may run
-        return (
-            not wanted & os.X_OK
-            or stat.S_ISDIR(state.st_mode)
-            or bool(state.st_mode & 0o111)
-        )
+        runs = stat.S_ISDIR(state.st_mode) or bool(state.st_mode & 0o111)
+        return runs or not wanted & os.X_OK
     shift = 6 if state.st_uid == user.uid else 3 if state.st_gid in user.groups else 0
     return state.st_mode >> shift & wanted == wanted
 
-# %% ../../nbs/cli/08_looks.ipynb #27d2f1c5
+# %% ../../nbs/cli/08_looks.ipynb #56f29177
+_May = Callable[[str, int], bool]  # as `os.access`
+
+
 @contextmanager
 def acting_as(
     user: User,
-) -> Iterator[
-    Callable[[str, int], bool] | None
-]:  # as `access(2)`; None if one can't be that user
-    "While this lasts, this process has the rights of a user, if it is root. It tells whether a path is open to that user."
+) -> Iterator[_May | None]:  # as `access(2)`; None if we can't be that user
+    """While this lasts, this process has the rights of a user, if it is root.
+
+    What it gives tells whether a path is open to that user.
+    """
     effective = os.access in os.supports_effective_ids
-    ask: Callable[[str, int], bool] = partial(os.access, effective_ids=effective)
+    ask: _May = partial(os.access, effective_ids=effective)
     if os.geteuid() == user.uid:
         yield ask
         return
@@ -117,9 +113,8 @@ def acting_as(
     became = False
     try:
         if effective:
-            with suppress(
-                OSError
-            ):  # not root, or root in a container that has only some of its rights
+            # not root, or root in a container that has only some of its rights
+            with suppress(OSError):
                 os.setgroups(user.groups)
                 os.setegid(user.groups[0])
                 os.seteuid(user.uid)
@@ -131,49 +126,9 @@ def acting_as(
         with suppress(OSError):
             os.setgroups(groups)
 
-# %% ../../nbs/cli/08_looks.ipynb #4c1593b3
-class Part(NamedTuple):
-    "Something that a program needs."
-
-    what: str  # for people
-    path: str
-    wanted: int  # `os.R_OK`, `os.X_OK`, or both
-    folder: str = ""  # that it is imported from, if it is
-
-
-def needs(
-    programs: Iterable[str],  # their paths
-) -> list[Part]:
-    """What programs need, as their texts say; each thing once. A program that isn't a
-    script of ours needs no modules."""
-    return list(dict.fromkeys(part for program in programs for part in _parts(program)))
-
-
-def _parts(program: str) -> Iterator[Part]:
-    text = _beginning(program)
-    python = _interpreter(text)
-    yield Part(
-        f"the program {os.path.basename(program)}",
-        program,
-        os.R_OK | os.X_OK if python else os.X_OK,
-    )
-    if python:
-        yield Part("the interpreter", python, os.X_OK)
-    if MARK not in text:
-        return
-    if os.path.realpath(python) == os.path.realpath(sys.executable):
-        yield Part("Python's library", os.__file__, os.R_OK)
-    for folder, name in _imports(text):
-        for path in (os.path.join(folder, name), os.path.join(folder, f"{name}.py")):
-            if os.path.exists(path):
-                yield Part(
-                    f"the module {name}", path, os.R_OK, os.path.realpath(folder)
-                )
-
-# %% ../../nbs/cli/08_looks.ipynb #dbbc9fb1
+# %% ../../nbs/cli/08_looks.ipynb #4ca48a9e
 def _beginning(path: str) -> str:
-    """The text of a program, with its line ends as they are; nothing if it can't be
-    read."""
+    "The text of a program, with its line ends as they are; empty if it can't be read."
     with (
         suppress(OSError),
         open(path, encoding="utf-8", errors="surrogateescape", newline="") as file,
@@ -183,27 +138,72 @@ def _beginning(path: str) -> str:
 
 
 def _interpreter(text: str) -> str:
-    """What runs a script, as its first line says, or its second where a shell hands
-    over to it."""
+    """What runs a script, as its first line says.
+
+    If a shell only hands over to it, as pip writes for a long path, its second says so.
+    """
     first, second = (text.split("\n", 2) + [""])[:2]
     if first == "#!/bin/sh" and second.startswith("'''exec' "):
         return shlex.split(second)[1]
-    words = first[2:].split(" ") if first.startswith("#!") else []
-    words = [
-        word for part in words for word in part.split("\t") if word
-    ]  # a CR belongs to the name
-    return words[0] if words else ""
+    rest = first[2:] if first.startswith("#!") else ""
+    words = rest.replace("\t", " ").split(" ")  # a CR belongs to the name
+    return next(filter(None, words), "")
 
 
 def _imports(text: str) -> Iterator[tuple[str, str]]:
-    """Folders and the names of modules that a program of ours may import from each;
-    none for a program that somebody broke."""
+    """Folders and the names of modules that a program of ours may import from each.
+
+    None for a program that somebody broke.
+    """
     with suppress(SyntaxError, ValueError):
         found = program_imports(text)
         for folder in found.first:
             yield from ((folder, "ra_plugins"), (folder, "cdblib"))
         for folder in found.last:
             yield folder, found.module.partition(".")[0]
+
+# %% ../../nbs/cli/08_looks.ipynb #4c1593b3
+class Part(NamedTuple):
+    "Something that a program needs."
+
+    what: str  # for people
+    path: str
+    wanted: int  # `os.R_OK`, `os.X_OK`, or both
+    folder: str = ""  # that it is imported from, if it is
+
+# %% ../../nbs/cli/08_looks.ipynb #683d3f8f
+def _modules(text: str) -> Iterator[Part]:
+    "The packages, and modules of one file, that a program of ours imports."
+    for folder, name in _imports(text):
+        for path in (os.path.join(folder, name), os.path.join(folder, f"{name}.py")):
+            if os.path.exists(path):
+                within = os.path.realpath(folder)
+                yield Part(f"the module {name}", path, os.R_OK, within)
+
+
+def _parts(program: str) -> Iterator[Part]:
+    "What one program needs."
+    text = _beginning(program)
+    python = _interpreter(text)
+    wanted = os.R_OK | os.X_OK if python else os.X_OK
+    yield Part(f"the program {os.path.basename(program)}", program, wanted)
+    if python:
+        yield Part("the interpreter", python, os.X_OK)
+    if MARK not in text:
+        return
+    if os.path.realpath(python) == os.path.realpath(sys.executable):
+        yield Part("Python's library", os.__file__, os.R_OK)
+    yield from _modules(text)
+
+# %% ../../nbs/cli/08_looks.ipynb #84971140
+def needs(
+    programs: Iterable[str],  # their paths
+) -> list[Part]:
+    """What programs need, as their texts say; each thing once.
+
+    A program that isn't a script of ours needs no modules.
+    """
+    return list(dict.fromkeys(part for program in programs for part in _parts(program)))
 
 # %% ../../nbs/cli/08_looks.ipynb #b3e4662e
 class Flaw(NamedTuple):
@@ -214,14 +214,16 @@ class Flaw(NamedTuple):
     what: str  # what suffers from it
     within: str  # the package that it is in, or itself
 
+# %% ../../nbs/cli/08_looks.ipynb #a72aba83
+def _listed_in(step: str, folder: str) -> bool:
+    "Is this the folder that is imported from, or one in it?"
+    return os.path.join(step, "").startswith(os.path.join(folder, ""))
 
-def _shut(part: Part, step: str, mode: int, can: Callable[[str, int], bool]) -> str:
-    """The kind of what keeps somebody from a step on the way to a part; nothing if it
-    is open."""
+
+def _shut(part: Part, step: str, mode: int, can: _May) -> str:
+    "The kind of what keeps somebody from a step to a part; empty if it is open."
     if stat.S_ISDIR(mode):
-        listed = part.folder and os.path.join(step, "").startswith(
-            os.path.join(part.folder, "")
-        )
+        listed = part.folder and _listed_in(step, part.folder)
         if listed and not can(step, os.X_OK | os.R_OK):
             return "unlisted"
         return "" if can(step, os.X_OK) else "closed"
@@ -229,83 +231,108 @@ def _shut(part: Part, step: str, mode: int, can: Callable[[str, int], bool]) -> 
         return "noexec" if os.statvfs(step).f_flag & os.ST_NOEXEC else "unrunnable"
     return "unreadable" if part.wanted & os.R_OK and not can(step, os.R_OK) else ""
 
+# %% ../../nbs/cli/08_looks.ipynb #c57b9cb5
+def _changed_by(part: Part, step: str, mode: int, user: User, can: _May) -> str:
+    """The kind of who may write to a step and shouldn't.
 
-def _changed_by(
-    part: Part, step: str, mode: int, user: User, can: Callable[[str, int], bool]
-) -> str:
-    """The kind of who may write to a step and shouldn't; nothing for root, for us, and
-    for the owners of what isn't the user's."""
+    Empty for root, for us, and for the owners of what isn't the user's.
+    """
     if stat.S_ISDIR(mode) and mode & stat.S_ISVTX and step != part.folder:
         return ""
     if mode & stat.S_IWOTH:
         return "public"
     return "own" if user.uid not in (0, os.getuid()) and can(step, os.W_OK) else ""
 
-# %% ../../nbs/cli/08_looks.ipynb #c6456ae8
-def _step(
-    part: Part, step: str, user: User, can: Callable[[str, int], bool]
-) -> Iterator[Flaw]:
+# %% ../../nbs/cli/08_looks.ipynb #cb60424a
+def _step(part: Part, step: str, user: User, can: _May) -> Iterator[Flaw]:
     "What is wrong with one step on the way to a part, or with one file in it."
     within = part.path if step.startswith(os.path.join(part.path, "")) else step
     if not os.path.exists(step):
         yield Flaw("missing", step, part.what, within)
         return
     mode = os.stat(step).st_mode
-    for kind in (
+    shut, changed = (
         _shut(part, step, mode, can),
         _changed_by(part, step, mode, user, can),
-    ):
-        if kind:
-            yield Flaw(kind, step, part.what, within)
+    )
+    for kind in filter(None, (shut, changed)):
+        yield Flaw(kind, step, part.what, within)
 
 
-def _along(part: Part, user: User, can: Callable[[str, int], bool]) -> Iterator[Flaw]:
+def _files_in(package: str) -> Iterator[str]:
+    "The folders and modules of a package, and what is compiled of them."
+    for folder, folders, files in os.walk(package):
+        modules = [name for name in files if name.endswith((".py", ".pyc"))]
+        for name in folders + modules:
+            path = os.path.join(folder, name)
+            if os.path.exists(path):  # an editor's lock is a link to nowhere
+                yield path
+
+
+def _along(part: Part, user: User, can: _May) -> Iterator[Flaw]:
     "What is wrong on the way to a part, and within it if it is a package."
     for step in way(part.path):
         found = list(_step(part, step, user, can))
         yield from found
         if any(each.kind in ("missing", "closed", "unlisted") for each in found):
             return
-    for folder, folders, files in os.walk(part.path) if part.folder else ():
-        for name in folders + [
-            name for name in files if name.endswith((".py", ".pyc"))
-        ]:
-            path = os.path.join(folder, name)
-            if os.path.exists(path):  # an editor's lock is a link to nowhere
-                yield from _step(part, path, user, can)
+    for path in _files_in(part.path) if part.folder else ():
+        yield from _step(part, path, user, can)
 
 # %% ../../nbs/cli/08_looks.ipynb #f9e79bc9
 def flaws(
     needed: Iterable[Part],
     user: User,
-    can: Callable[
-        [str, int], bool
-    ],  # may the user read, write, pass or run? As `os.access`
+    can: _May,  # may the user read, write, pass or run? As `os.access`
 ) -> list[Flaw]:
     "What is wrong with what programs need; each thing once."
-    return list(
-        dict.fromkeys(each for part in needed for each in _along(part, user, can))
-    )
+    found = (each for part in needed for each in _along(part, user, can))
+    return list(dict.fromkeys(found))
 
 # %% ../../nbs/cli/08_looks.ipynb #9553676d
 SENTENCES = {
-    "missing": "there is no {culprit}, and {what} should be there: put it there, or run this command again",
-    "closed": "{culprit} (mode {mode}) is closed to {user}, and {what} in it: chmod a+x, or another place for what is in it",
-    "unlisted": "{culprit} (mode {mode}) can't be listed by {user}, who doesn't find {what} in it: chmod a+rx",
-    "noexec": "{culprit} is on a file system that runs no programs: mount it without noexec, or choose another place",
+    "missing": "there is no {culprit}, and {what} should be there: "
+    "put it there, or run this command again",
+    "closed": "{culprit} (mode {mode}) is closed to {user}, and {what} in it: "
+    "chmod a+x, or another place for what is in it",
+    "unlisted": "{culprit} (mode {mode}) can't be listed by {user}, "
+    "who doesn't find {what} in it: chmod a+rx",
+    "noexec": "{culprit} is on a file system that runs no programs: "
+    "mount it without noexec, or choose another place",
     "unrunnable": "{culprit} (mode {mode}) can't be run by {user}: chmod a+rx",
     "unreadable": "{culprit} (mode {mode}) can't be read by {user}: chmod a+r",
-    "public": "{culprit} (mode {mode}) may be changed by everybody, and {what} with it: chmod o-w",
-    "own": "{culprit} may be changed by {user} (mode {mode}, of {owner}), and {what} with it: it should be root's alone",
+    "public": "{culprit} (mode {mode}) may be changed by everybody, "
+    "and {what} with it: chmod o-w",
+    "own": "{culprit} may be changed by {user} (mode {mode}, of {owner}), "
+    "and {what} with it: it should be root's alone",
 }
 
+# %% ../../nbs/cli/08_looks.ipynb #45d8ab0d
+def _listed(names: Sequence[str]) -> str:
+    "Names, as one says them, and not too many."
+    shown = list(names[:3]) + ([f"{len(names) - 3} more"] if len(names) > 3 else [])
+    *first, last = shown
+    return f"{', '.join(first)} and {last}" if first else last
 
-def sentences(
-    found: Iterable[Flaw],
+
+def _state(culprit: str, kind: str) -> dict[str, str]:
+    "A path's mode and owner, in words."
+    state = os.lstat(culprit) if kind != "missing" else os.stat("/")
+    owner = (_entry(str(state.st_uid)) or (f"user {state.st_uid}",))[0]
+    return {"mode": f"{stat.S_IMODE(state.st_mode):04o}", "owner": owner}
+
+# %% ../../nbs/cli/08_looks.ipynb #ed63c3c6
+def sentence(
+    some: Sequence[Flaw],  # as `by_remedy` has them together
     user: User,
-) -> list[str]:
-    "What was found, for people: a sentence for each kind and place, and what would do."
-    return [sentence(some, user) for some in by_remedy(found)]
+) -> str:
+    "What one change would mend, and which."
+    kind, culprit, _, within = some[0]
+    words = {"culprit": culprit, "user": user.name, **_state(culprit, kind)}
+    what = _listed(list(dict.fromkeys(each.what for each in some)))
+    said = SENTENCES[kind].format(what=what, **words)
+    more = len({each.culprit for each in some}) - 1
+    return f"{said}; {more} more in {within}, so chmod -R" if more else said
 
 
 def by_remedy(found: Iterable[Flaw]) -> list[list[Flaw]]:
@@ -316,112 +343,108 @@ def by_remedy(found: Iterable[Flaw]) -> list[list[Flaw]]:
     return list(grouped.values())
 
 
-def sentence(
-    some: Sequence[Flaw],  # as `by_remedy` has them together
+def sentences(
+    found: Iterable[Flaw],
     user: User,
-) -> str:
-    "What one change would mend, and which."
-    kind, culprit, _, within = some[0]
-    what = _listed(list(dict.fromkeys(each.what for each in some)))
-    more = len({each.culprit for each in some}) - 1
-    state = os.lstat(culprit) if kind != "missing" else os.stat("/")
-    owner = (_entry(str(state.st_uid)) or (f"user {state.st_uid}",))[0]
-    words = {
-        "mode": f"{stat.S_IMODE(state.st_mode):04o}",
-        "owner": owner,
-        "user": user.name,
-    }
-    said = SENTENCES[kind].format(culprit=culprit, what=what, **words)
-    return f"{said}; {more} more in {within}, so chmod -R" if more else said
-
-
-def _listed(names: Sequence[str]) -> str:
-    "Names, as one says them, and not too many."
-    shown = list(names[:3]) + ([f"{len(names) - 3} more"] if len(names) > 3 else [])
-    return (
-        " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
-    )
+) -> list[str]:
+    "What was found, for people: a sentence for each kind and place, and what would do."
+    return [sentence(some, user) for some in by_remedy(found)]
 
 # %% ../../nbs/cli/08_looks.ipynb #2b44b147
 START_SECONDS = 20  # that a program may take to import what it needs
 
+# %% ../../nbs/cli/08_looks.ipynb #4585a92e
+_451 = "so qmail-smtpd would tell every client 451"
 
+
+def _started(program: str, user: User) -> subprocess.CompletedProcess[bytes]:
+    "Start a program as a user, with nothing but the option."
+    other = user.uid != os.geteuid()
+    return subprocess.run(  # noqa: S603 - one that we have written
+        [program, LOOK_OPTION],
+        env={},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=START_SECONDS,
+        check=False,
+        user=user.uid if other else None,
+        group=user.groups[0] if other else None,
+        extra_groups=user.groups if other else None,
+    )
+
+
+def _came_up(done: subprocess.CompletedProcess[bytes]) -> str:
+    "What went wrong with a program that has ended; empty if all is well."
+    if done.returncode < 0:
+        return f"dies by signal {-done.returncode}, {_451}"
+    if not done.returncode and done.stdout.strip():
+        return ""  # it has said its plugin's name, which may not be its own
+    last = done.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2]
+    words = printable(last.rpartition("so the mail goes on: ")[2], 300)
+    said = words or f"status {done.returncode}"
+    return f"doesn't come up, so mail would pass unchecked: {said}"
+
+# %% ../../nbs/cli/08_looks.ipynb #1727db0a
 def start(
     program: str,  # its path
     user: User,
-) -> str:  # nothing if all is well
-    "Start a program as a user, who has to be us unless we are root, and say what goes wrong and what comes of that."
-    other = user.uid != os.geteuid()
+) -> str:  # empty if all is well
+    """Start a program as a user, and say what goes wrong and what comes of that.
+
+    The user has to be us, unless we are root.
+    """
     try:
-        done = subprocess.run(  # noqa: S603 - one that we have written
-            [program, LOOK_OPTION],
-            env={},
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=START_SECONDS,
-            check=False,
-            user=user.uid if other else None,
-            group=user.groups[0] if other else None,
-            extra_groups=user.groups if other else None,
-        )
+        return _came_up(_started(program, user))
     except subprocess.TimeoutExpired:
         return f"isn't ready after {START_SECONDS} seconds, so clients would wait"
     except OSError as error:
-        return f"can't be started ({system_reason(error)}), so qmail-smtpd would tell every client 451"
-    if done.returncode < 0:
-        return f"dies by signal {-done.returncode}, so qmail-smtpd would tell every client 451"
-    if (
-        not done.returncode and done.stdout.strip()
-    ):  # its plugin's name, which may not be its own
-        return ""
-    words = (
-        done.stderr.decode("utf-8", "backslashreplace")
-        .strip()
-        .rpartition("\n")[2]
-        .rpartition("so the mail goes on: ")[2]
-    )
-    return f"doesn't come up, so mail would pass unchecked: {printable(words, 300) or f'status {done.returncode}'}"
+        return f"can't be started ({system_reason(error)}), {_451}"
 
-# %% ../../nbs/cli/08_looks.ipynb #9d59aa63
-def look(
+# %% ../../nbs/cli/08_looks.ipynb #3ae587a3
+def _with_scripts(programs: Sequence[str]) -> Iterator[str]:
+    "Programs, and the scripts of the same names beside them; full paths, each once."
+    for path in map(os.path.abspath, programs):
+        script = os.path.join(os.path.dirname(path), "scripts", os.path.basename(path))
+        yield path
+        if script not in programs and os.path.isfile(script):
+            yield script
+
+
+def _failures(programs: Sequence[str], user: User) -> dict[str, list[str]]:
+    "The programs that don't come up, by what `start` says of them."
+    failed: dict[str, list[str]] = {}
+    for program in programs:
+        known = f'["{LOOK_OPTION}"]' in _beginning(program)
+        if known and (why := start(program, user)):
+            failed.setdefault(why, []).append(program)
+    return failed
+
+# %% ../../nbs/cli/08_looks.ipynb #cf1d778a
+def what_is_wrong(
     programs: Sequence[str],  # paths of programs that have been installed
     user: User,
-    note: Callable[
-        [str], None
-    ] = to_stderr,  # takes a line that isn't about anything wrong
-) -> list[str]:  # sentences
-    "What keeps a user from running programs, or lets others change them."
-    found, failed = what_is_wrong(programs, user, note)
-    return sentences(found, user) + [
-        start_failure(why, names, user) for why, names in failed.items()
-    ]
-
-
-def what_is_wrong(
-    programs: Sequence[str],  # as in `look`
-    user: User,
+    # takes a line that isn't about anything wrong
     note: Callable[[str], None] = to_stderr,
-) -> tuple[
-    list[Flaw], dict[str, list[str]]
-]:  # and the paths of programs that don't come up, by what `start` says of them
-    "The same, not yet in words."
+) -> tuple[list[Flaw], dict[str, list[str]]]:
+    """What keeps a user from running programs, or lets others change them.
+
+    Flaws, and the programs that don't come up, by what `start` says of them.
+    """
     programs = list(_with_scripts(programs))
     needed = needs(programs)  # while we may read them
     with acting_as(user) as can:
         found = flaws(needed, user, can or partial(may, user))
-    failed: dict[str, list[str]] = {}
-    if not can:
-        note(
-            f"note: only root can start programs as {user.name}, so they were looked at by owner, group and mode alone"
-        )
-        return found, failed
-    for program in programs:
-        if f'["{LOOK_OPTION}"]' in _beginning(program) and (
-            why := start(program, user)
-        ):
-            failed.setdefault(why, []).append(program)
-    return found, failed
+    if can:
+        return found, _failures(programs, user)
+    note(
+        f"note: only root can start programs as {user.name}, "
+        "so they were looked at by owner, group and mode alone"
+    )
+    return found, {}
+
+# %% ../../nbs/cli/08_looks.ipynb #d63986c1
+_PLURALS = {"doesn't": "don't", "isn't": "aren't", "dies": "die"}
 
 
 def start_failure(
@@ -432,30 +455,61 @@ def start_failure(
     "What goes wrong with programs, as a sentence."
     verb, _, rest = why.partition(" ")
     verb = _PLURALS.get(verb, verb) if len(programs) > 1 else verb
-    return f"as {user.name}, {_listed([os.path.basename(path) for path in programs])} {verb} {rest}"
+    names = _listed([os.path.basename(path) for path in programs])
+    return f"as {user.name}, {names} {verb} {rest}"
 
-
-_PLURALS = {"doesn't": "don't", "isn't": "aren't", "dies": "die"}
-
-
-def _with_scripts(programs: Sequence[str]) -> Iterator[str]:
-    "Programs, and the scripts of the same names beside them; full paths, each once."
-    for path in map(os.path.abspath, programs):
-        script = os.path.join(os.path.dirname(path), "scripts", os.path.basename(path))
-        yield path
-        if script not in programs and os.path.isfile(script):
-            yield script
+# %% ../../nbs/cli/08_looks.ipynb #9d59aa63
+def look(
+    programs: Sequence[str],  # paths of programs that have been installed
+    user: User,
+    # takes a line that isn't about anything wrong
+    note: Callable[[str], None] = to_stderr,
+) -> list[str]:  # sentences
+    "What keeps a user from running programs, or lets others change them, in words."
+    found, failed = what_is_wrong(programs, user, note)
+    return sentences(found, user) + [
+        start_failure(why, names, user) for why, names in failed.items()
+    ]
 
 # %% ../../nbs/cli/08_looks.ipynb #88319063
 @contextmanager
 def open_umask() -> Iterator[None]:
-    """While this lasts, what is made can be read by everybody, and written by nobody
-    else."""
+    """While this lasts, what we make can be read by everybody, and written by nobody
+    else.
+    """
     before = os.umask(0o022)
     try:
         yield
     finally:
         os.umask(before)
+
+# %% ../../nbs/cli/08_looks.ipynb #d7730ddb
+def _share(path: str, like: str, bits: int) -> None:
+    "Give a file or folder those bits of a mode that another one has."
+    with suppress(OSError):  # it is somebody else's, or the other one is gone
+        mode, shared = stat.S_IMODE(os.stat(path).st_mode), os.stat(like).st_mode & bits
+        if mode & shared != shared:
+            os.chmod(path, mode | shared)
+
+# %% ../../nbs/cli/08_looks.ipynb #32343fe5
+def compile_package(
+    package: str,  # its folder
+) -> None:
+    """Compile a package's modules.
+
+    Whoever can read a module can then read its bytecode, if it is ours to say so.
+    """
+    with open_umask():
+        compileall.compile_dir(package, quiet=2)
+    for folder, _, files in os.walk(package):
+        if os.path.basename(folder) != "__pycache__":
+            continue
+        _share(folder, os.path.dirname(folder), 0o055)
+        for name in files:
+            if name.endswith(".pyc"):
+                path = os.path.join(folder, name)
+                with suppress(ValueError):  # it isn't called like one
+                    _share(path, source_from_cache(path), 0o044)
 
 
 def compile_ours() -> None:
@@ -463,28 +517,3 @@ def compile_ours() -> None:
     for name in ("ra_plugins", "cdblib"):
         if (found := find_spec(name)) and found.origin:
             compile_package(os.path.dirname(found.origin))
-
-
-def compile_package(
-    package: str,  # its folder
-) -> None:
-    """Compile a package's modules. Whoever can read a module can read its bytecode
-    then, if it is ours to say so."""
-    with open_umask():
-        compileall.compile_dir(package, quiet=2)
-    for folder, _, files in os.walk(package):
-        if os.path.basename(folder) == "__pycache__":
-            _share(folder, os.path.dirname(folder), 0o055)
-            for path in (
-                os.path.join(folder, name) for name in files if name.endswith(".pyc")
-            ):
-                with suppress(ValueError):  # it isn't called like one
-                    _share(path, source_from_cache(path), 0o044)
-
-
-def _share(path: str, like: str, bits: int) -> None:
-    "Give a file or folder those bits of a mode that another one has."
-    with suppress(OSError):  # it is somebody else's, or the other one is gone
-        mode, shared = stat.S_IMODE(os.stat(path).st_mode), os.stat(like).st_mode & bits
-        if mode & shared != shared:
-            os.chmod(path, mode | shared)

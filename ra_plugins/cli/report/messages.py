@@ -17,14 +17,12 @@ __all__ = ['WAS_REFUSED', 'WAS_DEFERRED', 'LET_THROUGH', 'NEAR_MISS', 'TROUBLE',
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #f3ed803e
 WAS_REFUSED, WAS_DEFERRED, LET_THROUGH = "refused", "deferred", "let through"
-NEAR_MISS, TROUBLE = (
-    "near miss",
-    "trouble",
-)  # let through, and nearly not; let through, because a plugin couldn't do its work
+NEAR_MISS = "near miss"  # let through, and nearly not
+TROUBLE = "trouble"  # let through, because a plugin couldn't do its work
 ABOUT_SESSION = "told"  # about the session only
 OUTCOMES = (WAS_REFUSED, WAS_DEFERRED, LET_THROUGH, NEAR_MISS, TROUBLE)
 
-
+# %% ../../../nbs/cli/report/02_messages.ipynb #cd923306
 class Event(NamedTuple):
     "What a line tells. What it doesn't say is empty."
 
@@ -44,42 +42,33 @@ class Event(NamedTuple):
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #a6b226be
 _IP = r"(?P<client>(?=[0-9A-Fa-f]{0,4}[.:])[0-9A-Fa-f.:]{2,45})"
-# greylist
-_WHO = r"\((?P<network>[^,]*)(?:, (?P<sender>.*?)(?: to (?P<recipient>.*?))?)?\)?$"
-_ABOUT = (  # access
-    rf"(?: for now)?(?: from .*?)? by line \d+(?: \((?P<reason>.*)\): (?:client {_IP})?(?:, name [^ ,]*)?"
-    r"(?:(?:, )?helo \S*?)?(?:(?:, )?sender (?P<sender>\S*?))?(?:(?:, )?recipient (?P<recipient>\S*?))?"
+_ABOUT = (  # of access: which line has decided, and what it knows of the session
+    r"(?: for now)?(?: from .*?)? by line \d+(?: \((?P<reason>.*)\): "
+    rf"(?:client {_IP})?(?:, name [^ ,]*)?(?:(?:, )?helo \S*?)?"
+    r"(?:(?:, )?sender (?P<sender>\S*?))?(?:(?:, )?recipient (?P<recipient>\S*?))?"
     r"(?:(?:, )?user (?P<user>.*))?$)?"
 )
 _SPF = r"(?P<reason>SPF_RESULT_\w+)"
-_PLUGIN_RULES = [
+_IN_DNS, _NOT_THEIRS = "name in DNS or HELO", "not an address of theirs"
+_LOCAL_ONLY = "may write to local addresses only"
+
+# %% ../../../nbs/cli/report/02_messages.ipynb #d573c345
+_SAYS_NO = [
     (WAS_REFUSED, "", r"blocked with: (?P<reason>[^:]*)"),
     (WAS_REFUSED, "", rf"(?P<reason>541 Blocked by \S*) \((?:{_IP}|.*)\)"),
-    (
-        WAS_REFUSED,
-        "",
-        r"(?P<reason>(?:501|511|522|571) (?!No IP address)[^(]*?) \((?:\d+ of \d+ - )?(?P<address>.*?)\)?$",
-    ),
+    (WAS_REFUSED, "", r"(?P<reason>(?:501|511|522|571) (?!No IP address)[^(]*?) "
+                      r"\((?:\d+ of \d+ - )?(?P<address>.*?)\)?$"),
     (WAS_DEFERRED, "", r"Rejecting on (?P<reason>SPF_RESULT_TEMPERROR)"),
     (WAS_REFUSED, "", rf"Rejecting on {_SPF}"),
-    (WAS_REFUSED, "name in DNS or HELO", rf"Rejecting {_IP}"),
-    (WAS_REFUSED, "name in DNS or HELO", r"Rejecting a client"),
+    (WAS_REFUSED, _IN_DNS, rf"Rejecting {_IP}"),
+    (WAS_REFUSED, _IN_DNS, r"Rejecting a client"),
     (WAS_REFUSED, "not logged in", r"Message rejected \(no auth\)"),
-    (
-        WAS_REFUSED,
-        "may write to local addresses only",
-        r"blocked from (?P<user>.*?)(?: to (?P<recipient>\S*))?$",
-    ),
-    (
-        NEAR_MISS,
-        "not an address of theirs (only logged)",
-        r".* may not send as (?P<sender>\S+), and does$",
-    ),
-    (
-        WAS_REFUSED,
-        "not an address of theirs",
-        rf"(?:{_IP}|(?P<user>.*)) may not send as (?P<sender>.+)$",
-    ),
+    (WAS_REFUSED, _LOCAL_ONLY, r"blocked from (?P<user>.*?)"
+                               r"(?: to (?P<recipient>\S*))?$"),
+    (NEAR_MISS, f"{_NOT_THEIRS} (only logged)",
+     r".* may not send as (?P<sender>\S+), and does$"),
+    (WAS_REFUSED, _NOT_THEIRS,
+     rf"(?:{_IP}|(?P<user>.*)) may not send as (?P<sender>.+)$"),
     (WAS_DEFERRED, "", rf"refused for now{_ABOUT.removeprefix('(?: for now)?')}"),
     (WAS_REFUSED, "", rf"refused{_ABOUT}"),
     (WAS_DEFERRED, "", r"temporary failure: (?P<reason>.*)"),
@@ -87,79 +76,68 @@ _PLUGIN_RULES = [
     (WAS_DEFERRED, "over a limit", rf"Rate exceeded per IP \({_IP}\)"),
     (WAS_DEFERRED, "over a limit", r"Rate exceeded per user \((?P<user>.*?)\)?$"),
     (WAS_DEFERRED, "over a limit", r"Rate exceeded per "),
-    (
-        LET_THROUGH,
-        "known to greylist",
-        rf"(?:first seen, come back in|too early,) 0 s.*? {_WHO}",
-    ),
+]  # fmt: skip
+
+# %% ../../../nbs/cli/report/02_messages.ipynb #ac4f0afc
+# whom the greylist is about
+_WHO = r"\((?P<network>[^,]*)(?:, (?P<sender>.*?)(?: to (?P<recipient>.*?))?)?\)?$"
+_GREYLIST_SAYS = [
+    (LET_THROUGH, "known to greylist",
+     rf"(?:first seen, come back in|too early,) 0 s.*? {_WHO}"),
     (WAS_DEFERRED, "greylisted", rf"(?:first seen|too early), .*? {_WHO}"),
     (NEAR_MISS, "greylisted (only observed)", rf"only observed: .*? {_WHO}"),
     (LET_THROUGH, "came back", rf"passed after \d+ s {_WHO}"),
-    (
-        LET_THROUGH,
-        "known to greylist",
-        rf"(?:known|proven client), last seen .*? {_WHO}",
-    ),
+    (LET_THROUGH, "known to greylist",
+     rf"(?:known|proven client), last seen .*? {_WHO}"),
     (LET_THROUGH, "", r"(?P<reason>listed (?:client|sender|recipient)) \("),
+]  # fmt: skip
+
+# %% ../../../nbs/cli/report/02_messages.ipynb #6ca973e1
+_SAYS_YES = [
     (NEAR_MISS, "", r"Accepting on (?P<reason>SPF_RESULT_(?:FAIL|SOFTFAIL))"),
     (TROUBLE, "", r"Accepting on (?P<reason>SPF_RESULT_(?:TEMP|PERM)ERROR)"),
     (LET_THROUGH, "", rf"(?:Accepting on )?{_SPF}"),
     (LET_THROUGH, "accepted", r"Accepting non-local sender \((?P<sender>.*)\)"),
-    (
-        NEAR_MISS,
-        "name in DNS or HELO",
-        rf"Accepting (?:{_IP}|a client).*, together [1-9]\d*$",
-    ),
+    (NEAR_MISS, _IN_DNS, rf"Accepting (?:{_IP}|a client).*, together [1-9]\d*$"),
     (LET_THROUGH, "accepted", rf"Accepting (?:{_IP}|a client)"),
-    (
-        LET_THROUGH,
-        "accepted",
-        r"(?:Accepted|Whitelisted) recipient \((?P<recipient>.*) number \d+ of \d+ \)",
-    ),
+    (LET_THROUGH, "accepted", r"(?:Accepted|Whitelisted) recipient "
+                              r"\((?P<recipient>.*) number \d+ of \d+ \)"),
     (LET_THROUGH, "accepted", r"(?:Accepted|Whitelisted) sender \((?P<sender>.*)\)"),
     (LET_THROUGH, "accepted", rf"Accepted {_IP}$"),
     (LET_THROUGH, "accepted", r"(?:Accepted|Whitelisted|Allowed|OK) "),
     (LET_THROUGH, "accepted", rf"allowed{_ABOUT}"),
-    (
-        LET_THROUGH,
-        "",
-        r"(?P<reason>accepted from (?:own forwarder|secondary MX)|SPF pass) ?",
-    ),
+    (LET_THROUGH, "",
+     r"(?P<reason>accepted from (?:own forwarder|secondary MX)|SPF pass) ?"),
     (LET_THROUGH, "", r"(?P<reason>Domain of ours, not called)"),
     (LET_THROUGH, "", r"No checks performed, because (?P<reason>.*)"),
     (NEAR_MISS, "tarpitted", r"started tarpitting"),
     (NEAR_MISS, "", r"(?P<reason>Listed by \S*) "),
+]  # fmt: skip
+
+# %% ../../../nbs/cli/report/02_messages.ipynb #bacf9310
+_SAYS_MORE = [
     (ABOUT_SESSION, "", r"Checking sender \((?P<sender>.*)\)$"),
-    (
-        ABOUT_SESSION,
-        "",
-        rf"authenticated as (?P<user>.*?)(?: by \S+)?(?: from {_IP})?$",
-    ),
-    (
-        ABOUT_SESSION,
-        "",
-        r"(?:Testing server|Sender in cache|changed |Server \S+ gave|Server rejected|Server \S+ isn't)",
-    ),
+    (ABOUT_SESSION, "",
+     rf"authenticated as (?P<user>.*?)(?: by \S+)?(?: from {_IP})?$"),
+    (ABOUT_SESSION, "", r"(?:Testing server|Sender in cache|changed |Server \S+ gave"
+                        r"|Server rejected|Server \S+ isn't)"),
     (ABOUT_SESSION, "", rf"(?:tagged|exempt){_ABOUT}"),
     (ABOUT_SESSION, "", r"Blocked \S+$"),
     (ABOUT_SESSION, "", r"\S+ (?:answers again|is left alone)"),
-]
-_BY_FIRST_LETTER: dict[
-    str, list[tuple[str, str, re.Pattern[str]]]
-] = {}  # the rules that may fit
+]  # fmt: skip
+_PLUGIN_RULES = _SAYS_NO + _GREYLIST_SAYS + _SAYS_YES + _SAYS_MORE
 
-# %% ../../../nbs/cli/report/02_messages.ipynb #fe21439f
-# addresses, numbers, values of settings, names that are looked up
-_LEFT_OUT = re.compile(
-    r"\S+@\S+|\b\d+(?:\.\d+){3}\b|\b[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,}\b|\b\d+\b|(?<==).*(?= should be )"
-    r"|(?<=look up )(?!the )[^:]+|(?<=servers of )[^:]+|(?<=server of )\S+|(?<=DNS )\w+ [^:]+"
-)
+# %% ../../../nbs/cli/report/02_messages.ipynb #3286830a
+_Fitting = list[tuple[str, str, re.Pattern[str]]]
+_BY_FIRST_LETTER: dict[str, _Fitting] = {}
+_LETTERS = 300  # that are remembered; a stranger may begin a line with any
 
 
-def _fitting(message: str) -> list[tuple[str, str, re.Pattern[str]]]:
+def _fitting(message: str) -> _Fitting:
+    "The rules that may fit a message, by its first letter."
     letter = message[:1]
     if letter not in _BY_FIRST_LETTER:
-        if len(_BY_FIRST_LETTER) > 300:
+        if len(_BY_FIRST_LETTER) > _LETTERS:
             _BY_FIRST_LETTER.clear()
         _BY_FIRST_LETTER[letter] = [
             (verdict, reason, re.compile(pattern))
@@ -168,8 +146,17 @@ def _fitting(message: str) -> list[tuple[str, str, re.Pattern[str]]]:
         ]
     return _BY_FIRST_LETTER[letter]
 
+# %% ../../../nbs/cli/report/02_messages.ipynb #24fd4da7
+_LEFT_OUT = re.compile(
+    r"\S+@\S+|\b\d+(?:\.\d+){3}\b|\b[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,}\b|\b\d+\b"
+    r"|(?<==).*(?= should be )"  # the value of a setting
+    r"|(?<=look up )(?!the )[^:]+|(?<=servers of )[^:]+|(?<=server of )\S+"  # names
+    r"|(?<=DNS )\w+ [^:]+"
+)
 
+# %% ../../../nbs/cli/report/02_messages.ipynb #22c6a51f
 def _names() -> frozenset[str]:
+    "The plugins of ours."
     from importlib.resources import files
 
     found = files("ra_plugins.plugins").iterdir()
@@ -178,10 +165,42 @@ def _names() -> frozenset[str]:
     )
 
 
-_OURS = _names()  # the plugins of ours
-_TOLD_POSTFIX = re.compile(  # as the service writes it when Postfix asks
+_OURS = _names()
+
+# %% ../../../nbs/cli/report/02_messages.ipynb #d05a0bca
+_TOLD_POSTFIX = re.compile(
     r"refused at [a-z-]+: ([45])\d\d (.*) \[([0-9A-Fa-f.:]+|unknown)(?:, .*)?\]$"
 )
+
+
+def _told_postfix(plugin: str, pid: str, found: re.Match[str]) -> Event:
+    "What the service writes when it has passed a refusal on to Postfix."
+    if plugin in _OURS:
+        return Event(ABOUT_SESSION, plugin, pid=pid)
+    code, reason, client = found.groups()
+    verdict = WAS_DEFERRED if code == "4" else WAS_REFUSED
+    return Event(verdict, plugin, reason, client, pid=pid)
+
+# %% ../../../nbs/cli/report/02_messages.ipynb #efb348ff
+def _by_rule(
+    verdict: str, reason: str, plugin: str, pid: str, told: dict[str, str]
+) -> Event:
+    "What a rule says, with what its pattern has found."
+    address, sender, recipient = (
+        told.get(name, "") for name in ("address", "sender", "recipient")
+    )
+    if address and plugin.startswith("sender"):
+        sender = sender or address
+    return Event(
+        verdict,
+        plugin,
+        reason or told.get("reason", ""),
+        told.get("client") or told.get("network", ""),
+        sender,
+        recipient or ("" if plugin.startswith("sender") else address),
+        told.get("user", ""),
+        pid,
+    )
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #8c32f621
 def plugin_event(
@@ -191,54 +210,21 @@ def plugin_event(
 ) -> Event:
     "What a plugin has said."
     if told_postfix := _TOLD_POSTFIX.match(message):
-        if plugin in _OURS:  # which has said why in a line of its own
-            return Event(ABOUT_SESSION, plugin, pid=pid)
-        code, reason, client = told_postfix.groups()
-        verdict = WAS_DEFERRED if code == "4" else WAS_REFUSED
-        return Event(verdict, plugin, reason, client, pid=pid)
+        return _told_postfix(plugin, pid, told_postfix)
     for verdict, reason, pattern in _fitting(message):
         if found := pattern.match(message):
-            told = found.groupdict("")
-            address = told.get("address", "")
-            about = (
-                {"sender": address, "recipient": ""}
-                if plugin.startswith("sender")
-                else {"sender": "", "recipient": address}
-            )
-            return Event(
-                *(
-                    verdict,
-                    plugin,
-                    reason or told.get("reason", ""),
-                    told.get("client") or told.get("network", ""),
-                ),
-                *(
-                    told.get("sender") or about["sender"],
-                    told.get("recipient") or about["recipient"],
-                ),
-                *(told.get("user", ""), pid),
-            )
+            return _by_rule(verdict, reason, plugin, pid, found.groupdict(""))
     if plugin == "rblchecks" and message == "no TCPREMOTEIP":
         return Event(WAS_REFUSED, plugin, message, pid=pid)
     if plugin in _OURS:
         return Event(TROUBLE, plugin, _LEFT_OUT.sub("…", message[:200]), pid=pid)
     return Event(ABOUT_SESSION, plugin, pid=pid)
 
-# %% ../../../nbs/cli/report/02_messages.ipynb #551b7957
-_POSTFIX = re.compile(
-    r"\w{1,20}: (?:milter-)?(reject|reject_warning|warn|discard|hold): [\w-]+ from \S*?\[([^\]]*)\](?::\d+)?: (.*)"
-)
-_TO = re.compile(
-    r"(?:; from=<(?P<sender>[^>]*)>)?(?:(?:;| )? ?to=<(?P<recipient>[^>]*)>)?(?: proto=\S+)?(?: helo=<.*>)?$"
-)
-_CODES = re.compile(
-    r"([45])\d\d (?:[45]\.\d+\.\d+ )?(?:<[^>]*>: )?(?:[A-Z][\w -]* rejected: )?"
-)
-_CLIENT = re.compile(r"\w{1,20}: client=\S*?\[([^\]]*)\]")
-_REPLIES = [  # a text that only one plugin replies with, or a word that signs it
+# %% ../../../nbs/cli/report/02_messages.ipynb #e89423df
+_REPLIES = [
     (re.compile(pattern), plugin)
     for pattern, plugin in (
-        (r"\(#\d\.\d+\.\d+ - ([\w.-]+)\)", ""),
+        (r"\(#\d\.\d+\.\d+ - ([\w.-]+)\)", ""),  # signed
         (r"Greylisted, please come back", "greylist"),
         (r"Your IP \(|\w+ .* is blocked[,.] ", "rblchecks"),
         (r"You should be authenticated", "msa"),
@@ -246,119 +232,157 @@ _REPLIES = [  # a text that only one plugin replies with, or a word that signs i
         (r"Too many connections\. Please reduce", "rater"),
         (r"your server's name in DNS or HELO", "rdnschecks"),
         (r"You are only allowed to send to local", "localmail"),
-        (
-            r"isn't an address of yours|mail in the name of that domain comes from",
-            "ownsender",
-        ),
-        (
-            r"your envelope sender domain must exist|DNS temporary failure",
-            "mfdnschecks",
-        ),
-        (
-            r"Could not verify sender|Couldn't verify sender|Sender's server doesn't",
-            "checkback",
-        ),
+        (r"isn't an address of yours|mail in the name of that domain comes from",
+         "ownsender"),
+        (r"your envelope sender domain must exist|DNS temporary failure",
+         "mfdnschecks"),
+        (r"Could not verify sender|Couldn't verify sender|Sender's server doesn't",
+         "checkback"),
         (r"Message rejected by server|\b5\.7\.2[34]\b|\b4\.4\.3\b", "spfchecks"),
     )
-]
+]  # fmt: skip
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #fc35b05e
 def plugin_of_reply(text: str) -> str:
-    "The plugin that a reply is from; empty where it could be anybody's."
+    "The plugin that a reply is from; empty if it could be anybody's."
     for pattern, plugin in _REPLIES:
         if found := pattern.search(text):
             return plugin or found[1]
     return ""
 
+# %% ../../../nbs/cli/report/02_messages.ipynb #551b7957
+_POSTFIX = re.compile(
+    r"\w{1,20}: (?:milter-)?(reject|reject_warning|warn|discard|hold): "
+    r"[\w-]+ from \S*?\[([^\]]*)\](?::\d+)?: (.*)"
+)
+_TO = re.compile(
+    r"(?:; from=<(?P<sender>[^>]*)>)?(?:(?:;| )? ?to=<(?P<recipient>[^>]*)>)?"
+    r"(?: proto=\S+)?(?: helo=<.*>)?$"
+)
+_CODES = re.compile(
+    r"([45])\d\d (?:[45]\.\d+\.\d+ )?(?:<[^>]*>: )?(?:[A-Z][\w -]* rejected: )?"
+)
+_CLIENT = re.compile(r"\w{1,20}: client=\S*?\[([^\]]*)\]")
 
+# %% ../../../nbs/cli/report/02_messages.ipynb #a9cf1106
+def _postfix_verdict(kind: str, code: re.Match[str] | None) -> str:
+    "What became of it: Postfix can be told to warn only, or to hold a message."
+    if kind in ("reject_warning", "warn", "hold"):
+        return NEAR_MISS
+    return WAS_DEFERRED if code and code[1] == "4" else WAS_REFUSED
+
+
+def _postfix_refusal(kind: str, client: str, rest: str) -> Event:
+    "A line of Postfix's about a command that it has refused, or nearly."
+    at = rest.rfind("; from=<")
+    to = _TO.match(rest, at) if at >= 0 else None
+    text = rest[:at] if at >= 0 else rest
+    code = _CODES.match(text)
+    said = text[code.end() :] if code else text
+    about = to.groupdict() if to else {}
+    return Event(
+        _postfix_verdict(kind, code),
+        plugin_of_reply(text[:600]) or "postfix",
+        _LEFT_OUT.sub("…", said[:200]),
+        client,
+        about.get("sender") or "",
+        about.get("recipient") or "",
+        source="postfix",
+    )
+
+# %% ../../../nbs/cli/report/02_messages.ipynb #761dfc78
 def postfix_event(message: str) -> Event | None:
     "What Postfix's smtpd says about a client's command, if that is something to count."
     if found := _POSTFIX.match(message):
-        kind, client, rest = found.groups()
-        at = rest.rfind("; from=<")
-        to = _TO.match(rest, at) if at >= 0 else None
-        text = rest[:at] if at >= 0 else rest
-        code = _CODES.match(text)
-        said = text[code.end() :] if code else text
-        verdict = WAS_DEFERRED if code and code[1] == "4" else WAS_REFUSED
-        if kind in ("reject_warning", "warn", "hold"):
-            verdict = NEAR_MISS
-        plugin = plugin_of_reply(text[:600])
-        about = to.groupdict() if to else {}
-        return Event(
-            *(verdict, plugin or "postfix", _LEFT_OUT.sub("…", said[:200]), client),
-            *(about.get("sender") or "", about.get("recipient") or ""),
-            source="postfix",
-        )
+        return _postfix_refusal(*found.groups())
     if found := _CLIENT.match(message):
         return Event(LET_THROUGH, "postfix", "accepted", found[1], source="postfix")
     if message.startswith("warning: problem talking to server "):
-        return Event(
-            TROUBLE, "postfix", message[9:].partition(":")[0], source="postfix"
-        )
+        reason = message[9:].partition(":")[0]
+        return Event(TROUBLE, "postfix", reason, source="postfix")
     return None
 
-# %% ../../../nbs/cli/report/02_messages.ipynb #1b4ae7f2
-_OVER = re.compile(
-    r"(?:\S* )?(?:info: )?(\S{1,100} .{1,900}?) is over its limit of [^:]*: \d+/\d+(, watched only)?$"
-)
+# %% ../../../nbs/cli/report/02_messages.ipynb #bfd2c960
 _CALLED = re.compile(
-    rf"(?:tcpserver|sslserver): (?P<do>ok|deny) (?P<pid>\d+) \S+ [^:\s]*:(?:\[)?{_IP}(?:\])?:\S*:\d*\s*$"
-    rf"|(?:tcpserver|sslserver|tcpsvd|sslsvd): (?:info: )?(?P<from>pid) (?P<pid2>\d+) from {_IP.replace('client', 'client2')}"
+    r"(?:tcpserver|sslserver): (?P<do>ok|deny) (?P<pid>\d+) \S+ "
+    rf"[^:\s]*:(?:\[)?{_IP}(?:\])?:\S*:\d*\s*$"
+    r"|(?:tcpserver|sslserver|tcpsvd|sslsvd): (?:info: )?"
+    rf"(?P<from>pid) (?P<pid2>\d+) from {_IP.replace('client', 'client2')}"
     r"|(?:tcpserver|sslserver|tcpsvd|sslsvd): (?:info: )?(?P<end>end) (?P<pid3>\d+)"
     r"|(?:tcpsvd|sslsvd): info: (?P<deny>deny) (?P<pid4>\d+)"
 )
-_PLUGIN = re.compile(
-    r"(?:session (\d+): )?(?:([\w.+-]{1,64}): |: )?pid (\d{1,10}) - (.*)", re.DOTALL
-)
-_RATER = re.compile(r"(?:\S* )?(error|critical|warning): (.*)")
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #cf14ffc8
 def server_event(message: str) -> Event | None:
     "Who has called which process, or that it has ended."
     if not (found := _CALLED.match(message)):
         return None
-    name = message.partition(":")[0]
-    told = found.groupdict()
+    told, name = found.groupdict(), message.partition(":")[0]
     pid = next(told[each] for each in ("pid", "pid2", "pid3", "pid4") if told[each])
     client = told["client"] or told["client2"] or ""
+    verdict, reason = ABOUT_SESSION, "end" if told["end"] else "begin"
     if told["do"] == "deny" or told["deny"]:
-        return Event(
-            WAS_REFUSED, name, "may not connect", client, pid=pid, source="server"
-        )
+        verdict, reason = WAS_REFUSED, "may not connect"
+    return Event(verdict, name, reason, client, pid=pid, source="server")
+
+# %% ../../../nbs/cli/report/02_messages.ipynb #e1f255d3
+def _smtpd_event(
+    session: str,  # its number
+    said: str,  # `192.0.2.1 has called`, `192.0.2.1 is gone after 3 s`
+) -> Event:
+    "What our own smtpd says of a session."
+    client, _, what = said.partition(" ")
+    reason = "begin" if what == "has called" else ""
+    reason = "end" if what.startswith("is gone") else reason
     return Event(
         ABOUT_SESSION,
-        name,
-        "end" if told["end"] else "begin",
-        client,
-        pid=pid,
+        "smtpd",
+        reason,
+        client if reason else "",
+        pid=f"session {session}",
         source="server",
     )
 
+# %% ../../../nbs/cli/report/02_messages.ipynb #1b4ae7f2
+_OVER = re.compile(
+    r"(?:\S* )?(?:info: )?(\S{1,100} .{1,900}?) is over its limit of "
+    r"[^:]*: \d+/\d+(, watched only)?$"
+)
+_RATER = re.compile(r"(?:\S* )?(error|critical|warning): (.*)")
+_RATERS_NAME = "rater (daemon)"  # there is a plugin `rater`, too
 
+# %% ../../../nbs/cli/report/02_messages.ipynb #abca8ac2
 def rater_event(message: str) -> Event | None:
     "What the rater daemon says of a value over its limit, or of itself."
     if found := _OVER.match(message):
         verdict = NEAR_MISS if found[2] else ABOUT_SESSION
-        return Event(
-            verdict,
-            "rater (daemon)",
-            "over a limit, watched only",
-            limit=found[1],
-            source="rater",
-        )
+        reason = "over a limit, watched only"
+        return Event(verdict, _RATERS_NAME, reason, limit=found[1], source="rater")
     if (found := _RATER.match(message)) and "store" in message:
-        return Event(
-            TROUBLE,
-            "rater (daemon)",
-            _LEFT_OUT.sub("…", found[2][:200]),
-            source="rater",
-        )
+        reason = _LEFT_OUT.sub("…", found[2][:200])
+        return Event(TROUBLE, _RATERS_NAME, reason, source="rater")
     return None
+
+# %% ../../../nbs/cli/report/02_messages.ipynb #1648baf2
+_NOT_OURS = (  # what reading something else's JSON may raise
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    AttributeError,
+)
+
+
+def _verdict_of(kind: str) -> str:
+    "Our word for what the service calls `refuse 5xx`, `drop` and so on."
+    if kind.endswith("4xx"):
+        return WAS_DEFERRED
+    return WAS_REFUSED if kind.endswith("5xx") or kind == "drop" else LET_THROUGH
 
 # %% ../../../nbs/cli/report/02_messages.ipynb #74b580f0
 def verdict_event(text: str) -> Event | None:
-    "A line of the verdict log."
+    "A line of the verdict log; None if it isn't one."
     try:
         told = json.loads(text)
         plugin, kind = str(told["plugin"]), str(told["verdict"])
@@ -366,27 +390,13 @@ def verdict_event(text: str) -> Event | None:
             str(told.get(name, "")) for name in ("pid", "client", "sender", "recipient")
         )
         when = datetime.fromisoformat(told["time"]).timestamp()
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        OverflowError,
-        RecursionError,
-        AttributeError,
-    ):
+    except _NOT_OURS:
         return None
-    verdict = (
-        WAS_DEFERRED
-        if kind.endswith("4xx")
-        else WAS_REFUSED
-        if kind.endswith("5xx") or kind == "drop"
-        else LET_THROUGH
-    )
-    reason = _LEFT_OUT.sub("…", str(told.get("reply", ""))[4:200]) or "by the service"
+    reply = str(told.get("reply", ""))[4:200]  # behind its code
     return Event(
-        verdict,
+        _verdict_of(kind),
         plugin,
-        reason,
+        _LEFT_OUT.sub("…", reply) or "by the service",
         client,
         sender,
         recipient,
@@ -398,50 +408,40 @@ def verdict_event(text: str) -> Event | None:
 # %% ../../../nbs/cli/report/02_messages.ipynb #9d3c7017
 # characters of a message that are looked at: no plugin of ours writes more than 1,000
 EVENT_CHARACTERS = 2048
-TELLTALES = ("pid ", "ject", "client=", "is over its limit", '"verdict": "', "warning: ", "warn: ", "tcps", "sslserver: ",
-             "hold: ", "error: ", "discard: ")  # fmt: skip
+TELLTALES = (
+    "pid ", "ject", "client=", "is over its limit", '"verdict": "', "warning: ",
+    "warn: ", "tcps", "sslserver: ", "hold: ", "error: ", "discard: ",
+)  # fmt: skip
 
 
 def may_tell(line: str) -> bool:
-    "Is it worth to take a line apart?"
-    for mark in TELLTALES:  # noqa: SIM110 - any() is slower, and this is asked of every line
+    "Is it worth taking a line apart?"
+    for mark in TELLTALES:  # noqa: SIM110 - any() is slower, and each line is asked
         if mark in line:
             return True
     return False
 
+# %% ../../../nbs/cli/report/02_messages.ipynb #5f941625
+_PLUGIN = re.compile(
+    r"(?:session (\d+): )?(?:([\w.+-]{1,64}): |: )?pid (\d{1,10}) - (.*)", re.DOTALL
+)
 
+# %% ../../../nbs/cli/report/02_messages.ipynb #e801ae81
 def event_in(
     message: str,  # without time, host and program
     program: str = "",  # as syslog names it
-) -> Event | None:  # None where it is about something else
+) -> Event | None:  # None if it is about something else
     "What a line of a log says."
     if message[:1] == "{":
         return verdict_event(message) if '"verdict": "' in message else None
     message = message[:EVENT_CHARACTERS]
     if found := _PLUGIN.match(message):
         session, plugin, pid, said = found.groups()
-        if plugin == "smtpd" and session:
-            client, _, what = said.partition(" ")
-            reason = (
-                "begin"
-                if what == "has called"
-                else "end"
-                if what.startswith("is gone")
-                else ""
-            )
-            return Event(
-                ABOUT_SESSION,
-                plugin,
-                reason,
-                client if reason else "",
-                pid=f"session {session}",
-                source="server",
-            )
-        return plugin_event(
-            plugin or program or "unnamed",
-            f"session {session}" if session else pid,
-            said,
-        )
+        if session:
+            if plugin == "smtpd":
+                return _smtpd_event(session, said)
+            pid = f"session {session}"
+        return plugin_event(plugin or program or "unnamed", pid, said)
     if program.startswith("postfix/"):
         return postfix_event(message)
     return server_event(message) or (

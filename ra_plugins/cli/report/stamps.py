@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 # %% auto #0
@@ -17,31 +18,71 @@ __all__ = ['EARLIEST', 'AHEAD', 'LogEntry', 'Stamps', 'moment']
 class LogEntry(NamedTuple):
     "What stands around a message in a log."
 
-    time: float | None  # in seconds since 1970; None where nothing says
+    time: float | None  # in seconds since 1970; None if nothing says
     host: str
     program: str
     pid: int
     message: str
 
-# %% ../../../nbs/cli/report/01_stamps.ipynb #987db5e5
+# %% ../../../nbs/cli/report/01_stamps.ipynb #f350b3df
 _TAI = re.compile(r"@([0-9a-f]{16})(?:[0-9a-f]{8})? ")
+_TAI_1970 = 2**62 + 10  # the label of the beginning of 1970
+
+# %% ../../../nbs/cli/report/01_stamps.ipynb #3b493995
 _ISO = re.compile(
     r"(\d{4}-\d\d-\d\d)[T _](\d\d:\d\d:\d\d)(?:[.,]\d{1,9})?(Z|[+-]\d\d:?\d\d)? +"
 )
+
+
+def _iso_moment(day: str, time: str, zone: str | None) -> float | None:
+    "A moment in seconds since 1970; None if there is no such day or time."
+    try:
+        return datetime.fromisoformat(f"{day}T{time}{zone or ''}").timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+# %% ../../../nbs/cli/report/01_stamps.ipynb #6c72eb64
 _BSD = re.compile(
-    r"(?:<\d{1,3}>)?(([A-Z][a-z]{2}) {1,2}(\d{1,2}) (\d\d):(\d\d):(\d\d))(?:\.\d{1,9})? "
+    r"(?:<\d{1,3}>)?"  # RFC 3164's priority, if a log keeps it
+    r"(([A-Z][a-z]{2}) {1,2}(\d{1,2}) (\d\d):(\d\d):(\d\d))(?:\.\d{1,9})? "
 )
-_HEADER = re.compile(r"(\S{0,254}[^\s:]) ([^\s:\[\]]{1,64})(?:\[(\d{1,10})\])?: ")
 # in whatever language the system speaks
 _NAMES = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec"
 _MONTHS = {_NAMES[at : at + 3]: at // 4 + 1 for at in range(0, len(_NAMES), 4)}
+
+
+def _bsd_moment(
+    latest: float,  # when the file was last changed, in seconds since 1970
+    month: str,
+    day: str,
+    *time: str,  # hour, minute, second
+) -> float | None:
+    "A moment that isn't after `latest`, but by a day at most; None if there is none."
+    next_year = datetime.fromtimestamp(latest, UTC).year + 1
+    hour, minute, second = map(int, time)
+    for year in range(next_year, next_year - 9, -1):
+        try:
+            found = datetime(year, _MONTHS[month], int(day), hour, minute, second)
+            when = found.timestamp()
+        except (KeyError, ValueError, OverflowError):
+            continue
+        if when <= latest + 86_400:
+            return when
+    return None
+
+# %% ../../../nbs/cli/report/01_stamps.ipynb #bceb97fa
+_HEADER = re.compile(r"(\S{0,254}[^\s:]) ([^\s:\[\]]{1,64})(?:\[(\d{1,10})\])?: ")
+
+# %% ../../../nbs/cli/report/01_stamps.ipynb #04a4e42e
 EARLIEST = 631_152_000  # 1990: no log of mail is older
 AHEAD = 2 * 86_400  # seconds that a clock may be ahead of ours
 
-# %% ../../../nbs/cli/report/01_stamps.ipynb #6bcd8efe
+# %% ../../../nbs/cli/report/01_stamps.ipynb #d7a67808
 class Stamps:
-    """Reads the time stamps of one file. Neighbours mostly have the same, so the last
-    of each kind is kept."""
+    """Reads the time stamps of one file.
+
+    The last one is kept, since the next is often the same.
+    """
 
     def __init__(
         self,
@@ -49,6 +90,7 @@ class Stamps:
     ):
         self.latest, self.odd = latest, 0  # stamps that no log of mail can have
         self._last: tuple[object, float | None] = ("", None)
+        self._bsd = partial(_bsd_moment, latest)
 
     def entry(
         self,
@@ -56,24 +98,18 @@ class Stamps:
     ) -> LogEntry:
         "Take a line apart."
         if line[:1] == "@" and (found := _TAI.match(line)):
-            return LogEntry(
-                self.possible(int(found[1], 16) - 2**62 - 10),
-                "",
-                "",
-                0,
-                line[found.end() :],
-            )
+            when = self.possible(int(found[1], 16) - _TAI_1970)
+            return LogEntry(when, "", "", 0, line[found.end() :])
         if found := _ISO.match(line):
-            when = self._kept((found[1], found[2], found[3]), self._iso)
+            when = self._kept((found[1], found[2], found[3]), _iso_moment)
         elif found := _BSD.match(line):
             when = self._kept(found.groups()[1:], self._bsd)
         else:
             return LogEntry(None, "", "", 0, line)
         rest = line[found.end() :]
         if head := _HEADER.match(rest):
-            return LogEntry(
-                when, head[1], head[2], int(head[3] or 0), rest[head.end() :]
-            )
+            host, program, pid = head.groups()
+            return LogEntry(when, host, program, int(pid or 0), rest[head.end() :])
         return LogEntry(when, "", "", 0, rest)
 
     def _kept(
@@ -84,64 +120,46 @@ class Stamps:
         return self._last[1]
 
     def possible(self, when: float | None) -> float | None:
+        """A time, if a log of mail can have it.
+
+        Otherwise None, and it is counted in `odd`.
+        """
         if when is None or not EARLIEST <= when <= self.latest + AHEAD:
             self.odd += 1
             return None
         return when
 
-    @staticmethod
-    def _iso(day: str, time: str, zone: str | None) -> float | None:
-        try:
-            return datetime.fromisoformat(f"{day}T{time}{zone or ''}").timestamp()
-        except (ValueError, OverflowError):
-            return None
-
-    def _bsd(self, month: str, day: str, *time: str) -> float | None:
-        next_year = datetime.fromtimestamp(self.latest, UTC).year + 1
-        for year in range(
-            next_year, next_year - 9, -1
-        ):  # 29 February may be eight years back
-            try:
-                when = datetime(
-                    year,
-                    _MONTHS[month],
-                    int(day),
-                    int(time[0]),
-                    int(time[1]),
-                    int(time[2]),
-                ).timestamp()
-            except (KeyError, ValueError, OverflowError):
-                continue
-            if when <= self.latest + 86_400:
-                return when
-        return None
-
-# %% ../../../nbs/cli/report/01_stamps.ipynb #4068e040
-_UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+# %% ../../../nbs/cli/report/01_stamps.ipynb #505614d0
+_UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}  # seconds
 
 
+def _how_long(
+    text: str,  # `90m`, `12h`, `2d`, `1w`
+) -> int | None:  # seconds
+    "How long ago; None for what says something else."
+    number, unit = text[:-1], text[-1:]
+    plain = number.isascii() and number.isdigit() and len(number) < 7
+    return int(number) * _UNITS[unit] if plain and unit in _UNITS else None
+
+# %% ../../../nbs/cli/report/01_stamps.ipynb #3667f950
 def moment(
     # `2026-11-23`, `2026-11-23T15:20`, `today`, `yesterday`, or how long ago: `90m`,
     # `12h`, `2d`, `1w`
     text: str,
     now: float,  # in seconds since 1970
 ) -> float:  # in seconds since 1970
-    "A moment as people name it, in local time; `ValueError` for what is none."
-    if (
-        text[-1:] in _UNITS
-        and text[:-1].isascii()
-        and text[:-1].isdigit()
-        and len(text) < 8
-    ):
-        return now - int(text[:-1]) * _UNITS[text[-1]]
-    midnight = datetime.fromtimestamp(now).replace(
+    "A moment as people name it, in local time; `ValueError` if it isn't one."
+    if (ago := _how_long(text)) is not None:
+        return now - ago
+    today = datetime.fromtimestamp(now).replace(
         hour=0, minute=0, second=0, microsecond=0
     )
     if text in ("today", "yesterday"):
-        return (midnight - timedelta(days=text == "yesterday")).timestamp()
+        return (today - timedelta(days=text == "yesterday")).timestamp()
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
         raise ValueError(
-            f"{text!r:.40} should be a date, 2026-11-23 or 2026-11-23T15:20, or 12h, 2d, today, yesterday"
+            f"{text!r:.40} should be a date, 2026-11-23 or 2026-11-23T15:20, "
+            "or 12h, 2d, today, yesterday"
         ) from None
