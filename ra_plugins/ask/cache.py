@@ -50,8 +50,8 @@ def absolute_name(name: str) -> dns.name.Name | None:
 
 # %% ../../nbs/ask/03_cache.ipynb #67ea60b6
 CACHE_SIZE = 32 * 2**20  # bytes
-# an answer that takes more than the cache's size by this isn't kept: it would drive out
-# too many others
+# an answer larger than the cache's size / CACHE_SHARE isn't kept: it would drive out too
+# many others
 CACHE_SHARE = 64
 # seconds that anything is kept: more has proved harmful (RFC 2308, section 5)
 TTL_LIMIT = 86_400
@@ -82,8 +82,8 @@ def _value_size(value: Any) -> int:
 
 # %% ../../nbs/ask/03_cache.ipynb #2ea279e3
 def _handed_out(answer: Records | Unanswered, ttl: int) -> Records | Unanswered:
-    """An answer for somebody of his own: with the seconds that are left, or without the
-    traceback that it had elsewhere."""
+    """A copy of an answer, to hand out: with the seconds that are left, or without the
+    traceback of a failure."""
     return (
         Records(answer, ttl, answer.exists)
         if isinstance(answer, Records)
@@ -97,7 +97,7 @@ class AnswerCache:
 
     def __init__(
         self,
-        # bytes; when they are used up, the answer goes that wasn't used for longest
+        # bytes; when they are used up, the least recently used answer goes
         size: int = CACHE_SIZE,
         clock: Callable[[], float] = time.monotonic,  # in seconds
     ):

@@ -107,7 +107,7 @@ def _without_hashes(local: str) -> str:
         return "=".join(["srs0", "#", "#", *fields[2:]])
     inner = (
         fields[3:] if not fields[2] else [fields[2][1:], *fields[3:]]
-    )  # SRS1=HASH=HOST= and what stood behind SRS0
+    )  # behind SRS1=HASH=HOST= stands an address without its SRS0
     return "=".join(["srs1", "#", fields[1], "", "#", "#", *inner[2:]])
 
 # %% ../../nbs/plugins/greylist.ipynb #6ebe1342

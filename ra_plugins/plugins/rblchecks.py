@@ -199,7 +199,7 @@ async def tallied(
 
 # %% ../../nbs/plugins/rblchecks.ipynb #82474f5f
 def blocked_reply(
-    inquiry: Inquiry,  # that was the last straw
+    inquiry: Inquiry,  # whose listing refuses the client
     reason: str,  # empty if there is none
 ) -> Disconnect:
     "What a client is told."

@@ -31,7 +31,7 @@ def counted(
     series: array[float],  # times, in order
     now: float,
     limits: Sequence[Limit],
-    more: int = 0,  # marks, beside those of the series
+    more: int = 0,  # marks that are about to be made, and count as well
 ) -> tuple[int, ...]:  # for each limit, at most `SPARE_MARKS` over what is allowed
     "Count the marks in the windows that end now."
     end = len(series) + more
@@ -56,7 +56,7 @@ def needed(
 def add(
     series: array[float],  # changed in place
     now: float,
-    weight: int,  # how many marks this one is
+    weight: int,  # as how many marks it counts
     limits: tuple[Limit, ...],
 ) -> None:
     """Put a mark at the end of its series, and drop from its beginning what no answer
@@ -72,6 +72,7 @@ def add(
     half = len(series) // 2
     if half > keep:
         del series[:-keep]
+    # a few aren't worth the moving
     elif half > 4 and series[half] <= now - seconds:
         del series[:half]
 
@@ -109,7 +110,7 @@ class Mark(NamedTuple):
     value: str  # as it is counted
     limits: tuple[Limit, ...]  # at least one
     weight: int = 1  # as how many it counts; 0 to look without marking
-    # for each limit, must it be within that to be made? Empty: it is made anyhow
+    # for each limit: leave out a mark that is over it? Empty: leave out none
     within: tuple[bool, ...] = ()
 
 # %% ../../nbs/rater/01_memory.ipynb #422bd45d
@@ -132,7 +133,7 @@ class Store(Protocol):
         """Keep each mark and, for each of its limits, count the marks in the window. It
         raises `StoreError`.
 
-        What fails for one mark alone stands in place of its counts, and that mark isn't
+        If only one mark fails, the error stands in place of its counts, and it isn't
         kept.
         """
 
@@ -156,7 +157,7 @@ class Store(Protocol):
 
     def likely(self, most: int) -> list[tuple[str, str]]:
         """Classes and values with many marks from before this process, as far as they
-        are soon found. It raises `StoreError`.
+        are quickly found. It raises `StoreError`.
         """
 
     def tidy(self) -> None:
@@ -193,7 +194,7 @@ def series_key(
     value: str,  # as it is counted
     prefix: str = "",  # of all keys
 ) -> bytes:
-    """What a series is found by elsewhere.
+    """The key by which a store outside this process finds a series.
 
     Surrogate escapes (PEP 383) become the bytes that they stand for.
     """
@@ -255,7 +256,7 @@ class Generations:
             if series is None:
                 if weight == 1 and (
                     not within or len(limits) == 1 and limits[0][0]
-                ):  # it is surely within that
+                ):  # one mark is within any limit but 0
                     self.young[value] = now
                     self.room.left -= 1
                     return (1,) * len(limits)
@@ -273,6 +274,7 @@ class Generations:
         now: float,
         within: tuple[bool, ...],
     ) -> tuple[int, ...]:
+        "Count the first mark of a value, and keep it if it may be made."
         if weight == 1 and min(limits)[0] > 0:
             self.young[value] = now
             self.room.left -= 1
@@ -307,7 +309,7 @@ class Parts:
     def take_over(self, before: Parts, now: float) -> None:
         """Go on with the values that there are.
 
-        If they are needed for longer from now on, none goes before that is over.
+        If the span is longer now, no part turns before a whole new span has passed.
         """
         self.parts = before.parts
         for part in self.parts if self.span > before.span else ():

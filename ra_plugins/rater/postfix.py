@@ -32,9 +32,9 @@ class Ledger:
 
     def __init__(self, most: int = REMEMBERED):
         self.most = most
-        # by rule, message and recipient; None: it was within
+        # by rule, message and recipient; None: it was within the limit
         self.answers: dict[int, Answer | None] = {}
-        # how many there are by now, by rule and message
+        # how many marks there are by now, by rule and message
         self.marks: dict[int, int] = {}
 
     def note(self, once: int, message: int, weight: int, answer: Answer) -> None:
@@ -51,7 +51,7 @@ class Ledger:
         self.marks.clear()
 
 # %% ../../nbs/rater/11_postfix.ipynb #d361a640
-# of a value; an address, which Postfix reads in one line, has half of that at most
+# of class and value; an address has half of that at most, a line as Postfix reads it
 VALUE_BYTES = 4_096
 
 
@@ -60,8 +60,8 @@ class Counting(NamedTuple):
 
     rule: PolicyRule
     request: Request
-    once: int  # under which it is remembered
-    message: int  # the same for the message as a whole
+    once: int  # the number by which we know message and recipient again
+    message: int  # the number by which we know the message again
 
 # %% ../../nbs/rater/11_postfix.ipynb #e7b186f8
 _ALONE = count()  # in place of the instance, for a request that has none
@@ -130,8 +130,8 @@ class PolicyDesk:
     def __init__(self, rater: Rater, policy: Policy):
         self.rater, self.policy, self.ledger = rater, policy, Ledger()
         self.told: Counter[str] = Counter()  # answers, by the action's first word
-        self.malformed = 0  # requests that weren't
-        self._said = float("-inf")  # when the log last had one of those
+        self.malformed = 0  # texts that were no requests
+        self._said = float("-inf")  # when the log last told of one
 
     def use(self, policy: Policy) -> None:
         "Go by these rules from now on."

@@ -107,7 +107,7 @@ def log_of_server(message: str) -> None:
     _write_log(octets(log_line("smtpd", os.getpid(), message) + "\n"))
 
 # %% ../../nbs/smtpd/02_server.ipynb #76983b3d
-# times 64 kB that are read of a plugin's log before its session goes on
+# how often we read 64 kB of a plugin's log before its session goes on
 LOG_ROUNDS = 100
 # bytes: of a line in the log, and of an SMTP command, which qmail-smtpd itself takes at
 # any length

@@ -57,6 +57,28 @@ __all__ = ['MATCH', 'LONG_RECORD', 'DEFAULT_EXPLANATION', 'EXPLANATION_LENGTH', 
            'follow_redirect', 'check_host', 'upcoming', 'next_lookups', 'expand_explanation', 'explanation',
            'outcome_error', 'check_identity']
 
+# %% ../../nbs/spf/07_evaluation.ipynb #d2c2005c
+async def ask_dns(
+    query: Query,
+    visit: Visit,
+    number: int,  # of the term, for the trace
+    lookup: Lookup,
+    void: bool = True,  # does an empty answer count?
+    host: bool = True,  # is it for a host, as of a and mx? For `Limits.counts`
+) -> Records:
+    "Ask DNS; `LookupFailed` for no answer, `VoidLimitExceeded` for a void too many."
+    try:
+        answer = await lookup
+    except Unanswered as error:
+        raise _unanswered(query, visit, number, lookup, error) from None
+    visit.asked.append((number, lookup, len(answer)))
+    if void and not answer and query.limits.counts(lookup.rdtype, host):
+        query.voids += 1
+        query.void_lookups.append(lookup)
+        if query.voids > query.limits.voids:
+            raise VoidLimitExceeded(visit, number, query.limits.voids, lookup)
+    return answer
+
 # %% ../../nbs/spf/07_evaluation.ipynb #dea51e9f
 def _unanswered(
     query: Query, visit: Visit, number: int, lookup: Lookup, error: Unanswered
@@ -72,28 +94,6 @@ def _unanswered(
     ):
         query.missed = DeadlinePassed(visit, number, lookup, failure)
     return LookupFailed(visit, number, lookup, failure)
-
-# %% ../../nbs/spf/07_evaluation.ipynb #d2c2005c
-async def ask_dns(
-    query: Query,
-    visit: Visit,
-    number: int,  # of the term, for the trace
-    lookup: Lookup,
-    void: bool = True,  # does an empty answer count?
-    host: bool = True,  # as `Limits.counts`
-) -> Records:
-    "Ask DNS; `LookupFailed` for no answer, `VoidLimitExceeded` for a void too many."
-    try:
-        answer = await lookup
-    except Unanswered as error:
-        raise _unanswered(query, visit, number, lookup, error) from None
-    visit.asked.append((number, lookup, len(answer)))
-    if void and not answer and query.limits.counts(lookup.rdtype, host):
-        query.voids += 1
-        query.void_lookups.append(lookup)
-        if query.voids > query.limits.voids:
-            raise VoidLimitExceeded(visit, number, query.limits.voids, lookup)
-    return answer
 
 # %% ../../nbs/spf/07_evaluation.ipynb #c4e4eb3c
 def count_term(query: Query, visit: Visit, number: int) -> None:
@@ -458,13 +458,13 @@ def outcome_error(
     return error
 
 # %% ../../nbs/spf/07_evaluation.ipynb #ac619ef7
-# DNS could be asked for a name with one of these, and no domain has one
+# characters that DNS allows in a name, and that no domain has
 NOT_IN_NAMES = frozenset("[@ ")
 
 
 async def check_identity(
     query: Query,
-    # why a fail is one, if the domain doesn't say; a macro string
+    # explains a fail if the domain doesn't; a macro string
     default: str = DEFAULT_EXPLANATION,
 ) -> Result:
     """Check a MAIL FROM or HELO identity by its domain's policy, asking `Lookup`s;

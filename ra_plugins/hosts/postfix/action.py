@@ -31,7 +31,7 @@ def refusal_action(
     refusal: Command,  # a `Refuse`, `Disconnect` or `Drop`
 ) -> str:
     """Say a refusal as an action. It raises `ValueError` for a reply that refuses
-    nothing, as only another program can have written it."""
+    nothing; only a program that isn't ours writes one."""
     if not isinstance(refusal, Reply):
         return DROPPED
     code, enhanced, said = _parts(refusal)

@@ -20,7 +20,7 @@ __all__ = ['SOCKET', 'REQUEST_LIMIT', 'SERVICE_REPLY_LIMIT', 'SILENCE', 'HEARTBE
 SOCKET = "/run/ra-plugins/socket"
 # bytes of a request's netstring; with more, a client runs the script
 REQUEST_LIMIT = 131_072
-SERVICE_REPLY_LIMIT = 1_000_000  # bytes of a reply's
+SERVICE_REPLY_LIMIT = 1_000_000  # bytes of a reply's netstring
 # seconds without a byte after which a client runs the script, and the service lets a
 # client go
 SILENCE = 5
