@@ -21,9 +21,8 @@ __all__ = ['FAILED', 'INTERRUPTED', 'exit_statuses', 'version_line', 'Fault', 's
 # exit status of a command that couldn't do its work, or whose command line makes no
 # sense
 FAILED = 3
-INTERRUPTED = (
-    130  # exit status after Control-C, as shells have it: 128 and the number of SIGINT
-)
+# exit status after Control-C, as shells have it: 128 and the number of SIGINT
+INTERRUPTED = 130
 
 # %% ../../nbs/support/05_command_line.ipynb #497a865d
 def exit_statuses(
@@ -34,7 +33,8 @@ def exit_statuses(
         **(meanings or {0: "done"}),
         FAILED: "it couldn't be done, or the command line makes no sense",
     }
-    return f"Exit status: {'; '.join(f'{status} {meaning}' for status, meaning in found.items())}."
+    said = "; ".join(f"{status} {meaning}" for status, meaning in found.items())
+    return f"Exit status: {said}."
 
 # %% ../../nbs/support/05_command_line.ipynb #d30edc33
 def version_line(
@@ -43,7 +43,8 @@ def version_line(
     "What `--version` prints."
     from ra_plugins import __version__
 
-    return f"{'' if name.startswith('ra-plugins') else f'{name} of '}ra-plugins {__version__}"
+    of = "" if name.startswith("ra-plugins") else f"{name} of "
+    return f"{of}ra-plugins {__version__}"
 
 # %% ../../nbs/support/05_command_line.ipynb #835a42b0
 class Fault(Exception):
@@ -54,15 +55,13 @@ def system_reason(error: BaseException) -> str:
     """Why the system refused, in its words: `strerror`, as errno(3) has it, or else
     what the exception says."""
     number = getattr(error, "errno", None)
-    if number and number > 0:  # asyncio has words of its own there
+    if number and number > 0:
         from posix import strerror
 
         return strerror(number)
     spoken = getattr(error, "strerror", None) or str(error)
-    return str(
-        spoken
-        or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__)
-    )
+    wordless = "timed out" if isinstance(error, TimeoutError) else type(error).__name__
+    return str(spoken or wordless)
 
 # %% ../../nbs/support/05_command_line.ipynb #0adb138b
 def trouble(error: BaseException) -> str:
@@ -121,9 +120,7 @@ def run_command(
         return failed
     except KeyboardInterrupt:
         return interrupted
-    except (
-        OSError
-    ) as error:  # nobody reads standard output any more, or the disk is full
+    except OSError as error:  # nobody reads any more, or the disk is full
         discard(1)
         if not isinstance(error, BrokenPipeError):
             print(f"{name}: can't write: {trouble(error)}", file=sys.stderr)
@@ -136,7 +133,8 @@ def command_parser(
     description: str = "",  # a sentence, for --help
     statuses: Mapping[int, str] | None = None,  # as in `exit_statuses`
 ) -> argparse.ArgumentParser:  # its subcommands' parsers do the same
-    "A parser that says what is wrong in one line, and ends the program with that status."
+    """A parser that says what is wrong in one line, and ends the program with that
+    status."""
     import argparse
 
     class Parser(argparse.ArgumentParser):

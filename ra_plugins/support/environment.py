@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # %% auto #0
-__all__ = ['LARGEST', 'FILENAME_KINDS', 'text', 'number', 'Meant', 'leading_number', 'number_as_in_c', 'timeout_seconds',
+__all__ = ['LARGEST', 'FILENAME_KINDS', 'text', 'number', 'leading_number', 'Meant', 'number_as_in_c', 'timeout_seconds',
            'yes_or_no', 'filename', 'filename_or_empty', 'ip_address', 'shown', 'Variable', 'variable', 'Environment',
            'VariableTable']
 
@@ -31,15 +31,7 @@ def number(value: str) -> int:
         raise ValueError
     return int(value)
 
-# %% ../../nbs/support/02_environment.ipynb #91e34fba
-class Meant(ValueError):
-    "Text that isn't as it should be, while one can tell what was meant."
-
-    def __init__(self, value: Any):
-        super().__init__(value)
-        self.value = value
-
-
+# %% ../../nbs/support/02_environment.ipynb #4c3d87e2
 def leading_number(
     value: str,
 ) -> int:
@@ -47,15 +39,17 @@ def leading_number(
     there is none."""
     text = value.lstrip(" \t\n\v\f\r")
     sign, text = (text[:1], text[1:]) if text[:1] in ("+", "-") else ("", text)
-    digits = text[
-        : next(
-            (place for place, char in enumerate(text) if char not in "0123456789"),
-            len(text),
-        )
-    ]
-    return int(
-        sign + (digits.lstrip("0")[:20] or digits[:1])
-    )  # 20 digits are more than anybody counts
+    digits = text[: len(text) - len(text.lstrip("0123456789"))]
+    # 20 digits are more than anybody counts
+    return int(sign + (digits.lstrip("0")[:20] or digits[:1]))
+
+# %% ../../nbs/support/02_environment.ipynb #91e34fba
+class Meant(ValueError):
+    "Text that isn't as it should be, while one can tell what was meant."
+
+    def __init__(self, value: Any):
+        super().__init__(value)
+        self.value = value
 
 
 def number_as_in_c(value: str) -> int:
@@ -111,44 +105,42 @@ def shown(
     "A value in a log line, a table or the help."
     if value is None:
         return "not set"
-    if (
-        isinstance(value, str)
-        and value
-        and not (value[-1].isalnum() and value == value.strip())
-    ):
-        return f'"{value}"'
+    if isinstance(value, str) and value:
+        plain = value[-1].isalnum() and value == value.strip()
+        return value if plain else f'"{value}"'
     return str(int(value)) if isinstance(value, bool) else str(value) or "empty"
 
 # %% ../../nbs/support/02_environment.ipynb #94526c8a
 _NAME_LIMIT = 100  # characters; a command that sets a variable takes no more
 
 
-def _checked_declaration(name: object, kind: object, meaning: object) -> None:
-    "`ValueError` for what can't be a variable."
-    if not (
-        isinstance(name, str)
-        and name.isascii()
-        and name.isidentifier()
-        and len(name) <= _NAME_LIMIT
-    ):
-        raise ValueError(f"no name for an environment variable: {name!r:.60}")
-    if not hasattr(kind, "__code__"):
-        raise ValueError(
-            f"the kind of {name} should be a function from text to value, not {kind!r:.60}"
-        )
-    if not _is_line(kind.__doc__):
-        raise ValueError(
-            f"the kind of {name} needs a docstring of one line, which completes 'should be …'"
-        )
-    if meaning != "" and not _is_line(meaning):
-        raise ValueError(
-            f"the meaning of {name} should be a line of text, not {meaning!r:.60}"
-        )
+def _is_name(text: object) -> bool:
+    "Can a shell set a variable of this name?"
+    if not (isinstance(text, str) and text.isascii() and text.isidentifier()):
+        return False
+    return len(text) <= _NAME_LIMIT
 
 
 def _is_line(text: object) -> bool:
     "Is this a text of one line, and not an empty one?"
     return isinstance(text, str) and text.isprintable() and bool(text.strip())
+
+
+def _checked_declaration(name: object, kind: object, meaning: object) -> None:
+    "`ValueError` for what can't be a variable."
+    wrong = ""
+    if not _is_name(name):
+        wrong = f"no name for an environment variable: {name!r:.60}"
+    elif not hasattr(kind, "__code__"):
+        about = f"should be a function from text to value, not {kind!r:.60}"
+        wrong = f"the kind of {name} {about}"
+    elif not _is_line(kind.__doc__):
+        about = "needs a docstring of one line, which completes 'should be …'"
+        wrong = f"the kind of {name} {about}"
+    elif meaning != "" and not _is_line(meaning):
+        wrong = f"the meaning of {name} should be a line of text, not {meaning!r:.60}"
+    if wrong:
+        raise ValueError(wrong)
 
 # %% ../../nbs/support/02_environment.ipynb #4bc1999c
 class Variable:
@@ -179,21 +171,20 @@ class Variable:
             return self.kind(value)
         except ValueError as error:
             taken = error.value if isinstance(error, Meant) else self.default
-            view.log(
-                f"{self.name}={value:.60} should be {self.kind.__doc__}; taken as {shown(taken)}"
-            )
+            wrong = f"{self.name}={value:.60} should be {self.kind.__doc__}"
+            view.log(f"{wrong}; taken as {shown(taken)}")
             return taken
 
 # %% ../../nbs/support/02_environment.ipynb #81e06e4f
 def variable(
     name: str,  # in the environment
-    kind: Callable[
-        [str], Any
-    ],  # how its text is read: a function with a docstring of one line
+    # how its text is read: a function with a docstring of one line
+    kind: Callable[[str], Any],
     default: Any,  # the value where it isn't set, or where its text makes no sense
     meaning: str,  # a sentence, for the tables and the help
 ) -> Any:  # to a type checker, the value; the annotation beside it says of which type
-    "Declare a variable, in the body of a class that derives from `Environment`; `ValueError` for what can't be one."
+    """Declare a variable, in the body of a class that derives from `Environment`;
+    `ValueError` for what can't be one."""
     return Variable(name, kind, default, meaning)
 
 # %% ../../nbs/support/02_environment.ipynb #776709dc
@@ -204,9 +195,8 @@ class Environment:
     def __init__(
         self,
         environ: Mapping[str, str],  # undecodable bytes as surrogate escapes (PEP 383)
-        log: Callable[
-            [str], None
-        ] = print,  # takes a message about text that makes no sense
+        # takes a message about text that makes no sense
+        log: Callable[[str], None] = print,
     ):
         self.environ, self.log = environ, log
 
@@ -240,7 +230,10 @@ class VariableTable:
 
     def __str__(self) -> str:
         return "\n".join(
-            f"  {each.name}\n      {each.meaning}\n      Value: {each.kind.__doc__}\n      Default: {shown(each.default)}"
+            f"  {each.name}\n"
+            f"      {each.meaning}\n"
+            f"      Value: {each.kind.__doc__}\n"
+            f"      Default: {shown(each.default)}"
             for each in self.variables
         )
 

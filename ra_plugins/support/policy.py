@@ -34,72 +34,91 @@ def _attribute(line: bytes) -> tuple[str, str]:
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
+# %% ../../nbs/support/11_policy.ipynb #9b9245ca
+class _Lines:
+    "Bytes that are cut into lines."
+
+    def __init__(self) -> None:
+        self.rest = bytearray()  # an unfinished line
+        self.searched = 0  # bytes of it in which there is no line feed
+
+    def fed(self, data: bytes) -> list[bytes]:
+        "The lines that are complete with these bytes, without their line feeds."
+        self.rest += data
+        lines, begin = [], 0
+        while (end := self.rest.find(b"\n", max(begin, self.searched))) != -1:
+            lines.append(bytes(self.rest[begin:end]))
+            begin = end + 1
+        del self.rest[:begin]
+        self.searched = len(self.rest)
+        return lines
+
+# %% ../../nbs/support/11_policy.ipynb #ca58e55d
+class _Request:
+    "The attributes of a request that isn't complete yet."
+
+    def __init__(self) -> None:
+        self.attributes: dict[str, str] = {}
+        self.size = 0  # bytes
+
+    def check_room(self, more: int) -> None:
+        "Raise `PolicyError` if so many bytes more are too many."
+        if self.size + more > POLICY_BYTES:
+            raise PolicyError(f"a request has over {POLICY_BYTES:,} bytes")
+
+    def is_complete_with(self, line: bytes) -> bool:
+        "Add a line. It raises `PolicyError`."
+        self.check_room(len(line) + 1)
+        self.size += len(line) + 1
+        if not line:
+            if not self.attributes:
+                raise PolicyError("a request has no attributes")
+            return True
+        name, value = _attribute(line)
+        if name in self.attributes:
+            raise PolicyError(f"an attribute is there twice: {name[:_SHOWN]!a}")
+        if len(self.attributes) == POLICY_ATTRIBUTES:
+            raise PolicyError(f"a request has over {POLICY_ATTRIBUTES} attributes")
+        self.attributes[name] = value
+        return False
+
 # %% ../../nbs/support/11_policy.ipynb #82ed37d0
 class PolicyRequests:
     "The requests that come over one connection."
 
     def __init__(self) -> None:
-        self._bytes = bytearray()  # an unfinished line
-        self._searched = 0  # bytes of it in which there is no line feed
-        self._size = 0  # bytes of the request before that line
-        self._attributes: dict[str, str] = {}
+        self._lines, self._request = _Lines(), _Request()
         self._error: PolicyError | None = None
 
     def feed(
         self,
         data: bytes,  # as it arrived; may end anywhere
-    ) -> list[
-        dict[str, str]
-    ]:  # what is complete now: values by name, in the order in which they were sent
-        "Requests from the next bytes. `PolicyError` for what Postfix can't have sent, and from then on for everything."
+        # what is complete now: values by name, in the order in which they were sent
+    ) -> list[dict[str, str]]:
+        """Requests from the next bytes. `PolicyError` for what Postfix can't have sent,
+        and from then on for everything."""
         found: list[dict[str, str]] = []
         if self._error is None:
             try:
                 self._read(data, found)
             except PolicyError as error:
                 self._error = error
-                self._bytes.clear()
-                self._attributes = {}
+                self._lines, self._request = _Lines(), _Request()
         if self._error is not None and not found:
             raise self._error
         return found
 
     def _read(self, data: bytes, found: list[dict[str, str]]) -> None:
-        self._bytes += data
-        begin = 0
-        try:
-            while (end := self._bytes.find(b"\n", max(begin, self._searched))) != -1:
-                self._line(bytes(self._bytes[begin:end]), found)
-                begin = end + 1
-            self._sized(len(self._bytes) - begin)
-        finally:
-            del self._bytes[:begin]
-            self._searched = len(self._bytes)
-
-    def _line(self, line: bytes, found: list[dict[str, str]]) -> None:
-        self._sized(len(line) + 1)
-        self._size += len(line) + 1
-        if line:
-            name, value = _attribute(line)
-            if name in self._attributes:
-                raise PolicyError(f"an attribute is there twice: {name[:_SHOWN]!a}")
-            if len(self._attributes) == POLICY_ATTRIBUTES:
-                raise PolicyError(f"a request has over {POLICY_ATTRIBUTES} attributes")
-            self._attributes[name] = value
-        elif not self._attributes:
-            raise PolicyError("a request has no attributes")
-        else:
-            found.append(self._attributes)
-            self._attributes, self._size = {}, 0
-
-    def _sized(self, more: int) -> None:
-        if self._size + more > POLICY_BYTES:
-            raise PolicyError(f"a request has over {POLICY_BYTES:,} bytes")
+        for line in self._lines.fed(data):
+            if self._request.is_complete_with(line):
+                found.append(self._request.attributes)
+                self._request = _Request()
+        self._request.check_room(len(self._lines.rest))
 
     @property
     def begun(self) -> bool:
         "Is there a part of a request that isn't complete?"
-        return bool(self._bytes or self._attributes)
+        return bool(self._lines.rest or self._request.attributes)
 
 # %% ../../nbs/support/11_policy.ipynb #859c8da5
 POLICY_ACTION_BYTES = 2_000  # of an action; the rest is cut off
