@@ -280,6 +280,16 @@ def test_the_opening_of_a_page_ends_where_its_parts_begin(cells: list[str], foun
     assert stage.Page(stage.NOTEBOOKS / "plugins" / "a.ipynb", notebook).parts == found
 
 
+def test_what_a_hidden_cell_defines_for_one_in_sight_is_shown() -> None:
+    "And what only tests use isn't."
+    cells = [
+        mk_cell(text)
+        for text in ("#| hide\ndef say(x): ...", "say(1)", "#| hide\ndef checked(x): ...", "#| hide\nassert checked(1)")
+    ]
+    stage.mark_setup(cells)
+    assert [cell.metadata.get("setup") for cell in cells] == [True, None, False, False]
+
+
 def test_no_heading_hides_in_an_opening() -> None:
     "It would stand in front of what an administrator is told, and what is below it belongs behind."
     for path in sorted((stage.NOTEBOOKS / "plugins").glob("*.ipynb")):

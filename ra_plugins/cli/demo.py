@@ -93,12 +93,10 @@ class Overheard(smtplib.SMTP):
 
     def putcmd(self, cmd: str, args: str = "") -> None:
         "Say a command."
-        keyword, colon, path = args.partition(
-            ":<"
-        )  # smtplib writes FROM and TO in one case or the other
-        self.show(
-            f"C: {cmd.upper()} {keyword.upper() if colon else args}{colon}{path}".rstrip()
-        )
+        # smtplib writes FROM and TO in one case or the other
+        keyword, colon, path = args.partition(":<")
+        said = f"{keyword.upper() if colon else args}{colon}{path}"
+        self.show(f"C: {cmd.upper()} {said}".rstrip())
         super().putcmd(cmd, args)
 
     def getreply(self) -> tuple[int, bytes]:
@@ -177,7 +175,8 @@ async def demonstrate(
         server = await start_server(demonstration_setup(control, log))
         try:
             for conversation in (alias, guesser, overloaded, impatient):
-                show(f"\n--- {conversation.__doc__}\n")
+                title = " ".join((conversation.__doc__ or "").split())
+                show(f"\n--- {title}\n")
                 await held(conversation, server, control, show)
             verdicts = (await service.counts()).verdicts
             show("\n--- What the service has decided\n")

@@ -116,7 +116,7 @@ def _lead_over(
         _replace(path, line + script.partition(b"\n")[2])
 
 # %% ../../nbs/cli/01_install.ipynb #d174865b
-OPEN_SECONDS = 1  # for Python to open a script that it has been started with
+_OPEN_SECONDS = 1  # for Python to open a script that it has been started with
 
 
 def _bridge(
@@ -133,7 +133,7 @@ def _bridge(
     os.chmod(place, 0o755)
     for path, text in scripts.items():
         _lead_over(path, text, place, program)
-    sleep(OPEN_SECONDS)
+    sleep(_OPEN_SECONDS)
     return place
 
 
@@ -151,7 +151,7 @@ def _put_clients(folder: str, paths: Sequence[str], program: bytes) -> None:
     for path in paths:
         _replace(path, program)
     if bridge:
-        sleep(OPEN_SECONDS)  # for who is on the bridge
+        sleep(_OPEN_SECONDS)  # for who is on the bridge
         shutil.rmtree(bridge)
 
 # %% ../../nbs/cli/01_install.ipynb #887797b3
@@ -212,7 +212,7 @@ def _remove_spare(
     names = os.listdir(scripts) if os.path.isdir(scripts) else []
     paths = [os.path.join(scripts, name) for name in names if name not in left]
     if spare := [path for path in paths if is_installed(path)]:
-        sleep(OPEN_SECONDS)
+        sleep(_OPEN_SECONDS)
     for path in spare:
         os.unlink(path)
     if os.path.isdir(scripts) and not os.listdir(scripts):

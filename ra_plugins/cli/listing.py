@@ -16,17 +16,21 @@ from ra_plugins.support.environment import FILENAME_KINDS, Environment, Variable
 from ra_plugins.support.extras import error_said
 from ra_plugins.support.log import printable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ra_plugins.ask.question import Question
+
 # %% auto #0
 __all__ = ['runs_at', 'summary', 'questions_asked', 'commands_answered', 'answerer_settings', 'page', 'listing', 'Said', 'chosen']
 
 # %% ../../nbs/cli/00_listing.ipynb #93c1cddb
 def runs_at(plugin: Plugin) -> str:
     "At which SMTP commands it is meant to run."
-    return (
-        "any"
-        if set(plugin.stages) == set(STAGES)
-        else "/".join(stage for stage in STAGES if stage in plugin.stages)
-    )
+    if set(plugin.stages) == set(STAGES):
+        return "any"
+    return "/".join(stage for stage in STAGES if stage in plugin.stages)
 
 # %% ../../nbs/cli/00_listing.ipynb #1bf410cc
 def _sections(plugin: Plugin) -> str:
@@ -57,79 +61,69 @@ def commands_answered(plugin: Plugin) -> str:
     "What a plugin may answer."
     if plugin.answers is None:
         return "any command"
-    return (
-        ", ".join(kind.__name__ for kind in plugin.answers) or "nothing: it only logs"
-    )
+    names = ", ".join(kind.__name__ for kind in plugin.answers)
+    return names or "nothing: it only logs"
 
-# %% ../../nbs/cli/00_listing.ipynb #4e8d7822
+# %% ../../nbs/cli/00_listing.ipynb #088e88ea
+def _answerer_of(kind: type[Question[Any]]) -> str:
+    "Who answers a kind of question, as `package.module:Class`; empty for nobody."
+    names = (vars(each).get("answerer") for each in kind.__mro__)
+    return next((name for name in names if name), "")
+
+# %% ../../nbs/cli/00_listing.ipynb #7e233e38
 def answerer_settings(
     plugin: Plugin,
-    log: Callable[
-        [str], None
-    ],  # takes a message about an answerer that can't be imported
+    # takes a message about an answerer that can't be imported
+    log: Callable[[str], None],
 ) -> dict[str, type[Environment]]:  # by the names of the questions
     "The settings of those who answer what a plugin asks, if they have any."
     found: dict[str, type[Environment]] = {}
     for kind in plugin.asks:
-        name = next(
-            (
-                vars(each)["answerer"]
-                for each in kind.__mro__
-                if vars(each).get("answerer")
-            ),
-            "",
-        )
+        name = _answerer_of(kind)
         try:
             settings = load(name).settings_class if name else Environment
-            if (
-                settings.variables() and settings not in found.values()
-            ):  # one may answer several kinds
+            if settings.variables() and settings not in found.values():
                 found[kind.__name__] = settings
         except (Exception, SystemExit, GeneratorExit) as error:
             log(f"who answers {kind.__name__} can't be loaded: {error_said(error)}")
     return found
 
+# %% ../../nbs/cli/00_listing.ipynb #4b4f7561
+_PLACE = "as variables in the environment of qmail-smtpd"
+_ANSWERER_PLACE = "in the same place, and with a service in its own settings"
+_KEPT = "What it keeps from command to command, and nobody else should set:"
+
+
+def _declared(
+    plugin: Plugin, log: Callable[[str], None]
+) -> list[tuple[str, type[Environment]]]:
+    "All that a plugin declares of variables, with headings."
+    answerers = [
+        (f"Settings of who answers {kind}, {_ANSWERER_PLACE}:", settings)
+        for kind, settings in answerer_settings(plugin, log).items()
+    ]
+    own = f"Settings, {_PLACE}:", plugin.settings
+    return [own, *answerers, (_KEPT, plugin.state)]
+
 # %% ../../nbs/cli/00_listing.ipynb #0cafc510
 def _tables(plugin: Plugin, log: Callable[[str], None]) -> list[str]:
     "All that can be set, and what the plugin sets itself."
-    tables = [
-        ("Settings, as variables in the environment of qmail-smtpd:", plugin.settings)
-    ]
-    for kind, settings in answerer_settings(plugin, log).items():
-        tables.append(
-            (
-                f"Settings of who answers {kind}, in the same place, and with a service in its own settings:",
-                settings,
-            )
-        )
-    tables.append(
-        (
-            "What it keeps from command to command, and nobody else should set:",
-            plugin.state,
-        )
-    )
     given = [
         f"{heading}\n\n{VariableTable(each)}"
-        for heading, each in tables
+        for heading, each in _declared(plugin, log)
         if each.variables()
     ]
-    if files := [
-        each.name for each in plugin.settings.variables() if each.kind in FILENAME_KINDS
-    ]:
+    settings = plugin.settings.variables()
+    if files := [each.name for each in settings if each.kind in FILENAME_KINDS]:
         given.append(
-            f"A service reads files among the control files alone: {', '.join(files)} can't name others there."
+            "A service reads files among the control files alone: "
+            f"{', '.join(files)} can't name others there."
         )
     return given or ["It has no settings."]
 
-# %% ../../nbs/cli/00_listing.ipynb #813c96b5
-def page(
-    plugin: Plugin,
-    origin: str = OURS,  # where it comes from, as in `Catalogue.origins`
-    log: Callable[
-        [str], None
-    ] = to_stderr,  # takes a message about an answerer that can't be imported
-) -> str:
-    "What an administrator has to know about a plugin, as plain text."
+# %% ../../nbs/cli/00_listing.ipynb #62cbdc09
+def _facts(plugin: Plugin, origin: str) -> str:
+    "Where a plugin comes from, where it runs, what it asks and answers."
     facts = [
         ("Comes with", [printable(origin)]),
         ("Runs at", [runs_at(plugin)]),
@@ -137,40 +131,51 @@ def page(
         ("Answers", [commands_answered(plugin)]),
         ("Takes", [f"at most {plugin.seconds:g} seconds"]),
     ]
-    table = "\n".join(
-        f"  {name:12}{f'{chr(10)}{14 * chr(32)}'.join(lines)}" for name, lines in facts
-    )
+    below = "\n" + 14 * " "
+    return "\n".join(f"  {name:12}{below.join(lines)}" for name, lines in facts)
+
+# %% ../../nbs/cli/00_listing.ipynb #813c96b5
+def page(
+    plugin: Plugin,
+    origin: str = OURS,  # where it comes from, as in `Catalogue.origins`
+    # takes a message about an answerer that can't be imported
+    log: Callable[[str], None] = to_stderr,
+) -> str:
+    "What an administrator has to know about a plugin, as plain text."
     title = f"{plugin.name}: {(plugin.__doc__ or '').strip()}"
-    text = "\n\n".join(
-        part.rstrip()
-        for part in (title, table, _sections(plugin), *_tables(plugin, log))
-    )
+    facts, where = _facts(plugin, origin), _sections(plugin)
+    parts = title, facts, where, *_tables(plugin, log)
+    text = "\n\n".join(part.rstrip() for part in parts)
     return "\n".join(printable(line) for line in text.split("\n"))
 
 # %% ../../nbs/cli/00_listing.ipynb #7db8d562
 def listing(found: Catalogue) -> str:
     """A line for each plugin: its name, where it runs, where it comes from if they
     aren't all ours, what it does."""
-    rows = [
-        (name, runs_at(each), printable(found.origins[name]), summary(each))
-        for name, each in found.items()
-    ]
-    if set(found.origins.values()) <= {OURS}:
-        rows = [(name, where, "", line) for name, where, _, line in rows]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
-    return "\n".join(
-        "  ".join(
-            [
-                *(
-                    f"{cell:{width}}"
-                    for cell, width in zip(row, widths, strict=False)
-                    if width
-                ),
-                row[-1],
-            ]
-        )
-        for row in rows
+    foreign = not set(found.origins.values()) <= {OURS}
+    return _in_columns(
+        [
+            (
+                name,
+                runs_at(each),
+                printable(found.origins[name]) if foreign else "",
+                summary(each),
+            )
+            for name, each in found.items()
+        ]
     )
+
+
+def _in_columns(rows: list[tuple[str, ...]]) -> str:
+    "Rows as text. A column is as wide as it needs to be, and an empty one is left out."
+    columns = list(zip(*rows, strict=True))[:-1]
+    widths = [max(map(len, column)) for column in columns]
+    lines = []
+    for *row, last in rows:
+        cells = zip(row, widths, strict=True)
+        shown = [f"{cell:{width}}" for cell, width in cells if width]
+        lines.append("  ".join([*shown, last]))
+    return "\n".join(lines)
 
 # %% ../../nbs/cli/00_listing.ipynb #15e66609
 class Said:

@@ -50,8 +50,8 @@ class Finding(NamedTuple):
 
 # %% ../../nbs/cli/05_rblchecks.ipynb #b69c7331
 def _judged(
-    listed: Any,  # the answer about whom it always lists
-    everybody: Any,  # that about whom it never lists
+    listed: Any,  # the answer about the entry that it should have
+    everybody: Any,  # the one about the entry that it should never have
     blocklist: Blocklist,
     kind: str,  # of `TEST_POINTS`
 ) -> tuple[bool, str]:  # is that all right, and what is said of it
@@ -93,8 +93,8 @@ def lists_to_try(
     settings: RblchecksSettings,
     named: Sequence[str],  # on the command line
     keys: dict[str, str],  # by the lists' names
-) -> list[tuple[Blocklist, str]]:  # each with whom to ask it about
-    "Which lists are asked about whom; `Fault` for what is no list, or if there are none."
+) -> list[tuple[Blocklist, str]]:  # each with the kind to ask it about
+    "What to ask of which lists; `Fault` for what is no list, or if there are none."
     on_line = blocklists(":".join(named)) if named else ()
     for fault in getattr(on_line, "faults", ()):
         raise Fault(f"of the lists on the command line, {fault}")

@@ -45,9 +45,9 @@ def _check_known(what: str, given: tuple[object, ...], known: tuple[str, ...]) -
 
 # %% ../../nbs/spp/02_plugin.ipynb #aa0fa0d6
 # in a code object's `co_flags`, for which `inspect` has names
-VARIADIC_KEYWORDS = 0x08  # it takes `**options`
-VARIADIC = 0x04 | VARIADIC_KEYWORDS  # that, or `*arguments`
-GENERATOR = 0x20 | 0x200  # it yields: a generator, asynchronous or not
+_VARIADIC_KEYWORDS = 0x08  # it takes `**options`
+_VARIADIC = 0x04 | _VARIADIC_KEYWORDS  # that, or `*arguments`
+_GENERATOR = 0x20 | 0x200  # it yields: a generator, asynchronous or not
 
 
 def _argument_names(code: Any) -> tuple[str, ...]:
@@ -56,17 +56,17 @@ def _argument_names(code: Any) -> tuple[str, ...]:
     return names[: code.co_argcount + code.co_kwonlyargcount]
 
 # %% ../../nbs/spp/02_plugin.ipynb #7e97cc56
-LAYERS_LIMIT = 100  # decorators around a decision
+_LAYERS_LIMIT = 100  # decorators around a decision
 
 
 def _layers(decision: object) -> list[Any]:  # the outermost first
     "A function and those that it wraps. `ValueError` if that doesn't end."
     layers: list[Any] = [decision]
-    while hasattr(layers[-1], "__wrapped__") and len(layers) <= LAYERS_LIMIT:
+    while hasattr(layers[-1], "__wrapped__") and len(layers) <= _LAYERS_LIMIT:
         layers.append(layers[-1].__wrapped__)
-    if len(layers) > LAYERS_LIMIT:
+    if len(layers) > _LAYERS_LIMIT:
         raise ValueError(
-            f"{_called(decision)} is wrapped over {LAYERS_LIMIT} times, or in itself"
+            f"{_called(decision)} is wrapped over {_LAYERS_LIMIT} times, or in itself"
         )
     return layers
 
@@ -82,7 +82,7 @@ def _check_layers(layers: list[Any]) -> None:
         if not hasattr(each, "__code__"):
             without = " as long as it is decorated" if each is not layers[-1] else ""
             raise ValueError(f"a decision is a function, and {name} isn't one{without}")
-        if each.__code__.co_flags & GENERATOR:
+        if each.__code__.co_flags & _GENERATOR:
             raise ValueError(
                 f"{name} yields; a decision returns its answer, and awaits what it asks"
             )
@@ -91,7 +91,7 @@ def _check_layers(layers: list[Any]) -> None:
 def _not_taken(function: Any, names: tuple[str, ...]) -> list[str]:
     "Which of these arguments a function doesn't take by name."
     code = function.__code__
-    if code.co_flags & VARIADIC_KEYWORDS:
+    if code.co_flags & _VARIADIC_KEYWORDS:
         return []
     by_name = _argument_names(code)[code.co_posonlyargcount :]
     return [each for each in names if each not in by_name]
@@ -132,7 +132,7 @@ def _arguments(decision: object) -> tuple[str, ...]:
     layers = _layers(decision)
     _check_layers(layers)
     name, code = layers[-1].__name__, layers[-1].__code__
-    if code.co_flags & VARIADIC or code.co_posonlyargcount:
+    if code.co_flags & _VARIADIC or code.co_posonlyargcount:
         raise ValueError(
             f"{name:.60} should name what it takes: any of {', '.join(ARGUMENTS)}"
         )
