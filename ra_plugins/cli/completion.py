@@ -19,6 +19,13 @@ from ra_plugins.support.command_line import command_parser, run_command
 # %% auto #0
 __all__ = ['PLACES', 'whole_parser', 'completion', 'completions', 'stored_completion', 'completion_parser', 'main']
 
+# %% ../../nbs/cli/14_completion.ipynb #153fce53
+def _hang(group: Any, name: str, parser: argparse.ArgumentParser, meaning: str) -> None:
+    "Put a parser below a name."
+    group.add_parser(name, help=meaning or parser.description)
+    parser.description = meaning or parser.description
+    group.choices[name] = parser
+
 # %% ../../nbs/cli/14_completion.ipynb #84d9ac1e
 def whole_parser() -> argparse.ArgumentParser:
     "The parser of `ra-plugins` with those of all its commands."
@@ -29,38 +36,37 @@ def whole_parser() -> argparse.ArgumentParser:
     meanings = commands_below(parser_of("ra-plugins"))
     for whole in sorted(name for name in parsers if " " in name):
         words = tuple(whole.split()[1:])
-        meaning = meanings.get(words[0], "")
-        if len(words) == 2 and words[:1] not in groups:
-            groups[words[:1]] = (
-                groups[()].add_parser(words[0], help=meaning).add_subparsers()
-            )
+        meaning, above = meanings.get(words[0], ""), words[:1]
+        if len(words) == 2 and above not in groups:
+            below = groups[()].add_parser(words[0], help=meaning)
+            groups[above] = below.add_subparsers()
         _hang(groups[words[:-1]], words[-1], parsers[whole], meaning)
     return top
 
+# %% ../../nbs/cli/14_completion.ipynb #0a07dc46
+_DAEMONS = ["rater", "service"]
+_FOR_FILES = ("FILE", "DIR", "PATH", "SOCKET")  # words for a value
 
-def _hang(group: Any, name: str, parser: argparse.ArgumentParser, meaning: str) -> None:
-    "Put a parser below a name."
-    group.add_parser(name, help=meaning or parser.description)
-    parser.description = meaning or parser.description
-    group.choices[name] = parser
 
-# %% ../../nbs/cli/14_completion.ipynb #fea1315a
-def _suggest(parser: argparse.ArgumentParser) -> None:
+def _suggest(parser: argparse.ArgumentParser, names: list[str]) -> None:
     "Say what the arguments of a command, and of those below it, may be."
     from shtab import DIRECTORY, FILE
 
-    found = catalogue()
-    names = [name for name, origin in found.origins.items() if origin == OURS]
     for each in parser._actions:
         if isinstance(each, argparse._SubParsersAction):
             for below in each.choices.values():
-                _suggest(below)
-        elif each.metavar in ("FILE", "DIR", "PATH", "SOCKET"):
-            each.complete = DIRECTORY if each.metavar == "DIR" else FILE  # type: ignore[attr-defined]
-        elif each.dest == "names":
-            each.choices = names
-        elif each.dest == "daemons":
-            each.choices = ["rater", "service"]
+                _suggest(below, names)
+        elif each.metavar in _FOR_FILES:
+            kind = DIRECTORY if each.metavar == "DIR" else FILE
+            each.complete = kind  # type: ignore[attr-defined]
+        elif each.dest in ("names", "daemons"):
+            each.choices = names if each.dest == "names" else _DAEMONS
+
+
+def _our_plugins() -> list[str]:
+    "The names that may stand where a plugin is meant."
+    found = catalogue()
+    return [name for name, origin in found.origins.items() if origin == OURS]
 
 # %% ../../nbs/cli/14_completion.ipynb #274204b7
 PLACES = {
@@ -79,36 +85,34 @@ def completion(
 
     parser = whole_parser() if program == "ra-plugins" else parser_of(program)
     parser.prog = program
-    _suggest(parser)
+    _suggest(parser, _our_plugins())
     return shtab.complete(parser, shell)
 
+# %% ../../nbs/cli/14_completion.ipynb #e025c41e
+_TYPED = [program for program in PROGRAMS if program != "rcptcheck"]
 
+# %% ../../nbs/cli/14_completion.ipynb #e06f7b76
 def completions() -> dict[str, str]:  # scripts by their path below share/
-    "The scripts of all programs that somebody types, for the shells that this shtab knows (fish: from 1.8 on)."
+    """The scripts of all programs that somebody types.
+
+    They are for the shells that this shtab knows: fish from 1.8 on.
+    """
     from shtab import SUPPORTED_SHELLS
 
-    shells = {
-        shell: place for shell, place in PLACES.items() if shell in SUPPORTED_SHELLS
-    }
-    typed = [
-        program for program in PROGRAMS if program != "rcptcheck"
-    ]  # qmail-smtpd runs that
     return {
         place.format(program): completion(shell, program)
-        for shell, place in shells.items()
-        for program in typed
+        for shell, place in PLACES.items()
+        if shell in SUPPORTED_SHELLS
+        for program in _TYPED
     }
 
 # %% ../../nbs/cli/14_completion.ipynb #c3c76e6a
 def stored_completion(shell: str, program: str) -> str:
-    """The script as it was installed, or else as shtab writes it, the extra
-    `[completion]`."""
+    "The script as it was installed, or else as shtab writes it."
     from sysconfig import get_path
 
-    name, beside = (
-        PLACES[shell].format(program),
-        os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0]))),
-    )
+    name = PLACES[shell].format(program)
+    beside = os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))
     for folder in (beside, get_path("data")):
         path = os.path.join(folder, "share", name)
         if os.path.isfile(path):
@@ -116,7 +120,7 @@ def stored_completion(shell: str, program: str) -> str:
                 return file.read()
     return completion(shell, program)
 
-
+# %% ../../nbs/cli/14_completion.ipynb #dd776e0f
 def completion_parser() -> argparse.ArgumentParser:
     "The command line of `ra-plugins completion`."
     parser = command_parser(
@@ -124,12 +128,11 @@ def completion_parser() -> argparse.ArgumentParser:
         description="Print the script by which a shell completes what one types.",
     )
     parser.add_argument("shell", choices=list(PLACES), help="for which shell")
-    programs = [name for name in PROGRAMS if name != "rcptcheck"]
     parser.add_argument(
         "program",
         nargs="?",
         default="ra-plugins",
-        choices=programs,
+        choices=_TYPED,
         help="for which program (%(default)s)",
     )
     return parser
@@ -142,7 +145,6 @@ def _print(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run the command; returns its exit status."
-    options = completion_parser().parse_args(
-        sys.argv[1:] if arguments is None else arguments
-    )
+    line = sys.argv[1:] if arguments is None else arguments
+    options = completion_parser().parse_args(line)
     return run_command("ra-plugins completion", partial(_print, options))

@@ -14,49 +14,55 @@ from ra_plugins.support.extras import absent, installing
 # %% auto #0
 __all__ = ['extra_for', 'extras_lacking']
 
-# %% ../../nbs/cli/12_extras.ipynb #f773353a
-_BY_NAME = {
+# %% ../../nbs/cli/12_extras.ipynb #e31497ad
+_BY_NAME = {  # modules of plugins
     "ra_plugins.plugins.spfchecks": "spf",
     "ra_plugins.plugins.rcptcheckscdb": "cdb",
-}  # modules
-_BY_ANSWERER = {
+}
+_BY_ANSWERER = {  # modules of answerers; the first that fits
     "ra_plugins.ask.callout": "checkback",
     "ra_plugins.ask.resolver": "dns",
-}  # the first that fits
+}
 
 
 def extra_for(
     plugin: Plugin,
-) -> str:  # a word of [brackets]; nothing if it runs on Python alone
+) -> str:  # a word of [brackets]; empty if it runs on Python alone
     "The extra that a plugin takes."
     if plugin.__module__ in _BY_NAME:
         return _BY_NAME[plugin.__module__]
-    named = [
+    answering = {
         str(vars(each).get("answerer", "")).partition(":")[0]
         for kind in plugin.asks
         for each in kind.__mro__
-    ]
-    return next(
-        (extra for module, extra in _BY_ANSWERER.items() if module in named), ""
-    )
+    }
+    fitting = (extra for module, extra in _BY_ANSWERER.items() if module in answering)
+    return next(fitting, "")
 
-# %% ../../nbs/cli/12_extras.ipynb #5cb48bd3
-_DATABASES = ("morercpthosts.cdb", "../users/cdb")
+# %% ../../nbs/cli/12_extras.ipynb #2b165e52
+_DATABASES = ("morercpthosts.cdb", "../users/cdb")  # in, or beside, the control folder
 
 
-def extras_lacking(
-    plugins: Iterable[Plugin],
-    control: str,  # the folder of control files
-    gone: Callable[[str], list[str]] = absent,  # what isn't installed of an extra
-) -> Iterator[str]:  # sentences
-    "What isn't installed and plugins take, with the command that brings it."
+def _wanted(plugins: Iterable[Plugin], control: str) -> dict[str, list[str]]:
+    "Who takes an extra, by its name."
     wanted: dict[str, list[str]] = {}
     for plugin in plugins:
         if extra := extra_for(plugin):
             wanted.setdefault(extra, []).append(plugin.name)
     for name in _DATABASES:
-        if os.path.exists(path := os.path.normpath(os.path.join(control, name))):
+        path = os.path.normpath(os.path.join(control, name))
+        if os.path.exists(path):
             wanted.setdefault("cdb", []).append(f"who reads {path}")
-    for extra, names in wanted.items():
+    return wanted
+
+# %% ../../nbs/cli/12_extras.ipynb #99117054
+def extras_lacking(
+    plugins: Iterable[Plugin],
+    control: str,  # the folder of control files
+    gone: Callable[[str], list[str]] = absent,  # what isn't installed of an extra
+) -> Iterator[str]:  # sentences
+    "What isn't installed although plugins take it, with the command that brings it."
+    for extra, names in _wanted(plugins, control).items():
         if missing := gone(extra):
-            yield f"{', '.join(names)} can't work without {', '.join(missing)}: {installing(extra)}"
+            who, what = ", ".join(names), ", ".join(missing)
+            yield f"{who} can't work without {what}: {installing(extra)}"

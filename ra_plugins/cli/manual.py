@@ -53,17 +53,19 @@ def roff(text: str) -> str:
     line = "".join(_MEANING.get(each, each) for each in printable(text))
     return f"\\&{line}" if line.startswith(".") else line
 
-
-def paragraph(text: str) -> str:
-    """A paragraph, in lines that aren't too long. A long word may be broken behind a
-    comma, a colon or a slash."""
-    lines = textwrap.wrap(text, 76, break_long_words=False, break_on_hyphens=False)
-    return re.sub(r"\S{40,}", _breakable, "\n".join(map(roff, lines)))
-
-
+# %% ../../nbs/cli/13_manual.ipynb #7fe0c6b0
 def _breakable(word: re.Match[str]) -> str:
     "A long word, with places where a line may end."
     return re.sub(r"(?<=[,/:])(?=.)", r"\\:", word[0])
+
+
+def paragraph(text: str) -> str:
+    """A paragraph, in lines that aren't too long.
+
+    A long word may be broken behind a comma, a colon or a slash.
+    """
+    lines = textwrap.wrap(text, 76, break_long_words=False, break_on_hyphens=False)
+    return re.sub(r"\S{40,}", _breakable, "\n".join(map(roff, lines)))
 
 # %% ../../nbs/cli/13_manual.ipynb #882e2749
 def verbatim(text: str) -> str:
@@ -93,7 +95,7 @@ def terms(
 def page_section(
     title: str,
     *parts: str,  # in roff
-) -> str:  # nothing if there is nothing in it
+) -> str:  # empty if there is nothing in it
     "A section of a page."
     if not any(parts):
         return ""
@@ -114,10 +116,26 @@ def written(
     named = page_section("Name", f"{roff(name)} \\- {roff(line.rstrip('.'))}")
     return "\n".join([head, named, *filter(None, sections), ""])
 
+# %% ../../nbs/cli/13_manual.ipynb #bcc8b837
+def _called(node: ast.Call) -> str:
+    "The name of a function that is called; empty for a method."
+    return str(getattr(node.func, "id", ""))
+
+
+def _filled_in(node: ast.expr) -> str:
+    "What is filled in, in a few words: the last name of the code that makes it."
+    names = [
+        each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "")
+        for each in ast.walk(node)
+    ]
+    return next((name.replace("_", " ") for name in names if name), "text")
+
 # %% ../../nbs/cli/13_manual.ipynb #d47a7322
 def _template(node: ast.expr) -> str:
-    """A text of code as a template: what is filled in stands in angle brackets; nothing
-    for what is no text."""
+    """A text of code, with what is filled in between angle brackets.
+
+    Empty for what isn't a text.
+    """
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.Call) and node.args and _called(node) == "with_reason":
@@ -131,20 +149,6 @@ def _template(node: ast.expr) -> str:
         for each in node.values
     )
 
-
-def _called(node: ast.Call) -> str:
-    "The name of a function that is called; nothing for a method."
-    return str(getattr(node.func, "id", ""))
-
-
-def _filled_in(node: ast.expr) -> str:
-    "What is filled in, in a few words: the last name of the code that makes it."
-    names = [
-        each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "")
-        for each in ast.walk(node)
-    ]
-    return next((name.replace("_", " ") for name in names if name), "text")
-
 # %% ../../nbs/cli/13_manual.ipynb #7f86ca7a
 def _log_calls(tree: ast.Module) -> list[ast.Call]:
     "The calls of `log`, in the order of their lines."
@@ -156,7 +160,7 @@ def _log_calls(tree: ast.Module) -> list[ast.Call]:
     ]
     return sorted(logging, key=lambda each: each.lineno)
 
-
+# %% ../../nbs/cli/13_manual.ipynb #f233acf3
 def log_lines(plugin: Plugin) -> list[str]:
     "What a plugin's own module logs, with what is filled in between angle brackets."
     try:
@@ -176,6 +180,7 @@ def setting_list(environment: type[Environment]) -> str:
 
 
 def _setting(each: Variable) -> str:
+    "A variable's meaning, kind and default, as sentences."
     meaning, kind = each.meaning.rstrip("."), each.kind.__doc__
     return f"{meaning}. Value: {kind}. Default: {shown(each.default)}."
 
@@ -255,14 +260,14 @@ def plugin_page(
     ]
     return written(plugin.name, 8, summary(plugin), sections)
 
-# %% ../../nbs/cli/13_manual.ipynb #4d1a3729
-class Caught(BaseException):
+# %% ../../nbs/cli/13_manual.ipynb #8f270c19
+class Caught(BaseException):  # so that no `except Exception` on the way stops it
     "A parser that was about to read a command line."
 
     def __init__(self, parser: argparse.ArgumentParser):
         self.parser = parser
 
-
+# %% ../../nbs/cli/13_manual.ipynb #8eddce25
 _READERS = (
     "parse_args",
     "parse_intermixed_args",
@@ -270,7 +275,7 @@ _READERS = (
     "parse_known_intermixed_args",
 )
 
-
+# %% ../../nbs/cli/13_manual.ipynb #0d42e013
 @contextmanager
 def parsers_caught(
     words: list[str],  # the command line
@@ -292,10 +297,21 @@ def parsers_caught(
         for name, function in before.items():
             setattr(argparse.ArgumentParser, name, function)
 
-# %% ../../nbs/cli/13_manual.ipynb #d99b1308
+# %% ../../nbs/cli/13_manual.ipynb #5e55be14
 _OPTION = re.compile(r" +(--?[\w-]+)(?:[ =](\S+))?(?: {2,}|$)(.*)")
+_STATUSES = re.compile(r"^(?=exit status:)", re.M | re.I)
 
 
+def _add_option(
+    parser: argparse.ArgumentParser, name: str, value: str | None, meaning: str
+) -> None:
+    "Tell a parser of an option that a help has."
+    if value:
+        parser.add_argument(name, help=meaning, metavar=value)
+    else:
+        parser.add_argument(name, help=meaning, action="store_true")
+
+# %% ../../nbs/cli/13_manual.ipynb #9c473bc2
 def parser_from_help(
     name: str,  # of the command, if its usage doesn't tell
     text: str,  # what `--help` prints
@@ -312,19 +328,9 @@ def parser_from_help(
             _add_option(found, *option.groups())
         else:
             prose.append(line)
-    statuses = re.compile(r"^(?=exit status:)", re.M | re.I)
-    said, *ends = statuses.split("\n".join(prose), maxsplit=1)
+    said, *ends = _STATUSES.split("\n".join(prose), maxsplit=1)
     found.description, found.epilog = said.strip(), "".join(ends).strip()
     return found
-
-
-def _add_option(
-    parser: argparse.ArgumentParser, name: str, value: str | None, meaning: str
-) -> None:
-    if value:
-        parser.add_argument(name, help=meaning, metavar=value)
-    else:
-        parser.add_argument(name, help=meaning, action="store_true")
 
 # %% ../../nbs/cli/13_manual.ipynb #c22c6c3e
 PROGRAMS = {  # where each begins
@@ -337,7 +343,7 @@ PROGRAMS = {  # where each begins
     "raterctl": "ra_plugins.rater.control",
 }
 
-
+# %% ../../nbs/cli/13_manual.ipynb #3b5db96f
 def parser_of(
     *words: str,  # a program, and a command of its
 ) -> argparse.ArgumentParser:
@@ -366,7 +372,7 @@ def commands_below(
             return {below.dest: below.help or "" for below in each._choices_actions}
     return {}
 
-
+# %% ../../nbs/cli/13_manual.ipynb #612fd60b
 def all_parsers() -> dict[str, argparse.ArgumentParser]:
     "The parsers of all programs and commands, by whole names: `ra-plugins check`."
     words = [[name] for name in PROGRAMS]
@@ -471,7 +477,7 @@ def _related(page: str, pages: Iterable[str]) -> list[str]:
         if each.startswith(f"{page}-") or each != page and page.startswith(f"{each}-")
     ]
 
-
+# %% ../../nbs/cli/13_manual.ipynb #eb49586b
 def manual() -> dict[str, str]:  # pages by their path below share/
     "The manual pages of all commands, and of all plugins of ours."
     found, parsers = catalogue(), all_parsers()

@@ -125,7 +125,8 @@ static char *decimal(char *end, unsigned long number)
 
 # %% ../../../nbs/hosts/service/05_client.ipynb #c120b945
 _REQUEST = r"""
-/* Copy a text with its NUL. Returns where the next one goes, or NULL if there is no more room. */
+/* Copy a text with its NUL. Returns where the next one goes, or NULL if there is
+   no more room. */
 static char *add(char *at, const char *limit, const char *text)
 {
     size_t length = strlen(text) + 1;
@@ -139,7 +140,8 @@ static char *add(char *at, const char *limit, const char *text)
 /* Write the request. Returns its beginning, or NULL if it is too long. */
 static char *request(const char *name, char **end)
 {
-    char pid[12] = "", *begin = buffer + HEAD, *limit = begin + REQUEST_LIMIT, *at, **each;
+    char *begin = buffer + HEAD, *limit = begin + REQUEST_LIMIT, *at, **each;
+    char pid[12] = "";
 
     at = add(begin, limit, name);
     at = add(at, limit, decimal(pid + sizeof pid - 1, getppid()));
@@ -207,7 +209,8 @@ static int hand_over(int line, const char *from, const char *end)
 
 # %% ../../../nbs/hosts/service/05_client.ipynb #989b68c3
 _WHOLE = r"""
-/* What do so many bytes in the buffer begin with? 1: a netstring, 0: the beginning of one, -1: something else. */
+/* What do so many bytes in the buffer begin with? 1: a netstring, 0: the beginning
+   of one, -1: something else. */
 static int whole(size_t used, char **text, size_t *length)
 {
     size_t at = 0, number = 0;
@@ -256,8 +259,9 @@ static int hear(int line, char **text, size_t *length)
             return -1;
         }
         used += got;
-        for (beats = 0; used - beats >= 3 && !memcmp(buffer + beats, "0:,", 3); beats += 3)
-            ;
+        beats = 0;
+        while (used - beats >= 3 && !memcmp(buffer + beats, "0:,", 3))
+            beats += 3;
         used -= beats;
         memmove(buffer, buffer + beats, used);
         why = "what it says is no reply";
@@ -296,7 +300,9 @@ static int answer(char *text, size_t length)
     struct timespec rest;
     unsigned long delay = 0;
 
-    if (!(log = memchr(text, 0, length)) || !(output = memchr(log + 1, 0, end - log - 1)))
+    if (!(log = memchr(text, 0, length)))
+        return -1;
+    if (!(output = memchr(log + 1, 0, end - log - 1)))
         return -1;
     for (at = text; at < log && *at >= '0' && *at <= '9' && at - text < 9; at++)
         delay = delay * 10 + *at - '0';
@@ -314,7 +320,8 @@ static int answer(char *text, size_t length)
 
 # %% ../../../nbs/hosts/service/05_client.ipynb #77f7832b
 _TELL = r"""
-/* Copy a text without its NUL, and without control characters. Returns where the next one goes. */
+/* Copy a text without its NUL, and without control characters. Returns where the
+   next one goes. */
 static char *put(char *at, const char *text)
 {
     for (; *text; text++)
@@ -350,7 +357,9 @@ static const char *unfit(const char *path)
         return strerror(errno);
     close(file);
     beginning[got] = 0;
-    return strncmp(beginning, "#!", 2) || strstr(beginning, MARK) ? "it is no script" : NULL;
+    if (strncmp(beginning, "#!", 2) || strstr(beginning, MARK))
+        return "it is no script";
+    return NULL;
 }
 
 /* Run the script instead. Returns if that can't be. */
@@ -366,12 +375,13 @@ static void become(const char *name, char **argv)
         unable = NULL;
     }
     if (!unable) {
-        tell(name, (const char *[]) { "the service doesn't answer (", why, "), so the script does it" }, 3);
+        tell(name, (const char *[]) { "the service doesn't answer (", why,
+            "), so the script does it" }, 3);
         execve(path, argv, environ);
         unable = strerror(errno);
     }
-    tell(name, (const char *[]) { "neither the service nor ", script, " can be reached, so the mail goes on: ", why,
-        "; ", unable }, 6);
+    tell(name, (const char *[]) { "neither the service nor ", script,
+        " can be reached, so the mail goes on: ", why, "; ", unable }, 6);
 }
 """
 
@@ -388,9 +398,11 @@ int main(int argc, char **argv)
         name = slash + 1;
     signal(SIGPIPE, SIG_IGN);
     if (!*name || strlen(name) > NAME_LIMIT)
-        tell("ra-plugins", (const char *[]) { "called by a name that no plugin has, so the mail goes on" }, 1);
-    else if (!(from = request(name, &end)) || (line = call()) < 0 || hand_over(line, from, end)
-             || hear(line, &from, &length) < 0 || answer(from, length))
+        tell("ra-plugins", (const char *[]) {
+            "called by a name that no plugin has, so the mail goes on" }, 1);
+    else if (!(from = request(name, &end)) || (line = call()) < 0
+             || hand_over(line, from, end) || hear(line, &from, &length) < 0
+             || answer(from, length))
         become(name, argv);
     return 0;
 }
@@ -421,8 +433,10 @@ def _run(
     # path, if the command's first word isn't the program's name
     program: str | None = None,
 ) -> tuple[int, str]:
-    """The exit status of a program and what it says on standard error; `OSError` if it
-    can't be run, or doesn't end."""
+    """The exit status of a program and what it says on standard error.
+
+    `OSError` if it can't be run, or doesn't end.
+    """
     environ = {**os.environ, "LC_ALL": "C"}
     try:
         done = subprocess.run(  # noqa: S603 - compilers, and what they have just made
@@ -438,14 +452,23 @@ def _run(
         raise OSError(f"not done in {COMPILER_SECONDS} seconds") from None
     return done.returncode, done.stderr.decode("utf-8", "replace")
 
+# %% ../../../nbs/hosts/service/05_client.ipynb #cdcc97d8
+def _complaint(status: int, said: str) -> str:
+    "What a compiler that has failed complains of, in a line."
+    lines = said.splitlines()
+    reasons = [line for line in lines if "error" in line or "cannot" in line]
+    return printable((reasons or lines or [f"exit status {status}"])[0], 200)
+
 # %% ../../../nbs/hosts/service/05_client.ipynb #89a377ab
 def _compiled(
     compiler: tuple[str, ...],  # a program, and options
     source: str,
     folder: str,  # to work in
 ) -> bytes:
-    """What a compiler makes of a source; `OSError` if that is nothing, or nothing that
-    runs."""
+    """What a compiler makes of a source.
+
+    `OSError` if that is nothing, or nothing that runs.
+    """
     text, program = os.path.join(folder, "client.c"), os.path.join(folder, "client")
     with open(text, "w", encoding="ascii") as file:
         file.write(source)
@@ -453,10 +476,7 @@ def _compiled(
         raise OSError("not there")
     status, said = _run((*compiler, "-O2", "-s", "-o", program, text))
     if status:
-        lines = [
-            line for line in said.splitlines() if "error" in line or "cannot" in line
-        ] or said.splitlines()
-        raise OSError(printable((lines or [f"exit status {status}"])[0], 200))
+        raise OSError(_complaint(status, said))
     status, said = _run(("",), program)
     if status or "by a name that no plugin has" not in said:
         raise OSError(f"what it makes doesn't run here (exit status {status})")
@@ -481,8 +501,10 @@ def compile_client(
     silence: float = SILENCE,  # as for `client_source`
     seconds: float = CLIENT_SECONDS,
 ) -> ServiceClient:
-    """The quickest client that can be had here; `Fault` if there is something wrong
-    with a path."""
+    """The quickest client that can be had here.
+
+    `Fault` if there is something wrong with a path.
+    """
     source = client_source(socket, scripts, silence, seconds)
     tried: list[str] = []
     for compiler in COMPILERS:
@@ -502,7 +524,8 @@ _PYTHON_ASK = r"""
 import sys
 from posix import O_RDONLY, _exit, execv, getppid, open, read, write
 
-name, got = sys.argv[0].rpartition("/")[2].encode(sys.getfilesystemencoding(), "surrogateescape"), None
+name, got = sys.argv[0].rpartition("/")[2], None
+name = name.encode(sys.getfilesystemencoding(), "surrogateescape")
 
 
 def put(where, text):
@@ -515,9 +538,11 @@ def put(where, text):
 
 
 try:
-    from _socket import AF_UNIX, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_STREAM, SOL_SOCKET, socket
+    from _socket import AF_UNIX, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_STREAM, SOL_SOCKET
+    from _socket import socket
 
-    file, request = open("/proc/self/environ", O_RDONLY), b"%b\0%d\0" % (name, getppid())
+    file = open("/proc/self/environ", O_RDONLY)
+    request = b"%b\0%d\0" % (name, getppid())
     while len(request) <= REQUEST_LIMIT and (more := read(file, REQUEST_LIMIT)):
         request += more
     if len(request) > REQUEST_LIMIT:
@@ -534,13 +559,15 @@ try:
     slow = "it is silent"
     got = line.recv(8192)
     log, nul, output = got[:-1].partition(b":0\0")[2].partition(b"\0")
-    if b"\0" in output or got != b"%d:0\0%b\0%b," % (len(log) + len(output) + 3, log, output):
+    length = len(log) + len(output) + 3
+    if b"\0" in output or got != b"%d:0\0%b\0%b," % (length, log, output):
         raise ValueError
 except BaseException as error:
     try:
         exec(ELSE)
     except BaseException as broken:
-        put(2, b"%b: pid %d - failed, so the mail goes on: %a\n" % (name, getppid(), broken))
+        said = b"%b: pid %d - failed, so the mail goes on: %a\n"
+        put(2, said % (name, getppid(), broken))
 else:
     put(2, log)
     put(1, output)
@@ -561,7 +588,8 @@ def hear(got):
             beats += 3
         del got[:beats]
         length, colon, rest = got[:8].partition(b":")
-        if got and not (length.isdigit() and (colon or len(got) < 8) and b"%d" % int(length) == length):
+        number = length.isdigit() and b"%d" % int(length) == length
+        if got and not (number and (colon or len(got) < 8)):
             raise ValueError("what it says is no reply")
         if got and int(length) > REPLY_LIMIT:
             raise ValueError("what it says is no reply")
@@ -610,7 +638,8 @@ def reason(error):
     "Why something has failed."
     if isinstance(error, BlockingIOError):
         return slow.encode()
-    return str(getattr(error, "strerror", None) or error or type(error).__name__).encode("utf-8", "replace")
+    said = str(getattr(error, "strerror", None) or error or type(error).__name__)
+    return said.encode("utf-8", "replace")
 
 
 def unfit(path):
@@ -619,7 +648,8 @@ def unfit(path):
         beginning = read(open(path, O_RDONLY), 511)
     except Exception as error:
         return reason(error)
-    return b"it is no script" if not beginning.startswith(b"#!") or MARK in beginning else None
+    if not beginning.startswith(b"#!") or MARK in beginning:
+        return b"it is no script"
 
 
 def become(why):
@@ -634,7 +664,8 @@ def become(why):
             execv(script, sys.argv)
         except Exception as error:
             unable = reason(error)
-    tell(b"neither the service nor %b can be reached, so the mail goes on: %b; %b" % (script, why, unable))
+    said = b"neither the service nor %b can be reached, so the mail goes on: %b; %b"
+    tell(said % (script, why, unable))
 
 
 try:
@@ -658,9 +689,8 @@ def python_client(
 ) -> str:  # the text of a program
     "The client in Python; `Fault` if there is something wrong with a path."
     _check(socket, scripts)
-    time = struct.pack(
-        "@ll", int(silence), round(silence % 1 * 1_000_000)
-    )  # a timeval, as setsockopt(2) wants it
+    # a timeval, as setsockopt(2) wants it
+    time = struct.pack("@ll", int(silence), round(silence % 1 * 1_000_000))
     return f"""{interpreter_line(python)}
 # {CLIENT_MARK}; run that again to renew it.
 MARK = {CLIENT_MARK.encode()!r}
