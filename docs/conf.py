@@ -24,6 +24,7 @@ extensions = [
     "words",
     "plugins",
     "found",
+    "small",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
@@ -93,13 +94,14 @@ intersphinx_mapping = {
 
 html_theme = "furo"
 html_title = CONFIG.repo
+templates_path = ["templates"]
 html_static_path = [str(HERE / "static")]
 html_favicon = str(HERE / "static" / "icon.svg")
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_search_scorer = str(HERE / "static" / "scorer.js")
 html_show_search_summary = False  # which Sphinx cuts out of whole pages, buttons and outputs included, and can't over file://
-copybutton_selector = "div.cell_input pre, section > div[class^=highlight-] pre"
+copybutton_selector = "div.cell > div.highlight pre, details.hide > div.highlight pre, section > div.highlight pre"
 copybutton_exclude = ".gp, .go"  # prompts, and what is printed behind them
 html_show_sourcelink = False
 html_use_index = html_domain_indices = False  # the search finds all of it

@@ -51,6 +51,8 @@ class Definition(SphinxDirective):
         python = self.env.domains.python_domain
         python.objects.pop(full, None)  # autodoc says again that it is there
         found = self.parse_text_to_nodes(f".. auto{kind}:: {full}")
+        for entry in [each for top in found for each in top.findall(addnodes.index)]:
+            entry["entries"] = []  # the search has the names anyway
         for signature in [each for top in found for each in top.findall(addnodes.desc_signature)]:
             self.settle(signature)
         summary = f'<details><summary><code class="name">{name}</code></summary>'

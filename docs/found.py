@@ -19,6 +19,7 @@ OTHERS = {  # pages that have no notebook
     "search": "Search the documentation of ra-plugins.",
     "genindex": "All names and settings of ra-plugins, by the alphabet.",
     "py-modindex": "The modules of ra-plugins.",
+    "py": "Where Python's documentation has the names that ra-plugins uses.",
 }
 
 
@@ -37,7 +38,7 @@ def description(page: Page) -> str:
 def add(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     page = app.pages.get(pagename)
     said = f"{page.title}: {description(page)}" if page else OTHERS.get(pagename, f"{app.config.project}: {pagename}")
-    context["metatags"] = f'{context.get("metatags", "")}\n<meta name="description" content="{escape(plain(said))}">'
+    context["metatags"] = f'<meta name="description" content="{escape(plain(said))}">'
 
 
 def write(app: Sphinx, exception: Exception | None) -> None:

@@ -14,9 +14,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from small import deflated, marks
 from sphinx.application import Sphinx
 from stage import FUNCTION, Page, definitions
-from uses import PLAIN
 
 SHORT, MOST = 10, 30  # lines of a definition that is shown whole, and of one at most
 
@@ -68,15 +68,18 @@ def write(app: Sphinx, exception: Exception | None) -> None:
         return
 
     def highlight(text: str) -> str:
-        return PLAIN.sub(
-            lambda match: match[1] or match[2] or "", app.builder.highlighter.highlight_block(text, "python")
-        )
+        return marks(app.builder.highlighter.highlight_block(text, "python"))
 
     for page in app.pages.values():
         if page.module and (found := tips(page, highlight)):
-            path = Path(app.outdir, "_static", "tips", f"{page.name}.js")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"tips({json.dumps(page.name)}, {json.dumps(found)});\n", encoding="utf-8")
+            save(app, page.name, found)
+
+
+def save(app: Sphinx, name: str, found: dict[str, str]) -> None:
+    "Write the file beside a page."
+    path = Path(app.outdir, "_static", "tips", f"{name}.js")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"tips({json.dumps(name)}, {deflated(found)});\n", encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

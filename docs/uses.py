@@ -14,6 +14,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from small import marks
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -25,8 +26,6 @@ from sphinx_codeautolink.parse import ImportTrackerVisitor
 from stage import Page, definitions
 
 LOG = logging.getLogger(__name__)
-# Names, blanks, brackets, dots and the sign of assignment have no colour, and need no mark; half a page would be marks.
-PLAIN = re.compile(r'<span class="(?:[nwp]">([^<]*|<a [^>]*>[^<]*</a>)|o">([.=]))</span>')
 FOLD = '<details class="used-by"><summary>{}</summary>'
 SHOWN = 6  # users of a definition before the rest is folded
 
@@ -73,7 +72,7 @@ def linked(html: str, names: list[Any], target: Callable[[str], str]) -> str:
             start = match.start() + len(match[1] or "")
             link = f'<a href="{target(name.resolved_location)}">{text[start : match.end()]}</a>'
             lines[first:last] = (text[:start] + link + text[match.end() :]).split("\n")
-    return PLAIN.sub(lambda match: match[1] or match[2] or "", "\n".join(lines))
+    return marks("\n".join(lines))
 
 
 def read(app: Sphinx, doctree: nodes.document) -> None:

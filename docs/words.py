@@ -7,13 +7,12 @@ one below any other title for all pages.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from html import escape
-from pathlib import Path
 from typing import Any
 
+import tips
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -105,9 +104,7 @@ def write(app: Sphinx, exception: Exception | None) -> None:
     if exception or app.builder.format != "html":
         return
     found = {place: f"<p>{escape(meaning)}</p>" for place, meaning, _ in app.env.words.values()}
-    path = Path(app.outdir, "_static", "tips", f"{PAGE}.js")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"tips({json.dumps(PAGE)}, {json.dumps(found)});\n", encoding="utf-8")
+    tips.save(app, PAGE, found)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zlib import decompress
 
 import pytest
 from notebooks import ROOT
@@ -27,6 +30,7 @@ import administrator  # noqa: E402
 import names  # noqa: E402
 import references  # noqa: E402
 import samples  # noqa: E402
+import small  # noqa: E402
 import stage  # noqa: E402
 import tips  # noqa: E402
 import uses  # noqa: E402
@@ -141,9 +145,99 @@ def test_where_an_rfc_is() -> None:
 # Code
 
 
-def test_marks_without_a_colour_go() -> None:
-    html = '<span class="n">a</span><span class="o">.</span><span class="n"><a href="#b">b</a></span><span class="o">==</span>'
-    assert uses.linked(html, [], str) == 'a.<a href="#b">b</a><span class="o">==</span>'
+@pytest.mark.parametrize(
+    ("html", "short"),
+    [
+        ('<span class="n">a</span><span class="o">.</span><span class="n"><a href="#">b</a></span>', 'a.<a href="#">b</a>'),
+        ('<a href="#int"><span class="nb">int</span></a><span class="p">,</span>', '<a href="#int"><u>int</u></a>,'),
+        ('<span class="s2">"</span><span class="si">{</span>x<span class="si">}</span>', '<i>"{</i>x<i>}</i>'),
+        ('<span class="k">is</span><span class="w"> </span><span class="ow">not</span>', "<b>is not</b>"),
+        ('<span class="c1"># a</span>\n<span class="c1"># b</span>\n', "<small># a\n# b</small>\n"),
+        ('<span class="gp">$ </span>ls', '<span class="gp">$ </span>ls'),  # which the button to copy leaves out
+    ],
+)
+def test_each_colour_in_code_is_a_short_element(html: str, short: str) -> None:
+    assert small.marks(html) == uses.linked(html, [], str) == short
+
+
+def test_colours_are_those_of_pygments() -> None:
+    "An element has the colour of the first of its classes, in the light and in the dark."
+    css = ".highlight .k { color: #8045E5 } /* Keyword */\n.highlight .kc { color: #8045E5 } /* Keyword.Constant */\n"
+    dark = 'body[data-theme="dark"] .highlight .c { color: #ABABAB; font-style: italic } /* Comment */\n'
+    other = ".highlight .gp { color: #AAA } /* Generic.Prompt */\n.highlight .p { color: #1E1E1E } /* Punctuation */\n"
+    assert small.colours(css + dark + other).splitlines() == [
+        ".highlight b { color: #8045E5 }",
+        'body[data-theme="dark"] .highlight small { color: #ABABAB; font-style: italic }',
+        ".highlight .gp { color: #AAA } /* Generic.Prompt */",
+    ]
+
+
+# A page in fewer bytes
+
+CELL = """\
+<div class="cell docutils container">
+<div class="cell_input docutils container">
+<div class="highlight-python notranslate"><div class="highlight"><pre><span></span><b>if</b> a:
+    b
+
+</pre></div>
+</div>
+</div>
+<div class="output stderr highlight-myst-ansi notranslate"><div class="highlight"><pre><span></span>no
+</pre></div>
+</div>
+</div>
+"""
+SIGNATURE = """\
+<dl class="py class"><dt class="sig sig-object py" id="A.b">
+<span class="property"><span class="k"><span class="pre">class</span></span><span class="w"> </span></span>\
+<span class="sig-name descname"><span class="pre">b</span></span><span class="sig-paren">(</span><em class="sig-param">\
+<span class="n"><span class="pre">c</span></span><span class="p"><span class="pre">:</span></span><span class="w"> </span>\
+<span class="n"><a class="reference internal" href="d.html#D"><span class="pre">D</span></a></span></em>\
+<span class="sig-paren">)</span><a class="reference external" href="https://example.org/e.py#L1">\
+<span class="viewcode-link"><span class="pre">[source]</span></span></a></dt></dl>
+"""
+PROSE = """\
+<p>A <a class="word reference internal" href="w.html#m">mark</a>, <a class="rfc reference external" href="r">RFC 1</a>,
+<a class="reference internal" href="p.html"><span class="std std-doc">a page</span></a>,
+<a class="reference external" href="x" title="(in Python v3.11)"><code class="literal">x</code></a>.</p>
+"""
+
+
+@pytest.mark.parametrize(
+    ("html", "short"),
+    [
+        (
+            CELL,
+            "<div class=cell><div class=highlight><pre><b>if</b> a:\n    b\n\n</pre></div>"
+            '<div class="output stderr highlight"><pre>no\n</pre></div></div>',
+        ),
+        (
+            SIGNATURE,
+            '<dl class="py class"><dt class=sig id=A.b>class <b>b</b>(c: <a href=d.html#D>D</a>)'
+            "<a class=viewcode-link href=https://example.org/e.py#L1>[source]</a></dt></dl>",
+        ),
+        (
+            PROSE,
+            "<p>A <a class=word href=w.html#m>mark</a>, <a class=rfc href=r>RFC 1</a>, <a href=p.html>a page</a>, "
+            "<a href=x><code>x</code></a>.",
+        ),
+    ],
+)
+def test_a_page_says_the_same_in_fewer_bytes(html: str, short: str) -> None:
+    assert small.small(html) == short
+
+
+def test_names_of_python_lead_to_the_one_page_that_has_their_addresses() -> None:
+    "Those of another page of Python's, and those that aren't in code, lead there themselves."
+    html = "".join(f'<a href="https://docs.python.org/3/library/{each}">x</a>' for each in ("a.html#b", "c.html#b", "d.html"))
+    near = small.near(html, {"b": "library/a.html"}, "../")
+    assert near == html.replace("https://docs.python.org/3/library/a.html#b", "../py.html#b")
+
+
+def test_what_is_deflated_is_what_a_browser_inflates() -> None:
+    "As DecompressionStream does, which wants zlib's header."
+    assert json.loads(decompress(b64decode(json.loads(small.deflated({"a": ["<b>é</b>"]}))))) == {"a": ["<b>é</b>"]}
 
 
 def test_names_in_code_become_links() -> None:

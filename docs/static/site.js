@@ -9,6 +9,8 @@ document.addEventListener("DOMContentLoaded", () => {
   each(".toc-drawer", (part) => part.setAttribute("aria-label", "On this page"));
   each(".content-icon-container", (part) => { part.role = "navigation"; part.ariaLabel = "This page"; });
   each("article:not(:has(h1)) > :first-child", (part) => part.insertAdjacentHTML("beforebegin", "<h1>Search</h1>"));
+  each("pre", (code) => { code.translate = false; });
+  each(".headerlink", (sign) => { sign.title = "Link to this place"; });
   const reachable = () => each("article pre", (code) => {
     if (code.scrollWidth > code.clientWidth) code.tabIndex = 0;
     else code.removeAttribute("tabindex");
@@ -18,13 +20,33 @@ document.addEventListener("DOMContentLoaded", () => {
   document.addEventListener("toggle", reachable, true);
 });
 
+// Python's names lead to a page of ours, which has the long addresses once; who runs scripts goes there at once.
+const addresses = new Map(Object.entries(python).flatMap(([page, names]) => names.map((name) => [`#${name}`, `https://docs.python.org/3/${page}#${name}`])));
+for (const anchor of document.querySelectorAll("a[href*='py.html#']")) anchor.href = addresses.get(anchor.hash) || anchor.href;
+
+// The signs on Furo's button for light and dark, which does nothing without scripts.
+const moon = "M12 3a7.5 7.5 0 0 0 8.3 12.4A9 9 0 1 1 12 3z", half = "M12 4a8 8 0 0 1 0 16 8 8 0 0 1 0-16v16";
+const sun = "M12 7a5 5 0 0 1 0 10 5 5 0 0 1 0-10m0-6v2m0 18v2M1 12h2m18 0h2M4 4l1.5 1.5m13 13L20 20M4 20l1.5-1.5m13-13L20 4";
+for (const button of document.querySelectorAll(".theme-toggle")) {
+  for (const [kind, said, path] of [["light", "Light mode", sun], ["dark", "Dark mode", moon], ["auto-light", "Auto light/dark, in light mode", `${half}m3-14v12m3-9v6`],
+    ["auto-dark", "Auto light/dark, in dark mode", `${half}M9 6v12M6 9v6`]]) {
+    button.insertAdjacentHTML("beforeend", `<svg class="theme-icon-when-${kind}" viewBox="0 0 24 24"><title>${said}</title><path d="${path}"/></svg>`);
+  }
+}
+
+// What only scripts read comes deflated.
+async function inflate(text) {
+  const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+}
+
 // Who points at a link to a definition, or comes to it by the keyboard, sees what it is. The texts are in _static/tips/.
 const root = new URL(document.documentElement.dataset.content_root || "./", location.href);
 const known = {}; // the texts, by page; while they are loaded, who waits for them
 let tip, link, timer;
 
-function tips(page, texts) { // what the files there call
-  known[page].texts = texts;
+async function tips(page, texts) { // what the files there call
+  known[page].texts = await inflate(texts);
   known[page].wanted();
 }
 
