@@ -5,7 +5,7 @@
 # %% ../../nbs/support/13_drawing.ipynb #01e9baa5
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from xml.etree.ElementTree import Element, tostring  # it only writes here
 
 from ra_plugins.support.log import printable
@@ -25,24 +25,17 @@ def element(
     **attributes: object,
 ) -> Element:
     "An element of HTML or SVG. Whatever text is in it stays text."
-    made = Element(
-        name,
-        {
-            key.rstrip("_").replace("_", "-"): printable(str(value))
-            for key, value in attributes.items()
-        },
-    )
+    named = {key.rstrip("_").replace("_", "-"): attributes[key] for key in attributes}
+    made = Element(name, {key: printable(str(named[key])) for key in named})
     last = None
     for part in parts:
-        if isinstance(part, str):
-            said = printable(part)
-            if last is None:
-                made.text = (made.text or "") + said
-            else:
-                last.tail = (last.tail or "") + said
-        else:
+        if not isinstance(part, str):
             made.append(part)
             last = part
+        elif last is None:
+            made.text = (made.text or "") + printable(part)
+        else:
+            last.tail = (last.tail or "") + printable(part)
     return made
 
 
@@ -50,11 +43,29 @@ def markup(*parts: Element) -> str:
     "As HTML has it."
     return "".join(tostring(part, encoding="unicode", method="html") for part in parts)
 
-# %% ../../nbs/support/13_drawing.ipynb #ad57e7c7
-_LIGHT = {"ink": "#222", "soft": "#667", "line": "#d5d8dd", "paper": "#fff",
-          "refused": "#b3261e", "deferred": "#d98a00", "let": "#4a7fb5", "near": "#7b4fa3", "trouble": "#3a3a3a"}  # fmt: skip
-_DARK = {"ink": "#e4e6ea", "soft": "#a0a6b0", "line": "#3c424c", "paper": "#16181c",
-         "refused": "#ff7a70", "deferred": "#f2b84b", "let": "#7fb3e6", "near": "#c79be8", "trouble": "#d0d0d0"}  # fmt: skip
+# %% ../../nbs/support/13_drawing.ipynb #9e0460bf
+_LIGHT = {
+    "ink": "#222",
+    "soft": "#667",
+    "line": "#d5d8dd",
+    "paper": "#fff",
+    "refused": "#b3261e",
+    "deferred": "#d98a00",
+    "let": "#4a7fb5",
+    "near": "#7b4fa3",
+    "trouble": "#3a3a3a",
+}
+_DARK = {
+    "ink": "#e4e6ea",
+    "soft": "#a0a6b0",
+    "line": "#3c424c",
+    "paper": "#16181c",
+    "refused": "#ff7a70",
+    "deferred": "#f2b84b",
+    "let": "#7fb3e6",
+    "near": "#c79be8",
+    "trouble": "#d0d0d0",
+}
 _RULES = """
 .ra-picture { width: 100%; height: auto; max-width: 60rem; font: 12px sans-serif; }
 @media screen and (max-width: 40rem) { .ra-picture { font-size: 18px; } }
@@ -69,23 +80,20 @@ def _values(colours: dict[str, str]) -> str:
 # %% ../../nbs/support/13_drawing.ipynb #7174afe5
 def style() -> str:
     "The style for pictures, once on a page."
-    dark = f":root {{ {_values(_DARK)} }}"
-    chosen = f"body[data-theme=light] {{ {_values(_LIGHT)} }} body[data-theme=dark] {{ {_values(_DARK)} }}"
+    light, dark = f"{{ {_values(_LIGHT)} }}", f"{{ {_values(_DARK)} }}"
     colours = "".join(
         f".ra-picture .{name} {{ fill: var(--ra-{name}); }}\n"
         for name in list(_LIGHT)[4:]
     )
     return (
-        f"<style>:root {{ {_values(_LIGHT)} }}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}\n"
-        f"@media screen {{ {chosen} }}\n{_RULES}{colours}</style>"
+        f"<style>:root {light}\n"
+        f"@media screen and (prefers-color-scheme: dark) {{ :root {dark} }}\n"
+        f"@media screen {{ body[data-theme=light] {light} "
+        f"body[data-theme=dark] {dark} }}\n"
+        f"{_RULES}{colours}</style>"
     )
 
-# %% ../../nbs/support/13_drawing.ipynb #3d3f5a7b
-WIDTH, HEIGHT = 720, 190  # units of a picture
-_LEFT, _TOP, _BOTTOM = 64, 10, 22
-_LABELS = 5  # below the bars: on a phone there is no room for more of a few words
-
-
+# %% ../../nbs/support/13_drawing.ipynb #f4579171
 def round_top(most: int) -> int:
     "The end of an axis: 1, 2 or 5 with zeros behind it, not below `most`."
     size = 1
@@ -95,115 +103,130 @@ def round_top(most: int) -> int:
                 return first * size
         size *= 10
 
+# %% ../../nbs/support/13_drawing.ipynb #3d3f5a7b
+WIDTH, HEIGHT = 720, 190  # units of a picture
+_LEFT, _TOP, _BOTTOM = 64, 10, 22
+_HIGH, _FLOOR = HEIGHT - _TOP - _BOTTOM, HEIGHT - _BOTTOM
+
+# %% ../../nbs/support/13_drawing.ipynb #9cf64e42
+def _scale(top: int) -> Iterator[Element]:
+    "Lines across the picture, with their counts."
+    for count in sorted({0, top // 2, top}):
+        y = round(_FLOOR - _HIGH * count / top, 1)
+        yield element("line", x1=_LEFT, x2=WIDTH, y1=y, y2=y, class_="rule")
+        yield element("text", f"{count:,}", x=_LEFT - 6, y=y + 4, text_anchor="end")
+
+# %% ../../nbs/support/13_drawing.ipynb #6842f509
+def _bar(
+    label: str,
+    left: float,  # where its place begins
+    wide: float,  # of its place: the bar has eight tenths of that
+    counts: Mapping[str, int],  # by the part's name
+    colours: Mapping[str, str],
+    top: int,  # the end of the axis
+) -> Element:
+    "One bar."
+    level, said = float(_FLOOR), []
+    bar = element("g")
+    for name, count in counts.items():
+        tall = _HIGH * count / top
+        level -= tall
+        if count:
+            place = {"x": round(left + wide * 0.1, 1), "y": round(level, 1)}
+            size = {"width": round(wide * 0.8, 1), "height": round(tall, 2)}
+            colour = colours.get(name) or name.split()[0]
+            bar.append(element("rect", **place, **size, class_=colour))
+            said.append(f"{name} {count:,}")
+    bar.insert(0, element("title", f"{label}: {', '.join(said) or 'nothing'}"))
+    return bar
+
+# %% ../../nbs/support/13_drawing.ipynb #5dbbc935
+_LABELS = 5  # below the bars: on a phone there is no room for more of a few words
+
 
 def bars(
     title: str,
     labels: Sequence[str],  # of each bar
-    parts: Mapping[
-        str, Sequence[int]
-    ],  # by its name: how high it is in each bar; the first stands below
-    colours: Mapping[
-        str, str
-    ] = {},  # by the part's name, a colour's; by default, the name's first word
+    # by its name: how high it is in each bar; the first stands below
+    parts: Mapping[str, Sequence[int]],
+    # by the part's name, a colour's; by default, the name's first word
+    colours: Mapping[str, str] = {},
     most: int = _LABELS,  # labels below the bars
 ) -> str:
     "Stacked bars, as SVG."
     top = round_top(max(map(sum, zip(*parts.values(), strict=True)), default=0))
-    high, wide = HEIGHT - _TOP - _BOTTOM, (WIDTH - _LEFT) / max(len(labels), 1)
-    floor = HEIGHT - _BOTTOM
-    drawn = [element("title", title)]
-    for count in sorted({0, top // 2, top}):
-        y = round(floor - high * count / top, 1)
-        drawn += [
-            element("line", x1=_LEFT, x2=WIDTH, y1=y, y2=y, class_="rule"),
-            element("text", f"{count:,}", x=_LEFT - 6, y=y + 4, text_anchor="end"),
-        ]
+    wide = (WIDTH - _LEFT) / max(len(labels), 1)
+    drawn = [element("title", title), *_scale(top)]
     shown = -(-len(labels) // most)  # every so many bars a label
     for number, label in enumerate(labels):
-        left, level, said = _LEFT + number * wide, float(floor), []
-        bar = element("g")
-        for name, counts in parts.items():
-            tall = high * counts[number] / top
-            level -= tall
-            if counts[number]:
-                bar.append(
-                    element("rect", x=round(left + wide * 0.1, 1), y=round(level, 1), width=round(wide * 0.8, 1),
-                            height=round(tall, 2), class_=colours.get(name) or name.split()[0])
-                )  # fmt: skip
-                said.append(f"{name} {counts[number]:,}")
-        bar.insert(0, element("title", f"{label}: {', '.join(said) or 'nothing'}"))
-        drawn.append(bar)
+        left = _LEFT + number * wide
+        counts = {name: parts[name][number] for name in parts}
+        drawn.append(_bar(label, left, wide, counts, colours, top))
         if number % shown == 0:
+            x = round(min(left + wide / 2, WIDTH - 50), 1)
             drawn.append(
-                element(
-                    "text",
-                    label,
-                    x=round(min(left + wide / 2, WIDTH - 50), 1),
-                    y=HEIGHT - 5,
-                    text_anchor="middle",
-                )
+                element("text", label, x=x, y=HEIGHT - 5, text_anchor="middle")
             )
-    return markup(
-        element(
-            "svg",
-            *drawn,
-            viewBox=f"0 0 {WIDTH} {HEIGHT}",
-            role="img",
-            aria_label=title,
-            class_="ra-picture",
-        )
-    )
+    box = f"0 0 {WIDTH} {HEIGHT}"
+    about = {"role": "img", "aria_label": title, "class_": "ra-picture"}
+    return markup(element("svg", *drawn, viewBox=box, **about))
 
 # %% ../../nbs/support/13_drawing.ipynb #2047df8e
 _PAGE = """
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 64rem; padding: 1rem; font: 16px/1.45 system-ui, sans-serif;
-       color: var(--ra-ink); background: var(--ra-paper); }
-h1 { font-size: 1.5rem; margin: .3rem 0; } h2 { font-size: 1.1rem; margin: 1.8rem 0 .4rem; }
+body { margin: 0 auto; max-width: 64rem; padding: 1rem;
+  font: 16px/1.45 system-ui, sans-serif;
+  color: var(--ra-ink); background: var(--ra-paper); }
+h1 { font-size: 1.5rem; margin: .3rem 0; }
+h2 { font-size: 1.1rem; margin: 1.8rem 0 .4rem; }
 .soft { color: var(--ra-soft); font-size: .9rem; }
 .sums { display: flex; flex-wrap: wrap; gap: .6rem; margin: 1rem 0; padding: 0; }
-.sums li { list-style: none; flex: 1 1 8rem; border: 1px solid var(--ra-line); border-radius: .4rem; padding: .5rem .8rem; }
+.sums li { list-style: none; flex: 1 1 8rem; padding: .5rem .8rem;
+  border: 1px solid var(--ra-line); border-radius: .4rem; }
 .sums b { display: block; font-size: 1.5rem; }
-.key { display: inline-block; width: .7em; height: .7em; margin-right: .4em; border-radius: .15em; }
-.lists { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); gap: 0 2rem; }
+.key { display: inline-block; width: .7em; height: .7em; margin-right: .4em;
+  border-radius: .15em; }
+.lists { display: grid; gap: 0 2rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { text-align: left; padding: .25rem .5rem .25rem 0; border-bottom: 1px solid var(--ra-line); vertical-align: top; }
+th, td { text-align: left; padding: .25rem .5rem .25rem 0; vertical-align: top;
+  border-bottom: 1px solid var(--ra-line); }
 td:first-child { overflow-wrap: anywhere; min-width: 7.5rem; }
 @media screen and (max-width: 40rem) { .n { padding-left: .3rem; } }
-.n { text-align: right; white-space: nowrap; padding-left: 1rem; font-variant-numeric: tabular-nums; }
-@media print { body { max-width: none; font-size: 11pt; } section { break-inside: avoid; } .key { print-color-adjust: exact; } }
+.n { text-align: right; white-space: nowrap; padding-left: 1rem;
+  font-variant-numeric: tabular-nums; }
+@media print {
+  body { max-width: none; font-size: 11pt; } section { break-inside: avoid; }
+  .key { print-color-adjust: exact; }
+}
 """
 
 # %% ../../nbs/support/13_drawing.ipynb #3bb920e5
 def number_table(
     head: Sequence[str],
     rows: Iterable[Sequence[object]],  # a text, then numbers or short words
-    about: str = "",  # for those who can't see it, what it is; by default, its first heading
+    # for those who can't see it, what it is; by default, its first heading
+    about: str = "",
 ) -> Element:
     "A table whose first column is text."
-
-    def cells(kind: str, row: Sequence[object]) -> Element:
-        return element("tr", *(
-            element(kind, f"{cell:,}" if isinstance(cell, int) else str(cell), **({"class_": "n"} if column else {}))
-            for column, cell in enumerate(row)
-        ))  # fmt: skip
-
     table = element(
         "table",
-        element("thead", cells("th", head)),
-        element("tbody", *(cells("td", row) for row in rows)),
+        element("thead", _row("th", head)),
+        element("tbody", *(_row("td", row) for row in rows)),
     )
-    return element(
-        "div",
-        table,
-        class_="scroll",
-        tabindex=0,
-        role="region",
-        aria_label=about or head[0],
-    )
+    said = {"tabindex": 0, "role": "region", "aria_label": about or head[0]}
+    return element("div", table, class_="scroll", **said)
 
 
+def _row(kind: str, row: Sequence[object]) -> Element:
+    cells = []
+    for column, cell in enumerate(row):
+        said = f"{cell:,}" if isinstance(cell, int) else str(cell)
+        cells.append(element(kind, said, **({"class_": "n"} if column else {})))
+    return element("tr", *cells)
+
+# %% ../../nbs/support/13_drawing.ipynb #885278f7
 def web_page(
     title: str,
     body: str,  # HTML
@@ -220,7 +243,8 @@ def web_page(
     keys = "\n".join(
         f".key.{name} {{ background: var(--ra-{name}); }}" for name in list(_LIGHT)[4:]
     )
+    head = f"{markup(*meta)}{style()}<style>{_PAGE}{keys}</style>"
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head>{markup(*meta)}{style()}<style>{_PAGE}{keys}</style></head>\n'
+        f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n'
         f"<body><main>{body}</main></body></html>\n"
     )
