@@ -295,8 +295,8 @@ class Declaration:
         self.judge()
 
     def judge(self) -> None:
-        """`ValueError` for a declaration that can't be one, or that somebody has made
-        such since."""
+        """`ValueError` for a declaration that can't be one. Somebody may have altered
+        it since it was made."""
         _check_stages(self.stages)
         _check_kind("settings", self.settings, Environment)
         _check_kind("state", self.state, State)
