@@ -179,9 +179,8 @@ def check_once(
         except OSError as why:
             log(f"can't {'raise' if after else 'lower'} {path}: {system_reason(why)}")
             return FAILED
-        log(
-            f"{'raised' if after else 'lowered'} {path}: {', '.join(map(str, readings))}"
-        )
+        done = "raised" if after else "lowered"
+        log(f"{done} {path}: {', '.join(map(str, readings))}")
     return 0 if readings else FAILED
 
 # %% ../../nbs/cli/03_overload_flag.ipynb #e6d0b231
