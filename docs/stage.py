@@ -129,10 +129,9 @@ def definitions(statements: list[ast.stmt]) -> dict[str, str]:
         if isinstance(node, (*FUNCTION, ast.ClassDef)):
             found[node.name] = "function" if isinstance(node, FUNCTION) else "class"
         for target in getattr(node, "targets", [getattr(node, "target", None)]):
-            names = ast.walk(target) if target else []
-            found.update(
-                {each.id: "data" for each in names if isinstance(each, ast.Name) and each.id != "TYPE_CHECKING"}
-            )
+            names = [each for each in ast.walk(target) if isinstance(each, ast.Name)] if target else []
+            stored = [each.id for each in names if isinstance(each.ctx, ast.Store)]  # unlike x in x.y = 1, or in del x[1]
+            found.update({name: "data" for name in stored if name != "TYPE_CHECKING"})
     return found
 
 

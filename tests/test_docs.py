@@ -56,6 +56,9 @@ def statements(text: str) -> list[ast.stmt]:
         ("if TYPE_CHECKING:\n    from x import y", {}),
         ("TYPE_CHECKING = False", {}),
         ("print(1)", {}),
+        ('os.environ["HOME"] = here.path', {}),
+        ('del os.environ["HOME"]', {}),
+        ("box.width += 1", {}),
     ],
 )
 def test_what_a_cell_defines(text: str, found: dict[str, str]) -> None:
