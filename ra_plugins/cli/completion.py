@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from ra_plugins.cli.manual import PROGRAMS, all_parsers, commands_below, parser_of
+from ra_plugins.cli.units import DAEMONS
 from ra_plugins.hosts.catalogue import OURS, catalogue
 from ra_plugins.support.command_line import command_parser, run_command
 
@@ -55,12 +56,12 @@ def _suggest(parser: argparse.ArgumentParser) -> None:
         if isinstance(each, argparse._SubParsersAction):
             for below in each.choices.values():
                 _suggest(below)
-        elif each.metavar in ("FILE", "DIR", "PATH", "SOCKET"):
+        elif each.metavar in ("FILE", "DIR", "PATH", "SOCKET", "LOG"):
             each.complete = DIRECTORY if each.metavar == "DIR" else FILE  # type: ignore[attr-defined]
         elif each.dest == "names":
             each.choices = names
         elif each.dest == "daemons":
-            each.choices = ["rater", "service"]
+            each.choices = list(DAEMONS)
 
 # %% ../../nbs/cli/14_completion.ipynb #274204b7
 PLACES = {
