@@ -602,5 +602,9 @@ def test_a_postfix_server(home: Path) -> None:
         assert words in alone[2]
     (home / "control" / "smtpplugins").write_text("")
     assert checked(home, status=1)[2] == alone[2]
+    (home / "control" / "postfixplugins").write_text("BOUNCELEVEL=foo\n[mail]\nspfchecks\nSPFTIMEOUT=-1\n")
+    values = checked(home, status=1)
+    assert values[1] == ["postfixplugins:1", "postfixplugins:4"]
+    assert "BOUNCELEVEL=foo should be a whole number from -1 to 5; mend it, or take it out\n" in values[2]
     (home / "control" / "postfixplugins").write_text("[mail]\nrblchecks\nRBLSERVERS=bl.example\n")
     assert checked(home) == (0, [], "")

@@ -17,8 +17,10 @@ import pytest
 from mailserver import COMMAND, ENVIRON, ME, PATIENCE, ROOT, Home, Server, gone, until
 
 import ra_plugins
+from ra_plugins.cli.completion import completion
 from ra_plugins.cli.listing import answerer_settings, runs_at
 from ra_plugins.cli.spf import SPF_COMMANDS
+from ra_plugins.cli.units import DAEMONS
 from ra_plugins.hosts.catalogue import catalogue
 
 FAULT = 3
@@ -751,3 +753,30 @@ def test_a_page_that_installs_into_a_folder_makes_it() -> None:
                     assert "--create" in line, (path, line)
                     told += 1
     assert told  # the pages of plugins get theirs from docs/administrator.py, and test_docs.py looks at that
+
+
+# In the same words
+
+
+@pytest.mark.parametrize("text", ["example.net. MX ten mx\n", None], ids=["broken", "missing"])
+def test_a_zone_that_cannot_be_read_is_told_in_one_way(home: Home, tmp_path: Path, text: str | None) -> None:
+    "By each command with an option --zone."
+    zone = tmp_path / "zone"
+    if text is not None:
+        zone.write_text(text)
+    tried = Done("try", *SESSION, "--control", home.control, "--zone", zone)
+    linted = Done("spf", "lint", "example.org", "--zone", zone)
+    told = f"can't read {zone}: No such file or directory\n" if text is None else f"--zone: {zone}:1: expecting an integer; "
+    for done in (tried, linted):
+        assert done.status == FAULT and done.errors.partition(": ")[2].startswith(told), done.errors
+
+
+def test_units_asks_for_no_more_than_it_needs() -> None:
+    assert Done("units").fails("the following arguments are required: DIR")
+
+
+def test_completion_knows_every_daemon_and_that_logs_are_files() -> None:
+    script = completion("bash", "ra-plugins")
+    (daemons,) = re.findall(r"ra_plugins_units_pos_1_choices=\(([^)]*)\)", script)
+    assert set(daemons.split()) == set(DAEMONS) == {"service", "rater", "postfix"}
+    assert "ra_plugins_report_pos_0_COMPGEN=_shtab_compgen_files\n" in script

@@ -352,6 +352,41 @@ def test_two_who_sign_are_two(sender: str, other: str) -> None:
     assert folded(sender) != folded(other)
 
 
+FORWARDED = "srs0=#=#=example.net=ana@example.com"
+
+
+@pytest.mark.parametrize(
+    ("sender", "same"),
+    [  # of one message and of one some days later: hash and day of SRS differ, and so does the tag inside
+        ("SRS0=x9zk=4t=example.net=prvs=0123abcdef=ana@example.com", FORWARDED),
+        ("SRS0=Qw7p=5A=example.net=prvs=0456fedcba=ana@example.com", FORWARDED),
+        ("SRS0=x9zk=4t=example.net=prvs=ana=0123abcdef@example.com", FORWARDED),
+        ("SRS0=x9zk=4t=example.net=prvs=ana/0456fedcba@example.com", FORWARDED),
+        ("SRS0+x9zk=4t=example.net=btv1==0123abcdef==ana@example.com", FORWARDED),
+        ("SRS0=x9zk=4t=example.net=ana@example.com", FORWARDED),
+        ("prvs=0456fedcba=SRS0=x9zk=4t=example.net=prvs=0123abcdef=ana@example.com", FORWARDED),
+        (
+            "SRS1=ab12=example.org==x9zk=4t=example.net=prvs=0123abcdef=ana@example.com",
+            "srs1=#=example.org==#=#=example.net=ana@example.com",
+        ),
+    ],
+)
+def test_a_signature_inside_a_forwarded_sender_is_left_out(sender: str, same: str) -> None:
+    assert folded(sender) == same
+
+
+def test_who_signs_and_is_forwarded_is_known_the_next_day(store: Path) -> None:
+    "By BATV (draft-levine-smtp-batv-01), and then by SRS."
+    answerers = Answerers({"GREYLISTSTORE": str(store)})
+    today, tomorrow = "x9zk=4t=example.net=prvs=0123abcdef", "Qw7p=5A=example.net=prvs=0124fedcba"
+    answers = [
+        greylist(sample_session(mail_from=f"SRS0={signed}=ana@example.com"), answerers=answerers, now=now, log=print)
+        for now, signed in ((0, today), (400, today), (86400, tomorrow))
+    ]
+    answerers.close()
+    assert answers == [[REFUSAL], [], []]
+
+
 SIGNED = st.lists(st.sampled_from([*"=/+@a", "==", "prvs", "btv1", "srs0", "srs1", "1abcdef9"]), max_size=20).map("".join)
 
 

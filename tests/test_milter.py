@@ -326,3 +326,29 @@ def test_what_a_milter_cannot_do_ends_the_start(tmp_path: Path) -> None:
             assert "pip install 'ra-plugins[milter]'" in done.stderr
             continue
         assert done.returncode == 3 and "line 2: talker may talk to the client before the reply" in done.stderr
+
+
+def test_a_check_looks_at_what_stands_beside_the_file(tmp_path: Path) -> None:
+    "Settings that make no sense, with their line; plugins that can't be loaded; a user who isn't there."
+    (tmp_path / "milterplugins").write_text("[rcpt]\nspfchecks\n")
+    (tmp_path / "settings").write_text("# ours\nBOUNCELEVEL=foo\nSPFTIMEOUT=-1\nRAEXEMPT=spfcheck\n")
+    for options, told in (
+        (["--settings", "settings"], "settings, line 2: BOUNCELEVEL=foo should be a whole number from -1 to 5; mend it"),
+        (["--settings", "settings"], "settings, line 3: SPFTIMEOUT=-1 should be a whole number from 1 to 60; mend it"),
+        (["--settings", "settings"], "settings, line 4: RAEXEMPT names spfcheck, and there is no such plugin; mend it"),
+        (["--plugins", "nofile.py"], "nofile.py can't be loaded: No such file or directory"),
+        (["--user", "nosuchuser"], "there is no user nosuchuser"),
+    ):
+        command = [*COMMAND, "milter", "--check", *options]
+        environ = {**ENVIRON, "CONTROLDIR": str(tmp_path)}
+        done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+        assert (done.returncode, done.stdout) == (3, "") and told in done.stderr, done
+
+
+def test_it_logs_by_its_own_name_and_tells_settings_that_make_no_sense(home: Path) -> None:
+    (home / "settings").write_text("SPFTIMEOUT=-1\n")
+    with Milter(home, f"unix:{home}/run/milter", "--settings", str(home / "settings")) as milter:
+        said = milter.said()
+    wrong = f"ra-plugins milter: {home}/settings, line 1: SPFTIMEOUT=-1 should be a whole number from 1 to 60; mend it"
+    assert wrong in said and f"ra-plugins milter: a milter, ready on unix:{home}/run/milter" in said
+    assert "ra-plugins service" not in said

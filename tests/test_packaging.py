@@ -205,6 +205,7 @@ def test_bash_completes_commands_options_and_plugins(clean: Path) -> None:
     assert completed("ra-plugins show tar") == {"tarpit"}
     assert completed("ra-plugins units --ki") == {"--kind"}
     assert completed("ra-plugins units /tmp --kind s") == {"systemd", "s6"}
+    assert completed("ra-plugins units /tmp po") == {"postfix"}
 
 
 def test_fish_completes_commands_and_plugins(clean: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Answers are those of SMTPD_POLICY_README and access(5); Debian's Postfix does wi
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from mailserver import COMMAND, PATIENCE, until
+from mailserver import COMMAND, ENVIRON, PATIENCE, until
 from postfix_server import GATE, Asking, PolicySockets, request
 from service_process import remove, short_folder
 
@@ -323,6 +324,93 @@ def test_a_check_finds_what_would_end_the_start(folder: Path) -> None:
     assert (done.returncode, done.stdout) == (3, b"") and b"postfixplugins has no section" in done.stderr
 
 
+VALUES = "BOUNCELEVEL=foo\n[rcpt]\nspfchecks\nSPFTIMEOUT=-1\nRAEXEMPT=spfcheck\n"  # the first is for all sections
+WRONG_VALUES = (
+    "line 1: BOUNCELEVEL=foo should be a whole number from -1 to 5; mend it, or take it out",
+    "line 4: SPFTIMEOUT=-1 should be a whole number from 1 to 60; mend it, or take it out",
+    "line 5: RAEXEMPT names spfcheck, and there is no such plugin; mend it, or take it out",
+)
+
+
+def check_alone(folder: Path, *options: str, chains: str = "[rcpt]\nspfchecks\n") -> subprocess.CompletedProcess[str]:
+    "`ra-plugins postfix --check` on this control file."
+    (folder / "postfixplugins").write_text(chains)
+    words = [*COMMAND, "postfix", "--check", *options]
+    environ = {**os.environ, "CONTROLDIR": str(folder)}
+    return subprocess.run(words, env=environ, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def test_a_check_tells_a_value_that_makes_no_sense(folder: Path) -> None:
+    done = check_alone(folder, chains=VALUES)
+    assert (done.returncode, done.stdout) == (3, "")
+    path = folder / "postfixplugins"
+    told = [line.removeprefix("ra-plugins postfix: ") for line in done.stderr.splitlines()]
+    assert told == [f"{path}, {wrong}" for wrong in WRONG_VALUES]
+    sound = "BOUNCELEVEL=-1\n[rcpt]\nspfchecks\nSPFTIMEOUT=5\nRAEXEMPT=spfchecks\n"
+    assert check_alone(folder, chains=sound).returncode == 0
+
+
+def test_a_value_that_makes_no_sense_ends_the_start(folder: Path) -> None:
+    "As all other faults of that file do."
+    service = Policies(folder, chains=CHAINS + VALUES.replace("[rcpt]", "[mail:rcpt]").partition("\n")[2])
+    service.launch()
+    assert service.process and service.process.wait(PATIENCE) == 3
+    assert "line 15: SPFTIMEOUT=-1 should be a whole number from 1 to 60; mend it" in service.log.read_text()
+
+
+def test_a_check_looks_at_what_stands_beside_the_file(folder: Path) -> None:
+    "Plugins that can't be loaded, a user who isn't there, settings that make no sense."
+    (folder / "settings").write_text("# ours\nDNSTIMEOUT=soon\n")
+    (folder / "none.py").write_text("print('hello')\n")
+    (folder / "policies.py").write_text("print('hello')\n" + PLUGINS)
+    for options, told in (
+        (["--plugins", "nofile.py"], "nofile.py can't be loaded: No such file or directory"),
+        (["--plugins", "none.py"], "none.py: printed by mistake: hello\nnone.py defines no plugin"),
+        (["--user", "nosuchuser"], "there is no user nosuchuser"),
+        (["--settings", "settings"], "settings, line 2: DNSTIMEOUT=soon should be a whole number from 1 to 60"),
+        (["--settings", "gone"], "can't read gone: No such file or directory"),
+    ):
+        done = check_alone(folder, *options)
+        assert (done.returncode, done.stdout) == (3, "") and f"ra-plugins postfix: {told}" in done.stderr, done
+    done = check_alone(folder, "--plugins", "policies.py", "--user", "nobody")
+    assert (done.returncode, done.stdout) == (0, "[rcpt] spfchecks\n")
+    assert done.stderr == "ra-plugins: policies.py: printed by mistake: hello\n"
+
+
+def test_it_logs_by_its_own_name(folder: Path) -> None:
+    "The supervisor and its worker; a setting that makes no sense is told once, with its line."
+    (folder / "settings").write_text("DNSTIMEOUT=soon\n")
+    with Policies(folder, "--settings", str(folder / "settings"), "--workers", "2", alone=True) as service:
+        with Asking(service.unix) as smtpd:
+            smtpd.send(b"request=other\n\n")
+            until(lambda: "a request of another kind" in service.log.read_text(), "the worker complains")
+        os.kill(service.pid, signal.SIGHUP)
+        until(lambda: "new workers have taken over" in service.log.read_text(), "it has read again")
+    lines = service.log.read_text().splitlines()
+    own = [line for line in lines if line.startswith("ra-plugins ")]
+    assert len(own) > 4 and all(line.startswith("ra-plugins postfix: ") for line in own)
+    wrong = f"ra-plugins postfix: {folder}/settings, line 1: DNSTIMEOUT=soon should be a whole number from 1 to 60"
+    assert sum(line.startswith(wrong) for line in lines) == 2  # once at the start, once at SIGHUP
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can be another")
+def test_a_user_whom_only_root_could_become_is_told(folder: Path) -> None:
+    folder.chmod(0o755)
+    (folder / "postfixplugins").write_text("[rcpt]\nspfchecks\n")
+    other = ["setpriv", "--reuid=nobody", "--regid=0", "--clear-groups"]
+    capable = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]  # Python may be in root's home
+    for name in ("root", "daemon", "nobody"):
+        log = folder / f"log-{name}"
+        words = [*other, *capable, *COMMAND, "postfix", "inet:127.0.0.1:0", "--user", name]
+        with log.open("wb") as errors:
+            process = subprocess.Popen(words, env={**ENVIRON, "CONTROLDIR": str(folder)}, stderr=errors)
+        until(lambda: "ready on" in log.read_text() or process.poll() is not None, "it is ready")  # noqa: B023
+        process.terminate()
+        assert process.wait(PATIENCE) == 0, log.read_text()
+        told = f"ra-plugins postfix: only root can run as {name}; --user is passed over\n"
+        assert (told in log.read_text()) is (name != "nobody")
+
+
 def test_a_file_that_is_read_again(folder: Path) -> None:
     "At SIGHUP: a good one counts from then on, a bad one changes nothing."
     with Policies(folder) as service:
@@ -333,9 +421,5 @@ def test_a_file_that_is_read_again(folder: Path) -> None:
             (folder / "control" / "postfixplugins").write_text(text)
             os.kill(service.pid, signal.SIGHUP)
             until(lambda told=told: told in service.log.read_text(), told)  # type: ignore[misc]
-
-            def answered(answer: str = answer) -> bool:  # by the old worker, until it has shut its door
-                with Asking(service.unix) as smtpd:
-                    return smtpd.ask("refuse", instance=instance()) == [answer]
-
-            until(answered, answer)
+            with Asking(service.unix) as smtpd:
+                assert smtpd.ask("refuse", instance=instance()) == [answer]

@@ -687,7 +687,7 @@ def test_check_on_a_full_disk(tmp_path: Path) -> None:
         done = subprocess.run(
             [*RATER, "--check"], env=ENVIRON, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE
         )
-    assert (done.returncode, done.stderr) == (3, b"rater: can't write: No space left on device\n")
+    assert (done.returncode, done.stderr) == (3, b"rater: can't write to standard output: No space left on device\n")
 
 
 def test_where_rater_cannot_start(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mailserver import COMMAND, PATIENCE
 from test_declarations import FAILURES, FILES, FOUND, PLUGINS, TOLD, environments
 
 from ra_plugins.ask.question import Question
@@ -351,9 +352,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 def run(*arguments: str, stdin: bytes | None = None, cwd: Path) -> subprocess.CompletedProcess[bytes]:
     "The command, as one types it."
-    command = [sys.executable, "-m", "ra_plugins.cli.command"]
-    script = "import sys; from ra_plugins.cli.command import main; sys.exit(main())"
-    command = [sys.executable, "-c", script, "report", *arguments]
+    command = [*COMMAND, "report", *arguments]
     return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, env={**os.environ, "TZ": "UTC"})
 
 
@@ -462,6 +461,66 @@ def test_a_dash_is_standard_output_for_a_page(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(LOG)
     done = run("log", "--html", "-", cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.startswith(b"<!DOCTYPE html>") and not (tmp_path / "-").exists()
+
+
+@pytest.mark.parametrize("page", ["-", "/dev/stdout", "page"])
+def test_two_outputs_for_one_standard_output_are_refused(tmp_path: Path, page: str) -> None:
+    (tmp_path / "log").write_bytes(LOG)
+    with (tmp_path / "page").open("wb") as output:
+        words = [*COMMAND, "report", "log", "--json", "--html", page]
+        done = subprocess.run(words, cwd=tmp_path, stdout=output, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    told = "ra-plugins report: the page and JSON can't both be standard output; name a file: --html FILE\n"
+    assert (done.returncode, done.stderr, (tmp_path / "page").read_bytes()) == (3, told, b"")
+
+
+@pytest.mark.parametrize("options", [["--html", "-"], ["--json"], []])
+def test_a_full_disk_behind_standard_output_is_named(tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "log").write_bytes(LOG)
+    with open("/dev/full", "wb") as full:
+        words = [*COMMAND, "report", "log", *options]
+        done = subprocess.run(words, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    told = "ra-plugins report: can't write to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (3, told)
+
+
+def test_nobody_who_reads_the_page_is_no_fault_to_tell(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(LOG)
+    reads, writes = os.pipe()
+    os.close(reads)
+    words = [*COMMAND, "report", "log", "--html", "-"]
+    done = subprocess.run(words, cwd=tmp_path, stdout=writes, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (3, "")
+
+
+# as journalctl 252 writes one entry; of the last, one record behind RS (RFC 7464)
+OTHER_FORMS = {
+    "export": "__CURSOR=s=0a1b;i=1c;b=2d;m=3e;t=4f;x=5a\n__REALTIME_TIMESTAMP=1732373009000000\nMESSAGE=msa: pid 1 - x\n\n",
+    "verbose": "Sat 2024-11-23 15:43:29.000000 UTC [s=0a1b;i=1c;b=2d;m=3e;t=4f;x=5a]\n    PRIORITY=6\n    MESSAGE=x\n",
+    "json-pretty": '{\n\t"MESSAGE" : "msa: pid 1 - x",\n\t"PRIORITY" : "6"\n}\n',
+    "json-sse": 'data: {"MESSAGE":"msa: pid 1 - x"}\n\n',
+    "json-seq": '\x1e{"MESSAGE":"msa: pid 1 - x"}\n',
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_other_forms_of_journalctl_are_told_apart(tmp_path: Path, form: str) -> None:
+    done = run("-", stdin=OTHER_FORMS[form].encode(), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr.endswith(b"read is -o json: journalctl -o json | ra-plugins report\n")
+    (tmp_path / "log").write_bytes(LOG)
+    (tmp_path / "journal").write_text(OTHER_FORMS[form])
+    done = run("log", "journal", cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout and b"-o json" in done.stderr  # of the other log all is told
+
+
+@pytest.mark.parametrize("words", [["--since", "-2d"], ["--since=-2d"], ["--sin", "-2d"], ["--since", "2d"]])
+def test_so_long_ago_as_journalctl_has_it(tmp_path: Path, words: list[str]) -> None:
+    "Of three verdicts, two are from the last two days."
+    stamps = [datetime.now(UTC) - timedelta(hours=hours) for hours in (72, 24, 1)]
+    lines = [f"{stamp:%Y-%m-%dT%H:%M:%SZ} mail smtpd: {REFUSAL}\n" for stamp in stamps]
+    done = run("-", *words, "--json", stdin="".join(lines).encode(), cwd=tmp_path)
+    assert done.returncode == 0 and json.loads(done.stdout)["verdicts"]["refused"] == 2, done
 
 
 def test_nothing_is_said_on_a_pipe_but_the_report(tmp_path: Path) -> None:

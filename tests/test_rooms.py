@@ -108,6 +108,12 @@ def test_rooms_know_only_whom_they_may_know() -> None:
     fail_if_any("against the table", [f"{one} imports {other}" for one, other in edges if not may_know(one, other)])
 
 
+def test_what_several_hosts_share_belongs_to_none_of_them() -> None:
+    "A milter goes by places as main.cf has them, and by the words of a refusal; what else both need, others keep."
+    known = {each for knower in EDGES if knower.startswith("hosts.milter.") for each in EDGES[knower]}
+    assert {each for each in known if each.startswith("hosts.postfix.")} == {"hosts.postfix.places", "hosts.postfix.action"}
+
+
 def test_no_circles() -> None:
     assert circle(EDGES) == ""
 

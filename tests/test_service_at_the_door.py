@@ -22,7 +22,7 @@ from ra_plugins.cli.install import install
 from ra_plugins.cli.listing import page
 from ra_plugins.hosts.catalogue import catalogue
 from ra_plugins.hosts.service.status import STATUS_ENDING
-from ra_plugins.hosts.service.supervisor import read_settings
+from ra_plugins.hosts.settings import read_settings
 from ra_plugins.support.command_line import Fault
 from ra_plugins.support.listening import UnixListener, folder_fault
 

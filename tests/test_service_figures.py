@@ -5,6 +5,7 @@ Each test has a service of its own, as a process on a socket in the test's folde
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ from servers import free_port
 from ra_plugins.ask.dns import Zone
 from ra_plugins.hosts.service.request import ServiceReply, ServiceRequest, read_netstring
 from ra_plugins.hosts.service.status import INQUIRIES
+from ra_plugins.hosts.service.supervisor import ServiceOptions, Supervisor
 from ra_plugins.hosts.service.verdicts import VERDICT_LIMIT
 from ra_plugins.spp.session import SAMPLE
 
@@ -330,6 +332,27 @@ def test_counts_never_go_back(start: Start) -> None:
     assert labelled(last, "verdicts_total", plugin="dotblind", verdict="go on") == 2
     assert labelled(last, "verdicts_total", plugin="curious", verdict="go on") == 1
     assert labelled(last, "workers_ended_total") == 0
+
+
+def test_new_workers_have_taken_over_when_no_old_one_takes_clients(tmp_path: Path) -> None:
+    "The log says so no sooner: a client that came then might be counted by one that nobody asks any more."
+    lines = list[str]()
+
+    async def scenario() -> None:
+        service = Supervisor(ServiceOptions(str(tmp_path / "socket")), lines.append)
+        await service.start()
+        (old,) = service.workers
+        os.kill(old.process.pid, signal.SIGSTOP)  # it can't hear that it is to go
+        reloading = asyncio.ensure_future(service.reload())
+        while not old.leaving:
+            await asyncio.sleep(0.01)
+        assert not any("taken over" in line for line in lines)
+        os.kill(old.process.pid, signal.SIGCONT)
+        await asyncio.wait_for(reloading, PATIENCE)
+        await service.end()
+
+    asyncio.run(scenario())
+    assert [line for line in lines if "taken over" in line] == ["read again; new workers have taken over"]
 
 
 def test_metrics_that_cannot_be(start: Start) -> None:

@@ -148,13 +148,9 @@ def zone_answers(
     if path is None:
         return {}
     from ra_plugins.ask.dns import Lookup, Prefetch
-    from ra_plugins.ask.zonefile import zone_from_file
+    from ra_plugins.spf.owner.explain import zone_option
 
-    need(path)
-    try:
-        zone = zone_from_file(path)
-    except ValueError as error:
-        raise Fault(str(error)) from None
+    zone = zone_option(path)
     return {Lookup: zone, Prefetch: zone}
 
 # %% ../../nbs/cli/04_command.ipynb #6ed407b7

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from ra_plugins.cli.manual import PROGRAMS, all_parsers, commands_below, parser_of
+from ra_plugins.cli.units import DAEMONS
 from ra_plugins.hosts.catalogue import OURS, catalogue
 from ra_plugins.support.command_line import command_parser, run_command
 
@@ -44,8 +45,7 @@ def whole_parser() -> argparse.ArgumentParser:
     return top
 
 # %% ../../nbs/cli/14_completion.ipynb #0a07dc46
-_DAEMONS = ["rater", "service"]
-_FOR_FILES = ("FILE", "DIR", "PATH", "SOCKET")  # words for a value
+_FOR_FILES = ("FILE", "DIR", "PATH", "SOCKET", "LOG")  # words for a value
 
 
 def _suggest(parser: argparse.ArgumentParser, names: list[str]) -> None:
@@ -60,7 +60,7 @@ def _suggest(parser: argparse.ArgumentParser, names: list[str]) -> None:
             kind = DIRECTORY if each.metavar == "DIR" else FILE
             each.complete = kind  # type: ignore[attr-defined]
         elif each.dest in ("names", "daemons"):
-            each.choices = names if each.dest == "names" else _DAEMONS
+            each.choices = names if each.dest == "names" else list(DAEMONS)
 
 
 def _our_plugins() -> list[str]:

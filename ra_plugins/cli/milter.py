@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from ra_plugins.cli.service import add_usual, place_of_postfix
+from ra_plugins.cli.service import add_usual, checked_beside, place_of_postfix
 from ra_plugins.hosts.milter.filter import MILTER_SECONDS
-from ra_plugins.hosts.service.supervisor import read_settings, user_number
+from ra_plugins.hosts.service.supervisor import user_number
+from ra_plugins.hosts.settings import read_settings
 from ra_plugins.support.command_line import (
     Fault,
     command_parser,
@@ -49,43 +50,40 @@ _ENDINGS = {0: "it has ended as it was told, or with --check, all is well"}
 # %% ../../nbs/cli/16_milter.ipynb #26107dce
 def check_milter(
     arguments: argparse.Namespace,
-    settings: dict[str, str],  # besides the environment
 ) -> None:
-    "Print what the control file has; `Fault` for what is wrong in it."
-    from ra_plugins.hosts.catalogue import catalogue
+    "Print what the control file has; `Fault` for what is wrong in it, or beside it."
     from ra_plugins.hosts.milter.sections import judged_sections
-    from ra_plugins.hosts.script import CONTROLDIR
-    from ra_plugins.support.control import Control
 
-    control = Control({**os.environ, **settings}.get("CONTROLDIR", CONTROLDIR))
-    found = judged_sections(control, catalogue(arguments.files))
-    for stage, plugins in found.items():
-        print(f"[{stage}]", ", ".join(each.name for each in plugins) or "nothing")
+    plugins, control = checked_beside(arguments)
+    found = judged_sections(control, plugins)
+    for stage, its in found.items():
+        print(f"[{stage}]", ", ".join(each.name for each in its) or "nothing")
 
 # %% ../../nbs/cli/16_milter.ipynb #44541b89
 def run_milter(arguments: argparse.Namespace) -> int:
     "Answer a mail server, or look at the control file."
-    settings = read_settings(arguments.settings) if arguments.settings else {}
     if arguments.check:
-        check_milter(arguments, settings)
+        check_milter(arguments)
         return 0
+    if arguments.settings:
+        read_settings(arguments.settings)
     if not arguments.place:
         raise Fault("where? For example: ra-plugins milter unix:/run/ra-plugins/milter")
     if arguments.user:
         user_number(arguments.user)
-    asyncio.run(_served(arguments, settings))
+    asyncio.run(_served(arguments))
     sys.stdout.flush()
     os._exit(0)  # threads of libmilter are waited for by nobody
 
 
-async def _served(arguments: argparse.Namespace, settings: dict[str, str]) -> None:
+async def _served(arguments: argparse.Namespace) -> None:
     "Be a milter until it is told to end."
     from ra_plugins.hosts.milter.process import MilterOptions, serve_milter
 
     options = MilterOptions(
         arguments.place,
         arguments.files,
-        settings,
+        arguments.settings,
         arguments.user,
         arguments.connections,
         arguments.seconds,

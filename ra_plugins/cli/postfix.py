@@ -14,11 +14,12 @@ from functools import partial
 
 from ra_plugins.cli.service import (
     add_usual,
+    checked_beside,
     options_of,
     place_of_postfix,
 )
 from ra_plugins.hosts.postfix.places import POLICY_PLACE, POLICY_SECONDS, policy_place
-from ra_plugins.hosts.service.supervisor import read_settings, run_service
+from ra_plugins.hosts.service.supervisor import run_service
 from ra_plugins.support.command_line import (
     Fault,
     command_parser,
@@ -57,15 +58,10 @@ def check_chains(
     arguments: argparse.Namespace,
 ) -> None:
     "Print what the control file has; `Fault` for what is wrong in it."
-    from ra_plugins.hosts.catalogue import catalogue
     from ra_plugins.hosts.postfix.stages import POSTFIX_FILE, judged_chains
-    from ra_plugins.hosts.script import CONTROLDIR
     from ra_plugins.hosts.service.decider import answerer_variables
-    from ra_plugins.support.control import Control
 
-    plugins = catalogue(arguments.files)
-    settings = read_settings(arguments.settings) if arguments.settings else {}
-    control = Control({**os.environ, **settings}.get("CONTROLDIR", CONTROLDIR))
+    plugins, control = checked_beside(arguments)
     needed = [place.chain for place in arguments.postfix]
     variables = answerer_variables(plugins.values())
     chains = judged_chains(control, plugins, needed, variables)
@@ -84,7 +80,7 @@ def run_postfix(arguments: argparse.Namespace) -> int:
         check_chains(arguments)
         return 0
     arguments.postfix = arguments.postfix or [policy_place(POLICY_PLACE)]
-    asyncio.run(run_service(options_of(arguments)))
+    asyncio.run(run_service(options_of(arguments, "ra-plugins postfix")))
     return 0
 
 

@@ -14,26 +14,36 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from ra_plugins.hosts.catalogue import Catalogue, checked_catalogue
 from ra_plugins.hosts.postfix.places import (
     POLICY_PLACE,
     POLICY_SECONDS,
     PolicyPlace,
     policy_place,
 )
+from ra_plugins.hosts.service.log import LOG_NAME
 from ra_plugins.hosts.service.port import CONNECTIONS
 from ra_plugins.hosts.service.request import SOCKET
 from ra_plugins.hosts.service.status import ask_status, status_table
-from ra_plugins.hosts.service.supervisor import CALLERS, ServiceOptions, run_service
+from ra_plugins.hosts.script import CONTROLDIR
+from ra_plugins.hosts.service.supervisor import (
+    CALLERS,
+    ServiceOptions,
+    run_service,
+    user_number,
+)
+from ra_plugins.hosts.settings import read_settings, settings_faults
 from ra_plugins.support.command_line import (
     Fault,
     command_parser,
     number_over_zero,
     run_command,
 )
+from ra_plugins.support.control import Control
 
 # %% auto #0
-__all__ = ['USUAL_OPTIONS', 'octal_mode', 'whole_number', 'metrics_place', 'place_of_postfix', 'add_usual', 'service_parser',
-           'options_of', 'run', 'main']
+__all__ = ['USUAL_OPTIONS', 'octal_mode', 'whole_number', 'metrics_place', 'place_of_postfix', 'add_usual', 'checked_beside',
+           'service_parser', 'options_of', 'run', 'main']
 
 # %% ../../nbs/cli/09_service.ipynb #b832b92c
 def octal_mode(text: str) -> int:
@@ -149,6 +159,20 @@ def add_usual(
     for name in names:
         parser.add_argument(name, **{**USUAL_OPTIONS[name], **other})
 
+# %% ../../nbs/cli/09_service.ipynb #d56a63dd
+def checked_beside(
+    arguments: argparse.Namespace,  # `user`, `files`, `settings`
+) -> tuple[Catalogue, Control]:
+    """The plugins and the control files that a daemon would have; `Fault` for what is
+    wrong beside its own control file."""
+    if arguments.user:
+        user_number(arguments.user)
+    plugins = checked_catalogue(arguments.files)
+    if faults := settings_faults(os.environ, arguments.settings, plugins):
+        raise Fault("\n".join(faults))
+    told = read_settings(arguments.settings) if arguments.settings else {}
+    return plugins, Control({**os.environ, **told}.get("CONTROLDIR", CONTROLDIR))
+
 # %% ../../nbs/cli/09_service.ipynb #6bc6af8d
 def _place_options(parser: argparse.ArgumentParser) -> None:
     "What runs, and where it is asked."
@@ -214,7 +238,10 @@ _HOLDS = "Hold plugins, connections and caches, and answer the small client."
 _ENDED = {0: "it has ended as it was told, or with --status, it is there"}
 
 # %% ../../nbs/cli/09_service.ipynb #ec4954f1
-def options_of(arguments: argparse.Namespace) -> ServiceOptions:
+def options_of(
+    arguments: argparse.Namespace,
+    name: str = LOG_NAME,  # of the command
+) -> ServiceOptions:
     "How to run the service; `Fault` for what mustn't be."
     if os.geteuid() == 0 and not arguments.user:
         raise Fault(
@@ -227,7 +254,7 @@ def options_of(arguments: argparse.Namespace) -> ServiceOptions:
         workers=arguments.workers,
         settings=arguments.settings,
         files=[os.path.abspath(file) for file in arguments.files],
-        user="" if arguments.user == "root" else arguments.user,
+        user="" if (os.geteuid(), arguments.user) == (0, "root") else arguments.user,
         group=arguments.group,
         mode=arguments.mode,
         callers=arguments.callers or CALLERS,
@@ -238,6 +265,7 @@ def options_of(arguments: argparse.Namespace) -> ServiceOptions:
         ahead=arguments.ahead,
         postfix=arguments.postfix,
         policy_seconds=arguments.postfix_seconds,
+        name=name,
     )
 
 # %% ../../nbs/cli/09_service.ipynb #39041e84

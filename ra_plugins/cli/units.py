@@ -303,7 +303,7 @@ def units_parser() -> argparse.ArgumentParser:
     where = "where it goes: /etc/systemd/system, or a folder of services"
     add("folder", metavar="DIR", help=where)
     daemons = "service, rater or postfix; without any, the first two"
-    add("daemons", nargs="*", metavar="DAEMON", help=daemons)
+    add("daemons", nargs="*", default=[], metavar="DAEMON", help=daemons)
     starts = "what starts them (%(default)s)"
     add("--kind", choices=KINDS, default="systemd", help=starts)
     programs = "where ra-plugins and rater are (beside this one)"

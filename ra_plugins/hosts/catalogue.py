@@ -23,6 +23,7 @@ import ra_plugins.plugins
 from ra_plugins.hosts.guard import Overdue, Printed, describe, in_bounds
 from ra_plugins.hosts.script import MARK, import_folder
 from ra_plugins.spp.plugin import STAGES, Declaration, Plugin
+from ra_plugins.support.command_line import Fault
 from ra_plugins.support.control import RegularFile
 from ra_plugins.support.log import printable
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['LOADING_SECONDS', 'PROGRAM_NAMES', 'PLUGIN_NAME_LIMIT', 'OURS', 'GROUP', 'PROGRAM_LIMIT', 'SCRIPTS', 'CLIENT_MARK',
-           'to_stderr', 'Unloadable', 'Catalogue', 'load_file', 'catalogue', 'is_installed', 'is_client', 'script_of',
-           'section_of', 'ProgramImports', 'program_imports', 'plugin_of']
+           'to_stderr', 'Unloadable', 'Catalogue', 'load_file', 'catalogue', 'checked_catalogue', 'is_installed',
+           'is_client', 'script_of', 'section_of', 'ProgramImports', 'program_imports', 'plugin_of']
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #8b0d5298
 @contextmanager
@@ -297,13 +298,17 @@ def load_file(
     return importlib.import_module(name)
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #c953ca32
-def _add_file(found: Catalogue, path: str) -> None:
+def _add_file(
+    found: Catalogue, path: str
+) -> bool:  # has it plugins, and are all of them taken up?
     whole = os.path.abspath(path)
     plugins = _loaded(path, partial(_plugins_in, path), found.log, whole)
     for plugin in plugins or ():
         found.add(plugin, whole)
     if plugins == []:
         found.log(f"{path} defines no plugin")
+    there = [*map(id, found.values())]
+    return bool(plugins) and all(id(plugin) in there for plugin in plugins)
 
 
 def _plugins_in(path: str) -> list[Plugin]:
@@ -327,6 +332,26 @@ def catalogue(
     _add_packaged(found)
     for path in files:
         _add_file(found, path)
+    return found
+
+# %% ../../nbs/hosts/00_catalogue.ipynb #24da556b
+def checked_catalogue(
+    files: Iterable[str],
+    log: Callable[[str], None] = to_stderr,  # as in `catalogue`
+) -> Catalogue:
+    "As `catalogue`; `Fault` for files that can't be used, or of which not all can."
+    found, faults = catalogue((), log), list[str]()
+    for path in files:
+        said: list[str] = []
+        found.log = said.append
+        if not _add_file(found, path):
+            faults += said
+            continue
+        for line in said:  # what it prints
+            log(line)
+    found.log = log
+    if faults:
+        raise Fault("\n".join(faults))
     return found
 
 # %% ../../nbs/hosts/00_catalogue.ipynb #6a001e05

@@ -94,37 +94,46 @@ def _signed_by_batv(rest: str) -> str:
     return core
 
 # %% ../../nbs/plugins/greylist.ipynb #5d3054e8
-def _without_hashes(local: str) -> str:
-    "An address of SRS, with # for what is its hash or its day; any other as it is."
+def _forwarded(
+    local: str,
+) -> tuple[str, str]:  # nothing and the address as it is, if SRS hasn't written it
+    """What SRS says of a forwarded address, with # for hash and day, and the local part
+    that it had before."""
     fields = local[5:].split("=")
     if (
         local[:4] not in ("srs0", "srs1")
         or local[4:5] not in ("=", "-", "+")
         or len(fields) < 4
     ):
-        return local
-    if local[:4] == "srs0":
-        return "=".join(["srs0", "#", "#", *fields[2:]])
-    inner = (
-        fields[3:] if not fields[2] else [fields[2][1:], *fields[3:]]
-    )  # behind SRS1=HASH=HOST= stands an address without its SRS0
-    return "=".join(["srs1", "#", fields[1], "", "#", "#", *inner[2:]])
+        return "", local
+    said = ["srs0"]
+    if local[:4] == "srs1":  # SRS1=HASH=HOST= and what stood behind SRS0
+        said = ["srs1", "#", fields[1], ""]
+        fields = fields[3:] if not fields[2] else [fields[2][1:], *fields[3:]]
+    said += ["#", "#", *fields[2:3]]
+    inside = fields[3:]
+    return "=".join([*said, ""] if inside else said), "=".join(inside)
 
 # %% ../../nbs/plugins/greylist.ipynb #6ebe1342
 def unsigned(
     local: str,  # local part, in lower case
 ) -> str:
     """A local part without what it is signed with, by BATV in any of its spellings, or
-    by SRS."""
-    head, _, rest = local.partition("=")
-    core = (
-        _signed_by_batv(rest)
-        if head in ("prvs", "msprvs1")
-        else rest.partition("==")[2]
-        if head == "btv1"
-        else ""
-    )
-    return unsigned(core) if core else _without_hashes(local)
+    by SRS, or by one inside the other."""
+    forwarded = ""
+    while True:
+        head, _, rest = local.partition("=")
+        core = (
+            _signed_by_batv(rest)
+            if head in ("prvs", "msprvs1")
+            else rest.partition("==")[2]
+            if head == "btv1"
+            else ""
+        )
+        said, inside = ("", core) if core else _forwarded(local)
+        if not (core or said):
+            return forwarded + local
+        forwarded, local = forwarded + said, inside
 
 # %% ../../nbs/plugins/greylist.ipynb #063b4a42
 def folded(sender: str) -> str:

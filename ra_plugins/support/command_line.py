@@ -123,7 +123,8 @@ def run_command(
     except OSError as error:  # nobody reads any more, or the disk is full
         discard(1)
         if not isinstance(error, BrokenPipeError):
-            print(f"{name}: can't write: {trouble(error)}", file=sys.stderr)
+            where = "" if error.filename else " to standard output"
+            print(f"{name}: can't write{where}: {trouble(error)}", file=sys.stderr)
         return failed
 
 # %% ../../nbs/support/05_command_line.ipynb #1ffdee6a

@@ -25,7 +25,7 @@ from ra_plugins.hosts.postfix.stages import POSTFIX_FILE, chains_in
 from ra_plugins.hosts.section import SECTION_FILE
 from ra_plugins.hosts.service.decider import answerer_variables
 from ra_plugins.hosts.service.status import ask_status
-from ra_plugins.hosts.service.supervisor import settings_in
+from ra_plugins.hosts.settings import settings_in
 from ra_plugins.spp.sections import SECTIONS
 from ra_plugins.support.command_line import Fault
 from ra_plugins.support.control import BOM

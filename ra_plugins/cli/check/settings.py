@@ -10,28 +10,12 @@ from difflib import SequenceMatcher
 from typing import NamedTuple
 
 from ra_plugins.cli.check.setup import Mistake, SetUp, Told
-from ra_plugins.cli.listing import answerer_settings
-from ra_plugins.spp.plugin import Plugin
+from ra_plugins.hosts.settings import MEND, value_faults, variables_by_name
 from ra_plugins.spp.session import Session
-from ra_plugins.support.environment import Environment, Variable
+from ra_plugins.support.environment import Variable
 
 # %% auto #0
 __all__ = ['SLIP_RATIO', 'SLIP_LETTERS', 'meant', 'check_settings', 'check_switch']
-
-# %% ../../../nbs/cli/check/06_settings.ipynb #cd91dbe4
-def _variables(plugins: Iterable[Plugin]) -> dict[str, list[Variable]]:
-    "The settings of plugins and of those who answer them, by name."
-    found: dict[str, list[Variable]] = {}
-    for plugin in plugins:
-        answerers = answerer_settings(plugin, _quietly).values()
-        for declared in (plugin.settings, *answerers):
-            for each in declared.variables():
-                found.setdefault(each.name, []).append(each)
-    return found
-
-
-def _quietly(message: str) -> None:
-    "What can't be loaded is told another way."
 
 # %% ../../../nbs/cli/check/06_settings.ipynb #bce31f8e
 # `SequenceMatcher.ratio` of two names, from which on one is a slip for the other
@@ -54,23 +38,6 @@ def meant(
     ratio, best = max(map(likeness, known), default=(0, ""))
     return best if ratio >= SLIP_RATIO else ""
 
-# %% ../../../nbs/cli/check/06_settings.ipynb #6a442a9b
-def _value_faults(said: Told, variables: list[Variable]) -> list[str]:
-    "What is wrong with a value; each thing once."
-    lines: dict[str, None] = {}
-    for each in variables:
-        view = Environment({said.name: said.value or ""}, lines.setdefault)
-        faults = getattr(each.read(view), "faults", ())
-        lines.update(dict.fromkeys(f"in {said.name}, {fault}" for fault in faults))
-    return list(lines)
-
-# %% ../../../nbs/cli/check/06_settings.ipynb #44a8cc11
-def _exempt_faults(said: Told, known: Mapping[str, Plugin]) -> Iterator[str]:
-    "Names in RAEXEMPT that no plugin bears."
-    for name in (said.value or "").replace(",", " ").split():
-        if name not in known and name != "all":
-            yield f"RAEXEMPT names {name}, and there is no such plugin"
-
 # %% ../../../nbs/cli/check/06_settings.ipynb #1c9c42b3
 class _Known(NamedTuple):
     "The settings there are, by name."
@@ -81,13 +48,10 @@ class _Known(NamedTuple):
 
 
 def _known(setup: SetUp) -> _Known:
-    exempt = {
-        each.name: [each] for each in Session.variables() if each.name == "RAEXEMPT"
-    }
     names = {each.name for each in Session.variables()}
     return _Known(
-        _variables(setup.plugins.values()),
-        _variables(setup.known.values()) | exempt,
+        variables_by_name(setup.plugins.values()),
+        variables_by_name(setup.known.values()),
         frozenset(names - {"RAEXEMPT"}),
     )
 
@@ -101,11 +65,10 @@ def _one(said: Told, setup: SetUp, known: _Known) -> Iterator[Mistake]:
             yield said.mistake(wrong, f"did you mean {near}?")
         return
     variables = known.at_work.get(said.name) or known.every[said.name]
-    faults = [] if said.value is None else _value_faults(said, variables)
-    if said.name == "RAEXEMPT" and not faults:
-        faults = [*_exempt_faults(said, setup.known)]
-    for fault in faults:
-        yield said.mistake(fault.partition("; taken as")[0], "mend it, or take it out")
+    if said.value is None:
+        return
+    for fault in value_faults(said.name, said.value, variables, setup.known):
+        yield said.mistake(fault, MEND)
 
 # %% ../../../nbs/cli/check/06_settings.ipynb #67cfa6f3
 def check_settings(

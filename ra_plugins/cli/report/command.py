@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain, islice
 from time import monotonic, time
 from typing import Any
 
@@ -31,10 +33,13 @@ from ra_plugins.support.command_line import (
 __all__ = ['report_parser', 'tally_of', 'run_report', 'main']
 
 # %% ../../../nbs/cli/report/09_command.ipynb #3d8697aa
+_AGO = re.compile(r"-\d+[a-z]", re.ASCII)  # so long ago, as journalctl has it
+
+
 def _moment(text: str) -> float:
     "A time that somebody has typed."
     try:
-        return moment(text, time())
+        return moment(text.removeprefix("-") if _AGO.fullmatch(text) else text, time())
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -47,6 +52,22 @@ def _number(text: str) -> int:
             f"{text!r:.40} should be a number from 1 to 1000"
         )
     return int(text)
+
+# %% ../../../nbs/cli/report/09_command.ipynb #a2799e0f
+def _with_equals(arguments: Sequence[str]) -> list[str]:
+    "A command line in which `--since -5d` is `--since=-5d`."
+    joined: list[str] = []
+    for word in arguments:
+        option = joined[-1] if joined and len(joined[-1]) > 2 else ""
+        is_time = option and any(each.startswith(option) for each in _TIMES)
+        if is_time and _AGO.fullmatch(word):
+            joined[-1] = f"{option}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+_TIMES = ("--since", "--until")
 
 # %% ../../../nbs/cli/report/09_command.ipynb #01667d81
 _TELLS = (
@@ -151,6 +172,22 @@ class _Progress:
         if self.told:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
+# %% ../../../nbs/cli/report/09_command.ipynb #608c11ff
+# how a log begins that journalctl has written with -o export, verbose, json-pretty,
+# json-sse or json-seq
+_OTHER_FORM = re.compile(rb"__CURSOR=|.{0,60}\[s=[0-9a-f]+;i=|\{\s*$|data: \{|\x1e\{")
+_JOURNAL_JSON = "journalctl -o json | ra-plugins report"
+
+
+def _known_form(log: LogFile, lines: Iterable[bytes]) -> Iterator[bytes]:
+    "The lines of a log; `Fault` for a form of journalctl's that isn't read."
+    lines = iter(lines)
+    first = [*islice(lines, 1)]
+    if first and _OTHER_FORM.match(first[0]):
+        form = "journalctl has written in a form that isn't read here"
+        raise Fault(f"{log}: {form}; read is -o json: {_JOURNAL_JSON}")
+    return chain(first, lines)
+
 # %% ../../../nbs/cli/report/09_command.ipynb #4fae7c65
 def tally_of(
     files: list[LogFile],
@@ -162,7 +199,7 @@ def tally_of(
     try:
         for log in sorted(files, key=_begins):
             try:
-                tally.read(progress.lines(log), _stamps(log))
+                tally.read(_known_form(log, progress.lines(log)), _stamps(log))
             except Fault as fault:
                 faults.append(str(fault))
     finally:
@@ -180,6 +217,15 @@ def _same_file(one: str, other: str) -> bool:
         return os.path.isfile(one) and os.path.samefile(one, other)
     except OSError:
         return False
+
+
+def _is_stdout(path: str) -> bool:
+    "Does a path lead to our standard output, as - does?"
+    try:
+        here = path == "-" or os.path.samestat(os.stat(path), os.fstat(1))
+        return here and not os.path.samefile(path, os.devnull)
+    except OSError:
+        return path == "-"
 
 
 def _write_page(path: str, page: str) -> None:
@@ -210,7 +256,10 @@ def _replace(path: str, page: str) -> None:
         raise
 
 # %% ../../../nbs/cli/report/09_command.ipynb #f68ca796
-_WHICH = "which log? Name files, or pipe one in: journalctl -o json | ra-plugins report"
+_WHICH = f"which log? Name files, or pipe one in: {_JOURNAL_JSON}"
+_ONE_OUTPUT = (
+    "the page and JSON can't both be standard output; name a file: --html FILE"
+)
 
 
 def _logs(options: argparse.Namespace) -> list[LogFile]:
@@ -224,6 +273,8 @@ def _logs(options: argparse.Namespace) -> list[LogFile]:
         raise Fault("standard input can be read but once")
     if None not in (options.since, options.until) and options.since >= options.until:
         raise Fault("--until is a moment before --since: nothing is in between")
+    if options.json and options.html and _is_stdout(options.html):
+        raise Fault(_ONE_OUTPUT)
     files = log_files(names)
     if options.html and any(_same_file(options.html, log.name) for log in files):
         raise Fault(f"{options.html} is one of the logs: the page would replace it")
@@ -240,6 +291,8 @@ def _tell(data: dict[str, Any], options: argparse.Namespace) -> None:
         try:
             _write_page(options.html, report_page(data))
         except OSError as error:
+            if options.html == "-":
+                raise  # whoever runs commands knows standard output
             raise Fault(f"can't write {options.html}: {system_reason(error)}") from None
     if options.json:
         print(json.dumps(data, indent=2))
@@ -261,5 +314,5 @@ def main(
 ) -> int:  # 0 done; 1 only a part could be read; 3 nothing could
     "Run the command line; returns the exit status."
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = report_parser().parse_args(arguments)
+    options = report_parser().parse_args(_with_equals(arguments))
     return run_command("ra-plugins report", partial(run_report, options))

@@ -10,11 +10,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from ra_plugins.hosts.milter.reply import CANT_IN_MILTER, MilterReply, milter_reply
-from ra_plugins.hosts.postfix.attributes import about_client
-from ra_plugins.hosts.postfix.turn import write_to_log
 from ra_plugins.hosts.section import SectionAnswer
 from ra_plugins.hosts.service.decider import Decider
-from ra_plugins.hosts.service.log import Complaints
+from ra_plugins.hosts.service.log import Complaints, about_client, write_to_log
 from ra_plugins.hosts.service.request import ServiceRequest
 from ra_plugins.spp.command import (
     Accept,

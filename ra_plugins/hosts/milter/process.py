@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pwd
 import signal
 import sys
 import threading
@@ -27,7 +26,9 @@ from ra_plugins.hosts.script import environment
 from ra_plugins.hosts.service.decider import Decider
 from ra_plugins.hosts.service.log import LOG, log_to_stderr, take_stderr
 from ra_plugins.hosts.service.port import CONNECTIONS
+from ra_plugins.hosts.service.supervisor import run_as
 from ra_plugins.hosts.service.verdicts import VerdictLog
+from ra_plugins.hosts.settings import read_settings, settings_faults
 from ra_plugins.support.command_line import Fault
 from ra_plugins.support.listening import SPARE_FILES, allow_files, folder_fault
 
@@ -105,7 +106,7 @@ class MilterOptions:
 
     place: PolicyPlace
     files: list[str] = field(default_factory=list)  # that hold plugins of others
-    settings: dict[str, str] = field(default_factory=dict)  # besides the environment
+    settings: str = ""  # a file with some besides the environment; empty for none
     user: str = ""  # whom to run as, if root starts it
     limit: int = CONNECTIONS  # connections at a time
     seconds: float = MILTER_SECONDS  # for one command
@@ -115,7 +116,10 @@ class MilterOptions:
 # %% ../../../nbs/hosts/milter/04_process.ipynb #debc8531
 def _host(options: MilterOptions) -> MilterHost:
     plugins = catalogue(options.files, log_to_stderr)
-    decider = Decider(plugins, {**environment(), **options.settings}, log_to_stderr)
+    for fault in settings_faults(environment(), options.settings, plugins):
+        log_to_stderr(fault)
+    told = read_settings(options.settings) if options.settings else {}
+    decider = Decider(plugins, {**environment(), **told}, log_to_stderr)
     host = MilterHost(decider, judged_sections(decider.control, plugins), log_to_stderr)
     if options.verdicts:
         decider.note = VerdictLog(options.verdicts, log_to_stderr).write
@@ -126,6 +130,7 @@ async def serve_milter(options: MilterOptions) -> None:
     "Answer mail servers until a signal ends it. It raises `Fault` if it can't begin."
     import milter
 
+    LOG.name = "ra-plugins milter"
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, ended.set)
@@ -135,7 +140,7 @@ async def serve_milter(options: MilterOptions) -> None:
     made = MilterFilter(host, loop, codes, limit, options.seconds)
     _register(milter, made)
     open_milter_socket(milter, options.place, log_to_stderr)
-    _become(options.user)
+    run_as(options.user, log_to_stderr)
     take_stderr()
     sys.excepthook = _hook(host)
     threading.Thread(target=milter.main, daemon=True).start()
@@ -159,14 +164,6 @@ async def _settle(made: MilterFilter, options: MilterOptions) -> None:
         await asyncio.sleep(0.05)
 
 # %% ../../../nbs/hosts/milter/04_process.ipynb #842510ab
-def _become(user: str) -> None:
-    if user and os.geteuid() == 0:
-        entry = pwd.getpwnam(user)
-        os.initgroups(user, entry.pw_gid)
-        os.setgid(entry.pw_gid)
-        os.setuid(entry.pw_uid)
-
-
 async def _keep_going() -> None:
     "Set the alarm for plugins' steps anew, and see to the log, once a second."
     while True:

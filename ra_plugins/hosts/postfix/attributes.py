@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from ra_plugins.support.policy import PolicyError
 
 # %% auto #0
-__all__ = ['POSTFIX_STAGES', 'PROTOCOL_STATES', 'NOT_KNOWN', 'TOLD_BY_POSTFIX', 'policy_stage', 'policy_environ', 'smtpd_pid',
-           'about_client']
+__all__ = ['POSTFIX_STAGES', 'PROTOCOL_STATES', 'NOT_KNOWN', 'TOLD_BY_POSTFIX', 'policy_stage', 'policy_environ', 'smtpd_pid']
 
 # %% ../../../nbs/hosts/postfix/00_attributes.ipynb #42533034
 # of a plugin, by the place in Postfix, in the order of the SMTP dialogue
@@ -108,21 +107,3 @@ def smtpd_pid(
 
 def _is_hexadecimal(text: str) -> bool:
     return set(text) <= set("0123456789abcdef")
-
-# %% ../../../nbs/hosts/postfix/00_attributes.ipynb #addb1bc2
-def about_client(
-    attributes: Mapping[str, str],
-) -> str:
-    """Who it is about, for a line of the log: client, sender, recipient, and the names
-    of the message."""
-    words = [attributes.get("client_address") or "unknown"]
-    people = {"from": "sender", "to": "recipient", "user": "sasl_username"}
-    for word, name in people.items():
-        if attributes.get(name) or (name == "sender" and attributes.get("recipient")):
-            words.append(f"{word} <{attributes.get(name, '')[:256]}>")
-    words += [
-        f"{name} {attributes[name][:60]}"
-        for name in ("queue_id", "instance")
-        if attributes.get(name)
-    ]
-    return ", ".join(words)

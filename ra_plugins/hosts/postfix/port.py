@@ -15,10 +15,9 @@ from typing import Any
 
 from ra_plugins.ask.question import eager
 from ra_plugins.hosts.guard import describe
-from ra_plugins.hosts.postfix.attributes import about_client
 from ra_plugins.hosts.postfix.places import POLICY_SECONDS
 from ra_plugins.hosts.postfix.turn import PolicyHost, PolicyTurn
-from ra_plugins.hosts.service.log import Complaints
+from ra_plugins.hosts.service.log import Complaints, about_client
 from ra_plugins.hosts.service.port import (
     CONNECTIONS,
     REST_SECONDS,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ra_plugins.hosts.postfix.places import POLICY_SECONDS
 from ra_plugins.hosts.postfix.port import PolicyDoor, PolicyPort
 from ra_plugins.hosts.postfix.stages import judged_chains
-from ra_plugins.hosts.postfix.turn import PolicyHost, write_to_log
+from ra_plugins.hosts.postfix.turn import PolicyHost
+from ra_plugins.hosts.service.log import write_to_log
 from ra_plugins.hosts.service.port import CONNECTIONS
 
 if TYPE_CHECKING:

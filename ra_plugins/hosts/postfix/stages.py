@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from ra_plugins.hosts.postfix.action import misfits
 from ra_plugins.hosts.postfix.attributes import POSTFIX_STAGES, TOLD_BY_POSTFIX
+from ra_plugins.hosts.settings import MEND, value_faults, variables_by_name
 from ra_plugins.spp.command import Later
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import Session
@@ -129,7 +130,8 @@ class _Reading:
         self.common: dict[str, str] = {}
         self.section: PostfixSection | None = None  # none above the first heading
         self.placed: list[tuple[int, str, str, Plugin]] = []  # line, chain, place
-        self.set: list[tuple[int, str, PostfixSection | None]] = []  # line, variable
+        # line, variable, value
+        self.set: list[tuple[int, str, str, PostfixSection | None]] = []
 
     def read(self, number: int, line: str) -> None:
         "Read one line."
@@ -140,7 +142,7 @@ class _Reading:
             name, value = setting
             its = self.common if self.section is None else self.section.settings
             its[name] = value
-            self.set.append((number, name, self.section))
+            self.set.append((number, name, value, self.section))
         elif plugin and self.section is not None:
             self.section.plugins.append(plugin)
             self.placed.append((number, *self.place, plugin))
@@ -180,10 +182,14 @@ def _judge(reading: _Reading) -> None:
             for fault in plugin_misfits(plugin, stage, asked):
                 reading.fault(number, fault)
     everywhere = [plugin for *_, plugin in reading.placed]
-    for number, name, section in reading.set:
+    for number, name, value, section in reading.set:
         plugins = everywhere if section is None else section.plugins
         if fault := _setting_fault(name, plugins, reading.own):
             reading.fault(number, fault)
+            continue
+        variables = variables_by_name(plugins).get(name, ())
+        for wrong in value_faults(name, value, variables, reading.plugins):
+            reading.fault(number, f"{printable(wrong, 300)}; {MEND}")
     for chain in reading.chains.values():
         for section in chain.sections.values():
             section.settings = {**reading.common, **section.settings}

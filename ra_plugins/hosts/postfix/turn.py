@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from ra_plugins.hosts.postfix.action import CANT, policy_action, refusal_action
 from ra_plugins.hosts.postfix.attributes import (
     POSTFIX_STAGES,
-    about_client,
     policy_environ,
     policy_stage,
     smtpd_pid,
@@ -20,20 +19,15 @@ from ra_plugins.hosts.postfix.instance import PolicyMessage, PolicyMessages
 from ra_plugins.hosts.postfix.stages import PostfixChain
 from ra_plugins.hosts.section import SectionAnswer
 from ra_plugins.hosts.service.decider import Decider
-from ra_plugins.hosts.service.log import LOG, Complaints
+from ra_plugins.hosts.service.log import Complaints, about_client, write_to_log
 from ra_plugins.hosts.service.request import ServiceRequest
 from ra_plugins.spp.command import Command, Delay, Disconnect, Drop, Refuse
 from ra_plugins.support.log import log_line, printable
 
 # %% auto #0
-__all__ = ['write_to_log', 'PolicyHost', 'PolicyTurn']
+__all__ = ['PolicyHost', 'PolicyTurn']
 
 # %% ../../../nbs/hosts/postfix/04_turn.ipynb #c43391c7
-def write_to_log(line: str) -> None:
-    "Write a line, as it is, to the service's log."
-    LOG.write(line.encode("utf-8", "backslashreplace") + b"\n")
-
-
 class PolicyHost:
     "Plugins for Postfix: chains, messages, and the decider that runs them."
 

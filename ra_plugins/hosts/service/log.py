@@ -11,14 +11,15 @@ import select
 import socket
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic
 
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['LOG_BYTES', 'LOG_PREFIX', 'LOG', 'ServiceLog', 'unblock_stderr', 'log_to_stderr', 'take_stderr', 'Complaints']
+__all__ = ['LOG_BYTES', 'LOG_NAME', 'LOG', 'ServiceLog', 'unblock_stderr', 'log_to_stderr', 'write_to_log', 'about_client',
+           'take_stderr', 'Complaints']
 
 # %% ../../../nbs/hosts/service/10_log.ipynb #93a65a0d
 class _Descriptor:
@@ -49,7 +50,7 @@ class _Descriptor:
 
 # %% ../../../nbs/hosts/service/10_log.ipynb #bdf87015
 LOG_BYTES = 4096  # of a line at most, with its end
-LOG_PREFIX = "ra-plugins service: "  # in front of what we say ourselves
+LOG_NAME = "ra-plugins service"  # who speaks, unless it is another command
 
 
 class ServiceLog(_Descriptor):
@@ -58,8 +59,10 @@ class ServiceLog(_Descriptor):
     def __init__(
         self,
         descriptor: int = 2,
+        name: str = LOG_NAME,  # in front of what we say ourselves
     ):
         super().__init__(descriptor)
+        self.name = name
         # lines: in all, and since the last that was written
         self.lost = self.untold = 0
 
@@ -82,7 +85,7 @@ class ServiceLog(_Descriptor):
             return False
         if self.untold:
             told = (
-                f"{LOG_PREFIX}{self.untold} lines before this one are lost, "
+                f"{self.name}: {self.untold} lines before this one are lost, "
                 "since nobody took them\n"
             )
             if not self._put(told.encode()):
@@ -101,12 +104,35 @@ def unblock_stderr() -> None:
             os.close(own)
 
 
-LOG = ServiceLog()  # this process's
+LOG = ServiceLog()  # this process's; a command with another name sets it
 
 
 def log_to_stderr(message: str) -> None:
     "Log a line; where there's no room for it, it is lost."
-    LOG.write(f"{LOG_PREFIX}{printable(message)}\n".encode())
+    LOG.write(f"{LOG.name}: {printable(message)}\n".encode())
+
+
+def write_to_log(line: str) -> None:
+    "Write a line, as it is, to the service's log."
+    LOG.write(line.encode("utf-8", "backslashreplace") + b"\n")
+
+# %% ../../../nbs/hosts/service/10_log.ipynb #b9b1cbde
+def about_client(
+    attributes: Mapping[str, str],  # by Postfix's names
+) -> str:
+    """Who it is about, for a line of the log: client, sender, recipient, and the names
+    of the message."""
+    words = [attributes.get("client_address") or "unknown"]
+    people = {"from": "sender", "to": "recipient", "user": "sasl_username"}
+    for word, name in people.items():
+        if attributes.get(name) or (name == "sender" and attributes.get("recipient")):
+            words.append(f"{word} <{attributes.get(name, '')[:256]}>")
+    words += [
+        f"{name} {attributes[name][:60]}"
+        for name in ("queue_id", "instance")
+        if attributes.get(name)
+    ]
+    return ", ".join(words)
 
 # %% ../../../nbs/hosts/service/10_log.ipynb #9faa8cfd
 class _StderrBytes(io.RawIOBase):

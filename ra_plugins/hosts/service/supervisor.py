@@ -12,7 +12,7 @@ import os
 import pwd
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -26,7 +26,13 @@ from ra_plugins.hosts.postfix.places import (
     policy_listener,
 )
 from ra_plugins.hosts.service.decider import Counts
-from ra_plugins.hosts.service.log import LOG, Complaints, log_to_stderr, unblock_stderr
+from ra_plugins.hosts.service.log import (
+    LOG,
+    LOG_NAME,
+    Complaints,
+    log_to_stderr,
+    unblock_stderr,
+)
 from ra_plugins.hosts.service.port import CONNECTIONS, REST_SECONDS
 from ra_plugins.hosts.service.request import SOCKET
 from ra_plugins.hosts.service.status import (
@@ -42,16 +48,16 @@ from ra_plugins.hosts.service.worker import (
     counts_from_json,
     counts_to_json,
 )
+from ra_plugins.hosts.settings import read_settings
 from ra_plugins.support.command_line import Fault, system_reason
-from ra_plugins.support.control import BOM, Control
 from ra_plugins.support.listening import SPARE_FILES, UnixListener, allow_files
 from ra_plugins.support.log import printable
 from ra_plugins.support.systemd import inherited_sockets, tell_systemd
 
 # %% auto #0
-__all__ = ['CALLERS', 'LINE_BYTES', 'READY_SECONDS', 'STUCK_SECONDS', 'SHORT_LIFE', 'LONGEST_PAUSE', 'LOOK_SECONDS',
-           'STARVING_SECONDS', 'SILENT_SECONDS', 'ServiceOptions', 'settings_in', 'read_settings', 'user_number',
-           'known_users', 'Worker', 'Supervisor', 'run_service']
+__all__ = ['CALLERS', 'LINE_BYTES', 'READY_SECONDS', 'STUCK_SECONDS', 'CLOSING_SECONDS', 'SHORT_LIFE', 'LONGEST_PAUSE',
+           'LOOK_SECONDS', 'STARVING_SECONDS', 'SILENT_SECONDS', 'ServiceOptions', 'user_number', 'known_users',
+           'run_as', 'Worker', 'Supervisor', 'run_service']
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #dbb294ad
 CALLERS = ("qmaild", "vpopmail")  # the users that qmail-smtpd runs as, by default
@@ -82,35 +88,7 @@ class ServiceOptions:
     ahead: bool = True  # ask what is sure to be asked later as soon as it is known
     postfix: Sequence[PolicyPlace] = ()  # where Postfix asks
     policy_seconds: float = POLICY_SECONDS  # for one request of Postfix
-
-# %% ../../../nbs/hosts/service/07_supervisor.ipynb #bda1dac6
-def settings_in(
-    path: str,
-) -> Iterator[tuple[int, str, str]]:  # line, name and value
-    """What a file sets: NAME=VALUE on each line, # in front of a comment. `Fault` if it
-    can't be used."""
-    try:
-        raw = Control(os.curdir).read(path)
-    except OSError as error:
-        raise Fault(f"can't read {path}: {error.strerror}") from None
-    text = raw.removeprefix(BOM).decode("utf-8", "surrogateescape")
-    for number, line in enumerate(text.split("\n"), 1):
-        name, equals, value = line.strip().partition("=")
-        if not name or name.startswith("#"):
-            continue
-        if "\0" in line or not (equals and name.isidentifier() and name.isascii()):
-            raise Fault(
-                f"{path}, line {number}: a setting is NAME=VALUE, in plain text"
-            )
-        yield number, name, value
-
-
-def read_settings(
-    path: str,
-) -> dict[str, str]:
-    """The variables in a file, as `settings_in` has them; of two lines with one name,
-    the last counts."""
-    return {name: value for _, name, value in settings_in(path)}
+    name: str = LOG_NAME  # of the command, in front of what the log says of it
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #cc86e03c
 def user_number(name: str) -> int:
@@ -156,9 +134,8 @@ class _Sockets:
 
     def __init__(self, options: ServiceOptions, log: Callable[[str], None]):
         self.options, self.log = options, log
-        # -1: the user that we are
-        as_other = options.user and os.geteuid() == 0
-        self.owner = user_number(options.user) if as_other else -1
+        number = user_number(options.user) if options.user else -1
+        self.owner = number if os.geteuid() == 0 else -1  # -1: us
         self.status: UnixListener | None = None
         self.policies: list[socket.socket] = []  # where Postfix asks
         self.inherited = inherited_sockets()
@@ -205,9 +182,17 @@ class _Sockets:
                 each.close()
 
 # %% ../../../nbs/hosts/service/07_supervisor.ipynb #95cbf106
-def _become(name: str) -> None:
-    "Be the user that we are to run as, if we are root."
-    if not name or os.geteuid() != 0:
+def run_as(
+    name: str,  # empty: as we are
+    log: Callable[[str], object],
+) -> None:
+    """Be the user that we are to run as. Only root can become another; the log says so
+    if we aren't root. `Fault` if there is no such user."""
+    number = user_number(name) if name else os.geteuid()
+    if os.geteuid() == number:
+        return
+    if os.geteuid() != 0:
+        log(f"only root can run as {printable(name)}; --user is passed over")
         return
     entry = pwd.getpwnam(name)
     os.initgroups(name, entry.pw_gid)
@@ -222,6 +207,7 @@ class _Heard:
 
     def __init__(self) -> None:
         self.ready, self.counted = asyncio.Event(), asyncio.Event()
+        self.closed = asyncio.Event()  # has it stopped taking clients?
         self.counts: dict[str, list[Any]] = {}
         self.open = 0  # connections
         self.starving = 0.0  # seconds for which it could open no file for a client
@@ -236,6 +222,8 @@ class _Heard:
         self.counts, self.open = said["counts"], said["open"]
         self.starving, self.asked = said["starving"], 0
         self.counted.set()
+        if "closed" in said:
+            self.closed.set()
 
     async def count(
         self,
@@ -303,6 +291,8 @@ def _order(options: ServiceOptions, sockets: _Sockets, users: list[int]) -> Orde
         options.verdicts,
         options.ahead,
         policy_seconds=options.policy_seconds,
+        name=options.name,
+        settings=options.settings,
     )
     pairs = zip(options.postfix, sockets.policies, strict=True)
     order.policies = [(place.chain, each.fileno()) for place, each in pairs]
@@ -356,6 +346,21 @@ async def _all_ready(new: list[Worker]) -> None:
         raise Fault("a worker hasn't come up; what it has said stands above")
 
 
+CLOSING_SECONDS = 5  # for a worker that is told to end to take nobody any more
+
+
+async def _all_closed(old: list[Worker]) -> None:
+    "Wait until these take nobody any more, but not for long."
+    closing = [
+        asyncio.ensure_future(_first(each.closed.wait(), each.ended.wait()))
+        for each in old
+    ]
+    if closing:
+        await asyncio.wait(closing, timeout=CLOSING_SECONDS)
+    for task in closing:
+        task.cancel()
+
+
 def _summed(snapshots: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
     return counts_to_json(counts_from_json(snapshots))
 
@@ -385,6 +390,7 @@ class _Team:
         order, new = _order(self.options, self.sockets, self.users), list[Worker]()
         try:
             for _ in range(number):
+                order.judges = not new  # one of them says it for all
                 new.append(await _started(order, settings))
             await _all_ready(new)
         except Fault:
@@ -632,7 +638,7 @@ class Supervisor(_Watching):
         self.desk, self.others = _Desk(self), list[asyncio.Server]()
         self.reloading: asyncio.Task[None] | None = None
         try:
-            _become(options.user)
+            run_as(options.user, log)
             self.users = known_users(options.callers)
         except BaseException:
             self.sockets.remove()
@@ -681,6 +687,7 @@ class Supervisor(_Watching):
         self._take(new)
         for worker in old:
             self._see_off(worker)
+        await _all_closed(old)
         self.log("read again; new workers have taken over")
 
     def read_again(self) -> None:
@@ -721,6 +728,7 @@ async def run_service(
     """Be a service until SIGTERM or SIGINT; SIGHUP reads the settings again. `Fault` if
     it can't start."""
     unblock_stderr()
+    LOG.name = options.name
     supervisor, ended = Supervisor(options, log), asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(supervisor.failed)

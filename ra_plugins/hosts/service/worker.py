@@ -24,9 +24,10 @@ from ra_plugins.hosts.guard import end_after_step, keep_ringing
 from ra_plugins.hosts.script import environment
 from ra_plugins.hosts.service.ahead import Rehearsals
 from ra_plugins.hosts.service.decider import Counts, Decider
-from ra_plugins.hosts.service.log import LOG, log_to_stderr, take_stderr
+from ra_plugins.hosts.service.log import LOG, LOG_NAME, log_to_stderr, take_stderr
 from ra_plugins.hosts.service.port import CONNECTIONS, Door, ServicePort
 from ra_plugins.hosts.service.verdicts import VerdictLog
+from ra_plugins.hosts.settings import settings_faults
 from ra_plugins.support.command_line import FAILED, Fault
 from ra_plugins.support.listening import SPARE_FILES, allow_files
 
@@ -59,6 +60,9 @@ class Order:
     # chains for Postfix, and descriptors that listen for them
     policies: list[tuple[str, int]] = field(default_factory=list)
     policy_seconds: float = 90  # for one request of Postfix
+    name: str = LOG_NAME  # of the command, in front of what the log says of it
+    settings: str = ""  # the file with settings that our environment has, too
+    judges: bool = False  # are we to say which settings make no sense?
 
     def words(self) -> list[str]:
         "The command line of a worker."
@@ -240,8 +244,11 @@ def _policy_service(
 
 def _put_together(order: Order) -> tuple[_AtWork, Rehearsals]:
     "All that an order asks for, not open yet."
-    files = catalogue(order.files, log_to_stderr)
-    decider = Decider(files, environment(), log_to_stderr)
+    plugins = catalogue(order.files, log_to_stderr)
+    if order.judges:
+        for fault in settings_faults(environment(), order.settings, plugins):
+            log_to_stderr(fault)
+    decider = Decider(plugins, environment(), log_to_stderr)
     rehearsals = Rehearsals(decider)
     heard = rehearsals.heard if order.ahead else None
     limit = allow_files(order.limit, log_to_stderr, SPARE_FILES + ANSWERER_FILES)
@@ -286,6 +293,7 @@ async def serve_clients(order: Order) -> None:
     at_work.close()
     if at_work.door:
         at_work.door.listener.close()
+    line.tell({"closed": True, **at_work.counted()})
     await at_work.settle(order.grace)
     for each in looking:
         each.cancel()
@@ -301,14 +309,16 @@ async def _closed(rehearsals: Rehearsals) -> None:
 # %% ../../../nbs/hosts/service/06_worker.ipynb #42ca0900
 def main(arguments: Sequence[str] | None = None) -> None:
     "Be a worker."
-    (order,) = sys.argv[1:] if arguments is None else arguments
+    (text,) = sys.argv[1:] if arguments is None else arguments
+    order = Order(**json.loads(text))
+    LOG.name = order.name
     # the first two are a terminal's, and meant for the one who has started us
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     take_stderr()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         try:
-            runner.run(serve_clients(Order(**json.loads(order))))
+            runner.run(serve_clients(order))
         except Fault as fault:
             for each in str(fault).splitlines():
                 log_to_stderr(each)

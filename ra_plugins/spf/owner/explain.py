@@ -14,7 +14,12 @@ from ra_plugins.spf.owner.tree import html_page
 from ra_plugins.spf.run import deadline, waited
 from ra_plugins.ask.dns import Zone
 from ra_plugins.ask.question import adrive, drive
-from ra_plugins.support.command_line import Fault, number_over_zero, system_reason
+from ra_plugins.support.command_line import (
+    Fault,
+    number_over_zero,
+    system_reason,
+    trouble,
+)
 from ra_plugins.support.log import printable
 
 TYPE_CHECKING = False
@@ -163,6 +168,6 @@ def zone_option(path: str | None, option: str = "--zone") -> Zone | None:
     try:
         return zone_from_file(path)
     except OSError as error:
-        raise Fault(f"can't read {printable(path)}: {system_reason(error)}") from None
+        raise Fault(f"can't read {printable(trouble(error))}") from None
     except ValueError as error:
         raise Fault(f"{option}: {printable(str(error))}") from None
