@@ -14,7 +14,6 @@ from pydoc import locate
 from typing import Any
 
 from docutils import nodes
-from furo.navigation import get_navigation_tree
 from names import BrokenReference, Names
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -214,8 +213,8 @@ def untitled(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 def fold_sections(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     "In the sidebar, the pages of the section that one reads, and of the others their first page."
     if "toctree" in context:
-        tree = context["toctree"](collapse=True, titles_only=True, maxdepth=-1, includehidden=True)
-        context["furo_navigation_tree"] = get_navigation_tree(tree)
+        whole = context["toctree"]
+        context["toctree"] = lambda **options: whole(**{**options, "collapse": True})
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -233,5 +232,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("missing-reference", known_elsewhere, priority=900)
     app.connect("doctree-resolved", untitled, priority=900)
     app.connect("html-page-context", link_to_notebook)
-    app.connect("html-page-context", fold_sections, priority=900)  # after Furo
+    app.connect("html-page-context", fold_sections, priority=400)  # before Furo, which asks for all pages
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -97,11 +97,14 @@ def near(html: str, places: dict[str, str], root: str) -> str:
 def learn(app: Sphinx, env: Any) -> None:
     "The names of Python's that stand in code, each with its page there; and what `addresses` in static/site.js reads."
     names = {name.resolved_location for found in app.linked.values() for name in found} | {"None"}
-    addresses = [app.elsewhere[name].removeprefix(PYTHON).partition("#") for name in sorted(names & app.elsewhere.keys())]
-    app.python = {anchor: page for page, _, anchor in addresses if anchor and "//" not in page}
+    app.python = {}
+    for name in sorted(names & app.elsewhere.keys()):
+        page, _, anchor = app.elsewhere[name].removeprefix(PYTHON).partition("#")
+        if "//" not in page and anchor.removeprefix("module-") == name:
+            app.python[anchor] = page
     pages = defaultdict(list)
-    for name, page in app.python.items():
-        pages[page].append(name)
+    for anchor, page in app.python.items():
+        pages[page].append(anchor)
     path = Path(app.outdir, "_static", "python.js")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"const python = {json.dumps(pages)};\n", encoding="utf-8")
@@ -109,8 +112,11 @@ def learn(app: Sphinx, env: Any) -> None:
 
 def collect(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     "The page of Python's names."
-    items = (f'<li id="{name}"><a href="{PYTHON}{page}#{name}">{name}</a></li>' for name, page in app.python.items())
-    body = f"<h1>Python’s names</h1><p>They lead to Python’s documentation:</p><ul>{''.join(items)}</ul>"
+    items = "".join(
+        f'<li id="{anchor}"><a href="{PYTHON}{page}#{anchor}">{anchor.removeprefix("module-")}</a></li>'
+        for anchor, page in app.python.items()
+    )
+    body = f"<h1>Python’s names</h1><p>Each leads to its place in Python’s documentation:</p><ul>{items}</ul>"
     yield PAGE, {"title": "Python’s names", "body": f"<section>{body}</section>"}, "page.html"
 
 
