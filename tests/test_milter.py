@@ -5,6 +5,7 @@ What Postfix does with replies and changes is MILTER_README's; smtp-sink, which 
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import smtplib
@@ -108,7 +109,8 @@ class Milter:
         for name, text in CONTROL.items():
             (control / name).write_text(text)
         (folder / "plugs.py").write_text(PLUGINS)
-        words = [*COMMAND, "milter", place, "--plugins", str(folder / "plugs.py"), *options]
+        user = ["--user", "root"] if os.geteuid() == 0 and "--user" not in options else []
+        words = [*COMMAND, "milter", place, "--plugins", str(folder / "plugs.py"), *user, *options]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(words, env={**ENVIRON, "CONTROLDIR": str(control)}, stderr=log)
 
@@ -319,13 +321,23 @@ def test_at_the_end_what_was_asked_is_answered(home: Path) -> None:
 def test_what_a_milter_cannot_do_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "plugs.py").write_text(PLUGINS)
     (tmp_path / "milterplugins").write_text("[rcpt]\ntalker\n")
-    for words in (["--check"], [f"unix:{tmp_path}/socket"]):
+    user = ["--user", "root"] if os.geteuid() == 0 else []
+    for words in (["--check"], [f"unix:{tmp_path}/socket", *user]):
         command = [*COMMAND, "milter", *words, "--plugins", str(tmp_path / "plugs.py")]
         done = subprocess.run(command, env={**ENVIRON, "CONTROLDIR": str(tmp_path)}, capture_output=True, text=True)
         if not find_spec("milter") and words != ["--check"]:
             assert "pip install 'ra-plugins[milter]'" in done.stderr
             continue
         assert done.returncode == 3 and "line 2: talker may talk to the client before the reply" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_root_does_not_stay_root_unsaid(tmp_path: Path) -> None:
+    "As for the service, and for Postfix's."
+    (tmp_path / "milterplugins").write_text("")
+    command = [*COMMAND, "milter", f"unix:{tmp_path}/socket"]
+    done = subprocess.run(command, env={**ENVIRON, "CONTROLDIR": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 3 and "--user NAME says whom to run as, --user root that root is meant" in done.stderr
 
 
 def test_a_check_looks_at_what_stands_beside_the_file(tmp_path: Path) -> None:

@@ -12,7 +12,12 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from ra_plugins.cli.service import add_usual, checked_beside, place_of_postfix
+from ra_plugins.cli.service import (
+    add_usual,
+    checked_beside,
+    other_user,
+    place_of_postfix,
+)
 from ra_plugins.hosts.milter.filter import MILTER_SECONDS
 from ra_plugins.hosts.service.supervisor import user_number
 from ra_plugins.hosts.settings import read_settings
@@ -69,6 +74,7 @@ def run_milter(arguments: argparse.Namespace) -> int:
         read_settings(arguments.settings)
     if not arguments.place:
         raise Fault("where? For example: ra-plugins milter unix:/run/ra-plugins/milter")
+    arguments.user = other_user(arguments.user)
     if arguments.user:
         user_number(arguments.user)
     asyncio.run(_served(arguments))

@@ -43,7 +43,7 @@ from ra_plugins.support.control import Control
 
 # %% auto #0
 __all__ = ['USUAL_OPTIONS', 'octal_mode', 'whole_number', 'metrics_place', 'place_of_postfix', 'add_usual', 'checked_beside',
-           'service_parser', 'options_of', 'run', 'main']
+           'service_parser', 'other_user', 'options_of', 'run', 'main']
 
 # %% ../../nbs/cli/09_service.ipynb #b832b92c
 def octal_mode(text: str) -> int:
@@ -238,23 +238,30 @@ _HOLDS = "Hold plugins, connections and caches, and answer the small client."
 _ENDED = {0: "it has ended as it was told, or with --status, it is there"}
 
 # %% ../../nbs/cli/09_service.ipynb #ec4954f1
+def other_user(
+    name: str,  # as --user has it; empty if it isn't given
+) -> str:
+    "Whom to become; empty: nobody else. `Fault` if root would stay root unsaid."
+    if os.geteuid() == 0 and not name:
+        raise Fault(
+            "a service needs no rights of root's: --user NAME says whom to run as,"
+            " --user root that root is meant"
+        )
+    return "" if (os.geteuid(), name) == (0, "root") else name
+
+
 def options_of(
     arguments: argparse.Namespace,
     name: str = LOG_NAME,  # of the command
 ) -> ServiceOptions:
     "How to run the service; `Fault` for what mustn't be."
-    if os.geteuid() == 0 and not arguments.user:
-        raise Fault(
-            "a service needs no rights of root's: --user NAME says whom to run as,"
-            " --user root that root is meant"
-        )
     verdicts = arguments.verdicts
     return ServiceOptions(
         socket=arguments.socket,
         workers=arguments.workers,
         settings=arguments.settings,
         files=[os.path.abspath(file) for file in arguments.files],
-        user="" if (os.geteuid(), arguments.user) == (0, "root") else arguments.user,
+        user=other_user(arguments.user),
         group=arguments.group,
         mode=arguments.mode,
         callers=arguments.callers or CALLERS,

@@ -62,9 +62,15 @@ def _folder_fault(
     group = 0 if state.st_gid == 0 else stat.S_IWGRP  # root's group is root
     others = state.st_mode & (stat.S_IWOTH | group)
     if others and (last or not state.st_mode & stat.S_ISVTX):
+        # everybody's folder, such as /tmp, has to stay one
+        would_do = (
+            "name a folder of its own"
+            if state.st_mode & stat.S_ISVTX
+            else f"chmod go-w {step}"
+        )
         return (
-            f"{step} may be written to by others, who could put another socket there: "
-            f"chmod go-w {step}"
+            f"{step} may be written to by others, "
+            f"who could put another socket there: {would_do}"
         )
     return ""
 

@@ -100,8 +100,8 @@ class PolicyPort(_Open):
     def hang_up(self, event: str, detail: str = "") -> None:
         "Count a connection that is closed on Postfix, and say why."
         self.counts.events[f"policy: {event}"] += 1
-        so = "so Postfix is left without an answer, and keeps the mail"
-        self.complaints.say(f"{event}, {so}", detail)
+        left = "Postfix is left without an answer, and the client has to come again"
+        self.complaints.say(f"{event}, so {left}", detail)
 
 # %% ../../../nbs/hosts/postfix/06_port.ipynb #ab787e93
 class _Deciding(asyncio.Protocol):
