@@ -10,7 +10,8 @@ from copyreg import __newobj__  # type: ignore[attr-defined]
 from typing import Any
 
 from ra_plugins.ask.question import Broken, Late, Nobody, Refused, Unanswered
-from ra_plugins.spf.query import NAME_LIMIT, Query
+from ra_plugins.spf.limits import NAME_LIMIT
+from ra_plugins.spf.query import Query
 from ra_plugins.spf.record import (
     LABEL_LENGTH,
     NAME_LENGTH,

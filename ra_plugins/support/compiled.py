@@ -14,6 +14,7 @@ __all__ = ['COMPILED', 'compiled_modules', 'mypyc_attr']
 COMPILED = {  # by module: what it does so often
     "ra_plugins.spf.macro": "fills the macros in names that a check asks for",
     "ra_plugins.spf.record": "takes records apart, and looks for a client in networks",
+    "ra_plugins.spf.query": "brings what a client says into a form, and looks for it among hosts",
     "ra_plugins.spf.trace": "notes each record that a check has read",
     "ra_plugins.spf.evaluation": "goes from term to term, and from record to record",
     "ra_plugins.rater.limits": "finds the rule for each question",
