@@ -8,7 +8,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 
 # %% auto #0
-__all__ = ['COMPILED', 'compiled_modules', 'mypyc_attr']
+__all__ = ['COMPILED', 'compiled_modules', 'NonNative', 'mypyc_attr']
 
 # %% ../../nbs/support/14_compiled.ipynb #ac52a1bf
 COMPILED = {  # by module: what it does so often
@@ -47,3 +47,7 @@ else:
 
 
 _all_ = ["mypyc_attr"]
+
+# %% ../../nbs/support/14_compiled.ipynb #ffd51911
+class NonNative(type):
+    "The metaclass of classes that stay as in plain Python, with all derived from them."
