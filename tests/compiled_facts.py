@@ -9,11 +9,11 @@ import json
 import pickle
 import random
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -28,8 +28,8 @@ from ra_plugins.ask.question import drive
 from ra_plugins.rater.limits import Limit, Rule, RuleBook
 from ra_plugins.rater.memory import Memory
 from ra_plugins.rater.protocol import Rater, read_request
-from ra_plugins.spf import query
 from ra_plugins.spf.evaluation import check_identity
+from ra_plugins.spf.limits import Limits
 from ra_plugins.spf.macro import MacroString, parse_macro
 from ra_plugins.spf.query import Query
 from ra_plugins.spf.record import RecordError, parse_record
@@ -196,6 +196,8 @@ def errors() -> dict[str, list[str]]:
     "Errors of each kind."
     calls: dict[str, Callable[[], object]] = {
         "record": lambda: parse_record("v=spf1 ip4:192.0.2.0/33 -all"),
+        "limit": lambda: Limits(lookups=True),
+        "limit of another type": lambda: Limits("ten"),  # type: ignore[arg-type]
         "memory": lambda: Rater(RuleBook({"ip": [Rule("*", [Limit(1, 10)])]}), Failing()).answers(
             [read_request(b"ip ana")]
         ),
@@ -204,7 +206,7 @@ def errors() -> dict[str, list[str]]:
 
 
 if __name__ == "__main__":
-    setattr(query, "time", SimpleNamespace(time=lambda: 0))  # noqa: B010 - for %{t} in explanations
+    setattr(time, "time", lambda: 0)  # noqa: B010 - for %{t} in explanations
     made = (suites, zones, rater, fillings, errors, copies, subclasses, names)
     facts = {"compiled": compiled_modules(), **{each.__name__: each() for each in made}}
     json.dump(facts, sys.stdout)

@@ -24,12 +24,13 @@ from ra_plugins.ask.question import Late, adrive, drive
 from ra_plugins.ask.zonefile import zone_from_text
 from ra_plugins.cli.command import main
 from ra_plugins.spf.evaluation import check_identity
+from ra_plugins.spf.limits import Limits
 from ra_plugins.spf.owner.addresses import AddressSet, senders
 from ra_plugins.spf.owner.cost import SurveyCost, record_sizes, survey_cost
 from ra_plugins.spf.owner.explain import explained_survey
 from ra_plugins.spf.owner.survey import BOUNDS, Survey, address_block, arun_survey, run_survey, survey
 from ra_plugins.spf.owner.tree import SurveyReport
-from ra_plugins.spf.query import Limits, Query
+from ra_plugins.spf.query import Query
 from ra_plugins.spf.show import is_void
 from ra_plugins.spf.spfquery import CANT_ANSWER
 from ra_plugins.spf.trace import EXPLANATION

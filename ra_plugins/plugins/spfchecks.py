@@ -29,7 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ra_plugins.spf.query import Limits, Query
+    from ra_plugins.spf.limits import Limits
+    from ra_plugins.spf.query import Query
     from ra_plugins.spf.result import Result
     from ra_plugins.spp.command import Command
     from ra_plugins.spp.session import Session
@@ -91,7 +92,7 @@ def spf_refusal(
 # %% ../../nbs/plugins/spfchecks.ipynb #af2c9be9
 def limits_of(settings: SpfchecksSettings) -> Limits:
     "How far a check may go: as RFC 7208 says, but for what is set otherwise."
-    from ra_plugins.spf.query import Limits
+    from ra_plugins.spf.limits import Limits
 
     return Limits(
         voids=settings.voids, void_ipv6=settings.void_ipv6, void_ipv4=settings.void_ipv4

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ra_plugins.ask.dns import Zone
     from ra_plugins.ask.resolver import Resolver
     from ra_plugins.ask.zonefile import zone_from_text
-    from ra_plugins.spf.query import Limits
+    from ra_plugins.spf.limits import Limits
     from ra_plugins.spf.result import Result
     from ra_plugins.spf.run import acheck, check
 
@@ -26,7 +26,7 @@ if not TYPE_CHECKING:
     _WHERE = {
         **dict.fromkeys(["check", "acheck"], "ra_plugins.spf.run"),
         "Result": "ra_plugins.spf.result",
-        "Limits": "ra_plugins.spf.query",
+        "Limits": "ra_plugins.spf.limits",
         "Resolver": "ra_plugins.ask.resolver",
         "Zone": "ra_plugins.ask.dns",
         "zone_from_text": "ra_plugins.ask.zonefile",

@@ -10,8 +10,9 @@ from functools import partial
 from socket import inet_pton
 from typing import TYPE_CHECKING, Any
 
+from ra_plugins.spf.limits import NAME_LIMIT
 from ra_plugins.spf.macro import MacroError, MacroString, parse_macro
-from ra_plugins.spf.query import LOCAL_LENGTH, NAME_LIMIT, Query, helo_name
+from ra_plugins.spf.query import LOCAL_LENGTH, Query, helo_name
 from ra_plugins.spf.record import (
     FIRST_RDTYPE,
     NAME_LENGTH,

@@ -15,8 +15,9 @@ from ra_plugins.spf.evaluation import (
     check_identity,
     kept_explanation,
 )
+from ra_plugins.spf.limits import RFC7208, Limits
 from ra_plugins.spf.macro import MacroError
-from ra_plugins.spf.query import RFC7208, Limits, Query
+from ra_plugins.spf.query import Query
 from ra_plugins.spf.result import Result
 from ra_plugins.ask.dns import Zone
 from ra_plugins.ask.question import adrive, drive

@@ -21,9 +21,10 @@ from ra_plugins.spf.header import (
     plain,
     word,
 )
+from ra_plugins.spf.limits import RFC7208, Limits
 from ra_plugins.spf.macro import MacroError, parse_macro
 from ra_plugins.spf.policy import by_policy, is_open, secondary_mx
-from ra_plugins.spf.query import RFC7208, Limits, Query
+from ra_plugins.spf.query import Query
 from ra_plugins.spf.record import ResultName, ascii_domain, is_name, is_record
 from ra_plugins.spf.result import Result
 from ra_plugins.spf.evaluation import check_identity

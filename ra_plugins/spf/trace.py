@@ -10,7 +10,8 @@ from copyreg import __newobj__  # type: ignore[attr-defined]
 from typing import Any
 
 from ra_plugins.ask.question import Broken, Late, Nobody, Refused, Unanswered
-from ra_plugins.spf.query import NAME_LIMIT, Query
+from ra_plugins.spf.limits import NAME_LIMIT
+from ra_plugins.spf.query import Query
 from ra_plugins.spf.record import (
     LABEL_LENGTH,
     NAME_LENGTH,
@@ -20,7 +21,7 @@ from ra_plugins.spf.record import (
     faulty_part,
     is_name,
 )
-from ra_plugins.support.compiled import mypyc_attr
+from ra_plugins.support.compiled import NonNative, mypyc_attr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,8 +79,7 @@ class Visit:
         return record.directives[number]
 
 # %% ../../nbs/spf/03_trace.ipynb #ce1b8ece
-@mypyc_attr(native_class=False)
-class Reason:
+class Reason(metaclass=NonNative):
     "Why a check came to its result."
 
     kind = ""  # in data
@@ -123,14 +123,12 @@ class Reason:
         return {**about, "place": self.place, **self.details()}
 
 # %% ../../nbs/spf/03_trace.ipynb #447d199e
-@mypyc_attr(native_class=False)
 class Matched(Reason):
     "A directive matched the client."
 
     kind = "match"
 
 
-@mypyc_attr(native_class=False)
 class NothingMatched(Reason):
     "No directive of the record did, and it has no redirect: RFC 7208, section 4.7."
 
@@ -146,7 +144,6 @@ _NONE_WORDS = {
 }
 
 
-@mypyc_attr(native_class=False)
 class NoPolicy(Reason):
     "The domain has no SPF record: section 4.5."
 
@@ -187,7 +184,6 @@ def name_fault(domain: str) -> str:
 EMPTY_DOMAIN, ONE_LABEL, MALFORMED_DOMAIN = "empty", "one label", "malformed"
 
 
-@mypyc_attr(native_class=False)
 class NoDomain(Reason):
     "What is checked is no domain that could have a record: section 4.3."
 
@@ -223,7 +219,6 @@ class NoDomain(Reason):
         return {"cause": self.cause, "text": self.words()}
 
 # %% ../../nbs/spf/03_trace.ipynb #58012fa6
-@mypyc_attr(native_class=False)
 class EvaluationError(Reason, Exception):
     "What ends a check with temperror or permerror."
 
@@ -240,7 +235,6 @@ class EvaluationError(Reason, Exception):
         return __newobj__, (type(self),), {**vars(self), "args": self.args}
 
 # %% ../../nbs/spf/03_trace.ipynb #f0455522
-@mypyc_attr(native_class=False)
 class LimitExceeded(EvaluationError):
     "A check needs more than it may: RFC 7208, section 4.6.4."
 
@@ -253,7 +247,6 @@ class LimitExceeded(EvaluationError):
         return {"limit": self.limit}
 
 
-@mypyc_attr(native_class=False)
 class LookupLimitExceeded(LimitExceeded):
     "One term too many that asks DNS."
 
@@ -261,7 +254,6 @@ class LookupLimitExceeded(LimitExceeded):
     message = "Too many DNS lookups"
 
 
-@mypyc_attr(native_class=False)
 class HostLimitExceeded(LimitExceeded):
     "An mx with too many hosts."
 
@@ -273,7 +265,6 @@ class HostLimitExceeded(LimitExceeded):
         self.text = self.term
 
 # %% ../../nbs/spf/03_trace.ipynb #db294a8d
-@mypyc_attr(native_class=False)
 class VoidLimitExceeded(LimitExceeded):
     "One lookup too many that brought nothing."
 
@@ -290,7 +281,6 @@ class VoidLimitExceeded(LimitExceeded):
         return {"limit": self.limit, "name": name, "type": rdtype}
 
 # %% ../../nbs/spf/03_trace.ipynb #88ca34d1
-@mypyc_attr(native_class=False)
 class FaultyRecord(EvaluationError):
     "A mistake in a record: section 4.6."
 
@@ -325,7 +315,6 @@ class FaultyRecord(EvaluationError):
         }
 
 # %% ../../nbs/spf/03_trace.ipynb #af271efc
-@mypyc_attr(native_class=False)
 class SeveralRecords(EvaluationError):
     "A domain with more than one SPF record: section 4.5."
 
@@ -341,7 +330,6 @@ class SeveralRecords(EvaluationError):
         return {"records": list(self.records)}
 
 
-@mypyc_attr(native_class=False)
 class NoRecord(EvaluationError):
     """An include or a redirect that leads to a domain without a policy: sections 5.2
     and 6.1."""
@@ -368,7 +356,6 @@ def failure_kind(failure: Unanswered) -> str:
     return next(known, "unanswered")
 
 # %% ../../nbs/spf/03_trace.ipynb #384c81bd
-@mypyc_attr(native_class=False)
 class LookupFailed(EvaluationError):
     """A lookup that wasn't answered: sections 4.4 and 5. `failure` says why by its
     type: `Late`, `Refused`, `Broken`."""
@@ -392,7 +379,6 @@ class LookupFailed(EvaluationError):
         }
 
 
-@mypyc_attr(native_class=False)
 class DeadlinePassed(LookupFailed):
     "A check went on without an answer that came too late for it: section 4.6.4."
 

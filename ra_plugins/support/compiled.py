@@ -8,12 +8,13 @@ from __future__ import annotations
 TYPE_CHECKING = False
 
 # %% auto #0
-__all__ = ['COMPILED', 'compiled_modules', 'mypyc_attr']
+__all__ = ['COMPILED', 'compiled_modules', 'NonNative', 'mypyc_attr']
 
 # %% ../../nbs/support/14_compiled.ipynb #ac52a1bf
 COMPILED = {  # by module: what it does so often
     "ra_plugins.spf.macro": "fills the macros in names that a check asks for",
     "ra_plugins.spf.record": "takes records apart, and looks for a client in networks",
+    "ra_plugins.spf.query": "brings what a client says into a form, and looks for it among hosts",
     "ra_plugins.spf.trace": "notes each record that a check has read",
     "ra_plugins.spf.evaluation": "goes from term to term, and from record to record",
     "ra_plugins.rater.limits": "finds the rule for each question",
@@ -46,3 +47,7 @@ else:
 
 
 _all_ = ["mypyc_attr"]
+
+# %% ../../nbs/support/14_compiled.ipynb #ffd51911
+class NonNative(type):
+    "The metaclass of classes that stay as in plain Python, with all derived from them."

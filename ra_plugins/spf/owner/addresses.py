@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+from ra_plugins.spf.limits import NAME_LIMIT
 from ra_plugins.spf.owner.survey import (
     AddressBlock,
     Survey,
@@ -16,7 +17,7 @@ from ra_plugins.spf.owner.survey import (
     SurveyedTerm,
     bits_of,
 )
-from ra_plugins.spf.query import NAME_LIMIT, ip_number
+from ra_plugins.spf.query import ip_number
 
 # %% auto #0
 __all__ = ['AddressRange', 'PASSES', 'ERROR', 'ELSE', 'MOST_RANGES', 'merged_ranges', 'range_blocks', 'first_matches',

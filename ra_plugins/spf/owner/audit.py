@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from math import inf
 from typing import Any, Literal, NamedTuple, get_args
 
+from ra_plugins.spf.limits import RFC7208, Limits
 from ra_plugins.spf.owner.cost import survey_cost
 from ra_plugins.spf.owner.lint import LintFinding, Severity, is_like_record
 from ra_plugins.spf.owner.lint_domain import LintReport, lint_survey
@@ -19,7 +20,6 @@ from ra_plugins.spf.owner.survey import (
     SurveyedRecord,
     survey,
 )
-from ra_plugins.spf.query import RFC7208, Limits
 from ra_plugins.spf.record import ascii_domain, is_name
 from ra_plugins.spf.run import CHECK_TIMEOUT, check_resolver, deadline, waited
 from ra_plugins.ask.dns import CNAME_LIMIT, ENDLESS, Lookup, Zone

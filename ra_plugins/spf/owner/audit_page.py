@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from heapq import heappush, heapreplace
 from math import inf
 
+from ra_plugins.spf.limits import LOOKUP_LIMIT, RFC7208, Limits
 from ra_plugins.spf.owner.audit import AUDIT_POLICIES, AuditRow
-from ra_plugins.spf.query import LOOKUP_LIMIT, RFC7208, Limits
 from ra_plugins.support.drawing import bars, element, markup, number_table, web_page
 from ra_plugins.support.log import printable
 

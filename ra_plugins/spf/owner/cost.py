@@ -10,8 +10,8 @@ from itertools import islice
 from math import ceil, inf
 from typing import NamedTuple
 
+from ra_plugins.spf.limits import NAME_LIMIT, RFC7208, Limits
 from ra_plugins.spf.owner.survey import Survey, SurveyedRecord, SurveyedTerm
-from ra_plugins.spf.query import NAME_LIMIT, RFC7208, Limits
 from ra_plugins.ask.question import Unanswered
 
 # %% auto #0

@@ -11,6 +11,7 @@ from itertools import islice
 from operator import or_
 from typing import Any, NamedTuple
 
+from ra_plugins.spf.limits import NAME_LIMIT
 from ra_plugins.spf.owner.addresses import AddressRange, AddressSet, first_matches
 from ra_plugins.spf.owner.cost import survey_cost
 from ra_plugins.spf.owner.explain import add_owner_options, zone_option
@@ -23,7 +24,6 @@ from ra_plugins.spf.owner.survey import (
     bits_of,
     survey,
 )
-from ra_plugins.spf.query import NAME_LIMIT
 from ra_plugins.spf.record import ResultName, is_record
 from ra_plugins.spf.run import check_resolver, deadline, waited
 from ra_plugins.spf.show import LINE

@@ -10,6 +10,7 @@ from itertools import groupby
 from math import ceil
 from typing import Any, Literal, NamedTuple
 
+from ra_plugins.spf.limits import NAME_LIMIT, RFC7208, Limits
 from ra_plugins.spf.owner.addresses import (
     AddressRange,
     first_matches,
@@ -32,7 +33,6 @@ from ra_plugins.spf.owner.survey import (
     bits_of,
     survey,
 )
-from ra_plugins.spf.query import NAME_LIMIT, RFC7208, Limits
 from ra_plugins.spf.record import NAME_LENGTH, QUALIFIERS, ResultName, Term, is_record
 from ra_plugins.ask.dns import Lookup, Records, Zone
 from ra_plugins.ask.question import Unanswered, drive

@@ -12,6 +12,7 @@ from ipaddress import ip_address, ip_network, summarize_address_range
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
+from ra_plugins.spf.limits import LOOKUP_LIMIT
 from ra_plugins.spf.macro import MacroString
 from ra_plugins.spf.owner.survey import (
     AddressBlock,
@@ -19,7 +20,6 @@ from ra_plugins.spf.owner.survey import (
     bits_of,
     term_block,
 )
-from ra_plugins.spf.query import LOOKUP_LIMIT
 from ra_plugins.spf.record import (
     QUALIFIERS,
     Networks,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from ra_plugins.spf.limits import NAME_LIMIT, RFC7208, Limits
 from ra_plugins.spf.owner.cost import SurveyCost, survey_cost
 from ra_plugins.spf.owner.explain import add_owner_options, zone_option
 from ra_plugins.spf.owner.lint import (
@@ -29,7 +30,6 @@ from ra_plugins.spf.owner.survey import (
     asked_over_dns,
     survey,
 )
-from ra_plugins.spf.query import NAME_LIMIT, RFC7208, Limits
 from ra_plugins.spf.record import is_name, is_record
 from ra_plugins.spf.run import check_resolver, deadline, waited
 from ra_plugins.spf.show import LINE

@@ -11,8 +11,8 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Literal, NamedTuple
 
 from ra_plugins.spf.evaluation import mail_hosts
+from ra_plugins.spf.limits import NAME_LIMIT
 from ra_plugins.spf.macro import MacroString
-from ra_plugins.spf.query import NAME_LIMIT
 from ra_plugins.spf.record import (
     NAME_LENGTH,
     VERSIONS,

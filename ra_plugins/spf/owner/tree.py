@@ -10,6 +10,7 @@ from itertools import groupby
 from math import inf
 from typing import Any, Literal, NamedTuple
 
+from ra_plugins.spf.limits import NAME_LIMIT, RFC7208, Limits
 from ra_plugins.spf.owner.addresses import senders
 from ra_plugins.spf.owner.cost import (
     PLAIN_UDP_BYTES,
@@ -25,7 +26,6 @@ from ra_plugins.spf.owner.survey import (
     SurveyedRecord,
     SurveyedTerm,
 )
-from ra_plugins.spf.query import NAME_LIMIT, RFC7208, Limits
 from ra_plugins.spf.record import ResultName, is_record
 from ra_plugins.spf.show import LINE, RUN, STYLE, WIDE, boxes, marked, marked_html
 from ra_plugins.spf.show import meter, safe
