@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 from dns_server import DnsServer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spf_strategies import EXAMPLES
 
 from ra_plugins.ask.dns import Zone
 from ra_plugins.ask.resolver import Resolver
@@ -332,10 +335,33 @@ def test_a_page_beside_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert status == 0 and "example.org" in out and "gone.example.org" in page and page.count("<svg") == 3
 
 
+def test_a_page_in_place_of_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zone").write_text(FILE)
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, "zone", "--offline", "--html", "-", "--strict")
+    assert status == 1 and out.lower().startswith("<!doctype html>") and out.endswith("</html>\n") and not err
+    assert not (tmp_path / "-").exists()
+    status, out, err = run(capsys, "zone", "--offline", "--html", "-", "--json")
+    assert (status, out) == (3, "") and "--json and --html - both want standard output" in err
+
+
+def test_a_page_never_replaces_the_zone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "zone").write_text(FILE)
+    (tmp_path / "link").symlink_to("zone")
+    status, out, err = run(capsys, str(tmp_path / "zone"), "--offline", "--html", str(tmp_path / "link"))
+    assert (status, out) == (3, "") and "the page would replace it" in err and (tmp_path / "zone").read_text() == FILE
+
+
 @pytest.mark.parametrize(
     ("text", "options", "told"),
     [
         ("$ORIGIN example.org.\n@ MX ten mx\n", [], "zone:2: "),
+        ("example.org\n", ["--html", "/"], "can't write /: Is a directory"),
+        ("example.org. A 192.0.2.1\n", ["--offline", "--nameserver", "192.0.2.53"], "--offline asks nobody"),
+        (b"\xff\xfee\0x\0a\0m\0p\0l\0e\0.\0o\0r\0g\0", ["--list"], "this isn't UTF-8, but UTF-16"),
+        ("example.org. A 192.0.2.1\n".encode("utf-16"), ["--offline"], "this isn't UTF-8, but UTF-16"),
         ("example.org. A 192.0.2.1\nnonsense\n", [], "zone:2: "),
         ("", [], "no name in"),
         ("# nothing\n", ["--list"], "no name in"),
@@ -345,11 +371,12 @@ def test_a_page_beside_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ],
 )
 def test_what_cant_be_done(
-    text: str, options: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str | bytes, options: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "zone").write_text(text)
-    status, _, err = run(capsys, str(tmp_path / "zone"), *options)
-    assert status == 3 and told in err and err.count("\n") == 1
+    "It is said before there is a table."
+    (tmp_path / "zone").write_bytes(text if isinstance(text, bytes) else text.encode())
+    status, out, err = run(capsys, str(tmp_path / "zone"), *options)
+    assert (status, out) == (3, "") and told in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("options", [["--at-once", "0"], ["--at-once", "x"], ["--timeout", "-1"], []])
@@ -385,3 +412,81 @@ def test_a_zone_of_a_hundred_thousand_names_is_read(tmp_path: Path) -> None:
         "d0.example.org",
         "d1.example.org",
     ]
+
+
+def test_a_terminal_is_told_how_far_reading_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    seconds = iter(range(10**6))
+    monkeypatch.setattr("ra_plugins.spf.owner.explain.monotonic", lambda: next(seconds))
+    zone = tmp_path / "zone"
+    zone.write_text("$ORIGIN example.org.\n" + "".join(f"n{n} A 192.0.2.1\n" for n in range(4000)))
+    for command in (["audit", str(zone), "--offline"], ["lint", "example.org", "--zone", str(zone)]):
+        monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+        assert main(["spf", *command]) == 0
+        told = re.findall(r"reading: ([\d,]+) of 4,002 lines", terminal.getvalue())
+        assert told == ["1,000", "2,000", "3,000", "4,000"]
+        assert "reading" not in capsys.readouterr().out and terminal.getvalue().endswith("\r\033[K")
+
+
+# Names with the same record
+
+OWN = "n1.example.org"
+TERMS = st.sampled_from([
+    "mx", "a", "ptr", "-all", "?all", "moo", "a:host.example.org", "mx:mx.example.org", "ip4:192.0.2.0/24",
+    "exists:%{i}.example.org", "a:%{d}", "include:_spf.%{o}", "include:n1.example.org", "include:_spf.n1.example.org",
+    "include:_spf.example.org", "include:back.example.org", "include:nowhere.example.net", "include:host",
+    "exp=%{d}", "redirect=n2.example.org", "a:" + "x" * 60 + ".example.org", "ip4:198.51.100.1 " * 20,
+])  # fmt: skip
+TEXTS = st.lists(st.lists(TERMS, max_size=4).map(lambda terms: " ".join(["v=spf1", *terms])), max_size=2)
+HOSTS: dict[tuple[str, str], list[Any]] = {
+    ("mx.example.org", "MX"): [(10, "mx.example.org")],
+    ("mx.example.org", "A"): ["192.0.2.25"],
+    ("_spf.n1.example.org", "TXT"): ["v=spf1 a:gone.example.org"],
+    ("_spf.example.org", "TXT"): ["v=spf1 ip4:192.0.2.0/24 ?exists:%{o}.example.org -all"],
+    ("back.example.org", "TXT"): ["v=spf1 include:n2.example.org -all"],
+}
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(TEXTS, TEXTS)
+def test_a_name_is_judged_the_same_among_others_and_alone(text: list[str], other: list[str]) -> None:
+    "A record that several names have is looked at once, as far as it says the same of all of them."
+    names = ["n0.example.org", OWN, "n2.example.org", "n3.example.org", "a.long.name.example.org", "x.org", "example.org"]
+    texts = {name: other if name == "n3.example.org" else text for name in names}
+    zone = Zone({**HOSTS, **{(name, "TXT"): each for name, each in texts.items() if each}})
+    for order in (names, names[::-1]):
+        wanted = [AuditName(name, name, name == "x.org") for name in order]
+        together = list(zone_audit(wanted, zone))
+        assert together == [row for name in wanted for row in zone_audit([name], zone)]
+
+
+def test_a_record_that_many_names_have_is_looked_at_once() -> None:
+    "Counted in calls of functions, and not in seconds, which are the machine's."
+
+    def calls(count: int) -> int:
+        zone = Zone({(f"n{n:04}.example", "TXT"): ["v=spf1 ip4:192.0.2.0/24 -all"] for n in range(count)})
+        wanted, events = [AuditName("", f"n{n:04}.example") for n in range(count)], list[str]()
+        sys.setprofile(lambda frame, event, argument: events.append(event))
+        try:
+            assert sum(1 for _ in zone_audit(wanted, zone)) == count
+        finally:
+            sys.setprofile(None)
+        return len(events)
+
+    calls(2)
+    assert calls(1000) - calls(2) < 100 * 998  # one by one, it is several hundred for each
+
+
+def test_a_name_among_many_delegations_isnt_looked_for_in_all_of_them() -> None:
+    class Names(frozenset[str]):
+        def __or__(self, other: object) -> Any:
+            raise AssertionError("all of them are gone through for one name")
+
+    zone = zone_from_text(FILE)
+    zone.delegated = Names(zone.delegated)
+    assert not zone.is_served("ns.shop.example.org") and zone.is_served("www.example.org")

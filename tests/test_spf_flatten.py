@@ -168,8 +168,40 @@ def test_no_lookups_arent_endless_ones() -> None:
 
 def test_too_many_networks_are_refused() -> None:
     terms = " ".join(f"ip4:10.{host // 256}.{host % 256}.0/25" for host in range(3000)) + " -all"
-    with pytest.raises(FlattenError, match="3000 networks don't fit into 10 records of answers of 512 bytes"):
+    what, kept = "3000 networks don't fit into 10 records of answers of", "keep the include .*--keep DOMAIN"
+    with pytest.raises(FlattenError, match=rf"{what} 512 bytes: let answers be larger \(--size 1232\), or {kept}"):
         flat(terms)
+    with pytest.raises(FlattenError, match=f"{what} 1232 bytes: {kept}"):
+        flat(terms, size=1232)
+
+
+def test_what_is_behind_a_bound_isnt_blamed_on_dns() -> None:
+    "Waiting doesn't help: the record is as large tomorrow."
+    many = " ".join(f"include:n{number}.example" for number in range(3000)) + " -all"
+    networks: dict[str, Any] = {f"n{number}": f"ip4:198.51.100.{number % 256} -all" for number in range(270)}
+    with pytest.raises(FlattenError) as raised:
+        flat(many, **networks)
+    assert not raised.value.partial
+    assert str(raised.value) == (
+        "it leads to more than is looked at: too many terms: top.example (101 that ask were read)"
+    )
+    broad: dict[str, Any] = {
+        f"b{each}": " ".join(f"include:n{number}.example" for number in range(90 * each, 90 * each + 90))
+        for each in range(3)
+    }
+    with pytest.raises(FlattenError) as raised:
+        flat("include:b0.example include:b1.example include:b2.example -all", **broad, **networks)
+    assert not raised.value.partial  # 1 + 3 + 246 are 250, so 24 of 270 aren't read
+    assert str(raised.value) == (
+        "it leads to more than is looked at: too many records: include:n246.example of b2.example"
+        " (250 were read), and 23 more like it"
+    )
+
+
+def test_nobodys_record_isnt_flattened() -> None:
+    with pytest.raises(FlattenError, match="^mx is about the record's own domain, which nobody has named$"):
+        run_flatten("v=spf1 mx -all", resolver=zone_of())
+    assert run_flatten("v=spf1 ip4:192.0.2.1 -all", resolver=zone_of()).networks == 1
 
 
 def test_octets_that_no_zone_file_has_are_escaped() -> None:
@@ -183,7 +215,8 @@ def test_octets_that_no_zone_file_has_are_escaped() -> None:
     ("terms", "why"),
     [
         ("include:gone.example -all", "leads to no record"),
-        ("include:bad.example -all", "leads to faulty record"),
+        ("include:bad.example -all", "leads to a faulty record"),
+        ("include:nolabel -all", "top.example has a faulty record: "),
         ("include:loop.example -all", "is a loop"),
         ("include:top.example -all", "is a loop"),
     ],
@@ -358,6 +391,44 @@ def test_the_diff_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found["lost"][0]["ip4"] == {"count": 256, "networks": ["198.51.100.0/24"]}
     assert main(["spf", "diff", "top.example", str(tmp_path / "none"), "--zone", zone]) == 3
     assert "No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("term", ["mx", "a", "include:_spf.%{d}", "exists:ok.%{d}"])
+def test_a_diff_of_drafts_wants_to_know_whose_they_are(
+    term: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zone = written(tmp_path / "zone", top="-all")
+    drafts = ["spf", "diff", "v=spf1 ip4:192.0.2.1 -all", f"v=spf1 {term} -all", "--zone", zone]
+    for command in (drafts, [*drafts[:2], drafts[3], drafts[2], *drafts[4:]]):
+        assert main(command) == 3
+        said = f"ra-plugins spf diff: {term} is about the record's own domain; --domain NAME names it\n"
+        assert capsys.readouterr() == ("", said)
+        assert main([*command, "--domain", "top.example"]) == 1
+        capsys.readouterr()
+    assert main([*drafts[:3], "v=spf1 ip4:192.0.2.0/24 ?ptr -all", "--zone", zone]) == 1  # asks about the client
+    assert "gained" in capsys.readouterr().out
+
+
+def test_a_diff_of_a_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    zone = written(tmp_path / "zone", loop="include:loop.example -all")
+    assert main(["spf", "diff", "loop.example", "v=spf1 -all", "--zone", zone]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "  lookups without end, where 10 may be, and a permerror for some clients"
+    assert lines[3] == "  at most 0 of 10 lookups"
+
+
+def test_a_domain_that_nothing_includes_cant_be_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    zone = written(tmp_path / "zone", top="mx include:a.example redirect=b.example", a="-all", b="ip4:192.0.2.1 -all")
+    command = ["spf", "flatten", "top.example", "--zone", zone, "--keep"]
+    for name in ("c.example", "mx.example"):  # a host of mx is no include
+        assert main([*command, name]) == 3
+        said = f"ra-plugins spf flatten: --keep {name}: nothing includes it, but a.example, b.example\n"
+        assert capsys.readouterr() == ("", said)
+    assert main([*command, "A.example."]) == 0
+    for name in ("", "a"):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, name])
+        assert ended.value.code == 3 and f"argument --keep: {name!r} should be a domain" in capsys.readouterr().err
 
 
 def test_a_record_in_a_file_may_have_a_byte_order_mark(tmp_path: Path) -> None:

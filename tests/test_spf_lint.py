@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ra_plugins.ask.dns import Zone
-from ra_plugins.ask.question import Refused, drive
+from ra_plugins.ask.dns import Lookup, Records, Zone
+from ra_plugins.ask.question import Refused, Unanswered, drive
 from ra_plugins.ask.zonefile import zone_from_text
 from ra_plugins.cli.command import main as ra_plugins
 from ra_plugins.spf.owner.lint import LINT_RULES, LintFinding, finding_lines, lint, meant_networks
@@ -355,6 +355,38 @@ def test_an_empty_zone() -> None:
                                    ",".join(["192.0.2.1"] * 60), "[", "1..2", "\u00b2.1"])  # fmt: skip
 def test_what_cant_be_worked_out_about_a_network_isnt_guessed(value: str) -> None:
     assert meant_networks(value) == []
+
+
+def test_nobody_is_asked_about_a_domain_that_nobody_has_named() -> None:
+    "domain.example stands in for it, and what DNS says of that one is no concern of yours."
+    asked = []
+
+    class Asked(Zone):
+        def answer(self, lookup: Lookup) -> Records | Unanswered:
+            asked.append(lookup.name)
+            return super().answer(lookup)
+
+    draft = "v=spf1 mx a:%{d} include:_spf.%{d} a:host.example.org -all"
+    (finding, missing) = sorted(run_lint(draft, resolver=Asked({})).findings)
+    assert (finding.code, finding.severity) == ("no-domain", "info") and "--domain NAME" in finding.advice
+    assert finding.what == "mx and 2 more weren't looked up: nobody has said whose record this is"
+    assert missing.what == "a:host.example.org: host.example.org has no address" and set(asked) == {"host.example.org"}
+    codes = [finding.code for finding in run_lint("v=spf1 mx -all", "example.org", resolver=Zone({})).findings]
+    assert codes == ["void-lookup"]
+
+
+def test_what_is_behind_a_bound_wont_be_there_later() -> None:
+    many = " ".join(f"include:n{number}.example" for number in range(3000))
+    found = run_lint("example.org", resolver=Zone({("example.org", "TXT"): [f"v=spf1 {many} -all"]}))
+    (finding,) = (each for each in found.findings if each.code == "not-known")
+    assert "101 that ask were read" in finding.what and "make it smaller" in finding.advice
+
+
+def test_the_others_arent_asked_about_before_all_are_domains(
+    zone: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["example.org", "no domain", "--zone", zone]) == 3
+    assert capsys.readouterr().out == ""
 
 
 def test_a_record_without_quotes(capsys: pytest.CaptureFixture[str]) -> None:

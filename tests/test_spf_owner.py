@@ -455,9 +455,76 @@ def test_explain_a_record_before_it_is_published(folder: Path, capsys: pytest.Ca
     status, output, _ = explain(capsys, draft, "--zone=zone")
     assert "its own domain is taken for domain.example, which nobody has; --domain NAME names it" in output
     assert explain(capsys, draft, "--zone=zone", "--domain=example.org", "--ip=192.0.2.26")[0] == 0
-    assert explain(capsys, draft, "--zone=zone", "--ip=192.0.2.26")[0] == 1
+    draft = "v=spf1 include:_b.example.net mx -all"
     status, output, _ = explain(capsys, draft, "--zone=zone", "--ip=198.51.100.9")
     assert status == 0 and output.startswith("pass: domain.example from 198.51.100.9")
+
+
+def test_nobody_is_asked_about_a_domain_that_nobody_has_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "zone").write_text('domain.example. MX 10 mx.example.net.\nmx.example.net. A 192.0.2.77\n')
+    status, output, _ = explain(capsys, "v=spf1 mx a:%{d} include:_spf.%{d} exists:%{i}.%{d} -all", "--zone=zone")
+    lines = output.splitlines()
+    assert status == 0 and "may send: nobody that can be counted" in lines
+    assert "not looked up, since it needs its own domain: mx; a:%{d}; include:_spf.%{d}" in lines
+    _, output, _ = explain(capsys, "v=spf1 mx -all", "--zone=zone", "--json")
+    data = json.loads(output)
+    assert data["partial"] is True and data["records"]["domain.example"]["terms"][0]["asked"] == []
+    status, output, _ = explain(capsys, "v=spf1 mx -all", "--zone=zone", "--domain=domain.example.net")
+    assert "not looked up" not in output and "nothing: MX domain.example.net" in output
+
+
+@pytest.mark.parametrize("term", ["mx", "a/24", "?ptr", "exists:%{i}.%{d}", "include:_spf.%{d}", "exists:%{o}.ok.example.org"])
+def test_a_client_isnt_judged_by_a_domain_that_nobody_has_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], term: str
+) -> None:
+    status, output, errors = explain(capsys, f"v=spf1 ip4:192.0.2.1 {term} -all", "--zone=zone", "--ip=192.0.2.2")
+    said = f"ra-plugins spf explain: {term} is about the record's own domain; --domain NAME names it\n"
+    assert (status, output, errors) == (CANT_ANSWER, "", said)
+    assert explain(capsys, f"v=spf1 ip4:192.0.2.2 {term} -all", "--zone=zone", "--ip=192.0.2.2")[0] == 0  # no need of it
+
+
+def test_a_picture_on_standard_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ([], ["--ip=192.0.2.25"]):
+        _, output, errors = explain(capsys, "example.org", "--zone=zone", "--picture", "-", *more)
+        assert output.startswith("<!doctype html>") and output.endswith("</html>\n") and not errors
+        assert not (folder / "-").exists() and "at worst" not in output.partition("<body>")[0]
+        status, output, errors = explain(capsys, "example.org", "--zone=zone", "--picture=-", "--json", *more)
+        assert (status, output) == (CANT_ANSWER, "") and "--json and --picture - both want standard output" in errors
+
+
+def test_a_place_for_the_picture_is_looked_at_first(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ra_plugins.spf.spfquery.setup_for", lambda *_: pytest.fail("the work has begun"))
+    for path, why in ((".", "can't write .: Is a directory"), ("zone", "zone is read: the page would replace it")):
+        status, output, errors = explain(capsys, "example.org", "--zone=zone", f"--picture={path}")
+        assert (status, output, errors) == (CANT_ANSWER, "", f"ra-plugins spf explain: {why}\n")
+    assert (folder / "zone").read_text(encoding="utf-8") == TEN
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--max-lookup=-1", "--max-lookup should be a number from 0 to 9999, not -1"),
+        ("--void-lookups=x", "--void-lookups should be a number from 0 to 9999, not x"),
+        ("--timeout=x", "--timeout should be a number from 0 to 9999, not x"),
+        ("--zone=broken", "--zone: broken:1: "),
+        ("--void", "there is no option --void; --void-lookups, --void-ipv6, --void-ipv4?"),
+    ],
+)
+def test_options_are_named_as_they_are_typed(
+    folder: Path, capsys: pytest.CaptureFixture[str], option: str, said: str
+) -> None:
+    (folder / "broken").write_text("mx A 192.0.2\n")
+    for more in ([], ["--ip=192.0.2.1"]):
+        assert explain(capsys, "example.org", option, *more)[2].startswith(f"ra-plugins spf explain: {said}")
+
+
+def test_a_loop_costs_lookups_without_end(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "zone").write_text('loop.example. TXT "v=spf1 include:loop.example -all"\n')
+    _, output, _ = explain(capsys, "loop.example", "--zone=zone", "--picture=picture.html")
+    assert output.startswith("loop.example: lookups without end, where 10 may be; ")
+    assert "lookups without end, where 10 may be" in (folder / "picture.html").read_text(encoding="utf-8")
 
 
 def test_a_draft_is_checked_over_dns_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,6 +568,17 @@ def test_explain_marks_a_mistake(
         places = [number for number, line in enumerate(lines) if line and not line.strip(" ^")]
         assert [line for number in places for line in lines[number - 1 : number + 1]] == marked
         assert picture.read_text(encoding="utf-8").count("<mark>") == len(places)
+
+
+@pytest.mark.parametrize("about", ["example.org", "two.example.org", "v=spf1 a/b -all"])
+def test_the_mistake_is_the_same_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str], about: str) -> None:
+    zone = tmp_path / "zone"
+    zone.write_text(FAULTY, encoding="utf-8")
+    judged = json.loads(explain(capsys, about, f"--zone={zone}", "--json", "--ip=192.0.2.1")[1])["why"]
+    (record,) = json.loads(explain(capsys, about, f"--zone={zone}", "--json")[1])["records"].values()
+    assert record["mistake"] == judged
+    if about == "v=spf1 a/b -all":
+        assert (judged["text"], judged["length"], judged["part"]) == ("a/b", 3, {"place": 7, "length": 3})
 
 
 @pytest.mark.parametrize(

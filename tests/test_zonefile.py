@@ -178,3 +178,26 @@ def test_ctrl_c_is_no_mistake_in_the_file(stop: type[BaseException], monkeypatch
     monkeypatch.setattr(dns.rdtypes.IN.A.A, "from_text", interrupted)
     with pytest.raises(stop):
         zone_from_text("example.org. A 192.0.2.1\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_file_in_utf_16_is_said_to_be_one(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "zone").write_bytes("$ORIGIN example.org.\n@ A 192.0.2.1\n".encode(encoding))
+    with pytest.raises(ValueError, match="zone:1: this isn't UTF-8, but UTF-16 .*save it as UTF-8"):
+        zone_from_file(tmp_path / "zone")
+
+
+@pytest.mark.parametrize("first", ["CNAME web", "A 192.0.2.1"])
+def test_a_cname_stands_alone(first: str) -> None:
+    "RFC 1034, section 3.6.2; of DNSSEC's records some may stand beside it (RFC 4035, section 2.5)."
+    second = "A 192.0.2.1" if first.startswith("CNAME") else "CNAME web"
+    with pytest.raises(ValueError, match="^zone:3: www.example.org has a CNAME and other records"):
+        zone_from_text(f"$ORIGIN example.org.\nwww {first}\nwww {second}\n")
+    assert zone_from_text(f"www NSEC web. A\nwww {first}\n").records
+
+
+def test_a_record_that_stands_there_twice_is_one() -> None:
+    "RFC 2181, section 5: names in any case are the same; two texts that are cut otherwise aren't."
+    zone = zone_from_text('a 60 MX 10 b\nc A 192.0.2.1\nA 30 MX 10 B\na TXT "xy"\na TXT "xy"\na TXT "x" "y"\na MX 5 c\n')
+    assert zone.records["a", "MX"] == ((10, "b"), (5, "c")) and zone.records["a", "MX"].ttl == 30
+    assert zone.answer(Lookup("a", "TXT")) == ("xy", "xy")

@@ -6,16 +6,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
 import dns.exception
 import dns.name
+import dns.node
 import dns.rdata
 import dns.rdataclass
+import dns.rdataset
 import dns.rdatatype
 import dns.tokenizer
-import dns.zone
 import dns.zonefile
 
 from ra_plugins.ask.dns import ZONE_TTL, Lookup, Records, Zone
@@ -23,8 +25,8 @@ from ra_plugins.support.control import RegularFile
 from ra_plugins.ask.cache import RDATA_VALUES, presentation_name
 
 # %% auto #0
-__all__ = ['EXAMPLES', 'TYPOGRAPHIC', 'RECORD_BYTES', 'VAGUE', 'DIRECTIVES', 'ZONE_LENGTH', 'ZoneTokenizer', 'MasterZone',
-           'records_of', 'delegated_names', 'zone_from_text', 'zone_from_file']
+__all__ = ['EXAMPLES', 'TYPOGRAPHIC', 'RECORD_BYTES', 'LINES_BETWEEN', 'VAGUE', 'DIRECTIVES', 'ZONE_LENGTH', 'ZoneTokenizer',
+           'MasterZone', 'wrong_encoding', 'zone_from_text', 'zone_from_file']
 
 # %% ../../nbs/ask/07_zonefile.ipynb #5f6472d9
 EXAMPLES = {  # how records are written
@@ -78,7 +80,10 @@ def _check_owner(token: dns.tokenizer.Token) -> None:
     if token.is_identifier() and name.endswith(":") and not name.endswith("\\:"):
         raise ValueError(f"a name has no colon behind it: {name:.80}")
 
-# %% ../../nbs/ask/07_zonefile.ipynb #e95db22f
+# %% ../../nbs/ask/07_zonefile.ipynb #24368651
+LINES_BETWEEN = 1_000  # that are read before somebody is told how far it is
+
+
 class ZoneTokenizer(dns.tokenizer.Tokenizer):
     """dnspython's tokenizer; it says where the present entry began, and finds mistakes
     that dnspython doesn't see."""
@@ -87,6 +92,9 @@ class ZoneTokenizer(dns.tokenizer.Tokenizer):
     words = 0  # that have been read of it
     rdtype = ""  # of it
     origin = False  # has there been an `$ORIGIN`?
+    # is told from time to time how far it is: the line, and how many there are
+    reading: Callable[[int, int], None] | None = None
+    lines = told = 0
 
     def get(
         self, want_leading: bool = False, want_comment: bool = False
@@ -94,6 +102,9 @@ class ZoneTokenizer(dns.tokenizer.Tokenizer):
         "The next token. Only at the beginning of an entry a comment is wanted."
         if want_comment:
             self.entry, self.words, self.rdtype = self.line_number, 0, ""
+            if self.reading and self.entry >= self.told + LINES_BETWEEN:
+                self.told = self.entry
+                self.reading(self.entry, self.lines)
         again = self.ungotten_token is not None
         token = super().get(want_leading, want_comment)
         if want_leading and not want_comment:
@@ -154,7 +165,7 @@ class MasterZone(Zone):
         parent = name.lower()
         if not self.origins:
             return self.owner(parent) in self.names
-        while parent and parent not in self.delegated | self.origins:
+        while parent and parent not in self.origins and parent not in self.delegated:
             parent = parent.partition(".")[2]
         return parent in self.origins
 
@@ -168,30 +179,20 @@ def _escaped(text: str) -> str:
 
     return re.sub("\\\\?([\udc80-\udcff])|\\\\.", escape, text)
 
-# %% ../../nbs/ask/07_zonefile.ipynb #ef218550
-def records_of(zone: dns.zone.Zone) -> dict[tuple[str, str], Records]:
-    "Values by name and type, for those types that can be asked."
-    return {
-        (presentation_name(name).lower(), found.rdtype.name): Records(
-            map(RDATA_VALUES[found.rdtype.name], found), found.ttl
-        )
-        for name, node in zone.nodes.items()
-        for found in node
-        if found.rdtype.name in RDATA_VALUES
-    }
+# %% ../../nbs/ask/07_zonefile.ipynb #21937654
+_UTF16 = "\udcff\udcfe", "\udcfe\udcff"  # byte order marks: RFC 2781, section 3.2
 
-# %% ../../nbs/ask/07_zonefile.ipynb #f77333c3
-def delegated_names(
-    zone: dns.zone.Zone,
-    origins: frozenset[str],  # where the file's own zones begin
-) -> frozenset[str]:
-    "The names at which somebody else's zone begins."
-    return frozenset(
-        owner
-        for name, node in zone.nodes.items()
-        if (owner := presentation_name(name).lower()) not in origins
-        and any(found.rdtype.name == "NS" for found in node)
-    )
+
+def wrong_encoding(
+    text: str,  # undecodable bytes as surrogate escapes
+) -> str:  # nothing if that isn't so
+    "Why a text can't be read at all, and what would do: it is in UTF-16."
+    if text.startswith(_UTF16) or "\0" in text[:2]:
+        return (
+            "this isn't UTF-8, but UTF-16 as some editors save it; save it as UTF-8, "
+            "or use iconv -f UTF-16 -t UTF-8"
+        )
+    return ""
 
 # %% ../../nbs/ask/07_zonefile.ipynb #de827d72
 # how dnspython's words begin if they say little
@@ -221,38 +222,70 @@ def _advice(
 DIRECTIVES = ("$ORIGIN", "$TTL")
 ZONE_LENGTH = 4 * 2**20  # characters of a zone as text: over 100,000 records
 
-# %% ../../nbs/ask/07_zonefile.ipynb #77783756
-class _Entries:
-    "A transaction of dnspython's, without the SOA records that it would refuse."
-
-    def __init__(self, transaction: Any):
-        self.transaction, self.origins = transaction, set[str]()
-
-    def add(self, name: dns.name.Name, ttl: int, record: dns.rdata.Rdata) -> None:
-        if record.rdtype == dns.rdatatype.SOA:
-            self.origins.add(presentation_name(name).lower())
-        else:
-            self.transaction.add(name, ttl, record)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.transaction, name)
+# %% ../../nbs/ask/07_zonefile.ipynb #2efdd139
+_Key = tuple[str, str]  # a name in lower case, and a type
 
 
-def _read(entries: ZoneTokenizer, zone: dns.zone.Zone) -> frozenset[str]:
-    """Read entries into a zone; returns the names with an SOA. Raises what dnspython
-    does, or `ValueError`."""
-    with zone.writer(True) as transaction:
-        kept: Any = _Entries(transaction)
-        reader = dns.zonefile.Reader(
-            entries,
-            dns.rdataclass.IN,
-            kept,
-            allow_directives=DIRECTIVES,
-            default_ttl=ZONE_TTL,
-        )
-        reader.last_name = None  # the first entry has to name somebody
-        reader.read()
-        return frozenset(kept.origins)
+class _Entries(dns.zonefile.RRsetsReaderTransaction):
+    "What a file has: records by name and type, and where zones begin."
+
+    def __init__(self) -> None:
+        of_root = dns.zonefile.RRSetsReaderManager(dns.name.root, relativize=False)
+        super().__init__(of_root, True, False)  # type: ignore[no-untyped-call]
+        self.found: dict[_Key, list[tuple[int, dns.rdata.Rdata]]] = {}
+        self.kinds: dict[str, dns.node.NodeKind] = {}  # without those that are neutral
+        self.origins, self.cuts = set[str](), set[str]()
+        self.last: tuple[dns.name.Name | None, str] = None, ""
+
+    def add(self, *args: Any) -> None:
+        "A record has been read: its name, its time to live, and itself."
+        name, ttl, record = args
+        if name is not self.last[0]:
+            self.last = name, presentation_name(name).lower()
+        owner, rdtype = self.last[1], record.rdtype
+        if rdtype == dns.rdatatype.SOA:
+            self.origins.add(owner)
+            return
+        self._check_alone(owner, record)
+        if rdtype == dns.rdatatype.NS:
+            self.cuts.add(owner)
+        elif rdtype.name in RDATA_VALUES:
+            self.found.setdefault((owner, rdtype.name), []).append((ttl, record))
+
+    def _check_alone(self, owner: str, record: dns.rdata.Rdata) -> None:
+        "`ValueError` for a CNAME and something else at one name."
+        kind = dns.node.NodeKind.classify(record.rdtype, record.covers())
+        neutral = kind == dns.node.NodeKind.NEUTRAL
+        if not neutral and self.kinds.setdefault(owner, kind) != kind:
+            raise ValueError(
+                f"{owner:.80} has a CNAME and other records, and a CNAME stands alone"
+            )
+
+    def records(self) -> dict[_Key, Records]:
+        "Values by name and type. What was kept of them is gone then."
+        return {key: _values(key[1], self.found.pop(key)) for key in [*self.found]}
+
+
+def _values(rdtype: str, found: list[tuple[int, dns.rdata.Rdata]]) -> Records:
+    "The values of records of one type, each once, with the shortest time to live."
+    ttl, records = min(ttl for ttl, _ in found), [record for _, record in found]
+    several = dns.rdataset.from_rdata_list(ttl, records) if records[1:] else records
+    return Records(map(RDATA_VALUES[rdtype], several), ttl)
+
+# %% ../../nbs/ask/07_zonefile.ipynb #71fde381
+def _read(entries: ZoneTokenizer) -> _Entries:
+    "What a file has. Raises what dnspython does, or `ValueError`."
+    kept = _Entries()
+    reader = dns.zonefile.Reader(
+        entries,
+        dns.rdataclass.IN,
+        kept,
+        allow_directives=DIRECTIVES,
+        default_ttl=ZONE_TTL,
+    )
+    reader.last_name = None  # the first entry has to name somebody
+    reader.read()
+    return kept
 
 # %% ../../nbs/ask/07_zonefile.ipynb #e88796ed
 def _stopped_by(error: BaseException | None) -> BaseException | None:
@@ -267,6 +300,8 @@ def zone_from_text(
     text: str,  # a master file; undecodable bytes as surrogate escapes
     name: str = "zone",  # of the file, for messages
     room: int = ZONE_LENGTH,  # characters
+    # is told from time to time which line has been reached, and of how many
+    reading: Callable[[int, int], None] | None = None,
 ) -> MasterZone:
     """A zone in memory from the text of a master file (RFC 1035, section 5), of at most
     4 MB unless there is more room; `ValueError` says which line is wrong, and what
@@ -278,11 +313,13 @@ def zone_from_text(
             f"{name}: a zone as text may have {room} characters, "
             f"and this one has {len(text)}"
         )
+    if wrong := wrong_encoding(text):
+        raise ValueError(f"{name}:1: {wrong}")
     # an editor's byte order mark is no part of the first name
     entries = ZoneTokenizer(_escaped(text.removeprefix("\ufeff")), name)
-    zone = dns.zone.Zone(dns.name.root, relativize=False)
+    entries.reading, entries.lines = reading, text.count("\n") + 1
     try:
-        origins = _read(entries, zone)
+        kept = _read(entries)
     except dns.exception.SyntaxError as error:  # which begins with file and line
         if stopped := _stopped_by(error):
             raise stopped from None
@@ -291,17 +328,19 @@ def zone_from_text(
         raise ValueError(f"{where}{said}") from None
     except (dns.exception.DNSException, ValueError) as error:
         raise ValueError(f"{name}:{entries.entry}: {error}") from None
-    found = MasterZone(records_of(zone))
-    found.origins, found.delegated = origins, delegated_names(zone, origins)
+    found = MasterZone(kept.records())
+    found.origins = frozenset(kept.origins)
+    found.delegated = frozenset(kept.cuts - kept.origins)
     return found
 
 # %% ../../nbs/ask/07_zonefile.ipynb #56e4079e
 def zone_from_file(
     path: str | PathLike[str],
     room: int = ZONE_LENGTH,  # characters
+    reading: Callable[[int, int], None] | None = None,  # as of `zone_from_text`
 ) -> MasterZone:
     """A zone in memory from a master file; `ValueError` as in `zone_from_text`,
     `OSError` if it can't be read or is no file."""
     RegularFile(str(path))  # or else it may never end
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return zone_from_text(file.read(room + 1), str(path), room)
+        return zone_from_text(file.read(room + 1), str(path), room, reading)

@@ -60,7 +60,8 @@ __all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'CANT_ANSWER'
            'LoopbackResult', 'by_loopback', 'add_recipients', 'answer_request', 'libspf2_header', 'lines', 'as_data',
            'Option', 'find_option', 'read_options', 'option_number', 'limits_for', 'setup_for', 'request_of',
            'file_lines', 'requests', 'usage', 'trees', 'print_result', 'answered', 'spfquery', 'main',
-           'explanation_usage', 'read_explain', 'explained_check', 'explained_report', 'explained', 'explain']
+           'explanation_usage', 'read_explain', 'check_whose', 'explained_check', 'explained_report', 'explained',
+           'explain']
 
 # %% ../../nbs/spf/10_spfquery.ipynb #4d9ce44f
 class SpfRequest:
@@ -421,8 +422,9 @@ def find_option(name: str, options: Sequence[Option]) -> Option:
         option for option in options if wanted and option.name.startswith(wanted)
     ]
     if len(begun) != 1 or not name.startswith("-"):
-        several = ", -".join(option.name for option in begun)
-        meant = f"; -{several}?" if len(begun) > 1 else ""
+        dash = "--" if name.startswith("--") else "-"  # as somebody has typed
+        several = ", ".join(f"{dash}{option.name}" for option in begun)
+        meant = f"; {several}?" if len(begun) > 1 else ""
         raise Fault(f"there is no option {printable(name, 40)}{meant}")
     return begun[0]
 
@@ -454,19 +456,25 @@ def read_options(
         values[option.name] = value
     return values
 
-# %% ../../nbs/spf/10_spfquery.ipynb #49fda288
-def option_number(values: dict[str, str], name: str, default: int) -> int:
+# %% ../../nbs/spf/10_spfquery.ipynb #7477463d
+def option_number(
+    values: dict[str, str],
+    name: str,
+    default: int,
+    dash: str = "-",  # what the command's options begin with in its help
+) -> int:
     "A number among the options; `Fault` for what is none."
     text = values.get(name, str(default))
     if not re.fullmatch(r"\d{1,4}", text, re.ASCII):
-        raise Fault(f"-{name} should be a number, not {printable(text, 40)}")
+        told = f"{dash}{name} should be a number from 0 to 9999"
+        raise Fault(f"{told}, not {printable(text, 40)}")
     return int(text)
 
 
-def limits_for(values: dict[str, str]) -> Limits:
+def limits_for(values: dict[str, str], dash: str = "-") -> Limits:
     "How far checks may go, by the options; `Fault` for what makes no sense."
-    lookups = option_number(values, "max-lookup", RFC7208.lookups)
-    voids = option_number(values, "void-lookups", RFC7208.voids)
+    lookups = option_number(values, "max-lookup", RFC7208.lookups, dash)
+    voids = option_number(values, "void-lookups", RFC7208.voids, dash)
     counted = {
         name: values.get(name.replace("_", "-"), "1") != "0"
         for name in ("void_ipv6", "void_ipv4")
@@ -474,10 +482,10 @@ def limits_for(values: dict[str, str]) -> Limits:
     try:
         return Limits(lookups=lookups, voids=voids, **counted)
     except ValueError as error:
-        raise Fault(f"-max-lookup: {error}") from None
+        raise Fault(f"{dash}max-lookup: {error}") from None
 
-# %% ../../nbs/spf/10_spfquery.ipynb #f9ae9e96
-def setup_for(values: dict[str, str]) -> SpfquerySetup:
+# %% ../../nbs/spf/10_spfquery.ipynb #c15b12c3
+def setup_for(values: dict[str, str], dash: str = "-") -> SpfquerySetup:
     "What the options say about how to answer; `Fault` if one can't be used."
     setup = SpfquerySetup()
     setup.receiver = values.get("name") or SpfquerySetup.receiver
@@ -488,14 +496,14 @@ def setup_for(values: dict[str, str]) -> SpfquerySetup:
     try:
         parse_macro(setup.default, explanation=True)
     except MacroError as error:
-        raise Fault(f"-default-explanation: {error}") from None
-    setup.limits = limits_for(values)
+        raise Fault(f"{dash}default-explanation: {error}") from None
+    setup.limits = limits_for(values, dash)
     if "timeout" in values:
-        setup.timeout = option_number(values, "timeout", 0)
+        setup.timeout = option_number(values, "timeout", 0, dash)
     if path := values.get("zone"):
         from ra_plugins.spf.owner.explain import zone_option
 
-        setup.resolver = zone_option(path, "-zone")
+        setup.resolver = zone_option(path, f"{dash}zone")
     return setup
 
 # %% ../../nbs/spf/10_spfquery.ipynb #38d68ca7
@@ -660,7 +668,11 @@ EXPLAIN = [
     Option(
         "domain", "NAME", "the own domain of a record that stands in place of a domain"
     ),
-    Option("picture", "FILE", "write a picture, too: a page of HTML"),
+    Option(
+        "picture",
+        "FILE",
+        "write a picture, too: a page of HTML; - for standard output, and no text",
+    ),
 ]
 
 # %% ../../nbs/spf/10_spfquery.ipynb #3896faaf
@@ -701,7 +713,21 @@ def read_explain(arguments: Sequence[str]) -> dict[str, str]:
         raise Fault("--helo needs --ip")
     return values
 
-# %% ../../nbs/spf/10_spfquery.ipynb #cc865351
+# %% ../../nbs/spf/10_spfquery.ipynb #44e8963c
+def check_whose(found: Result) -> None:
+    "`Fault` if a check of nobody's record depends on whose it is."
+    from ra_plugins.spf.owner.survey import is_nobodys
+    from ra_plugins.spf.show import UNREACHED, all_turns
+
+    for _, turn in all_turns(found.trace):
+        names = [lookup.name for lookup, _ in turn.asked]
+        names += [turn.visit.domain] if turn.visit else []
+        named = turn.text.lstrip("+-~?").lower() != "ptr" or turn.state == UNREACHED
+        if any(map(is_nobodys, names)) or not named:
+            about = "is about the record's own domain; --domain NAME names it"
+            raise Fault(f"{printable(turn.text, 80)} {about}")
+
+
 def explained_check(values: dict[str, str], setup: SpfquerySetup) -> Result:
     "How the record judges the client; `Fault` if that makes no sense."
     about = values["about"].strip()
@@ -715,9 +741,12 @@ def explained_check(values: dict[str, str], setup: SpfquerySetup) -> Result:
             raise Fault(f"--domain should be a domain, not {printable(sender, 80)}")
         setup.given = Lookup(name, "TXT"), Records([about])
     try:
-        return setup.check(SpfRequest(values["ip"], sender, values.get("helo", "")))
+        found = setup.check(SpfRequest(values["ip"], sender, values.get("helo", "")))
     except ValueError as error:
         raise Fault(printable(str(error))) from None
+    if setup.given and "domain" not in values:
+        check_whose(found)
+    return found
 
 
 def explained_report(values: dict[str, str], setup: SpfquerySetup) -> SurveyReport:
@@ -743,19 +772,25 @@ def explained(arguments: Sequence[str]) -> int:
             else version_line("ra-plugins spf explain")
         )
         return 0
-    setup = setup_for(values)
+    picture = values.get("picture")
+    if picture is not None:
+        from ra_plugins.spf.owner.explain import check_page, save_picture
+
+        if picture == "-" and "json" in values:
+            raise Fault("--json and --picture - both want standard output")
+        check_page(picture, values.get("zone"))
+    setup = setup_for(values, "--")
     found = (
         explained_check(values, setup)
         if "ip" in values
         else explained_report(values, setup)
     )
-    if path := values.get("picture"):
-        from ra_plugins.spf.owner.explain import save_picture
+    if picture is not None:
+        save_picture(picture, values["about"], found._repr_html_())
+    if picture != "-":
+        import json
 
-        save_picture(path, values["about"], found._repr_html_())
-    import json
-
-    print(json.dumps(found.data()) if "json" in values else found)
+        print(json.dumps(found.data()) if "json" in values else found)
     return STATUS[found.result or "pass"]
 
 # %% ../../nbs/spf/10_spfquery.ipynb #70a4ed7a

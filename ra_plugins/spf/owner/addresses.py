@@ -209,7 +209,7 @@ class Senders(NamedTuple):
 def senders(survey: Survey) -> Senders:
     """Who may send in the domain's name, as far as the limits on lookups let a check
     come."""
-    passing, partial = AddressSet(), survey.partial
+    passing, partial = AddressSet(), survey.partial or bool(survey.unasked)
     root = survey.root
     for version in (4, 6):
         sorting = _Sorting(version)

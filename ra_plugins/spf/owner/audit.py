@@ -20,7 +20,7 @@ from ra_plugins.spf.owner.survey import (
     SurveyedRecord,
     survey,
 )
-from ra_plugins.spf.record import ascii_domain, is_name
+from ra_plugins.spf.record import Term, ascii_domain, is_name
 from ra_plugins.spf.run import CHECK_TIMEOUT, check_resolver, deadline, waited
 from ra_plugins.ask.dns import CNAME_LIMIT, ENDLESS, Lookup, Zone
 from ra_plugins.ask.question import Broken, Question, adrive, drive
@@ -29,6 +29,7 @@ from ra_plugins.support.log import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ra_plugins.spf.macro import MacroString
     from ra_plugins.ask.resolver import Lookups, Resolver
 
 # %% auto #0
@@ -202,6 +203,60 @@ def _nameless(name: AuditName) -> AuditRow:
     finding = LintFinding("no-name", "error", "", "", 0, 0, told, *_NO_NAME)
     return AuditRow(name.given, "", "no domain", "", "no name", 0, 0, [finding], False)
 
+# %% ../../../nbs/spf/owner/10_audit.ipynb #b0171c60
+def _is_about_itself(found: Survey) -> bool:
+    "Does what is asked depend on the domain, and not on its record alone?"
+    return any(
+        spec.letters & letters if spec else record is found.root
+        for record in found.records.values()
+        for letters in ({"d", "o"} if record is found.root else {"o"},)
+        for spec in _names_in(record)
+    )
+
+
+def _names_in(record: SurveyedRecord) -> Iterator[MacroString | None]:
+    "The names that its terms ask about; None for the record's own."
+    parsed = record.record
+    if parsed:
+        terms = (step for step in parsed.steps if isinstance(step, Term))
+        yield from (term.domain for term in terms if term.mechanism != "all")
+        yield from filter(None, (parsed.redirect, parsed.exp))
+
+# %% ../../../nbs/spf/owner/10_audit.ipynb #b3d223cb
+ALIKE_KEPT = 1_000  # rows that are kept for other names
+
+
+class _Alike(NamedTuple):
+    "A row, for all names with the same TXT records."
+
+    row: AuditRow
+    said: str  # in those, in lower case
+    leads: frozenset[str]  # names of other records that it leads to
+
+    def of(self, name: AuditName) -> AuditRow | None:
+        "The row of another name; None if that has to be looked at by itself."
+        domain, row = name.domain.lower(), self.row
+        below = f".{domain}"
+        if domain in self.said:
+            return None
+        if any(lead == domain or lead.endswith(below) for lead in self.leads):
+            return None
+        own = row.domain
+        findings = [
+            each._replace(domain=name.domain) if each.domain == own else each
+            for each in row.findings
+        ]
+        return row._replace(given=name.given, domain=name.domain, findings=findings)
+
+
+def _alike(row: AuditRow, found: Survey) -> _Alike | None:
+    "What can be kept of a row for other names; None if it is about this one alone."
+    said = "\n".join(found.root.texts).lower()
+    kept = _Alike(row, said, frozenset(found.records) - {row.domain.lower()})
+    told = any(row.domain in f"{each.what} {each.advice}" for each in row.findings)
+    alone = told or found.loops or _is_about_itself(found)
+    return None if alone or not kept.of(AuditName(row.given, row.domain)) else kept
+
 # %% ../../../nbs/spf/owner/10_audit.ipynb #5b25f6b6
 def zone_audit(
     names: Iterable[AuditName],
@@ -209,11 +264,22 @@ def zone_audit(
     limits: Limits = RFC7208,
 ) -> Iterator[AuditRow]:
     "A row for each name, from a zone alone."
+    kept: dict[Any, _Alike | None] = {}
     for name in names:
-        if name.domain:
-            yield _row(name, drive(survey(name.domain), zone), limits)
-        else:
+        if not name.domain:
             yield _nameless(name)
+            continue
+        texts = zone.answer(Lookup(name.domain, "TXT"))
+        exists = getattr(texts, "exists", None)
+        key = exists, len(name.domain), name.host, texts
+        alike = kept.get(key) if exists is not None else None
+        row = alike.of(name) if alike else None
+        if not row:
+            found = drive(survey(name.domain), zone)
+            row = _row(name, found, limits)
+            if exists is not None and key not in kept and len(kept) < ALIKE_KEPT:
+                kept[key] = _alike(row, found)
+        yield row
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #6cf1c4c5
 def zone_or_lookup(

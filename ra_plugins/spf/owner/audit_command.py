@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
+from itertools import chain
 from time import monotonic
 from typing import NamedTuple
 
@@ -30,9 +30,14 @@ from ra_plugins.spf.owner.audit_page import (
     audit_line,
     audit_page,
 )
-from ra_plugins.spf.owner.explain import add_owner_options
+from ra_plugins.spf.owner.explain import (
+    ReadingProgress,
+    add_owner_options,
+    check_page,
+    write_page,
+)
 from ra_plugins.spf.run import waited
-from ra_plugins.ask.zonefile import MasterZone, zone_from_text
+from ra_plugins.ask.zonefile import MasterZone, wrong_encoding, zone_from_text
 from ra_plugins.support.command_line import (
     Fault,
     command_parser,
@@ -47,6 +52,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from typing import TextIO
+
+    from ra_plugins.ask.resolver import Resolver
 
 # %% auto #0
 __all__ = ['ZONE_WORDS', 'AUDIT_INPUT', 'AUDIT_STATUSES', 'is_list', 'AuditInput', 'audit_input', 'AuditProgress',
@@ -107,16 +114,31 @@ def audit_input(
 ) -> AuditInput:
     """The names of a zone or a list; `Fault` for a zone with a mistake, or if there is
     nothing."""
+    if wrong := wrong_encoding(text):
+        raise Fault(f"{printable(name)}: {wrong}")
     if listed or is_list(text):
         names = listed_names(io.StringIO(text))
-        return AuditInput(names, None, text.count("\n") + 1)
+        read = AuditInput(names, None, text.count("\n") + 1)
+    else:
+        zone = _zone(text, name)
+        found = list(zone_names(zone))
+        read = AuditInput(iter(found), zone, len(found))
+    first = next(read.names, None)
+    if first is None:
+        raise Fault(f"there is no name in {printable(name)}")
+    return read._replace(names=chain([first], read.names))
+
+
+def _zone(text: str, name: str) -> MasterZone:
+    "A zone, with a word to a terminal about how far it is; `Fault` for a mistake in it."
+    reading = ReadingProgress()
     try:
-        zone = zone_from_text(text, name, AUDIT_INPUT)
+        return zone_from_text(text, name, AUDIT_INPUT, reading)
     except ValueError as error:
         told = f"{printable(str(error))} (for a list of domains, --list)"
         raise Fault(told) from None
-    found = list(zone_names(zone))
-    return AuditInput(iter(found), zone, len(found))
+    finally:
+        reading.clear()
 
 # %% ../../../nbs/spf/owner/12_audit_command.ipynb #3da5fc01
 class AuditProgress:
@@ -184,7 +206,10 @@ def audit_options() -> argparse.ArgumentParser:
     offline = "ask nobody: the zone file answers, and what it lacks doesn't exist"
     add("--offline", action="store_true", help=offline)
     add_owner_options(parser, "--json", json="a line of JSON for each name")
-    add("--html", metavar="FILE", help="write a page with pictures, too")
+    html = (
+        "write a page with pictures, too; - for standard output, in place of the table"
+    )
+    add("--html", metavar="FILE", help=html)
     add_owner_options(
         parser, "--strict", "--timeout", timeout="for each name (%(default)s)"
     )
@@ -201,8 +226,8 @@ class _Told:
 
     def __init__(self, options: argparse.Namespace, count: int):
         self.tally, self.progress = AuditTally(), AuditProgress(count)
-        self.json = options.json
-        if not self.json:
+        self.json, self.quiet = options.json, options.html == "-"
+        if not (self.json or self.quiet):
             print(audit_heading(), flush=True)
 
     def row(self, row: AuditRow) -> None:
@@ -211,24 +236,37 @@ class _Told:
 
         self.tally.add(row)
         self.progress.clear()
-        print(json.dumps(row.data()) if self.json else audit_line(row), flush=True)
+        if not self.quiet:
+            print(json.dumps(row.data()) if self.json else audit_line(row), flush=True)
         self.progress.add(row)
 
     def end(self) -> None:
         "No more come."
         self.progress.clear()
-        if not self.json:
+        if not (self.json or self.quiet):
             print(f"\n{self.tally}")
 
-# %% ../../../nbs/spf/owner/12_audit_command.ipynb #2d244a81
-async def _over_dns(read: AuditInput, options: argparse.Namespace, told: _Told) -> None:
-    "Ask nameservers."
+# %% ../../../nbs/spf/owner/12_audit_command.ipynb #c00bb6dc
+def _resolver(options: argparse.Namespace) -> Resolver | None:
+    "Whom to ask; None with `--offline`. `Fault` if the options make no sense."
+    if options.offline:
+        if options.nameserver:
+            raise Fault(
+                "--offline asks nobody, so that --nameserver has no place there"
+            )
+        return None
     from ra_plugins.ask.resolver import Resolver
 
     try:
-        resolver = Resolver(options.nameserver)
+        return Resolver(options.nameserver)
     except ValueError as error:
         raise Fault(f"--nameserver: {printable(str(error))}") from None
+
+
+async def _over_dns(
+    read: AuditInput, resolver: Resolver, options: argparse.Namespace, told: _Told
+) -> None:
+    "Ask nameservers."
     seconds, at_once = options.timeout, options.at_once
     rows = audit_over_dns(read.names, resolver, read.zone, seconds, at_once)
     async with aclosing(rows):
@@ -236,47 +274,36 @@ async def _over_dns(read: AuditInput, options: argparse.Namespace, told: _Told) 
             told.row(row)
 
 
-def _audited(read: AuditInput, options: argparse.Namespace) -> AuditTally:
+def _audited(
+    read: AuditInput, resolver: Resolver | None, options: argparse.Namespace
+) -> AuditTally:
     "Print a row for each name; what was counted."
     told = _Told(options, read.expected)
     try:
-        if options.offline and read.zone:
+        if resolver:
+            waited(_over_dns(read, resolver, options, told))
+        elif read.zone:
             for row in zone_audit(read.names, read.zone):
                 told.row(row)
-        else:
-            waited(_over_dns(read, options, told))
     finally:
         told.end()
     return told.tally
 
-# %% ../../../nbs/spf/owner/12_audit_command.ipynb #8118c3b4
-def _check_folder(path: str) -> None:
-    "`Fault` if there is no folder for this file."
-    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
-        raise Fault(f"can't write {printable(path)}: there is no such folder")
-
-
-def _write_page(path: str, page: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(page)
-    except (OSError, ValueError) as error:
-        raise Fault(f"can't write {printable(path)}: {system_reason(error)}") from None
-
-
+# %% ../../../nbs/spf/owner/12_audit_command.ipynb #31bdf715
 def audit_command(arguments: Sequence[str]) -> int:
     "The command itself; `Fault` if it can't be done."
     options = audit_options().parse_args(arguments)
+    if options.html == "-" and options.json:
+        raise Fault("--json and --html - both want standard output")
     if options.html:
-        _check_folder(options.html)
+        check_page(options.html, options.file)
+    resolver = _resolver(options)
     read = audit_input(_text(options.file), options.file, options.list)
     if options.offline and not read.zone:
         raise Fault("--offline needs a zone file, which answers")
-    tally = _audited(read, options)
-    if not tally.rows:
-        raise Fault(f"there is no name in {printable(options.file)}")
+    tally = _audited(read, resolver, options)
     if options.html:
-        _write_page(options.html, audit_page(tally))
+        write_page(options.html, audit_page(tally))
     return (1 if tally.errors else 2 if tally.partial else 0) if options.strict else 0
 
 

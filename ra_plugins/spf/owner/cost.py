@@ -138,12 +138,18 @@ class WorstCase:
         self.survey, self.version, self.weigh = survey, version, weigh
         self.limit, self.loop = limit, loop
         self.known: dict[int, _Prices] = {}
-        prices = self.prices(survey.root)
+        self.total: float = 0
+        self.spent: list[Spent] = []
+        if any(weigh(term, version) for _, term in survey.terms()):
+            self._add_up()
+
+    def _add_up(self) -> None:
+        "Find those who pay the most."
+        prices, root = self.prices(self.survey.root), self.survey.root
         highest = max(prices, key=lambda each: prices[each].total, default=False)
-        self.passes = highest
         self.total = prices[highest].total if prices else 0
-        way = _longest_way(self, survey.root, highest)
-        self.spent = list(islice(way, max(2 * limit, limit + SPENT_SHOWN)))
+        most = max(2 * self.limit, self.limit + SPENT_SHOWN)
+        self.spent = list(islice(_longest_way(self, root, highest), most))
 
     @property
     def over(self) -> Spent | None:

@@ -45,8 +45,8 @@ __all__ = ['JUDGED_RANGES', 'KINDS_OF_CHANGE', 'MOST_QUESTIONS', 'MOST_COUNTED',
            'DIFF_STATUSES', 'DecidingTerm', 'JudgedRange', 'client_question', 'client_questions', 'Judged',
            'judge_addresses', 'ChangedPart', 'kind_of_change', 'addresses_data', 'changed_parts', 'SpfDiff',
            'side_data', 'diff_data', 'count_text', 'networks_text', 'part_lines', 'diff_lines', 'SpfSource',
-           'zone_owner', 'spf_source', 'source_answer', 'survey_sources', 'run_sources', 'diff_sources', 'run_diff',
-           'diff_options', 'diff_command', 'diff_main']
+           'zone_owner', 'spf_source', 'source_answer', 'survey_sources', 'run_sources', 'check_named', 'diff_sources',
+           'run_diff', 'diff_options', 'diff_command', 'diff_main']
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #78ab75be
 class DecidingTerm(NamedTuple):
@@ -453,11 +453,12 @@ def part_lines(part: ChangedPart) -> list[str]:
 def _side_lines(name: str, found: Survey) -> list[str]:
     "One of both records, and what it costs."
     told = side_data(found)
-    lookups = "endless" if told["lookups"] is None else told["lookups"]
+    endless = "lookups without end, where 10 may be"
+    most, count = f"at most {told['lookups']} of 10 lookups", told["lookups"]
     broken = ", and a permerror for some clients" * told["permerror"]
     return [
         f"{name}: {found.domain}: {told['record'] or told['state']}",
-        f"  at most {lookups} of 10 lookups{broken}",
+        f"  {endless if count is None else most}{broken}",
     ]
 
 
@@ -602,6 +603,15 @@ def run_sources(
         asked_over_dns(lambda tell: survey_sources(sources, tell, until), who)
     )
 
+# %% ../../../nbs/spf/owner/07_diff.ipynb #604e9819
+def check_named(found: Survey) -> None:
+    "`Fault` for a record that changes with its domain, which nobody has named."
+    terms = (term.text for term in found.unasked if term.mechanism != "exp")
+    if term := next(terms, ""):
+        raise Fault(
+            f"{printable(term)} is about the record's own domain; --domain NAME names it"
+        )
+
 # %% ../../../nbs/spf/owner/07_diff.ipynb #a024bbc6
 def diff_sources(old: str, new: str, domain: str = "") -> tuple[SpfSource, SpfSource]:
     """Both sources of a diff: a record in quotes, and a file with several names, are of
@@ -623,7 +633,10 @@ def run_diff(
 ) -> SpfDiff:
     """What changes from one record to another. Waits for it; `ValueError` and `Fault`
     for what is of no use."""
-    return SpfDiff(*run_sources(diff_sources(old, new, domain), resolver, timeout))
+    found = run_sources(diff_sources(old, new, domain), resolver, timeout)
+    for each in found:
+        check_named(each)
+    return SpfDiff(*found)
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #defac588
 DIFF_STATUSES = {

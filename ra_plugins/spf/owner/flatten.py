@@ -21,12 +21,14 @@ from ra_plugins.spf.owner.cost import (
     PLAIN_UDP_BYTES,
     STRING_BYTES,
     TOGETHER_BYTES,
+    UDP_BYTES,
     record_sizes,
     survey_cost,
 )
 from ra_plugins.spf.owner.diff import SpfDiff, SpfSource, run_sources
 from ra_plugins.spf.owner.survey import (
     SURVEY_TIMEOUT,
+    Gap,
     Survey,
     SurveyedRecord,
     SurveyedTerm,
@@ -46,7 +48,8 @@ if TYPE_CHECKING:
 __all__ = ['REASONS_SHOWN', 'FLATTEN_DEFAULTS', 'EVERY', 'FLAT_RANGES', 'ANSWER_OVERHEAD', 'RECORD_OVERHEAD', 'SHORTEST_TTL',
            'LONGEST_TTL', 'FlattenError', 'FlattenSettings', 'lifted_text', 'FlatStep', 'passing_steps',
            'shortest_networks', 'run_groups', 'FlatPlan', 'flat_plan', 'text_room', 'cut_to_size', 'quoted_strings',
-           'publishing_ttl', 'Flattened', 'known_answers', 'published', 'flatten', 'flatten_source', 'run_flatten']
+           'publishing_ttl', 'Flattened', 'known_answers', 'published', 'included_domains', 'flatten', 'flatten_source',
+           'run_flatten']
 
 # %% ../../../nbs/spf/owner/08_flatten.ipynb #c9c78239
 class FlattenError(ValueError):
@@ -190,7 +193,8 @@ class _Flattening:
         self.ttls: list[tuple[int, str]] = []
         self.notes: list[str] = []
         self.broken: list[str] = []
-        self.open: list[str] = []
+        self.open: list[str] = []  # what DNS hasn't told
+        self.unread: list[str] = []  # what is behind a bound of the survey
         self.room = FLAT_RANGES
 
     def steps(
@@ -257,7 +261,13 @@ def _staying(work: _Flattening, record: SurveyedRecord, term: SurveyedTerm) -> F
         text = f"include:{text.partition('=')[2]}"
     return FlatStep(term.result or "pass", None, text, (record, term))
 
-# %% ../../../nbs/spf/owner/08_flatten.ipynb #374bda5b
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #3a281eb4
+def _state(record: SurveyedRecord) -> str:
+    "What stands where there is no record that could be used, in words."
+    words = {"faulty record": "a faulty record", "no domain": "what is no domain"}
+    return words.get(record.state, record.state)
+
+
 def _leads(
     work: _Flattening,
     record: SurveyedRecord,
@@ -267,12 +277,13 @@ def _leads(
 ) -> bool:
     "Does a term lead to a record that can be taken apart?"
     where = f"{term.text} of {record.domain}"
-    if inner.state in ("lookup failed", "not read"):
-        why = inner.failure or "it wasn't read"
-        work.open.append(f"{where}: {why}")
+    if inner.state == "lookup failed":
+        work.open.append(f"{where}: {inner.failure}")
+    elif inner.state == "not read":
+        work.unread.append(where)
     elif inner.state != "record":
         mistake = f" ({inner.error})" if inner.error else ""
-        work.broken.append(f"{where} leads to {inner.state}{mistake}")
+        work.broken.append(f"{where} leads to {_state(inner)}{mistake}")
     elif id(inner) in way:
         work.broken.append(f"{where} is a loop")
     return inner.state == "record" and id(inner) not in way
@@ -305,18 +316,30 @@ def _check_whole(work: _Flattening) -> None:
         work.open.append(f"TXT of {root.domain}: {root.failure or 'not read'}")
     elif root.state != "record":
         why = f": {root.error}" if root.error else ""
-        work.broken.append(f"{root.domain} has {root.state}{why}")
-    for gap in work.found.gaps:
-        domain = gap.domain.lower()
-        needed = domain in work.used and (domain, gap.term) not in work.stays
-        if needed and gap.kind != "lookup failed":
-            work.open.append(str(gap))
+        work.broken.append(f"{root.domain} has {_state(root)}{why}")
+    for term in work.found.unasked:
+        whose = "the record's own domain, which nobody has named"
+        work.broken += [f"{term.text} is about {whose}"] * (term.mechanism != "exp")
     if work.room < 0:
         work.broken.append(f"there are more than {FLAT_RANGES} networks")
+    work.broken += _bounds(work)
     if work.open:
         raise FlattenError(["DNS hasn't told all", *dict.fromkeys(work.open)], True)
     if work.broken:
         raise FlattenError([*dict.fromkeys(work.broken)])
+
+
+def _bounds(work: _Flattening) -> Iterator[str]:
+    "The bounds of the survey that something needed is behind, each once."
+    found: dict[str, list[Gap]] = {}
+    for gap in work.found.gaps:
+        domain = gap.domain.lower()
+        needed = domain in work.used and (domain, gap.term) not in work.stays
+        if gap.kind != "lookup failed" and (needed or work.unread):
+            found.setdefault(gap.kind, []).append(gap)
+    for first, *others in found.values():
+        more = f", and {len(others):,} more like it" * bool(others)
+        yield f"it leads to more than is looked at: {first}{more}"
 
 # %% ../../../nbs/spf/owner/08_flatten.ipynb #2851f797
 def shortest_networks(
@@ -545,7 +568,11 @@ def cut_to_size(
     records = _assembled(plan, domain, settings, inline, most)
     if len(records) > most:
         what = f"{plan.networks} networks don't fit into {most - 1} records"
-        raise FlattenError([f"{what} of answers of {settings.size} bytes"])
+        keep = "keep the include with the most of them as it is (--keep DOMAIN)"
+        larger = f"let answers be larger (--size {UDP_BYTES}), or "
+        advice = f"{larger * (settings.size < UDP_BYTES)}{keep}"
+        reason = f"{what} of answers of {settings.size} bytes: {advice}"
+        raise FlattenError([reason])
     if len(max(records, key=len)) > NAME_LENGTH:
         raise FlattenError([f"{domain} is too long for a name below it"])
     return records
@@ -686,11 +713,17 @@ def _counted(after: Survey, settings: FlattenSettings) -> int:
         raise FlattenError([reason])
     return int(total)
 
-# %% ../../../nbs/spf/owner/08_flatten.ipynb #8e64a1ec
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #ef230058
+def included_domains(found: Survey) -> list[str]:
+    "The domains of all includes and redirects, each once, in lower case."
+    leads = (t for _, t in found.terms() if t.mechanism in ("include", "redirect"))
+    return list(dict.fromkeys(term.domain.lower() for term in leads if term.domain))
+
+
 def _more_notes(found: Survey, flat: Flattened, settings: FlattenSettings) -> list[str]:
     "What one should know of a flattened record."
-    domains = {term.domain.lower() for _, term in found.terms()}
     limit, before = settings.limits.lookups, flat.before
+    domains = included_domains(found)
     notes = [
         f"nothing includes {name}, which was to be kept"
         for name in settings.keep
@@ -705,12 +738,12 @@ def _more_notes(found: Survey, flat: Flattened, settings: FlattenSettings) -> li
             told = f"{name} has a record that went in"
             notes.append(f"{told}; publishing this replaces it")
     if before is None or before > limit:
-        took = "endlessly many" if before is None else before
-        told = f"as it was, it took {took} of {limit} lookups"
-        notes.append(f"{told}: a permerror for some")
+        endless = f"endlessly many lookups, where {limit} may be"
+        took = endless if before is None else f"{before} of {limit} lookups"
+        notes.append(f"as it was, it took {took}: a permerror for some")
     return notes
 
-# %% ../../../nbs/spf/owner/08_flatten.ipynb #ef73fb0b
+# %% ../../../nbs/spf/owner/08_flatten.ipynb #df574114
 def flatten(found: Survey, settings: FlattenSettings = FLATTEN_DEFAULTS) -> Flattened:
     "Flatten what was surveyed; `FlattenError` if that can't be done."
     work = _Flattening(found, settings)
@@ -750,7 +783,7 @@ def flatten_source(
         raise FlattenError([reason], True)
     if text.state != "record":
         why = f": {text.error}" if text.error else ""
-        raise FlattenError([f"{text.domain} has {text.state}{why}"])
+        raise FlattenError([f"{text.domain} has {_state(text)}{why}"])
     given = SpfSource(text.text, at, source.zone)
     return run_sources([given], resolver, timeout)[0], text.texts.ttl
 

@@ -14,15 +14,17 @@ from ra_plugins.spf.owner.cost import PLAIN_UDP_BYTES
 from ra_plugins.spf.owner.diff import SpfDiff, SpfSource, run_sources, spf_source
 from ra_plugins.spf.owner.explain import add_owner_options, zone_option
 from ra_plugins.spf.owner.flatten import (
+    REASONS_SHOWN,
     Flattened,
     FlattenError,
     FlattenSettings,
     flatten,
     flatten_source,
+    included_domains,
     publishing_ttl,
 )
 from ra_plugins.spf.owner.survey import SURVEY_TIMEOUT, Survey
-from ra_plugins.spf.record import is_record
+from ra_plugins.spf.record import ascii_domain, is_name, is_record
 from ra_plugins.spf.show import LINE
 from ra_plugins.support.command_line import (
     Fault,
@@ -41,8 +43,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['FLATTENING_COSTS', 'SMALLEST_ANSWER', 'LARGEST_ANSWER', 'FLATTEN_STATUSES', 'duration_text', 'flatten_comments',
-           'flatten_text', 'run_check_flattened', 'answer_bytes', 'ttl_seconds', 'flatten_options', 'flatten_command',
-           'flatten_main']
+           'flatten_text', 'run_check_flattened', 'answer_bytes', 'kept_domain', 'ttl_seconds', 'flatten_options',
+           'check_kept', 'flatten_command', 'flatten_main']
 
 # %% ../../../nbs/spf/owner/09_flatten_domain.ipynb #261aeac1
 FLATTENING_COSTS = """\
@@ -134,6 +136,16 @@ def answer_bytes(text: str) -> int:
     return number
 
 
+def kept_domain(text: str) -> str:
+    "For `type=` of an argument: a domain."
+    import argparse
+
+    name = ascii_domain(text.strip())
+    if not is_name(name) or "." not in name or " " in name:
+        raise argparse.ArgumentTypeError(f"{text!r:.80} should be a domain")
+    return name
+
+
 def ttl_seconds(text: str) -> int:
     "For `type=` of an argument: a time to live (RFC 2181, section 8)."
     import argparse
@@ -174,7 +186,8 @@ def flatten_options() -> argparse.ArgumentParser:
 def _add_how(add: Callable[..., Any]) -> None:
     "The options that are `FlattenSettings`, and how long the records may be kept."
     kept = "leave includes of this domain as they are; may be given several times"
-    add("--keep", action="append", default=[], metavar="DOMAIN", help=kept)
+    add("--keep", action="append", type=kept_domain, default=[], metavar="DOMAIN",
+        help=kept)  # fmt: skip
     add("--keep-a", action="store_true", help="leave terms with a as they are")
     add("--keep-mx", action="store_true", help="leave terms with mx as they are")
     size, usual = PLAIN_UDP_BYTES, "1232 is usual today"
@@ -203,6 +216,20 @@ def _checked(options: argparse.Namespace, source: SpfSource) -> int:
     return 2 if found.partial else int(found.differs)
 
 
+def check_kept(found: Survey, keep: Sequence[str]) -> None:
+    "`Fault` for a domain to be kept that nothing includes, with those that there are."
+    domains = included_domains(found)
+    for name in keep:
+        if name.lower().removesuffix(".") not in domains:
+            more = len(domains) - REASONS_SHOWN
+            rest = f" and {more} more" * (more > 0)
+            some = (
+                f"{', '.join(domains[:REASONS_SHOWN])}{rest}" or "nothing else either"
+            )
+            told = f"--keep {name}: nothing includes it, but {some}"
+            raise Fault(printable(told, 2 * LINE))
+
+
 def _written(options: argparse.Namespace, source: SpfSource) -> int:
     "Print a flattened record."
     settings = FlattenSettings(
@@ -211,6 +238,7 @@ def _written(options: argparse.Namespace, source: SpfSource) -> int:
     dns, seconds = zone_option(options.zone), options.timeout
     found, ttl = flatten_source(source, options.at, dns, seconds)
     flat = flatten(found, settings)
+    check_kept(found, options.keep)
     if found.given and ttl < flat.ttl:
         flat.ttl, flat.shortest = ttl, f"TXT of {source.about}"
     text = flatten_text(flat, not found.given, options.ttl)

@@ -305,6 +305,9 @@ _DNS_RULES = {
     "not-known": LintRule(
         "warning", "4.6.4", "look again later: DNS hasn't told it all"
     ),
+    "no-domain": LintRule(
+        "info", "4.3", "name the domain of this record, as --domain NAME does"
+    ),
 }
 
 LINT_RULES = {**_TEXT_RULES, **_TERM_RULES, **_MEANING_RULES, **_DNS_RULES}
@@ -412,6 +415,7 @@ def ascii_advice(text: str, place: int) -> str:
 # %% ../../../nbs/spf/owner/01_lint.ipynb #c83de1a6
 def lint_characters(findings: LintFindings) -> None:
     "Look for what isn't visible ASCII, and for quotes."
+    room = FINDINGS  # of which the advice is read
     for found in re.finditer(r"[^ -~]+|[\"']", findings.text):
         run, place, size = found[0], found.start(), len(found[0])
         if run in "\"'":
@@ -423,7 +427,8 @@ def lint_characters(findings: LintFindings) -> None:
         else:
             what = f"a character (U+{ord(run[0]):04X}) {_seems(run[0])}"
             strange = LOOKALIKES.get(run[0]) is None
-            told = ascii_advice(findings.text, place) if strange else ""
+            told = ascii_advice(findings.text, place) if strange and room > 0 else ""
+            room -= 1
             findings.add("look-alike", what, place, size, told)
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #9c23a8a6
@@ -444,17 +449,14 @@ class LintTerm:
         except RecordError as error:
             self.error = error
         self.directive = bool(self.record and self.record.directives)
+        # the network that it is
+        self.block = term_block(text) if self.directive else None
 
     @property
     def term(self) -> Term | None:
         "What it asks, if it is a directive and no network."
         step = self.record.steps[0] if self.record and self.directive else None
         return None if isinstance(step, Networks) else step
-
-    @property
-    def block(self) -> AddressBlock | None:
-        "The network that it is."
-        return term_block(self.text) if self.directive else None
 
     @property
     def specs(self) -> Iterator[MacroString]:

@@ -22,13 +22,13 @@ from ra_plugins.spf.owner.lint import (
     lint_text,
 )
 from ra_plugins.spf.owner.survey import (
-    NOBODYS_DOMAIN,
     SURVEY_TIMEOUT,
     Survey,
     SurveyedRecord,
     SurveyedTerm,
     asked_over_dns,
     survey,
+    survey_name,
 )
 from ra_plugins.spf.record import is_name, is_record
 from ra_plugins.spf.run import check_resolver, deadline, waited
@@ -46,9 +46,10 @@ if TYPE_CHECKING:
     from ra_plugins.ask.resolver import Resolver
 
 # %% auto #0
-__all__ = ['REASONS', 'ELSEWHERE', 'LINT_STATUSES', 'LintReport', 'place_of', 'lint_leads', 'lint_loops', 'lint_hosts',
-           'lint_cost', 'records_elsewhere', 'lint_absence', 'lint_unused', 'is_below', 'lint_texts', 'lint_survey',
-           'lint_questions', 'run_lint', 'lint_options', 'zone_domains', 'lint_command', 'main']
+__all__ = ['REASONS', 'TOO_MUCH', 'ELSEWHERE', 'LINT_STATUSES', 'LintReport', 'place_of', 'lint_leads', 'lint_loops',
+           'lint_hosts', 'lint_cost', 'lint_unasked', 'records_elsewhere', 'lint_absence', 'lint_unused', 'is_below',
+           'lint_texts', 'lint_survey', 'lint_questions', 'run_lint', 'lint_options', 'zone_domains', 'lint_command',
+           'main']
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #beef22b8
 class LintReport:
@@ -161,7 +162,11 @@ def lint_hosts(findings: LintFindings, record: SurveyedRecord) -> None:
             code, what = missing
             findings.add(code, f"{term.text}{what}", *place_of(term, record))
 
-# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #de397550
+# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #4c524ffb
+# what would do if not DNS is in the way, but one of the survey's bounds
+TOO_MUCH = "make it smaller: it leads further than we look, or any check"
+
+
 def lint_cost(findings: LintFindings, cost: SurveyCost) -> None:
     "Count lookups over all records, in the worst case."
     lookups, limit = cost.lookups, cost.limits.lookups
@@ -177,7 +182,18 @@ def lint_cost(findings: LintFindings, cost: SurveyCost) -> None:
             told = f"{which}, over IPv{version}, is {worst.over}"
             findings.add("too-many-voids", told)
     if cost.survey.partial:
-        findings.add("not-known", f"not all is known: {cost.survey.gaps[0]}")
+        gap = cost.survey.gaps[0]
+        bound = "" if gap.kind == "lookup failed" else TOO_MUCH
+        findings.add("not-known", f"not all is known: {gap}", advice=bound)
+
+# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #b6d2a111
+def lint_unasked(findings: LintFindings, survey: Survey) -> None:
+    "Name the terms that weren't looked up, since nobody has said whose record it is."
+    terms = [term.text for term in survey.unasked]
+    if terms:
+        more = f" and {len(terms) - 1} more" * (len(terms) > 1)
+        told = f"{terms[0]}{more} {'were' if more else 'was'}n't looked up"
+        findings.add("no-domain", f"{told}: nobody has said whose record this is")
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #8cdc1ff1
 ELSEWHERE = ("www", "_spf", "spf", "_spf1", "_dmarc", "mail")
@@ -251,13 +267,14 @@ def lint_survey(
 ) -> LintReport:
     "What there is to say about a survey."
     root, cost = found.root, cost or survey_cost(found, limits)
-    domain = "" if found.given and found.domain == NOBODYS_DOMAIN else found.domain
+    domain = "" if found.nameless else found.domain
     findings = LintFindings(root.text, domain)
     if root.record:
         lint_leads(findings, cost, root)
         lint_hosts(findings, root)
         lint_cost(findings, cost)
     lint_loops(findings, found)
+    lint_unasked(findings, found)
     lint_absence(findings, root, list(elsewhere))
     lint_unused(findings, found, list(elsewhere))
     if root.failure:
@@ -360,6 +377,16 @@ def _read_lint(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _check_abouts(abouts: list[str], domain: str) -> None:
+    "`Fault` for what is no domain, before anybody is asked about the others."
+    try:
+        for about in abouts:
+            if is_record(about.strip()) or not is_like_record(about):
+                survey_name(about, domain)
+    except ValueError as error:
+        raise Fault(printable(str(error))) from None
+
+
 def lint_command(arguments: Sequence[str]) -> int:
     "The command itself; `Fault` if it can't be done."
     options = _read_lint(arguments)
@@ -368,14 +395,12 @@ def lint_command(arguments: Sequence[str]) -> int:
     if not abouts:
         needed = "a domain, a record in quotes or --zone FILE is needed"
         raise Fault(f"{needed}; --help tells more")
+    _check_abouts(abouts, options.domain)
     import json
 
     errors = partial_ = False
     for about in abouts:
-        try:
-            report = run_lint(about, options.domain, resolver=resolver)
-        except ValueError as error:
-            raise Fault(printable(str(error))) from None
+        report = run_lint(about, options.domain, resolver=resolver)
         print(json.dumps(report.data()) if options.json else report, flush=True)
         errors |= report.count("error") > 0
         partial_ |= report.partial

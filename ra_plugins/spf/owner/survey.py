@@ -43,10 +43,11 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 # %% auto #0
-__all__ = ['ASKING', 'RecordState', 'BOUNDS', 'GapKind', 'KNOWN_LETTERS', 'FIRST_ASKED', 'LOOPS_SHOWN', 'NOBODYS_DOMAIN',
+__all__ = ['ASKING', 'RecordState', 'BOUNDS', 'GapKind', 'NOBODYS_DOMAIN', 'KNOWN_LETTERS', 'FIRST_ASKED', 'LOOPS_SHOWN',
            'SURVEY_TIMEOUT', 'bits_of', 'AddressBlock', 'address_block', 'term_block', 'SurveyedTerm', 'SurveyedRecord',
-           'SurveyBounds', 'Gap', 'Survey', 'known_name', 'name_term', 'surveyed_directive', 'surveyed_terms',
-           'find_loops', 'survey', 'asked_over_dns', 'survey_over_dns', 'arun_survey', 'run_survey']
+           'SurveyBounds', 'Gap', 'is_nobodys', 'Survey', 'known_name', 'name_term', 'surveyed_directive',
+           'surveyed_terms', 'find_loops', 'survey_name', 'survey', 'asked_over_dns', 'survey_over_dns', 'arun_survey',
+           'run_survey']
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #f302e348
 def bits_of(version: int) -> int:
@@ -119,11 +120,12 @@ class SurveyedTerm:
     prefixes   of a and mx: how many bits of an address count, by version
     hosts      of an mx: its hosts, by preference
     asked      lookups, each with its answer or why there is none
+    unasked    does it need the own domain of a record that nobody has named?
     inner      the record that an include or redirect leads to
     """
 
     __slots__ = ("number", "text", "place", "mechanism", "result", "reached", "domain",
-                 "letters", "block", "prefixes", "hosts", "asked", "inner")  # fmt: skip
+                 "letters", "block", "prefixes", "hosts", "asked", "unasked", "inner")  # fmt: skip
 
     def __init__(
         self, number: int, text: str, mechanism: str, place: int | None = None
@@ -137,6 +139,7 @@ class SurveyedTerm:
         self.prefixes: dict[int, int] = {}
         self.hosts: list[str] = []
         self.asked: list[tuple[Lookup, Records | Unanswered]] = []
+        self.unasked = False
         self.inner: SurveyedRecord | None = None
 
     @property
@@ -281,6 +284,14 @@ class Gap(NamedTuple):
         where = f"{self.term} of {self.domain}" if self.term else self.domain
         return f"{self.kind}: {where}{f' ({self.text})' if self.text else ''}"
 
+# %% ../../../nbs/spf/owner/00_survey.ipynb #8b02e65f
+NOBODYS_DOMAIN = "domain.example"  # RFC 2606, section 2: there is no such domain
+
+
+def is_nobodys(name: str) -> bool:
+    "Does only `NOBODYS_DOMAIN` make this name what it is?"
+    return f".{NOBODYS_DOMAIN}." in f".{name.lower()}."
+
 # %% ../../../nbs/spf/owner/00_survey.ipynb #b68c86cb
 class Survey:
     """What a record leads to, whoever calls.
@@ -307,6 +318,16 @@ class Survey:
     def partial(self) -> bool:
         "Is there something that it doesn't know?"
         return bool(self.gaps)
+
+    @property
+    def nameless(self) -> bool:
+        "Is it of a record that was given, and nobody has said whose it is?"
+        return self.given and self.domain.lower() == NOBODYS_DOMAIN
+
+    @property
+    def unasked(self) -> list[SurveyedTerm]:
+        "The terms that weren't looked up, since only its own domain says what they mean."
+        return [term for _, term in self.terms() if term.unasked]
 
     def terms(self) -> Iterator[tuple[SurveyedRecord, SurveyedTerm]]:
         "All terms, each with its record."
@@ -409,7 +430,11 @@ class _Walk:
     def want(
         self, name: str, rdtype: str, record: SurveyedRecord, term: SurveyedTerm | None
     ) -> None:
-        "Ask this in the next round."
+        "Ask this in the next round, unless nobody has named the domain it is about."
+        if self.survey.nameless and is_nobodys(name):
+            if term:
+                term.unasked = True
+            return
         self.wanted.setdefault(Lookup(name, rdtype), []).append((record, term))
 
     def gap(
@@ -440,7 +465,9 @@ def _enter(walk: _Walk, record: SurveyedRecord, text: str) -> None:
         if not term.reached or term.mechanism not in FIRST_ASKED:
             continue
         if term.number >= 0 and term.number not in asking:
-            walk.gap("too many terms", record, None)
+            walk.gap(
+                "too many terms", record, None, f"{len(asking)} that ask were read"
+            )
         elif term.mechanism in ("include", "redirect"):
             _follow(walk, record, term)
         elif term.domain:
@@ -455,6 +482,9 @@ def _follow(walk: _Walk, record: SurveyedRecord, term: SurveyedTerm) -> None:
     name = term.domain.lower()
     if term.letters or name in survey.records:
         term.inner = survey.records.get(name)
+        return
+    if survey.nameless and is_nobodys(name):
+        term.unasked = True
         return
     inner = term.inner = SurveyedRecord(
         term.domain or term.text, record.depth + 1, record
@@ -590,8 +620,21 @@ def find_loops(root: SurveyedRecord) -> list[list[str]]:
             turns.append(inner.inner())
     return found
 
-# %% ../../../nbs/spf/owner/00_survey.ipynb #8b02e65f
-NOBODYS_DOMAIN = "domain.example"  # RFC 2606, section 2: there is no such domain
+# %% ../../../nbs/spf/owner/00_survey.ipynb #a2d30b32
+def survey_name(
+    about: str,  # a domain, an address in it, or a record
+    domain: str = "",  # of the record; by default, `NOBODYS_DOMAIN`
+) -> str:
+    "Whose record is meant; `ValueError` for what is neither a domain nor a record."
+    text = about.strip()
+    name = ascii_domain(
+        (domain or NOBODYS_DOMAIN) if is_record(text) else text.rpartition("@")[2]
+    )
+    if not is_name(name) or "." not in name or " " in name:
+        raise ValueError(
+            f"should be a domain, or a record that begins with v=spf1, not {name!r:.80}"
+        )
+    return name
 
 
 async def survey(
@@ -602,14 +645,7 @@ async def survey(
     """Walk all that a record leads to, asking `Lookup`s; `ValueError` for what is
     neither a domain nor a record."""
     text = about.strip()
-    given = is_record(text)
-    name = ascii_domain(
-        (domain or NOBODYS_DOMAIN) if given else text.rpartition("@")[2]
-    )
-    if not is_name(name) or "." not in name or " " in name:
-        raise ValueError(
-            f"should be a domain, or a record that begins with v=spf1, not {name!r:.80}"
-        )
+    given, name = is_record(text), survey_name(about, domain)
     found = Survey(name, given)
     walk = _Walk(found, bounds)
     if given:

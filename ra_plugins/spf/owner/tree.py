@@ -165,6 +165,9 @@ def unknown_sentences(report: SurveyReport) -> Iterator[str]:
     if unknown := report.senders.unknown:
         terms = _some(f"{term.text} of {record.domain}" for record, term in unknown)
         yield f"not counted, since it depends on the client: {terms}"
+    if unasked := report.survey.unasked:
+        terms = _some(term.text for term in unasked)
+        yield f"not looked up, since it needs its own domain: {terms}"
     if report.survey.partial:
         yield f"partial, and so no less than that: {_some(report.survey.gaps)}"
 
@@ -172,7 +175,7 @@ def unknown_sentences(report: SurveyReport) -> Iterator[str]:
 def report_sentences(report: SurveyReport) -> list[str]:
     "What there is to say above the tree, behind its first line."
     survey, found = report.survey, list[str]()
-    if survey.given and survey.domain == NOBODYS_DOMAIN:
+    if survey.nameless:
         taken = f"its own domain is taken for {NOBODYS_DOMAIN}, which nobody has"
         found.append(f"{taken}; --domain NAME names it")
     found += limit_sentences(report)
@@ -190,8 +193,9 @@ def report_heading(report: SurveyReport) -> str:
         f"{worst.total} of {worst.limit} void for IPv{version}"
         for version, worst in cost.voids.items()
     )
-    used = "endless" if cost.lookups.total == inf else cost.lookups.total
-    lookups = f"at worst {used} of {cost.lookups.limit} lookups"
+    used, limit = cost.lookups.total, cost.lookups.limit
+    endless = f"lookups without end, where {limit} may be"
+    lookups = endless if used == inf else f"at worst {used} of {limit} lookups"
     return f"{root.domain}: {lookups}; {voids} clients"
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #f1834542
@@ -220,6 +224,7 @@ def term_notes(term: SurveyedTerm) -> str:
     macros = ", ".join(f"%{{{letter}}}" for letter in term.letters)
     found = [
         "" if term.reached else "never reached",
+        "not looked up" if term.unasked else "",
         f"depends on {macros}" if macros else "",
         f"{_amount(len(term.hosts), 'host')}: {hosts}{more}" if hosts else "",
         _amount(addresses, "address") if addresses else "",
@@ -399,14 +404,13 @@ def term_data(report: SurveyReport, term: SurveyedTerm) -> dict[str, Any]:
 # %% ../../../nbs/spf/owner/04_tree.ipynb #372e98bd
 def record_data(report: SurveyReport, record: SurveyedRecord) -> dict[str, Any]:
     "A record, of the types that JSON has."
-    error = record.error
+    mistake = mistaken_visit(record)
     return {
         "domain": record.domain,
         "state": record.state,
         "depth": record.depth,
         "record": record.text or None,
-        "mistake": error
-        and {"message": error.message, "text": error.problem, "place": error.place},
+        "mistake": mistake.error.data() if mistake and mistake.error else None,
         "failure": str(record.failure) if record.failure else None,
         "ttl": record.texts.ttl,
         "sizes": record_sizes(record)._asdict() if record.text else None,
@@ -490,10 +494,11 @@ def report_html(report: SurveyReport) -> str:
     "A report as HTML, for a notebook."
     cost, used = report.cost, report.cost.lookups.total
     limit = cost.lookups.limit
-    lookups = f"endless of {limit}" if used == inf else meter(int(used), limit)
+    endless = f"lookups without end, where {limit} may be"
+    lookups = endless if used == inf else f"{meter(int(used), limit)} lookups"
     head = [
         f'<b class="raspf-code">{safe(report.survey.domain)}</b>',
-        f"<span>{lookups} lookups</span>",
+        f"<span>{lookups}</span>",
         *(
             f"<span>{meter(int(worst.total), worst.limit)} void, IPv{version}</span>"
             for version, worst in cost.voids.items()
