@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = ROOT / ".cache" / "pyspf-2.0.14.tar.gz"  # which `make test` fetches: see pyspf.txt
 IN_ARCHIVE = "pyspf-2.0.14/test/{}"
 LIVE = Path(os.environ.get("LIBSPF2_SUITE", ""))  # libspf2's suite of live DNS, as YAML, which isn't ours to ship
-OWN = ROOT / "nbs" / "spf" / "11_cases.ipynb"
+OWN = ROOT / "nbs" / "spf" / "12_cases.ipynb"
 
 SUITES = {
     "rfc7208": "OpenSPF, for RFC 7208",

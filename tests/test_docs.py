@@ -73,7 +73,7 @@ def test_places_of_nbdevs_index() -> None:
 
 
 def test_addresses_have_no_numbers_and_links_follow() -> None:
-    assert stage.NUMBER.sub(r"\1", "spf/07_evaluation") == "spf/evaluation"
+    assert stage.NUMBER.sub(r"\1", "spf/08_evaluation") == "spf/evaluation"
     assert stage.NUMBER.sub(r"\1", "hosts/service/10_log") == "hosts/service/log"
     assert stage.NUMBER.sub(r"\1", "plugins/rater") == "plugins/rater"
     found = [each[1] for each in stage.LINK.finditer("[a](spf/01_record.ipynb) [b](#here) [c](https://example.org/x)")]

@@ -204,7 +204,7 @@ def test_one_public_name_has_one_meaning() -> None:
 def numbers(folder: Path) -> list[str]:
     "The numbers of a folder's notebooks; an empty one for a notebook that has none. A start page needs none."
     paths = [path for path in NOTEBOOKS if path.parent == folder and path.stem != "index"]
-    return [re.match(r"(?:(\d\d[a-z]?)_)?", path.stem)[1] or "" for path in paths]  # type: ignore[index]
+    return [re.match(r"(?:(\d\d)_)?", path.stem)[1] or "" for path in paths]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in NOTEBOOKS}), ids=lambda path: path.name)
