@@ -6,14 +6,12 @@ import inspect
 import re
 from dataclasses import is_dataclass
 from importlib import import_module
-from pathlib import Path
 from pydoc import locate
 from typing import Any, cast
 
 from fastcore.docments import docments
 from sphinx.application import Sphinx
 from sphinx_codeautolink.extension.resolve import populate_type_checking
-from stage import REPOSITORY, ROOT
 
 
 def document(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -50,20 +48,6 @@ def leave_out_inherited(
 ) -> tuple[str, None] | None:
     "A class that is made as its base is has no signature of its own."
     return ("", None) if signature and what == "class" and "__init__" not in vars(obj) else None
-
-
-def place_in_repository(module: str, name: str) -> str | None:
-    "The lines of a definition, for sphinx.ext.linkcode."
-    found: Any = import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    found = getattr(found, "fget", getattr(found, "__wrapped__", found))
-    try:
-        lines, first = inspect.getsourcelines(found)
-        path = Path(inspect.getsourcefile(found) or "").resolve().relative_to(ROOT)
-    except (TypeError, OSError, ValueError):
-        return None
-    return f"{REPOSITORY}/{path.as_posix()}#L{first}-L{first + len(lines) - 1}"
 
 
 def begin(app: Sphinx) -> None:

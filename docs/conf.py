@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from sphobjinv import Inventory, compress, writebytes
 
@@ -28,7 +27,6 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
-    "sphinx.ext.linkcode",
     "sphinx_copybutton",
 ]
 # The folders of nbs/, in the order of the sidebar, which is that in which they can be read: each stands on those before it.
@@ -107,10 +105,3 @@ html_show_sourcelink = False
 html_use_index = html_domain_indices = False  # the search finds all of it
 html_copy_source = False
 html_last_updated_fmt = None
-
-
-def linkcode_resolve(domain: str, info: dict[str, Any]) -> str | None:
-    "Where a definition stands in the repository."
-    from api import place_in_repository
-
-    return place_in_repository(info["module"], info["fullname"])

@@ -45,7 +45,8 @@ OTHERS = {
     *("_spf1", "_spf2", "inet_aton", "metrics_port", "reject_warning", "warn_if_reject", "permit_mynetworks", "Received"),
     *("milter_mail_macros", "milter_command_timeout", "milter_default_action"),
     *("smtpd_policy_service_max_ttl", "sasl_username", "policy_context"),
-    *("PEXPIRE", "GETRANGE", "SETRANGE", "rediss", "ssl_ca_certs", "rater.toml", "rater.service", "SOURCE_DATE_EPOCH"),
+    *("PEXPIRE", "GETRANGE", "SETRANGE", "RANDOMKEY", "rediss", "ssl_ca_certs"),
+    *("rater.toml", "rater.service", "SOURCE_DATE_EPOCH"),
 }
 ENDINGS = {
     "com",

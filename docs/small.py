@@ -52,7 +52,6 @@ DROPPED = [
 ]
 SIGNATURE = re.compile(r'(<dt class="sig[^>]*>)(.*?)(?=</dt>)', re.S)
 NAME = re.compile(r'<span class="sig-name[^>]*>(.*?)</span></span>', re.S)
-SOURCE = re.compile(r'<a class="reference external" ([^>]*)><span class="viewcode-link">')
 RULE = re.compile(r"^(.*\.highlight) \.(\w+)( {.*}).*\n", re.M)
 
 
@@ -68,8 +67,7 @@ def marks(html: str) -> str:
 
 def signature(found: re.Match[str]) -> str:
     "What autodoc says of a definition: its name, its links, and the text between them."
-    html = SOURCE.sub(r'<a class="viewcode-link" \1>', NAME.sub(r"<b>\1</b>", found[2]))
-    return found[1] + re.sub(r"</?(?:span|em)\b[^>]*>", "", html)
+    return found[1] + re.sub(r"</?(?:span|em)\b[^>]*>", "", NAME.sub(r"<b>\1</b>", found[2]))
 
 
 def small(html: str) -> str:

@@ -197,8 +197,7 @@ SIGNATURE = """\
 <span class="sig-name descname"><span class="pre">b</span></span><span class="sig-paren">(</span><em class="sig-param">\
 <span class="n"><span class="pre">c</span></span><span class="p"><span class="pre">:</span></span><span class="w"> </span>\
 <span class="n"><a class="reference internal" href="d.html#D"><span class="pre">D</span></a></span></em>\
-<span class="sig-paren">)</span><a class="reference external" href="https://example.org/e.py#L1">\
-<span class="viewcode-link"><span class="pre">[source]</span></span></a></dt></dl>
+<span class="sig-paren">)</span></dt></dl>
 """
 PROSE = """\
 <p>A <a class="word reference internal" href="w.html#m">mark</a>, <a class="rfc reference external" href="r">RFC 1</a>,
@@ -217,8 +216,7 @@ PROSE = """\
         ),
         (
             SIGNATURE,
-            '<dl class="py class"><dt class=sig id=A.b>class <b>b</b>(c: <a href=d.html#D>D</a>)'
-            "<a class=viewcode-link href=https://example.org/e.py#L1>[source]</a></dt></dl>",
+            '<dl class="py class"><dt class=sig id=A.b>class <b>b</b>(c: <a href=d.html#D>D</a>)</dt></dl>',
         ),
         (
             PROSE,
