@@ -27,7 +27,8 @@ __all__ = ['STAGES', 'ARGUMENTS', 'ANSWER_COMMANDS', 'ANSWER_BYTES', 'SECONDS', 
            'plugin']
 
 # %% ../../nbs/spp/02_plugin.ipynb #145c155c
-# sections of control/smtpplugins
+# sections of control/smtpplugins; `pass`, in Sagredo's build, is after an accepted
+# recipient
 STAGES = ("connection", "helo", "mail", "rcpt", "data", "auth", "pass")
 # what a decision may take
 ARGUMENTS = ("session", "settings", "state", "control", "log", "now")

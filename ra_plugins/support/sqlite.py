@@ -47,7 +47,7 @@ FROM sqlite_master"""
 
 
 def is_new(database: sqlite3.Connection, layout: Layout) -> bool:
-    "Is a file without anything in it? `ValueError` if that is none of ours."
+    "Is a file empty? `ValueError` if it is somebody else's, or newer than we are."
     application, version, tables = database.execute(IDENTITY).fetchone()
     if application != layout.application and (application or version or tables):
         raise ValueError("a database of another program; name another file")

@@ -75,7 +75,7 @@ _HEADER = re.compile(r"(\S{0,254}[^\s:]) ([^\s:\[\]]{1,64})(?:\[(\d{1,10})\])?: 
 
 # %% ../../../nbs/cli/report/01_stamps.ipynb #04a4e42e
 EARLIEST = 631_152_000  # 1990: no log of mail is older
-AHEAD = 2 * 86_400  # seconds that a clock may be ahead of ours
+AHEAD = 2 * 86_400  # seconds that a stamp may be after the file's last change
 
 # %% ../../../nbs/cli/report/01_stamps.ipynb #d7a67808
 class Stamps:
