@@ -158,7 +158,7 @@ class Clustered:
     "A cluster of three servers, each with one that copies it."
 
     def __init__(self, program: str, folder: Path, stack: ExitStack):
-        told = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no")
+        told = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no")
         self.servers = [
             Server(
                 program,
@@ -199,6 +199,12 @@ class Clustered:
     def at(self, port: int | None) -> Server:
         "The server at a port."
         return next(server for server in self.servers if server.port == port)
+
+    def has_copied(self, port: int, offset: int) -> bool:
+        "Whether the copy of the server at a port has all that the server had written up to this offset."
+        told = [server.admin().info("replication") for server in self.servers]
+        copies = [each for each in told if each["role"] == "slave" and each["master_port"] == port]
+        return bool(copies) and copies[0]["slave_repl_offset"] >= offset
 
 
 class Door:
