@@ -453,7 +453,7 @@ a1 A 192.0.2.1
         found, output, _ = explain(capsys, f"{name}.example.org", "--zone=zone")
         assert found == status and f"{told}{', not counting the limits' * more}" in output.splitlines(), name
         data = json.loads(explain(capsys, f"{name}.example.org", "--zone=zone", "--json")[1])
-        assert data["senders"]["within the limits"] is not more
+        assert data["senders"]["not counting the limits"] is more
     assert explain(capsys, "void.example.org", "--zone=zone", "--ip=192.0.2.1")[0] == 4
     assert explain(capsys, "six.example.org", "--zone=zone", "--ip=192.0.2.1")[0] == 0
 

@@ -35,7 +35,7 @@ from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['LISTED', 'HOSTS_SHOWN', 'ROWS', 'SurveyReport', 'limit_sentences', 'state_in_words', 'size_sentence',
-           'address_amount', 'within_limits', 'sender_sentence', 'unknown_sentences', 'report_sentences',
+           'address_amount', 'limit_may_stop', 'sender_sentence', 'unknown_sentences', 'report_sentences',
            'report_heading', 'SurveyRow', 'term_notes', 'term_row', 'run_rows', 'mistaken_visit', 'survey_rows',
            'bounded_rows', 'lookup_cell', 'void_cell', 'text_cells', 'survey_text', 'worst_data', 'term_data',
            'record_data', 'survey_data', 'row_html', 'tree_html', 'report_html', 'html_page']
@@ -132,10 +132,10 @@ def address_amount(version: int, number: int) -> str:
     return f"{more}2^{power} IPv{version} addresses"
 
 
-def within_limits(report: SurveyReport) -> bool:
-    "May all send that are counted, whatever lookups stand before their term?"
+def limit_may_stop(report: SurveyReport) -> bool:
+    "May a limit on lookups stop some of the senders that are counted?"
     versions = [each.version for each in report.cost.exceeded]
-    return not any(
+    return any(
         report.senders.passing.count(version)
         for version in (4, 6)
         if version in versions or None in versions
@@ -152,7 +152,7 @@ def sender_sentence(report: SurveyReport) -> str:
         if passing.count(version)
     ]
     counted = " that can be counted" if unsure or report.senders.partial else ""
-    stopped = ", not counting the limits" * (not within_limits(report))
+    stopped = ", not counting the limits" * limit_may_stop(report)
     return f"may send: {' and '.join(parts) or f'nobody{counted}'}{stopped}"
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #94c8d66c
@@ -425,8 +425,8 @@ def record_data(report: SurveyReport, record: SurveyedRecord) -> dict[str, Any]:
 
 
 def _senders_data(report: SurveyReport) -> dict[str, Any]:
-    """Who may send, which terms decide client by client, and whether all may whatever
-    it costs to come to their term."""
+    """Who may send, which terms decide client by client, and whether a limit may stop
+    some of them."""
     passing, unknown = report.senders.passing, report.senders.unknown
     found: dict[str, Any] = {
         f"ipv{version}": {
@@ -436,7 +436,11 @@ def _senders_data(report: SurveyReport) -> dict[str, Any]:
         for version in (4, 6)
     }
     terms = [{"domain": record.domain, "term": term.text} for record, term in unknown]
-    return {**found, "unknown": terms, "within the limits": within_limits(report)}
+    return {
+        **found,
+        "unknown": terms,
+        "not counting the limits": limit_may_stop(report),
+    }
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #b5275fe1
 def survey_data(report: SurveyReport) -> dict[str, Any]:
