@@ -775,6 +775,15 @@ def test_units_asks_for_no_more_than_it_needs() -> None:
     assert Done("units").fails("the following arguments are required: DIR")
 
 
+def test_completion_knows_the_options_of_the_commands_for_spf() -> None:
+    script = completion("bash", "ra-plugins")
+    some = {"explain": "--void-lookups", "diff": "--domain", "flatten": "--keep-mx", "lint": "--strict", "audit": "--offline"}
+    for name, option in some.items():
+        start = f"_shtab_ra_plugins_spf_{name}_option_strings=("
+        (line,) = (line for line in script.splitlines() if line.startswith(start))
+        assert option in line.removeprefix(start).rstrip(")").split()
+
+
 def test_completion_knows_every_daemon_and_that_logs_are_files() -> None:
     script = completion("bash", "ra-plugins")
     (daemons,) = re.findall(r"ra_plugins_units_pos_1_choices=\(([^)]*)\)", script)

@@ -14,7 +14,7 @@ from spf_strategies import EXAMPLES
 
 from ra_plugins.ask.dns import Lookup, Records, Zone
 from ra_plugins.ask.question import Late, drive
-from ra_plugins.ask.zonefile import zone_from_text
+from ra_plugins.ask.zonefile import zone_from_file, zone_from_text
 from ra_plugins.cli.command import main
 from ra_plugins.spf.evaluation import check_identity
 from ra_plugins.spf.owner.diff import SpfDiff, run_diff
@@ -414,7 +414,108 @@ def test_a_diff_of_a_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["spf", "diff", "loop.example", "v=spf1 -all", "--zone", zone]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "  lookups without end, where 10 may be, and a permerror for some clients"
-    assert lines[3] == "  at most 0 of 10 lookups"
+    assert lines[2].startswith("  too many lookups: number 11 is include:loop.example of loop.example, by ")
+    assert lines[4] == "  at most 0 of 10 lookups"
+
+
+def looked_up(count: int, last: str = "ip4:192.0.2.1") -> str:
+    "Terms that cost so many lookups, each of which brings something, before the last."
+    return " ".join([*(["a:mx.example"] * count), last, "-all"])
+
+
+VOID = "a:one.example a:two.example a:six.example ip4:192.0.2.1 -all"
+
+
+def test_one_record_alone_over_the_lookups_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    zone = written(tmp_path / "zone", old=looked_up(11), new="ip4:192.0.2.25 ip6:2001:db8::25 ip4:192.0.2.1 -all")
+    for domain, result in (("old.example", "permerror"), ("new.example", "pass")):  # what a check says
+        assert drive(check_identity(Query("192.0.2.1", f"ana@{domain}")), zone_from_file(zone)).result == result
+    for sides, over in ((("old.example", "new.example"), "old"), (("new.example", "old.example"), "new")):
+        assert main(["spf", "diff", *sides, "--zone", zone]) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert "  too many lookups: number 11 is a:mx.example of old.example" in lines
+        assert lines[-2:] == ["the same for all addresses, not counting the limits", f"only {over} has too many lookups"]
+        assert main(["spf", "diff", *sides, "--zone", zone, "--json"]) == 1
+        found = json.loads(capsys.readouterr().out)
+        assert (found["differs"], found["addresses differ"], found["limits differ"]) == (True, False, True)
+        assert found["within the limits"] is False and [bool(found[side]["exceeded"]) for side in ("old", "new")] == [
+            over == "old", over == "new"]  # fmt: skip
+        assert found[over]["exceeded"] == [
+            {"limit": "lookups", "version": None, "used": 11, "most": 10, "domain": "old.example", "term": "a:mx.example",
+             "by": []}]  # fmt: skip
+
+
+def test_one_record_alone_over_the_voids_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    zone = written(tmp_path / "zone", void=VOID, plain="ip4:192.0.2.1 -all", inc="include:none.example ip4:192.0.2.1 -all")
+    assert drive(check_identity(Query("192.0.2.1", "ana@void.example")), zone_from_file(zone)).result == "permerror"
+    assert main(["spf", "diff", "plain.example", "void.example", "--zone", zone]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[4:] == [
+        "  too many void lookups for IPv4 clients: number 3 is a:six.example of void.example",
+        "  too many void lookups for IPv6 clients: number 3 is a:six.example of void.example",
+        "the same for all addresses, not counting the limits",
+        "only new has too many void lookups for IPv4 clients",
+        "only new has too many void lookups for IPv6 clients",
+    ]
+    # permerror before and after: that it says "gained" holds without the limits only
+    assert main(["spf", "diff", "inc.example", "void.example", "--zone", zone]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    gained = lines.index("gained, permerror -> pass: 1 IPv4 address: 192.0.2.1")
+    before = "what follows doesn't count the limits: whoever comes to the lookup that is too many has a permerror"
+    assert lines.index(before) < gained
+
+
+def test_two_records_over_the_same_limit_are_no_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    zone = written(tmp_path / "zone", old=looked_up(11), new=looked_up(12))
+    assert main(["spf", "diff", "old.example", "new.example", "--zone", zone]) == 0
+    assert capsys.readouterr().out.endswith("\nthe same for all addresses, not counting the limits\n")
+    assert main(["spf", "diff", "old.example", "old.example", "--zone", zone, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert not found["differs"] and not found["limits differ"] and not found["within the limits"]
+
+
+def test_limits_are_values_of_a_diff() -> None:
+    zone = zone_of(old=looked_up(11), new=looked_up(10))
+    found = run_diff("old.example", "new.example", resolver=zone)
+    (exceeded,) = found.costs["old"].exceeded
+    assert (exceeded.limit, exceeded.version, exceeded.worst.total) == ("lookups", None, 11)
+    assert found.only_exceeded("old") == [exceeded] and found.only_exceeded("new") == []
+    assert found.differs and found.limits_differ and not found.addresses_differ
+
+
+def test_a_file_is_behind_if_only_the_file_goes_over_a_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over, within = looked_up(11), "ip4:192.0.2.25 ip6:2001:db8::25 ip4:192.0.2.1 -all"
+    for source, flat, status in ((over, within, 0), (within, over, 1)):
+        zone, kept = written(tmp_path / "zone", source=source), written(tmp_path / "flat", top=flat)
+        command = ["spf", "flatten", "source.example", "--at", "top.example", "--zone", zone, "--check", kept]
+        assert main(command) == status
+        assert ("only old has too many lookups" in capsys.readouterr().out) == bool(status)
+        assert main([*command, "--json"]) == status
+        found = json.loads(capsys.readouterr().out)
+        assert found["behind"] is bool(status) and found["limits differ"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("diff", "v=spf1 mx -all"), ("diff", "v=spf1 -all"), ("diff", "a.example v=spf1 mx ~all"), ("diff", "v=spf1 a mx x"),
+     ("flatten", "v=spf1 mx -all"), ("flatten", "v=spf1 -all")],
+)  # fmt: skip
+def test_a_record_without_quotes(command: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["spf", command, *words.split()]) == 3
+    said = f"ra-plugins spf {command}: a record stands in quotes, as in 'v=spf1 mx -all'\n"
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_check_refuses_to_keep_what_nothing_includes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    zone = written(tmp_path / "zone", source="include:a.example -all", a="ip4:192.0.2.1 -all")
+    flat = written(tmp_path / "flat", top="ip4:192.0.2.1 -all")
+    command = ["spf", "flatten", "source.example", "--at", "top.example", "--zone", zone, "--check", flat, "--keep"]
+    assert main([*command, "nosuch.example"]) == 3
+    said = "ra-plugins spf flatten: --keep nosuch.example: nothing includes it, but a.example\n"
+    assert capsys.readouterr() == ("", said)
+    assert main([*command, "a.example"]) == 0
 
 
 def test_a_domain_that_nothing_includes_cant_be_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

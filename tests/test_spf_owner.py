@@ -422,7 +422,8 @@ def test_explain_without_a_client(folder: Path, capsys: pytest.CaptureFixture[st
     lines = output.splitlines()
     assert status == 4  # for IPv6 clients, by their void lookups
     assert lines[0] == "example.org: at worst 10 of 10 lookups; 1 of 2 void for IPv4, 5 of 2 void for IPv6 clients"
-    assert "may send: 260 IPv4 addresses in 4 networks and 1 IPv6 address in 1 network" in lines
+    told = "may send: 260 IPv4 addresses in 4 networks and 1 IPv6 address in 1 network, not counting the limits"
+    assert told in lines
     (include,) = (line for line in lines if line.startswith("  include:_spf.example.net"))
     assert include.split() == ["include:_spf.example.net", "1", "+", "5", "3", "void", "IPv6"]
     status, output, _ = explain(capsys, "example.org", "--zone=zone", "--json")
@@ -435,6 +436,43 @@ def test_explain_without_a_client(folder: Path, capsys: pytest.CaptureFixture[st
 def test_explain_by_another_limit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, output, _ = explain(capsys, "example.org", "--zone=zone", "--max-lookup=9")
     assert "too many lookups: number 10 is exists:%{i}._ok.%{d} of _spf.example.com, by include:_spf.example.com" in output
+
+
+def test_senders_behind_a_limit_arent_promised(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = "may send: 1 IPv4 address in 1 network"
+    void = " ".join(f"a:gone{number}.example.org" for number in range(3))
+    asking = " ".join(["a:a1.example.org"] * 11)
+    zone = f"""$ORIGIN example.org.
+void TXT "v=spf1 {void} ip4:192.0.2.1 -all"
+asking TXT "v=spf1 {asking} ip4:192.0.2.1 -all"
+six TXT "v=spf1 {' '.join(['a:a1.example.org'] * 3)} ip4:192.0.2.1 -all"
+a1 A 192.0.2.1
+"""
+    (folder / "zone").write_text(zone)
+    for name, status, more in (("void", 4, True), ("asking", 4, True), ("six", 4, False)):  # six: IPv6 clients alone
+        found, output, _ = explain(capsys, f"{name}.example.org", "--zone=zone")
+        assert found == status and f"{told}{', not counting the limits' * more}" in output.splitlines(), name
+        data = json.loads(explain(capsys, f"{name}.example.org", "--zone=zone", "--json")[1])
+        assert data["senders"]["not counting the limits"] is more
+    assert explain(capsys, "void.example.org", "--zone=zone", "--ip=192.0.2.1")[0] == 4
+    assert explain(capsys, "six.example.org", "--zone=zone", "--ip=192.0.2.1")[0] == 0
+
+
+def test_explain_without_a_client_counts_voids_as_asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "zone").write_text("""$ORIGIN example.org.
+@ TXT "v=spf1 a:one.example.org a:two.example.org a:six.example.org -all"
+one A 192.0.2.1
+two A 192.0.2.2
+six A 192.0.2.6
+""")
+    client = "--ip=2001:db8::1"
+    for more, status, voids in (([], 4, 3), (["--void-ipv6=1"], 4, 3), (["--void-ipv6=0"], 0, 0), (["--void-ipv4=0"], 4, 3)):
+        found, output, _ = explain(capsys, "example.org", "--zone=zone", *more)
+        assert found == status and f"{voids} of 2 void for IPv6 clients" in output
+        assert explain(capsys, "example.org", "--zone=zone", client, *more)[0] == (status or 1)
+    (folder / "zone").write_text('example.org. TXT "v=spf1 exists:a.example exists:b.example exists:c.example -all"')
+    found, output, _ = explain(capsys, "example.org", "--zone=zone", "--void-ipv6=0", "--void-ipv4=0")
+    assert found == 4 and "3 of 2 void for IPv4, 3 of 2 void for IPv6 clients" in output  # no host's addresses
 
 
 def test_explain_a_picture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -507,7 +545,10 @@ def test_a_place_for_the_picture_is_looked_at_first(
     [
         ("--max-lookup=-1", "--max-lookup should be a number from 0 to 9999, not -1"),
         ("--void-lookups=x", "--void-lookups should be a number from 0 to 9999, not x"),
-        ("--timeout=x", "--timeout should be a number from 0 to 9999, not x"),
+        ("--timeout=x", "--timeout should be a number from 1 to 9999, not x"),
+        ("--timeout=0", "--timeout should be a number from 1 to 9999, not 0"),
+        ("--void-ipv6=7", "--void-ipv6 should be 0 or 1, not 7"),
+        ("--void-ipv4=", "--void-ipv4 should be 0 or 1, not "),
         ("--zone=broken", "--zone: broken:1: "),
         ("--void", "there is no option --void; --void-lookups, --void-ipv6, --void-ipv4?"),
     ],

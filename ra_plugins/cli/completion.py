@@ -27,6 +27,16 @@ def _hang(group: Any, name: str, parser: argparse.ArgumentParser, meaning: str) 
     parser.description = meaning or parser.description
     group.choices[name] = parser
 
+
+def _hang_below(*words: str, parser: argparse.ArgumentParser) -> None:
+    "Put the parsers of a command's own commands where it has only their names."
+    for each in parser._actions:
+        if isinstance(each, argparse._SubParsersAction):
+            for name, meaning in commands_below(parser).items():
+                below = parser_of(*words, name)
+                below.description = meaning or below.description
+                each.choices[name] = below
+
 # %% ../../nbs/cli/14_completion.ipynb #84d9ac1e
 def whole_parser() -> argparse.ArgumentParser:
     "The parser of `ra-plugins` with those of all its commands."
@@ -41,6 +51,7 @@ def whole_parser() -> argparse.ArgumentParser:
         if len(words) == 2 and above not in groups:
             below = groups[()].add_parser(words[0], help=meaning)
             groups[above] = below.add_subparsers()
+        _hang_below("ra-plugins", *words, parser=parsers[whole])
         _hang(groups[words[:-1]], words[-1], parsers[whole], meaning)
     return top
 

@@ -58,8 +58,8 @@ T = TypeVar("T")
 __all__ = ['WHY', 'WORDS', 'TRUSTED', 'BARE', 'OPTIONS', 'STATUS', 'CANT_ANSWER', 'LIMITING', 'EXPLAINS', 'EXPLAIN', 'SpfRequest',
            'SpfquerySetup', 'run_decision', 'by_terms', 'second_opinion', 'SpfqueryAnswer', 'by_domain', 'FromLoopback',
            'LoopbackResult', 'by_loopback', 'add_recipients', 'answer_request', 'libspf2_header', 'lines', 'as_data',
-           'Option', 'find_option', 'read_options', 'option_number', 'limits_for', 'setup_for', 'request_of',
-           'file_lines', 'requests', 'usage', 'trees', 'print_result', 'answered', 'spfquery', 'main',
+           'Option', 'find_option', 'read_options', 'option_number', 'option_choice', 'limits_for', 'setup_for',
+           'request_of', 'file_lines', 'requests', 'usage', 'trees', 'print_result', 'answered', 'spfquery', 'main',
            'explanation_usage', 'read_explain', 'check_whose', 'explained_check', 'explained_report', 'explained',
            'explain']
 
@@ -462,13 +462,22 @@ def option_number(
     name: str,
     default: int,
     dash: str = "-",  # what the command's options begin with in its help
+    least: int = 0,
 ) -> int:
     "A number among the options; `Fault` for what is none."
     text = values.get(name, str(default))
-    if not re.fullmatch(r"\d{1,4}", text, re.ASCII):
-        told = f"{dash}{name} should be a number from 0 to 9999"
+    if not re.fullmatch(r"\d{1,4}", text, re.ASCII) or int(text) < least:
+        told = f"{dash}{name} should be a number from {least} to 9999"
         raise Fault(f"{told}, not {printable(text, 40)}")
     return int(text)
+
+
+def option_choice(values: dict[str, str], name: str, dash: str = "-") -> bool:
+    "Is an option 1, which is the default, and not 0? `Fault` for what is neither."
+    text = values.get(name, "1")
+    if text not in ("0", "1"):
+        raise Fault(f"{dash}{name} should be 0 or 1, not {printable(text, 40)}")
+    return text == "1"
 
 
 def limits_for(values: dict[str, str], dash: str = "-") -> Limits:
@@ -476,7 +485,7 @@ def limits_for(values: dict[str, str], dash: str = "-") -> Limits:
     lookups = option_number(values, "max-lookup", RFC7208.lookups, dash)
     voids = option_number(values, "void-lookups", RFC7208.voids, dash)
     counted = {
-        name: values.get(name.replace("_", "-"), "1") != "0"
+        name: option_choice(values, name.replace("_", "-"), dash)
         for name in ("void_ipv6", "void_ipv4")
     }
     try:
@@ -499,7 +508,7 @@ def setup_for(values: dict[str, str], dash: str = "-") -> SpfquerySetup:
         raise Fault(f"{dash}default-explanation: {error}") from None
     setup.limits = limits_for(values, dash)
     if "timeout" in values:
-        setup.timeout = option_number(values, "timeout", 0, dash)
+        setup.timeout = option_number(values, "timeout", 1, dash, least=1)
     if path := values.get("zone"):
         from ra_plugins.spf.owner.explain import zone_option
 

@@ -207,8 +207,8 @@ class Senders(NamedTuple):
 
 
 def senders(survey: Survey) -> Senders:
-    """Who may send in the domain's name, as far as the limits on lookups let a check
-    come."""
+    """Who may send in the domain's name, if the limits on lookups let a check come to
+    the term that lets them."""
     passing, partial = AddressSet(), survey.partial or bool(survey.unasked)
     root = survey.root
     for version in (4, 6):

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from math import ceil, inf
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ra_plugins.spf.limits import NAME_LIMIT, RFC7208, Limits
 from ra_plugins.spf.owner.survey import Survey, SurveyedRecord, SurveyedTerm
@@ -16,7 +17,8 @@ from ra_plugins.ask.question import Unanswered
 
 # %% auto #0
 __all__ = ['SPENT_SHOWN', 'STRING_BYTES', 'TOGETHER_BYTES', 'PLAIN_UDP_BYTES', 'UDP_BYTES', 'BROKEN', 'covers_all', 'Spent',
-           'WorstCase', 'lookup_weight', 'void_weight', 'RecordSize', 'record_sizes', 'SurveyCost', 'survey_cost']
+           'WorstCase', 'lookup_weight', 'void_weight', 'RecordSize', 'record_sizes', 'ExceededLimit', 'SurveyCost',
+           'survey_cost']
 
 # %% ../../../nbs/spf/owner/02_cost.ipynb #65049754
 class _Price(NamedTuple):
@@ -187,12 +189,14 @@ def lookup_weight(term: SurveyedTerm, version: int) -> int:
     return int(term.counts)
 
 
-def void_weight(term: SurveyedTerm, version: int) -> int:
-    "How many lookups of a term bring nothing to a client of this version."
+def void_weight(term: SurveyedTerm, version: int, limits: Limits = RFC7208) -> int:
+    "How many lookups of a term bring nothing to a client of this version, and count."
     if len(term.hosts) > NAME_LIMIT or term.mechanism not in ("a", "mx", "exists"):
         return 0
-    kind = "A" if version == 4 or term.mechanism == "exists" else "AAAA"
-    asked = [answer for each, answer in term.asked if each.rdtype in ("MX", kind)]
+    host = term.mechanism != "exists"
+    kind = "AAAA" if host and version == 6 else "A"
+    kinds = [each for each in ("MX", kind) if limits.counts(each, host)]
+    asked = [answer for each, answer in term.asked if each.rdtype in kinds]
     return sum(not isinstance(answer, Unanswered) and not answer for answer in asked)
 
 # %% ../../../nbs/spf/owner/02_cost.ipynb #34ccb511
@@ -227,6 +231,37 @@ def record_sizes(record: SurveyedRecord) -> RecordSize:
     together, answer = name + sum(sizes), around + sum(sizes) + strings
     return RecordSize(own, needed, count, together, answer)
 
+# %% ../../../nbs/spf/owner/02_cost.ipynb #b9feef14
+class ExceededLimit(NamedTuple):
+    "A limit that a record goes over at worst. Whoever gets there has a permerror."
+
+    limit: Literal["lookups", "voids"]  # as in `Limits`
+    version: int | None  # of the clients that are counted; None for all
+    worst: WorstCase
+
+    @property
+    def words(self) -> str:
+        "`too many lookups`, or `too many void lookups for IPv6 clients`."
+        clients = f" for IPv{self.version} clients" if self.version else ""
+        return f"too many {'void ' * (self.limit == 'voids')}lookups{clients}"
+
+    def data(self) -> dict[str, Any]:
+        "All of it, of the types that JSON has; `used` is null if it is endless."
+        over, total = self.worst.over, self.worst.total
+        return {
+            "limit": self.limit,
+            "version": self.version,
+            "used": None if total == inf else int(total),
+            "most": self.worst.limit,
+            "domain": over.record.domain if over else None,
+            "term": over.term.text if over else None,
+            "by": [term.text for term in over.by] if over else [],
+        }
+
+    def __str__(self) -> str:
+        number = self.worst.limit + 1
+        return f"{self.words}: number {number} is {self.worst.over}"
+
 # %% ../../../nbs/spf/owner/02_cost.ipynb #7e1f91db
 # what an include can't lead to: section 5.2
 BROKEN = ("no record", "several records", "faulty record", "no domain")
@@ -248,14 +283,14 @@ class SurveyCost:
     def __init__(self, survey: Survey, limits: Limits = RFC7208):
         self.survey, self.limits = survey, limits
         lookups, voids = limits.lookups, limits.voids
+        void = partial(void_weight, limits=limits)
         both = [
             WorstCase(survey, version, lookup_weight, lookups, inf)
             for version in (4, 6)
         ]
         self.lookups = max(both, key=lambda worst: worst.total)
         self.voids = {
-            version: WorstCase(survey, version, void_weight, voids, 0)
-            for version in (4, 6)
+            version: WorstCase(survey, version, void, voids, 0) for version in (4, 6)
         }
         self.open: _Terms = []
         self.mx: _Terms = []
@@ -279,6 +314,16 @@ class SurveyCost:
                 self.unknown.append(each)
 
     @property
+    def exceeded(self) -> list[ExceededLimit]:
+        "The limits on lookups that it goes over at worst."
+        counted = [ExceededLimit("lookups", None, self.lookups)]
+        counted += [
+            ExceededLimit("voids", version, worst)
+            for version, worst in self.voids.items()
+        ]
+        return [each for each in counted if each.worst.total > each.worst.limit]
+
+    @property
     def mx_over(self) -> list[tuple[SurveyedRecord, SurveyedTerm]]:
         "The mx terms with too many hosts: whoever gets there has a permerror."
         return [each for each in self.mx if len(each[1].hosts) > NAME_LIMIT]
@@ -292,10 +337,8 @@ class SurveyCost:
     @property
     def permerror(self) -> bool:
         "Is there a client that gets a permerror, whatever it depends on?"
-        counted = (self.lookups, *self.voids.values())
-        over = any(worst.total > worst.limit for worst in counted)
         unusable = self.survey.root.state in BROKEN[1:]
-        return bool(over or self.mx_over or self.broken or unusable)
+        return bool(self.exceeded or self.mx_over or self.broken or unusable)
 
 
 def survey_cost(survey: Survey, limits: Limits = RFC7208) -> SurveyCost:

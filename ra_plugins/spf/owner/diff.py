@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ra_plugins.spf.limits import NAME_LIMIT
 from ra_plugins.spf.owner.addresses import AddressRange, AddressSet, first_matches
-from ra_plugins.spf.owner.cost import survey_cost
+from ra_plugins.spf.owner.cost import ExceededLimit, SurveyCost, survey_cost
 from ra_plugins.spf.owner.explain import add_owner_options, zone_option
 from ra_plugins.spf.owner.survey import (
     SURVEY_TIMEOUT,
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from ra_plugins.ask.resolver import Resolver
 
 # %% auto #0
-__all__ = ['JUDGED_RANGES', 'KINDS_OF_CHANGE', 'MOST_QUESTIONS', 'MOST_COUNTED', 'SHOWN_NETWORKS', 'SHOWN_PARTS', 'Tell',
-           'DIFF_STATUSES', 'DecidingTerm', 'JudgedRange', 'client_question', 'client_questions', 'Judged',
+__all__ = ['JUDGED_RANGES', 'KINDS_OF_CHANGE', 'MOST_QUESTIONS', 'MOST_COUNTED', 'SHOWN_NETWORKS', 'SHOWN_PARTS', 'NOT_COUNTED',
+           'Tell', 'DIFF_STATUSES', 'DecidingTerm', 'JudgedRange', 'client_question', 'client_questions', 'Judged',
            'judge_addresses', 'ChangedPart', 'kind_of_change', 'addresses_data', 'changed_parts', 'SpfDiff',
            'side_data', 'diff_data', 'count_text', 'networks_text', 'part_lines', 'diff_lines', 'SpfSource',
            'zone_owner', 'spf_source', 'source_answer', 'survey_sources', 'run_sources', 'check_named', 'diff_sources',
@@ -224,8 +224,8 @@ def judge_addresses(
     found: Survey,
     matching: str = "",  # a `client_question` that is answered by yes; others by no
 ) -> Judged:
-    """The result of every address, as far as the limits on lookups let a check
-    come."""
+    """The result of every address, if the limits on lookups let a check come to its
+    term."""
     judges = {version: _Judge(version, matching) for version in (4, 6)}
     ranges = {version: each.judge(found.root) for version, each in judges.items()}
     return Judged(ranges, any(each.partial for each in judges.values()))
@@ -333,11 +333,14 @@ class SpfDiff:
     old, new   surveys
     parts      what changes for addresses: `ChangedPart`
     clients    what changes besides, by a question: `exists:%{i}._ok.example.org`
+    costs      what both cost, as `old` and `new`. Neither `parts` nor `clients` count
+               the limits: they hold for those whom no permerror stops before
     partial    is there something that DNS hasn't told, or that was too much?
     """
 
     def __init__(self, old: Survey, new: Survey):
         self.old, self.new = old, new
+        self.costs = {"old": survey_cost(old), "new": survey_cost(new)}
         before, after = judge_addresses(old), judge_addresses(new)
         self.parts = _known(changed_parts(before, after))
         known = _together(self.parts)
@@ -350,9 +353,34 @@ class SpfDiff:
         self.partial = before.partial or after.partial or len(asked) > MOST_QUESTIONS
 
     @property
-    def differs(self) -> bool:
-        "Does anything change for anybody?"
+    def addresses_differ(self) -> bool:
+        "Does anything change for anybody, the limits not counted?"
         return bool(self.parts or self.clients)
+
+    def only_exceeded(self, side: str) -> list[ExceededLimit]:
+        "The limits that `old` or `new` goes over, and the other one doesn't."
+        other = self.costs["new" if side == "old" else "old"].exceeded
+        kept = {(each.limit, each.version) for each in other}
+        return [
+            each
+            for each in self.costs[side].exceeded
+            if (each.limit, each.version) not in kept
+        ]
+
+    @property
+    def limits_differ(self) -> bool:
+        "Does one of both go over a limit that the other one keeps?"
+        return any(map(self.only_exceeded, self.costs))
+
+    @property
+    def within_limits(self) -> bool:
+        "Do both keep all limits on lookups, whoever calls?"
+        return not any(cost.exceeded for cost in self.costs.values())
+
+    @property
+    def differs(self) -> bool:
+        "Does anything change for anybody, by addresses or by the limits?"
+        return self.addresses_differ or self.limits_differ
 
     def of_kind(self, kind: str) -> list[ChangedPart]:
         "The parts that are `gained`, `lost` or, without passing, `changed`."
@@ -371,22 +399,23 @@ class SpfDiff:
 
     def __repr__(self) -> str:
         told = [f"{kind}: {self.total(kind)!r}" for kind in KINDS_OF_CHANGE]
+        told += ["not counting the limits"] * (not self.within_limits)
         return f"<{'; '.join([*told, *['partial'] * self.partial])}>"
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #e169a40c
 MOST_COUNTED = 10**6  # lookups; more is a loop
 
 
-def side_data(found: Survey) -> dict[str, Any]:
+def side_data(cost: SurveyCost) -> dict[str, Any]:
     "What a diff says of one of both records, for JSON."
-    cost = survey_cost(found)
-    total = cost.lookups.total
+    found, total = cost.survey, cost.lookups.total
     return {
         "domain": found.domain,
         "record": found.root.text or None,
         "state": found.root.state,
         "lookups": int(total) if total < MOST_COUNTED else None,
         "permerror": cost.permerror,
+        "exceeded": [each.data() for each in cost.exceeded],
         "gaps": [str(gap) for gap in found.gaps],
     }
 
@@ -401,9 +430,11 @@ def diff_data(diff: SpfDiff) -> dict[str, Any]:
         for question, parts in diff.clients.items()
     }
     return {
-        "old": side_data(diff.old),
-        "new": side_data(diff.new),
+        **{side: side_data(cost) for side, cost in diff.costs.items()},
         "differs": diff.differs,
+        "addresses differ": diff.addresses_differ,
+        "limits differ": diff.limits_differ,
+        "within the limits": diff.within_limits,
         "partial": diff.partial,
         **kinds,
         "clients": clients,
@@ -450,15 +481,16 @@ def part_lines(part: ChangedPart) -> list[str]:
     return [f"{kind}, {why}: {count}: {networks}", *by]
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #5cbbb3f4
-def _side_lines(name: str, found: Survey) -> list[str]:
-    "One of both records, and what it costs."
-    told = side_data(found)
+def _side_lines(name: str, cost: SurveyCost) -> list[str]:
+    "One of both records, what it costs, and which limits it goes over."
+    told = side_data(cost)
     endless = "lookups without end, where 10 may be"
     most, count = f"at most {told['lookups']} of 10 lookups", told["lookups"]
     broken = ", and a permerror for some clients" * told["permerror"]
     return [
-        f"{name}: {found.domain}: {told['record'] or told['state']}",
+        f"{name}: {told['domain']}: {told['record'] or told['state']}",
         f"  {endless if count is None else most}{broken}",
+        *(f"  {each}" for each in cost.exceeded),
     ]
 
 
@@ -470,16 +502,32 @@ def _kind_lines(diff: SpfDiff, kind: str) -> list[str]:
     return lines + [f"{kind}: {rest} more like these; --json has all"] * (rest > 0)
 
 
+NOT_COUNTED = (
+    "what follows doesn't count the limits: whoever comes to the lookup that is too"
+    " many has a permerror"
+)
+
+
+def _same_lines(diff: SpfDiff) -> Iterator[str]:
+    "What is the same, and which limits aren't."
+    if not diff.addresses_differ:
+        limits = "" if diff.within_limits else ", not counting the limits"
+        yield f"the same for all addresses{limits}"
+    for side in diff.costs:
+        for each in diff.only_exceeded(side):
+            yield f"only {side} has {each.words}"
+
+
 def diff_lines(diff: SpfDiff) -> list[str]:
     "What changes, as lines for a terminal."
-    lines = _side_lines("old", diff.old) + _side_lines("new", diff.new)
+    lines = [line for each in diff.costs.items() for line in _side_lines(*each)]
+    lines += [NOT_COUNTED] * (diff.addresses_differ and not diff.within_limits)
     for kind in KINDS_OF_CHANGE:
         lines += _kind_lines(diff, kind)
     for question, parts in diff.clients.items():
         lines.append(f"clients for whom {question} matches, besides:")
         lines += [f"  {line}" for part in parts[:4] for line in part_lines(part)]
-    if not diff.differs:
-        lines.append("the same for all addresses")
+    lines += _same_lines(diff)
     if diff.partial:
         gaps = dict.fromkeys(map(str, [*diff.old.gaps, *diff.new.gaps]))
         lines.append("partial: not all is known")
@@ -641,7 +689,7 @@ def run_diff(
 # %% ../../../nbs/spf/owner/07_diff.ipynb #defac588
 DIFF_STATUSES = {
     0: "the same for all addresses",
-    1: "they differ",
+    1: "they differ, or only one goes over a limit on lookups",
     2: "DNS hasn't told it all",
 }
 
@@ -661,9 +709,23 @@ def diff_options() -> argparse.ArgumentParser:
     return parser
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #a4577f35
+def _read_diff(arguments: Sequence[str]) -> argparse.Namespace:
+    "The command line, read; `Fault` for a record without quotes."
+    words = {word.strip().lower() for word in arguments}
+    unquoted = Fault("a record stands in quotes, as in 'v=spf1 mx -all'")
+    if "v=spf1" in words and words & {f"{sign}all" for sign in ("", *"+-~?")}:
+        raise unquoted
+    asked, others = diff_options().parse_known_args(arguments)
+    if others and "v=spf1" in words:
+        raise unquoted
+    if others:
+        asked = diff_options().parse_args(arguments)  # which says what is wrong
+    return asked
+
+
 def diff_command(arguments: Sequence[str]) -> int:
     "The command itself; `Fault` if it can't be done."
-    asked = diff_options().parse_args(arguments)
+    asked = _read_diff(arguments)
     dns, seconds = zone_option(asked.zone), asked.timeout
     try:
         found = run_diff(

@@ -211,9 +211,12 @@ def _checked(options: argparse.Namespace, source: SpfSource) -> int:
     found = run_check_flattened(
         options.check, source, options.at, resolver=dns, timeout=seconds
     )
-    data = {"behind": found.differs, **found.data()}
-    _told(options, data, str(found) if found.differs or found.partial else "")
-    return 2 if found.partial else int(found.differs)
+    if not found.partial:
+        check_kept(found.new, options.keep)
+    behind = found.addresses_differ or bool(found.only_exceeded("old"))
+    data = {"behind": behind, **found.data()}
+    _told(options, data, str(found) if behind or found.partial else "")
+    return 2 if found.partial else int(behind)
 
 
 def check_kept(found: Survey, keep: Sequence[str]) -> None:
@@ -246,9 +249,19 @@ def _written(options: argparse.Namespace, source: SpfSource) -> int:
     return 0
 
 # %% ../../../nbs/spf/owner/09_flatten_domain.ipynb #e33bfbfe
+def _read_flatten(arguments: Sequence[str]) -> argparse.Namespace:
+    "The command line, read; `Fault` for a record without quotes."
+    options, others = flatten_options().parse_known_args(arguments)
+    if others and options.about.strip().lower() == "v=spf1":
+        raise Fault("a record stands in quotes, as in 'v=spf1 mx -all'")
+    if others:
+        options = flatten_options().parse_args(arguments)  # which says what is wrong
+    return options
+
+
 def flatten_command(arguments: Sequence[str]) -> int:
     "The command itself; `Fault` if it can't be done."
-    options = flatten_options().parse_args(arguments)
+    options = _read_flatten(arguments)
     about = options.about.strip()
     if is_record(about) and not options.at:
         raise Fault("a record in quotes needs --at DOMAIN")

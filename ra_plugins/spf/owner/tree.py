@@ -35,10 +35,10 @@ from ra_plugins.support.log import printable
 
 # %% auto #0
 __all__ = ['LISTED', 'HOSTS_SHOWN', 'ROWS', 'SurveyReport', 'limit_sentences', 'state_in_words', 'size_sentence',
-           'address_amount', 'sender_sentence', 'unknown_sentences', 'report_sentences', 'report_heading', 'SurveyRow',
-           'term_notes', 'term_row', 'run_rows', 'mistaken_visit', 'survey_rows', 'bounded_rows', 'lookup_cell',
-           'void_cell', 'text_cells', 'survey_text', 'worst_data', 'term_data', 'record_data', 'survey_data',
-           'row_html', 'tree_html', 'report_html', 'html_page']
+           'address_amount', 'limit_may_stop', 'sender_sentence', 'unknown_sentences', 'report_sentences',
+           'report_heading', 'SurveyRow', 'term_notes', 'term_row', 'run_rows', 'mistaken_visit', 'survey_rows',
+           'bounded_rows', 'lookup_cell', 'void_cell', 'text_cells', 'survey_text', 'worst_data', 'term_data',
+           'record_data', 'survey_data', 'row_html', 'tree_html', 'report_html', 'html_page']
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #97a9ab5e
 class SurveyReport:
@@ -91,12 +91,7 @@ def _amount(number: float, thing: str) -> str:
 def limit_sentences(report: SurveyReport) -> Iterator[str]:
     "What gives some clients a permerror."
     cost = report.cost
-    if over := cost.lookups.over:
-        yield f"too many lookups: number {cost.limits.lookups + 1} is {over}"
-    for version, worst in cost.voids.items():
-        if worst.over:
-            number = f"number {worst.limit + 1} is {worst.over}"
-            yield f"too many void lookups for IPv{version} clients: {number}"
+    yield from map(str, cost.exceeded)
     for record, term in cost.mx_over:
         hosts = f"{len(term.hosts)} of {NAME_LIMIT}"
         yield f"too many hosts: {term.text} of {record.domain} has {hosts}"
@@ -137,6 +132,16 @@ def address_amount(version: int, number: int) -> str:
     return f"{more}2^{power} IPv{version} addresses"
 
 
+def limit_may_stop(report: SurveyReport) -> bool:
+    "May a limit on lookups stop some of the senders that are counted?"
+    versions = [each.version for each in report.cost.exceeded]
+    return any(
+        report.senders.passing.count(version)
+        for version in (4, 6)
+        if version in versions or None in versions
+    )
+
+
 def sender_sentence(report: SurveyReport) -> str:
     "How many addresses may send."
     passing, unsure = report.senders.passing, report.senders.unknown
@@ -147,7 +152,8 @@ def sender_sentence(report: SurveyReport) -> str:
         if passing.count(version)
     ]
     counted = " that can be counted" if unsure or report.senders.partial else ""
-    return f"may send: {' and '.join(parts) or f'nobody{counted}'}"
+    stopped = ", not counting the limits" * limit_may_stop(report)
+    return f"may send: {' and '.join(parts) or f'nobody{counted}'}{stopped}"
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #94c8d66c
 LISTED = 5  # terms, and gaps, that are named
@@ -419,7 +425,8 @@ def record_data(report: SurveyReport, record: SurveyedRecord) -> dict[str, Any]:
 
 
 def _senders_data(report: SurveyReport) -> dict[str, Any]:
-    "Who may send, and which terms decide client by client."
+    """Who may send, which terms decide client by client, and whether a limit may stop
+    some of them."""
     passing, unknown = report.senders.passing, report.senders.unknown
     found: dict[str, Any] = {
         f"ipv{version}": {
@@ -429,7 +436,11 @@ def _senders_data(report: SurveyReport) -> dict[str, Any]:
         for version in (4, 6)
     }
     terms = [{"domain": record.domain, "term": term.text} for record, term in unknown]
-    return {**found, "unknown": terms}
+    return {
+        **found,
+        "unknown": terms,
+        "not counting the limits": limit_may_stop(report),
+    }
 
 # %% ../../../nbs/spf/owner/04_tree.ipynb #b5275fe1
 def survey_data(report: SurveyReport) -> dict[str, Any]:
