@@ -135,6 +135,50 @@ def test_policies() -> None:
     assert {row.domain.removesuffix(".example"): row.policy for row in rows} == expected
 
 
+def test_policies_of_those_who_never_get_to_the_end() -> None:
+    "RFC 7208, section 5.2: an include without a record is a permerror; section 4.6.4: so is a third void lookup."
+    zone = zone_from_text("""
+$ORIGIN example.org.
+inc     TXT "v=spf1 include:no.example.org ip4:192.0.2.1 -all"
+deep    TXT "v=spf1 include:inc.example.org -all"
+later   TXT "v=spf1 ip4:192.0.2.1 include:no.example.org ~all"
+behind  TXT "v=spf1 -all include:no.example.org"
+void    TXT "v=spf1 a:n1.example.org a:n2.example.org a:n3.example.org ip4:192.0.2.1 -all"
+two     TXT "v=spf1 a:n1.example.org a:n2.example.org ip4:192.0.2.1 -all"
+six     TXT "v=spf1 a:v4.example.org a:v4.example.org a:v4.example.org -all"
+v4      A   192.0.2.80
+loop    TXT "v=spf1 include:ring.example.org -all"
+ring    TXT "v=spf1 include:loop.example.org -all"
+eleven  TXT ( "v=spf1 a:v4.example.org a:v4.example.org a:v4.example.org a:v4.example.org a:v4.example.org a:v4.example.org "
+              "a:v4.example.org a:v4.example.org a:v4.example.org a:v4.example.org a:v4.example.org -all" )
+plus    TXT "v=spf1 +all"
+all     TXT "v=spf1 include:plus.example.org -all"
+ask     TXT "v=spf1 ?include:plus.example.org include:no.example.org -all"
+fixed   TXT "v=spf1 exists:v4.example.org include:no.example.org -all"
+""")
+    expected = {"inc": "permerror", "deep": "permerror", "later": "permerror", "behind": "-all", "void": "permerror",
+                "two": "-all", "six": "-all", "loop": "permerror", "eleven": "permerror", "all": "+all", "ask": "?all",
+                "fixed": "+all"}  # fmt: skip
+    rows = run_audit([f"{name}.example.org" for name in expected], resolver=zone)
+    assert {row.domain.removesuffix(".example.org"): row.policy for row in rows} == expected
+
+
+def test_a_zone_with_names_that_are_no_domains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "z").write_text(
+        'www IN A 192.0.2.2\nlocalhost. A 127.0.0.1\nmail MX 10 www\na@b.example.org. TXT "v=spf1 -all"\n'
+        'example.org. TXT "v=spf1 -all"\n'
+    )
+    status, out, err = run(capsys, str(tmp_path / "z"), "--offline", "--json")
+    rows = {row["given"]: row for row in map(json.loads, out.splitlines())}
+    assert status == 0 and err == "" and rows["example.org"]["policy"] == "-all"
+    severities = {name: [each["severity"] for each in rows[name]["findings"]] for name in rows}
+    assert severities == {
+        "www": ["info"], "localhost": ["info"], "mail": ["error"], "a\\@b.example.org": ["error"], "example.org": []
+    }  # fmt: skip
+    assert {row["policy"] for name, row in rows.items() if name != "example.org"} == {"no name"}
+    assert "$ORIGIN" in rows["www"]["findings"][0]["advice"]
+
+
 def test_a_row_says_what_lint_says() -> None:
     zone = zone_from_text(FILE)
     for row in zone_audit(zone_names(zone), zone):
