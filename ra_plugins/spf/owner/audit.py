@@ -114,11 +114,17 @@ _ALL: dict[str, AuditPolicy] = {
     "pass": "+all",
 }
 
+# %% ../../../nbs/spf/owner/10_audit.ipynb #e86c109b
+def _asked_terms(record: SurveyedRecord) -> Iterator[SurveyedTerm]:
+    "The terms that have their turn."
+    return (term for term in record.terms if term.reached and term.mechanism != "exp")
+
 
 class _Others:
-    "What becomes of those whom no term names."
+    "What becomes of the clients of one version whom no term names."
 
-    def __init__(self) -> None:
+    def __init__(self, version: int):
+        self.version = version
         self.known: dict[int, AuditPolicy] = {}
 
     def policy(self, record: SurveyedRecord) -> AuditPolicy:
@@ -144,47 +150,44 @@ class _Others:
             return self.policy(term.inner) if term.inner else "unknown"
         if term.inner and self.policy(term.inner) == "permerror":
             return "permerror"
-        inner = term.inner
-        every = (
-            lets_all(inner, version) if inner else covers_all(term, version)
-            for version in (4, 6)
-        )
-        return _ALL[term.result] if all(every) else None
+        inner, version = term.inner, self.version
+        every = lets_all(inner, version) if inner else covers_all(term, version)
+        return _ALL[term.result] if every else None
 
-    def is_over(self, worst: WorstCase) -> bool:
-        "Do they go over a limit?"
-        if worst.total <= worst.limit:
-            return False  # nobody does
-        return self._spent(worst, worst.survey.root, {}) > worst.limit
-
-    def _spent(
-        self, worst: WorstCase, record: SurveyedRecord, known: dict[int, float]
-    ) -> float:
-        "What they spend in a record."
-        if id(record) not in known:
-            known[id(record)], spent = inf, 0.0
-            for term in _asked_terms(record):
-                spent += worst.weigh(term, worst.version)
-                spent += self._spent(worst, term.inner, known) if term.inner else 0
-                if self.by(term):
-                    break
-            known[id(record)] = spent
-        return known[id(record)]
+# %% ../../../nbs/spf/owner/10_audit.ipynb #efb223f5
+def _is_over(others: _Others, worst: WorstCase) -> bool:
+    "Do they go over a limit?"
+    if worst.total <= worst.limit:
+        return False  # nobody does
+    return _spent(others, worst, worst.survey.root, {}) > worst.limit
 
 
-def _asked_terms(record: SurveyedRecord) -> Iterator[SurveyedTerm]:
-    "The terms that have their turn."
-    return (term for term in record.terms if term.reached and term.mechanism != "exp")
+def _spent(
+    others: _Others, worst: WorstCase, record: SurveyedRecord, known: dict[int, float]
+) -> float:
+    "What they spend in a record, of what is weighed."
+    if id(record) not in known:
+        known[id(record)], spent = inf, 0.0
+        for term in _asked_terms(record):
+            spent += worst.weigh(term, others.version)
+            spent += _spent(others, worst, term.inner, known) if term.inner else 0
+            if others.by(term):
+                break
+        known[id(record)] = spent
+    return known[id(record)]
 
-
+# %% ../../../nbs/spf/owner/10_audit.ipynb #7c730add
 def audited_policy(found: Survey, cost: SurveyCost) -> AuditPolicy:
-    "What a record says about those whom it doesn't name."
+    """What a record says about those whom it doesn't name; the stricter, if that isn't
+    the same for IPv4 and IPv6."""
     if found.root.state == "no record":
         return "no record"
-    others = _Others()
-    said = others.policy(found.root)
-    over = others.is_over(cost.lookups) or all(map(others.is_over, cost.voids.values()))
-    return "permerror" if over else said
+    said: list[AuditPolicy] = []
+    for version, voids in cost.voids.items():
+        others = _Others(version)
+        over = _is_over(others, cost.lookups) or _is_over(others, voids)
+        said.append("permerror" if over else others.policy(found.root))
+    return min(said, key=AUDIT_POLICIES.index)
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #787920b3
 class AuditRow(NamedTuple):

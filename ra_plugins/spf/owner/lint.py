@@ -370,13 +370,12 @@ def is_like_record(text: str) -> bool:
     "Did somebody mean this for an SPF record?"
     return bool(re.match(_LIKE_RECORD, text[:40], re.IGNORECASE))
 
-
+# %% ../../../nbs/spf/owner/01_lint.ipynb #c59bd95f
 _HOST = re.compile(r"(?:[\w-]+\.)+[a-z][\w-]*\.?", re.IGNORECASE)
 
 
 def is_like_draft(text: str) -> bool:
-    """Did somebody mean this for an SPF record who could also name a domain, as
-    `spf1.example.org`?"""
+    "Did somebody mean this for an SPF record who could have named a domain, too?"
     return is_like_record(text) and not _HOST.fullmatch(text.strip())
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #70e8c4a7
