@@ -14,7 +14,6 @@ from ra_plugins.spf.limits import NAME_LIMIT, RFC7208, Limits
 from ra_plugins.spf.owner.cost import (
     SurveyCost,
     WorstCase,
-    covers_all,
     survey_cost,
 )
 from ra_plugins.spf.owner.lint import LintFinding, Severity, is_like_record
@@ -22,6 +21,7 @@ from ra_plugins.spf.owner.lint_domain import (
     LintReport,
     lets_all,
     lint_survey,
+    matches_everybody,
     no_name,
 )
 from ra_plugins.spf.owner.survey import (
@@ -151,7 +151,7 @@ class _Others:
         if term.inner and self.policy(term.inner) == "permerror":
             return "permerror"
         inner, version = term.inner, self.version
-        every = lets_all(inner, version) if inner else covers_all(term, version)
+        every = lets_all(inner, version) if inner else matches_everybody(term, version)
         return _ALL[term.result] if every else None
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #efb223f5

@@ -54,9 +54,9 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['REASONS', 'TOO_MUCH', 'ELSEWHERE', 'LINT_STATUSES', 'LintReport', 'place_of', 'lint_leads', 'lint_loops',
-           'passing_blocks', 'lets_all', 'lint_passing', 'lint_hosts', 'lint_cost', 'lint_unasked', 'records_elsewhere',
-           'lint_absence', 'lint_unused', 'is_below', 'lint_texts', 'lint_survey', 'no_name', 'lint_questions',
-           'run_lint', 'lint_options', 'zone_domains', 'lint_command', 'main']
+           'passing_blocks', 'matches_everybody', 'lets_all', 'lint_passing', 'lint_hosts', 'lint_cost', 'lint_unasked',
+           'records_elsewhere', 'lint_absence', 'lint_unused', 'is_below', 'lint_texts', 'lint_survey', 'no_name',
+           'lint_questions', 'run_lint', 'lint_options', 'zone_domains', 'lint_command', 'main']
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #beef22b8
 class LintReport:
@@ -157,10 +157,19 @@ def passing_blocks(
         return found
     seen.add(id(record))
     for term in record.terms:
+        if term.block and term.block.version != version:
+            continue
         found += _term_passing(term, version, seen)
-        if term.reached and covers_all(term, version):
+        if term.reached and matches_everybody(term, version):
             break  # nobody gets further
     return found
+
+
+def matches_everybody(term: SurveyedTerm, version: int) -> bool:
+    "As `covers_all`, and soon done with a network, as most terms are."
+    if block := term.block:
+        return block.version == version and not block.prefix
+    return covers_all(term, version)
 
 
 def _term_passing(
@@ -170,6 +179,8 @@ def _term_passing(
     leads = term.mechanism == "redirect"
     if not term.reached or not (leads or term.result == "pass"):
         return []
+    if term.block:
+        return [term.block] if term.block.version == version else []
     if term.inner:
         return passing_blocks(term.inner, version, seen)
     if covers_all(term, version):
