@@ -14,19 +14,22 @@ from typing import Any
 
 import pytest
 from dns_server import DnsServer
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from spf_strategies import EXAMPLES
+from spf_strategies import DOMAINS, EXAMPLES, Invented
 
 from ra_plugins.ask.dns import Zone
+from ra_plugins.ask.question import drive
 from ra_plugins.ask.resolver import Resolver
 from ra_plugins.ask.zonefile import zone_from_text
 from ra_plugins.cli.command import main
+from ra_plugins.spf.evaluation import check_identity
 from ra_plugins.spf.owner import audit_command
 from ra_plugins.spf.owner.audit import (
     AuditName,
     AuditRow,
     audit_over_dns,
+    audited_policy,
     in_order,
     listed_names,
     run_audit,
@@ -34,7 +37,10 @@ from ra_plugins.spf.owner.audit import (
     zone_names,
 )
 from ra_plugins.spf.owner.audit_page import AuditTally, audit_page
+from ra_plugins.spf.owner.cost import survey_cost
 from ra_plugins.spf.owner.lint_domain import run_lint
+from ra_plugins.spf.owner.survey import run_survey
+from ra_plugins.spf.query import Query
 
 PROVIDER = ("_spf.example.net", "TXT"), ["v=spf1 ip4:198.51.100.0/24 ~all"]
 
@@ -133,6 +139,67 @@ def test_policies() -> None:
                 "exp": "no all", "behind": "-all", "two": "permerror", "none": "no record"}  # fmt: skip
     rows = run_audit([f"{name}.example" for name in expected], resolver=zone)
     assert {row.domain.removesuffix(".example"): row.policy for row in rows} == expected
+
+
+def test_policies_of_those_who_never_get_to_the_end() -> None:
+    "RFC 7208, section 5.2: an include without a record is a permerror; section 4.6.4: so is a third void lookup."
+    zone = zone_from_text("""
+$ORIGIN example.org.
+inc     TXT "v=spf1 include:no.example.org ip4:192.0.2.1 -all"
+deep    TXT "v=spf1 include:inc.example.org -all"
+later   TXT "v=spf1 ip4:192.0.2.1 include:no.example.org ~all"
+behind  TXT "v=spf1 -all include:no.example.org"
+void    TXT "v=spf1 a:n1.example.org a:n2.example.org a:n3.example.org ip4:192.0.2.1 -all"
+two     TXT "v=spf1 a:n1.example.org a:n2.example.org ip4:192.0.2.1 -all"
+six     TXT "v=spf1 a:v4.example.org a:v4.example.org a:v4.example.org -all"
+v4      A   192.0.2.80
+loop    TXT "v=spf1 include:ring.example.org -all"
+ring    TXT "v=spf1 include:loop.example.org -all"
+eleven  TXT ( "v=spf1 a:v4.example.org a:v4.example.org a:v4.example.org a:v4.example.org a:v4.example.org a:v4.example.org "
+              "a:v4.example.org a:v4.example.org a:v4.example.org a:v4.example.org a:v4.example.org -all" )
+plus    TXT "v=spf1 +all"
+all     TXT "v=spf1 include:plus.example.org -all"
+ask     TXT "v=spf1 ?include:plus.example.org include:no.example.org -all"
+fixed   TXT "v=spf1 exists:v4.example.org include:no.example.org -all"
+""")
+    expected = {"inc": "permerror", "deep": "permerror", "later": "permerror", "behind": "-all", "void": "permerror",
+                "two": "-all", "six": "-all", "loop": "permerror", "eleven": "permerror", "all": "+all", "ask": "?all",
+                "fixed": "+all"}  # fmt: skip
+    rows = run_audit([f"{name}.example.org" for name in expected], resolver=zone)
+    assert {row.domain.removesuffix(".example.org"): row.policy for row in rows} == expected
+
+
+STRANGERS = "203.0.113.250", "2001:db8:ffff::250"  # whom no invented record names
+POLICIES = {"fail": {"-all"}, "softfail": {"~all"}, "neutral": {"?all", "no all"}, "pass": {"+all"},
+            "permerror": {"permerror"}, "none": {"no record"}}  # fmt: skip
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(data=st.data(), domain=st.sampled_from(DOMAINS))
+def test_a_policy_is_what_strangers_get(data: st.DataObject, domain: str) -> None:
+    zone = Invented(data.draw)
+    found = run_survey(domain, resolver=zone)
+    cost = survey_cost(found)
+    assume(not cost.open and not cost.unknown and not found.partial)
+    results = {drive(check_identity(Query(ip, f"ana@{domain}")), zone).result for ip in STRANGERS}
+    assume(len(results) == 1)
+    assert audited_policy(found, cost) in POLICIES[results.pop()]
+
+
+def test_a_zone_with_names_that_are_no_domains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "z").write_text(
+        'www IN A 192.0.2.2\nlocalhost. A 127.0.0.1\nmail MX 10 www\na@b.example.org. TXT "v=spf1 -all"\n'
+        'example.org. TXT "v=spf1 -all"\n'
+    )
+    status, out, err = run(capsys, str(tmp_path / "z"), "--offline", "--json")
+    rows = {row["given"]: row for row in map(json.loads, out.splitlines())}
+    assert status == 0 and err == "" and rows["example.org"]["policy"] == "-all"
+    severities = {name: [each["severity"] for each in rows[name]["findings"]] for name in rows}
+    assert severities == {
+        "www": ["info"], "localhost": ["info"], "mail": ["error"], "a\\@b.example.org": ["error"], "example.org": []
+    }  # fmt: skip
+    assert {row["policy"] for name, row in rows.items() if name != "example.org"} == {"no name"}
+    assert "$ORIGIN" in rows["www"]["findings"][0]["advice"]
 
 
 def test_a_row_says_what_lint_says() -> None:

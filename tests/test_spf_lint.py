@@ -73,6 +73,10 @@ CASES = [  # the record, the code that is expected, what is marked, and words of
     ),
     ("v=spf1 ip4:192.168.1.0/24 -all", "private-network", "ip4:192.168.1.0/24", ""),
     ("v=spf1 ip6:fd00::/8 -all", "private-network", "ip6:fd00::/8", ""),
+    ("v=spf1 ip4:224.0.0.1 -all", "private-network", "ip4:224.0.0.1", ""),
+    ("v=spf1 ip6:ff02::1 -all", "private-network", "ip6:ff02::1", ""),
+    ("v=spf1 ip6:::ffff:192.0.2.1 -all", "mapped-address", "ip6:::ffff:192.0.2.1", "write ip4:192.0.2.1"),
+    ("v=spf1 -ip6:::ffff:c000:200/120 -all", "mapped-address", "-ip6:::ffff:c000:200/120", "write -ip4:192.0.2.0/24"),
     ("v=spf1 ip4:192.0.2.8-192.0.2.15 -all", "network", "ip4:192.0.2.8-192.0.2.15", "perhaps ip4:192.0.2.8/29"),
     ("v=spf1 ip4:192.0.2.8-9 -all", "network", "ip4:192.0.2.8-9", "perhaps ip4:192.0.2.8/31"),
     ("v=spf1 -ip4:192.0.2.* -all", "network", "-ip4:192.0.2.*", "perhaps -ip4:192.0.2.0/24"),
@@ -153,6 +157,19 @@ def test_a_finding_names_the_place_and_what_would_do(record: str, code: str, par
 )
 def test_there_is_nothing_to_say_about_a_good_record(record: str) -> None:
     assert codes(record) == []
+
+
+def test_all_of_ipv4_is_one_mistake_and_not_two() -> None:
+    assert codes("v=spf1 ip4:192.0.2.1/0 -all") == ["pass-all"]
+
+
+@pytest.mark.parametrize(
+    ("record", "begins"),
+    [("v=spf1", "  v=spf1 -all says"), ("v=spf1 ?all", "  End with"), ("v=spf1 ip4:a.example.org -all", "  Write a:")],
+)
+def test_advice_begins_as_a_sentence_unless_it_begins_with_a_term(record: str, begins: str) -> None:
+    (finding,) = lint(record)
+    assert list(finding_lines(finding))[-1].startswith(begins)
 
 
 # Records that users of other projects have met, or that those name for what they find: where from, the record, our code.
@@ -299,6 +316,70 @@ def test_the_same_record_twice_is_two() -> None:
     assert finding.code == "several-records" and "the same one twice" in finding.what
 
 
+WIDE = zone_from_text("""
+$ORIGIN example.org.
+inc      TXT "v=spf1 include:plus.example.net -all"
+far      TXT "v=spf1 -ip4:192.0.2.1 include:inc.example.org -all"
+red      TXT "v=spf1 redirect=plus.example.net"
+fixed    TXT "v=spf1 exists:w.example.org -all"
+w        A   192.0.2.80
+halves   TXT "v=spf1 include:halves.example.net -all"
+both     TXT "v=spf1 ip4:0.0.0.0/1 include:half.example.net -all"
+seen     TXT "v=spf1 include:plus.example.net +all"
+neutral  TXT "v=spf1 ?include:plus.example.net -all"
+behind   TXT "v=spf1 -exists:w.example.org include:plus.example.net -all"
+round    TXT "v=spf1 include:round.example.org -all"
+
+$ORIGIN example.net.
+plus     TXT "v=spf1 +all"
+halves   TXT "v=spf1 ip4:0.0.0.0/1 ip4:128.0.0.0/1 -all"
+half     TXT "v=spf1 ip4:128.0.0.0/1 -all"
+""")
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("inc", "include:plus.example.net lets everybody pass"),
+        ("far", "include:inc.example.org lets everybody pass"),
+        ("red", "redirect=plus.example.net lets everybody pass"),
+        ("fixed", "exists:w.example.org lets everybody pass"),
+        ("halves", "include:halves.example.net lets all of IPv4 pass"),
+        ("both", "with all that it leads to, it lets all of IPv4 pass"),
+        ("seen", "+all lets everybody pass"),
+        ("neutral", None),
+        ("behind", None),
+        ("round", None),
+    ],
+)
+def test_who_lets_everybody_pass_by_what_it_leads_to(name: str, what: str | None) -> None:
+    found = run_lint(f"{name}.example.org", resolver=WIDE).findings
+    told = [(finding.what, finding.severity) for finding in found if finding.code == "pass-all"]
+    assert told == ([(what, "error")] if what else [])
+
+
+def test_a_published_record_is_split_already() -> None:
+    text = "v=spf1 " + "".join(f"ip4:198.51.{n}.0/24 " for n in range(14)) + "-all"  # 269 bytes
+    zone = Zone({
+        ("example.org", "TXT"): [text],
+        ("b.org", "TXT"): ["v=spf1 include:_s.b.org -all"], ("_s.b.org", "TXT"): [text],
+    })  # fmt: skip
+    assert run_lint("example.org", resolver=zone).findings == []
+    assert "long" not in [finding.code for finding in run_lint("b.org", resolver=zone).findings]
+    assert [finding.code for finding in run_lint(text, "c.org", resolver=zone).findings] == ["long"]
+
+
+def test_what_a_wildcard_answers_nobody_has_put_there() -> None:
+    zone = zone_from_text("""
+$ORIGIN example.org.
+*.wild      TXT "v=spf1 -all"
+_spf.wild   TXT "v=spf1 ip4:192.0.2.1 -all"
+""")
+    assert run_lint("x.wild.example.org", resolver=zone).findings == []
+    (finding,) = (each for each in run_lint("wild.example.org", resolver=zone).findings if each.code == "wrong-name")
+    assert "_spf.wild.example.org" in finding.what
+
+
 # The command
 
 
@@ -392,3 +473,53 @@ def test_the_others_arent_asked_about_before_all_are_domains(
 def test_a_record_without_quotes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["v=spf1", "mx", "-all"]) == 3
     assert "a record stands in quotes" in capsys.readouterr().err
+
+
+def out(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = main([*arguments])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+@pytest.mark.parametrize("name", ["_spf1.example.org", "spf1.example.org", "SPF2.example.org", "_spf10.example.org."])
+def test_a_name_that_begins_as_a_record_might_is_a_name(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "z").write_text(f'{name.removesuffix(".")}. TXT "v=spf1 ptr -all"\n')
+    for arguments in [name], []:
+        status, told, _ = out(capsys, *arguments, "--zone", str(tmp_path / "z"))
+        assert status == 0 and "ptr is slow" in told and "isn't an SPF record" not in told
+
+
+def test_names_of_a_zone_are_never_taken_for_something_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "z").write_text(
+        'v=spf1.example.org. TXT "v=spf1 -all"\n'
+        'a@b.example.org. TXT "v=spf1 -all"\nb.example.org. A 192.0.2.1\nmail MX 10 mx.example.org.\n'
+    )
+    status, told, _ = out(capsys, "--zone", str(tmp_path / "z"), "--json")
+    reports = [json.loads(line) for line in told.splitlines()]
+    codes = {report["domain"]: [finding["code"] for finding in report["findings"]] for report in reports}
+    assert status == 0
+    assert codes == {"v=spf1.example.org": [], "a\\@b.example.org": ["no-name"], "mail": ["no-name"]}
+
+
+def test_a_zone_with_nothing_to_look_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").write_text("www.example.org. A 192.0.2.1\n")
+    status, _, told = out(capsys, "--zone", str(tmp_path / "empty"))
+    assert status == 3 and "empty: there is no SPF record in this file" in told and "is needed" not in told
+
+
+def test_a_file_in_place_of_a_domain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ra_plugins.spf.owner import lint_domain
+
+    answered = Zone({("example.org", "TXT"): ["v=spf1 -all"]})
+    monkeypatch.setattr(lint_domain, "run_lint", lambda about, *_, **__: run_lint(about, resolver=answered))
+    monkeypatch.chdir(tmp_path)
+    for name in ("z.zone", "example.org"):
+        Path(name).write_text("")
+    assert "did you mean --zone z.zone?" in out(capsys, "z.zone")[2]
+    assert out(capsys, "example.org")[2] == ""  # the domain has a record: it was meant

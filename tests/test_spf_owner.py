@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -653,3 +654,9 @@ def test_what_isnt_installed_leaves_no_question_behind(
         explained_survey("example.org")
     gc.collect()
     assert [str(each.message) for each in recwarn if each.category is RuntimeWarning] == []
+
+
+@pytest.mark.parametrize("about", [".", "nobody@", "localhost"])
+def test_what_is_no_domain_is_named_as_it_was_typed(about: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"not {about!r}")):
+        run_survey(about, resolver=Zone({}))

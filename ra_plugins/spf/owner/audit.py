@@ -10,14 +10,26 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from math import inf
 from typing import Any, Literal, NamedTuple, get_args
 
-from ra_plugins.spf.limits import RFC7208, Limits
-from ra_plugins.spf.owner.cost import survey_cost
+from ra_plugins.spf.limits import NAME_LIMIT, RFC7208, Limits
+from ra_plugins.spf.owner.cost import (
+    SurveyCost,
+    WorstCase,
+    survey_cost,
+)
 from ra_plugins.spf.owner.lint import LintFinding, Severity, is_like_record
-from ra_plugins.spf.owner.lint_domain import LintReport, lint_survey
+from ra_plugins.spf.owner.lint_domain import (
+    LintReport,
+    lets_all,
+    lint_survey,
+    matches_everybody,
+    no_name,
+)
 from ra_plugins.spf.owner.survey import (
     RecordState,
     Survey,
     SurveyedRecord,
+    SurveyedTerm,
+    is_mail_domain,
     survey,
 )
 from ra_plugins.spf.record import Term, ascii_domain, is_name
@@ -87,7 +99,8 @@ def zone_names(
             each for each in ("A", "AAAA", "MX", "TXT", "CNAME") if zone.at(name, each)
         ]
         if meant or (types and "_" not in name):
-            yield AuditName(name, name, not meant and "MX" not in types)
+            domain = name if is_mail_domain(name) else ""
+            yield AuditName(name or ".", domain, not meant and "MX" not in types)
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #3f0a72a2
 AuditPolicy = Literal["-all", "~all", "?all", "+all", "no all", "no record",
@@ -101,36 +114,80 @@ _ALL: dict[str, AuditPolicy] = {
     "pass": "+all",
 }
 
+# %% ../../../nbs/spf/owner/10_audit.ipynb #e86c109b
+def _asked_terms(record: SurveyedRecord) -> Iterator[SurveyedTerm]:
+    "The terms that have their turn."
+    return (term for term in record.terms if term.reached and term.mechanism != "exp")
 
-def audited_policy(record: SurveyedRecord) -> AuditPolicy:
-    "What a record says about those whom it doesn't name."
-    seen: list[SurveyedRecord] = []
-    while record not in seen:
-        seen.append(record)
-        said = _own_policy(record, len(seen) == 1)
-        if said:
-            return said
-        (lead,) = [term for term in record.terms if term.mechanism == "redirect"]
-        if not lead.inner:
+
+class _Others:
+    "What becomes of the clients of one version whom no term names."
+
+    def __init__(self, version: int):
+        self.version = version
+        self.known: dict[int, AuditPolicy] = {}
+
+    def policy(self, record: SurveyedRecord) -> AuditPolicy:
+        "What a record says about them."
+        if id(record) not in self.known:
+            self.known[id(record)] = "permerror"  # for whoever comes back to it
+            self.known[id(record)] = self._policy(record)
+        return self.known[id(record)]
+
+    def _policy(self, record: SurveyedRecord) -> AuditPolicy:
+        if record.state in ("lookup failed", "not read"):
             return "unknown"
-        record = lead.inner
-    return "permerror"
+        if record.state != "record":
+            return "permerror"
+        said = (self.by(term) for term in _asked_terms(record))
+        return next(filter(None, said), "no all")
+
+    def by(self, term: SurveyedTerm) -> AuditPolicy | None:
+        "What a term says about them; None if it lets them go on."
+        if len(term.hosts) > NAME_LIMIT:
+            return "permerror"
+        if term.mechanism == "redirect":
+            return self.policy(term.inner) if term.inner else "unknown"
+        if term.inner and self.policy(term.inner) == "permerror":
+            return "permerror"
+        inner, version = term.inner, self.version
+        every = lets_all(inner, version) if inner else matches_everybody(term, version)
+        return _ALL[term.result] if every else None
+
+# %% ../../../nbs/spf/owner/10_audit.ipynb #efb223f5
+def _is_over(others: _Others, worst: WorstCase) -> bool:
+    "Do they go over a limit?"
+    if worst.total <= worst.limit:
+        return False  # nobody does
+    return _spent(others, worst, worst.survey.root, {}) > worst.limit
 
 
-def _own_policy(
-    record: SurveyedRecord,
-    first: bool,  # is it the domain's own, or one that a redirect leads to?
-) -> AuditPolicy | None:
-    "What a record says itself; None if it says so by a redirect."
-    if record.state in ("lookup failed", "not read"):
-        return "unknown"
-    if record.state != "record":
-        return "no record" if first and record.state == "no record" else "permerror"
-    for term in record.terms:
-        if term.reached and term.mechanism == "all":
-            return _ALL[term.result]
-    leads = any(term.mechanism == "redirect" for term in record.terms)
-    return None if leads else "no all"
+def _spent(
+    others: _Others, worst: WorstCase, record: SurveyedRecord, known: dict[int, float]
+) -> float:
+    "What they spend in a record, of what is weighed."
+    if id(record) not in known:
+        known[id(record)], spent = inf, 0.0
+        for term in _asked_terms(record):
+            spent += worst.weigh(term, others.version)
+            spent += _spent(others, worst, term.inner, known) if term.inner else 0
+            if others.by(term):
+                break
+        known[id(record)] = spent
+    return known[id(record)]
+
+# %% ../../../nbs/spf/owner/10_audit.ipynb #7c730add
+def audited_policy(found: Survey, cost: SurveyCost) -> AuditPolicy:
+    """What a record says about those whom it doesn't name; the stricter, if that isn't
+    the same for IPv4 and IPv6."""
+    if found.root.state == "no record":
+        return "no record"
+    said: list[AuditPolicy] = []
+    for version, voids in cost.voids.items():
+        others = _Others(version)
+        over = _is_over(others, cost.lookups) or _is_over(others, voids)
+        said.append("permerror" if over else others.policy(found.root))
+    return min(said, key=AUDIT_POLICIES.index)
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #787920b3
 class AuditRow(NamedTuple):
@@ -175,9 +232,6 @@ class AuditRow(NamedTuple):
         return f"{who}: {self.policy}, {lookups} lookups, {self.voids} voids: {said}"
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #7ac5b86f
-_NO_NAME = ("write one domain on each line, as in example.org", "4.3")
-
-
 _HOST = "v=spf1 -all says that nobody sends mail in this name"
 
 
@@ -193,14 +247,14 @@ def _row(name: AuditName, found: Survey, limits: Limits) -> AuditRow:
     ]
     voids = max(worst.total for worst in cost.voids.values())
     root, lookups = found.root, cost.lookups.total
-    said = root.state, root.text, audited_policy(root), lookups, int(voids)
+    said = root.state, root.text, audited_policy(found, cost), lookups, int(voids)
     return AuditRow(name.given, name.domain, *said, findings, found.partial)
 
 
 def _nameless(name: AuditName) -> AuditRow:
     "The row of a line that is no name."
-    told = "this is no domain name"
-    finding = LintFinding("no-name", "error", "", "", 0, 0, told, *_NO_NAME)
+    finding = no_name(name.given)
+    finding = finding._replace(severity="info") if name.host else finding
     return AuditRow(name.given, "", "no domain", "", "no name", 0, 0, [finding], False)
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #b0171c60

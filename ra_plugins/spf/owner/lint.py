@@ -39,11 +39,11 @@ from ra_plugins.support.log import printable
 # %% auto #0
 __all__ = ['Severity', 'LINT_RULES', 'FINDINGS', 'VERSION', 'LOOKALIKES', 'MECHANISMS', 'MODIFIERS', 'IP_NAMES', 'GLUED_NETWORK',
            'GLUED', 'MEANT', 'PRIVATE', 'WIDE_PREFIX', 'STRING', 'ANSWER', 'NEAR_LOOKUPS', 'LINTED', 'LintFinding',
-           'LintRule', 'LintFindings', 'is_like_record', 'lint_version', 'ascii_advice', 'lint_characters', 'LintTerm',
-           'lint_terms', 'version_of', 'near_word', 'is_fine', 'lint_slip', 'meant_networks', 'lint_network_error',
-           'lint_name', 'lint_error', 'lint_modifier', 'is_same', 'is_inside', 'lint_directive', 'covers', 'completing',
-           'lint_width', 'holder', 'lint_repeats', 'lint_end', 'reached', 'lint_amounts', 'lint', 'finding_lines',
-           'lint_text']
+           'LintRule', 'LintFindings', 'is_like_record', 'is_like_draft', 'lint_version', 'ascii_advice',
+           'lint_characters', 'LintTerm', 'lint_terms', 'version_of', 'near_word', 'is_fine', 'lint_slip',
+           'meant_networks', 'lint_network_error', 'lint_name', 'lint_error', 'lint_modifier', 'is_same', 'is_inside',
+           'lint_directive', 'covers', 'completing', 'lint_width', 'holder', 'lint_repeats', 'lint_end', 'reached',
+           'lint_amounts', 'lint', 'finding_lines', 'lint_text']
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #499e3580
 Severity = Literal["error", "warning", "info"]
@@ -165,6 +165,9 @@ _TERM_RULES = {
     ),
     "wildcard": LintRule(
         "warning", "7.1", "name each host: a star in a record stands for itself"
+    ),
+    "mapped-address": LintRule(
+        "error", "5", "write ip4: and the address of IPv4: ::ffff: is none of its own"
     ),
     "private-network": LintRule(
         "warning", "5.6", "take it away: nobody on the Internet is called from there"
@@ -308,6 +311,12 @@ _DNS_RULES = {
     "no-domain": LintRule(
         "info", "4.3", "name the domain of this record, as --domain NAME does"
     ),
+    "no-name": LintRule(
+        "error",
+        "4.3",
+        "write it as in example.org, one on each line of a list;"
+        " in a zone file $ORIGIN completes a name",
+    ),
 }
 
 LINT_RULES = {**_TEXT_RULES, **_TERM_RULES, **_MEANING_RULES, **_DNS_RULES}
@@ -360,6 +369,14 @@ _LIKE_RECORD = r"[^a-z0-9]*(?:v?\s*=?\s*spf\s*[0-9]|spf2\.0)"
 def is_like_record(text: str) -> bool:
     "Did somebody mean this for an SPF record?"
     return bool(re.match(_LIKE_RECORD, text[:40], re.IGNORECASE))
+
+# %% ../../../nbs/spf/owner/01_lint.ipynb #c59bd95f
+_HOST = re.compile(r"(?:[\w-]+\.)+[a-z][\w-]*\.?", re.IGNORECASE)
+
+
+def is_like_draft(text: str) -> bool:
+    "Did somebody mean this for an SPF record who could have named a domain, too?"
+    return is_like_record(text) and not _HOST.fullmatch(text.strip())
 
 # %% ../../../nbs/spf/owner/01_lint.ipynb #70e8c4a7
 VERSION = re.compile(
@@ -744,15 +761,21 @@ PRIVATE = [
     address_block(address, prefix)
     for address, prefix in (
         ("10.0.0.0", 8),
+        ("100.64.0.0", 10),
         ("172.16.0.0", 12),
         ("192.168.0.0", 16),
         ("127.0.0.0", 8),
         ("169.254.0.0", 16),
+        ("224.0.0.0", 4),  # multicast: RFC 5771
+        ("240.0.0.0", 4),
+        ("::", 128),
         ("::1", 128),
         ("fc00::", 7),
         ("fe80::", 10),
+        ("ff00::", 8),  # multicast: RFC 4291, section 2.7
     )
-]  # RFC 6890, section 2.2.2 and 2.2.3
+]  # RFC 6890, section 2.2.2 and 2.2.3, where there is no other
+_MAPPED = address_block("::ffff:0:0", 96)  # RFC 4291, section 2.5.5.2
 
 
 def is_inside(block: AddressBlock, other: AddressBlock) -> bool:
@@ -766,10 +789,17 @@ def is_inside(block: AddressBlock, other: AddressBlock) -> bool:
 
 def _lint_block(findings: LintFindings, term: LintTerm, block: AddressBlock) -> None:
     "Look at a network."
+    if is_inside(block, _MAPPED):
+        lower, length = block.first & 0xFFFFFFFF, block.prefix - 96
+        what = f"{term.text} matches nobody: such a client is one of IPv4"
+        told = f"write {term.qualifier}ip4:{AddressBlock(4, lower, length)}"
+        findings.about("mapped-address", term, what, told)
+        return
     if any(is_inside(block, private) for private in PRIVATE):
-        what = f"{term.text} is a network of addresses that nobody sees from outside"
+        what = f"{term.text} is a network that nobody on the Internet sends from"
         findings.about("private-network", term, what)
-    if int(ip_address(term.value.partition("/")[0])) != block.first:
+    number = int(ip_address(term.value.partition("/")[0]))
+    if block.prefix and number != block.first:  # all of them is an error by itself
         told = f"only the bits under the mask count: write ip{block.version}:{block}"
         findings.about("host-bits", term, f"{term.text} means {block}", told)
 
@@ -1016,7 +1046,10 @@ def finding_lines(finding: LintFinding) -> Iterator[str]:
         before, part, after = excerpt(finding.text, finding.place, finding.length)
         yield f"    {before}{part}{after}"
         yield f"    {' ' * len(before)}{'^' * len(part)}"
-    yield f"  {finding.advice[:1].upper()}{finding.advice[1:]}."
+    first = finding.advice.partition(" ")[0].rstrip(",:")
+    # v=spf1 has no capital
+    begin = f"{first[:1].upper()}{first[1:]}" if first.isalpha() else first
+    yield f"  {begin}{finding.advice[len(first) :]}."
 
 
 def lint_text(findings: Iterable[LintFinding]) -> str:

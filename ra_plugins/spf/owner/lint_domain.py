@@ -5,28 +5,35 @@
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #f4bc09ee
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from ra_plugins.spf.limits import NAME_LIMIT, RFC7208, Limits
-from ra_plugins.spf.owner.cost import SurveyCost, survey_cost
+from ra_plugins.spf.owner.cost import SurveyCost, covers_all, survey_cost
 from ra_plugins.spf.owner.explain import add_owner_options, zone_option
 from ra_plugins.spf.owner.lint import (
     NEAR_LOOKUPS,
     LintFinding,
     LintFindings,
     Severity,
+    covers,
+    is_like_draft,
     is_like_record,
     lint,
     lint_text,
 )
 from ra_plugins.spf.owner.survey import (
     SURVEY_TIMEOUT,
+    AddressBlock,
     Survey,
     SurveyedRecord,
     SurveyedTerm,
     asked_over_dns,
+    bits_of,
+    is_mail_domain,
     survey,
     survey_name,
 )
@@ -47,9 +54,9 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['REASONS', 'TOO_MUCH', 'ELSEWHERE', 'LINT_STATUSES', 'LintReport', 'place_of', 'lint_leads', 'lint_loops',
-           'lint_hosts', 'lint_cost', 'lint_unasked', 'records_elsewhere', 'lint_absence', 'lint_unused', 'is_below',
-           'lint_texts', 'lint_survey', 'lint_questions', 'run_lint', 'lint_options', 'zone_domains', 'lint_command',
-           'main']
+           'passing_blocks', 'matches_everybody', 'lets_all', 'lint_passing', 'lint_hosts', 'lint_cost', 'lint_unasked',
+           'records_elsewhere', 'lint_absence', 'lint_unused', 'is_below', 'lint_texts', 'lint_survey', 'no_name',
+           'lint_questions', 'run_lint', 'lint_options', 'zone_domains', 'lint_command', 'main']
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #beef22b8
 class LintReport:
@@ -137,6 +144,86 @@ def lint_loops(findings: LintFindings, survey: Survey) -> None:
         if not itself:  # that is seen in the text
             findings.add("loop", f"a loop: {' -> '.join(loop)}")
 
+# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #1a9c3bb3
+def passing_blocks(
+    record: SurveyedRecord,
+    version: int,  # of clients
+    seen: set[int] | None = None,  # records that have been counted: each is once
+) -> list[AddressBlock]:
+    """The networks that a record lets pass, and the records that it leads to, whatever
+    they say about a part of them."""
+    seen, found = set() if seen is None else seen, list[AddressBlock]()
+    if id(record) in seen:
+        return found
+    seen.add(id(record))
+    for term in record.terms:
+        if term.block and term.block.version != version:
+            continue
+        found += _term_passing(term, version, seen)
+        if term.reached and matches_everybody(term, version):
+            break  # nobody gets further
+    return found
+
+
+def matches_everybody(term: SurveyedTerm, version: int) -> bool:
+    "As `covers_all`, and soon done with a network, as most terms are."
+    if block := term.block:
+        return block.version == version and not block.prefix
+    return covers_all(term, version)
+
+
+def _term_passing(
+    term: SurveyedTerm, version: int, seen: set[int]
+) -> list[AddressBlock]:
+    "The networks that a term lets pass."
+    leads = term.mechanism == "redirect"
+    if not term.reached or not (leads or term.result == "pass"):
+        return []
+    if term.block:
+        return [term.block] if term.block.version == version else []
+    if term.inner:
+        return passing_blocks(term.inner, version, seen)
+    if covers_all(term, version):
+        return [AddressBlock(version, 0, 0)]
+    return [block for block in term.blocks if block.version == version]
+
+
+def lets_all(record: SurveyedRecord, version: int) -> bool:
+    "Does a record let all clients of a version pass, with what it leads to?"
+    return covers(passing_blocks(record, version), bits_of(version))
+
+# %% ../../../nbs/spf/owner/06_lint_domain.ipynb #d43b8c6f
+_OWNERS = "take it away, or ask its owner whether everybody should pass there"
+_PASS_ALL = {
+    "include": _OWNERS,
+    "redirect": _OWNERS,
+    "exists": "put %{i} into its name: as it is, it asks the same for everybody",
+}
+
+
+def lint_passing(findings: LintFindings, record: SurveyedRecord) -> None:
+    "Say if a record lets everybody pass by what it leads to."
+    versions = [version for version in (4, 6) if lets_all(record, version)]
+    for term in record.terms if versions else ():
+        some = [each for each in versions if _lets_all(term, record, each)]
+        if some:
+            what, told = f"{term.text} {_lets(some)}", _PASS_ALL.get(term.mechanism, "")
+            findings.add("pass-all", what, *place_of(term, record), advice=told)
+            return
+    if versions:
+        findings.add("pass-all", f"with all that it leads to, it {_lets(versions)}")
+
+
+def _lets_all(term: SurveyedTerm, record: SurveyedRecord, version: int) -> bool:
+    "Does a term alone let all clients of a version pass?"
+    return covers(_term_passing(term, version, {id(record)}), bits_of(version))
+
+
+def _lets(versions: list[int]) -> str:
+    "Who may pass, in words."
+    who = "everybody" if len(versions) > 1 else f"all of IPv{versions[0]}"
+    return f"lets {who} pass"
+
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #6b9aec90
 def _missing(term: SurveyedTerm) -> tuple[str, str] | None:
     "What isn't there that a term asks for: the code of a finding, and in words."
@@ -197,18 +284,23 @@ def lint_unasked(findings: LintFindings, survey: Survey) -> None:
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #8cdc1ff1
 ELSEWHERE = ("www", "_spf", "spf", "_spf1", "_dmarc", "mail")
+_NOBODYS_LABEL = "_no-such-name"  # what stands there is a wildcard's
 
 
 async def records_elsewhere(domain: str) -> list[str]:
     """Names below a domain at which an SPF record stands, by questions of class
     `Lookup`."""
-    names = [f"{label}.{domain}" for label in ELSEWHERE]
+    names = [f"{label}.{domain}" for label in (*ELSEWHERE, _NOBODYS_LABEL)]
     names = [name for name in names if is_name(name)]
     answers = await gather(*(Lookup(name, "TXT") for name in names), within=6)
+    told = dict(zip(names, answers, strict=True))
+    wild = told.pop(f"{_NOBODYS_LABEL}.{domain}", None)
     return [
         name
-        for name, answer in zip(names, answers, strict=True)
-        if isinstance(answer, Records) and any(map(is_record, answer))
+        for name, answer in told.items()
+        if isinstance(answer, Records)
+        and any(map(is_record, answer))
+        and (not isinstance(wild, Records) or sorted(answer) != sorted(wild))
     ]
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #71ec8999
@@ -245,18 +337,19 @@ def is_below(name: str, domain: str) -> bool:
     return bool(domain) and name.lower().endswith(f".{domain.lower()}")
 
 
-def lint_texts(root: SurveyedRecord, domain: str) -> list[LintFinding]:
+def lint_texts(
+    root: SurveyedRecord,
+    domain: str,
+    draft: bool = False,  # isn't it published yet?
+) -> list[LintFinding]:
     """What there is to say about the texts of a domain alone, if they are or were meant
     for SPF records."""
     meant = [text for text in root.texts if is_like_record(text)]
     texts = dict.fromkeys([*([root.text] if root.text else []), *meant])
     found = [finding for text in texts for finding in lint(text, domain)]
-    summed = ("too-many-lookups", "near-lookup-limit")
-    return [
-        finding
-        for finding in found  # the sum over all records says those better
-        if not (root.text and finding.code in summed)
-    ]
+    summed = ("too-many-lookups", "near-lookup-limit") if root.text else ()
+    left_out = {*summed, *([] if draft else ["long"])}
+    return [finding for finding in found if finding.code not in left_out]
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #23df1a03
 def lint_survey(
@@ -279,7 +372,10 @@ def lint_survey(
     lint_unused(findings, found, list(elsewhere))
     if root.failure:
         findings.add("not-known", f"DNS hasn't told the record: {root.failure}")
-    told = [*lint_texts(root, domain), *findings.all()]
+    texts = lint_texts(root, domain, found.given)
+    if not any(each.code == "pass-all" for each in texts):  # seen there
+        lint_passing(findings, root)
+    told = [*texts, *findings.all()]
     told.sort(key=lambda finding: (finding.text != root.text, finding.place))
     told += _lint_below(found, cost, domain)
     return LintReport(domain, root.text, told, found.partial)
@@ -294,16 +390,30 @@ def _lint_below(found: Survey, cost: SurveyCost, domain: str) -> list[LintFindin
             own = LintFindings(record.text, record.domain)
             lint_leads(own, cost, record)
             lint_hosts(own, record)
-            told += [*lint(record.text, record.domain), *own.all()]
+            said = lint(record.text, record.domain)
+            told += [each for each in said if each.code != "long"] + own.all()
     return told
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #26f63c3b
+def no_name(name: str) -> LintFinding:
+    "What there is to say about a name that can be no mail domain."
+    findings = LintFindings()
+    whole = "whole " * ("." not in name)
+    findings.add("no-name", f"this is no {whole}domain name")
+    return findings.found[0]
+
+
 async def lint_questions(
-    about: str, domain: str = "", limits: Limits = RFC7208
+    about: str,
+    domain: str = "",
+    limits: Limits = RFC7208,
+    named: bool = False,  # is it certainly a domain, as one in a zone file is?
 ) -> LintReport:
     """What there is to say about a domain or a record, asking `Lookup`s; `ValueError`
     for what is neither."""
-    if is_like_record(about) and not is_record(about.strip()):
+    if named and not is_mail_domain(about):
+        return LintReport(about, "", [no_name(about)])
+    if not named and is_like_draft(about) and not is_record(about.strip()):
         return LintReport(domain, about, lint(about, domain))  # nobody would follow it
     found = await survey(about, domain)
     known = not found.given or bool(domain)
@@ -319,17 +429,15 @@ def run_lint(
     # seconds for the whole; what hasn't been answered by then isn't known
     timeout: float | None = SURVEY_TIMEOUT,
     limits: Limits = RFC7208,
+    named: bool = False,  # is it certainly a domain, as one in a zone file is?
 ) -> LintReport:
     """What the owner of a domain should know about its SPF. Waits for it; `ValueError`
     names an argument that is of no use."""
     until, who = deadline(timeout), check_resolver(resolver)
+    asking = partial(lint_questions, about, domain, limits, named)
     if isinstance(who, Zone):
-        return drive(lint_questions(about, domain, limits), who)
-    return waited(
-        asked_over_dns(
-            lambda tell: adrive(lint_questions(about, domain, limits), tell, until), who
-        )
-    )
+        return drive(asking(), who)
+    return waited(asked_over_dns(lambda tell: adrive(asking(), tell, until), who))
 
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #9bd5c941
 LINT_STATUSES = {
@@ -377,11 +485,23 @@ def _read_lint(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _meant_zone(path: str) -> str:
+    "What would do for one who has named a file in place of a domain."
+    return f"a file has this name; did you mean --zone {printable(path)}?"
+
+
+def _check_zone(names: list[str], path: str) -> None:
+    "`Fault` for a zone that has nothing to look at."
+    if not names:
+        told = "there is no SPF record in this file, and no name that takes mail"
+        raise Fault(f"{printable(path)}: {told}")
+
+
 def _check_abouts(abouts: list[str], domain: str) -> None:
     "`Fault` for what is no domain, before anybody is asked about the others."
     try:
         for about in abouts:
-            if is_record(about.strip()) or not is_like_record(about):
+            if is_record(about.strip()) or not is_like_draft(about):
                 survey_name(about, domain)
     except ValueError as error:
         raise Fault(printable(str(error))) from None
@@ -391,17 +511,23 @@ def lint_command(arguments: Sequence[str]) -> int:
     "The command itself; `Fault` if it can't be done."
     options = _read_lint(arguments)
     resolver = zone_option(options.zone or None)
-    abouts = options.about or (zone_domains(resolver) if resolver else [])
+    abouts, named = options.about, not options.about
+    if resolver and named:
+        abouts = zone_domains(resolver)
+        _check_zone(abouts, options.zone)
     if not abouts:
         needed = "a domain, a record in quotes or --zone FILE is needed"
         raise Fault(f"{needed}; --help tells more")
-    _check_abouts(abouts, options.domain)
+    if not named:
+        _check_abouts(abouts, options.domain)
     import json
 
     errors = partial_ = False
     for about in abouts:
-        report = run_lint(about, options.domain, resolver=resolver)
+        report = run_lint(about, options.domain, resolver=resolver, named=named)
         print(json.dumps(report.data()) if options.json else report, flush=True)
+        if not resolver and not report.text and os.path.isfile(about):
+            print(f"{printable(about)}: {_meant_zone(about)}", file=sys.stderr)
         errors |= report.count("error") > 0
         partial_ |= report.partial
     return (1 if errors else 2 if partial_ else 0) if options.strict else 0

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 __all__ = ['ASKING', 'RecordState', 'BOUNDS', 'GapKind', 'NOBODYS_DOMAIN', 'KNOWN_LETTERS', 'FIRST_ASKED', 'LOOPS_SHOWN',
            'SURVEY_TIMEOUT', 'bits_of', 'AddressBlock', 'address_block', 'term_block', 'SurveyedTerm', 'SurveyedRecord',
            'SurveyBounds', 'Gap', 'is_nobodys', 'Survey', 'known_name', 'name_term', 'surveyed_directive',
-           'surveyed_terms', 'find_loops', 'survey_name', 'survey', 'asked_over_dns', 'survey_over_dns', 'arun_survey',
-           'run_survey']
+           'surveyed_terms', 'find_loops', 'is_mail_domain', 'survey_name', 'survey', 'asked_over_dns',
+           'survey_over_dns', 'arun_survey', 'run_survey']
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #f302e348
 def bits_of(version: int) -> int:
@@ -621,6 +621,12 @@ def find_loops(root: SurveyedRecord) -> list[list[str]]:
     return found
 
 # %% ../../../nbs/spf/owner/00_survey.ipynb #a2d30b32
+def is_mail_domain(name: str) -> bool:
+    """Can this stand behind the @ of an address: a whole name, and nothing in it that a
+    zone file escapes?"""
+    return "." in name and is_name(name) and not {"@", "\\", " "} & {*name}
+
+
 def survey_name(
     about: str,  # a domain, an address in it, or a record
     domain: str = "",  # of the record; by default, `NOBODYS_DOMAIN`
@@ -631,9 +637,8 @@ def survey_name(
         (domain or NOBODYS_DOMAIN) if is_record(text) else text.rpartition("@")[2]
     )
     if not is_name(name) or "." not in name or " " in name:
-        raise ValueError(
-            f"should be a domain, or a record that begins with v=spf1, not {name!r:.80}"
-        )
+        told = "should be a domain, or a record that begins with v=spf1"
+        raise ValueError(f"{told}, not {domain if is_record(text) else text!r:.80}")
     return name
 
 
