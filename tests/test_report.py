@@ -414,6 +414,30 @@ def test_what_cant_be_unpacked_names_what_can(tmp_path: Path, start: bytes, way:
     assert (done.returncode, done.stdout) == (3, b"") and f"{way}ra-plugins report" in done.stderr.decode()
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_log_in_utf_16_is_no_empty_one(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "log").write_bytes(LOG.decode().encode(encoding))
+    done = run("log", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert "log: this isn't UTF-8, but UTF-16 as some editors save it; save it as UTF-8" in done.stderr.decode()
+
+
+def test_a_log_that_begins_in_zeros_after_a_crash_is_read(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(bytes(512) + b"\n" + LOG)
+    assert report("log", cwd=tmp_path)[1]["counted"] == 1
+
+
+def test_a_log_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(LOG)
+    (tmp_path / "link").symlink_to("log")
+    status, data, said = report("log", "log", "link", cwd=tmp_path)
+    assert (status, data["counted"]) == (0, 1)
+    assert said.splitlines() == [
+        "ra-plugins report: log is named again: read once",
+        "ra-plugins report: link is the same as log: read once",
+    ]
+
+
 def test_a_file_that_has_vanished_is_named_and_the_others_are_told(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(LOG)
     status, data, said = report("gone", "log", cwd=tmp_path)

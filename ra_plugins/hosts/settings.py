@@ -13,7 +13,7 @@ from ra_plugins.ask.answerer import load
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import Session
 from ra_plugins.support.command_line import Fault
-from ra_plugins.support.control import BOM, Control
+from ra_plugins.support.control import BOM, Control, utf_16_reason
 from ra_plugins.support.environment import Environment, Variable
 
 # %% auto #0
@@ -29,6 +29,8 @@ def settings_in(
         raw = Control(os.curdir).read(path)
     except OSError as error:
         raise Fault(f"can't read {path}: {error.strerror}") from None
+    if wrong := utf_16_reason(raw):
+        raise Fault(f"{path}: {wrong}")
     text = raw.removeprefix(BOM).decode("utf-8", "surrogateescape")
     for number, line in enumerate(text.split("\n"), 1):
         name, equals, value = line.strip().partition("=")
