@@ -376,6 +376,49 @@ def test_a_check_looks_at_what_stands_beside_the_file(folder: Path) -> None:
     assert done.stderr == "ra-plugins: policies.py: printed by mistake: hello\n"
 
 
+def test_a_check_notes_what_looks_like_a_slip(folder: Path) -> None:
+    "A name that is almost a setting's, a setting and a plugin that stand twice: the last line counts, the plugin runs twice."
+    (folder / "settings").write_text("BOUNCELEVELS=1\nDNSTIMEOUT=4\nHOMEPAGE=x\nDNSTIMEOUT=5\n")
+    chains = "SPFTIMEOUT=1\n[mail]\nspfchecks\n[rcpt]\nspfchecks\nSPFTIMEOUT=5\nplugins/spfchecks\nSPFTIMEOUT=6\n"
+    done = check_alone(folder, "--settings", "settings", chains=chains)
+    assert (done.returncode, done.stdout) == (0, "[mail] spfchecks\n[rcpt] spfchecks, spfchecks\n")
+    assert done.stderr.splitlines() == [
+        "ra-plugins: note: settings: no plugin has a setting BOUNCELEVELS; did you mean BOUNCELEVEL?",
+        "ra-plugins: note: settings, line 4: DNSTIMEOUT is set in line 2 already, and this line counts",
+        f"ra-plugins: note: {folder}/postfixplugins, line 7: spfchecks stands in line 5, too: it runs twice",
+        f"ra-plugins: note: {folder}/postfixplugins, line 8: SPFTIMEOUT is set in line 6 already, and this line counts",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_a_file_in_utf_16_is_called_that(folder: Path, encoding: str) -> None:
+    said = "this isn't UTF-8, but UTF-16 as some editors save it; save it as UTF-8, or use iconv -f UTF-16 -t UTF-8"
+    (folder / "settings").write_bytes("SPFTIMEOUT=5\n".encode(encoding))
+    done = check_alone(folder, "--settings", "settings")
+    assert (done.returncode, done.stderr) == (3, f"ra-plugins postfix: settings: {said}\n")
+    for command, name in (("postfix", "postfixplugins"), ("milter", "milterplugins")):
+        (folder / name).write_bytes("[rcpt]\nspfchecks\n".encode(encoding))
+        environ = {**os.environ, "CONTROLDIR": str(folder)}
+        done = subprocess.run(
+            [*COMMAND, command, "--check"], env=environ, cwd=folder, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert (done.returncode, done.stderr) == (3, f"ra-plugins {command}: {folder}/{name}: {said}\n")
+
+
+def test_a_start_says_what_it_does_without(folder: Path) -> None:
+    "A file of plugins that can't be loaded, a setting that makes no sense."
+    (folder / "settings").write_text("BOUNCELEVEL=x\nDNSTIMEOUT=soon\n")
+    (folder / "raises.py").write_text("raise ValueError('no')\n")
+    options = ["--settings", str(folder / "settings"), "--plugins", "nofile.py", "--plugins", str(folder / "raises.py")]
+    with Policies(folder, *options, alone=True) as service:
+        said = service.log.read_text()
+    assert "nofile.py gives no plugin, so it goes on without that\n" in said
+    assert f"{folder}/raises.py gives no plugin, so it goes on without that\n" in said
+    wrong = "should be a whole number from -1 to 5; mend it, or take it out; until then, taken as -1\n"
+    assert f"line 1: BOUNCELEVEL=x {wrong}" in said
+    assert "DNSTIMEOUT=soon should be a whole number from 1 to 60; mend it, or take it out; until then, taken as" in said
+
+
 def test_it_logs_by_its_own_name(folder: Path) -> None:
     "The supervisor and its worker; a setting that makes no sense is told once, with its line."
     (folder / "settings").write_text("DNSTIMEOUT=soon\n")

@@ -15,6 +15,7 @@ from functools import partial
 from ra_plugins.cli.service import (
     add_usual,
     checked_beside,
+    note_repeats,
     other_user,
     place_of_postfix,
 )
@@ -57,10 +58,11 @@ def check_milter(
     arguments: argparse.Namespace,
 ) -> None:
     "Print what the control file has; `Fault` for what is wrong in it, or beside it."
-    from ra_plugins.hosts.milter.sections import judged_sections
+    from ra_plugins.hosts.milter.sections import MILTER_FILE, judged_sections
 
     plugins, control = checked_beside(arguments)
     found = judged_sections(control, plugins)
+    note_repeats(control, MILTER_FILE, plugins)
     for stage, its in found.items():
         print(f"[{stage}]", ", ".join(each.name for each in its) or "nothing")
 

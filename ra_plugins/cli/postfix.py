@@ -15,6 +15,7 @@ from functools import partial
 from ra_plugins.cli.service import (
     add_usual,
     checked_beside,
+    note_repeats,
     options_of,
     place_of_postfix,
 )
@@ -68,6 +69,7 @@ def check_chains(
     if not chains:
         empty = f"{control.path(POSTFIX_FILE)} has no section"
         raise Fault(f"{empty}: write [rcpt] and plugins below")
+    note_repeats(control, POSTFIX_FILE, plugins)
     for name, chain in chains.items():
         for stage, section in chain.sections.items():
             names = ", ".join(plugin.name for plugin in section.plugins)

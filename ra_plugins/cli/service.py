@@ -10,11 +10,11 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ra_plugins.hosts.catalogue import Catalogue, checked_catalogue
+from ra_plugins.hosts.catalogue import Catalogue, checked_catalogue, to_stderr
 from ra_plugins.hosts.postfix.places import (
     POLICY_PLACE,
     POLICY_SECONDS,
@@ -32,7 +32,14 @@ from ra_plugins.hosts.service.supervisor import (
     run_service,
     user_number,
 )
-from ra_plugins.hosts.settings import read_settings, settings_faults
+from ra_plugins.hosts.settings import (
+    read_settings,
+    repeats_in,
+    settings_faults,
+    variables_by_name,
+)
+from ra_plugins.spp.plugin import Plugin
+from ra_plugins.spp.session import Session
 from ra_plugins.support.command_line import (
     Fault,
     command_parser,
@@ -42,8 +49,8 @@ from ra_plugins.support.command_line import (
 from ra_plugins.support.control import Control
 
 # %% auto #0
-__all__ = ['USUAL_OPTIONS', 'octal_mode', 'whole_number', 'metrics_place', 'place_of_postfix', 'add_usual', 'checked_beside',
-           'service_parser', 'other_user', 'options_of', 'run', 'main']
+__all__ = ['USUAL_OPTIONS', 'octal_mode', 'whole_number', 'metrics_place', 'place_of_postfix', 'add_usual', 'misspelt_settings',
+           'checked_beside', 'note_repeats', 'service_parser', 'other_user', 'options_of', 'run', 'main']
 
 # %% ../../nbs/cli/09_service.ipynb #b832b92c
 def octal_mode(text: str) -> int:
@@ -159,6 +166,21 @@ def add_usual(
     for name in names:
         parser.add_argument(name, **{**USUAL_OPTIONS[name], **other})
 
+# %% ../../nbs/cli/09_service.ipynb #414971e8
+def misspelt_settings(
+    place: str,  # where they stand
+    names: Iterable[str],
+    plugins: Collection[Plugin],
+) -> Iterator[str]:  # sentences
+    "Names that are no settings of these plugins, and look like one."
+    from ra_plugins.cli.check.settings import meant
+
+    known = variables_by_name(plugins)
+    others = {"CONTROLDIR", *(each.name for each in Session.variables())}
+    for name in names:
+        if name not in known and name not in others and (near := meant(name, known)):
+            yield f"{place}: no plugin has a setting {name}; did you mean {near}?"
+
 # %% ../../nbs/cli/09_service.ipynb #d56a63dd
 def checked_beside(
     arguments: argparse.Namespace,  # `user`, `files`, `settings`
@@ -171,7 +193,30 @@ def checked_beside(
     if faults := settings_faults(os.environ, arguments.settings, plugins):
         raise Fault("\n".join(faults))
     told = read_settings(arguments.settings) if arguments.settings else {}
+    for line in _slips(arguments.settings, told, plugins):
+        to_stderr(f"note: {line}")
     return plugins, Control({**os.environ, **told}.get("CONTROLDIR", CONTROLDIR))
+
+
+def note_repeats(
+    control: Control,
+    name: str,  # of a control file with sections
+    plugins: Collection[str],  # the names of all
+) -> None:
+    "Note what stands twice in a section."
+    text = control.read(name).decode("utf-8", "surrogateescape")
+    for line in repeats_in(text, plugins):
+        to_stderr(f"note: {control.path(name)}, {line}")
+
+
+def _slips(path: str, told: Mapping[str, str], plugins: Catalogue) -> Iterator[str]:
+    "What looks like a slip in settings: a name, or one that stands twice."
+    yield from misspelt_settings(path, told, plugins.values())
+    others = [name for name in os.environ if name not in told]
+    yield from misspelt_settings("environment", others, plugins.values())
+    if path:
+        text = Control(os.curdir).read(path).decode("utf-8", "surrogateescape")
+        yield from (f"{path}, {each}" for each in repeats_in(text))
 
 # %% ../../nbs/cli/09_service.ipynb #6bc6af8d
 def _place_options(parser: argparse.ArgumentParser) -> None:
