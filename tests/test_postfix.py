@@ -6,9 +6,12 @@ Answers are those of SMTPD_POLICY_README and access(5); Debian's Postfix does wi
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -371,9 +374,48 @@ def test_a_check_looks_at_what_stands_beside_the_file(folder: Path) -> None:
     ):
         done = check_alone(folder, *options)
         assert (done.returncode, done.stdout) == (3, "") and f"ra-plugins postfix: {told}" in done.stderr, done
-    done = check_alone(folder, "--plugins", "policies.py", "--user", "nobody")
+    done = check_alone(folder, "--plugins", "policies.py", "--user", pwd.getpwuid(os.geteuid()).pw_name)
     assert (done.returncode, done.stdout) == (0, "[rcpt] spfchecks\n")
     assert done.stderr == "ra-plugins: policies.py: printed by mistake: hello\n"
+
+
+def test_a_check_looks_at_what_a_start_would_stumble_over(folder: Path) -> None:
+    "As the start says it; what may be there, a file of verdicts or who listens there already, is neither made nor asked."
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    folder.chmod(0o755)
+    for options, told in (
+        (["--verdicts", "/nowhere/verdicts"], "can't write verdicts to /nowhere/verdicts: No such file or directory"),
+        (["--verdicts", str(folder)], f"can't write verdicts to {folder}: Is a directory"),
+        (["--metrics", "192.0.2.1:9100"], "can't tell metrics on 192.0.2.1 port 9100: Cannot assign requested address"),
+        (["--user", me, "unix:/nowhere/socket"], "can't listen on unix:/nowhere/socket: /nowhere: No such file or directory"),
+        (["--user", me, "inet:192.0.2.1:10040"], "can't listen on inet:192.0.2.1:10040: Cannot assign requested address"),
+    ):
+        done = check_alone(folder, *options)
+        assert (done.returncode, done.stdout, done.stderr) == (3, "", f"ra-plugins postfix: {told}\n"), options
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        place = f"inet:127.0.0.1:{there.getsockname()[1]}"
+        done = check_alone(folder, "--user", me, place, f"unix:{folder}/socket", "--verdicts", f"{folder}/verdicts")
+    assert (done.returncode, done.stderr) == (0, "") and not (folder / "verdicts").exists()
+    milter = [*COMMAND, "milter", "--check", "--verdicts", "/nowhere/verdicts"]
+    done = subprocess.run(milter, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 3 and "can't write verdicts to /nowhere/verdicts" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another")
+def test_a_python_that_is_closed_to_the_user_is_told_by_check_and_start(folder: Path) -> None:
+    "With the folder that closes it: this one's holds a link to the interpreter."
+    (folder / "closed").mkdir(mode=0o700)
+    (folder / "closed" / "python").symlink_to(sys.executable)
+    folder.chmod(0o755)
+    (folder / "postfixplugins").write_text("[rcpt]\nspfchecks\n")
+    environ = {**ENVIRON, "CONTROLDIR": str(folder)}
+    python = str(folder / "closed" / "python")
+    code = f"import sys; sys.executable = {python!r}; from ra_plugins.cli.postfix import main; sys.exit(main())"
+    for options in (["--check"], []):
+        words = [sys.executable, "-c", code, "--user", "nobody", "inet:127.0.0.1:0", *options]
+        done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=PATIENCE)
+        told = f"{folder}/closed (mode 0700) is closed to nobody, and Python"
+        assert done.returncode == 3 and told in done.stderr, done.stderr
 
 
 def test_a_check_notes_what_looks_like_a_slip(folder: Path) -> None:

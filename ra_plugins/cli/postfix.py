@@ -52,7 +52,7 @@ def postfix_parser() -> argparse.ArgumentParser:
 
 
 _ANSWERS = "Answer Postfix's policy requests by the plugins in control/postfixplugins."
-_ENDED = {0: "it has ended as it was told, or with --check, all is well"}
+_ENDED = {0: "it has ended as it was told, or with --check, nothing seen is wrong"}
 
 # %% ../../nbs/cli/10_postfix.ipynb #5468fb3c
 def check_chains(
@@ -62,7 +62,7 @@ def check_chains(
     from ra_plugins.hosts.postfix.stages import POSTFIX_FILE, judged_chains
     from ra_plugins.hosts.service.decider import answerer_variables
 
-    plugins, control = checked_beside(arguments)
+    plugins, control = checked_beside(arguments, arguments.postfix)
     needed = [place.chain for place in arguments.postfix]
     variables = answerer_variables(plugins.values())
     chains = judged_chains(control, plugins, needed, variables)
