@@ -606,5 +606,7 @@ def test_a_postfix_server(home: Path) -> None:
     values = checked(home, status=1)
     assert values[1] == ["postfixplugins:1", "postfixplugins:4"]
     assert "BOUNCELEVEL=foo should be a whole number from -1 to 5; mend it, or take it out\n" in values[2]
+    (home / "control" / "postfixplugins").write_bytes("[mail]\nspfchecks\n".encode("utf-16"))
+    assert "this isn't UTF-8, but UTF-16 as some editors save it; save it as UTF-8" in checked(home, status=1)[2]
     (home / "control" / "postfixplugins").write_text("[mail]\nrblchecks\nRBLSERVERS=bl.example\n")
     assert checked(home) == (0, [], "")

@@ -512,6 +512,13 @@ def test_try_notes_slips_in_the_sections(
     assert "The session is " in shown.output
 
 
+def test_try_notes_a_name_that_is_almost_a_settings(home: Home, attempt: Callable[..., Done]) -> None:
+    "Whatever else is set may be a program's."
+    home.write(smtpplugins="[mail]\n")
+    done = attempt("--set", "BOUNCELEVLE=0", "--set", "BOUNCELEVEL=0", "--set", "MINEALONE=1")
+    assert done.errors == "ra-plugins: note: --set: no plugin has a setting BOUNCELEVLE; did you mean BOUNCELEVEL?\n"
+
+
 # What is no regular file
 
 

@@ -357,6 +357,15 @@ def test_a_check_looks_at_what_stands_beside_the_file(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (3, "") and told in done.stderr, done
 
 
+@pytest.mark.parametrize("words", [["--check", "--workers", "2"], ["mail=inet:127.0.0.1:10040"]])
+def test_a_place_has_no_name(words: list[str]) -> None:
+    "There are no chains as Postfix's policy service has them, and nobody is told of any."
+    done = subprocess.run([*COMMAND, "milter", *words], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout) == (3, "")
+    told = f"argument PLACE: '{words[-1]}' should be unix:/PATH or inet:HOST:PORT, as in main.cf"
+    assert done.stderr == f"ra-plugins milter: {told}\n"
+
+
 def test_it_logs_by_its_own_name_and_tells_settings_that_make_no_sense(home: Path) -> None:
     (home / "settings").write_text("SPFTIMEOUT=-1\n")
     with Milter(home, f"unix:{home}/run/milter", "--settings", str(home / "settings")) as milter:

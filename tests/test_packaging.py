@@ -26,6 +26,7 @@ from servers import program
 
 from ra_plugins.cli.extras import extra_for
 from ra_plugins.cli.manual import PROGRAMS
+from ra_plugins.cli.units import main as units_main
 from ra_plugins.hosts.catalogue import catalogue
 from ra_plugins.support.extras import _WANT_MORE, EXTRAS
 
@@ -266,6 +267,17 @@ def test_scripts_of_other_supervisors_can_be_run(clean: Path, tmp_path: Path, ki
         assert f"ln -s {tmp_path}/{name} " in done.stdout
         if kind == "daemontools":
             assert run("sh", "-n", script).returncode == 0 and os.access(tmp_path / name / "log" / "run", os.X_OK)
+
+
+def test_units_say_which_folders_they_make(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    "A mistyped one, and those above it; not those of each service in it."
+    (tmp_path / "ra-plugins").write_text("#!/bin/sh\n")
+    (tmp_path / "ra-plugins").chmod(0o755)
+    words = [f"{tmp_path}/typo/services", "service", "--kind", "daemontools", "--programs", str(tmp_path)]
+    for made in ([f"made the folder: {tmp_path}/typo", f"made the folder: {tmp_path}/typo/services"], []):
+        assert units_main(words) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert [line for line in said if line.startswith("made the folder")] == made
 
 
 def test_units_write_over_nothing_unasked(clean: Path, tmp_path: Path) -> None:

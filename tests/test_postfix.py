@@ -6,9 +6,12 @@ Answers are those of SMTPD_POLICY_README and access(5); Debian's Postfix does wi
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -371,9 +374,91 @@ def test_a_check_looks_at_what_stands_beside_the_file(folder: Path) -> None:
     ):
         done = check_alone(folder, *options)
         assert (done.returncode, done.stdout) == (3, "") and f"ra-plugins postfix: {told}" in done.stderr, done
-    done = check_alone(folder, "--plugins", "policies.py", "--user", "nobody")
+    done = check_alone(folder, "--plugins", "policies.py", "--user", pwd.getpwuid(os.geteuid()).pw_name)
     assert (done.returncode, done.stdout) == (0, "[rcpt] spfchecks\n")
     assert done.stderr == "ra-plugins: policies.py: printed by mistake: hello\n"
+
+
+def test_a_check_looks_at_what_a_start_would_stumble_over(folder: Path) -> None:
+    "As the start says it; what may be there, a file of verdicts or who listens there already, is neither made nor asked."
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    folder.chmod(0o755)
+    for options, told in (
+        (["--verdicts", "/nowhere/verdicts"], "can't write verdicts to /nowhere/verdicts: No such file or directory"),
+        (["--verdicts", str(folder)], f"can't write verdicts to {folder}: Is a directory"),
+        (["--metrics", "192.0.2.1:9100"], "can't tell metrics on 192.0.2.1 port 9100: Cannot assign requested address"),
+        (["--user", me, "unix:/nowhere/socket"], "can't listen on unix:/nowhere/socket: /nowhere: No such file or directory"),
+        (["--user", me, "inet:192.0.2.1:10040"], "can't listen on inet:192.0.2.1:10040: Cannot assign requested address"),
+    ):
+        done = check_alone(folder, *options)
+        assert (done.returncode, done.stdout, done.stderr) == (3, "", f"ra-plugins postfix: {told}\n"), options
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        place = f"inet:127.0.0.1:{there.getsockname()[1]}"
+        done = check_alone(folder, "--user", me, place, f"unix:{folder}/socket", "--verdicts", f"{folder}/verdicts")
+    assert (done.returncode, done.stderr) == (0, "") and not (folder / "verdicts").exists()
+    milter = [*COMMAND, "milter", "--check", "--verdicts", "/nowhere/verdicts"]
+    done = subprocess.run(milter, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 3 and "can't write verdicts to /nowhere/verdicts" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another")
+def test_a_python_that_is_closed_to_the_user_is_told_by_check_and_start(folder: Path) -> None:
+    "With the folder that closes it: this one's holds a link to the interpreter."
+    (folder / "closed").mkdir(mode=0o700)
+    (folder / "closed" / "python").symlink_to(sys.executable)
+    folder.chmod(0o755)
+    (folder / "postfixplugins").write_text("[rcpt]\nspfchecks\n")
+    environ = {**ENVIRON, "CONTROLDIR": str(folder)}
+    python = str(folder / "closed" / "python")
+    code = f"import sys; sys.executable = {python!r}; from ra_plugins.cli.postfix import main; sys.exit(main())"
+    for options in (["--check"], []):
+        words = [sys.executable, "-c", code, "--user", "nobody", "inet:127.0.0.1:0", *options]
+        done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=PATIENCE)
+        told = f"{folder}/closed (mode 0700) is closed to nobody, and Python"
+        assert done.returncode == 3 and told in done.stderr, done.stderr
+
+
+def test_a_check_notes_what_looks_like_a_slip(folder: Path) -> None:
+    "A name that is almost a setting's, a setting and a plugin that stand twice: the last line counts, the plugin runs twice."
+    (folder / "settings").write_text("BOUNCELEVELS=1\nDNSTIMEOUT=4\nHOMEPAGE=x\nDNSTIMEOUT=5\n")
+    chains = "SPFTIMEOUT=1\n[mail]\nspfchecks\n[rcpt]\nspfchecks\nSPFTIMEOUT=5\nplugins/spfchecks\nSPFTIMEOUT=6\n"
+    done = check_alone(folder, "--settings", "settings", chains=chains)
+    assert (done.returncode, done.stdout) == (0, "[mail] spfchecks\n[rcpt] spfchecks, spfchecks\n")
+    assert done.stderr.splitlines() == [
+        "ra-plugins: note: settings: no plugin has a setting BOUNCELEVELS; did you mean BOUNCELEVEL?",
+        "ra-plugins: note: settings, line 4: DNSTIMEOUT is set in line 2 already, and this line counts",
+        f"ra-plugins: note: {folder}/postfixplugins, line 7: spfchecks stands in line 5, too: it runs twice",
+        f"ra-plugins: note: {folder}/postfixplugins, line 8: SPFTIMEOUT is set in line 6 already, and this line counts",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_a_file_in_utf_16_is_called_that(folder: Path, encoding: str) -> None:
+    said = "this isn't UTF-8, but UTF-16 as some editors save it; save it as UTF-8, or use iconv -f UTF-16 -t UTF-8"
+    (folder / "settings").write_bytes("SPFTIMEOUT=5\n".encode(encoding))
+    done = check_alone(folder, "--settings", "settings")
+    assert (done.returncode, done.stderr) == (3, f"ra-plugins postfix: settings: {said}\n")
+    for command, name in (("postfix", "postfixplugins"), ("milter", "milterplugins")):
+        (folder / name).write_bytes("[rcpt]\nspfchecks\n".encode(encoding))
+        environ = {**os.environ, "CONTROLDIR": str(folder)}
+        done = subprocess.run(
+            [*COMMAND, command, "--check"], env=environ, cwd=folder, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert (done.returncode, done.stderr) == (3, f"ra-plugins {command}: {folder}/{name}: {said}\n")
+
+
+def test_a_start_says_what_it_does_without(folder: Path) -> None:
+    "A file of plugins that can't be loaded, a setting that makes no sense."
+    (folder / "settings").write_text("BOUNCELEVEL=x\nDNSTIMEOUT=soon\n")
+    (folder / "raises.py").write_text("raise ValueError('no')\n")
+    options = ["--settings", str(folder / "settings"), "--plugins", "nofile.py", "--plugins", str(folder / "raises.py")]
+    with Policies(folder, *options, alone=True) as service:
+        said = service.log.read_text()
+    assert "nofile.py gives no plugin, so it goes on without that\n" in said
+    assert f"{folder}/raises.py gives no plugin, so it goes on without that\n" in said
+    wrong = "should be a whole number from -1 to 5; mend it, or take it out; until then, taken as -1\n"
+    assert f"line 1: BOUNCELEVEL=x {wrong}" in said
+    assert "DNSTIMEOUT=soon should be a whole number from 1 to 60; mend it, or take it out; until then, taken as" in said
 
 
 def test_it_logs_by_its_own_name(folder: Path) -> None:

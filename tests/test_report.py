@@ -257,6 +257,25 @@ def test_one_refusal_told_by_plugin_and_postfix_counts_once() -> None:
     assert tally.tops["recipient"].top(9) == [("bea@example.org", 1)]
 
 
+def test_a_refusal_without_a_recipient_and_postfixs_own_line_count_once() -> None:
+    "spfchecks names no recipient; what the same smtpd had to do with before contradicts nothing."
+    ours = "Nov 25 13:55:01 mail ra-plugins[9]: spfchecks: pid 7 - {}"
+    lines = [
+        "Nov 25 13:54:59 mail ra-plugins[9]: mfdnschecks: pid 7 - allowed from 192.0.2.77 by line 3 (x): client 192.0.2.77",
+        ours.format("Rejecting on SPF_RESULT_FAIL, No comments"),
+        ours.format("refused at rcpt: 550 5.7.1 Message rejected by server [192.0.2.1, to <bea@example.org>, instance 7.2.0]"),
+        POSTFIX.format("550 5.7.1", "Message rejected by server"),
+    ]
+    for order in (lines, [*lines[:1], lines[3], *lines[1:3]]):
+        tally = tally_lines(*order)
+        assert tally.verdicts[WAS_REFUSED] == 1 and tally.twice == 1, order
+    assert tally_lines(*lines, lines[1], lines[3]).verdicts[WAS_REFUSED] == 2
+    later = lines[3].replace("13:55:01", "13:57:01")
+    assert tally_lines(*lines[:3], later).verdicts[WAS_REFUSED] == 2
+    stranger = ours.format("571 sorry, nobody (cia@example.org)").replace("spfchecks", "rcptchecks")
+    assert tally_lines(stranger, lines[3]).verdicts[WAS_REFUSED] == 2
+
+
 def test_one_refusal_told_by_plugin_and_verdict_log_counts_once() -> None:
     when = datetime(2026, 11, 25, 13, 55, 1, tzinfo=UTC)
     answer: list[Command] = [Refuse(511, "5.1.1", "sorry, no mailbox here by that name", by="rcptchecks")]
@@ -393,6 +412,30 @@ def test_what_cant_be_unpacked_names_what_can(tmp_path: Path, start: bytes, way:
     (tmp_path / "log").write_bytes(start + bytes(100))
     done = run("log", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (3, b"") and f"{way}ra-plugins report" in done.stderr.decode()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_log_in_utf_16_is_no_empty_one(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "log").write_bytes(LOG.decode().encode(encoding))
+    done = run("log", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert "log: this isn't UTF-8, but UTF-16 as some editors save it; save it as UTF-8" in done.stderr.decode()
+
+
+def test_a_log_that_begins_in_zeros_after_a_crash_is_read(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(bytes(512) + b"\n" + LOG)
+    assert report("log", cwd=tmp_path)[1]["counted"] == 1
+
+
+def test_a_log_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(LOG)
+    (tmp_path / "link").symlink_to("log")
+    status, data, said = report("log", "log", "link", cwd=tmp_path)
+    assert (status, data["counted"]) == (0, 1)
+    assert said.splitlines() == [
+        "ra-plugins report: log is named again: read once",
+        "ra-plugins report: link is the same as log: read once",
+    ]
 
 
 def test_a_file_that_has_vanished_is_named_and_the_others_are_told(tmp_path: Path) -> None:

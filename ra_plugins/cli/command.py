@@ -223,6 +223,15 @@ def _tell_session(trial: Trial, notes: list[str], as_json: bool) -> None:
     print(trial_text(trial))
 
 # %% ../../nbs/cli/04_command.ipynb #5cfc139c
+def _slips(told: dict[str, str]) -> list[str]:
+    "Which settings of `--set` are none, and look like one."
+    from ra_plugins.cli.service import misspelt_settings
+    from ra_plugins.hosts.catalogue import catalogue
+
+    plugins = catalogue(log=lambda line: None) if told else {}
+    return [*misspelt_settings("--set", told, plugins.values())]
+
+
 def try_session(options: argparse.Namespace) -> int:
     """Hold one session without a network, and say what each plugin asks, answers and
     logs."""
@@ -239,7 +248,7 @@ def try_session(options: argparse.Namespace) -> int:
     try:
         environ = _client_environ(options, control, rule)
         trial = _session_held(options, control, environ, rule)
-        notes = hints(control, environ, options.like)
+        notes = [*_slips(options.set), *hints(control, environ, options.like)]
     except OSError as error:
         raise Fault(f"can't read {trouble(error)}") from None
     _tell_session(trial, notes, options.json)

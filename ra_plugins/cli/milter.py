@@ -10,15 +10,17 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 from ra_plugins.cli.service import (
     add_usual,
     checked_beside,
+    note_repeats,
     other_user,
-    place_of_postfix,
 )
 from ra_plugins.hosts.milter.filter import MILTER_SECONDS
+from ra_plugins.hosts.postfix.places import PolicyPlace, policy_place
 from ra_plugins.hosts.service.supervisor import user_number
 from ra_plugins.hosts.settings import read_settings
 from ra_plugins.support.command_line import (
@@ -37,7 +39,7 @@ def milter_parser() -> argparse.ArgumentParser:
     made = command_parser("ra-plugins milter", description=_TELLS, statuses=_ENDINGS)
     add = made.add_argument
     where = "where the mail server asks: unix:/PATH or inet:HOST:PORT, as in main.cf"
-    add("place", nargs="?", type=place_of_postfix, metavar="PLACE", help=where)
+    add("place", nargs="?", type=_place_of_milter, metavar="PLACE", help=where)
     add_usual(made, "--check", "--plugins", "--settings", "--user")
     over = "at a time; mail over more is deferred (%(default)s)"
     add_usual(made, "--connections", help=over)
@@ -46,21 +48,33 @@ def milter_parser() -> argparse.ArgumentParser:
         metavar="SECONDS", help=waits)  # fmt: skip
     add_usual(made, "--verdicts")
     add_usual(made, "--grace", default=20)
+    made.set_defaults(metrics=None)
     return made
 
 
+def _place_of_milter(text: str) -> PolicyPlace:
+    "A place on the command line; a milter has no chains, so it has no name."
+    with suppress(ValueError):
+        if not (place := policy_place(text)).chain:
+            return place
+    known = "unix:/PATH or inet:HOST:PORT, as in main.cf"
+    raise argparse.ArgumentTypeError(f"{text!r:.80} should be {known}")
+
+
 _TELLS = "Be a milter of Postfix or Sendmail, by the plugins in control/milterplugins."
-_ENDINGS = {0: "it has ended as it was told, or with --check, all is well"}
+_ENDINGS = {0: "it has ended as it was told, or with --check, nothing seen is wrong"}
 
 # %% ../../nbs/cli/16_milter.ipynb #26107dce
 def check_milter(
     arguments: argparse.Namespace,
 ) -> None:
     "Print what the control file has; `Fault` for what is wrong in it, or beside it."
-    from ra_plugins.hosts.milter.sections import judged_sections
+    from ra_plugins.hosts.milter.sections import MILTER_FILE, judged_sections
 
-    plugins, control = checked_beside(arguments)
+    places = [arguments.place] if arguments.place else []
+    plugins, control = checked_beside(arguments, places)
     found = judged_sections(control, plugins)
+    note_repeats(control, MILTER_FILE, plugins)
     for stage, its in found.items():
         print(f"[{stage}]", ", ".join(each.name for each in its) or "nothing")
 

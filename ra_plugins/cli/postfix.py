@@ -15,6 +15,7 @@ from functools import partial
 from ra_plugins.cli.service import (
     add_usual,
     checked_beside,
+    note_repeats,
     options_of,
     place_of_postfix,
 )
@@ -51,7 +52,7 @@ def postfix_parser() -> argparse.ArgumentParser:
 
 
 _ANSWERS = "Answer Postfix's policy requests by the plugins in control/postfixplugins."
-_ENDED = {0: "it has ended as it was told, or with --check, all is well"}
+_ENDED = {0: "it has ended as it was told, or with --check, nothing seen is wrong"}
 
 # %% ../../nbs/cli/10_postfix.ipynb #5468fb3c
 def check_chains(
@@ -61,13 +62,14 @@ def check_chains(
     from ra_plugins.hosts.postfix.stages import POSTFIX_FILE, judged_chains
     from ra_plugins.hosts.service.decider import answerer_variables
 
-    plugins, control = checked_beside(arguments)
+    plugins, control = checked_beside(arguments, arguments.postfix)
     needed = [place.chain for place in arguments.postfix]
     variables = answerer_variables(plugins.values())
     chains = judged_chains(control, plugins, needed, variables)
     if not chains:
         empty = f"{control.path(POSTFIX_FILE)} has no section"
         raise Fault(f"{empty}: write [rcpt] and plugins below")
+    note_repeats(control, POSTFIX_FILE, plugins)
     for name, chain in chains.items():
         for stage, section in chain.sections.items():
             names = ", ".join(plugin.name for plugin in section.plugins)

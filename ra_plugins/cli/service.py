@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import json
 import os
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ra_plugins.hosts.catalogue import Catalogue, checked_catalogue
+import ra_plugins
+from ra_plugins.hosts.catalogue import Catalogue, checked_catalogue, to_stderr
 from ra_plugins.hosts.postfix.places import (
     POLICY_PLACE,
     POLICY_SECONDS,
     PolicyPlace,
+    address_fault,
+    place_fault,
     policy_place,
 )
 from ra_plugins.hosts.service.log import LOG_NAME
@@ -32,18 +37,27 @@ from ra_plugins.hosts.service.supervisor import (
     run_service,
     user_number,
 )
-from ra_plugins.hosts.settings import read_settings, settings_faults
+from ra_plugins.hosts.settings import (
+    read_settings,
+    repeats_in,
+    settings_faults,
+    variables_by_name,
+)
+from ra_plugins.spp.plugin import Plugin
+from ra_plugins.spp.session import Session
 from ra_plugins.support.command_line import (
     Fault,
     command_parser,
     number_over_zero,
     run_command,
+    system_reason,
 )
 from ra_plugins.support.control import Control
+from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['USUAL_OPTIONS', 'octal_mode', 'whole_number', 'metrics_place', 'place_of_postfix', 'add_usual', 'checked_beside',
-           'service_parser', 'other_user', 'options_of', 'run', 'main']
+__all__ = ['USUAL_OPTIONS', 'octal_mode', 'whole_number', 'metrics_place', 'place_of_postfix', 'add_usual', 'misspelt_settings',
+           'checked_beside', 'note_repeats', 'service_parser', 'other_user', 'options_of', 'run', 'main']
 
 # %% ../../nbs/cli/09_service.ipynb #b832b92c
 def octal_mode(text: str) -> int:
@@ -84,7 +98,8 @@ def place_of_postfix(text: str) -> PolicyPlace:
 _WHO_AND_WHAT: dict[str, dict[str, Any]] = {
     "--check": {
         "action": "store_true",
-        "help": "read the control file, say what it has, and end",
+        "help": "look at the control file and at the plugins, settings, user and places"
+        " that are named, say what the file has, and end",
     },
     "--plugins": {
         "action": "append",
@@ -159,19 +174,106 @@ def add_usual(
     for name in names:
         parser.add_argument(name, **{**USUAL_OPTIONS[name], **other})
 
+# %% ../../nbs/cli/09_service.ipynb #414971e8
+def misspelt_settings(
+    place: str,  # where they stand
+    names: Iterable[str],
+    plugins: Collection[Plugin],
+) -> Iterator[str]:  # sentences
+    "Names that are no settings of these plugins, and look like one."
+    from ra_plugins.cli.check.settings import meant
+
+    known = variables_by_name(plugins)
+    others = {"CONTROLDIR", *(each.name for each in Session.variables())}
+    for name in names:
+        if name not in known and name not in others and (near := meant(name, known)):
+            yield f"{place}: no plugin has a setting {name}; did you mean {near}?"
+
+# %% ../../nbs/cli/09_service.ipynb #969e4179
+_SHUT = ("missing", "closed", "unlisted", "noexec", "unrunnable", "unreadable")
+
+
+def _unwritable(path: str, can: Callable[[str, int], bool]) -> str:
+    "Why a file can't be written to or made, by a user who may what `can` says."
+    try:
+        there = path if os.path.lexists(path) else os.path.dirname(path)
+        is_folder = stat.S_ISDIR(os.stat(there).st_mode)
+    except OSError as error:
+        return system_reason(error)
+    if is_folder and there == path:
+        return os.strerror(errno.EISDIR)
+    wanted = os.W_OK | os.X_OK if is_folder else os.W_OK
+    return "" if can(there, wanted) else os.strerror(errno.EACCES)
+
+
+def _closed(arguments: argparse.Namespace) -> list[str]:
+    "What the user whom a daemon would run as can't read, run or write."
+    from ra_plugins.cli.looks import Part, acting_as, flaws, may, sentences, smtpd_user
+
+    user, verdicts = smtpd_user(arguments.user or str(os.geteuid())), arguments.verdicts
+    needed = [
+        Part("Python", sys.executable, os.X_OK),
+        Part("Python's library", os.__file__, os.R_OK),
+        Part("ra-plugins", str(ra_plugins.__file__), os.R_OK),
+        *(Part(each, os.path.abspath(each), os.R_OK) for each in arguments.files),
+    ]
+    with acting_as(user) as able:
+        can = able or partial(may, user)
+        found = [each for each in flaws(needed, user, can) if each.kind in _SHUT]
+        plain = verdicts in ("", "-")
+        why = "" if plain else _unwritable(os.path.abspath(verdicts), can)
+    told = [f"can't write verdicts to {verdicts}: {why}"] if why else []
+    return [*sentences(found, user), *told]
+
+
+def _metrics_fault(arguments: argparse.Namespace) -> list[str]:
+    "Why metrics couldn't be told."
+    if not arguments.metrics or not (why := address_fault(arguments.metrics[0])):
+        return []
+    host, port = arguments.metrics
+    return [f"can't tell metrics on {printable(host)} port {port}: {why}"]
+
 # %% ../../nbs/cli/09_service.ipynb #d56a63dd
 def checked_beside(
-    arguments: argparse.Namespace,  # `user`, `files`, `settings`
+    arguments: argparse.Namespace,  # `user`, `files`, `settings`, `verdicts`, `metrics`
+    places: Sequence[PolicyPlace] = (),  # where it is asked, as far as they are named
 ) -> tuple[Catalogue, Control]:
     """The plugins and the control files that a daemon would have; `Fault` for what is
     wrong beside its own control file."""
-    if arguments.user:
-        user_number(arguments.user)
+    if places:
+        other_user(arguments.user)
+    number = user_number(arguments.user) if arguments.user else -1
     plugins = checked_catalogue(arguments.files)
+    wrong = [fault for each in places if (fault := place_fault(each, number))]
+    if wrong := [*wrong, *_metrics_fault(arguments), *_closed(arguments)]:
+        raise Fault("\n".join(wrong))
     if faults := settings_faults(os.environ, arguments.settings, plugins):
         raise Fault("\n".join(faults))
     told = read_settings(arguments.settings) if arguments.settings else {}
+    for line in _slips(arguments.settings, told, plugins):
+        to_stderr(f"note: {line}")
     return plugins, Control({**os.environ, **told}.get("CONTROLDIR", CONTROLDIR))
+
+
+def note_repeats(
+    control: Control,
+    name: str,  # of a control file with sections
+    plugins: Collection[str],  # the names of all
+) -> None:
+    "Note what stands twice in a section."
+    text = control.read(name).decode("utf-8", "surrogateescape")
+    for line in repeats_in(text, plugins):
+        to_stderr(f"note: {control.path(name)}, {line}")
+
+
+def _slips(path: str, told: Mapping[str, str], plugins: Catalogue) -> Iterator[str]:
+    "What looks like a slip in settings: a name, or one that stands twice."
+    yield from misspelt_settings(path, told, plugins.values())
+    others = [name for name in os.environ if name not in told]
+    yield from misspelt_settings("environment", others, plugins.values())
+    if path:
+        text = Control(os.curdir).read(path).decode("utf-8", "surrogateescape")
+        yield from (f"{path}, {each}" for each in repeats_in(text))
 
 # %% ../../nbs/cli/09_service.ipynb #6bc6af8d
 def _place_options(parser: argparse.ArgumentParser) -> None:

@@ -337,7 +337,9 @@ def put_in_place(
     settings = list(settings_files(etc, daemons))
     named = bool(options.etc)
     fresh = [each for each in settings if named and not os.path.lexists(each.path)]
-    print(*write_units([*files, *fresh], options.force), sep="\n")
+    new = _new_folders(folder, *[etc] * bool(fresh))
+    lines = write_units([*files, *fresh], options.force)
+    print(*(f"made the folder: {each}" for each in new), *lines, sep="\n")
     for each in settings:
         if each not in fresh:
             print(_left(each.path, etc))
@@ -346,6 +348,18 @@ def put_in_place(
     for line in wrong:
         note(line)
     return FAILED if wrong else 0
+
+
+def _new_folders(*folders: str) -> list[str]:
+    "Which of these, and of those above them, aren't there; the outer ones first."
+    found: dict[str, None] = {}
+    for at in folders:
+        missing, step = list[str](), at
+        while not os.path.lexists(step):
+            missing.insert(0, step)
+            step = os.path.dirname(step)
+        found.update(dict.fromkeys(missing))
+    return [*found]
 
 
 def _left(path: str, etc: str) -> str:

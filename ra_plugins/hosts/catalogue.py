@@ -193,6 +193,15 @@ class Catalogue(dict[str, Plugin]):
         elif plugin.name not in self:
             self[plugin.name], self.origins[plugin.name] = plugin, origin
 
+    def left_out(
+        self,
+        files: Iterable[str],  # paths
+    ) -> list[str]:  # sentences for the log of a daemon
+        "Of which files there is no plugin here, and what a daemon does then."
+        origins = {*self.origins.values()}
+        lost = [each for each in files if os.path.abspath(each) not in origins]
+        return [f"{each} gives no plugin, so it goes on without that" for each in lost]
+
 # %% ../../nbs/hosts/00_catalogue.ipynb #9aa018fb
 def _add_ours(found: Catalogue) -> None:
     for module in pkgutil.iter_modules(ra_plugins.plugins.__path__):

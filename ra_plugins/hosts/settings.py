@@ -13,11 +13,12 @@ from ra_plugins.ask.answerer import load
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import Session
 from ra_plugins.support.command_line import Fault
-from ra_plugins.support.control import BOM, Control
+from ra_plugins.support.control import BOM, Control, utf_16_reason
 from ra_plugins.support.environment import Environment, Variable
+from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['MEND', 'settings_in', 'read_settings', 'variables_by_name', 'value_faults', 'settings_faults']
+__all__ = ['MEND', 'settings_in', 'read_settings', 'variables_by_name', 'value_faults', 'settings_faults', 'repeats_in']
 
 # %% ../../nbs/hosts/05_settings.ipynb #654b7ace
 def settings_in(
@@ -29,6 +30,8 @@ def settings_in(
         raw = Control(os.curdir).read(path)
     except OSError as error:
         raise Fault(f"can't read {path}: {error.strerror}") from None
+    if wrong := utf_16_reason(raw):
+        raise Fault(f"{path}: {wrong}")
     text = raw.removeprefix(BOM).decode("utf-8", "surrogateescape")
     for number, line in enumerate(text.split("\n"), 1):
         name, equals, value = line.strip().partition("=")
@@ -84,15 +87,25 @@ def value_faults(
     plugins: Collection[str],  # all names of plugins
 ) -> list[str]:  # sentences; each thing once
     "What is wrong with the value of a setting."
+    return [*_faults(name, value, variables, plugins)]
+
+
+def _faults(
+    name: str, value: str, variables: Iterable[Variable], plugins: Collection[str]
+) -> dict[str, str]:
+    "The same, and what the value is taken as; nothing if it is passed over."
     lines: dict[str, None] = {}
     for each in variables:
         view = Environment({name: value}, lines.setdefault)
         parts = getattr(each.read(view), "faults", ())
         lines.update(dict.fromkeys(f"in {name}, {fault}" for fault in parts))
-    faults = [line.partition("; taken as")[0] for line in lines]
-    if name == _EXEMPT and not faults:
-        faults = [*_exempt_faults(value, plugins)]
-    return faults
+    found: dict[str, str] = {}
+    for line in lines:
+        fault, _, taken = line.partition("; taken as ")
+        found.setdefault(fault, taken)
+    if name == _EXEMPT and not found:
+        found = dict.fromkeys(_exempt_faults(value, plugins), "")
+    return found
 
 
 def _exempt_faults(value: str, plugins: Collection[str]) -> Iterator[str]:
@@ -106,6 +119,7 @@ def settings_faults(
     environ: Mapping[str, str],
     path: str,  # of a file besides; empty for none
     plugins: Mapping[str, Plugin],
+    starts: bool = False,  # the daemon starts all the same: what holds meanwhile?
 ) -> list[str]:
     """What is wrong with values that a daemon is told, each with its place; `Fault` if
     the file can't be used."""
@@ -119,7 +133,34 @@ def settings_faults(
         if name not in in_file
     ]
     return [
-        f"{place}: {fault}; {MEND}"
+        f"{place}: {fault}; {MEND}{_meanwhile(taken) if starts else ''}"
         for place, name, value in told
-        for fault in value_faults(name, value, known.get(name, ()), plugins)
+        for fault, taken in _faults(name, value, known.get(name, ()), plugins).items()
     ]
+
+
+def _meanwhile(taken: str) -> str:
+    return f"; until then, taken as {taken}" if taken else "; until then, passed over"
+
+# %% ../../nbs/hosts/05_settings.ipynb #4d71d1bf
+def repeats_in(
+    text: str,  # of settings, or of a control file with sections
+    plugins: Collection[str] = (),  # the names that stand for plugins
+) -> Iterator[str]:  # sentences
+    "What stands in a section, or in a file without any, a second time."
+    stood: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        entry = line.strip()
+        if entry.startswith("["):
+            stood.clear()
+        name, equals, _ = entry.partition("=")
+        name = name if equals else entry.rpartition("/")[2]
+        if entry.startswith("#") or not (equals or name in plugins):
+            continue
+        if before := stood.get(name):
+            does = f"is set in line {before} already, and" if equals else "stands in"
+            more = (
+                " this line counts" if equals else f" line {before}, too: it runs twice"
+            )
+            yield f"line {number}: {printable(name, 60)} {does}{more}"
+        stood[name] = number

@@ -28,7 +28,7 @@ from ra_plugins.hosts.service.status import ask_status
 from ra_plugins.hosts.settings import settings_in
 from ra_plugins.spp.sections import SECTIONS
 from ra_plugins.support.command_line import Fault
-from ra_plugins.support.control import BOM
+from ra_plugins.support.control import BOM, utf_16_reason
 
 # %% auto #0
 __all__ = ['check_postfix', 'check_service']
@@ -145,6 +145,10 @@ def check_postfix(setup: SetUp) -> Iterator[Mistake]:
     try:
         raw = setup.control.read(POSTFIX_FILE)
     except FileNotFoundError:
+        return
+    if utf_16 := utf_16_reason(raw):
+        wrong, _, remedy = utf_16.partition("; ")
+        yield Mistake(setup.control.path(POSTFIX_FILE), 0, wrong, remedy)
         return
     text = raw.removeprefix(BOM).decode("utf-8", "surrogateescape")
     own = answerer_variables(setup.known.values())

@@ -12,8 +12,10 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
+from stat import S_ISREG
 from time import monotonic, time
 from typing import Any
 
@@ -28,6 +30,7 @@ from ra_plugins.support.command_line import (
     run_command,
     system_reason,
 )
+from ra_plugins.support.control import utf_16_reason
 
 # %% auto #0
 __all__ = ['report_parser', 'tally_of', 'run_report', 'main']
@@ -180,9 +183,11 @@ _JOURNAL_JSON = "journalctl -o json | ra-plugins report"
 
 
 def _known_form(log: LogFile, lines: Iterable[bytes]) -> Iterator[bytes]:
-    "The lines of a log; `Fault` for a form of journalctl's that isn't read."
+    "The lines of a log; `Fault` for UTF-16, and for forms of journalctl's."
     lines = iter(lines)
     first = [*islice(lines, 1)]
+    if first and (wrong := utf_16_reason(first[0])):
+        raise Fault(f"{log}: {wrong}")
     if first and _OTHER_FORM.match(first[0]):
         form = "journalctl has written in a form that isn't read here"
         raise Fault(f"{log}: {form}; read is -o json: {_JOURNAL_JSON}")
@@ -262,6 +267,24 @@ _ONE_OUTPUT = (
 )
 
 
+def _complain(message: str) -> None:
+    print(f"ra-plugins report: {message}", file=sys.stderr)
+
+
+def _each_once(files: list[LogFile]) -> list[LogFile]:
+    "The same without files that are named again, and a word about those."
+    found: dict[object, LogFile] = {}
+    for log in files:
+        key: object = log.name
+        with suppress(OSError):
+            state = os.stat(log.name)
+            key = (state.st_dev, state.st_ino) if S_ISREG(state.st_mode) else key
+        if (first := found.setdefault(key, log)) is not log:
+            same = "named again" if first.name == log.name else f"the same as {first}"
+            _complain(f"{log} is {same}: read once")
+    return [*found.values()]
+
+
 def _logs(options: argparse.Namespace) -> list[LogFile]:
     "The logs that are asked for; `Fault` if the question makes no sense."
     names = options.logs
@@ -275,16 +298,12 @@ def _logs(options: argparse.Namespace) -> list[LogFile]:
         raise Fault("--until is a moment before --since: nothing is in between")
     if options.json and options.html and _is_stdout(options.html):
         raise Fault(_ONE_OUTPUT)
-    files = log_files(names)
+    files = _each_once(log_files(names))
     if options.html and any(_same_file(options.html, log.name) for log in files):
         raise Fault(f"{options.html} is one of the logs: the page would replace it")
     return files
 
 # %% ../../../nbs/cli/report/09_command.ipynb #8739e11c
-def _complain(message: str) -> None:
-    print(f"ra-plugins report: {message}", file=sys.stderr)
-
-
 def _tell(data: dict[str, Any], options: argparse.Namespace) -> None:
     "Give the answer in the form that was asked for."
     if options.html:

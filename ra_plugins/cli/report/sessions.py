@@ -5,9 +5,10 @@
 # %% ../../../nbs/cli/report/05_sessions.ipynb #40873f39
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from ra_plugins.cli.report.messages import (
@@ -75,23 +76,50 @@ _KINDS = {  # what a writer may call a verdict that another calls otherwise
 }
 
 
+@dataclass(slots=True)
+class _Told:
+    "What one writer has told, and when."
+
+    event: Event
+    time: float
+    said: Event  # by this line alone
+    joined: bool = False  # a plugin's line and Postfix's
+
+    def is_about(self, other: _Told) -> bool:
+        "May another writer's line be about the same?"
+        differ = self.event.source != other.event.source
+        return differ and abs(self.time - other.time) <= TWINS
+
+
 class Twins:
     "Verdicts that another writer may speak of, too."
 
     def __init__(self) -> None:
-        # by what they have in common: the writer, the time, the event
-        self.waiting = OrderedDict[tuple[str, ...], tuple[str, float, Event]]()
+        # by what they have in common
+        self.waiting = OrderedDict[tuple[str, ...], _Told]()
+        self.unnamed = _Unnamed()
 
-    def told_before(self, host: str, time: float | None, event: Event) -> Event | None:
+    def told_before(
+        self,
+        host: str,
+        time: float | None,
+        event: Event,
+        said: Event | None = None,  # what the line alone says, if that is less
+    ) -> Event | None:
         "What another writer has told already; if nobody has, this one is kept."
+        told = _Told(event, time or 0.0, said or event)
         keys = list(_in_common(host, event))
         for key in keys:
-            source, when, other = self.waiting.get(key, (event.source, 0.0, event))
-            if source != event.source and abs((time or 0.0) - when) <= TWINS:
+            other = self.waiting.get(key)
+            both = other and _by_both(told, other)
+            if other and other.is_about(told) and not (both and other.joined):
                 del self.waiting[key]
-                return other
+                other.joined |= bool(both)
+                return other.event
+        if other := self.unnamed.other(host, told):
+            return other.event
         for key in keys:
-            self.waiting[key] = event.source, time or 0.0, event
+            self.waiting[key] = told
             if len(self.waiting) > SESSIONS_KEPT:
                 self.waiting.popitem(last=False)
         return None
@@ -101,5 +129,56 @@ def _in_common(host: str, event: Event) -> Iterator[tuple[str, ...]]:
     "What two lines about the same have in common: either of these."
     if event.pid:
         yield host, event.plugin, _KINDS[event.verdict], event.pid
-    if event.verdict in (WAS_REFUSED, WAS_DEFERRED) and event.source != "verdicts":
+    if event.verdict in _STOPPED and event.source != "verdicts":
         yield host, event.plugin, event.recipient
+
+
+_STOPPED = (WAS_REFUSED, WAS_DEFERRED)
+
+
+def _by_both(one: _Told, other: _Told) -> bool:
+    "Is one line a plugin's, the other Postfix's?"
+    return {one.event.source, other.event.source} == {"plugin", "postfix"}
+
+# %% ../../../nbs/cli/report/05_sessions.ipynb #3945d7cc
+_QUEUES, _QUEUED = 100, 10_000  # that are remembered, and lines in each
+_LOOKED_AT = 1000  # of those in a queue, for one line
+
+
+class _Unnamed:
+    "Refusals of plugins and Postfix that are the same, though one names no recipient."
+
+    def __init__(self) -> None:
+        # by host, plugin and writer, the latest last
+        self.queues = OrderedDict[tuple[str, str, str], deque[_Told]]()
+
+    def other(self, host: str, told: _Told) -> _Told | None:
+        "What the other of the two has told; if nothing, this one is kept."
+        event = told.event
+        writer = {"plugin": "postfix", "postfix": "plugin"}.get(event.source)
+        if not writer or event.verdict not in _STOPPED or event.plugin == "postfix":
+            return None
+        waiting = self.queues.get((host, event.plugin, writer), deque[_Told]())
+        while waiting and (waiting[0].joined or waiting[0].time < told.time - TWINS):
+            waiting.popleft()
+        for other in islice(waiting, _LOOKED_AT):
+            if not other.joined and other.is_about(told) and _agree(told, other):
+                other.joined = True
+                return other
+        self._keep((host, event.plugin, event.source), told)
+        return None
+
+    def _keep(self, key: tuple[str, str, str], told: _Told) -> None:
+        self.queues.setdefault(key, deque(maxlen=_QUEUED)).append(told)
+        self.queues.move_to_end(key)
+        if len(self.queues) > _QUEUES:
+            self.queues.popitem(last=False)
+
+
+def _agree(one: _Told, other: _Told) -> bool:
+    "Is a recipient missing, and what both lines name the same?"
+    mine, its = one.said, other.said
+    if mine.recipient and its.recipient:
+        return False
+    names = [(getattr(mine, each), getattr(its, each)) for each in ("client", "sender")]
+    return all(not (left and right) or left == right for left, right in names)

@@ -100,7 +100,7 @@ class LogTally(_Counts):
         entry: LogEntry,
     ) -> None:
         "Count what an entry says."
-        event = event_in(entry.message, entry.program)
+        event = said = event_in(entry.message, entry.program)
         if event is None:
             return
         if event.pid:
@@ -112,7 +112,7 @@ class LogTally(_Counts):
         if event.limit:
             self.limits.add(event.limit[:_NAME_LIMIT])
         if event.verdict != ABOUT_SESSION:
-            other = self.twins.told_before(entry.host, time, event)
+            other = self.twins.told_before(entry.host, time, event, said)
             self._count(time, event, other)
 
     def _wanted(self, time: float | None) -> bool:

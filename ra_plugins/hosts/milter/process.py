@@ -116,7 +116,8 @@ class MilterOptions:
 # %% ../../../nbs/hosts/milter/04_process.ipynb #debc8531
 def _host(options: MilterOptions) -> MilterHost:
     plugins = catalogue(options.files, log_to_stderr)
-    for fault in settings_faults(environment(), options.settings, plugins):
+    wrong = settings_faults(environment(), options.settings, plugins, starts=True)
+    for fault in (*plugins.left_out(options.files), *wrong):
         log_to_stderr(fault)
     told = read_settings(options.settings) if options.settings else {}
     decider = Decider(plugins, {**environment(), **told}, log_to_stderr)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ra_plugins.hosts.milter.reply import milter_misfits
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.support.command_line import Fault, system_reason
-from ra_plugins.support.control import BOM, Control
+from ra_plugins.support.control import BOM, Control, utf_16_reason
 from ra_plugins.support.log import printable
 
 # %% auto #0
@@ -80,6 +80,8 @@ def judged_sections(
         raw = control.read(MILTER_FILE).removeprefix(BOM)
     except OSError as error:
         raise Fault(f"can't read {path}: {system_reason(error)}") from None
+    if wrong := utf_16_reason(raw):
+        raise Fault(f"{path}: {wrong}")
     found, faults = milter_sections(raw.decode("utf-8", "surrogateescape"), plugins)
     if not (found or faults):
         faults = ["line 1: there is no heading: [connection], [helo] …"]

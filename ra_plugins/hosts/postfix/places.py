@@ -14,11 +14,12 @@ from ipaddress import ip_address as address_of
 from typing import Any, NamedTuple
 
 from ra_plugins.support.command_line import Fault, system_reason
-from ra_plugins.support.listening import UnixListener
+from ra_plugins.support.listening import UnixListener, folder_fault
 from ra_plugins.support.log import printable
 
 # %% auto #0
-__all__ = ['POLICY_PLACE', 'POLICY_SECONDS', 'POSTFIX_GROUP', 'PolicyPlace', 'policy_place', 'listens_there', 'policy_listener']
+__all__ = ['POLICY_PLACE', 'POLICY_SECONDS', 'POSTFIX_GROUP', 'PolicyPlace', 'policy_place', 'listens_there', 'address_fault',
+           'place_fault', 'policy_listener']
 
 # %% ../../../nbs/hosts/postfix/05_places.ipynb #0b64618c
 POLICY_PLACE = "inet:127.0.0.1:10040"  # unless another is named
@@ -110,6 +111,28 @@ def listens_there(
         return address[:2] in [each[:2] for _, each in _addresses(place)]
     except (OSError, UnicodeError):
         return False
+
+# %% ../../../nbs/hosts/postfix/05_places.ipynb #4541c567
+def address_fault(
+    host: str,  # empty for all addresses
+) -> str:  # a reason; empty if all is well
+    "Why nobody could listen at an address of this machine."
+    try:
+        kind, address = _addresses(PolicyPlace("", "", host, 0))[0]
+        socket.create_server(address[:2], family=kind).close()
+    except (OSError, UnicodeError) as error:
+        return system_reason(error)
+    return ""
+
+
+def place_fault(
+    place: PolicyPlace,
+    owner: int = -1,  # of a Unix socket, a user's number; -1: ours
+) -> str:  # a sentence; empty if all is well
+    "Why nobody could listen there, whether somebody does or not."
+    folder = os.path.dirname(place.path)
+    why = folder_fault(folder, owner) if place.path else address_fault(place.host)
+    return f"can't listen on {printable(str(place))}: {why}" if why else ""
 
 # %% ../../../nbs/hosts/postfix/05_places.ipynb #2a9ccc77
 POSTFIX_GROUP = "postfix"

@@ -16,7 +16,7 @@ from ra_plugins.spp.command import Later
 from ra_plugins.spp.plugin import Plugin
 from ra_plugins.spp.session import Session
 from ra_plugins.support.command_line import Fault, system_reason
-from ra_plugins.support.control import BOM, Control
+from ra_plugins.support.control import BOM, Control, utf_16_reason
 from ra_plugins.support.environment import Environment
 from ra_plugins.support.log import printable
 
@@ -228,6 +228,8 @@ def judged_chains(
         raw = control.read(POSTFIX_FILE).removeprefix(BOM)
     except OSError as error:
         raise Fault(f"can't read {path}: {system_reason(error)}") from None
+    if wrong := utf_16_reason(raw):
+        raise Fault(f"{path}: {wrong}")
     chains, faults = chains_in(raw.decode("utf-8", "surrogateescape"), plugins, own)
     for name in sorted(set(names) - chains.keys()):
         heading = f"[{name}:rcpt]" if name else "[rcpt]"

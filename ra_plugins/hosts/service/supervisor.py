@@ -12,6 +12,8 @@ import os
 import pwd
 import signal
 import socket
+import stat
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -50,7 +52,12 @@ from ra_plugins.hosts.service.worker import (
 )
 from ra_plugins.hosts.settings import read_settings
 from ra_plugins.support.command_line import Fault, system_reason
-from ra_plugins.support.listening import SPARE_FILES, UnixListener, allow_files
+from ra_plugins.support.listening import (
+    SPARE_FILES,
+    UnixListener,
+    allow_files,
+    way,
+)
 from ra_plugins.support.log import printable
 from ra_plugins.support.systemd import inherited_sockets, tell_systemd
 
@@ -299,6 +306,19 @@ def _order(options: ServiceOptions, sockets: _Sockets, users: list[int]) -> Orde
     return order
 
 
+def _closed_to_us(error: OSError) -> str:
+    "Which folder on the way to Python is closed to the user we are; empty if none."
+    if not isinstance(error, PermissionError):
+        return ""
+    for step in way(sys.executable):
+        if not os.access(step, os.X_OK):
+            mode, number = stat.S_IMODE(os.lstat(step).st_mode), os.geteuid()
+            user = next((each[0] for each in pwd.getpwall() if each[2] == number), "us")
+            closed = f"{step} (mode {mode:04o}) is closed to {user}, and Python in it"
+            return f"{closed}: chmod a+x, or another place for what is in it"
+    return ""
+
+
 async def _started(order: Order, settings: dict[str, str]) -> Worker:
     """A worker; `Fault` if the system has no room for another process, or for what
     follows it."""
@@ -313,7 +333,8 @@ async def _started(order: Order, settings: dict[str, str]) -> Worker:
             limit=LINE_BYTES,
         )
     except OSError as error:
-        raise Fault(f"can't start a worker: {system_reason(error)}") from None
+        why = _closed_to_us(error) or system_reason(error)
+        raise Fault(f"can't start a worker: {why}") from None
     except RuntimeError as error:  # no thread that would wait for it
         raise Fault(f"can't start a worker: {error}") from None
     return Worker(process)

@@ -246,7 +246,8 @@ def _put_together(order: Order) -> tuple[_AtWork, Rehearsals]:
     "All that an order asks for, not open yet."
     plugins = catalogue(order.files, log_to_stderr)
     if order.judges:
-        for fault in settings_faults(environment(), order.settings, plugins):
+        told = settings_faults(environment(), order.settings, plugins, starts=True)
+        for fault in (*plugins.left_out(order.files), *told):
             log_to_stderr(fault)
     decider = Decider(plugins, environment(), log_to_stderr)
     rehearsals = Rehearsals(decider)
