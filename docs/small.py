@@ -39,6 +39,10 @@ CODE = (
 DROPPED = [
     (rf'<div class="cell_input docutils container">\n{CODE}\n</div>', r'<div class="highlight"><pre>\2</pre></div>'),
     (CODE, r'<div class="\1highlight"><pre>\2</pre></div>'),
+    (
+        r'<details class="admonition hide above-input">\s*<summary[^>]*>\s*<p class="collapsed[^>]*>(.*?)</p>.*?</summary>',
+        r'<details class="hide"><summary>\1</summary>',
+    ),
     (r'(<div class="(?:cell|definition)[\w -]*?) docutils container(?=")', r"\1"),
     (r'class="reference (?:in|ex)ternal"|(?<=\w) reference (?:in|ex)ternal(?=")', ""),
     (r'<span class="std std-\w+">([^<]*)</span>', r"\1"),
@@ -142,7 +146,7 @@ def begin(app: Sphinx) -> None:
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
-    "What goes with the pages; and maps, from style sheets to texts that aren't here, nobody needs."
+    "What goes with the pages; and style sheets that no page names, nobody needs."
     if exception or app.builder.format != "html":
         return
     static = Path(app.outdir, "_static")
@@ -154,8 +158,8 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     path = Path(app.outdir, "searchindex.js")
     index = json.loads(path.read_text(encoding="utf-8").removeprefix("Search.setIndex(").rstrip().removesuffix(")"))
     path.write_text(f"inflate({deflated(index)}).then(Search.setIndex);\n", encoding="utf-8")
-    for each in static.rglob("*.map"):
-        each.unlink()
+    for each in [*static.rglob("*.map"), *(static / f"{name}.css" for name in ("basic", "skeleton", "debug"))]:
+        each.unlink(missing_ok=True)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -199,6 +199,15 @@ SIGNATURE = """\
 <span class="n"><a class="reference internal" href="d.html#D"><span class="pre">D</span></a></span></em>\
 <span class="sig-paren">)</span></dt></dl>
 """
+FOLDED = """\
+<details class="admonition hide above-input">
+<summary aria-label="Toggle hidden content">
+<p class="collapsed admonition-title">Imports</p>
+<p class="expanded admonition-title">Imports</p>
+</summary>
+<pre>import os
+</pre></details>
+"""
 PROSE = """\
 <p>A <a class="word reference internal" href="w.html#m">mark</a>, <a class="rfc reference external" href="r">RFC 1</a>,
 <a class="reference internal" href="p.html"><span class="std std-doc">a page</span></a>,
@@ -213,6 +222,10 @@ PROSE = """\
             CELL,
             "<div class=cell><div class=highlight><pre><b>if</b> a:\n    b\n\n</pre></div>"
             '<div class="output stderr highlight"><pre>no\n</pre></div></div>',
+        ),
+        (
+            FOLDED,
+            "<details class=hide><summary>Imports</summary> <pre>import os\n</pre></details>",
         ),
         (
             SIGNATURE,

@@ -333,8 +333,7 @@ class SpfDiff:
     old, new   surveys
     parts      what changes for addresses: `ChangedPart`
     clients    what changes besides, by a question: `exists:%{i}._ok.example.org`
-    costs      what both cost, as `old` and `new`. Neither `parts` nor `clients` count
-               the limits: they hold for those whom no permerror stops before
+    costs      what both cost, as `old` and `new`; parts and clients count no limits
     partial    is there something that DNS hasn't told, or that was too much?
     """
 
