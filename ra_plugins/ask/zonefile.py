@@ -21,7 +21,7 @@ import dns.tokenizer
 import dns.zonefile
 
 from ra_plugins.ask.dns import ZONE_TTL, Lookup, Records, Zone
-from ra_plugins.support.control import RegularFile
+from ra_plugins.support.control import UTF_16, RegularFile
 from ra_plugins.ask.cache import RDATA_VALUES, presentation_name
 
 # %% auto #0
@@ -187,12 +187,7 @@ def wrong_encoding(
     text: str,  # undecodable bytes as surrogate escapes
 ) -> str:  # nothing if that isn't so
     "Why a text can't be read at all, and what would do: it is in UTF-16."
-    if text.startswith(_UTF16) or "\0" in text[:2]:
-        return (
-            "this isn't UTF-8, but UTF-16 as some editors save it; save it as UTF-8, "
-            "or use iconv -f UTF-16 -t UTF-8"
-        )
-    return ""
+    return UTF_16 if text.startswith(_UTF16) or "\0" in text[:2] else ""
 
 # %% ../../nbs/ask/07_zonefile.ipynb #de827d72
 # how dnspython's words begin if they say little

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     Made = TypeVar("Made")
 
 # %% auto #0
-__all__ = ['STEP', 'COARSE_STEP', 'TEXT_LIMIT', 'BOM', 'FIRST_BYTES', 'CDB_COST', 'FIRST_LINE_LIMIT', 'KEPT_BYTES', 'KEPT_FILES',
-           'PARSED_COST', 'DOMAIN_LENGTH', 'RegularFile', 'FileInMemory', 'utf_16_reason', 'Control', 'ControlFiles']
+__all__ = ['STEP', 'COARSE_STEP', 'TEXT_LIMIT', 'BOM', 'UTF_16', 'FIRST_BYTES', 'CDB_COST', 'FIRST_LINE_LIMIT', 'KEPT_BYTES',
+           'KEPT_FILES', 'PARSED_COST', 'DOMAIN_LENGTH', 'RegularFile', 'FileInMemory', 'utf_16_reason', 'Control',
+           'ControlFiles']
 
 # %% ../../nbs/support/04_control.ipynb #e67b180e
 def _unfit(
@@ -151,17 +152,19 @@ def _entries(raw: bytes) -> Iterator[str]:
             yield entry
 
 # %% ../../nbs/support/04_control.ipynb #1108fc62
+# what is wrong, and what would do
+UTF_16 = (
+    "this isn't UTF-8, but UTF-16 as some editors save it; save it as UTF-8, "
+    "or use iconv -f UTF-16 -t UTF-8"
+)
+
+
 def utf_16_reason(
     raw: bytes,  # of a text file
 ) -> str:  # nothing if that isn't so
     "Why a text can't be read, and what would do: it is in UTF-16 (RFC 2781, 3.2)."
     marked = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
-    if not marked and raw[:2].count(0) != 1:
-        return ""
-    return (
-        "this isn't UTF-8, but UTF-16 as some editors save it; save it as UTF-8, "
-        "or use iconv -f UTF-16 -t UTF-8"
-    )
+    return UTF_16 if marked or raw[:2].count(0) == 1 else ""
 
 # %% ../../nbs/support/04_control.ipynb #ee8289cf
 FIRST_BYTES = 2048  # as many as a CDB's header has
