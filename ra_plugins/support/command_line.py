@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['FAILED', 'INTERRUPTED', 'exit_statuses', 'version_line', 'Fault', 'system_reason', 'trouble', 'discard',
-           'escape_output', 'run_command', 'command_parser', 'number_over_zero']
+           'escape_output', 'run_command', 'command_parser', 'number_over_zero', 'same_file']
 
 # %% ../../nbs/support/05_command_line.ipynb #a5b3e586
 # exit status of a command that couldn't do its work, or whose command line makes no
@@ -171,3 +171,13 @@ def number_over_zero(text: str) -> float:
 
         raise argparse.ArgumentTypeError(f"{text!r} should be a number over 0")
     return value
+
+# %% ../../nbs/support/05_command_line.ipynb #5a3e10c2
+def same_file(one: str, other: str) -> bool:
+    "Do two paths lead to one file, that is there?"
+    import os
+
+    try:
+        return os.path.isfile(one) and os.path.samefile(one, other)
+    except OSError:
+        return False

@@ -28,6 +28,7 @@ from ra_plugins.support.command_line import (
     Fault,
     command_parser,
     run_command,
+    same_file,
     system_reason,
 )
 from ra_plugins.support.control import utf_16_reason
@@ -216,14 +217,6 @@ def tally_of(
     return len(faults)
 
 # %% ../../../nbs/cli/report/09_command.ipynb #e96df0dd
-def _same_file(one: str, other: str) -> bool:
-    "Do two paths lead to one file?"
-    try:
-        return os.path.isfile(one) and os.path.samefile(one, other)
-    except OSError:
-        return False
-
-
 def _is_stdout(path: str) -> bool:
     "Does a path lead to our standard output, as - does?"
     try:
@@ -299,7 +292,7 @@ def _logs(options: argparse.Namespace) -> list[LogFile]:
     if options.json and options.html and _is_stdout(options.html):
         raise Fault(_ONE_OUTPUT)
     files = _each_once(log_files(names))
-    if options.html and any(_same_file(options.html, log.name) for log in files):
+    if options.html and any(same_file(options.html, log.name) for log in files):
         raise Fault(f"{options.html} is one of the logs: the page would replace it")
     return files
 

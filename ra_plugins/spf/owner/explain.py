@@ -19,6 +19,7 @@ from ra_plugins.ask.question import adrive, drive
 from ra_plugins.support.command_line import (
     Fault,
     number_over_zero,
+    same_file,
     system_reason,
     trouble,
 )
@@ -149,7 +150,7 @@ def check_page(
     reason = _unwritable(path)
     if reason:
         raise Fault(f"can't write {printable(path)}: {os.strerror(reason)}")
-    if any(_same_file(path, each) for each in read if each):
+    if any(same_file(path, each) for each in read if each):
         raise Fault(f"{printable(path)} is read: the page would replace it")
 
 
@@ -165,14 +166,6 @@ def _unwritable(path: str) -> int:  # as in `errno`; 0 if nothing speaks against
         return 0 if os.access(there, os.W_OK) else errno.EACCES
     except ValueError:  # a NUL in the path
         return errno.EINVAL
-
-
-def _same_file(one: str, other: str) -> bool:
-    "Do two paths lead to one file?"
-    try:
-        return os.path.isfile(one) and os.path.samefile(one, other)
-    except OSError:
-        return False
 
 # %% ../../../nbs/spf/owner/05_explain.ipynb #92caf6cc
 OWNER_OPTIONS: dict[str, dict[str, Any]] = {
