@@ -446,11 +446,19 @@ def test_what_cant_be_done(
     assert (status, out) == (3, "") and told in err and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("options", [["--at-once", "0"], ["--at-once", "x"], ["--timeout", "-1"], []])
-def test_a_command_line_of_no_use(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--at-once", "0"], "argument --at-once: '0' should be a number from 1 to 10000"),
+        (["--at-once", "x"], "argument --at-once: 'x' should be a number from 1 to 10000"),
+        (["--timeout", "-1"], "argument --timeout: '-1' should be a number over 0"),
+        ([], "the following arguments are required: ZONEFILE|LIST|-"),
+    ],
+)
+def test_a_command_line_of_no_use(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["spf", "audit", *options])
-    assert ended.value.code == 3 and capsys.readouterr().err.startswith("ra-plugins spf audit: ")
+    assert ended.value.code == 3 and capsys.readouterr().err == f"ra-plugins spf audit: {told}\n"
 
 
 def test_a_file_that_isnt_there_or_is_too_long(

@@ -629,7 +629,7 @@ def test_the_mistake_is_the_same_in_json(tmp_path: Path, capsys: pytest.CaptureF
         ([], "a domain or a record is needed; --help tells more"),
         (["v=spf1", "mx", "-all"], "a record stands in quotes, as in 'v=spf1 mx -all'"),
         (["v=spf2 mx"], "should be a domain, or a record that begins with v=spf1, not 'v=spf2 mx'"),
-        (["example.org", "--domain=example.net"], "--domain names the domain of a record, and there is none in quotes"),
+        (["example.org", "--domain=example.net"], "--domain is for a record in quotes, which begins with v=spf1"),
         (["v=spf1 -all", "--domain=x y"], "should be a domain, or a record that begins with v=spf1, not 'x y'"),
         (["v=spf1 -all", "--domain=x y", "--ip=192.0.2.1"], "--domain should be a domain, not x y"),
         (["example.org", "--helo=mx"], "--helo needs --ip"),

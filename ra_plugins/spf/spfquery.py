@@ -715,9 +715,7 @@ def read_explain(arguments: Sequence[str]) -> dict[str, str]:
     if "about" not in values:
         raise Fault("a domain or a record is needed; --help tells more")
     if "domain" in values and not is_record(values["about"].strip()):
-        raise Fault(
-            "--domain names the domain of a record, and there is none in quotes"
-        )
+        raise Fault("--domain is for a record in quotes, which begins with v=spf1")
     if "helo" in values and "ip" not in values:
         raise Fault("--helo needs --ip")
     return values

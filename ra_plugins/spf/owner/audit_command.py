@@ -181,14 +181,13 @@ AUDIT_STATUSES = {
 
 
 def _number(text: str) -> int:
-    "From 1 to 10,000; `ValueError` for what isn't."
-    number = int(text)
+    "From 1 to 10,000; `argparse.ArgumentTypeError` for what isn't."
+    number = int(text) if text.isdecimal() and len(text) <= 5 else 0
     if not 1 <= number <= 10_000:
-        raise ValueError
+        import argparse
+
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number from 1 to 10000")
     return number
-
-
-_number.__name__ = "number from 1 to 10000"  # as argparse calls it in its message
 
 
 def audit_options() -> argparse.ArgumentParser:
