@@ -36,13 +36,13 @@ from ra_plugins.spf.record import Term, ascii_domain, is_name
 from ra_plugins.spf.run import CHECK_TIMEOUT, check_resolver, deadline, waited
 from ra_plugins.ask.dns import CNAME_LIMIT, ENDLESS, Lookup, Zone
 from ra_plugins.ask.question import Broken, Question, adrive, drive
-from ra_plugins.ask.zonefile import MasterZone
 from ra_plugins.support.log import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ra_plugins.spf.macro import MacroString
     from ra_plugins.ask.resolver import Lookups, Resolver
+    from ra_plugins.ask.zonefile import MasterZone
 
 # %% auto #0
 __all__ = ['NAMES_KNOWN', 'TEXT_KEPT', 'AuditPolicy', 'AUDIT_POLICIES', 'NAMES_AT_ONCE', 'WAITING_ROWS', 'AUDIT_TIMEOUT',
@@ -88,7 +88,7 @@ def zone_names(
 ) -> Iterator[AuditName]:
     "The names in a zone that could be mail domains, in its order."
     known: set[str] = set()
-    served = zone.is_served if isinstance(zone, MasterZone) else is_name
+    served = getattr(zone, "is_served", is_name)  # as `MasterZone` has it
     for name, _ in zone.records:
         if name in known or not served(name):
             continue

@@ -37,7 +37,6 @@ from ra_plugins.spf.owner.explain import (
     write_page,
 )
 from ra_plugins.spf.run import waited
-from ra_plugins.ask.zonefile import MasterZone, wrong_encoding, zone_from_text
 from ra_plugins.support.command_line import (
     Fault,
     command_parser,
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from ra_plugins.ask.resolver import Resolver
+    from ra_plugins.ask.zonefile import MasterZone
 
 # %% auto #0
 __all__ = ['ZONE_WORDS', 'AUDIT_INPUT', 'AUDIT_STATUSES', 'is_list', 'AuditInput', 'audit_input', 'AuditProgress',
@@ -114,6 +114,8 @@ def audit_input(
 ) -> AuditInput:
     """The names of a zone or a list; `Fault` for a zone with a mistake, or if there is
     nothing."""
+    from ra_plugins.ask.zonefile import wrong_encoding  # which needs dnspython
+
     if wrong := wrong_encoding(text):
         raise Fault(f"{printable(name)}: {wrong}")
     if listed or is_list(text):
@@ -131,6 +133,8 @@ def audit_input(
 
 def _zone(text: str, name: str) -> MasterZone:
     "A zone, with a word to a terminal about how far it is; `Fault` for a mistake in it."
+    from ra_plugins.ask.zonefile import zone_from_text
+
     reading = ReadingProgress()
     try:
         return zone_from_text(text, name, AUDIT_INPUT, reading)
