@@ -24,7 +24,7 @@ from ra_plugins.ask.resolver import Resolver
 from ra_plugins.ask.zonefile import zone_from_text
 from ra_plugins.cli.command import main
 from ra_plugins.spf.evaluation import check_identity
-from ra_plugins.spf.owner import audit_command
+from ra_plugins.spf.owner import audit, audit_command
 from ra_plugins.spf.owner.audit import (
     AuditName,
     AuditRow,
@@ -474,6 +474,26 @@ def test_a_list_whose_first_line_has_two_words(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "list").write_text("oh dear\nexample\n")
     assert "for a list of domains, --list" in run(capsys, str(tmp_path / "list"))[2]
     assert run(capsys, str(tmp_path / "list"), "--list", "--strict")[0] == 1
+
+
+def test_records_that_many_include_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    "A stranger's fifteen records include each other: all that come later."
+    looked_at: list[int] = []
+
+    def lets_all(record: object, version: int) -> bool:
+        looked_at.append(version)
+        return False
+
+    monkeypatch.setattr(audit, "lets_all", lets_all)
+    text = "$ORIGIN example.org.\n" + "".join(
+        f'c{n} TXT "v=spf1{"".join(f" include:c{later}.example.org" for later in range(n + 1, 15))} ?all"\n'.replace(
+            " include:c9", '" " include:c9'
+        )
+        for n in range(15)
+    )
+    (row,) = zone_audit([AuditName("c0.example.org", "c0.example.org", False)], zone_from_text(text))
+    assert row.policy == "permerror"  # for its lookups
+    assert looked_at.count(4) == looked_at.count(6) == 14
 
 
 def test_a_zone_of_a_hundred_thousand_names_is_read(tmp_path: Path) -> None:

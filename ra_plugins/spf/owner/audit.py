@@ -126,6 +126,8 @@ class _Others:
     def __init__(self, version: int):
         self.version = version
         self.known: dict[int, AuditPolicy] = {}
+        # does a record let all of them pass? One that many include is asked once
+        self.everybody: dict[int, bool] = {}
 
     def policy(self, record: SurveyedRecord) -> AuditPolicy:
         "What a record says about them."
@@ -151,8 +153,13 @@ class _Others:
         if term.inner and self.policy(term.inner) == "permerror":
             return "permerror"
         inner, version = term.inner, self.version
-        every = lets_all(inner, version) if inner else matches_everybody(term, version)
+        every = self._lets_all(inner) if inner else matches_everybody(term, version)
         return _ALL[term.result] if every else None
+
+    def _lets_all(self, record: SurveyedRecord) -> bool:
+        if id(record) not in self.everybody:
+            self.everybody[id(record)] = lets_all(record, self.version)
+        return self.everybody[id(record)]
 
 # %% ../../../nbs/spf/owner/10_audit.ipynb #efb223f5
 def _is_over(others: _Others, worst: WorstCase) -> bool:
