@@ -707,8 +707,10 @@ def explanation_usage() -> str:
 # %% ../../nbs/spf/11_spfquery.ipynb #f69b33ba
 def read_explain(arguments: Sequence[str]) -> dict[str, str]:
     "Its command line; `Fault` says what is wrong with it."
+    from ra_plugins.spf.owner.explain import UNQUOTED
+
     if any(word.strip().lower() == "v=spf1" for word in arguments):
-        raise Fault("a record stands in quotes, as in 'v=spf1 mx -all'")
+        raise Fault(UNQUOTED)
     values = read_options(arguments, EXPLAIN, "about")
     if "help" in values or "version" in values:
         return values

@@ -14,7 +14,11 @@ from typing import Any, NamedTuple
 from ra_plugins.spf.limits import NAME_LIMIT
 from ra_plugins.spf.owner.addresses import AddressRange, AddressSet, first_matches
 from ra_plugins.spf.owner.cost import ExceededLimit, SurveyCost, survey_cost
-from ra_plugins.spf.owner.explain import add_owner_options, zone_option
+from ra_plugins.spf.owner.explain import (
+    add_owner_options,
+    owner_arguments,
+    zone_option,
+)
 from ra_plugins.spf.owner.survey import (
     SURVEY_TIMEOUT,
     Survey,
@@ -708,23 +712,9 @@ def diff_options() -> argparse.ArgumentParser:
     return parser
 
 # %% ../../../nbs/spf/owner/07_diff.ipynb #a4577f35
-def _read_diff(arguments: Sequence[str]) -> argparse.Namespace:
-    "The command line, read; `Fault` for a record without quotes."
-    words = {word.strip().lower() for word in arguments}
-    unquoted = Fault("a record stands in quotes, as in 'v=spf1 mx -all'")
-    if "v=spf1" in words and words & {f"{sign}all" for sign in ("", *"+-~?")}:
-        raise unquoted
-    asked, others = diff_options().parse_known_args(arguments)
-    if others and "v=spf1" in words:
-        raise unquoted
-    if others:
-        asked = diff_options().parse_args(arguments)  # which says what is wrong
-    return asked
-
-
 def diff_command(arguments: Sequence[str]) -> int:
     "The command itself; `Fault` if it can't be done."
-    asked = _read_diff(arguments)
+    asked = owner_arguments(diff_options(), arguments)
     dns, seconds = zone_option(asked.zone), asked.timeout
     try:
         found = run_diff(

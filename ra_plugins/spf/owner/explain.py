@@ -28,7 +28,7 @@ from ra_plugins.support.log import printable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from typing import Any, TextIO, TypeVar
 
     from ra_plugins.ask.question import Question
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 # %% auto #0
-__all__ = ['PATIENCE', 'OWNER_OPTIONS', 'LookupCount', 'follow_progress', 'explained_survey', 'write_page', 'save_picture',
-           'check_page', 'add_owner_options', 'ReadingProgress', 'zone_option']
+__all__ = ['PATIENCE', 'OWNER_OPTIONS', 'UNQUOTED', 'LookupCount', 'follow_progress', 'explained_survey', 'write_page',
+           'save_picture', 'check_page', 'add_owner_options', 'owner_arguments', 'ReadingProgress', 'zone_option']
 
 # %% ../../../nbs/spf/owner/05_explain.ipynb #75e1b064
 class LookupCount:
@@ -199,6 +199,24 @@ def add_owner_options(
         option = dict(OWNER_OPTIONS[name])
         option["help"] = helps.get(name.removeprefix("--"), option["help"])
         parser.add_argument(name, **option)
+
+# %% ../../../nbs/spf/owner/05_explain.ipynb #e5a1c002
+UNQUOTED = "a record stands in quotes, as in 'v=spf1 mx -all'"
+
+
+def owner_arguments(
+    parser: argparse.ArgumentParser, arguments: Sequence[str]
+) -> argparse.Namespace:
+    "A command line, read; `Fault` for a record without quotes."
+    words = {word.strip().lower() for word in arguments}
+    begun = "v=spf1" in words
+    if begun and words & {f"{sign}all" for sign in ("", *"+-~?")}:
+        raise Fault(UNQUOTED)
+    options, others = parser.parse_known_args(arguments)
+    if begun and others:
+        raise Fault(UNQUOTED)
+    # argparse says what is wrong with the others
+    return parser.parse_args(arguments) if others else options
 
 # %% ../../../nbs/spf/owner/05_explain.ipynb #63045f3f
 class ReadingProgress:

@@ -12,7 +12,12 @@ from typing import Any
 
 from ra_plugins.spf.owner.cost import PLAIN_UDP_BYTES
 from ra_plugins.spf.owner.diff import SpfDiff, SpfSource, run_sources, spf_source
-from ra_plugins.spf.owner.explain import add_owner_options, zone_option
+from ra_plugins.spf.owner.explain import (
+    UNQUOTED,
+    add_owner_options,
+    owner_arguments,
+    zone_option,
+)
 from ra_plugins.spf.owner.flatten import (
     REASONS_SHOWN,
     Flattened,
@@ -249,24 +254,14 @@ def _written(options: argparse.Namespace, source: SpfSource) -> int:
     return 0
 
 # %% ../../../nbs/spf/owner/09_flatten_domain.ipynb #e33bfbfe
-def _read_flatten(arguments: Sequence[str]) -> argparse.Namespace:
-    "The command line, read; `Fault` for a record without quotes."
-    options, others = flatten_options().parse_known_args(arguments)
-    if others and options.about.strip().lower() == "v=spf1":
-        raise Fault("a record stands in quotes, as in 'v=spf1 mx -all'")
-    if others:
-        options = flatten_options().parse_args(arguments)  # which says what is wrong
-    return options
-
-
 def flatten_command(arguments: Sequence[str]) -> int:
     "The command itself; `Fault` if it can't be done."
-    options = _read_flatten(arguments)
+    options = owner_arguments(flatten_options(), arguments)
     about = options.about.strip()
     if is_record(about) and not options.at:
         raise Fault("a record in quotes needs --at DOMAIN")
     if about.lower() == "v=spf1":
-        raise Fault("a record stands in quotes, as in 'v=spf1 mx -all'")
+        raise Fault(UNQUOTED)
     source = SpfSource(about, options.at if is_record(about) else "")
     try:
         return _checked(options, source) if options.check else _written(options, source)

@@ -13,7 +13,12 @@ from typing import Any
 
 from ra_plugins.spf.limits import NAME_LIMIT, RFC7208, Limits
 from ra_plugins.spf.owner.cost import SurveyCost, covers_all, survey_cost
-from ra_plugins.spf.owner.explain import add_owner_options, zone_option
+from ra_plugins.spf.owner.explain import (
+    UNQUOTED,
+    add_owner_options,
+    owner_arguments,
+    zone_option,
+)
 from ra_plugins.spf.owner.lint import (
     NEAR_LOOKUPS,
     LintFinding,
@@ -476,12 +481,10 @@ def zone_domains(zone: Zone) -> list[str]:
 # %% ../../../nbs/spf/owner/06_lint_domain.ipynb #940dc16e
 def _read_lint(arguments: Sequence[str]) -> argparse.Namespace:
     "The command line, read; `Fault` for a record without quotes."
-    options, others = lint_options().parse_known_args(arguments)
+    options = owner_arguments(lint_options(), arguments)
     begun = any(about.strip().lower() == "v=spf1" for about in options.about)
-    if begun and (others or len(options.about) > 1):
-        raise Fault("a record stands in quotes, as in 'v=spf1 mx -all'")
-    if others:
-        options = lint_options().parse_args(arguments)  # which says what is wrong
+    if begun and len(options.about) > 1:
+        raise Fault(UNQUOTED)
     return options
 
 
