@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
 import json
 import os
-import stat
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -50,7 +48,7 @@ from ra_plugins.support.command_line import (
     command_parser,
     number_over_zero,
     run_command,
-    system_reason,
+    unwritable,
 )
 from ra_plugins.support.control import Control
 from ra_plugins.support.log import printable
@@ -193,19 +191,6 @@ def misspelt_settings(
 _SHUT = ("missing", "closed", "unlisted", "noexec", "unrunnable", "unreadable")
 
 
-def _unwritable(path: str, can: Callable[[str, int], bool]) -> str:
-    "Why a file can't be written to or made, by a user who may what `can` says."
-    try:
-        there = path if os.path.lexists(path) else os.path.dirname(path)
-        is_folder = stat.S_ISDIR(os.stat(there).st_mode)
-    except OSError as error:
-        return system_reason(error)
-    if is_folder and there == path:
-        return os.strerror(errno.EISDIR)
-    wanted = os.W_OK | os.X_OK if is_folder else os.W_OK
-    return "" if can(there, wanted) else os.strerror(errno.EACCES)
-
-
 def _closed(arguments: argparse.Namespace) -> list[str]:
     "What the user whom a daemon would run as can't read, run or write."
     from ra_plugins.cli.looks import Part, acting_as, flaws, may, sentences, smtpd_user
@@ -221,7 +206,7 @@ def _closed(arguments: argparse.Namespace) -> list[str]:
         can = able or partial(may, user)
         found = [each for each in flaws(needed, user, can) if each.kind in _SHUT]
         plain = verdicts in ("", "-")
-        why = "" if plain else _unwritable(os.path.abspath(verdicts), can)
+        why = "" if plain else unwritable(verdicts, can)
     told = [f"can't write verdicts to {verdicts}: {why}"] if why else []
     return [*sentences(found, user), *told]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['FAILED', 'INTERRUPTED', 'exit_statuses', 'version_line', 'Fault', 'system_reason', 'trouble', 'discard',
-           'escape_output', 'run_command', 'command_parser', 'number_over_zero', 'same_file']
+           'escape_output', 'run_command', 'command_parser', 'number_over_zero', 'same_file', 'unwritable']
 
 # %% ../../nbs/support/05_command_line.ipynb #a5b3e586
 # exit status of a command that couldn't do its work, or whose command line makes no
@@ -181,3 +181,24 @@ def same_file(one: str, other: str) -> bool:
         return os.path.isfile(one) and os.path.samefile(one, other)
     except OSError:
         return False
+
+# %% ../../nbs/support/05_command_line.ipynb #5a3e10d2
+def unwritable(
+    path: str,
+    # may a file be used so? as `os.access`, which is the default
+    can: Callable[[str, int], bool] | None = None,
+) -> str:  # a reason; empty if nothing speaks against it
+    "Why a file can't be written or made, as far as one sees without doing it."
+    import errno
+    import os
+
+    try:
+        made = os.path.realpath(path)  # where a link leads
+        there = path if os.path.exists(path) else os.path.dirname(made)
+        os.stat(there)
+    except (OSError, ValueError) as error:
+        return system_reason(error)
+    if os.path.isdir(path):
+        return os.strerror(errno.EISDIR)
+    wanted = os.W_OK if there == path else os.W_OK | os.X_OK
+    return "" if (can or os.access)(there, wanted) else os.strerror(errno.EACCES)

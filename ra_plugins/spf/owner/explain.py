@@ -5,8 +5,6 @@
 # %% ../../../nbs/spf/owner/05_explain.ipynb #783e7458
 from __future__ import annotations
 
-import errno
-import os
 import sys
 from math import inf
 from time import monotonic
@@ -22,6 +20,7 @@ from ra_plugins.support.command_line import (
     same_file,
     system_reason,
     trouble,
+    unwritable,
 )
 from ra_plugins.support.log import printable
 
@@ -147,25 +146,10 @@ def check_page(
     "`Fault` for a place where no page can be written, or where one would do harm."
     if path == "-":
         return
-    reason = _unwritable(path)
-    if reason:
-        raise Fault(f"can't write {printable(path)}: {os.strerror(reason)}")
+    if reason := unwritable(path):
+        raise Fault(f"can't write {printable(path)}: {reason}")
     if any(same_file(path, each) for each in read if each):
         raise Fault(f"{printable(path)} is read: the page would replace it")
-
-
-def _unwritable(path: str) -> int:  # as in `errno`; 0 if nothing speaks against it
-    "Why a file can't be written, as far as one can see without doing it."
-    try:
-        folder = os.path.dirname(os.path.abspath(path))
-        if os.path.isdir(path):
-            return errno.EISDIR
-        if not os.path.isdir(folder):
-            return errno.ENOENT
-        there = path if os.path.exists(path) else folder
-        return 0 if os.access(there, os.W_OK) else errno.EACCES
-    except ValueError:  # a NUL in the path
-        return errno.EINVAL
 
 # %% ../../../nbs/spf/owner/05_explain.ipynb #92caf6cc
 OWNER_OPTIONS: dict[str, dict[str, Any]] = {
