@@ -675,9 +675,8 @@ class CalloutCacheAnswerer(Answerer):
             if not self.dry:
                 self.cache.keep(question.address, question.reply, time(), within)
         except OSError as error:
-            if not (
-                self.dry and error.errno == errno.ENOENT
-            ):  # nothing has been remembered yet
+            if not (self.dry and error.errno == errno.ENOENT):
+                # nothing has been remembered yet
                 raise Broken(str(error)) from None
         return None
 

@@ -71,9 +71,8 @@ _EXEMPT = "RAEXEMPT"
 def _of_answerers(kinds: Iterable[type]) -> Iterator[type[Environment]]:
     "The settings of those who answer such questions, if they can be loaded."
     for kind in kinds:
-        with suppress(
-            Exception, SystemExit
-        ):  # that nobody answers is told when it is asked
+        with suppress(Exception, SystemExit):
+            # that nobody answers is told when it is asked
             yield load(kind.answerer).settings_class  # type: ignore[attr-defined]
 
 # %% ../../nbs/hosts/05_settings.ipynb #b326932f

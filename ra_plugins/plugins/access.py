@@ -434,9 +434,8 @@ def sections_before_access(text: str) -> dict[str, set[str]]:
             word.strip(";&|()\"'").rpartition("/")[2]
             for word in entry.removeprefix(":").split()
         ]
-        for name in (
-            names if section not in found["access"] else ()
-        ):  # in a line of shell, each word may be one
+        for name in names if section not in found["access"] else ():
+            # in a line of shell, each word may be one
             found.setdefault(name, set()).add(section)
     return found
 

@@ -36,9 +36,8 @@ _all_ = [
 ]
 
 # %% ../../nbs/rater/index.ipynb #280f10ea
-if (
-    not TYPE_CHECKING
-):  # to a type checker, the names are what is imported above, and there are no others
+if not TYPE_CHECKING:
+    # to a type checker, the names are what is imported above, and there are no others
 
     def __getattr__(name):
         "One of the names, from the client's module; from then on it is here."

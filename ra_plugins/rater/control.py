@@ -176,9 +176,8 @@ def matching(it: Operated, name: str, pattern: str) -> list[str]:
     """The values that a pattern is for, as they are held; none if it isn't a pattern
     but a value.
     """
-    if "%" in pattern and address_bytes(
-        pattern
-    ):  # on one link, while a pattern is for all
+    if "%" in pattern and address_bytes(pattern):
+        # on one link, while a pattern is for all
         return []
     try:
         rule = Rule(pattern, ())

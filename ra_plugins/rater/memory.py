@@ -254,9 +254,8 @@ class Generations:
         if series is None:
             series = self.old.pop(value, None)
             if series is None:
-                if weight == 1 and (
-                    not within or len(limits) == 1 and limits[0][0]
-                ):  # one mark is within any limit but 0
+                if weight == 1 and (not within or len(limits) == 1 and limits[0][0]):
+                    # one mark is within any limit but 0
                     self.young[value] = now
                     self.room.left -= 1
                     return (1,) * len(limits)

@@ -350,9 +350,8 @@ class Line:
         """
         self.connection.disconnect()
         undone = [index for index, reply in enumerate(replies) if is_unfit(reply)]
-        with suppress(
-            RedisError, OSError
-        ):  # then what was answered before stays answered
+        with suppress(RedisError, OSError):
+            # then what was answered before stays answered
             self.connection.connect()
             again = batch(self.connection, [commands[index] for index in undone], end)
             for index, reply in zip(undone, again, strict=True):
@@ -500,9 +499,8 @@ def parse_place(url: str) -> RedisPlace:
         or bool(service) != (kind == "sentinel")
     ):
         raise ValueError(SEVERAL_URL)
-    if "@" in login or not all(
-        name.partition(":")[0] for name in names.split(",")
-    ):  # an empty one would be localhost
+    if "@" in login or not all(name.partition(":")[0] for name in names.split(",")):
+        # an empty one would be localhost
         raise ValueError(SEVERAL_URL)
     each = [parse_redis_url(f"redis://{name}") for name in names.split(",")]
     options = parse_redis_url(

@@ -211,9 +211,8 @@ def blocklists(value: str) -> Blocklists:
     "lists with colons between them, each NAME, NAME=ANSWERS, NAME*WEIGHT or NAME=ANSWERS*WEIGHT; {KEY}.NAME with a key"
     found: dict[str, Blocklist] = {}
     faults = []
-    for place, entry in enumerate(
-        value.replace("://", "//").split(":"), 1
-    ):  # one entry, and not a list named https
+    for place, entry in enumerate(value.replace("://", "//").split(":"), 1):
+        # one entry, and not a list named https
         try:
             if entry.strip():
                 made = parse_blocklist(entry)
